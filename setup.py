@@ -1,0 +1,47 @@
+"""Metadata and extras; tools are set up in pyproject.toml, exact versions in constraints.txt."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+commands = {
+    "ssd-train": "ssd_tf.commands.train:main",
+    "ssd-evaluate": "ssd_tf.commands.evaluate:main",
+    "ssd-detect": "ssd_tf.commands.detect:main",
+    "ssd-export": "ssd_tf.commands.export:main",
+    "ssd-coco-to-tfrecord": "data_tools.coco_to_tfrecord:main",
+    "ssd-voc-to-tfrecord": "data_tools.voc_to_tfrecord:main",
+    "ssd-shapes": "data_tools.shapes:main",
+    "ssd-inspect-tfrecord": "data_tools.inspect_tfrecord:main",
+}
+
+setup(
+    name="ssd-tf",
+    version="0.1.0",
+    description="SSD (Single Shot MultiBox Detector) in TensorFlow and Keras",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["ssd_tf", "ssd_tf.*", "data_tools", "data_tools.*"]),
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16",
+        "numpy>=2",
+        "absl-py",
+        "ai-edge-litert>=2.3",
+        "flatbuffers",
+        "matplotlib",
+        "pillow",
+        "pycocotools>=2.0.11",
+        "pydantic>=2",
+        "pyyaml",
+        "rich",
+        "tensorboard>=2.21",
+    ],
+    extras_require={
+        "dev": ["codespell", "pre-commit", "pytest", "pytest-xdist", "ruff"],
+        "beam": ["apache-beam>=2.77"],
+    },
+    entry_points={"console_scripts": [f"{name} = {target}" for name, target in commands.items()]},
+)

@@ -1,0 +1,28 @@
+"""SSD (Single Shot MultiBox Detector) in TensorFlow and Keras. Importing it does not import TensorFlow."""
+
+import importlib
+import os
+
+# Before TensorFlow is first imported, so that users see our lines and not its own.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load_config": "ssd_tf.config",
+    "build_model": "ssd_tf.models.ssd",
+    "make_default_boxes": "ssd_tf.models.ssd",
+    "build_dataset": "ssd_tf.data.pipeline",
+    "load_detector": "ssd_tf.export.detector",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ssd_tf' has no attribute {name!r}")
+
+
+def __dir__():
+    return [*globals(), *__all__]

@@ -1,0 +1,1 @@
+"""Box arithmetic: geometry, default boxes, coding, matching. Numbers only: no config, no files, no Keras."""

@@ -1,0 +1,287 @@
+"""Experiment files: YAML checked by pydantic, with `base:` for inheritance and `KEY=VALUE` overrides.
+
+A config is unpacked where things are built; the mathematics below receives numbers and arrays, never a config.
+"""
+
+import difflib
+import pathlib
+import typing
+from typing import Annotated, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Range = tuple[float, float]
+
+
+class ConfigError(ValueError):
+    """A key or a value of an experiment file that cannot be used; the message names its path."""
+
+
+class Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Backbone(Section):
+    name: Literal["vgg16", "mobilenet"] = "vgg16"
+    weights: str = "none"  # none, imagenet, or the path of a Keras weights file
+    alpha: PositiveFloat = 1.0  # width multiplier (mobilenet)
+    first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenet)
+
+
+class Model(Section):
+    input_hw: tuple[Positive, Positive] = (300, 300)
+    backbone: Backbone = Backbone()
+    levels: Annotated[int, Field(ge=2, le=8)] = 6  # feature maps that are predicted from
+    head: Literal["conv", "separable"] = "conv"
+    neck: Literal["none"] = "none"
+
+
+class Level(Section):
+    """The default boxes of one feature map, in pixels of the model's input."""
+
+    size: PositiveFloat
+    next_size: PositiveFloat | None = None  # adds a square box of side sqrt(size * next_size)
+    aspect_ratios: tuple[PositiveFloat, ...] = ()  # width / height; each adds its reciprocal too
+    step: PositiveFloat | None = None  # distance of the centres; default: input / map
+
+
+class Boxes(Section):
+    preset: Literal["paper", "caffe_voc", "caffe_coco"] | None = None
+    s_min: Probability = 0.2  # these four belong to the preset `paper`
+    s_max: Annotated[float, Field(gt=0, le=1.5)] = 0.9
+    aspect_ratios: tuple[PositiveFloat, ...] = (2.0, 3.0)
+    s_first: PositiveFloat | None = None  # scale of the first map where it does not follow the line
+    levels: tuple[Level, ...] | None = None
+    variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self):
+        if (self.preset is None) == (self.levels is None):
+            raise ValueError("give either preset or levels, and not both")
+        return self
+
+
+class Augment(Section):
+    """Probabilities and ranges of the training augmentation; `preset` names a starting point, other keys replace its values."""
+
+    preset: str = "none"
+    brightness: NotNegative = 0.0  # largest shift, of 255
+    contrast: Range = (1.0, 1.0)
+    saturation: Range = (1.0, 1.0)
+    hue_degrees: NotNegative = 0.0  # largest turn
+    color_probability: Probability = 0.5  # of each of the four
+    zoom_out_probability: Probability = 0.0
+    zoom_out_max: Annotated[float, Field(ge=1)] = 4.0  # side of the canvas, in sides of the picture
+    crop_min_iou: tuple[Probability, ...] = ()  # the sampler's modes besides "whole picture"; 0 is "any crop"
+    crop_scale: Range = (0.3, 1.0)  # side of the crop, in sides of the picture
+    crop_aspect: Range = (0.5, 2.0)
+    crop_tries: Positive = 50
+    flip_probability: Probability = 0.0
+    vertical_flip_probability: Probability = 0.0
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, value):
+        if isinstance(value, str):
+            value = {"preset": value}
+        name = value.get("preset", "none")
+        if name not in AUGMENT_PRESETS:
+            raise ValueError(f"unknown preset {name!r}{nearest(name, AUGMENT_PRESETS)}")
+        return {**AUGMENT_PRESETS[name], **value}
+
+
+AUGMENT_PRESETS = {
+    "none": {},
+    "light": {
+        "brightness": 32.0,
+        "contrast": (0.7, 1.3),
+        "crop_min_iou": (0.0,),
+        "crop_scale": (0.6, 1.0),
+        "crop_aspect": (0.8, 1.25),
+        "flip_probability": 0.5,
+    },
+    # Liu et al. 2016, sec. 2.2 and 3.6, with the ranges of the authors' released scripts.
+    "ssd": {
+        "brightness": 32.0,
+        "contrast": (0.5, 1.5),
+        "saturation": (0.5, 1.5),
+        "hue_degrees": 36.0,
+        "zoom_out_probability": 0.5,
+        "crop_min_iou": (0.1, 0.3, 0.5, 0.7, 0.9, 0.0),
+        "flip_probability": 0.5,
+    },
+}
+
+
+class Data(Section):
+    augment: Augment = Augment()
+    train_split: str = "train"
+    val_split: str = "val"
+    train_difficult: bool = False  # difficult objects are objects, not ignore regions
+    shuffle_buffer: Positive = 2048  # encoded records
+
+
+class Loss(Section):
+    negatives_per_positive: NotNegative = 3.0
+    min_negatives: Count = 3  # per image, so that pictures without objects teach too
+    localization_weight: NotNegative = 1.0
+
+
+class Train(Section):
+    steps: Positive = 120_000
+    batch_size: Positive = 32  # of all replicas together
+    seed: int = 0
+    strategy: Literal["auto", "one", "mirrored"] = "auto"  # auto: mirrored where there are several GPUs
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    bn: Literal["train", "frozen"] = "train"
+    bn_momentum: Probability = 0.9
+    learning_rate: PositiveFloat = 1e-3
+    momentum: Probability = 0.9
+    weight_decay: NotNegative = 5e-4  # L2 on kernels, in the gradient
+    schedule: Literal["step", "cosine"] = "step"
+    decay_steps: tuple[Positive, ...] = (80_000, 100_000)  # schedule: step
+    decay_factor: Probability = 0.1
+    warmup_steps: Count = 0
+    warmup_from: Probability = 0.001  # first learning rate, as a share of the full one
+    clip_norm: PositiveFloat | None = None  # of the whole gradient, after the replicas' are summed
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of the averaged weights
+    checkpoint_every: Positive = 1000
+
+
+class Eval(Section):
+    every: Positive | None = None  # steps between evaluations; default: only at the end
+    batch_size: Positive = 8
+    score_floor: Probability = 0.01
+    nms_iou: Probability = 0.45
+    pre_nms_top_k: Positive = 400  # per class
+    max_detections: Positive = 200  # per image
+
+
+class Export(Section):
+    max_detections: Positive = 100  # kept by the TFLite operator
+    score_floor: Probability = 0.01
+
+
+class Watch(Section):
+    log_every: Positive = 20
+    pictures: Count = 4  # drawn in TensorBoard at each evaluation
+
+
+class Config(Section):
+    init_from: str | None = None  # run folder whose weights are taken where name and shape fit
+    model: Model = Model()
+    boxes: Boxes
+    data: Data = Data()
+    loss: Loss = Loss()
+    train: Train = Train()
+    eval: Eval = Eval()
+    export: Export = Export()
+    watch: Watch = Watch()
+
+
+def load_config(path, overrides=()) -> Config:
+    """Reads a YAML experiment file, its `base:` files and `key.path=value` overrides.
+
+    Raises ConfigError for a missing file, an unknown key (with the nearest known name) or a value out of range.
+    """
+    values = _read_yaml(pathlib.Path(path))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--set wants KEY=VALUE, found {override!r}")
+        _put(values, key.strip().split("."), _parse(text, where=f"--set {override}"), override)
+    return check_config(values, where=str(path))
+
+
+def check_config(values: dict, where: str) -> Config:
+    """Makes a Config of plain values; `where` opens the message of the ConfigError that a bad one raises."""
+    try:
+        return Config.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def save_config(config: Config, path):
+    """Writes the resolved config, every default spelled out."""
+    pathlib.Path(path).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def nearest(name, known) -> str:
+    """A hint for an unknown name: the closest known one, else all of them."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(map(str, known)))}"
+
+
+def _read_yaml(path, seen=()) -> dict:
+    if not path.is_file():
+        raise ConfigError(f"no config file at {path}")
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: `base` leads back to itself")
+    values = _parse(path.read_text(), where=str(path)) or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: wanted keys and values, found {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    bases = [base] if isinstance(base, str) else base
+    merged = {}
+    for name in bases:
+        merged = _merge(merged, _read_yaml(path.parent / name, (*seen, path.resolve())))
+    return _merge(merged, values)
+
+
+def _parse(text, where):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def _merge(under, over):
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    # `preset` and `levels` exclude each other, so the one named last replaces the other.
+    drop = {"levels"} if over.get("preset") else {"preset"} if over.get("levels") else set()
+    merged = {k: v for k, v in under.items() if k not in drop}
+    for key, value in over.items():
+        merged[key] = _merge(merged.get(key), value)
+    return merged
+
+
+def _put(values, keys, value, override):
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {key} is a value, not a section")
+    values[keys[-1]] = _merge(values.get(keys[-1]), value)
+
+
+def _explain(error) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {path}{nearest(error['loc'][-1], _fields_at(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"{path} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], dict):
+        return f"{path}: {message}"
+    return f"{path}: {message[0].lower()}{message[1:]}, found {error['input']!r}"
+
+
+def _fields_at(location):
+    section = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        candidates = [annotation, *typing.get_args(annotation)]
+        candidates += [inner for outer in candidates for inner in typing.get_args(outer)]
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, Section))
+    return section.model_fields

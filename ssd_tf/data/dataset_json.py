@@ -1,0 +1,58 @@
+"""`dataset.json`: the classes and splits of a folder of TFRecords. Written last, so its presence means a whole data set."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """classes: [{"name", "id"}] in label order (label 1 is classes[0]); splits: name -> counts and shards."""
+
+    folder: pathlib.Path
+    classes: tuple[dict, ...]
+    splits: dict
+
+    @property
+    def names(self):
+        return [entry["name"] for entry in self.classes]
+
+    @property
+    def category_ids(self):
+        return [entry["id"] for entry in self.classes]
+
+    def shards(self, split):
+        """Paths of a split's shards. Raises ValueError where there is no such split, or it is empty, or a shard is gone."""
+        if split not in self.splits:
+            raise ValueError(f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}")
+        if not self.splits[split]["images"]:
+            raise ValueError(f"the split {split!r} of {self.folder} has no images")
+        paths = [self.folder / name for name in self.splits[split]["shards"]]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(f"{self.folder} lacks {missing[0]} that its dataset.json lists; convert the split again")
+        return [str(path) for path in paths]
+
+
+def read_dataset(folder) -> DatasetInfo:
+    """Reads `dataset.json` of a folder. Raises FileNotFoundError or ValueError, saying what to do."""
+    folder = pathlib.Path(folder)
+    path = folder / "dataset.json"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no data folder at {folder}; make one with python -m data_tools.coco_to_tfrecord")
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no dataset.json: it is no converted data set, or its conversion did not finish")
+    try:
+        content = json.loads(path.read_text())
+        return DatasetInfo(folder, tuple(content["classes"]), content["splits"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a dataset.json of this package ({error!r}); convert the data again") from None
+
+
+def write_json(path, content):
+    """Writes JSON whole or not at all."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
