@@ -1,0 +1,144 @@
+"""Draws a COCO-format data set of coloured shapes on textured backgrounds: `images/` and `annotations.json`.
+
+    python -m data_tools.shapes --output DIR --images 1000 [--seed 0]
+
+Every class comes in every colour, objects overlap, sizes go from about 20 pixels to 60 % of the picture, and about one picture
+in twenty is empty. The same seed draws the same pictures, and picture k does not depend on how many are drawn.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+from absl import flags
+from PIL import Image, ImageDraw
+
+from ssd_tf import commandline
+from ssd_tf.data import dataset_json
+
+# Category ids have a gap on purpose: real COCO files have them.
+CATEGORIES = {"circle": 1, "square": 2, "triangle": 3, "star": 5}
+SIZES_HW = ((240, 320), (320, 240), (300, 400), (400, 300), (360, 480), (480, 360), (320, 320))
+EMPTY_SHARE = 0.05
+SMALLEST = 20  # pixels
+LARGEST = 0.6  # of the shorter side
+LEAST_VISIBLE = 0.4  # of an object, after later ones covered it
+COLOR_DISTANCE = 100  # from the picture's mean colour, Euclidean in RGB
+
+
+def draw_picture(rng):
+    """NumPy generator -> Pillow image, objects [(class name, [xmin, ymin, xmax, ymax] in pixels, area)]."""
+    height, width = SIZES_HW[rng.integers(len(SIZES_HW))]
+    picture = Image.fromarray(draw_background(rng, height, width))
+    mean = np.asarray(picture.resize((1, 1), Image.Resampling.BOX), float)[0, 0]
+    owner = np.zeros((height, width), np.uint8)  # number of the object that is seen there, 0: background
+    objects = []
+    for _ in range(0 if rng.random() < EMPTY_SHARE else rng.integers(1, 9)):
+        name, mask = draw_mask(rng, height, width)
+        covered = np.where(mask, len(objects) + 1, owner)
+        if all(np.sum(covered == k) >= LEAST_VISIBLE * entry[2] for k, entry in enumerate(objects, 1)):
+            owner = covered
+            objects.append((name, _extent(mask), int(mask.sum())))
+            picture.paste(_draw_fill(rng, mean, height, width), mask=Image.fromarray(mask))
+    return picture, objects
+
+
+def draw_background(rng, height, width):
+    """Coarse and fine coloured noise around a random mean -> uint8 [height, width, 3]."""
+    texture = np.full((height, width, 3), rng.uniform(60, 195, 3), np.float32)
+    for cell, strength in ((rng.integers(60, 140), 30), (rng.integers(12, 40), 18), (rng.integers(3, 8), 10)):
+        grid = rng.normal(127.5, strength, (height // cell + 2, width // cell + 2, 3)).clip(0, 255).astype(np.uint8)
+        texture += np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC), np.float32) - 127.5
+    return texture.clip(0, 255).astype(np.uint8)
+
+
+def draw_mask(rng, height, width):
+    """A shape at a random place -> its class name, bool [height, width]."""
+    name = list(CATEGORIES)[rng.integers(len(CATEGORIES))]
+    size = np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST * min(height, width))))
+    outline = _OUTLINES[name](rng)
+    outline = (outline - outline.min(0)) / np.ptp(outline, 0).max() * size  # the longer side of its box is `size`
+    corner = rng.uniform(1, [width, height] - outline.max(0) - 1)
+    canvas = Image.new("1", (width, height))
+    ImageDraw.Draw(canvas).polygon([tuple(point) for point in outline + corner], fill=1)
+    return name, np.array(canvas)
+
+
+def _circle(rng):
+    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle)], 1) * [1, rng.uniform(0.8, 1.25)]
+
+
+def _square(rng):
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.6, 1.67)]
+    return _turn(corners, rng.uniform(-0.25, 0.25))
+
+
+def _triangle(rng):
+    corners = np.array([[0, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.7, 1.4)]
+    return _turn(corners, rng.uniform(-0.35, 0.35))
+
+
+def _star(rng):
+    angle = np.arange(10) * np.pi / 5
+    radius = np.where(np.arange(10) % 2, rng.uniform(0.38, 0.5), 1)
+    return _turn(np.stack([radius * np.sin(angle), -radius * np.cos(angle)], 1), rng.uniform(-0.6, 0.6))
+
+
+_OUTLINES = {"circle": _circle, "square": _square, "triangle": _triangle, "star": _star}
+
+
+def _turn(points, angle):
+    return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def _draw_fill(rng, background, height, width):
+    """A picture of one slightly uneven colour that stands out from the background's."""
+    color = rng.uniform(0, 255, 3)
+    while np.linalg.norm(color - background) < COLOR_DISTANCE:
+        color = rng.uniform(0, 255, 3)
+    grid = (color + rng.normal(0, 12, (4, 4, 3))).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(grid).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _extent(mask):
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+def write_dataset(output, number, seed):
+    """Writes `number` pictures and, last, the annotations. Returns the number of objects."""
+    output = pathlib.Path(output)
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    (output / "annotations.json").unlink(missing_ok=True)
+    images, annotations = [], []
+    for index in range(number):
+        picture, objects = draw_picture(np.random.default_rng([seed, index]))
+        entry = {"id": index + 1, "file_name": f"{index + 1:06d}.jpg", "width": picture.width, "height": picture.height}
+        picture.save(output / "images" / entry["file_name"], quality=90)
+        images.append(entry)
+        for name, (xmin, ymin, xmax, ymax), area in objects:
+            box = {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "area": area, "iscrowd": 0}
+            annotations.append({"id": len(annotations) + 1, "image_id": entry["id"], "category_id": CATEGORIES[name], **box})
+    categories = [{"id": number, "name": name} for name, number in CATEGORIES.items()]
+    dataset_json.write_json(output / "annotations.json", {"images": images, "annotations": annotations, "categories": categories})
+    return len(annotations)
+
+
+FLAGS = commandline.new_flags()
+flags.DEFINE_string("output", None, "Folder to write images/ and annotations.json into.", flag_values=FLAGS)
+flags.DEFINE_integer("images", 1000, "Number of pictures.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Another seed draws other pictures.", lower_bound=0, flag_values=FLAGS)
+
+
+def _draw(values, _):
+    boxes = write_dataset(values.output, values.images, values.seed)
+    print(f"{values.output}: {values.images} pictures, {boxes} objects of {len(CATEGORIES)} classes")
+
+
+def main(argv=None):
+    return commandline.run(_draw, FLAGS, __doc__, required=("output",), argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
