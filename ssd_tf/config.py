@@ -139,7 +139,7 @@ class Train(Section):
     batch_size: Positive = 32  # of all replicas together
     seed: int = 0
     strategy: Literal["auto", "one", "mirrored"] = "auto"  # auto: mirrored where there are several GPUs
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
     bn: Literal["train", "frozen"] = "train"
     bn_momentum: Probability = 0.9
     learning_rate: PositiveFloat = 1e-3

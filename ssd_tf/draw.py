@@ -12,6 +12,11 @@ def color_of(label):
     return _COLORS[(int(label) - 1) % len(_COLORS)]
 
 
+def name_of(label, names):
+    """The name of a label (from 1), or the label itself where there is no name for it."""
+    return names[label - 1] if names and label <= len(names) else f"class {label}"
+
+
 def draw_boxes(image, boxes, labels, captions, hatched=None):
     """uint8 image [H, W, 3], boxes [N, 4] normalised, labels [N], captions [N] -> Pillow image with them drawn.
 
@@ -30,6 +35,14 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
         if caption:
             _caption(pen, xmin, ymin, caption, color_of(label), font)
     return picture
+
+
+def draw_detections(image, found, names, score=0.5):
+    """uint8 image [H, W, 3], {"boxes", "scores", "labels"} of it -> Pillow image with those scored >= score, best on top."""
+    live = np.flatnonzero(found["scores"] >= score)[::-1]
+    labels = found["labels"][live]
+    captions = [f"{name_of(label, names)} {value:.2f}" for label, value in zip(labels, found["scores"][live], strict=True)]
+    return draw_boxes(image, found["boxes"][live], labels, captions)
 
 
 def contact_sheet(pictures, columns=4, cell=320):

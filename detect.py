@@ -1,0 +1,8 @@
+"""python detect.py --help"""
+
+import sys
+
+from ssd_tf.commands.detect import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""python evaluate.py --help"""
+
+import sys
+
+from ssd_tf.commands.evaluate import main
+
+if __name__ == "__main__":
+    sys.exit(main())

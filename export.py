@@ -1,0 +1,8 @@
+"""python export.py --help"""
+
+import sys
+
+from ssd_tf.commands.export import main
+
+if __name__ == "__main__":
+    sys.exit(main())

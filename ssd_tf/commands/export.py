@@ -1,0 +1,90 @@
+"""python export.py --workdir RUN --output DIR [--formats ...]"""
+
+import pathlib
+
+import numpy as np
+from absl import flags, logging
+
+from ssd_tf import commandline
+from ssd_tf.config import nearest
+
+FORMATS = ("saved_model", "tflite_float32")
+USAGE = f"""
+Export a run to a SavedModel and to TFLite, and check that they find what the run's own model finds.
+
+  python export.py --workdir runs/NAME --output DIR [--formats {",".join(FORMATS)}] [--data DIR --verify_split val] [--overwrite]
+"""
+FLAGS = commandline.new_flags()
+flags.DEFINE_string("workdir", None, "Run folder.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "Folder for the exports.", flag_values=FLAGS)
+flags.DEFINE_list("formats", list(FORMATS), "What to write.", flag_values=FLAGS)
+flags.DEFINE_string("data", None, "TFRecords whose pictures the exports are checked on.", flag_values=FLAGS)
+flags.DEFINE_string("verify_split", "val", "Split of --data that they are checked on.", flag_values=FLAGS)
+flags.DEFINE_integer("verify_images", 20, "Number of pictures that they are checked on.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_bool("overwrite", False, "Replace exports that are there already.", flag_values=FLAGS)
+
+
+def main(argv=None):
+    return commandline.run(_main, FLAGS, USAGE, ("workdir", "output"), argv)
+
+
+def _main(options, rest):
+    from ssd_tf.data.dataset_json import write_json
+    from ssd_tf.export import detector, saved_model, tflite
+
+    logging.set_verbosity(logging.INFO)
+    for name in [*options.formats, *rest]:
+        if name not in FORMATS:
+            raise flags.Error(f"--formats: unknown format {name!r}{nearest(name, FORMATS)}")
+    output = pathlib.Path(options.output)
+    paths = {name: output / _file_name(name) for name in options.formats}
+    present = [str(path) for path in paths.values() if path.exists()]
+    if present and not options.overwrite:
+        raise FileExistsError(f"{present[0]} exists already; give --overwrite to replace it")
+    config, info, model = detector.load_run(options.workdir)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "labels.txt").write_text("".join(f"{name}\n" for name in info.names))
+    _write_default_boxes(config, output)
+    for name, path in paths.items():
+        if name == "saved_model":
+            saved_model.export_saved_model(config, model, info.names, path)
+        else:
+            tflite.export_tflite(config, model, len(info.classes), path)
+        logging.info("written: %s", path)
+    reference = detector.keras_detector(config, model, info.names)
+    report = _verify(reference, paths, options)
+    write_json(output / "export.json", {"workdir": str(options.workdir), "classes": info.names, "verify": report})
+
+
+def _file_name(name):
+    return name if name == "saved_model" else f"model_{name.removeprefix('tflite_')}.tflite"
+
+
+def _write_default_boxes(config, output):
+    from ssd_tf.data.dataset_json import write_json
+    from ssd_tf.models.ssd import make_default_boxes
+
+    boxes = np.round(make_default_boxes(config).astype(float), 7).tolist()
+    write_json(output / "default_boxes.json", {"variances": list(config.boxes.variances), "boxes": boxes})
+
+
+def _verify(reference, paths, options):
+    """Each export against the Keras model on pictures of --data; empty without --data."""
+    if options.data is None:
+        logging.info("not checked against the run's model: give --data DIR for that")
+        return {}
+    from ssd_tf.data import pipeline
+    from ssd_tf.export import detector, verify
+
+    examples = pipeline.read_examples(options.data, options.verify_split).take(options.verify_images)
+    images = [example["image"] for example in examples.as_numpy_iterator()]
+    report = {}
+    for name, path in paths.items():
+        report[name] = verify.compare(reference, detector.load_detector(path), images)
+        logging.info(
+            "%s: %d of %d detections have their partner in the Keras model's or the other way round",
+            name,
+            report[name]["detections"] - len(report[name]["unpaired"]),
+            report[name]["detections"],
+        )
+    return report

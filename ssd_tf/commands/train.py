@@ -1,0 +1,126 @@
+"""python train.py --config C --data DIR --workdir RUN [--set KEY=VALUE ...]"""
+
+import pathlib
+import shutil
+
+from absl import flags, logging
+
+from ssd_tf import commandline
+from ssd_tf.config import Config, ConfigError, load_config, save_config
+
+USAGE = """
+Train a detector on TFRecords; the same command on an existing run folder goes on from its last checkpoint.
+
+  python train.py --config configs/NAME.yaml --data DIR --workdir runs/NAME [--set KEY=VALUE ...]
+"""
+FLAGS = commandline.new_flags()
+flags.DEFINE_string("config", None, "Experiment file (YAML).", flag_values=FLAGS)
+flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
+flags.DEFINE_string("workdir", None, "Run folder: checkpoints, metrics.csv, tensorboard.", flag_values=FLAGS)
+flags.DEFINE_multi_string("set", [], "Replace a value of the config, e.g. train.steps=500; may be repeated.", flag_values=FLAGS)
+
+
+def main(argv=None):
+    return commandline.run(_main, FLAGS, USAGE, ("config", "data", "workdir"), argv)
+
+
+def _main(options, rest):
+    config = load_config(options.config, [*options.set, *rest])
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    run_training(config, options.data, pathlib.Path(options.workdir))
+
+
+def run_training(config: Config, data, workdir):
+    """One run, from nothing or from the last checkpoint of `workdir`."""
+    from ssd_tf.data import dataset_json, pipeline
+    from ssd_tf.models import ssd
+    from ssd_tf.training import trainer
+
+    info = dataset_json.read_dataset(data)
+    info.shards(config.data.train_split)
+    _open_workdir(config, info, workdir)
+    strategy = trainer.make_strategy(config)
+    with strategy.scope():
+        model = ssd.build_model(config, len(info.classes))
+        _initialize(config, model, info)
+        optimizer = trainer.make_optimizer(config, model)
+    default_boxes = ssd.make_default_boxes(config)
+    logging.info("%d default boxes, %.2f million parameters", len(default_boxes), model.count_params() / 1e6)
+
+    def make_dataset(start_step):
+        return pipeline.build_dataset(config, data, config.data.train_split, default_boxes, start_step)
+
+    trainer.train(config, model, optimizer, strategy, make_dataset, workdir, _make_evaluate(config, data, info, model))
+    logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
+
+
+def _open_workdir(config, info, workdir):
+    """Makes the run folder, or checks that the run in it is this one: only eval.* and watch.* may differ on a restart."""
+    if (workdir / "config.yaml").is_file():
+        before = load_config(workdir / "config.yaml").model_dump(mode="json")
+        for path, old, new in _differences(before, config.model_dump(mode="json")):
+            if not path.startswith(("eval.", "watch.")):
+                raise ConfigError(f"{workdir} was started with {path} = {old}, now it is {new}: use another --workdir")
+        from ssd_tf.data import dataset_json
+
+        old_names = dataset_json.read_dataset(workdir).names
+        if old_names != info.names:
+            raise ConfigError(
+                f"{workdir} was trained on {len(old_names)} classes ({', '.join(old_names[:5])}, ...), "
+                f"{info.folder} has {len(info.names)} ({', '.join(info.names[:5])}, ...): use another --workdir"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(info.folder / "dataset.json", workdir / "dataset.json")
+    save_config(config, workdir / "config.yaml")
+
+
+def _differences(old, new, path=""):
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new
+
+
+def _initialize(config, model, info):
+    """Weights of the backbone, then those of another run where `init_from` names one."""
+    from ssd_tf.training import checkpoints
+    from ssd_tf.weights import imagenet
+
+    imagenet.load_backbone(model, config)
+    if config.init_from is None:
+        return
+    weights = checkpoints.read_weights(checkpoints.find_checkpoint(config.init_from))
+    left_out = checkpoints.assign_weights(model, weights, allow_partial=True)
+    wrong = [line for line in left_out if not line.startswith("logits")]
+    if wrong:
+        raise ConfigError(f"init_from {config.init_from}: {wrong[0]} ({len(wrong)} arrays do not fit)")
+    logging.info("init_from %s: %d arrays start anew for %d classes", config.init_from, len(left_out), len(info.classes))
+
+
+def _make_evaluate(config, data, info, model):
+    """The evaluation that the trainer calls; None where the data set has no such split, which is said."""
+    from ssd_tf.data import pipeline
+    from ssd_tf.evaluation import evaluator
+    from ssd_tf.export.detector import keras_detector
+
+    split = config.data.val_split
+    if split not in info.splits:
+        logging.warning("%s has no split %r: training keeps checkpoints/last only", info.folder, split)
+        return None
+    detector = keras_detector(config, model, info.names)
+
+    def evaluate(monitor, step):
+        examples = pipeline.read_examples(data, split)
+        truth, found = evaluator.run_detector(detector.batch, examples, info.classes, config.eval.batch_size)
+        monitor.pictures(step, "detections", _drawn(detector, examples.take(config.watch.pictures), info.names))
+        return evaluator.metrics(truth, found)["coco"]
+
+    return evaluate
+
+
+def _drawn(detector, examples, names):
+    from ssd_tf.draw import draw_detections
+
+    return [draw_detections(image, detector(image), names) for image in (e["image"] for e in examples.as_numpy_iterator())]

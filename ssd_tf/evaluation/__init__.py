@@ -1,0 +1,1 @@
+"""Detections against ground truth, by the rules of COCO and of VOC."""

@@ -1,0 +1,1 @@
+"""Trained runs to SavedModel and TFLite, and one way to call all of them."""

@@ -1,0 +1,150 @@
+"""The training loop: our own step under tf.distribute, counted in steps.
+
+Shapes: `B` global batch, `A` default boxes.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from ssd_tf.config import Config, ConfigError
+from ssd_tf.training import checkpoints, losses, schedules
+from ssd_tf.training.monitor import Monitor
+
+
+def make_strategy(config: Config) -> tf.distribute.Strategy:
+    """The tf.distribute strategy of train.strategy; `auto` mirrors where there are several GPUs."""
+    several = len(tf.config.list_logical_devices("GPU")) > 1
+    if config.train.strategy == "mirrored" or (config.train.strategy == "auto" and several):
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def make_optimizer(config: Config, model) -> keras.optimizers.Optimizer:
+    """SGD with momentum (and averaged weights where train.ema says so), its variables built."""
+    options = config.train
+    average = {} if options.ema is None else {"use_ema": True, "ema_momentum": options.ema}
+    optimizer = keras.optimizers.SGD(options.learning_rate, options.momentum, **average)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def make_train_step(config: Config, model, optimizer, strategy):
+    """A tf.function: batch (images, Targets) as the strategy distributes it -> loss parts of the global batch.
+
+    Every sum is divided by the positives of the *global* batch, so that neither the loss nor the gradient depends on how
+    pictures are spread over replicas. L2 is part of the gradient, on kernels alone (not on biases and batch norm).
+    """
+    options, variables = config.train, model.trainable_variables
+    replicas = strategy.num_replicas_in_sync
+    decayed = [variable.name.endswith("kernel") for variable in variables]
+
+    def replica_step(images, targets):
+        with tf.GradientTape() as tape:
+            predictions = model(images, training=options.bn == "train")
+            sums = losses.multibox_loss(predictions, targets, **config.loss.model_dump())
+            positives = tf.distribute.get_replica_context().all_reduce("sum", sums["positives"])
+            share = {name: sums[name] / tf.maximum(positives, 1.0) for name in ("classification", "localization")}
+            loss = share["classification"] + share["localization"]
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        if options.clip_norm is not None:
+            gradients = _clip_global(gradients, options.clip_norm, replicas)
+        gradients = [
+            # Each replica adds its share: apply() sums over them.
+            gradient + options.weight_decay / replicas * variable.value if decays and options.weight_decay else gradient
+            for gradient, variable, decays in zip(gradients, variables, decayed, strict=True)
+        ]
+        optimizer.apply(gradients, variables)
+        return {"loss": loss, **share, "positives": sums["positives"]}
+
+    @tf.function
+    def train_step(images, targets):
+        per_replica = strategy.run(replica_step, args=(images, targets))
+        return {name: strategy.reduce("SUM", value, axis=None) for name, value in per_replica.items()}
+
+    return train_step
+
+
+def train(config: Config, model, optimizer, strategy, make_dataset, workdir, evaluate=None):
+    """Trains until config.train.steps, from the run folder's last checkpoint where it has one.
+
+    make_dataset(start_step) gives the batches from there on; evaluate(monitor, step) -> {"AP", "AP50", ...}, called with the
+    averaged weights in place where EMA is on. Keeps checkpoints/last and, with evaluate, checkpoints/best by AP.
+    Raises ValueError, naming the step and the parts, where the loss is no longer finite.
+    """
+    options, replicas = config.train, strategy.num_replicas_in_sync
+    if options.batch_size % replicas:
+        raise ConfigError(f"train.batch_size {options.batch_size} must be a multiple of the {replicas} replicas")
+    state = checkpoints.Checkpoints(workdir, model, optimizer)
+    if state.restore_last():
+        logging.info("going on from step %d of %s", int(state.step), workdir)
+    start = int(state.step)
+    monitor = Monitor(workdir, options.steps, start)
+    batches = iter(strategy.experimental_distribute_dataset(_unsharded(make_dataset(start)))) if start < options.steps else None
+    train_step = make_train_step(config, model, optimizer, strategy)
+    for step in range(start + 1, options.steps + 1):
+        optimizer.learning_rate.assign(schedules.learning_rate(options, step - 1))
+        values = train_step(*next(batches))
+        last = step == options.steps
+        saves = last or step % options.checkpoint_every == 0
+        evaluates = evaluate is not None and (last or (config.eval.every and step % config.eval.every == 0))
+        if step == start + 1:
+            _finite(values, step)
+            monitor.restart_clock(step)  # the first step compiles
+        if saves or evaluates or last or step % config.watch.log_every == 0:
+            numbers = _finite(values, step)
+            numbers["learning_rate"] = float(optimizer.learning_rate)
+            monitor.progress(step, numbers, options.batch_size)
+        if saves or evaluates:
+            _keep(state, step, monitor, evaluate if evaluates else None, model, optimizer)
+            monitor.restart_clock(step)
+    monitor.close()
+
+
+def _keep(state, step, monitor, evaluate, model, optimizer):
+    state.step.assign(step)
+    if evaluate is not None:
+        raw = _swap_in_averages(model, optimizer)
+        metrics = evaluate(monitor, step)
+        for variable, value in raw:
+            variable.assign(value)
+        monitor.record(step, metrics)
+        logging.info("step %d  AP %.3f  AP50 %.3f", step, metrics["AP"], metrics["AP50"])
+        if metrics["AP"] > float(state.best_ap):
+            state.best_ap.assign(metrics["AP"])
+            state.save("best")
+    state.save("last")
+
+
+def _swap_in_averages(model, optimizer):
+    """Puts the averaged weights into the model; returns (variable, raw value) pairs to put back."""
+    averages = checkpoints.average_variables(model, optimizer)
+    raw = [(variable, variable.numpy()) for variable in model.trainable_variables if variable.path in averages]
+    for variable, _ in raw:
+        variable.assign(averages[variable.path].numpy())
+    return raw
+
+
+def _finite(values, step):
+    numbers = {name: float(value) for name, value in values.items()}
+    if not math.isfinite(numbers["loss"]):
+        parts = ", ".join(f"{name} {value}" for name, value in numbers.items())
+        raise ValueError(
+            f"the loss is no longer finite at step {step} ({parts}); lower train.learning_rate, warm up longer, or set train.clip_norm"
+        )
+    return numbers
+
+
+def _clip_global(gradients, norm, replicas):
+    """Clips the gradient of the global batch; each replica returns its share, as apply() sums over them."""
+    summed = tf.distribute.get_replica_context().all_reduce("sum", gradients)
+    clipped, _ = tf.clip_by_global_norm(summed, norm)
+    return [gradient / replicas for gradient in clipped]
+
+
+def _unsharded(dataset):
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options)

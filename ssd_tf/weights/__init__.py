@@ -1,0 +1,1 @@
+"""Other people's weights -> our model; one file per source."""

@@ -1,0 +1,8 @@
+"""python train.py --help"""
+
+import sys
+
+from ssd_tf.commands.train import main
+
+if __name__ == "__main__":
+    sys.exit(main())
