@@ -1,8 +1,12 @@
 """What every command shares: --help at once, one clear line instead of a traceback, exit codes 0, 1 and 2."""
 
+import contextlib
+import logging as python_logging
+import os
 import sys
+import tempfile
 
-from absl import flags
+from absl import flags, logging
 
 from ssd_tf.config import ConfigError
 
@@ -28,6 +32,7 @@ def run(main, values, usage, required=(), argv=None) -> int:
     if values.help:
         print(f"{usage.strip()}\n\nflags:\n{_help(values)}")
         return 0
+    _log_plainly()
     try:
         missing = [f"--{name}" for name in required if values[name].value in (None, [], "")]
         if missing:
@@ -39,6 +44,43 @@ def run(main, values, usage, required=(), argv=None) -> int:
         return _fail("interrupted", 130)
     except Exception as error:
         return _report(error, values, 1)
+
+
+def import_tensorflow():
+    """Imports TensorFlow without the lines that its C++ side prints at that (no log level silences those)."""
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as caught, contextlib.ExitStack() as stack:
+        terminal = os.dup(2)
+        stack.callback(os.close, terminal)
+        os.dup2(caught.fileno(), 2)
+        try:
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()
+        except BaseException:
+            caught.seek(0)
+            os.write(terminal, caught.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+
+
+def _log_plainly():
+    """Log lines go to stderr as they are, warnings with the word before them."""
+    flags.FLAGS(sys.argv[:1])  # absl's own flags, so that it does not speak of "logging before flag parsing"
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(_PlainFormatter())
+    handler.addFilter(lambda record: record.levelno > python_logging.INFO or "tensorflow" not in record.pathname)
+
+
+class _PlainFormatter(python_logging.Formatter):
+    def format(self, record):
+        text = record.getMessage()
+        return text if record.levelno <= python_logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
 def _report(error, values, code):

@@ -137,7 +137,7 @@ class Loss(Section):
 class Train(Section):
     steps: Positive = 120_000
     batch_size: Positive = 32  # of all replicas together
-    seed: int = 0
+    seed: Count = 0
     strategy: Literal["auto", "one", "mirrored"] = "auto"  # auto: mirrored where there are several GPUs
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     bn: Literal["train", "frozen"] = "train"

@@ -11,8 +11,8 @@ from ssd_tf.boxes import coding, geometry
 def match(boxes, default_boxes, threshold=0.5):
     """boxes [N, 4], default_boxes [A, 4] -> index of each default box's object [A] int32, -1 where it has none.
 
-    First bipartite, as the authors' code does it: the pair of the greatest IoU of all is joined and both leave, until every object
-    has a default box of its own. Then each default box left takes the object that it overlaps most, if by >= threshold.
+    First bipartite, as the authors' code does it: the pair of the greatest IoU of all is joined and both leave, until every
+    object has a default box of its own. Then each default box left takes the object that it overlaps most, if by >= threshold.
     Ties: the earlier object, then the earlier default box.
     """
     overlaps = geometry.iou(boxes, default_boxes)  # [N, A]
@@ -29,9 +29,7 @@ def _match_some(overlaps, threshold):
     matched = tf.where(best_overlap >= threshold, best_object, -1)
     own = bipartite(overlaps)
     objects = tf.where(own >= 0)
-    return tf.tensor_scatter_nd_update(
-        matched, tf.gather_nd(own, objects)[:, None], tf.cast(objects[:, 0], tf.int32)
-    )
+    return tf.tensor_scatter_nd_update(matched, tf.gather_nd(own, objects)[:, None], tf.cast(objects[:, 0], tf.int32))
 
 
 def bipartite(overlaps):
@@ -90,7 +88,8 @@ def ignored(default_boxes, crowds, difficult, threshold=0.5):
 def make_targets(example, default_boxes, variances=coding.VARIANCES, train_difficult=False, threshold=0.5):
     """Example (boxes [N, 4], labels, crowd, difficult [N]) -> Targets: offsets [A, 4], labels [A] int32.
 
-    Labels: the class where positive, -1 where ignored, else 0; positives win over ignore regions. Offsets are 0 where not positive.
+    Labels: the class where positive, -1 where ignored, else 0; positives win over ignore regions.
+    Offsets are 0 where not positive.
     """
     default_boxes = tf.convert_to_tensor(default_boxes)
     boxes, crowd = example["boxes"], example["crowd"]

@@ -11,7 +11,8 @@ from ssd_tf.draw import draw_detections, name_of
 USAGE = """
 Draw what a model finds in pictures; writes one drawn picture per input, and detections.json.
 
-  python detect.py --model runs/NAME|SAVED_MODEL_DIR|FILE.tflite --output DIR [--score 0.5] [--max 100] [--classes a,b] IMAGE|DIR ...
+  python detect.py --model runs/NAME|SAVED_MODEL_DIR|FILE.tflite --output DIR [--score 0.5] [--max 100] [--classes a,b]
+    IMAGE|DIR ...
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("model", None, "Run folder, SavedModel folder or .tflite file.", flag_values=FLAGS)
@@ -29,11 +30,11 @@ def main(argv=None):
 
 
 def _main(options, rest):
+    paths = find_pictures(rest)
+    commandline.import_tensorflow()
     from ssd_tf.data.dataset_json import write_json
     from ssd_tf.export.detector import load_detector
 
-    logging.set_verbosity(logging.INFO)
-    paths = find_pictures(rest)
     detector = load_detector(options.model, options.labels)
     names = detector.classes or []
     for name in options.classes:

@@ -29,7 +29,6 @@ def main(argv=None):
 
 
 def _main(options, rest):
-    logging.set_verbosity(logging.INFO)
     if rest:
         raise flags.Error(f"unexpected {rest[0]!r} (see --help)")
     if options.detections and options.annotations:
@@ -43,6 +42,7 @@ def _main(options, rest):
 
 def evaluate_model(model, data, split, labels=None):
     """A model on a split -> the content of metrics.json and the COCO results."""
+    commandline.import_tensorflow()
     from ssd_tf.data import dataset_json, pipeline
     from ssd_tf.evaluation import evaluator
     from ssd_tf.export.detector import load_detector
@@ -87,7 +87,7 @@ def _from_files(annotations, detections):
     if lacking:
         raise ValueError(f"{annotations} is not a COCO instances file: it has no {lacking[0]!r}")
     found = _read(detections)
-    if not isinstance(found, list) or not all(_KEYS <= row.keys() for row in found):
+    if not isinstance(found, list) or not all(row.keys() >= _KEYS for row in found):
         raise ValueError(f"{detections} is not a COCO results file: wanted a list of rows with {', '.join(sorted(_KEYS))}")
     unknown = {row["image_id"] for row in found} - {image["id"] for image in truth["images"]}
     if unknown:
@@ -109,14 +109,16 @@ def _read(path):
 
 
 def _in_order_of(detector, names):
-    """The detector's `batch` with labels of the data set, matched by name; classes that the data set lacks are dropped and named."""
+    """The detector's `batch` with labels of the data set, matched by name; classes without a partner are named."""
     if detector.classes is None:
         raise ValueError("the model does not tell its class names; give them with --labels FILE, one a line")
     if detector.classes == names:
         return detector.batch
     unmatched = [name for name in detector.classes if name not in names]
     if len(unmatched) == len(detector.classes):
-        raise ValueError(f"no class of the model ({', '.join(unmatched[:5])}, ...) is one of the data's ({', '.join(names[:5])}, ...)")
+        raise ValueError(
+            f"no class of the model ({', '.join(unmatched[:5])}, ...) is one of the data's ({', '.join(names[:5])}, ...)"
+        )
     missing = [name for name in names if name not in detector.classes]
     for what, which in (("the model's classes that the data lacks", unmatched), ("the data's that the model lacks", missing)):
         if which:

@@ -29,10 +29,6 @@ def main(argv=None):
 
 
 def _main(options, rest):
-    from ssd_tf.data.dataset_json import write_json
-    from ssd_tf.export import detector, saved_model, tflite
-
-    logging.set_verbosity(logging.INFO)
     for name in [*options.formats, *rest]:
         if name not in FORMATS:
             raise flags.Error(f"--formats: unknown format {name!r}{nearest(name, FORMATS)}")
@@ -41,6 +37,10 @@ def _main(options, rest):
     present = [str(path) for path in paths.values() if path.exists()]
     if present and not options.overwrite:
         raise FileExistsError(f"{present[0]} exists already; give --overwrite to replace it")
+    commandline.import_tensorflow()
+    from ssd_tf.data.dataset_json import write_json
+    from ssd_tf.export import detector, saved_model, tflite
+
     config, info, model = detector.load_run(options.workdir)
     output.mkdir(parents=True, exist_ok=True)
     (output / "labels.txt").write_text("".join(f"{name}\n" for name in info.names))

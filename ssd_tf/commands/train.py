@@ -26,13 +26,12 @@ def main(argv=None):
 
 def _main(options, rest):
     config = load_config(options.config, [*options.set, *rest])
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
     run_training(config, options.data, pathlib.Path(options.workdir))
 
 
 def run_training(config: Config, data, workdir):
     """One run, from nothing or from the last checkpoint of `workdir`."""
+    commandline.import_tensorflow()
     from ssd_tf.data import dataset_json, pipeline
     from ssd_tf.models import ssd
     from ssd_tf.training import trainer

@@ -19,8 +19,10 @@ def build_dataset(config: Config, data_dir, split, default_boxes, start_step=0) 
     that is absent, unfinished or empty.
     """
     info = dataset_json.read_dataset(data_dir)
-    stream = _shuffled_records(info.shards(split), config.data.shuffle_buffer, config.train.seed)
-    stream = stream.enumerate().skip(start_step * config.train.batch_size)
+    shards, images = info.shards(split), info.splits[split]["images"]
+    first_epoch, seen = divmod(start_step * config.train.batch_size, images)
+    stream = _shuffled_records(shards, config.data.shuffle_buffer, config.train.seed, first_epoch)
+    stream = stream.enumerate(first_epoch * images).skip(seen)
 
     def prepare(position, serialized):
         example = records.parse_example(serialized)
@@ -50,12 +52,14 @@ def _augmented(example, config, seed):
     return augment.augment(example, config.model.input_hw, config.data.augment, seed)
 
 
-def _shuffled_records(shards, buffer, seed):
+def _shuffled_records(shards, buffer, seed, first_epoch):
     def one_epoch(epoch):
+        # Seeds the graph of this function alone: the shuffle then depends on (seed, epoch) and on nothing global.
+        tf.random.set_seed(seed + 1)
         order = tf.random.experimental.stateless_shuffle(tf.constant(shards), tf.stack([tf.constant(seed, tf.int64), epoch]))
         encoded = tf.data.Dataset.from_tensor_slices(order).interleave(
             tf.data.TFRecordDataset, cycle_length=8, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return encoded.shuffle(buffer, seed=epoch + seed)
+        return encoded.shuffle(buffer, seed=epoch)
 
-    return tf.data.Dataset.range(2**40).flat_map(one_epoch)
+    return tf.data.Dataset.range(first_epoch, 2**40).flat_map(one_epoch)

@@ -115,9 +115,7 @@ def _fused_postprocess(config, num_classes):
         "num_classes": f"i: {num_classes}",
         **{f"{side}_scale": f"f: {scale}" for side, scale in zip("yxhw", scales, strict=True)},
     }
-    text = f'name: "{_OPERATOR}" ' + " ".join(
-        f'attr {{ key: "{key}" value {{ {value} }} }}' for key, value in attributes.items()
-    )
+    text = f'name: "{_OPERATOR}" ' + " ".join(f'attr {{ key: "{key}" value {{ {value} }} }}' for key, value in attributes.items())
 
     @tf.function(experimental_implements=text)
     def postprocess(offsets, scores, anchors):

@@ -45,9 +45,7 @@ def anchor_levels(config: Config) -> list[anchors.AnchorLevel]:
     if boxes.levels is not None:
         levels = [anchors.AnchorLevel.from_sizes(**level.model_dump()) for level in boxes.levels]
     elif boxes.preset == "paper":
-        levels = anchors.paper_levels(
-            config.model.levels, hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios
-        )
+        levels = anchors.paper_levels(config.model.levels, hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios)
     elif tuple(hw) != (300, 300):
         raise ConfigError(f"boxes.preset {boxes.preset} is a table for 300 x 300, model.input_hw is {hw[0]} x {hw[1]}")
     else:

@@ -38,13 +38,13 @@ def make_train_step(config: Config, model, optimizer, strategy):
     pictures are spread over replicas. L2 is part of the gradient, on kernels alone (not on biases and batch norm).
     """
     options, variables = config.train, model.trainable_variables
-    replicas = strategy.num_replicas_in_sync
+    replicas, loss_options = strategy.num_replicas_in_sync, config.loss.model_dump()
     decayed = [variable.name.endswith("kernel") for variable in variables]
 
     def replica_step(images, targets):
         with tf.GradientTape() as tape:
             predictions = model(images, training=options.bn == "train")
-            sums = losses.multibox_loss(predictions, targets, **config.loss.model_dump())
+            sums = losses.multibox_loss(predictions, targets, **loss_options)
             positives = tf.distribute.get_replica_context().all_reduce("sum", sums["positives"])
             share = {name: sums[name] / tf.maximum(positives, 1.0) for name in ("classification", "localization")}
             loss = share["classification"] + share["localization"]
@@ -132,7 +132,8 @@ def _finite(values, step):
     if not math.isfinite(numbers["loss"]):
         parts = ", ".join(f"{name} {value}" for name, value in numbers.items())
         raise ValueError(
-            f"the loss is no longer finite at step {step} ({parts}); lower train.learning_rate, warm up longer, or set train.clip_norm"
+            f"the loss is no longer finite at step {step} ({parts}); "
+            "lower train.learning_rate, warm up longer, or set train.clip_norm"
         )
     return numbers
 
