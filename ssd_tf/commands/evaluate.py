@@ -116,9 +116,8 @@ def _in_order_of(detector, names):
         return detector.batch
     unmatched = [name for name in detector.classes if name not in names]
     if len(unmatched) == len(detector.classes):
-        raise ValueError(
-            f"no class of the model ({', '.join(unmatched[:5])}, ...) is one of the data's ({', '.join(names[:5])}, ...)"
-        )
+        both = f"the model knows {', '.join(unmatched[:5])}, ..., the data {', '.join(names[:5])}, ..."
+        raise ValueError(f"the model and the data have no class in common: {both}")
     missing = [name for name in names if name not in detector.classes]
     for what, which in (("the model's classes that the data lacks", unmatched), ("the data's that the model lacks", missing)):
         if which:

@@ -1,7 +1,7 @@
 """Training augmentation: geometry first, on box coordinates alone; then only the pixels that are needed; colours last.
 
-A *window* is the part of the plane that becomes the training picture, `[ymin, xmin, ymax, xmax]` in units of the original one:
-a crop lies inside [0, 1], a zoom-out reaches beyond. Every function is made of graph ops; randomness comes from a stateless seed [2].
+A *window* is the part of the plane that becomes the training picture, `[ymin, xmin, ymax, xmax]` in units of the original
+one: a crop lies inside [0, 1], a zoom-out reaches beyond. All is made of graph ops; randomness comes from a stateless seed [2].
 Shapes: `N` objects, `M` modes of the crop sampler, `T` tries.
 """
 

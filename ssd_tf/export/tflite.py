@@ -26,15 +26,15 @@ class _Exported(tf.Module):
 
     def __init__(self, config, model, num_classes):
         super().__init__()
-        self.model = model
-        self._default_boxes = ssd.make_default_boxes(config)
+        self.model, self.tracked = model, [variable.value for variable in model.variables]
+        self._anchors = coding.to_centre_form(ssd.make_default_boxes(config)).numpy()
         self._postprocess = _fused_postprocess(config, num_classes)
 
     def detect(self, image):
         predictions = self.model(image, training=False)
         scores = tf.nn.softmax(predictions["logits"])
-        anchors = coding.to_centre_form(tf.constant(self._default_boxes))
-        return dict(zip(OUTPUTS, self._postprocess(predictions["offsets"], scores, anchors), strict=True))
+        outputs = self._postprocess(predictions["offsets"], scores, tf.constant(self._anchors))
+        return dict(zip(OUTPUTS, outputs, strict=True))
 
 
 def export_tflite(config, model, num_classes, path):
@@ -75,7 +75,7 @@ def order_outputs(content: bytes) -> bytes:
 
 
 def make_runner(path):
-    """A function: list of uint8 pictures -> list of {"boxes", "scores", "labels"}, from a .tflite with the standard four outputs."""
+    """A function: list of uint8 pictures -> list of {"boxes", "scores", "labels"}, of a .tflite with the usual four outputs."""
     interpreter = Interpreter(str(path), num_threads=os.cpu_count())
     interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()

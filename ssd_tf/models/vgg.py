@@ -13,7 +13,7 @@ _EXTRAS = ((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))
 def features(image, levels=6):
     """RGB image tensor [B, H, W, 3] in 0..255 -> `levels` feature maps; at 300 x 300: 38, 19, 10, 5, 3, 1.
 
-    The first is conv4_3, L2-normalised over its channels with a learned scale from 20 (Liu et al. 2015, ParseNet); the second fc7.
+    The first is conv4_3, L2-normalised over its channels with a learned scale from 20 (ParseNet, Liu et al. 2015), then fc7.
     """
     if levels > 2 + len(_EXTRAS):
         raise ValueError(f"vgg16 gives at most {2 + len(_EXTRAS)} maps, model.levels asks for {levels}")

@@ -8,7 +8,7 @@ _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Checkpoints:
-    """Writes and reads the state of a training run: step, best AP, weights, their averages (EMA) and the optimizer's variables."""
+    """Writes and reads the state of a run: step, best AP, weights, their averages (EMA) and the optimizer's variables."""
 
     def __init__(self, workdir, model, optimizer):
         self.step = tf.Variable(0, dtype=tf.int64, name="step")

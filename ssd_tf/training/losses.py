@@ -9,8 +9,8 @@ import tensorflow as tf
 def multibox_loss(predictions, targets, *, negatives_per_positive=3.0, min_negatives=3, localization_weight=1.0):
     """Predictions {offsets [B, A, 4], logits [B, A, C + 1]}, Targets {offsets [B, A, 4], labels [B, A]} -> sums over the images.
 
-    Returns {"classification", "localization", "positives"}, float32 scalars that are *not* yet divided: the normaliser is the number
-    of positives of the global batch, which only the training step knows. Labels of -1 take no part.
+    Returns {"classification", "localization", "positives"}, float32 scalars that are *not* yet divided: the normaliser is the
+    number of positives of the global batch, which only the training step knows. Labels of -1 take no part.
     """
     labels = targets["labels"]
     positive = labels > 0
