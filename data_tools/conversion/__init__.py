@@ -1,0 +1,1 @@
+"""What all converters share: checking pictures and boxes, splitting, writing shards, reporting."""

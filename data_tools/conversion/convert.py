@@ -1,0 +1,220 @@
+"""The conversion: labels from any reader -> shards, dataset.json, report.json.
+
+The order of the steps is what makes a killed run harmless: everything is read and checked before an older split is withdrawn, a
+shard gets its name when it is whole, and dataset.json names the split when all of it is there.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import math
+import os
+import pathlib
+import sqlite3
+
+import numpy as np
+
+from data_tools.conversion import classes, duplicates, plan, pool, report, shards, splitting
+from ssd_tf.data import dataset_json
+
+VALIDATION = "val"
+_LEAST_SHARDS = 8
+_IMAGES_PER_SHARD = 1000
+_FEWEST_FOR_PROCESSES = 200  # images; fewer are done before workers have started
+_FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the flags say, whatever the format. shards 0: by the number of images; workers 0: all cores."""
+
+    output: str
+    split: str = "train"
+    shards: int = 0
+    workers: int = 0
+    val_fraction: float = 0.0
+    split_seed: int = 0
+    classes: list[str] | None = None
+    verify: bool = True
+    drop_empty: bool = False
+    strict: bool = False
+    exif_boxes: str = "stored"
+    beam_runner: str = ""
+    beam_arguments: tuple[str, ...] = ()
+
+
+def convert(open_source, options, source_flags) -> dict:
+    """open_source() gives a labels.Source; source_flags: {flag: value}, for the report.
+
+    Returns {split: its entry of report.json}.
+    """
+    output = pathlib.Path(options.output)
+    splits = [options.split, VALIDATION] if options.val_fraction else [options.split]
+    if len(set(splits)) < len(splits):
+        raise ValueError(f"--val_fraction writes a split {VALIDATION!r} beside --split, which must have another name")
+    source = open_source()
+    with _clear_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+        _remove(output, splits, (".*.tmp", ".*.tmp.account"))
+        plan_path = output / f".{options.split}-plan.{os.getpid()}.tmp"
+        try:
+            planned = plan.write_plan(source.images, plan_path, keep_classes=bool(options.val_fraction))
+            if not len(planned.offsets):
+                raise ValueError(f"the labels list no images ({_join(source_flags)}): there is nothing to convert")
+            chosen = classes.choose_classes(source.classes, planned.seen, options.classes, _known_classes(output, splits))
+            options = dataclasses.replace(options, workers=_count_workers(options, len(planned.offsets)))
+            parts = _divide(planned, options)
+            withdraw(output, splits)
+            return _write_all(output, planned, parts, chosen, options, source_flags)
+        except BaseException:
+            _remove(output, splits, (".*.tmp", ".*.tmp.account"))
+            raise
+        finally:
+            plan_path.unlink(missing_ok=True)
+
+
+def withdraw(output, splits):
+    """Takes splits out of dataset.json and report.json, then removes their shards: now nothing says that they are there."""
+    for name in ("dataset.json", "report.json"):
+        path = output / name
+        content = _read_json(path)
+        left = {split: entry for split, entry in content.get("splits", {}).items() if split not in splits}
+        if left:
+            dataset_json.write_json(path, content | {"splits": left})
+        else:
+            path.unlink(missing_ok=True)
+    _remove(output, splits, ("-*-of-*.tfrecord", "-images.tsv"))
+
+
+def _known_classes(output, splits):
+    """The classes of the splits that stay, or None where none does."""
+    if not (output / "dataset.json").is_file():
+        return None
+    info = dataset_json.read_dataset(output)
+    return list(info.classes) if set(info.splits) - set(splits) else None
+
+
+def _divide(planned, options):
+    """-> {split: offsets of its pictures' lines in the plan, in order}."""
+    if not options.val_fraction:
+        return {options.split: planned.offsets}
+    tasks = [(planned.path, part) for part in np.array_split(planned.offsets, max(1, len(planned.offsets) // 500))]
+    results = pool.run_tasks(splitting.hash_files, tasks, options.workers, len(planned.offsets), "comparing files")
+    digests = np.concatenate(list(results))
+    chosen = splitting.choose_validation(planned.classes_of, digests, options.val_fraction, options.split_seed)
+    parts = {options.split: planned.offsets[~chosen], VALIDATION: planned.offsets[chosen]}
+    for split, offsets in parts.items():
+        if not len(offsets):
+            raise ValueError(
+                f"--val_fraction {options.val_fraction} of {len(chosen)} images leaves none for {split!r}: give more images, "
+                "or another fraction"
+            )
+    return parts
+
+
+def _write_all(output, planned, parts, chosen, options, source_flags):
+    label_of = {entry["name"]: label for label, entry in enumerate(chosen, 1)}
+    rules = shards.Rules(label_of, options.verify, options.drop_empty, options.strict, options.exif_boxes)
+    written = {}
+    try:
+        for split, offsets in parts.items():
+            written[split] = _write_split(output, split, offsets, planned.path, rules, options)
+        return _publish(output, written, chosen, source_flags)
+    except BaseException:
+        _remove(output, list(parts), ("-*-of-*.tfrecord", "-images.tsv"))
+        raise
+
+
+def _write_split(output, split, offsets, plan_path, rules, options):
+    """Writes the shards of one split; returns its account and the shards' names."""
+    number = min(options.shards or max(_LEAST_SHARDS, math.ceil(len(offsets) / _IMAGES_PER_SHARD)), len(offsets))
+    names = [f"{split}-{index:05d}-of-{number:05d}.tfrecord" for index in range(number)]
+    tasks = [
+        shards.ShardTask(str(output / f".{name}.{os.getpid()}.tmp"), plan_path, part, rules)
+        for name, part in zip(names, np.array_split(offsets, number), strict=True)
+    ]
+    total = shards.new_account()
+    with open(output / f".{split}-images.{os.getpid()}.tmp", "w") as digests:
+        accounts = _run(tasks, options, len(offsets), f"converting {split}")
+        for account, task, name in zip(accounts, tasks, names, strict=True):
+            os.replace(task.path, output / name)
+            shards.add_account(total, account)
+            duplicates.write_digests(digests, account["digests"])
+    if not total["images"]:
+        raise ValueError(_nothing_left(split, total))
+    os.replace(digests.name, duplicates.digest_file(output, split))
+    return total, names
+
+
+def _run(tasks, options, total, what):
+    if options.beam_runner:
+        from data_tools.conversion import beam
+
+        return beam.run_tasks(shards.write_shard, tasks, options.beam_runner, options.beam_arguments)
+    return pool.run_tasks(shards.write_shard, tasks, options.workers, total, what)
+
+
+def _count_workers(options, images):
+    if options.workers:
+        return options.workers
+    return pool.count_cores() if images >= _FEWEST_FOR_PROCESSES else 1
+
+
+def _publish(output, written, chosen, source_flags):
+    """Writes report.json and, last, dataset.json, with the splits that stood there before."""
+    report_json, content = _read_json(output / "report.json"), _read_json(output / "dataset.json")
+    standing = content.get("splits", {})
+    others = [*standing, *written]
+    entries = {
+        split: report.make_report_entry(account, source_flags, output, split, [other for other in others if other != split])
+        for split, (account, _) in written.items()
+    }
+    dataset_json.write_json(output / "report.json", {"version": 1, "splits": report_json.get("splits", {}) | entries})
+    made = {split: report.make_dataset_entry(account, names) for split, (account, names) in written.items()}
+    dataset_json.write_json(output / "dataset.json", {"version": 1, "classes": chosen, "splits": standing | made})
+    return entries
+
+
+def _nothing_left(split, account):
+    reasons = ", ".join(f"{reason} {number}" for reason, number in (account["dropped_images"]).items())
+    first = account["dropped"][0] if account["dropped"] else {"file": "no file", "reason": "no objects, and --drop_empty"}
+    found = f"({reasons}); the first is {first['file']}: {first['reason']}"
+    return f"none of the {account['read']} images of {split!r} can be used {found}"
+
+
+def _remove(output, splits, patterns):
+    for split in splits:
+        for pattern in patterns:
+            name = pattern.replace(".*", f".{split}-*", 1) if pattern.startswith(".") else split + pattern
+            for path in output.glob(name):
+                path.unlink(missing_ok=True)
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise ValueError(f"{path} is not JSON; remove it, and convert every split of this folder again") from None
+
+
+def _join(source_flags):
+    return ", ".join(f"--{name} {value}" for name, value in source_flags.items())
+
+
+@contextlib.contextmanager
+def _clear_errors(output):
+    """A full disk or a folder that may not be written, as one line that says so."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(f"cannot sort the annotations in a temporary file: {error}; is the disk full?") from None
+    except (FileExistsError, NotADirectoryError):
+        raise OSError(f"cannot write to {output}: it, or a folder above it, is a file; give another --output") from None
+    except OSError as error:
+        if error.errno not in _FULL_OR_CLOSED:
+            raise
+        where = error.filename or output
+        raise OSError(f"cannot write to {where}: {error.strerror}; free some space there or give another --output") from None

@@ -1,0 +1,132 @@
+"""Runs tasks in all cores, in order of the tasks, with a progress bar; stops cleanly when it is told to or when it is killed."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+
+import rich.progress
+
+_SECONDS_PER_LINE = 10  # of plain progress lines, where the output is no terminal
+
+
+class Stopped(Exception):
+    """Raised in a worker that is told to stop."""
+
+
+def count_cores():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_tasks(function, tasks, workers, total, what):
+    """Yields function(task, tick) of each task, in their order. tick() is to be called once for each of `total` pictures."""
+    with show_progress(total, what) as progress:
+        if workers <= 1:
+            counter = _Counter(progress)
+            for task in tasks:
+                yield function(task, counter.tick)
+        else:
+            yield from _run_in_processes(function, tasks, workers, progress)
+
+
+def _run_in_processes(function, tasks, workers, progress):
+    # Workers come from a server that has imported TensorFlow and started no thread: forking it is safe, and imports it once.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["data_tools.conversion.preloaded"])
+    done, stop = context.Value("q", 0), context.Value("b", 0)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (done, stop)) as executor:
+        try:
+            waiting = [executor.submit(_call, function, task) for task in tasks]
+            for index, future in enumerate(waiting):
+                yield _wait(future, waiting, lambda: progress(done.value))
+                waiting[index] = None
+        except concurrent.futures.process.BrokenProcessPool:
+            raise OSError("a worker process died, as happens where memory runs out; try fewer --workers") from None
+        finally:
+            stop.value = 1
+            executor.shutdown(cancel_futures=True)
+
+
+def _wait(future, waiting, show):
+    while not future.done():
+        concurrent.futures.wait([future], timeout=0.2)
+        failed = next((other for other in waiting if other is not None and other.done() and other.exception()), None)
+        if failed:
+            return failed.result()
+        show()
+    return future.result()
+
+
+def _start_worker(done, stop):
+    global _done, _stop
+    _done, _stop = done, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and tells us
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _call(function, task):
+    return function(task, _tick)
+
+
+def _tick():
+    if _stop.value:
+        raise Stopped
+    with _done.get_lock():
+        _done.value += 1
+
+
+class _Counter:
+    def __init__(self, progress):
+        self.done, self.progress, self.shown = 0, progress, 0.0
+
+    def tick(self):
+        self.done += 1
+        if time.monotonic() - self.shown > 0.1:
+            self.shown = time.monotonic()
+            self.progress(self.done)
+
+
+@contextlib.contextmanager
+def show_progress(total, what):
+    """Gives a function that is told how many are done: a bar on a terminal, now and then a line elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plain_progress(total, what)
+        return
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[rate]:.0f} images/s"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    start = time.monotonic()
+    with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, rate=0.0)
+        yield lambda done: bar.update(task, completed=done, rate=done / max(time.monotonic() - start, 1e-3))
+        bar.update(task, completed=total)
+
+
+def _plain_progress(total, what):
+    start = last = time.monotonic()
+
+    def show(done):
+        nonlocal last
+        now = time.monotonic()
+        if done and now - last >= _SECONDS_PER_LINE:
+            last, rate = now, done / (now - start)
+            left = round((total - done) / rate)
+            print(f"{what}: {done:,} of {total:,} images, {rate:.0f} images/s, {left} s left", file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,127 @@
+"""What a conversion tells: the entries of dataset.json and report.json, and the table on the terminal."""
+
+import itertools
+import sys
+
+import rich.console
+import rich.table
+
+from data_tools.conversion import duplicates, shards
+
+
+def make_dataset_entry(account, shard_names) -> dict:
+    """A split's entry of dataset.json."""
+    return {
+        "images": account["images"],
+        "boxes": account["boxes"],
+        "ignored": account["ignored"],
+        "shards": shard_names,
+        "repaired": dict(account["repaired"]),
+        "dropped": account["dropped"],
+        "dropped_images": sum(account["dropped_images"].values()),
+        "dropped_boxes": sum(account["dropped_boxes"].values()),
+    }
+
+
+def make_report_entry(account, source, folder, split, other_splits) -> dict:
+    """A split's entry of report.json; source: {flag: value} of what was read."""
+    numbers = ("read", "images", "empty", "empty_left_out", "boxes", "ignored", "clipped", "boxes_of_dropped_images", "bytes")
+    counters = ("repaired", "dropped_images", "dropped_boxes", "unlisted_classes")
+    return {
+        "source": source,
+        **{name: account[name] for name in numbers},
+        **{name: dict(sorted(account[name].items())) for name in counters},
+        "dropped": account["dropped"],
+        "repaired_files": account["repaired_files"],
+        "size_mismatches": {"images": account["size_mismatches"], "files": account["size_mismatch_files"]},
+        "classes": dict(sorted(account["classes"].items())),
+        "box_size_pixels": _in_order(account["size_histogram"], shards.SIZE_EDGES),
+        "box_aspect_ratio": _in_order(account["aspect_histogram"], shards.ASPECT_EDGES),
+        "duplicates": {
+            "within": duplicates.find_within(folder, split),
+            **{other: duplicates.find_across(folder, split, other) for other in other_splits},
+        },
+    }
+
+
+def _in_order(histogram, edges):
+    names = [shards.name_bin(*pair) for pair in itertools.pairwise(edges)]
+    return {name: histogram.get(name, 0) for name in names}
+
+
+def print_report(entries, classes):
+    """entries: split -> its entry of report.json; classes: names in label order. A table, and what was mended and dropped."""
+    console = rich.console.Console(soft_wrap=True)
+    table = rich.table.Table()
+    table.add_column("class")
+    for split in entries:
+        for what in ("images", "objects", "ignored"):
+            table.add_column(f"{split} {what}", justify="right")
+    for name in classes[:_CLASSES_SHOWN]:
+        table.add_row(name, *_class_cells(entries, name))
+    if len(classes) > _CLASSES_SHOWN:
+        table.add_row(f"and {len(classes) - _CLASSES_SHOWN} more", *[""] * (3 * len(entries)))
+    totals = [f"{entry[key]:,}" for entry in entries.values() for key in ("images", "boxes", "ignored")]
+    table.add_row("all", *totals, style="bold")
+    console.print(table)
+    for split, entry in entries.items():
+        for line in describe(split, entry):
+            console.print(line, markup=False, highlight=False)
+        warn_of_leaks(split, entry)
+
+
+_CLASSES_SHOWN = 30
+
+
+def _class_cells(entries, name):
+    none = {"images": 0, "objects": 0, "ignored": 0}
+    for entry in entries.values():
+        numbers = entry["classes"].get(name, none)
+        yield from (f"{numbers[key]:,}" for key in ("images", "objects", "ignored"))
+
+
+def describe(split, entry):
+    """The lines below the table: what was repaired, dropped, clipped, left out, doubled."""
+    images = f"{entry['images']:,} of {entry['read']:,} images"
+    yield f"{split}: {images}, {entry['empty']:,} without objects, {entry['bytes'] / 1e6:,.1f} MB"
+    for key, what in (
+        ("repaired", "images repaired"),
+        ("dropped_images", "images dropped"),
+        ("dropped_boxes", "boxes dropped"),
+        ("unlisted_classes", "objects of classes that were not asked for"),
+    ):
+        if entry[key]:
+            reasons = ", ".join(f"{reason} {number:,}" for reason, number in entry[key].items())
+            yield f"  {what}: {sum(entry[key].values()):,} ({reasons})"
+    for dropped in entry["dropped"][:_DROPPED_SHOWN]:
+        yield f"    {dropped['file']}: {dropped['reason']}" + (f" {dropped['box']}" if dropped["box"] else "")
+    if len(entry["dropped"]) > _DROPPED_SHOWN:
+        yield "    … more of them in report.json"
+    if entry["clipped"]:
+        yield f"  boxes clipped at the picture's edge: {entry['clipped']:,}"
+    if entry["empty_left_out"]:
+        yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
+    if entry["size_mismatches"]["images"]:
+        first = entry["size_mismatches"]["files"][0]
+        yield (
+            f"  sizes that differ from the labels': {entry['size_mismatches']['images']:,}, the first {first['file']}: "
+            f"height and width {first['image_hw']}, labels {first['labels_hw']}"
+        )
+    within = entry["duplicates"]["within"]
+    if within["groups"]:
+        first = ", ".join(within["files"][0])
+        yield f"  equal files: {within['images']:,} images in {within['groups']:,} groups, the first {first}"
+
+
+_DROPPED_SHOWN = 10
+
+
+def warn_of_leaks(split, entry):
+    for other, found in entry["duplicates"].items():
+        if other != "within" and found["images"]:
+            first = found["files"][0]
+            print(
+                f"WARNING: {found['images']:,} images of {split!r} are in {other!r} too (the first: {first[split][0]} = "
+                f"{first[other][0]}). Results on one are no measure after training on the other.",
+                file=sys.stderr,
+            )

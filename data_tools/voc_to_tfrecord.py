@@ -1,0 +1,34 @@
+"""VOC XML to TFRecords: a devkit year, or a loose folder of XML beside images, as labelImg leaves it.
+
+python -m data_tools.voc_to_tfrecord --voc DIR [--image_set trainval] --output DIR [--split train]
+"""
+
+import sys
+
+from absl import flags
+
+from data_tools.conversion.flags import new_converter_flags, run_converter
+
+FLAGS = new_converter_flags()
+flags.DEFINE_string("voc", None, "Folder with Annotations and JPEGImages, or with XML files and images.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "image_set",
+    None,
+    "Name of a list in ImageSets/Main, or `all`. Without it: trainval for the split train, else the list of the split's name; "
+    "all XML files where there are no lists.",
+    flag_values=FLAGS,
+)
+
+
+def _open(values):
+    from data_tools.readers.voc import choose_image_set, read_voc
+
+    return read_voc(values.voc, values.image_set or choose_image_set(values.voc, values.split))
+
+
+def main(argv=None):
+    return run_converter(FLAGS, __doc__, ("voc",), _open, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
