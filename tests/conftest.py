@@ -1,0 +1,145 @@
+"""What several tests share: the folder of real data, a tiny generated data set, and a run trained on it."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import io
+import pathlib
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Category ids with gaps, and not in the order of the names.
+CLASSES = ({"name": "red", "id": 7}, {"name": "green", "id": 3}, {"name": "blue", "id": 12})
+RGB = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 230)}
+
+# Height, width, then per object: class and corners ymin, xmin, ymax, xmax in pixels. No picture is square; one has no object.
+PICTURES = (
+    (64, 96, [("red", 8, 6, 40, 46)]),
+    (96, 64, [("green", 30, 10, 78, 42)]),
+    (64, 96, [("blue", 16, 40, 56, 88)]),
+    (80, 120, [("red", 30, 60, 76, 110), ("green", 4, 8, 60, 36)]),
+    (64, 96, []),
+    (60, 100, [("blue", 6, 10, 40, 48), ("red", 24, 58, 54, 92)]),
+)
+
+
+def make_picture(index):
+    """One of PICTURES, uint8 [H, W, 3]: grey with a rectangle in its class's colour for each object."""
+    height, width, objects = PICTURES[index]
+    noise = np.random.default_rng(index).integers(-12, 13, (height, width, 3))
+    image = np.full((height, width, 3), 110) + noise
+    for name, ymin, xmin, ymax, xmax in objects:
+        image[ymin:ymax, xmin:xmax] = RGB[name]
+    return image.astype(np.uint8)
+
+
+def encode(image, image_format="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def write_records(folder, splits):
+    """A data set of PICTURES: splits maps a split's name to the indices of its pictures."""
+    import tensorflow as tf
+
+    from ssd_tf.data.dataset_json import write_json
+    from ssd_tf.data.records import make_example
+
+    names = [entry["name"] for entry in CLASSES]
+    content = {"version": 1, "classes": list(CLASSES), "splits": {}}
+    for split, indices in splits.items():
+        shard = f"{split}-00000-of-00001.tfrecord"
+        with tf.io.TFRecordWriter(str(folder / shard)) as writer:
+            for index in indices:
+                height, width, objects = PICTURES[index]
+                example = make_example(
+                    image=encode(make_picture(index)),
+                    image_format="png",
+                    height=height,
+                    width=width,
+                    filename=f"{index}.png",
+                    source_id=str(100 + index),
+                    boxes=[[a / height, b / width, c / height, d / width] for _, a, b, c, d in objects],
+                    labels=[names.index(name) + 1 for name, *_ in objects],
+                    texts=[name for name, *_ in objects],
+                )
+                writer.write(example.SerializeToString())
+        boxes = sum(len(PICTURES[index][2]) for index in indices)
+        content["splits"][split] = {
+            **{"images": len(indices), "boxes": boxes, "ignored": 0},
+            **{"shards": [shard], "repaired": {}, "dropped": []},
+        }
+    write_json(folder / "dataset.json", content)
+    return folder
+
+
+TINY = {
+    "model": {
+        "input_hw": [64, 96],
+        "backbone": {"name": "mobilenet", "alpha": 0.25, "weights": "none", "first_stride": 8},
+        "levels": 3,
+        "head": "separable",
+    },
+    "boxes": {"preset": "paper", "s_min": 0.4, "s_max": 0.8, "aspect_ratios": [2.0]},
+    "train": {"steps": 80, "batch_size": 6, "learning_rate": 0.05, "weight_decay": 0.0, "schedule": "cosine"},
+    "eval": {"max_detections": 20},
+    "export": {"max_detections": 20},
+}
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real photographs and annotations beside the checkout."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data of {folder}, which is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """TFRecords of PICTURES: all of them in `train`, four of them in `val`."""
+    return write_records(tmp_path_factory.mktemp("tiny_data"), {"train": range(6), "val": [0, 1, 3, 4]})
+
+
+@pytest.fixture(scope="session")
+def tiny_config_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny_config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_config_file):
+    from ssd_tf.config import load_config
+
+    return load_config(tiny_config_file)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_data, tiny_config):
+    """A run folder of a detector that has learnt PICTURES by heart."""
+    from ssd_tf.commands.train import run_training
+
+    workdir = tmp_path_factory.mktemp("tiny_run") / "run"
+    run_training(tiny_config, tiny_data, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tiny_run):
+    from ssd_tf.export.detector import load_detector
+
+    return load_detector(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    return [make_picture(index) for index in range(len(PICTURES))]
