@@ -196,7 +196,10 @@ def load_config(path, overrides=()) -> Config:
         key, separator, text = override.partition("=")
         if not separator:
             raise ConfigError(f"--set wants KEY=VALUE, found {override!r}")
-        _put(values, key.strip().split("."), _parse(text, where=f"--set {override}"), override)
+        change = _parse(text, where=f"--set {override}")
+        for name in reversed(key.strip().split(".")):
+            change = {name: change}
+        values = _merge(values, change)
     return check_config(values, where=str(path))
 
 
@@ -253,14 +256,6 @@ def _merge(under, over):
     for key, value in over.items():
         merged[key] = _merge(merged.get(key), value)
     return merged
-
-
-def _put(values, keys, value, override):
-    for key in keys[:-1]:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {key} is a value, not a section")
-    values[keys[-1]] = _merge(values.get(keys[-1]), value)
 
 
 def _explain(error) -> str:
