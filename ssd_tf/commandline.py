@@ -25,6 +25,8 @@ def run(main, values, usage, required=(), argv=None) -> int:
     required: names of the flags that must be given (--help works without them).
     2: flags or config; 1: anything else that went wrong; 130: interrupted. Errors print one line; --traceback shows all.
     """
+    for name in values:
+        values[name].unparse()  # what an earlier call in this process left
     try:
         rest = values(sys.argv if argv is None else argv)[1:]
     except flags.Error as error:

@@ -17,7 +17,7 @@ MAX_PIXELS = 89_478_485  # 256 MiB of RGB: Pillow's own threshold for suspecting
 MAX_BYTES = 1 << 28
 QUALITY = 95
 # No format that runs another program (EPS) or that Pillow reads in part only.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _SUFFIX_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF"}
 _SUFFIX_FORMATS |= {".tiff": "TIFF", ".ppm": "PPM"}
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
@@ -78,7 +78,7 @@ def check_image(path, verify=True) -> CheckedImage:
         repair = _find_repair(picture, orientation, path, data)
         must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(picture, orientation, data)
         if verify or must_encode:
-            _decode(picture)
+            _decode(picture, data)
         digest = hashlib.sha256(data).hexdigest()
         stored_hw = (picture.height, picture.width)
         if must_encode:
@@ -118,8 +118,10 @@ def _open(data):
     return picture
 
 
-def _decode(picture):
+def _decode(picture, data):
     try:
+        if picture.format == "PNG":
+            Image.open(io.BytesIO(data)).verify()  # its checksums, which decoding passes over
         picture.load()
     except Exception as error:  # each of Pillow's decoders raises kinds of its own
         reason = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "broken"

@@ -3,6 +3,7 @@
 import itertools
 import sys
 
+import rich.box
 import rich.console
 import rich.table
 
@@ -52,18 +53,7 @@ def _in_order(histogram, edges):
 def print_report(entries, classes):
     """entries: split -> its entry of report.json; classes: names in label order. A table, and what was mended and dropped."""
     console = rich.console.Console(soft_wrap=True)
-    table = rich.table.Table()
-    table.add_column("class")
-    for split in entries:
-        for what in ("images", "objects", "ignored"):
-            table.add_column(f"{split} {what}", justify="right")
-    for name in classes[:_CLASSES_SHOWN]:
-        table.add_row(name, *_class_cells(entries, name))
-    if len(classes) > _CLASSES_SHOWN:
-        table.add_row(f"and {len(classes) - _CLASSES_SHOWN} more", *[""] * (3 * len(entries)))
-    totals = [f"{entry[key]:,}" for entry in entries.values() for key in ("images", "boxes", "ignored")]
-    table.add_row("all", *totals, style="bold")
-    console.print(table)
+    console.print(_make_table(entries, classes))
     for split, entry in entries.items():
         for line in describe(split, entry):
             console.print(line, markup=False, highlight=False)
@@ -73,11 +63,19 @@ def print_report(entries, classes):
 _CLASSES_SHOWN = 30
 
 
-def _class_cells(entries, name):
-    none = {"images": 0, "objects": 0, "ignored": 0}
-    for entry in entries.values():
-        numbers = entry["classes"].get(name, none)
-        yield from (f"{numbers[key]:,}" for key in ("images", "objects", "ignored"))
+def _make_table(entries, classes):
+    columns = [(split, what) for split in entries for what in ("images", "objects", "ignored")]
+    columns = [(split, what) for split, what in columns if what != "ignored" or entries[split]["ignored"]]
+    table = rich.table.Table("class", box=rich.box.SIMPLE)
+    for split, what in columns:
+        table.add_column(f"{split}\n{what}", justify="right")
+    for name in classes[:_CLASSES_SHOWN]:
+        table.add_row(name, *(f"{entries[split]['classes'].get(name, {}).get(what, 0):,}" for split, what in columns))
+    if len(classes) > _CLASSES_SHOWN:
+        table.add_row(f"and {len(classes) - _CLASSES_SHOWN} more")
+    totals = {"images": "images", "objects": "boxes", "ignored": "ignored"}
+    table.add_row("all", *(f"{entries[split][totals[what]]:,}" for split, what in columns), style="bold")
+    return table
 
 
 def describe(split, entry):

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_tools.conversion import boxes, images
 from data_tools.readers import labels
+from ssd_tf import commandline
 
 NAMED = 100  # of dropped boxes and pictures, by file
 SIZE_EDGES = (0.0, 8, 16, 32, 64, 96, 128, 256, 512, math.inf)  # square root of the box's area, in pixels
@@ -46,6 +47,7 @@ class ShardTask:
 
 def write_shard(task, tick) -> dict:
     """Writes one shard and returns its account; calls tick() after each picture."""
+    commandline.import_tensorflow()
     import tensorflow as tf
 
     account = new_account()

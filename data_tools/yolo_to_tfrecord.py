@@ -1,0 +1,28 @@
+"""YOLO labels (a text file per image, and data.yaml) to TFRecords.
+
+python -m data_tools.yolo_to_tfrecord --yolo data.yaml --output DIR [--split train]
+"""
+
+import sys
+
+from absl import flags
+
+from data_tools.conversion.flags import new_converter_flags, run_converter
+
+FLAGS = new_converter_flags()
+flags.DEFINE_string("yolo", None, "data.yaml, or the folder of it, or a folder with classes.txt.", flag_values=FLAGS)
+flags.DEFINE_string("image_set", None, "Key of data.yaml that lists the images; without it, the split's name.", flag_values=FLAGS)
+
+
+def _open(values):
+    from data_tools.readers.yolo import read_yolo
+
+    return read_yolo(values.yolo, values.image_set or values.split)
+
+
+def main(argv=None):
+    return run_converter(FLAGS, __doc__, ("yolo",), _open, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

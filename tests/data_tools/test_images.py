@@ -1,0 +1,188 @@
+"""Checking and repairing picture files: what goes in byte for byte, what is re-encoded and why, what is refused."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools.conversion import images
+
+GREY, RED = (128, 128, 128), (230, 20, 20)
+
+
+def save(picture, path, **options):
+    picture.save(path, **options)
+    return path
+
+
+def with_orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30, "subsampling": 0}, {"exif": with_orientation(1)}])
+def test_sound_jpeg_stays_byte_for_byte(paint, tmp_path, options):
+    path = tmp_path / "a.jpg"
+    paint(path, **options)
+    checked = images.check_image(path)
+    assert (checked.data, checked.repair) == (path.read_bytes(), "")
+    assert (checked.height, checked.width, checked.orientation) == (48, 64, 1)
+
+
+def sixteen_bit(picture):
+    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+
+
+REPAIRED = {
+    "grayscale": ("a.jpg", lambda p: p.convert("L"), {}),
+    "grayscale ": ("a.png", lambda p: p.convert("L"), {}),
+    "grayscale  ": ("a.png", lambda p: p.convert("1"), {}),
+    "cmyk": ("a.jpg", lambda p: p.convert("CMYK"), {}),
+    "16-bit": ("a.png", sixteen_bit, {}),
+    "palette": ("a.png", lambda p: p.convert("P"), {}),
+    "png": ("a.png", lambda p: p, {}),
+    "png ": ("a.png", lambda p: p.convert("RGBA"), {}),
+    "webp": ("a.webp", lambda p: p, {"lossless": True}),
+    "bmp": ("a.bmp", lambda p: p, {}),
+    "palette ": ("a.gif", lambda p: p, {}),
+    "tiff": ("a.tif", lambda p: p, {}),
+    "wrongly named": ("a.jpg", lambda p: p, {"format": "PNG"}),
+    "wrongly named ": ("a.png", lambda p: p.convert("L"), {"format": "JPEG"}),
+    "EXIF-rotated": ("a.jpg", lambda p: p, {"exif": with_orientation(3)}),
+}
+
+
+@pytest.mark.parametrize("reason", REPAIRED)
+def test_repaired_to_rgb_jpeg(paint, tmp_path, reason):
+    name, change, options = REPAIRED[reason]
+    path = save(change(paint(None)), tmp_path / name, **options)
+    checked = images.check_image(path)
+    assert checked.repair == reason.strip()
+    picture = Image.open(io.BytesIO(checked.data))
+    assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (64, 48))
+    # Rotated by half a turn, the red box 8..24, 16..40 lies at 40..56, 8..32.
+    inside = (48, 20) if reason == "EXIF-rotated" else (16, 28)
+    shown = np.asarray(picture)[inside[1], inside[0]].astype(int)
+    light = (
+        87 if "gray" in reason or "16" in reason or reason == "wrongly named " else None
+    )  # .299 230 + .587 20 + .114 20 = 82.8
+    expected = (light,) * 3 if light else RED
+    if reason != "grayscale  ":  # one bit cannot show it
+        assert np.abs(shown - expected).max() < 26
+        corner = np.asarray(picture)[2, 2].astype(int)
+        assert np.abs(corner - GREY).max() < (30 if reason == "palette" else 12)  # few colours
+
+
+def test_a_sound_jpeg_under_another_name_keeps_its_bytes(paint, tmp_path):
+    path = tmp_path / "a.png"
+    paint(path, format="JPEG")
+    checked = images.check_image(path)
+    assert (checked.repair, checked.data) == ("wrongly named", path.read_bytes())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_gives_the_picture_as_it_is_shown(paint, tmp_path, orientation):
+    path = tmp_path / "a.jpg"
+    paint(path, exif=with_orientation(orientation), quality=95)
+    checked = images.check_image(path)
+    assert checked.stored_hw == (48, 64)
+    assert (checked.height, checked.width) == ((64, 48) if orientation >= 5 else (48, 64))
+    pixels = np.asarray(Image.open(io.BytesIO(checked.data))).astype(int)
+    red = np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] < 80))
+    # The box 8..24, 16..40 of 64 x 48, mirrored and turned by hand: ymin, xmin, ymax, xmax.
+    shown = {
+        1: (16, 8, 40, 24),
+        2: (16, 40, 40, 56),
+        3: (8, 40, 32, 56),
+        4: (8, 8, 32, 24),
+        5: (8, 16, 24, 40),
+        6: (8, 8, 24, 32),
+        7: (40, 8, 56, 32),
+        8: (40, 16, 56, 40),
+    }[orientation]
+    assert np.abs(np.array([*red.min(0), *red.max(0) + 1]) - shown).max() <= 1
+
+
+def truncated(path, paint):
+    paint(path)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def truncated_png(path, paint):
+    paint(path, size_wh=(200, 100), format="PNG")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def without_end(path, paint):
+    paint(path)
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def bomb(path, _):
+    # A PNG header that claims 60,000 x 60,000 pixels.
+    header = struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND")
+    written = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
+
+
+def broken_png(path, paint):
+    paint(path, format="PNG")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IDAT") + 12
+    data[at : at + 8] = b"\xff" * 8
+    path.write_bytes(data)
+
+
+REFUSED = {
+    "absent": ("absent", lambda path, _: None),
+    "empty": ("empty", lambda path, _: path.touch()),
+    "a folder": ("unreadable", lambda path, _: path.mkdir()),
+    "text": ("not an image", lambda path, _: path.write_text("not a picture")),
+    "web page": ("not an image", lambda path, _: path.write_text("<!DOCTYPE html><title>404</title>")),
+    "cut JPEG": ("truncated", truncated),
+    "cut PNG": ("truncated", truncated_png),
+    "JPEG without its end": ("truncated", without_end),
+    "first bytes only": ("truncated", lambda path, _: path.write_bytes(b"\xff\xd8\xff\xe0")),
+    "decompression bomb": ("too large", bomb),
+    "broken PNG": ("broken", broken_png),
+    "float TIFF": ("not an image", lambda path, _: Image.fromarray(np.zeros((4, 6), np.float32)).save(path, "TIFF")),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refused_with_a_reason(paint, tmp_path, kind):
+    reason, make = REFUSED[kind]
+    path = tmp_path / ("a.png" if "PNG" in kind else "a.tif" if "TIFF" in kind else "a.jpg")
+    make(path, paint)
+    with pytest.raises(images.BadImage) as caught:
+        images.check_image(path)
+    assert caught.value.reason == reason
+
+
+def test_absurdly_long_file(tmp_path, monkeypatch, paint):
+    paint(tmp_path / "a.jpg")
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    with pytest.raises(images.BadImage, match=r"too large: \d+ bytes; the limit is 100"):
+        images.check_image(tmp_path / "a.jpg")
+
+
+def test_without_verify_a_cut_file_passes_and_a_wrong_kind_does_not(paint, tmp_path):
+    truncated(tmp_path / "a.jpg", paint)
+    assert images.check_image(tmp_path / "a.jpg", verify=False).repair == ""
+    (tmp_path / "b.jpg").write_text("text")
+    with pytest.raises(images.BadImage):
+        images.check_image(tmp_path / "b.jpg", verify=False)
+
+
+def test_every_repaired_or_sound_picture_decodes_in_tensorflow(paint, tmp_path):
+    from ssd_tf.data import records
+
+    for reason, (name, change, options) in REPAIRED.items():
+        path = save(change(paint(None)), tmp_path / f"{len(reason)}{name}", **options)
+        assert records.decode_image(images.check_image(path).data).shape == (48, 64, 3)
