@@ -81,10 +81,6 @@ def _verify(reference, paths, options):
     report = {}
     for name, path in paths.items():
         report[name] = verify.compare(reference, detector.load_detector(path), images)
-        logging.info(
-            "%s: %d of %d detections have their partner in the Keras model's or the other way round",
-            name,
-            report[name]["detections"] - len(report[name]["unpaired"]),
-            report[name]["detections"],
-        )
+        paired, total = report[name]["detections"] - report[name]["unpaired"], report[name]["detections"]
+        logging.info("%s against the Keras model: %d of %d detections have their partner on the other side", name, paired, total)
     return report

@@ -17,7 +17,7 @@ class Monitor:
 
     def __init__(self, workdir, total_steps, start_step):
         workdir = pathlib.Path(workdir)
-        self._total, self._console = total_steps, Console()
+        self._total, self._console = total_steps, Console(stderr=True)
         self._writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
         self._csv = workdir / "metrics.csv"
         kept = [row for row in read_metrics(self._csv) if int(row["step"]) <= start_step]
@@ -38,11 +38,15 @@ class Monitor:
             f"(class {values['classification']:.3f}, box {values['localization']:.3f})  "
             f"lr {values['learning_rate']:.2g}  {rate:.1f} images/s  {int(left) // 60}:{int(left) % 60:02d} left"
         )
+        self.say(line, lasting=False)
+        self.record(step, {**values, "images_per_second": rate})
+
+    def say(self, line, lasting=True):
+        """Prints a line; on a terminal, one that is not lasting is overwritten by the next."""
         if self._console.is_terminal:
-            self._console.print(line, end="\r", highlight=False)
+            self._console.print(line.ljust(self._console.width - 1), end="\n" if lasting else "\r", highlight=False)
         else:
             logging.info("%s", line)
-        self.record(step, {**values, "images_per_second": rate})
 
     def restart_clock(self, step):
         """Leaves the time until now (an evaluation, a checkpoint) out of the rate of images per second."""

@@ -111,7 +111,7 @@ def _keep(state, step, monitor, evaluate, model, optimizer):
         for variable, value in raw:
             variable.assign(value)
         monitor.record(step, metrics)
-        logging.info("step %d  AP %.3f  AP50 %.3f", step, metrics["AP"], metrics["AP50"])
+        monitor.say(f"step {step}  AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}")
         if metrics["AP"] > float(state.best_ap):
             state.best_ap.assign(metrics["AP"])
             state.save("best")
