@@ -7,7 +7,7 @@ def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=
     """Runs two Detectors over pictures and pairs their detections, both ways.
 
     Every detection scored >= score on one side wants a partner >= partner_score of the same class on the other, with every
-    corner within `tolerance` of the picture's side. Returns {"pictures", "detections", "unpaired", "first_unpaired" (up to 20 of them),
+    corner within `tolerance` of the picture's side. Returns {"pictures", "detections", "unpaired", "first_unpaired" (up to 20),
     "largest_corner_difference"}.
     """
     unpaired, largest, detections = [], 0.0, 0
