@@ -17,7 +17,15 @@ Count = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Range = tuple[float, float]
+
+
+def _ordered(limits):
+    if limits[0] > limits[1]:
+        raise ValueError("wanted the smaller number first")
+    return limits
+
+
+Range = Annotated[tuple[float, float], pydantic.AfterValidator(_ordered)]
 
 
 class ConfigError(ValueError):
@@ -91,8 +99,10 @@ class Augment(Section):
     def _from_preset(cls, value):
         if isinstance(value, str):
             value = {"preset": value}
+        if not isinstance(value, dict):
+            return value
         name = value.get("preset", "none")
-        if name not in AUGMENT_PRESETS:
+        if not isinstance(name, str) or name not in AUGMENT_PRESETS:
             raise ValueError(f"unknown preset {name!r}{nearest(name, AUGMENT_PRESETS)}")
         return {**AUGMENT_PRESETS[name], **value}
 
@@ -248,6 +258,8 @@ def _parse(text, where):
 
 
 def _merge(under, over):
+    if isinstance(under, str) and isinstance(over, dict):
+        under = {"preset": under}  # `augment: ssd` is short for that
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over
     # `preset` and `levels` exclude each other, so the one named last replaces the other.
@@ -265,9 +277,8 @@ def _explain(error) -> str:
     if error["type"] == "missing":
         return f"{path} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    if isinstance(error["input"], dict):
-        return f"{path}: {message}"
-    return f"{path}: {message[0].lower()}{message[1:]}, found {error['input']!r}"
+    found = "" if isinstance(error["input"], dict) else f", found {error['input']!r}"
+    return f"{path}: {message[0].lower()}{message[1:]}{found}"
 
 
 def _fields_at(location):

@@ -7,7 +7,7 @@ and a run that goes on from step n skips what was seen without decoding it.
 import tensorflow as tf
 
 from ssd_tf.boxes import matching
-from ssd_tf.config import Config
+from ssd_tf.config import Augment, Config
 from ssd_tf.data import augment, dataset_json, records
 
 
@@ -47,7 +47,7 @@ def read_examples(data_dir, split) -> tf.data.Dataset:
 
 
 def _augmented(example, config, seed):
-    if config.data.augment.preset == "none":
+    if config.data.augment == Augment():
         return augment.plain(example, config.model.input_hw)
     return augment.augment(example, config.model.input_hw, config.data.augment, seed)
 

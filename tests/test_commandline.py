@@ -1,0 +1,100 @@
+import pytest
+from absl import flags
+
+from ssd_tf import commandline
+from ssd_tf.config import ConfigError
+
+USAGE = "Do it.\n\n  do --name NAME"
+
+
+@pytest.fixture
+def do():
+    values = commandline.new_flags()
+    flags.DEFINE_string("name", None, "A name.", flag_values=values)
+    flags.DEFINE_integer("count", 3, "A number.", flag_values=values)
+    flags.DEFINE_multi_string("set", [], "Many.", flag_values=values)
+
+    def call(main, *argv, required=()):
+        return commandline.run(main, values, USAGE, required, ["do", *argv])
+
+    return call
+
+
+def refuse(error):
+    def main(_options, _rest):
+        raise error
+
+    return main
+
+
+def test_help_shows_usage_and_flags_and_does_nothing_else(do, capsys):
+    assert do(refuse(RuntimeError("called")), "--help", required=("name",)) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Do it.")
+    assert "--name: A name.\n" in out
+    assert "--count: A number. (default: 3)" in out
+    assert err == ""
+
+
+def test_flags_and_positional_arguments_arrive(do):
+    seen = []
+
+    def main(options, rest):
+        seen.append((options.name, options.count, rest))
+
+    assert do(main, "--name", "x", "a", "--count=4", "b") == 0
+    assert seen == [("x", 4, ["a", "b"])]
+
+
+def test_a_second_call_does_not_remember_the_first(do):
+    seen = []
+
+    def main(options, _rest):
+        seen.append((options.name, options.count, options.set))
+
+    do(main, "--name=x", "--count=4", "--set=a=1")
+    do(main)
+    assert seen == [("x", 4, ["a=1"]), (None, 3, [])]
+
+
+def test_a_code_of_the_command_is_passed_on(do):
+    assert do(lambda _options, _rest: 5) == 5
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        (["--nmae=x"], "Unknown command line flag 'nmae'"),
+        (["--name=x", "--count=many"], "count"),
+        (["--count=1"], "missing --name"),
+    ],
+)
+def test_wrong_flags_are_2(do, capsys, argv, wanted):
+    assert do(refuse(RuntimeError("called")), *argv, required=("name",)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert wanted in err
+    assert "--help" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ConfigError("train.steps: bad"), 2, "error: train.steps: bad\n"),
+        (flags.Error("wanted a picture"), 2, "error: wanted a picture\n"),
+        (ValueError("two\n  lines"), 1, "error: two lines\n"),
+        (FileNotFoundError("no file at x"), 1, "error: no file at x\n"),
+        (KeyError("boxes"), 1, "error: KeyError: 'boxes' (--traceback shows where)\n"),
+        (ValueError(), 1, "error: ValueError\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+    ],
+)
+def test_errors_are_one_line(do, capsys, error, code, line):
+    assert do(refuse(error)) == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_traceback_lets_the_error_through(do):
+    with pytest.raises(ValueError, match="here"):
+        do(refuse(ValueError("here")), "--traceback")

@@ -1,0 +1,156 @@
+import pathlib
+
+import pytest
+
+from ssd_tf.config import Augment, Config, ConfigError, Data, load_config, save_config
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def small(tmp_path):
+    return write(tmp_path / "small.yaml", "boxes: {preset: paper}\ntrain: {steps: 50, warmup_steps: 5}\n")
+
+
+def refusal(path, *overrides):
+    """The message of the ConfigError: one line."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_our_own_configs_load(path):
+    assert load_config(path).train.steps > 0
+
+
+def test_values_overrides_and_defaults(small):
+    config = load_config(small, ["train.steps=7", "model.input_hw=[64, 96]", "train.ema=0.99", "train.learning_rate=1e-2"])
+    assert config.train.steps == 7
+    assert config.train.warmup_steps == 5
+    assert config.model.input_hw == (64, 96)
+    assert config.train.ema == 0.99
+    assert config.train.learning_rate == 0.01  # YAML 1.1 reads 1e-2 as a text
+    assert config.boxes.variances == (0.1, 0.1, 0.2, 0.2)
+
+
+def test_an_override_makes_sections_that_the_file_does_not_have(small):
+    assert load_config(small, ["eval.nms_iou=0.6"]).eval.nms_iou == 0.6
+
+
+def test_base_is_a_start_and_the_file_goes_over_it(tmp_path):
+    write(tmp_path / "base.yaml", "boxes: {preset: paper, s_min: 0.3}\ntrain: {steps: 50, batch_size: 4}\n")
+    top = write(tmp_path / "top.yaml", "base: base.yaml\ntrain: {steps: 60}\n")
+    config = load_config(top)
+    assert (config.train.steps, config.train.batch_size, config.boxes.s_min) == (60, 4, 0.3)
+
+
+def test_of_several_bases_the_later_one_wins_and_bases_have_bases(tmp_path):
+    (tmp_path / "parts").mkdir()
+    write(tmp_path / "parts" / "first.yaml", "boxes: {preset: paper}\ntrain: {steps: 1, batch_size: 2}\n")
+    write(tmp_path / "parts" / "second.yaml", "base: third.yaml\ntrain: {steps: 3}\n")
+    write(tmp_path / "parts" / "third.yaml", "train: {seed: 9, steps: 4}\n")
+    top = write(tmp_path / "top.yaml", "base: [parts/first.yaml, parts/second.yaml]\n")
+    train = load_config(top).train
+    assert (train.steps, train.batch_size, train.seed) == (3, 2, 9)
+
+
+def test_a_base_that_leads_back_to_itself(tmp_path):
+    write(tmp_path / "a.yaml", "base: b.yaml\n")
+    path = write(tmp_path / "b.yaml", "base: a.yaml\n")
+    assert "leads back to itself" in refusal(path)
+
+
+def test_levels_replace_the_preset_of_the_base_and_the_other_way_round(tmp_path):
+    write(tmp_path / "preset.yaml", "boxes: {preset: paper}\n")
+    levels = write(tmp_path / "levels.yaml", "base: preset.yaml\nboxes: {levels: [{size: 10}, {size: 20, next_size: 30}]}\n")
+    config = load_config(levels)
+    assert config.boxes.preset is None
+    assert [level.size for level in config.boxes.levels] == [10, 20]
+    assert load_config(levels, ["boxes.preset=caffe_voc"]).boxes.levels is None
+
+
+def test_the_resolved_config_reads_back_as_the_same(small, tmp_path):
+    config = load_config(small, ["data.augment=ssd", "boxes.aspect_ratios=[2.0]", "train.clip_norm=5"])
+    save_config(config, tmp_path / "resolved.yaml")
+    assert load_config(tmp_path / "resolved.yaml") == config
+
+
+def test_augment_by_name_by_values_and_by_both(small):
+    assert load_config(small).data.augment == Augment()
+    ssd = load_config(small, ["data.augment=ssd"]).data.augment
+    assert (ssd.zoom_out_probability, ssd.hue_degrees, ssd.flip_probability) == (0.5, 36.0, 0.5)
+    mixed = load_config(small, ["data.augment={preset: ssd, flip_probability: 0}"]).data.augment
+    assert (mixed.zoom_out_probability, mixed.flip_probability) == (0.5, 0.0)
+    assert Data(augment=ssd).augment == ssd  # a Section as it stands, from Python
+
+
+def test_a_value_of_an_augmentation_that_was_given_by_name(small):
+    text = small.read_text() + "data: {augment: ssd}\n"
+    augment = load_config(write(small, text), ["data.augment.flip_probability=0.25"]).data.augment
+    assert (augment.zoom_out_probability, augment.flip_probability) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.lerning_rate=1", ["unknown key train.lerning_rate", "did you mean 'learning_rate'?"]),
+        ("trian.steps=1", ["unknown key trian", "did you mean 'train'?"]),
+        ("model.backbone.nmae=vgg16", ["unknown key model.backbone.nmae", "did you mean 'name'?"]),
+        ("data.augment.brightnes=1", ["unknown key data.augment.brightnes", "did you mean 'brightness'?"]),
+        ("boxes.levels=[{sise: 3}]", ["boxes.levels.0.sise", "did you mean 'size'?", "boxes.levels.0.size is missing"]),
+        ("watch.zzz=1", ["unknown key watch.zzz", "known: log_every, pictures"]),
+    ],
+)
+def test_an_unknown_key_names_its_path_and_the_nearest(small, override, parts):
+    message = refusal(small, override)
+    assert message.startswith(str(small))
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.steps=0", ["train.steps", "greater than 0", "found 0"]),
+        ("train.steps=many", ["train.steps", "integer", "found 'many'"]),
+        ("train.momentum=1.5", ["train.momentum", "less than or equal to 1", "found 1.5"]),
+        ("model.backbone.name=vgg", ["model.backbone.name", "'vgg16' or 'mobilenet'", "found 'vgg'"]),
+        ("model.input_hw=[300]", ["model.input_hw"]),
+        ("boxes.preset=null", ["boxes: give either preset or levels"]),
+        ("data.augment=sdd", ["data.augment: unknown preset 'sdd'", "did you mean 'ssd'?"]),
+        ("data.augment=[ssd]", ["data.augment", "found ['ssd']"]),
+        ("data.augment.preset=[ssd]", ["data.augment", "unknown preset ['ssd']"]),
+        ("data.augment.contrast=[1.5, 0.5]", ["data.augment.contrast", "smaller number first"]),
+        ("train=null", ["train", "found None"]),
+    ],
+)
+def test_a_bad_value_names_its_path_and_what_was_found(small, override, parts):
+    message = refusal(small, override)
+    assert all(part in message for part in parts), message
+
+
+def test_overrides_that_are_none(small):
+    assert refusal(small, "train.steps") == "--set wants KEY=VALUE, found 'train.steps'"
+    assert "train.steps: input should be a valid integer" in refusal(small, "train.steps.more=1")
+    assert "not YAML" in refusal(small, "train.decay_steps=[1")
+
+
+def test_files_that_are_none(tmp_path):
+    assert refusal(tmp_path / "none.yaml") == f"no config file at {tmp_path / 'none.yaml'}"
+    assert "not YAML" in refusal(write(tmp_path / "broken.yaml", "train: [1\n"))
+    assert "wanted keys and values, found list" in refusal(write(tmp_path / "list.yaml", "- 1\n"))
+    assert refusal(write(tmp_path / "empty.yaml", "")) == f"{tmp_path / 'empty.yaml'}: boxes is missing"
+    assert "no config file at" in refusal(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
+
+
+def test_a_config_cannot_be_changed_by_mistake(small):
+    config = load_config(small)
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.steps = 3
+    assert isinstance(config, Config)
