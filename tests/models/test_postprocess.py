@@ -1,0 +1,107 @@
+"""Post-processing on literal predictions: offsets are 0, so every decoded box is its default box."""
+
+import numpy as np
+import pytest
+
+from ssd_tf.models import postprocess
+
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
+SETTINGS = {"score_floor": 0.1, "nms_iou": 0.45, "pre_nms_top_k": 10, "max_detections": 4}
+# Box 1 overlaps box 0 by 0.18 / 0.22 = 0.82; box 2 lies apart; box 3 hangs over the right edge, touching none.
+BOXES = np.array([[0.1, 0.1, 0.5, 0.6], [0.1, 0.15, 0.5, 0.65], [0.6, 0.1, 0.9, 0.3], [0.6, 0.7, 0.8, 1.2]], "float32")
+
+
+def detect(scores, boxes=BOXES, offsets=None, **settings):
+    """Class probabilities [B, A, C] (background takes the rest) through `detect`, as NumPy arrays."""
+    scores = np.asarray(scores, "float32")
+    logits = np.log(np.concatenate([1 - scores.sum(-1, keepdims=True), scores], -1) + 1e-12)
+    offsets = np.zeros((*scores.shape[:2], 4), "float32") if offsets is None else offsets
+    found = postprocess.detect({"offsets": offsets, "logits": logits}, boxes, VARIANCES, **{**SETTINGS, **settings})
+    return {name: np.array(value) for name, value in found.items()}
+
+
+def test_nothing_above_the_floor_gives_zeros():
+    found = detect(np.full((1, 4, 2), 0.05))
+    assert found["count"].tolist() == [0]
+    assert not found["boxes"].any() and not found["scores"].any() and not found["labels"].any()
+
+
+def test_a_weaker_overlapping_box_of_the_same_class_is_suppressed():
+    found = detect([[[0.6, 0.0], [0.8, 0.0], [0.3, 0.0], [0.0, 0.0]]])
+    assert found["count"].tolist() == [2]
+    np.testing.assert_allclose(found["scores"], [[0.8, 0.3, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(found["boxes"][0, :2], BOXES[[1, 2]], atol=1e-6)
+    assert found["labels"].tolist() == [[1, 1, 0, 0]]
+    assert not found["boxes"][0, 2:].any()
+
+
+def test_overlap_at_most_the_threshold_is_kept():
+    assert detect([[[0.6], [0.8], [0.0], [0.0]]], nms_iou=0.85)["count"].tolist() == [2]
+
+
+def test_overlapping_boxes_of_different_classes_are_both_kept():
+    found = detect([[[0.6, 0.0], [0.0, 0.8], [0.0, 0.0], [0.0, 0.0]]])
+    assert found["labels"].tolist() == [[2, 1, 0, 0]]
+    np.testing.assert_allclose(found["boxes"][0, :2], BOXES[[1, 0]], atol=1e-6)
+
+
+def test_one_box_may_be_found_as_two_classes():
+    found = detect([[[0.5, 0.4], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    assert found["labels"].tolist() == [[1, 2, 0, 0]]
+
+
+def test_boxes_are_clipped_after_suppression():
+    # Clipped first, the second would be [.6, .7, .8, 1.]: IoU .06 / .06 = 1 with the first. Whole, it is .06 / .10 = .6 > .45,
+    # while the third, [.6, .7, .8, 2.2], is .06 / .30 = .2.
+    boxes = np.array([[0.6, 0.7, 0.8, 1.0], [0.6, 0.7, 0.8, 1.2], [0.6, 0.7, 0.8, 2.2]], "float32")
+    found = detect([[[0.9], [0.8], [0.7]]], boxes)
+    np.testing.assert_allclose(found["scores"], [[0.9, 0.7, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(found["boxes"][0, :2], [[0.6, 0.7, 0.8, 1.0]] * 2, atol=1e-6)
+
+
+def test_top_k_applies_to_each_class_before_suppression():
+    # The best two of class 1 are boxes 0 and 1, of which one is suppressed; box 2 was out before.
+    found = detect([[[0.6, 0.0], [0.8, 0.0], [0.3, 0.4], [0.0, 0.5]]], pre_nms_top_k=2)
+    assert found["labels"].tolist() == [[1, 2, 2, 0]]
+    np.testing.assert_allclose(found["scores"], [[0.8, 0.5, 0.4, 0]], atol=1e-6)
+
+
+def test_the_best_of_the_picture_are_kept_over_all_classes():
+    found = detect([[[0.6, 0.0], [0.0, 0.8], [0.3, 0.5], [0.2, 0.7]]], max_detections=2)
+    assert found["labels"].tolist() == [[2, 2]]
+    np.testing.assert_allclose(found["scores"], [[0.8, 0.7]], atol=1e-6)
+
+
+def test_more_room_than_candidates_is_padded():
+    found = detect([[[0.6], [0.0], [0.3], [0.0]]], max_detections=9)
+    assert found["boxes"].shape == (1, 9, 4)
+    assert found["count"].tolist() == [2]
+
+
+def test_a_batch_of_three_is_three_pictures():
+    empty = [[0.0, 0.0]] * 4
+    one = [[0.6, 0.0], [0.8, 0.0], [0.3, 0.0], [0.0, 0.0]]
+    two = [[0.0, 0.6], [0.0, 0.0], [0.7, 0.0], [0.0, 0.9]]
+    found = detect([one, empty, two])
+    assert found["count"].tolist() == [2, 0, 3]
+    assert found["labels"].tolist() == [[1, 1, 0, 0], [0, 0, 0, 0], [2, 1, 2, 0]]
+    for index, alone in enumerate((one, empty, two)):
+        single = detect([alone])
+        for name in single:
+            np.testing.assert_array_equal(found[name][index], single[name][0])
+
+
+def test_offsets_move_the_box():
+    # ty = 1 moves by 1 * .1 * height .4; tx = -2 by -2 * .1 * width .5; tw = log(2) / .2 doubles the width.
+    offsets = np.zeros((1, 4, 4), "float32")
+    offsets[0, 0] = [1.0, -2.0, 0.0, np.log(2) / 0.2]
+    found = detect([[[0.9], [0.0], [0.0], [0.0]]], offsets=offsets)
+    # Centre (.3 + .04, .35 - .1), height .4, width 1: columns -.25 to .75, clipped.
+    np.testing.assert_allclose(found["boxes"][0, 0], [0.14, 0.0, 0.54, 0.75], atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, 100.0, -100.0])
+def test_scores_are_a_softmax_over_background_and_classes(shift):
+    logits = np.array([[[0.0, np.log(3.0)]]], "float32") + np.float32(shift)
+    found = postprocess.detect({"offsets": np.zeros((1, 1, 4), "float32"), "logits": logits}, BOXES[:1], VARIANCES, **SETTINGS)
+    np.testing.assert_allclose(np.array(found["scores"])[0, 0], 0.75, atol=1e-5)

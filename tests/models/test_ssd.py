@@ -1,0 +1,177 @@
+"""The detector against the paper's numbers, and the one order that its heads and its default boxes share."""
+
+import keras
+import numpy as np
+import pytest
+
+from ssd_tf.config import ConfigError, check_config
+from ssd_tf.models import ssd
+from ssd_tf.models.vgg import L2Normalization
+
+
+def make_config(**values):
+    return check_config({"boxes": {"preset": "caffe_voc"}, **values}, "test")
+
+
+# Not square, and every number of shapes, maps and steps different from its neighbours.
+SMALL = {
+    "model": {"input_hw": [64, 96], "backbone": {"name": "mobilenet", "alpha": 0.25, "first_stride": 8}, "levels": 3},
+    "boxes": {
+        "levels": [
+            {"size": 12, "aspect_ratios": [2]},
+            {"size": 24, "next_size": 40, "aspect_ratios": [2, 3]},
+            {"size": 40, "next_size": 60},
+        ]
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def ssd300():
+    return ssd.build_model(make_config(), 20)
+
+
+def test_ssd300_has_the_papers_maps_boxes_and_parameters(ssd300):
+    assert ssd.feature_map_shapes(make_config()) == [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
+    assert ssd.make_default_boxes(make_config()).shape == (8732, 4)  # 38*38*4 + (19*19 + 10*10 + 5*5) * 6 + (3*3 + 1) * 4
+    assert {name: output.shape for name, output in ssd300.output.items()} == {
+        "offsets": (None, 8732, 4),
+        "logits": (None, 8732, 21),
+    }
+    assert ssd300.count_params() == 26_285_486
+
+
+def test_pool3_keeps_the_last_row_and_column_of_an_odd_map(ssd300):
+    image = np.zeros((1, 75, 75, 1), "float32")
+    image[0, 74, 3] = 7.0  # last row; column 3 lies in window 1
+    image[0, 2, 74] = 5.0  # row 2 lies in window 1
+    pooled = np.array(ssd300.get_layer("pool3")(image))
+    assert pooled.shape == (1, 38, 38, 1)
+    assert pooled[0, 37, 1] == 7.0
+    assert pooled[0, 1, 37] == 5.0
+    assert pooled.sum() == 12.0
+
+
+def test_pool5_keeps_the_size_of_the_map(ssd300):
+    image = np.zeros((1, 4, 5, 1), "float32")
+    image[0, 0, 0] = 1.0
+    pooled = np.array(ssd300.get_layer("pool5")(image))[0, :, :, 0]
+    assert pooled.tolist() == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+
+
+def test_conv6_2_pads_one_pixel_on_every_side_before_its_stride(ssd300):
+    convolution, pad = ssd300.get_layer("conv6_2"), ssd300.get_layer("conv6_2_pad")
+    kernel = np.zeros((3, 3, 256, 512), "float32")
+    kernel[0, 0, 0, 0] = 1.0  # the upper left tap alone: output (y, x) shows input (2 y - 1, 2 x - 1)
+    convolution.set_weights([kernel, np.zeros(512)])
+    image = np.zeros((1, 19, 19, 256), "float32")
+    image[0, :, :, 0] = np.arange(361).reshape(19, 19)
+    shown = np.array(convolution(pad(image)))[0, :, :, 0]
+    assert shown.shape == (10, 10)
+    assert shown[0].tolist() == [0.0] * 10
+    assert shown[1, :3].tolist() == [0.0, 1 * 19 + 1, 1 * 19 + 3]
+
+
+def test_fc6_looks_six_pixels_around(ssd300):
+    assert ssd300.get_layer("fc6").dilation_rate == (6, 6)
+    assert ssd300.get_layer("fc6").output.shape == (None, 19, 19, 1024)
+
+
+def test_l2_normalization_divides_by_the_norm_over_channels():
+    layer = L2Normalization(initial_scale=20.0)
+    x = np.array([[[[3.0, 4.0], [0.0, 0.0]]]], "float32")  # norms 5 and 0
+    np.testing.assert_allclose(np.array(layer(x)), [[[[12.0, 16.0], [0.0, 0.0]]]], rtol=1e-6)
+    layer.scale.assign([1.0, 10.0])
+    np.testing.assert_allclose(np.array(layer(x))[0, 0, 0], [0.6, 8.0], rtol=1e-6)
+
+
+def run_heads(model, maps):
+    """The heads alone, on one array for each map, finest first."""
+    features = [_first_layer(model, f"offsets{index}").input for index in range(len(maps))]
+    outputs = keras.Model(features, model.output)(maps)
+    return np.array(outputs["offsets"]), np.array(outputs["logits"])
+
+
+def _first_layer(model, name):
+    names = {layer.name for layer in model.layers}
+    return model.get_layer(f"{name}_depthwise" if f"{name}_depthwise" in names else f"{name}_conv")
+
+
+def check_order(config):
+    """A model whose bias is the running index of level and shape, and whose kernels show a map of coordinates.
+
+    Offsets then come out as (y, x) of the cell's centre and, by way of the index, the height and width of the default box.
+    """
+    model, shapes = ssd.build_model(config, 2), ssd.feature_map_shapes(config)
+    hw, levels = config.model.input_hw, ssd.anchor_levels(config)
+    maps, index, sizes = [], 0, []
+    for number, (map_hw, level) in enumerate(zip(shapes, levels, strict=True)):
+        channels = _first_layer(model, f"offsets{number}").input.shape[-1]
+        coordinates = np.zeros((1, *map_hw, channels), "float32")
+        step = level.step_hw or (hw[0] / map_hw[0], hw[1] / map_hw[1])
+        coordinates[0, ..., 0] = ((np.arange(map_hw[0]) + 0.5) * step[0] / hw[0])[:, None]
+        coordinates[0, ..., 1] = (np.arange(map_hw[1]) + 0.5) * step[1] / hw[1]
+        maps.append(coordinates)
+        for kind in ("offsets", "logits"):
+            convolution = model.get_layer(f"{kind}{number}_conv")
+            if _first_layer(model, f"{kind}{number}") is not convolution:
+                _show_through(_first_layer(model, f"{kind}{number}"))
+            kernel, bias = (np.zeros(weight.shape, "float32") for weight in convolution.weights)
+            middle = kernel.shape[0] // 2
+            per_box = len(bias) // len(level.shapes_hw)
+            for k in range(len(level.shapes_hw)):
+                if kind == "offsets":
+                    kernel[middle, middle, 0, k * per_box] = kernel[middle, middle, 1, k * per_box + 1] = 1.0
+                bias[k * per_box + 2] = index + k
+            convolution.set_weights([kernel, bias])
+        index += len(level.shapes_hw)
+        sizes += level.shapes_hw
+    offsets, logits = run_heads(model, maps)
+    running = offsets[0, :, 2].astype(int)
+    boxes = ssd.make_default_boxes(config)
+    assert sorted(set(running)) == list(range(index))
+    np.testing.assert_array_equal(running, logits[0, :, 2])
+    np.testing.assert_allclose(offsets[0, :, 0], (boxes[:, 0] + boxes[:, 2]) / 2, atol=2e-3)
+    np.testing.assert_allclose(offsets[0, :, 1], (boxes[:, 1] + boxes[:, 3]) / 2, atol=2e-3)
+    # Presets with a clip rule shorten what is larger than the picture.
+    expected = np.array(sizes)[running] / hw
+    found = boxes[:, 2:] - boxes[:, :2]
+    inside = (expected < 1).all(1) & (found > 0).all(1)
+    assert inside.any()
+    return expected[inside], found[inside]
+
+
+def _show_through(depthwise):
+    kernel = np.zeros(depthwise.weights[0].shape, "float32")
+    kernel[1, 1] = 1.0
+    depthwise.set_weights([kernel])
+
+
+@pytest.mark.parametrize("head", ["conv", "separable"])
+def test_outputs_and_default_boxes_share_one_order(head):
+    config = make_config(**{**SMALL, "model": {**SMALL["model"], "head": head}})
+    np.testing.assert_allclose(*check_order(config), atol=1e-6)
+
+
+def test_order_of_a_small_model_in_literals():
+    config = make_config(**SMALL)
+    boxes = ssd.make_default_boxes(config)
+    assert ssd.feature_map_shapes(config) == [(8, 12), (4, 6), (2, 3)]
+    assert len(boxes) == 8 * 12 * 3 + 4 * 6 * 6 + 2 * 3 * 2
+    # Cell (0, 1) of the first map: its centre at (4, 12) px, its first shape 12 x 12.
+    np.testing.assert_allclose(boxes[3], [-2 / 64, 6 / 96, 10 / 64, 18 / 96], atol=1e-6)
+    # The last cell of the last map: its centre at (48, 80) px, the square of side sqrt(40 * 60) = 48.99.
+    np.testing.assert_allclose(boxes[-1], [23.505 / 64, 55.505 / 96, 72.495 / 64, 104.495 / 96], atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights():
+    config = make_config(**SMALL)
+    one, two = (ssd.build_model(config, 2).get_weights() for _ in range(2))
+    other = ssd.build_model(make_config(**SMALL, train={"seed": 1}), 2).get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_levels_that_do_not_fit_give_one_line():
+    with pytest.raises(ConfigError, match=r"boxes give 3 levels, model.levels is 4: make them equal"):
+        ssd.build_model(make_config(**{**SMALL, "model": {**SMALL["model"], "levels": 4}}), 2)

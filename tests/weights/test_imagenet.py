@@ -1,0 +1,125 @@
+"""Weights files of keras.applications' format, with random values, and the one real file at hand."""
+
+import h5py
+import numpy as np
+import pytest
+
+from ssd_tf.config import ConfigError, check_config
+from ssd_tf.models import ssd
+from ssd_tf.weights import imagenet
+
+
+def write_h5(path, layers):
+    """`layers` (name -> arrays) as Keras 2 wrote weights files."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, arrays in layers.items():
+            group = file.create_group(name)
+            names = [f"{name}/{name}_{kind}_1:0" for kind in ("W", "b")[: len(arrays)]]
+            group.attrs["weight_names"] = [n.encode() for n in names]
+            for key, array in zip(names, arrays, strict=True):
+                group[key] = array
+    return path
+
+
+def vgg_layers():
+    rng = np.random.default_rng(0)
+    layers = {"input_1": []}
+    previous = 3
+    for block, (channels, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
+        for index in range(1, count + 1):
+            kernel = rng.normal(size=(3, 3, previous, channels)).astype("float32")
+            layers[f"block{block}_conv{index}"] = [kernel, rng.normal(size=channels).astype("float32")]
+            previous = channels
+    return layers
+
+
+def vgg_config(path, input_hw=(64, 96)):
+    levels = [{"size": 30}, {"size": 60}]
+    model = {"input_hw": list(input_hw), "levels": 2, "backbone": {"name": "vgg16", "weights": str(path)}}
+    return check_config({"model": model, "boxes": {"levels": levels}}, "test")
+
+
+def mobilenet_config(weights, alpha=0.25):
+    backbone = {"name": "mobilenet", "alpha": alpha, "weights": weights, "first_stride": 8}
+    return check_config(
+        {"model": {"input_hw": [64, 96], "levels": 3, "backbone": backbone}, "boxes": {"preset": "paper"}}, "test"
+    )
+
+
+def test_a_vgg16_file_without_its_top_fills_every_convolution(tmp_path):
+    layers = vgg_layers()
+    config = vgg_config(write_h5(tmp_path / "vgg.h5", layers))
+    model = ssd.build_model(config, 2)
+    fc6 = model.get_layer("fc6").get_weights()[0]
+    assert imagenet.load_backbone(model, config) == 26
+    for block, index in ((1, 1), (3, 3), (5, 2)):
+        kernel, bias = model.get_layer(f"conv{block}_{index}").get_weights()
+        np.testing.assert_array_equal(kernel, layers[f"block{block}_conv{index}"][0])
+        np.testing.assert_array_equal(bias, layers[f"block{block}_conv{index}"][1])
+    np.testing.assert_array_equal(model.get_layer("fc6").get_weights()[0], fc6)
+
+
+def test_fc6_takes_every_third_position_and_every_fourth_channel():
+    # A kernel whose every number tells its own place; zeros that are never written cost no memory.
+    kernel = np.zeros((7 * 7 * 512, 4096), "float32")
+    kernel[:, 8] = np.arange(7 * 7 * 512)
+    bias = np.arange(4096, dtype="float32")
+    second = np.zeros((4096, 4096), "float32")
+    second[4, 12] = 5.0
+    second[5, 12] = 6.0
+    ours = imagenet.vgg_for_ssd({"fc1": [kernel, bias], "fc2": [second, bias], "predictions": [np.zeros((4096, 9)), np.zeros(9)]})
+    assert sorted(ours) == ["fc6", "fc7"]
+    (wide, wide_bias), (narrow, narrow_bias) = ours["fc6"], ours["fc7"]
+    assert wide.shape == (3, 3, 512, 1024)
+    assert narrow.shape == (1, 1, 1024, 1024)
+    # Row (y * 7 + x) * 512 + channel of the flattened 7 x 7 x 512 input; tap (1, 2) is the position (3, 6).
+    assert wide[0, 0, 0, 2] == 0
+    assert wide[1, 2, 5, 2] == (3 * 7 + 6) * 512 + 5
+    assert wide[2, 2, 511, 2] == 7 * 7 * 512 - 1
+    assert wide[1, 1, :, [0, 1, 3]].any() == False  # noqa: E712
+    assert narrow[0, 0, 1, 3] == 5.0 and narrow.sum() == 5.0
+    assert wide_bias[:3].tolist() == narrow_bias[:3].tolist() == [0, 4, 8]
+
+
+def test_the_real_mobilenet_file_fits_every_layer(shared_data, monkeypatch):
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(shared_data / "weights"))
+    config = mobilenet_config("imagenet")
+    model = ssd.build_model(config, 2)
+    assert imagenet.load_backbone(model, config) == 135  # of the file's 137 arrays; the top's two are left
+    arrays = imagenet.read_layers(shared_data / "weights" / "mobilenet_v1_0.25_224.h5")
+    np.testing.assert_array_equal(model.get_layer("conv_pw_13").get_weights()[0], arrays["conv_pw_13"][0])
+    np.testing.assert_array_equal(model.get_layer("conv1_bn").get_weights()[2], arrays["conv1_bn"][2])
+
+
+def test_none_loads_nothing():
+    config = mobilenet_config("none")
+    model = ssd.build_model(config, 2)
+    before = model.get_weights()
+    assert imagenet.load_backbone(model, config) == 0
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def small_model():
+    return ssd.build_model(mobilenet_config("none"), 2)
+
+
+def test_bad_files_give_one_line(tmp_path, small_model):
+    with pytest.raises(ConfigError, match=r"model.backbone.weights: no file at .*nowhere.h5"):
+        imagenet.load_backbone(small_model, mobilenet_config(str(tmp_path / "nowhere.h5")))
+    text = tmp_path / "text.h5"
+    text.write_text("not HDF5")
+    with pytest.raises(ConfigError, match=r"text.h5 is not a Keras weights file in HDF5 format"):
+        imagenet.load_backbone(small_model, mobilenet_config(str(text)))
+    strange = write_h5(tmp_path / "strange.h5", {"another": [np.zeros(3)]})
+    with pytest.raises(ConfigError, match=r"no layer of .*strange.h5 has a name that the model knows"):
+        imagenet.load_backbone(small_model, mobilenet_config(str(strange)))
+    wider = write_h5(tmp_path / "wider.h5", {"conv1": [np.zeros((3, 3, 3, 16))]})
+    with pytest.raises(ConfigError, match=r"layer conv1 of .*wider.h5 has shapes \[\(3, 3, 3, 16\)\], the model wants"):
+        imagenet.load_backbone(small_model, mobilenet_config(str(wider)))
+
+
+def test_imagenet_weights_of_an_alpha_that_nobody_trained(small_model):
+    with pytest.raises(ConfigError, match=r"alpha 0.25, 0.5, 0.75 and 1.0, not for 0.3"):
+        imagenet.load_backbone(small_model, mobilenet_config("imagenet", alpha=0.3))
