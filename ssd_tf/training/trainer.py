@@ -26,7 +26,8 @@ def make_optimizer(config: Config, model) -> keras.optimizers.Optimizer:
     """SGD with momentum (and averaged weights where train.ema says so), its variables built."""
     options = config.train
     average = {} if options.ema is None else {"use_ema": True, "ema_momentum": options.ema}
-    optimizer = keras.optimizers.SGD(options.learning_rate, options.momentum, **average)
+    # Named, as Keras would number it, and checkpoints go by name: a second run in one process could not go on from the first.
+    optimizer = keras.optimizers.SGD(options.learning_rate, options.momentum, name="sgd", **average)
     optimizer.build(model.trainable_variables)
     return optimizer
 
@@ -92,13 +93,13 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
         evaluates = evaluate is not None and (last or (config.eval.every and step % config.eval.every == 0))
         if step == start + 1:
             _finite(values, step)
-            monitor.restart_clock(step)  # the first step compiles
         if saves or evaluates or last or step % config.watch.log_every == 0:
             numbers = _finite(values, step)
             numbers["learning_rate"] = float(optimizer.learning_rate)
             monitor.progress(step, numbers, options.batch_size)
         if saves or evaluates:
             _keep(state, step, monitor, evaluate if evaluates else None, model, optimizer)
+        if saves or evaluates or step == start + 1:  # the first step compiles
             monitor.restart_clock(step)
     monitor.close()
 
