@@ -119,11 +119,13 @@ def show_progress(total, what):
 
 
 def _plain_progress(total, what):
-    start = last = time.monotonic()
+    start = last = None
 
     def show(done):
-        nonlocal last
+        nonlocal start, last
         now = time.monotonic()
+        if start is None:  # workers take a while to begin
+            start = last = now
         if done and now - last >= _SECONDS_PER_LINE:
             last, rate = now, done / (now - start)
             left = round((total - done) / rate)

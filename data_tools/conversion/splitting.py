@@ -12,8 +12,8 @@ _NOTHING = frozenset([""])  # the class of pictures without objects
 def choose_validation(classes_of, digests, fraction, seed) -> np.ndarray:
     """classes_of [n] frozensets of class names, digests [n] of the files -> bool [n], true where validation.
 
-    Iterative stratification (Sechidis et al. 2011) of groups of equal files: the rarest class first, each group goes to the side
-    that lacks its class most. Pictures without objects are a class of their own.
+    Iterative stratification (after Sechidis et al. 2011) of groups of equal files: the rarest class first, each group goes to the
+    side that lacks the greater part of its share of that class. Pictures without objects are a class of their own.
     """
     _, group_of = np.unique(np.asarray(digests, np.uint64), return_inverse=True)
     groups = [frozenset()] * (group_of.max(initial=-1) + 1)
@@ -38,15 +38,19 @@ def _stratify(groups, sizes, fraction, seed):
     for name in sorted(members, key=lambda name: (total[name], name)):
         for group in members[name]:
             if side[group] < 0:
-                side[group] = _neediest(wanted[name], wanted_all)
+                side[group] = _lacks_more(wanted[name], wanted_all, fraction, sizes[group])
                 for other in groups[group]:
                     wanted[other][side[group]] -= sizes[group]
                 wanted_all[side[group]] -= sizes[group]
     return side == 1
 
 
-def _neediest(wanted, wanted_all):
-    return 1 if (wanted[1], wanted_all[1]) > (wanted[0], wanted_all[0]) else 0
+def _lacks_more(wanted, wanted_all, fraction, size):
+    """1 for validation, 0 for training, which gets what cannot be shared out: the only picture of a class is no measure of it."""
+    if wanted[1] < size / 2:
+        return 0
+    lacking = [(numbers[1] / fraction, numbers[0] / (1 - fraction)) for numbers in (wanted, wanted_all)]
+    return int([validation for validation, _ in lacking] > [training for _, training in lacking])
 
 
 def hash_files(task, tick):

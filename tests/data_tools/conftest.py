@@ -25,7 +25,7 @@ def real_data():
 
 @pytest.fixture
 def paint():
-    """A function: path, width and height, a red box [xmin, ymin, xmax, ymax] -> a grey picture with the box filled; returns it."""
+    """A function: path, width and height, a red box [xmin, ymin, xmax, ymax] -> a grey picture with that box filled."""
 
     def paint(path, size_wh=(64, 48), box=(8, 16, 24, 40), **save):
         pixels = np.full((size_wh[1], size_wh[0], 3), 128, np.uint8)
@@ -42,7 +42,7 @@ def paint():
 
 @pytest.fixture
 def write_coco():
-    """A function: writes images [(id, file, width, height)] and annotations [(image id, category id, bbox, more)] as COCO JSON."""
+    """A function: writes COCO JSON of images [(id, file, width, height)], annotations [(image id, category id, bbox, more)]."""
 
     def write(path, images, annotations=(), categories=((1, "cat"), (3, "dog"))):
         images = [{"id": i, "file_name": file, "width": width, "height": height} for i, file, width, height in images]

@@ -140,7 +140,7 @@ def broken_png(path, paint):
 
 
 REFUSED = {
-    "absent": ("absent", lambda path, _: None),
+    "absent": ("absent", lambda *_: None),
     "empty": ("empty", lambda path, _: path.touch()),
     "a folder": ("unreadable", lambda path, _: path.mkdir()),
     "text": ("not an image", lambda path, _: path.write_text("not a picture")),

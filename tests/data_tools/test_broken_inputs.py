@@ -1,0 +1,276 @@
+"""A row per kind of broken input, with its exact outcome: repaired, dropped with the reason, or refused with the message."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+GOOD = {"images": [(1, "a.jpg", 64, 48)], "annotations": [(1, 1, [8, 16, 16, 24], {})]}
+
+
+@pytest.fixture
+def data(tmp_path, paint, write_coco):
+    """tmp_path with one sound picture, a.jpg, beside the one under test, and COCO labels that each row may replace."""
+    paint(tmp_path / "images/a.jpg")
+    write_coco(tmp_path / "annotations.json", **GOOD)
+    return tmp_path
+
+
+# Pictures: how b.<suffix> is written -> what becomes of it.
+
+
+def cut(path, picture):
+    picture.save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def save(change=lambda picture: picture, **options):
+    return lambda path, picture: change(picture).save(path, **options)
+
+
+def deepen(picture):
+    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+
+
+def orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+PICTURES = [
+    ("grayscale JPEG", "b.jpg", save(lambda p: p.convert("L")), ("repaired", "grayscale")),
+    ("CMYK JPEG", "b.jpg", save(lambda p: p.convert("CMYK")), ("repaired", "cmyk")),
+    (
+        "16-bit PNG",
+        "b.png",
+        save(deepen),
+        ("repaired", "16-bit"),
+    ),
+    ("palette PNG", "b.png", save(lambda p: p.convert("P")), ("repaired", "palette")),
+    ("PNG", "b.png", save(), ("repaired", "png")),
+    ("PNG with alpha", "b.png", save(lambda p: p.convert("RGBA")), ("repaired", "png")),
+    ("WebP", "b.webp", save(), ("repaired", "webp")),
+    ("BMP", "b.bmp", save(), ("repaired", "bmp")),
+    ("rotated by EXIF", "b.jpg", save(exif=orientation(3)), ("repaired", "EXIF-rotated")),
+    ("PNG called JPEG", "b.jpg", save(format="PNG"), ("repaired", "wrongly named")),
+    ("another suffix than listed", "b.jpeg", save(format="JPEG"), ("sound", None)),
+    ("truncated", "b.jpg", cut, ("dropped_images", "truncated")),
+    ("empty file", "b.jpg", lambda path, _: path.touch(), ("dropped_images", "empty")),
+    ("absent", "b.jpg", lambda *_: None, ("dropped_images", "absent")),
+    ("a web page", "b.jpg", lambda path, _: path.write_text("<html>404"), ("dropped_images", "not an image")),
+    ("a folder of that name", "b.jpg", lambda path, _: path.mkdir(), ("dropped_images", "unreadable")),
+    ("a dangling link", "b.jpg", lambda path, _: path.symlink_to("nowhere.jpg"), ("dropped_images", "absent")),
+]
+
+
+@pytest.mark.parametrize(("what", "name", "write", "outcome"), PICTURES, ids=[row[0] for row in PICTURES])
+def test_picture(data, paint, write_coco, convert_coco, read_dataset, read_split, what, name, write, outcome):
+    write(data / "images" / name, paint(None))
+    images = [(1, "a.jpg", 64, 48), (2, "b.jpg", 64, 48)]
+    write_coco(data / "annotations.json", images, [(1, 1, [8, 16, 16, 24], {}), (2, 3, [8, 16, 16, 24], {})])
+    assert convert_coco() == (0, "")
+    dataset, report = read_dataset(data / "out")
+    entry, kind, reason = report["splits"]["train"], *outcome
+    found = {key: entry[key] for key in ("repaired", "dropped_images", "dropped_boxes")}
+    assert found == {"repaired": {}, "dropped_images": {}, "dropped_boxes": {}} | ({kind: {reason: 1}} if reason else {}), what
+    dropped = dataset["splits"]["train"]["dropped"]
+    assert [(row["file"], row["reason"].split(":")[0]) for row in dropped] == (
+        [("b.jpg", reason)] if kind == "dropped_images" else []
+    )
+    assert len(read_split(data / "out")) == entry["images"] == (1 if kind == "dropped_images" else 2)
+
+
+# Boxes: a COCO box and category -> the reason it is dropped for, or its corners.
+BOXES = [
+    ("no width", 1, [8, 16, 0, 24], "degenerate"),
+    ("no height", 1, [8, 16, 16, 0], "degenerate"),
+    ("negative width", 1, [24, 16, -16, 24], "negative"),
+    ("NaN", 1, [8, float("nan"), 16, 24], "not a number"),
+    ("infinite", 1, [8, 16, float("inf"), 24], "not a number"),
+    ("text", 1, [8, 16, "wide", 24], "not a number"),
+    ("three numbers", 1, [8, 16, 16], "not a number"),
+    ("null", 1, None, "not a number"),
+    ("right of the picture", 1, [64, 16, 8, 8], "outside"),
+    ("above the picture", 1, [8, -30, 16, 24], "outside"),
+    ("a category that is not listed", 2, [8, 16, 16, 24], "unknown category"),
+    ("over the edge", 1, [56, 36, 16, 24], (0.75, 0.875, 1, 1)),
+    ("over two edges", 1, [-8, -12, 16, 24], (0, 0, 0.25, 0.125)),
+]
+
+
+@pytest.mark.parametrize(("what", "category", "box", "outcome"), BOXES, ids=[row[0] for row in BOXES])
+def test_box(data, write_coco, convert_coco, read_dataset, read_split, what, category, box, outcome):
+    write_coco(data / "annotations.json", GOOD["images"], [*GOOD["annotations"], (1, category, box, {})])
+    assert convert_coco() == (0, "")
+    dataset, report = read_dataset(data / "out")
+    (record,) = read_split(data / "out")
+    if isinstance(outcome, str):
+        assert report["splits"]["train"]["dropped_boxes"] == {outcome: 1}, what
+        assert [(row["file"], row["reason"]) for row in dataset["splits"]["train"]["dropped"]] == [("a.jpg", outcome)]
+        assert len(record["boxes"]) == 1
+    else:
+        assert report["splits"]["train"]["clipped"] == 1
+        assert record["boxes"][1] == pytest.approx(outcome)
+    assert (data / "out/dataset.json").read_text().count("NaN") == 0  # strict JSON
+
+
+# VOC, YOLO and CSV: a label file -> what becomes of its one picture or object.
+BOX = "<bndbox><xmin>9</xmin><ymin>17</ymin><xmax>24</xmax><ymax>40</ymax></bndbox>"
+XML = [
+    ("no size, pose or difficult tags", f"<annotation><object><name>cat</name>{BOX}</object></annotation>", ("boxes", 1)),
+    ("no objects", "<annotation></annotation>", ("empty", 1)),
+    ("object without a name", f"<annotation><object>{BOX}</object></annotation>", ("dropped_boxes", {"no class name": 1})),
+    ("object without a box", "<annotation><object><name>cat</name></object></annotation>", ("dropped_boxes", {"no box": 1})),
+    (
+        "box without ymax",
+        f"<annotation><object><name>cat</name>{BOX.replace('<ymax>40</ymax>', '')}</object></annotation>",
+        ("dropped_boxes", {"not a number": 1}),
+    ),
+    (
+        "zero area as written",
+        f"<annotation><object><name>cat</name>{BOX.replace('>24<', '>9<')}</object></annotation>",
+        ("dropped_boxes", {"degenerate": 1}),
+    ),
+    (
+        "size of another picture",
+        f"<annotation><size><width>99</width><height>48</height></size><object><name>cat</name>{BOX}</object></annotation>",
+        ("size_mismatches", {"images": 1, "files": [{"file": "b.jpg", "labels_hw": [48, 99], "image_hw": [48, 64]}]}),
+    ),
+    ("not XML", "<annotation><object>", ("dropped_images", {"annotation cannot be read": 1})),
+    ("empty file", "", ("dropped_images", {"annotation cannot be read": 1})),
+]
+
+
+@pytest.mark.parametrize(("what", "text", "outcome"), XML, ids=[row[0] for row in XML])
+def test_xml(tmp_path, paint, run, read_dataset, what, text, outcome):
+    (tmp_path / "voc").mkdir()
+    paint(tmp_path / "voc/a.jpg")
+    paint(tmp_path / "voc/b.jpg")
+    (tmp_path / "voc/a.xml").write_text(f"<annotation><object><name>dog</name>{BOX}</object></annotation>")
+    (tmp_path / "voc/b.xml").write_text(text)
+    assert run("voc_to_tfrecord", voc=tmp_path / "voc", output=tmp_path / "out", workers=1) == (0, "")
+    entry = read_dataset(tmp_path / "out")[1]["splits"]["train"]
+    key, value = outcome
+    assert entry[key] == (value + 1 if key == "boxes" else value), what
+
+
+LINES = [
+    ("four words", "0 .5 .5 .2", {"not a box": 1}),
+    ("a word for a number", "0 .5 .5 .2 wide", {"not a number": 1}),
+    ("class out of range", "5 .5 .5 .2 .2", {"unknown category": 1}),
+    ("class that is no number", "cat .5 .5 .2 .2", {"unknown category": 1}),
+    ("pixels where shares are wanted", "0 30 20 16 10", {"outside": 1}),
+]
+
+
+@pytest.mark.parametrize(("what", "line", "reasons"), LINES, ids=[row[0] for row in LINES])
+def test_yolo_line(tmp_path, paint, run, read_dataset, what, line, reasons):
+    paint(tmp_path / "yolo/a.jpg")
+    (tmp_path / "yolo/a.txt").write_text(f"0 .5 .5 .2 .2\n{line}\n")
+    (tmp_path / "yolo/classes.txt").write_text("cat\n")
+    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (0, "")
+    entry = read_dataset(tmp_path / "out")[1]["splits"]["train"]
+    assert {reason.split(":")[0]: number for reason, number in entry["dropped_boxes"].items()} == reasons, what
+
+
+# Refused: how the data is spoilt -> flags, exit code and message.
+def write(name, text):
+    return lambda data: (data / name).write_text(text)
+
+
+def coco(**changes):
+    def spoil(data):
+        path = data / "annotations.json"
+        content = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return spoil
+
+
+REFUSED = [
+    (
+        "no annotation file",
+        lambda data: (data / "annotations.json").unlink(),
+        {},
+        1,
+        "--annotations: no file at .*annotations.json",
+    ),
+    ("a folder as annotations", lambda _: None, {"annotations": "images"}, 1, "--annotations: .* is a folder; give the file"),
+    ("no image folder", lambda _: None, {"images": "pictures"}, 1, "--images: no folder at .*pictures"),
+    ("a file as image folder", lambda _: None, {"images": "annotations.json"}, 1, "--images: .* is a file; give the folder"),
+    ("not JSON", write("annotations.json", "<xml>"), {}, 1, "does not hold a JSON object with images, annotations, categories"),
+    ("cut short", write("annotations.json", '{"images": [{"id": 1, "fi'), {}, 1, "annotations.json is not JSON, or is cut short"),
+    ("COCO results", write("annotations.json", '[{"image_id": 1, "score": 1}]'), {}, 1, "does not hold a JSON object"),
+    ("binary", lambda data: (data / "annotations.json").write_bytes(b"\xff\xfe\x00"), {}, 1, "is not JSON: it is not UTF-8 text"),
+    ("no annotations key", coco(annotations=None), {}, 1, "is not COCO instances JSON: it has no 'annotations'"),
+    ("captions without categories", coco(categories=None), {}, 1, "is not COCO instances JSON: it has no 'categories'"),
+    ("no categories", coco(categories=[]), {}, 1, "lists no categories"),
+    ("category without a name", coco(categories=[{"id": 1}]), {}, 1, "a category wants a number `id` and a `name`"),
+    ("two categories of one name", coco(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]), {}, 1, "the name 'a'"),
+    (
+        "two images of one id",
+        coco(images=[{"id": 1, "file_name": "a.jpg"}] * 2),
+        {},
+        1,
+        "two images have the id 1",
+    ),
+    ("no images", coco(images=[], annotations=[]), {}, 1, "the labels list no images"),
+    (
+        "no image can be used",
+        coco(images=[{"id": 1, "file_name": "z.jpg"}]),
+        {},
+        1,
+        "none of the 1 images of 'train' can be used .absent 1.*z.jpg",
+    ),
+    ("unknown class asked for", lambda _: None, {"classes": "cat,dgo"}, 1, "no class 'dgo'; did you mean 'dog'"),
+    ("class named twice", lambda _: None, {"classes": "cat,cat"}, 1, "names 'cat' twice"),
+    ("no file of classes", lambda _: None, {"classes": "names.txt"}, 1, "--classes: no file at .*names.txt"),
+    ("output is a file", write("out", ""), {}, 1, "cannot write to .*out: it, or a folder above it, is a file"),
+    ("too few images to split", lambda _: None, {"val_fraction": 0.2}, 1, "--val_fraction 0.2 of 1 images leaves none for 'val'"),
+    ("split called val", lambda _: None, {"val_fraction": 0.2, "split": "val"}, 1, "writes a split 'val' beside --split"),
+    ("a path as split", lambda _: None, {"split": "../x"}, 2, "--split wants a name"),
+    ("negative workers", lambda _: None, {"workers": -1}, 2, "workers"),
+    ("unknown flag", lambda _: None, {"wrokers": 1}, 2, "Unknown command line flag 'wrokers'"),
+]
+
+
+@pytest.mark.parametrize(("what", "spoil", "flags", "code", "message"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_refused_in_one_line(data, convert_coco, nothing_looks_finished, what, spoil, flags, code, message):
+    spoil(data)
+    paths = {name: data / value for name, value in flags.items() if name in ("images", "annotations")}
+    found, error = convert_coco(**flags | paths)
+    assert found == code, what
+    assert error.count("\n") == 1 and error.startswith("error: ")
+
+    assert re.search(message, error), error
+    if pathlib.Path(data / "out").is_dir():
+        nothing_looks_finished(data / "out")
+
+
+STRICT = [
+    ("an absent picture", {"images": [(1, "z.jpg", 64, 48)]}, "--strict: z.jpg: absent"),
+    (
+        "a box without area",
+        {"annotations": [(1, 1, [8, 16, 0, 24], {})]},
+        "a.jpg: a box of 'cat' is dropped .degenerate.",
+    ),
+    ("another size", {"images": [(1, "a.jpg", 64, 99)]}, "--strict: a.jpg: the labels say .99, 64., the picture is .48, 64."),
+]
+
+
+@pytest.mark.parametrize(("what", "changes", "message"), STRICT, ids=[row[0] for row in STRICT])
+def test_strict_ends_at_the_first_problem(data, write_coco, convert_coco, nothing_looks_finished, what, changes, message):
+
+    write_coco(data / "annotations.json", **GOOD | changes)
+    code, error = convert_coco(strict=True)
+    assert code == 1 and re.search(message, error), what
+    nothing_looks_finished(data / "out")
+
+
+def test_strict_accepts_what_is_only_repaired(data, paint, convert_coco):
+    paint(None).convert("L").save(data / "images/a.jpg")
+    assert convert_coco(strict=True) == (0, "")

@@ -1,0 +1,126 @@
+"""A conversion that is killed, interrupted or runs out of disk leaves nothing that looks finished, and can be run again."""
+
+import hashlib
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from data_tools import shapes
+
+PICTURES, LINKS = 20, 60  # drawn, and links to each
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """1,200 pictures: 20 drawn ones under 60 names each."""
+    folder = tmp_path_factory.mktemp("source")
+    shapes.write_dataset(folder / "drawn", PICTURES, seed=0)
+    (folder / "yolo/images").mkdir(parents=True)
+    (folder / "yolo/labels").mkdir()
+    for index, path in enumerate(sorted((folder / "drawn/images").iterdir())):
+        for link in range(LINKS):
+            name = f"{link:02d}-{index:02d}"
+            (folder / f"yolo/images/{name}.jpg").symlink_to(path)
+            (folder / f"yolo/labels/{name}.txt").write_text(f"{index % 3} 0.5 0.5 0.25 0.{index + 10}\n")
+    (folder / "yolo/data.yaml").write_text("train: images\nnames: [a, b, c]\n")
+    return folder / "yolo"
+
+
+def start(source, output, **process):
+    command = [sys.executable, "-m", "data_tools.yolo_to_tfrecord", f"--yolo={source}", f"--output={output}", "--workers=2"]
+    root = pathlib.Path(__file__).parents[2]
+    return subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **process)
+
+
+def finish(process):
+    _, error = process.communicate(timeout=300)
+    return process.returncode, error
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.name[0] != "."}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed")
+    begin = time.monotonic()
+    assert finish(start(source, output)) == (0, "")
+    return digests(output), time.monotonic() - begin
+
+
+def kill_at_random_moments(source, output, undisturbed, times):
+    wanted, seconds = undisturbed
+    killed, chance = 0, random.Random(0)
+    while killed < times:
+        process = start(source, output)
+        time.sleep(chance.uniform(0, seconds))
+        killed += process.poll() is None
+        process.kill()
+        finish(process)
+        found = digests(output) if output.exists() else {}
+        assert found.items() <= wanted.items()  # whatever has its last name is whole
+        assert "dataset.json" not in found or found == wanted
+    assert finish(start(source, output)) == (0, "")
+    assert digests(output) == wanted
+    assert [path.name for path in output.iterdir() if path.name[0] == "."] == []
+
+
+def test_killed_once(source, undisturbed, tmp_path):
+    kill_at_random_moments(source, tmp_path / "out", undisturbed, times=1)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments(source, undisturbed, tmp_path):
+    kill_at_random_moments(source, tmp_path / "out", undisturbed, times=10)
+
+
+def test_killed_while_a_finished_split_is_written_again(source, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    assert finish(start(source, output)) == (0, "")
+    process = start(source, output)
+    while (output / "dataset.json").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()  # the moment that the old split is withdrawn
+    finish(process)
+    assert not (output / "dataset.json").exists()
+    assert digests(output).items() <= undisturbed[0].items()
+
+
+def test_interrupted(source, tmp_path):
+    output = tmp_path / "out"
+    process = start(source, output)
+    while not list(output.glob(".train-0*.tmp")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (130, "error: interrupted\n")
+    assert list(output.iterdir()) == []
+
+
+def no_room():
+    # A stand-in for a full disk: no file of this process or its children may grow beyond 200 kB.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+
+def test_no_room_on_the_disk(source, tmp_path):
+    output = tmp_path / "out"
+    code, error = finish(start(source, output, preexec_fn=no_room))
+    assert code == 1 and error.startswith("error: cannot write") and error.count("\n") == 1
+    assert list(output.iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_folder_that_may_not_be_written(source, tmp_path):
+    tmp_path.chmod(0o555)
+    code, error = finish(start(source, tmp_path / "out"))
+    assert code == 1 and "Permission denied; free some space there or give another --output" in error
