@@ -80,13 +80,19 @@ class Augment(Section):
     """Probabilities and ranges of the training augmentation; `preset` names a starting point, other keys replace its values."""
 
     preset: str = "none"
+    color_probability: Probability = 0.5  # of each of brightness, contrast, saturation and hue
     brightness: NotNegative = 0.0  # largest shift, of 255
+    brightness_factor: Range = (1.0, 1.0)
     contrast: Range = (1.0, 1.0)
+    contrast_about: Literal["black", "mean"] = "black"  # what contrast keeps: black, or the mean of the gray picture
     saturation: Range = (1.0, 1.0)
+    saturation_by: Literal["hsv", "gray"] = "hsv"  # scales S of HSV, or the distance from the gray picture
     hue_degrees: NotNegative = 0.0  # largest turn
-    color_probability: Probability = 0.5  # of each of the four
+    hue_wraps: bool = True  # false: a turn below red stays at red
+    channel_shuffle_probability: Probability = 0.0
     zoom_out_probability: Probability = 0.0
     zoom_out_max: Annotated[float, Field(ge=1)] = 4.0  # side of the canvas, in sides of the picture
+    crop_rule: Literal["caffe", "torchvision"] = "caffe"  # see data/crops.py
     crop_min_iou: tuple[Probability, ...] = ()  # the sampler's modes besides "whole picture"; 0 is "any crop"
     crop_scale: Range = (0.3, 1.0)  # side of the crop, in sides of the picture
     crop_aspect: Range = (0.5, 2.0)
@@ -106,7 +112,26 @@ class Augment(Section):
             raise ValueError(f"unknown preset {name!r}{nearest(name, AUGMENT_PRESETS)}")
         return {**AUGMENT_PRESETS[name], **value}
 
+    @pydantic.model_validator(mode="after")
+    def _crops_exist(self):
+        if not (0 < self.crop_scale[0] and self.crop_scale[1] <= 1):
+            raise ValueError(f"crop_scale must lie in (0, 1], found {list(self.crop_scale)}")
+        if not 0 < self.crop_aspect[0] <= 1 <= self.crop_aspect[1]:
+            raise ValueError(f"crop_aspect must hold 1, found {list(self.crop_aspect)}")
+        return self
 
+
+# Liu et al. 2016, sec. 2.2 and 3.6, with the ranges of the authors' released scripts (ssd_pascal.py, ssd_coco.py).
+_CAFFE = {
+    "brightness": 32.0,
+    "contrast": (0.5, 1.5),
+    "saturation": (0.5, 1.5),
+    "hue_degrees": 36.0,  # +-18 of OpenCV's half degrees; several ports read 18 degrees
+    "hue_wraps": False,  # their hue is a byte that saturates at 0
+    "zoom_out_probability": 0.5,
+    "crop_min_iou": (0.1, 0.3, 0.5, 0.7, 0.9, 0.0),
+    "flip_probability": 0.5,
+}
 AUGMENT_PRESETS = {
     "none": {},
     "light": {
@@ -117,14 +142,22 @@ AUGMENT_PRESETS = {
         "crop_aspect": (0.8, 1.25),
         "flip_probability": 0.5,
     },
-    # Liu et al. 2016, sec. 2.2 and 3.6, with the ranges of the authors' released scripts.
-    "ssd": {
-        "brightness": 32.0,
+    "caffe": _CAFFE,
+    # As the text has it: patches from .1 of the picture (the scripts say .3), and hue as an angle.
+    "paper": {**_CAFFE, "crop_scale": (0.1, 1.0), "hue_wraps": True},
+    # torchvision/references/detection, preset `ssd`: RandomPhotometricDistort, RandomZoomOut, RandomIoUCrop, flip.
+    "torchvision": {
+        "brightness_factor": (0.875, 1.125),
         "contrast": (0.5, 1.5),
+        "contrast_about": "mean",
         "saturation": (0.5, 1.5),
-        "hue_degrees": 36.0,
+        "saturation_by": "gray",
+        "hue_degrees": 18.0,  # +-.05 of a turn
+        "channel_shuffle_probability": 0.5,
         "zoom_out_probability": 0.5,
-        "crop_min_iou": (0.1, 0.3, 0.5, 0.7, 0.9, 0.0),
+        "crop_rule": "torchvision",
+        "crop_min_iou": (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
+        "crop_tries": 40,
         "flip_probability": 0.5,
     },
 }
@@ -136,6 +169,8 @@ class Data(Section):
     val_split: str = "val"
     train_difficult: bool = False  # difficult objects are objects, not ignore regions
     shuffle_buffer: Positive = 2048  # encoded records
+    shard: Literal["record", "file"] = "record"  # several workers: slices of one global batch, or shards of their own
+    on_bad_record: Literal["stop", "skip"] = "stop"  # one that cannot be parsed or decoded
 
 
 class Loss(Section):
@@ -259,7 +294,7 @@ def _parse(text, where):
 
 def _merge(under, over):
     if isinstance(under, str) and isinstance(over, dict):
-        under = {"preset": under}  # `augment: ssd` is short for that
+        under = {"preset": under}  # `augment: caffe` is short for that
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over
     # `preset` and `levels` exclude each other, so the one named last replaces the other.

@@ -77,22 +77,22 @@ def test_levels_replace_the_preset_of_the_base_and_the_other_way_round(tmp_path)
 
 
 def test_the_resolved_config_reads_back_as_the_same(small, tmp_path):
-    config = load_config(small, ["data.augment=ssd", "boxes.aspect_ratios=[2.0]", "train.clip_norm=5"])
+    config = load_config(small, ["data.augment=caffe", "boxes.aspect_ratios=[2.0]", "train.clip_norm=5"])
     save_config(config, tmp_path / "resolved.yaml")
     assert load_config(tmp_path / "resolved.yaml") == config
 
 
 def test_augment_by_name_by_values_and_by_both(small):
     assert load_config(small).data.augment == Augment()
-    ssd = load_config(small, ["data.augment=ssd"]).data.augment
-    assert (ssd.zoom_out_probability, ssd.hue_degrees, ssd.flip_probability) == (0.5, 36.0, 0.5)
-    mixed = load_config(small, ["data.augment={preset: ssd, flip_probability: 0}"]).data.augment
+    caffe = load_config(small, ["data.augment=caffe"]).data.augment
+    assert (caffe.zoom_out_probability, caffe.hue_degrees, caffe.flip_probability) == (0.5, 36.0, 0.5)
+    mixed = load_config(small, ["data.augment={preset: caffe, flip_probability: 0}"]).data.augment
     assert (mixed.zoom_out_probability, mixed.flip_probability) == (0.5, 0.0)
-    assert Data(augment=ssd).augment == ssd  # a Section as it stands, from Python
+    assert Data(augment=caffe).augment == caffe  # a Section as it stands, from Python
 
 
 def test_a_value_of_an_augmentation_that_was_given_by_name(small):
-    text = small.read_text() + "data: {augment: ssd}\n"
+    text = small.read_text() + "data: {augment: caffe}\n"
     augment = load_config(write(small, text), ["data.augment.flip_probability=0.25"]).data.augment
     assert (augment.zoom_out_probability, augment.flip_probability) == (0.5, 0.25)
 
@@ -123,9 +123,9 @@ def test_an_unknown_key_names_its_path_and_the_nearest(small, override, parts):
         ("model.backbone.name=vgg", ["model.backbone.name", "'vgg16' or 'mobilenet'", "found 'vgg'"]),
         ("model.input_hw=[300]", ["model.input_hw"]),
         ("boxes.preset=null", ["boxes: give either preset or levels"]),
-        ("data.augment=sdd", ["data.augment: unknown preset 'sdd'", "did you mean 'ssd'?"]),
-        ("data.augment=[ssd]", ["data.augment", "found ['ssd']"]),
-        ("data.augment.preset=[ssd]", ["data.augment", "unknown preset ['ssd']"]),
+        ("data.augment=cafe", ["data.augment: unknown preset 'cafe'", "did you mean 'caffe'?"]),
+        ("data.augment=[caffe]", ["data.augment", "found ['caffe']"]),
+        ("data.augment.preset=[caffe]", ["data.augment", "unknown preset ['caffe']"]),
         ("data.augment.contrast=[1.5, 0.5]", ["data.augment.contrast", "smaller number first"]),
         ("train=null", ["train", "found None"]),
     ],
