@@ -86,7 +86,8 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
     batches = iter(strategy.experimental_distribute_dataset(_unsharded(make_dataset(start)))) if start < options.steps else None
     train_step = make_train_step(config, model, optimizer, strategy)
     for step in range(start + 1, options.steps + 1):
-        optimizer.learning_rate.assign(schedules.learning_rate(options, step - 1))
+        rate = schedules.learning_rate(options, step - 1)
+        optimizer.learning_rate.assign(rate)
         values = train_step(*next(batches))
         last = step == options.steps
         saves = last or step % options.checkpoint_every == 0
@@ -94,8 +95,7 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
         if step == start + 1:
             _finite(values, step)
         if saves or evaluates or last or step % config.watch.log_every == 0:
-            numbers = _finite(values, step)
-            numbers["learning_rate"] = float(optimizer.learning_rate)
+            numbers = {**_finite(values, step), "learning_rate": rate}
             monitor.progress(step, numbers, options.batch_size)
         if saves or evaluates:
             _keep(state, step, monitor, evaluate if evaluates else None, model, optimizer)
