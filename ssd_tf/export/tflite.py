@@ -76,7 +76,9 @@ def order_outputs(content: bytes) -> bytes:
 
 def make_runner(path):
     """A function: list of uint8 pictures -> list of {"boxes", "scores", "labels"}, of a .tflite with the usual four outputs."""
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    # The operator's per-class suppression never looks at class number num_threads (from 0) when it runs in several threads:
+    # tensorflow/tensorflow#56058, seen with LiteRT 2.3. One thread is right for any number of classes.
+    interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()
     outputs = interpreter.get_output_details()
