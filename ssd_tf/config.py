@@ -5,6 +5,7 @@ A config is unpacked where things are built; the mathematics below receives numb
 
 import difflib
 import pathlib
+import re
 import typing
 from typing import Annotated, Literal
 
@@ -28,6 +29,12 @@ def _ordered(limits):
 Range = Annotated[tuple[float, float], pydantic.AfterValidator(_ordered)]
 
 
+BackboneName = Literal[
+    "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet", "mobilenet_v2", "mobilenet_v3_large"
+]
+BoxPreset = Literal["paper", "caffe_voc", "caffe_coco", "torchvision", "torchvision_ssdlite", "nvidia", "od_api", "od_api_fpn"]
+
+
 class ConfigError(ValueError):
     """A key or a value of an experiment file that cannot be used; the message names its path."""
 
@@ -37,10 +44,13 @@ class Section(pydantic.BaseModel):
 
 
 class Backbone(Section):
-    name: Literal["vgg16", "mobilenet"] = "vgg16"
-    weights: str = "none"  # none, imagenet, or the path of a Keras weights file
-    alpha: PositiveFloat = 1.0  # width multiplier (mobilenet)
-    first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenet)
+    name: BackboneName = "vgg16"
+    weights: str = "none"  # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
+    alpha: PositiveFloat = 1.0  # width multiplier (mobilenets)
+    first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenets)
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0  # the first stages that are not trained; each ends with a stride
+    mean_rgb: tuple[float, float, float] | None = None  # what is subtracted from the input; default: the backbone's own
+    std_rgb: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None  # what that is divided by
 
 
 class Model(Section):
@@ -48,7 +58,7 @@ class Model(Section):
     backbone: Backbone = Backbone()
     levels: Annotated[int, Field(ge=2, le=8)] = 6  # feature maps that are predicted from
     head: Literal["conv", "separable"] = "conv"
-    neck: Literal["none"] = "none"
+    neck: Literal["none", "fpn"] = "none"  # fpn: 3 to 5 maps from stride 8 on (resnets, mobilenets)
 
 
 class Level(Section):
@@ -61,11 +71,12 @@ class Level(Section):
 
 
 class Boxes(Section):
-    preset: Literal["paper", "caffe_voc", "caffe_coco"] | None = None
+    preset: BoxPreset | None = None
     s_min: Probability = 0.2  # these four belong to the preset `paper`
     s_max: Annotated[float, Field(gt=0, le=1.5)] = 0.9
     aspect_ratios: tuple[PositiveFloat, ...] = (2.0, 3.0)
     s_first: PositiveFloat | None = None  # scale of the first map where it does not follow the line
+    integer_sizes: bool = False  # presets caffe_*: sizes cut to whole pixels, as the authors' released SSD512 has them
     levels: tuple[Level, ...] | None = None
     variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
 
@@ -114,7 +125,7 @@ class Augment(Section):
 
     @pydantic.model_validator(mode="after")
     def _crops_exist(self):
-        if not (0 < self.crop_scale[0] and self.crop_scale[1] <= 1):
+        if not (self.crop_scale[0] > 0 and self.crop_scale[1] <= 1):
             raise ValueError(f"crop_scale must lie in (0, 1], found {list(self.crop_scale)}")
         if not 0 < self.crop_aspect[0] <= 1 <= self.crop_aspect[1]:
             raise ValueError(f"crop_aspect must hold 1, found {list(self.crop_aspect)}")
@@ -311,9 +322,15 @@ def _explain(error) -> str:
         return f"unknown key {path}{nearest(error['loc'][-1], _fields_at(error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"{path} is missing"
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        return f"{path}: unknown value {error['input']!r}{nearest(error['input'], _choices(error))}"
     message = error["msg"].removeprefix("Value error, ")
     found = "" if isinstance(error["input"], dict) else f", found {error['input']!r}"
     return f"{path}: {message[0].lower()}{message[1:]}{found}"
+
+
+def _choices(error):
+    return re.findall(r"'([^']*)'", error["ctx"]["expected"])
 
 
 def _fields_at(location):

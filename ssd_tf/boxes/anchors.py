@@ -4,6 +4,7 @@ Order, shared with the heads of the model: level by level, row by row, column by
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -55,40 +56,112 @@ def paper_levels(number, input_hw, s_min=0.2, s_max=0.9, s_first=None, aspect_ra
     return levels
 
 
-# Authors' ssd_pascal.py and ssd_coco.py: size, next size, aspect ratios, step, in pixels at 300 x 300.
-_RATIOS_300 = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
-_STEPS_300 = (8, 16, 32, 64, 100, 300)
-_SIZES_300 = {
-    "caffe_voc": (30, 60, 111, 162, 213, 264, 315),
-    "caffe_coco": (21, 45, 99, 153, 207, 261, 315),
+# Authors' ssd_pascal.py and ssd_coco.py: sizes in pixels at 300 x 300 (six maps) and at 512 x 512 (seven), the last only "next".
+_TABLES = {
+    ("caffe_voc", 6): (30, 60, 111, 162, 213, 264, 315),
+    ("caffe_coco", 6): (21, 45, 99, 153, 207, 261, 315),
+    ("caffe_voc", 7): (35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6),
+    ("caffe_coco", 7): (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
 }
+# Number of maps -> the input's side, the aspect ratios and the steps that belong to these tables.
+_LAYOUTS = {
+    6: (300, ((2.0,), *[(2.0, 3.0)] * 3, (2.0,), (2.0,)), (8, 16, 32, 64, 100, 300)),
+    7: (512, ((2.0,), *[(2.0, 3.0)] * 4, (2.0,), (2.0,)), (8, 16, 32, 64, 128, 256, 512)),
+}
+# torchvision's ssd300_vgg16 (fractions .07, .15, ... 1.05 of 300) and NVIDIA's SSD300 have the COCO sizes and clip them.
+_SAME_SIZES = {"torchvision": "caffe_coco", "nvidia": "caffe_coco"}
+
+# What a preset shortens; see make_default_boxes. The others clip nothing.
+CLIP = {"torchvision": "size", "torchvision_ssdlite": "size", "nvidia": "centre_and_size"}
 
 
-def caffe_levels(name):
-    """The table `caffe_voc` or `caffe_coco` of the authors' released SSD300 models."""
-    sizes = _SIZES_300[name]
-    return [
-        AnchorLevel.from_sizes(size, following, ratios, step)
-        for size, following, ratios, step in zip(sizes[:-1], sizes[1:], _RATIOS_300, _STEPS_300, strict=True)
-    ]
+def preset_levels(name, number, input_hw, integer_sizes=False):
+    """The AnchorLevels of a named preset for `number` maps of an input; `paper` has its own function.
+
+    caffe_voc, caffe_coco (300 and 512), torchvision, nvidia (300): the references' tables. At another input size the boxes scale
+    with its shorter side, and neighbouring centres are input / map apart instead of the table's steps.
+    torchvision_ssdlite, od_api: scales on a line from .2 to .95 of the shorter side over any number of maps.
+    od_api_fpn: 4 strides of the map, from stride 8 on, whatever the input.
+    integer_sizes cuts the caffe tables to whole pixels, as the authors' PriorBox layer held them in the released SSD512.
+    Raises ValueError for a number of maps that the preset has no table for.
+    """
+    if name == "torchvision_ssdlite":
+        return _ssdlite_levels(number, min(input_hw))
+    if name == "od_api":
+        return _od_api_levels(number, min(input_hw))
+    if name == "od_api_fpn":
+        return _od_api_fpn_levels(number)
+    table = (_SAME_SIZES.get(name, name), number)
+    if table not in _TABLES or (name in _SAME_SIZES and number != 6):
+        known = "6 maps" if name in _SAME_SIZES else "6 and 7 maps"
+        raise ValueError(f"{name} has a table for {known}, model.levels is {number}")
+    side, ratios, steps = _LAYOUTS[number]
+    sizes = _TABLES[table] if not integer_sizes else [int(size) for size in _TABLES[table]]
+    if tuple(input_hw) != (side, side):
+        sizes, steps = [size * min(input_hw) / side for size in sizes], [None] * number
+    pairs = zip(sizes[:-1], sizes[1:], ratios, steps, strict=True)
+    return [AnchorLevel.from_sizes(size, following, some, step) for size, following, some, step in pairs]
 
 
-def make_default_boxes(levels, map_shapes, input_hw) -> np.ndarray:
+def _line(number, side, last):
+    """Scales .2 to .95 over `number` maps, then `last`, in pixels."""
+    return [side * (0.2 + 0.75 * k / max(number - 1, 1)) for k in range(number)] + [side * last]
+
+
+def _ssdlite_levels(number, side):
+    """torchvision's ssdlite320: ratios 2 and 3 on every map; no steps."""
+    sizes = _line(number, side, 1.0)
+    return [AnchorLevel.from_sizes(*pair, (2.0, 3.0)) for pair in itertools.pairwise(sizes)]
+
+
+def _od_api_levels(number, side):
+    """TF Object Detection API, create_ssd_anchors: the extra square comes last, and the finest map has three boxes only.
+
+    Source: anchor_generators/multiple_grid_anchor_generator.py, reduce_boxes_in_lowest_layer; ratios as in its SSD configs.
+    """
+    sizes = _line(number, side, 1.0)
+    levels = [_shapes([(0.1 * side, 1.0), (sizes[0], 2.0), (sizes[0], 0.5)])]
+    for size, following in itertools.pairwise(sizes[1:]):
+        pairs = [(size, ratio) for ratio in (1.0, 2.0, 0.5, 3.0, 0.3333)]
+        levels.append(_shapes([*pairs, (math.sqrt(size * following), 1.0)]))
+    return levels
+
+
+def _od_api_fpn_levels(number):
+    """TF Object Detection API's SSD FPN: side 4 strides, two scales an octave, ratios 1, 2 and 1/2 on every map.
+
+    Source: anchor_generators/multiscale_grid_anchor_generator.py with the values of its ssd_*_fpn_* configs.
+    """
+    sizes = [(4.0 * 8 * 2**k, 4.0 * 8 * 2 ** (k + 0.5)) for k in range(number)]
+    return [_shapes([(size, ratio) for ratio in (1.0, 2.0, 0.5) for size in pair]) for pair in sizes]
+
+
+def _shapes(pairs):
+    """(size, ratio) of each shape of a cell -> AnchorLevel."""
+    return AnchorLevel(tuple((size / math.sqrt(ratio), size * math.sqrt(ratio)) for size, ratio in pairs))
+
+
+def make_default_boxes(levels, map_shapes, input_hw, clip=None) -> np.ndarray:
     """AnchorLevels, the (height, width) of each map and of the input -> default boxes [A, 4].
 
-    Nothing is clipped: boxes may reach over the border, as in the authors' models (`clip: false`).
+    clip: None leaves boxes over the border as they are (the authors' models: `clip: false`); "size" makes none larger than the
+    input (torchvision); "centre_and_size" also moves centres into it (NVIDIA). No reference clips corners: that moves centres.
     Raises ValueError where the number of levels and of maps differ.
     """
     if len(levels) != len(map_shapes):
         raise ValueError(f"{len(levels)} levels of default boxes for {len(map_shapes)} feature maps: give one level a map")
-    return np.concatenate([_level_boxes(*pair, input_hw) for pair in zip(levels, map_shapes, strict=True)])
+    return np.concatenate([_level_boxes(*pair, input_hw, clip) for pair in zip(levels, map_shapes, strict=True)])
 
 
-def _level_boxes(level, map_hw, input_hw):
+def _level_boxes(level, map_hw, input_hw, clip):
     step_hw = level.step_hw or (input_hw[0] / map_hw[0], input_hw[1] / map_hw[1])
     centre_y = (np.arange(map_hw[0]) + 0.5) * step_hw[0]
     centre_x = (np.arange(map_hw[1]) + 0.5) * step_hw[1]
     centres = np.stack(np.meshgrid(centre_y, centre_x, indexing="ij"), -1)[:, :, None]  # [H, W, 1, 2]
     half = np.array(level.shapes_hw) / 2  # [k, 2]
+    if clip is not None:
+        half = np.minimum(half, np.array(input_hw) / 2)
+    if clip == "centre_and_size":
+        centres = np.minimum(centres, input_hw)
     corners = np.concatenate([centres - half, centres + half], -1)  # [H, W, k, 4]
     return (corners.reshape(-1, 4) / np.tile(input_hw, 2)).astype(np.float32)

@@ -3,13 +3,27 @@
 Shapes: `B` batch, `A` default boxes, `C` foreground classes, `k` default boxes of a cell.
 """
 
+import itertools
+
 import keras
 import numpy as np
 from keras import layers
 
 from ssd_tf.boxes import anchors
 from ssd_tf.config import Config, ConfigError
-from ssd_tf.models import mobilenet, vgg
+from ssd_tf.models import fpn, mobilenet, mobilenet_v3, resnet, vgg
+
+# Each module has MEAN_RGB and STD_RGB, features() -> maps, stage_ends() -> layer names, and pyramid() where an FPN can follow.
+_BACKBONES = {
+    "vgg16": vgg,
+    "resnet18": resnet,
+    "resnet34": resnet,
+    "resnet50": resnet,
+    "resnet101": resnet,
+    "mobilenet": mobilenet,
+    "mobilenet_v2": mobilenet,
+    "mobilenet_v3_large": mobilenet_v3,
+}
 
 
 def build_model(config: Config, num_classes: int) -> keras.Model:
@@ -30,7 +44,9 @@ def build_model(config: Config, num_classes: int) -> keras.Model:
         "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
         "logits": layers.Concatenate(1, dtype="float32", name="logits")(logits),
     }
-    return keras.Model(image, outputs, name="ssd")
+    model = keras.Model(image, outputs, name="ssd")
+    _freeze(model, config.model.backbone)
+    return model
 
 
 def feature_map_shapes(config: Config) -> list[tuple[int, int]]:
@@ -41,34 +57,71 @@ def feature_map_shapes(config: Config) -> list[tuple[int, int]]:
 
 def anchor_levels(config: Config) -> list[anchors.AnchorLevel]:
     """The AnchorLevels that config.boxes describes, one for each map."""
-    boxes, hw = config.boxes, config.model.input_hw
+    boxes, hw, number = config.boxes, config.model.input_hw, config.model.levels
     if boxes.levels is not None:
         levels = [anchors.AnchorLevel.from_sizes(**level.model_dump()) for level in boxes.levels]
     elif boxes.preset == "paper":
-        levels = anchors.paper_levels(config.model.levels, hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios)
-    elif tuple(hw) != (300, 300):
-        raise ConfigError(f"boxes.preset {boxes.preset} is a table for 300 x 300, model.input_hw is {hw[0]} x {hw[1]}")
+        levels = anchors.paper_levels(number, hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios)
     else:
-        levels = anchors.caffe_levels(boxes.preset)
-    if len(levels) != config.model.levels:
-        raise ConfigError(f"boxes give {len(levels)} levels, model.levels is {config.model.levels}: make them equal")
+        try:
+            levels = anchors.preset_levels(boxes.preset, number, hw, boxes.integer_sizes)
+        except ValueError as error:
+            raise ConfigError(f"boxes.preset: {error}") from None
+    if len(levels) != number:
+        raise ConfigError(f"boxes give {len(levels)} levels, model.levels is {number}: make them equal")
     return levels
 
 
 def make_default_boxes(config: Config) -> np.ndarray:
     """The default boxes [A, 4] of the configured model, in the order of its outputs."""
-    return anchors.make_default_boxes(anchor_levels(config), feature_map_shapes(config), config.model.input_hw)
+    clip = anchors.CLIP.get(config.boxes.preset)
+    return anchors.make_default_boxes(anchor_levels(config), feature_map_shapes(config), config.model.input_hw, clip)
 
 
 def _features(config, image):
+    """The feature maps that are predicted from. Raises ConfigError, in one line, where the network cannot give them."""
     backbone, levels = config.model.backbone, config.model.levels
+    network = _BACKBONES[backbone.name]
+    x = _normalized(image, backbone.mean_rgb or network.MEAN_RGB, backbone.std_rgb or network.STD_RGB)
     try:
-        if backbone.name == "vgg16":
-            return vgg.features(image, levels)
-        return mobilenet.features(image, backbone.alpha, levels, backbone.first_stride, config.train.bn_momentum)
+        if config.model.neck == "fpn":
+            maps = fpn.neck(_pyramid(network, backbone)(x, backbone, config.train.bn_momentum), levels)
+        else:
+            maps = network.features(x, backbone, levels, config.train.bn_momentum)
+        _check_sizes(maps)
     except ValueError as error:
         hw = config.model.input_hw
         raise ConfigError(f"model: {error} (input {hw[0]} x {hw[1]})") from None
+    return maps
+
+
+def _pyramid(network, backbone):
+    if not hasattr(network, "pyramid"):
+        raise ValueError(f"{backbone.name} has no map of stride 32 for the fpn neck; take a resnet or a mobilenet")
+    return network.pyramid
+
+
+def _check_sizes(maps):
+    sizes = [tuple(feature.shape[1:3]) for feature in maps]
+    for index, pair in enumerate(itertools.pairwise(sizes), start=2):
+        if pair == ((1, 1), (1, 1)):
+            raise ValueError(f"the input is too small for map {index}: map {index - 1} is 1 x 1 already: take fewer model.levels")
+
+
+def _normalized(image, mean, std):
+    """(image - mean) / std, with one number for all channels where they are equal."""
+    scale, offset = [1 / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+    if len({*zip(scale, offset, strict=True)}) == 1:
+        scale, offset = scale[0], offset[0]
+    return layers.Rescaling(scale, offset, name="normalize")(image)
+
+
+def _freeze(model, backbone):
+    """Takes the layers up to the end of stage `frozen_stages` out of training, batch norm's statistics included."""
+    if backbone.frozen_stages:
+        end = _BACKBONES[backbone.name].stage_ends(backbone)[backbone.frozen_stages - 1]
+        for layer in keras.Model(model.input, model.get_layer(end).output).layers:
+            layer.trainable = False
 
 
 def _head(config, feature, k, size, name):

@@ -5,19 +5,22 @@ from keras import layers
 
 # Of ImageNet in RGB, as the weights of VGG16 were trained on.
 MEAN_RGB = (123.68, 116.779, 103.939)
+STD_RGB = (1.0, 1.0, 1.0)
 
-# Per extra stage: 1x1 channels, 3x3 channels, stride of the 3x3. Stride 2 pads by one pixel on every side, stride 1 by none.
-_EXTRAS = ((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))
+# Per extra stage: 1x1 channels, then channels, size and stride of the second convolution and the pixels it pads on every side.
+_EXTRAS_300 = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
+_EXTRAS_512 = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 4, 1, 1))
 
 
-def features(image, levels=6):
-    """RGB image tensor [B, H, W, 3] in 0..255 -> `levels` feature maps; at 300 x 300: 38, 19, 10, 5, 3, 1.
+def features(image, backbone, levels, bn_momentum):  # noqa: ARG001 - all backbones take the same four; this has no batch norm
+    """Normalised image [B, H, W, 3] -> `levels` feature maps; at 300 x 300: 38, 19, 10, 5, 3, 1.
 
+    Seven levels are the authors' SSD512 (at 512 x 512: 64, 32, 16, 8, 4, 2, 1), which strides further and ends in a 4x4.
     The first is conv4_3, L2-normalised over its channels with a learned scale from 20 (ParseNet, Liu et al. 2015), then fc7.
     """
-    if levels > 2 + len(_EXTRAS):
-        raise ValueError(f"vgg16 gives at most {2 + len(_EXTRAS)} maps, model.levels asks for {levels}")
-    x = layers.Rescaling(1.0, offset=[-mean for mean in MEAN_RGB], name="normalize")(image)
+    if levels > 7:
+        raise ValueError(f"vgg16 gives at most 7 maps, model.levels asks for {levels}")
+    x = image
     for block, (channels, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
         for index in range(1, count + 1):
             x = _conv(x, channels, 3, f"conv{block}_{index}")
@@ -30,13 +33,26 @@ def features(image, levels=6):
     x = _conv(x, 1024, 3, "fc6", dilation_rate=6)
     x = _conv(x, 1024, 1, "fc7")
     maps.append(x)
-    for index, (narrow, wide, stride) in enumerate(_EXTRAS[: levels - 2], start=6):
-        x = _conv(x, narrow, 1, f"conv{index}_1")
-        if stride == 2:
-            x = layers.ZeroPadding2D(1, name=f"conv{index}_2_pad")(x)
-        x = _conv(x, wide, 3, f"conv{index}_2", strides=stride, padding="valid")
+    extras = _EXTRAS_512 if levels == 7 else _EXTRAS_300
+    for index, (narrow, *extra) in enumerate(extras[: levels - 2], start=6):
+        x = _extra(_conv(x, narrow, 1, f"conv{index}_1"), *extra, name=f"conv{index}_2")
         maps.append(x)
     return maps
+
+
+def stage_ends(backbone):  # noqa: ARG001
+    """Names of the layers that end the stages: each pooling, then conv5_3."""
+    return ["pool1", "pool2", "pool3", "pool4", "conv5_3"]
+
+
+def _extra(x, channels, size, stride, pad, name):
+    if min(x.shape[1:3]) + 2 * pad < size:
+        raise ValueError(
+            f"the input is too small for {name}, which sees {x.shape[1]} x {x.shape[2]} pixels: take fewer model.levels"
+        )
+    if pad:
+        x = layers.ZeroPadding2D(pad, name=f"{name}_pad")(x)
+    return _conv(x, channels, size, name, strides=stride, padding="valid")
 
 
 def _conv(x, channels, size, name, padding="same", **options):

@@ -13,6 +13,11 @@ def pixels(boxes, input_hw):
     return boxes.astype(float) * np.tile(input_hw, 2)
 
 
+def boxes_300(preset):
+    levels = anchors.preset_levels(preset, 6, (300, 300))
+    return pixels(anchors.make_default_boxes(levels, MAPS_300, (300, 300), anchors.CLIP.get(preset)), (300, 300))
+
+
 def test_no_levels_for_no_maps_is_refused_only_where_numbers_differ():
     level = AnchorLevel.from_sizes(10)
     with pytest.raises(ValueError, match="1 levels of default boxes for 2 feature maps"):
@@ -44,7 +49,7 @@ def test_two_maps_of_a_picture_that_is_not_square():
     ],
 )
 def test_the_authors_tables(name, first, middle, last):
-    boxes = pixels(anchors.make_default_boxes(anchors.caffe_levels(name), MAPS_300, (300, 300)), (300, 300))
+    boxes = boxes_300(name)
     assert boxes.shape == (8732, 4)
     np.testing.assert_allclose(boxes[0], first, atol=2e-3)
     np.testing.assert_allclose(boxes[6828], middle, atol=2e-3)
@@ -52,7 +57,7 @@ def test_the_authors_tables(name, first, middle, last):
 
 
 def test_the_authors_centres_follow_the_step_and_may_leave_the_picture():
-    boxes = pixels(anchors.make_default_boxes(anchors.caffe_levels("caffe_voc"), MAPS_300, (300, 300)), (300, 300))
+    boxes = boxes_300("caffe_voc")
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     # Step 32 on ten cells: the last centre is 9.5 * 32 = 304. The corner counts once: 6 * (10 + 10 - 1) = 114 boxes.
     assert ((centres > 300).any(1)).sum() == 114
@@ -60,7 +65,7 @@ def test_the_authors_centres_follow_the_step_and_may_leave_the_picture():
 
 
 def test_first_cell_of_the_authors_table_has_four_shapes():
-    boxes = pixels(anchors.make_default_boxes(anchors.caffe_levels("caffe_voc"), MAPS_300, (300, 300)), (300, 300))
+    boxes = boxes_300("caffe_voc")
     sizes = boxes[:5, 2:] - boxes[:5, :2]
     # 30; sqrt(30 * 60) = 42.43; ratio 2: 21.21 high and 42.43 wide, then upright; the next cell begins with 30 again.
     np.testing.assert_allclose(sizes, [[30, 30], [42.426, 42.426], [21.213, 42.426], [42.426, 21.213], [30, 30]], atol=1e-3)
