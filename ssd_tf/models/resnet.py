@@ -32,7 +32,7 @@ def features(image, backbone, levels, bn_momentum):
         x = _relu(_conv_bn(x, narrow, 1, 1, bn_momentum, f"extra{index}_reduce", "glorot_uniform"), f"extra{index}_reduce_relu")
         if stride == 1 and min(x.shape[1:3]) < 3:
             raise ValueError(
-                f"the input is too small for extra{index}_conv, which sees {x.shape[1]} x {x.shape[2]} pixels: take fewer model.levels"
+                f"the input is too small for extra{index}_conv, on {x.shape[1]} x {x.shape[2]} pixels: take fewer model.levels"
             )
         padding = "same" if stride == 2 else "valid"
         x = _conv_bn(x, wide, 3, stride, bn_momentum, f"extra{index}_conv", "glorot_uniform", padding)

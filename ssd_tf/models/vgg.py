@@ -47,9 +47,7 @@ def stage_ends(backbone):  # noqa: ARG001
 
 def _extra(x, channels, size, stride, pad, name):
     if min(x.shape[1:3]) + 2 * pad < size:
-        raise ValueError(
-            f"the input is too small for {name}, which sees {x.shape[1]} x {x.shape[2]} pixels: take fewer model.levels"
-        )
+        raise ValueError(f"the input is too small for {name}, on {x.shape[1]} x {x.shape[2]} pixels: take fewer model.levels")
     if pad:
         x = layers.ZeroPadding2D(pad, name=f"{name}_pad")(x)
     return _conv(x, channels, size, name, strides=stride, padding="valid")
