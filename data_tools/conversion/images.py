@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import io
 import os
-import pathlib
 import warnings
 
 import numpy as np
@@ -57,6 +56,7 @@ class CheckedImage:
     """data: the JPEG to store; height, width: its size; stored_hw: the file's, before `orientation` (EXIF, 1: none) turned it.
 
     repair: why `data` differs from the file, or its name misleads; else empty. digest: SHA-256 of the file.
+    is_file: whether `data` is the file, byte for byte.
     """
 
     data: bytes
@@ -66,6 +66,7 @@ class CheckedImage:
     orientation: int
     repair: str
     digest: str
+    is_file: bool
 
 
 def check_image(path, verify=True) -> CheckedImage:
@@ -77,25 +78,27 @@ def check_image(path, verify=True) -> CheckedImage:
         orientation = _orientation(picture)
         repair = _find_repair(picture, orientation, path, data)
         must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(picture, orientation, data)
-        if verify or must_encode:
-            _decode(picture, data)
         digest = hashlib.sha256(data).hexdigest()
         stored_hw = (picture.height, picture.width)
         if must_encode:
+            _decode(picture, data)
             picture = to_rgb(picture)
             picture = picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
             data = _encode(picture)
-    return CheckedImage(data, picture.height, picture.width, stored_hw, orientation, repair, digest)
+        elif verify:
+            _verify_jpeg(picture, data)
+    return CheckedImage(data, picture.height, picture.width, stored_hw, orientation, repair, digest, not must_encode)
 
 
 def _read(path):
-    if not path or not os.path.exists(path):
-        raise BadImage("absent", f"no file at {path}" if path else "")
     try:
-        size = os.path.getsize(path)
-        if size > MAX_BYTES:
-            raise BadImage("too large", f"{size} bytes; the limit is {MAX_BYTES}")
-        data = pathlib.Path(path).read_bytes()
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise BadImage("too large", f"{size} bytes; the limit is {MAX_BYTES}")
+            data = file.read()
+    except FileNotFoundError:
+        raise BadImage("absent", f"no file at {path}" if path else "") from None
     except OSError as error:
         raise BadImage("unreadable", error.strerror or str(error)) from None
     if not data:
@@ -128,6 +131,15 @@ def _decode(picture, data):
         raise BadImage(reason, str(error)) from None
 
 
+def _verify_jpeg(picture, data):
+    # Decoding to grey reads every bit that decoding to colour reads; what it leaves out is arithmetic that cannot fail.
+    picture.draft("L", picture.size)
+    try:
+        picture.load()
+    except Exception:
+        _decode(_open(data), data)  # the full decoder has the last word
+
+
 def _orientation(picture):
     try:
         value = picture.getexif().get(_ORIENTATION_TAG, 1)
@@ -139,7 +151,7 @@ def _orientation(picture):
 def _find_repair(picture, orientation, path, data):
     """The one reason under which a picture is counted: the first that fits."""
     kind = "JPEG" if picture.format == "MPO" else picture.format
-    claimed = _SUFFIX_FORMATS.get(pathlib.Path(path).suffix.lower(), kind)
+    claimed = _SUFFIX_FORMATS.get(os.path.splitext(path)[1].lower(), kind)
     if claimed != kind:
         return "wrongly named"
     if orientation != 1:

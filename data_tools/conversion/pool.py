@@ -43,7 +43,8 @@ def _run_in_processes(function, tasks, workers, progress):
     done, stop = context.Value("q", 0), context.Value("b", 0)
     with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (done, stop)) as executor:
         try:
-            waiting = [executor.submit(_call, function, task) for task in tasks]
+            with _holding_interrupts():
+                waiting = [executor.submit(_call, function, task) for task in tasks]
             for index, future in enumerate(waiting):
                 yield _wait(future, waiting, lambda: progress(done.value))
                 waiting[index] = None
@@ -52,6 +53,24 @@ def _run_in_processes(function, tasks, workers, progress):
         finally:
             stop.value = 1
             executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _holding_interrupts():
+    """Puts Ctrl-C off until the end. Processes that start meanwhile never hear it: we do, and stop them."""
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = []
+    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit a mask, and no handler
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _wait(future, waiting, show):
@@ -67,7 +86,6 @@ def _wait(future, waiting, show):
 def _start_worker(done, stop):
     global _done, _stop
     _done, _stop = done, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and tells us
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

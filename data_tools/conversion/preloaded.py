@@ -1,7 +1,10 @@
 """What the worker server imports once for all workers. Nothing here may start a thread, or run a TensorFlow operation."""
 
+import os
+
 from ssd_tf import commandline
 
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # keeps TensorFlow from importing Keras, which workers have no use for
 commandline.import_tensorflow()
 
 from data_tools.conversion import shards  # noqa: E402

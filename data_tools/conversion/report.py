@@ -46,8 +46,7 @@ def make_report_entry(account, source, folder, split, other_splits) -> dict:
 
 
 def _in_order(histogram, edges):
-    names = [shards.name_bin(*pair) for pair in itertools.pairwise(edges)]
-    return {name: histogram.get(name, 0) for name in names}
+    return {shards.name_bin(*pair): histogram.get(index, 0) for index, pair in enumerate(itertools.pairwise(edges))}
 
 
 def print_report(entries, classes):

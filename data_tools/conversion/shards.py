@@ -3,9 +3,9 @@
 Shards are a task each, for a process here or for a worker of a cluster; the same task always gives the same bytes.
 """
 
+import bisect
 import collections
 import dataclasses
-import itertools
 import math
 import os
 
@@ -96,6 +96,7 @@ def make_record(labeled, rules, account) -> bytes | None:
         areas=[box.area for _, box in kept],
         crowd=[thing.crowd for thing, _ in kept],
         difficult=[thing.difficult for thing, _ in kept],
+        sha256=image.digest if image.is_file else None,
     )
     return example.SerializeToString(deterministic=True)
 
@@ -190,7 +191,7 @@ def _count_shape(corners, image, account):
 
 
 def _bin(value, edges):
-    return name_bin(*next(pair for pair in itertools.pairwise(edges) if value < pair[1]))
+    return bisect.bisect_right(edges, value) - 1
 
 
 def name_bin(low, high):

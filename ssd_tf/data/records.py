@@ -9,11 +9,24 @@ import tensorflow as tf
 
 
 def make_example(
-    *, image, image_format, height, width, filename, source_id, boxes, labels, texts, areas=None, crowd=None, difficult=None
+    *,
+    image,
+    image_format,
+    height,
+    width,
+    filename,
+    source_id,
+    boxes,
+    labels,
+    texts,
+    areas=None,
+    crowd=None,
+    difficult=None,
+    sha256=None,
 ) -> tf.train.Example:
     """image: encoded bytes; boxes [N, 4] normalised corners; labels [N] from 1; texts [N] class names; areas [N] in pixels.
 
-    areas default to the boxes' own, crowd and difficult [N] to false.
+    areas default to the boxes' own, crowd and difficult [N] to false; sha256: that of `image` in hexadecimal, if it is known.
     """
     boxes = [tuple(map(float, box)) for box in boxes]
     if areas is None:
@@ -23,7 +36,7 @@ def make_example(
         "image/format": _bytes([image_format]),
         "image/filename": _bytes([filename]),
         "image/source_id": _bytes([source_id]),
-        "image/key/sha256": _bytes([hashlib.sha256(image).hexdigest()]),
+        "image/key/sha256": _bytes([sha256 or hashlib.sha256(image).hexdigest()]),
         "image/height": _ints([height]),
         "image/width": _ints([width]),
         "image/object/class/label": _ints(labels),

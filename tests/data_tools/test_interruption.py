@@ -97,11 +97,11 @@ def test_killed_while_a_finished_split_is_written_again(source, undisturbed, tmp
 
 def test_interrupted(source, tmp_path):
     output = tmp_path / "out"
-    process = start(source, output)
+    process = start(source, output, start_new_session=True)
     while not list(output.glob(".train-0*.tmp")):
         assert process.poll() is None
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: every process of ours hears it
     assert finish(process) == (130, "error: interrupted\n")
     assert list(output.iterdir()) == []
 
