@@ -18,7 +18,8 @@ def coco_metrics(ground_truth: dict, detections: list[dict]) -> tuple[dict, dict
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _index(ground_truth)
-        results = truth.loadRes(detections) if detections else _index({**ground_truth, "annotations": []})
+        # A copy: pycocotools writes areas, ids and outlines into the rows.
+        results = truth.loadRes([dict(row) for row in detections]) if detections else _index({**ground_truth, "annotations": []})
         evaluation = _Evaluation(truth, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()

@@ -82,6 +82,7 @@ def _annotations(image_id, truth, classes):
 
 
 def _image_ids(source_ids):
-    if all(source.isdecimal() for source in source_ids) and len(set(source_ids)) == len(source_ids):
+    numbers = {int(source) for source in source_ids if source.isdecimal()}
+    if len(numbers) == len(source_ids):
         return [int(source) for source in source_ids]
     return list(range(1, len(source_ids) + 1))

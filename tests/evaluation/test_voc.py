@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from ssd_tf.evaluation.voc import all_points, eleven_point, voc_metrics
+
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 11, "name": "dog"}]
+BOXES = [[10.0, 5.0, 40.0, 20.0], [110.0, 20.0, 60.0, 60.0], [10.0, 60.0, 20.0, 30.0], [60.0, 10.0, 30.0, 80.0]]
+NOWHERE = [180.0, 80.0, 15.0, 15.0]
+
+
+def truth(*annotations):
+    rows = [{"image_id": 1, "category_id": 3, "bbox": box, **more} for box, more in annotations]
+    return {"images": [{"id": 1, "height": 100, "width": 200}], "annotations": rows, "categories": CATEGORIES}
+
+
+def found(*boxes, image=1, category=3):
+    """Detections by falling score."""
+    scores = [0.9 - 0.1 * number for number in range(len(boxes))]
+    return [{"image_id": image, "category_id": category, "bbox": b, "score": s} for b, s in zip(boxes, scores, strict=True)]
+
+
+def means(content, rows):
+    return [voc_metrics(content, rows)[0][name] for name in ("AP50_11point", "AP50_all")]
+
+
+def test_nothing_to_measure():
+    assert voc_metrics(truth(), found(NOWHERE)) == ({"AP50_11point": -1.0, "AP50_all": -1.0}, {})
+
+
+def test_no_detections():
+    assert means(truth((BOXES[0], {})), []) == [0, 0]
+
+
+def test_by_hand():
+    # Four objects; a hit, a miss, a hit, the first object once more, a hit.
+    # Recall 1/4 1/4 2/4 2/4 3/4, precision 1 1/2 2/3 1/2 3/5.
+    content = truth(*((box, {}) for box in BOXES))
+    rows = found(BOXES[0], NOWHERE, BOXES[1], BOXES[0], BOXES[2])
+    # Best precision at recall 0 0.1 0.2: 1; 0.3 0.4 0.5: 2/3; 0.6 0.7: 3/5; 0.8 0.9 1: 0.
+    eleven = (3 * 1 + 3 * 2 / 3 + 2 * 3 / 5) / 11
+    everywhere = (1 + 2 / 3 + 3 / 5) / 4
+    assert means(content, rows) == pytest.approx([eleven, everywhere])
+    assert means(content, rows[::-1]) == pytest.approx([eleven, everywhere])  # scores order them, not the file
+
+
+def test_overlap_of_one_half_is_enough():
+    half = [10.0, 5.0, 20.0, 20.0]  # of BOXES[0]
+    less = [10.0, 5.0, 19.9, 20.0]
+    assert means(truth((BOXES[0], {})), found(half)) == [1, 1]
+    assert means(truth((BOXES[0], {})), found(less)) == [0, 0]
+
+
+@pytest.mark.parametrize("flag", ["difficult", "iscrowd"])
+def test_a_difficult_object_or_a_crowd_is_neither_wanted_nor_punished(flag):
+    content = truth((BOXES[0], {}), (BOXES[1], {flag: 1}))
+    assert means(content, found(BOXES[0])) == [1, 1]
+    assert means(content, found(BOXES[1], BOXES[1], BOXES[0])) == [1, 1]
+
+
+def test_a_detection_belongs_to_its_picture_and_class():
+    content = truth((BOXES[0], {}))
+    content["images"].append({"id": 2, "height": 90, "width": 40})
+    assert means(content, found(BOXES[0], image=2)) == [0, 0]
+    assert means(content, found(BOXES[0], category=11)) == [0, 0]
+
+
+def test_the_mean_is_over_classes_that_have_objects():
+    content = truth((BOXES[0], {}), (BOXES[1], {"category_id": 11, "difficult": 1}))
+    assert voc_metrics(content, found(BOXES[0])) == (
+        {"AP50_11point": 1, "AP50_all": 1},
+        {"cat": {"AP50_11point": 1, "AP50_all": 1}},
+    )
+    content = truth((BOXES[0], {}), (BOXES[1], {"category_id": 11}))
+    assert means(content, found(BOXES[0])) == [0.5, 0.5]
+
+
+def test_a_recall_of_three_tenths_counts_at_three_tenths():
+    # 0, 0.1, 0.2 and 0.3, though 3 * 0.1 is a little more than 0.3 in floating point.
+    assert eleven_point(np.array([0.3]), np.array([1.0])) == pytest.approx(4 / 11)
+    assert all_points(np.array([0.3]), np.array([1.0])) == pytest.approx(0.3)
+
+
+def test_precision_is_made_monotone_from_the_right():
+    # Between recall 0 and 0.5 the best precision to come is 0.8.
+    assert all_points(np.array([0.5, 1.0]), np.array([0.4, 0.8])) == pytest.approx(0.8)
