@@ -24,9 +24,10 @@ def match(boxes, default_boxes, threshold=0.5):
 
 
 def _match_some(overlaps, threshold):
-    best_object = tf.argmax(overlaps, 0, tf.int32)
-    best_overlap = tf.reduce_max(overlaps, 0)
-    matched = tf.where(best_overlap >= threshold, best_object, -1)
+    # The argmax over objects is the slowest pass of all, and few default boxes need it.
+    positive = tf.where(tf.reduce_max(overlaps, 0) >= threshold)  # [P, 1]
+    best_object = tf.argmax(tf.gather(overlaps, positive[:, 0], axis=1), 0, tf.int32)
+    matched = tf.tensor_scatter_nd_update(tf.fill([tf.shape(overlaps)[1]], -1), positive, best_object)
     own = bipartite(overlaps)
     objects = tf.where(own >= 0)
     return tf.tensor_scatter_nd_update(matched, tf.gather_nd(own, objects)[:, None], tf.cast(objects[:, 0], tf.int32))
@@ -99,12 +100,14 @@ def make_targets(example, default_boxes, variances=coding.VARIANCES, train_diffi
     real = ~crowd & ~difficult
     objects, classes = tf.boolean_mask(boxes, real), tf.boolean_mask(example["labels"], real)
     matched = match(objects, default_boxes, threshold)
-    skip = ignored(default_boxes, tf.boolean_mask(boxes, crowd), tf.boolean_mask(boxes, difficult))
-
+    labels = tf.cond(
+        tf.reduce_all(real),
+        lambda: tf.zeros([tf.shape(default_boxes)[0]], tf.int32),
+        lambda: -tf.cast(ignored(default_boxes, boxes[crowd], boxes[difficult]), tf.int32),
+    )
     where = tf.where(matched >= 0)
     object_of = tf.gather_nd(matched, where)
     offsets = encode_positives(objects, default_boxes, where, object_of, variances)
-    labels = tf.where(skip, -1, 0)
     labels = tf.tensor_scatter_nd_update(labels, where, tf.gather(tf.cast(classes, tf.int32), object_of))
     return {"offsets": offsets, "labels": labels}
 
