@@ -188,6 +188,18 @@ class Loss(Section):
     negatives_per_positive: NotNegative = 3.0
     min_negatives: Count = 3  # per image, so that pictures without objects teach too
     localization_weight: NotNegative = 1.0
+    scores: Literal["softmax", "sigmoid"] = "softmax"  # how logits become scores, in the loss and in detections
+    focal_gamma: NotNegative | None = None  # focal loss over all boxes instead of mined negatives
+    focal_alpha: Probability | None = None  # weight of objects in the focal loss; the background has 1 - alpha
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
+    normalizer: Literal["global", "caffe", "torchvision", "nvidia"] = "global"
+
+    @pydantic.model_validator(mode="after")
+    def _alpha_of_focal(self):
+        if self.focal_alpha is not None and self.focal_gamma is None:
+            raise ValueError("focal_alpha is part of the focal loss: give focal_gamma too (2 in its paper)")
+        return self
 
 
 class Train(Section):
@@ -218,6 +230,8 @@ class Eval(Section):
     nms_iou: Probability = 0.45
     pre_nms_top_k: Positive = 400  # per class
     max_detections: Positive = 200  # per image
+    clip_first: bool = False  # boxes are clipped to the picture before suppression, as torchvision does, not after
+    size_limit: PositiveFloat | None = None  # largest ratio of a box's side to its default box's (torchvision: 62.5)
 
 
 class Export(Section):

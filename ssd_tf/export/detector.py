@@ -43,9 +43,10 @@ def load_detector(path, labels=None) -> Detector:
     if path.suffix == ".tflite" and path.is_file():
         from ssd_tf.export import tflite  # the interpreter is loaded only where it is wanted
 
-        return Detector(tflite.make_runner(path), "tflite", read_labels(labels or path.with_name("labels.txt")))
+        names = _labels(labels, path.with_name("labels.txt"))
+        return Detector(tflite.make_runner(path), "tflite", names)
     if (path / "saved_model.pb").is_file():
-        names = read_labels(labels or path / "assets.extra" / "labels.txt")
+        names = _labels(labels, path / "assets.extra" / "labels.txt")
         return Detector(_saved_model_runner(path), "saved_model", names)
     if (path / "config.yaml").is_file():
         config, info, model = load_run(path)
@@ -89,16 +90,24 @@ def make_detect(config, model):
             nms_iou=options.nms_iou,
             pre_nms_top_k=options.pre_nms_top_k,
             max_detections=options.max_detections,
+            scores=config.loss.scores,
+            clip_first=options.clip_first,
+            size_limit=options.size_limit,
         )
 
     return detect
 
 
+def _labels(given, beside):
+    """Class names of the file that the user names, else of the one beside the model, else None."""
+    return read_labels(given or beside) if given or beside.is_file() else None
+
+
 def read_labels(path):
-    """Class names of a text file, one a line, a first line `???` or `background` left out; None where there is no file."""
+    """Class names of a text file, one a line, a first line `???` or `background` left out."""
     path = pathlib.Path(path)
     if not path.is_file():
-        return None
+        raise FileNotFoundError(f"no file of class names at {path}")
     names = path.read_text().splitlines()
     return names[1:] if names and names[0] in ("???", "background") else names
 

@@ -14,7 +14,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.boxes import coding
 from ssd_tf.data import augment
-from ssd_tf.models import ssd
+from ssd_tf.models import postprocess, ssd
 
 # What clients of TFLite detectors expect: these tensors, in this order.
 OUTPUTS = ("boxes", "classes", "scores", "count")
@@ -27,12 +27,13 @@ class _Exported(tf.Module):
     def __init__(self, config, model, num_classes):
         super().__init__()
         self.model, self.tracked = model, [variable.value for variable in model.variables]
+        self._scores = config.loss.scores
         self._anchors = coding.to_centre_form(ssd.make_default_boxes(config)).numpy()
         self._postprocess = _fused_postprocess(config, num_classes)
 
     def detect(self, image):
         predictions = self.model(image, training=False)
-        scores = tf.nn.softmax(predictions["logits"])
+        scores = postprocess.class_scores(predictions["logits"], self._scores)
         outputs = self._postprocess(predictions["offsets"], scores, tf.constant(self._anchors))
         return dict(zip(OUTPUTS, outputs, strict=True))
 

@@ -3,19 +3,39 @@
 Shapes: `B` batch, `A` default boxes, `C` foreground classes, `K` detections kept.
 """
 
+import math
+
 import tensorflow as tf
 
 from ssd_tf.boxes import coding
 
 
-def detect(predictions, default_boxes, variances, *, score_floor, nms_iou, pre_nms_top_k, max_detections):
+def detect(
+    predictions,
+    default_boxes,
+    variances,
+    *,
+    score_floor,
+    nms_iou,
+    pre_nms_top_k,
+    max_detections,
+    scores="softmax",
+    clip_first=False,
+    size_limit=None,
+):
     """Predictions {offsets [B, A, 4], logits [B, A, C + 1]} -> Detections {boxes [B, K, 4], scores, labels [B, K], count [B]}.
 
     Detections come by falling score, with zeros beyond `count`; boxes are clipped to the picture at the very end, so that
-    suppression sees them whole (as in the authors' DetectionOutput layer).
+    suppression sees them whole (as in the authors' DetectionOutput layer); clip_first clips them before (as torchvision does).
+    size_limit: heights and widths grow no further than so many times those of the default box (torchvision: 1000 / 16).
     """
-    boxes = coding.decode(predictions["offsets"], default_boxes, variances)
-    scores = tf.nn.softmax(predictions["logits"])[..., 1:]
+    offsets = predictions["offsets"]
+    if size_limit is not None:
+        offsets = tf.minimum(offsets, [math.inf] * 2 + [math.log(size_limit) / variance for variance in variances[2:]])
+    boxes = coding.decode(offsets, default_boxes, variances)
+    if clip_first:
+        boxes = tf.clip_by_value(boxes, 0.0, 1.0)
+    foreground = class_scores(predictions["logits"], scores)
 
     def one(inputs):
         return _detect_one(*inputs, score_floor, nms_iou, pre_nms_top_k, max_detections)
@@ -26,8 +46,13 @@ def detect(predictions, default_boxes, variances, *, score_floor, nms_iou, pre_n
         tf.TensorSpec([max_detections], tf.int32),
         tf.TensorSpec([], tf.int32),
     )
-    kept = tf.map_fn(one, (boxes, scores), fn_output_signature=signature)
+    kept = tf.map_fn(one, (boxes, foreground), fn_output_signature=signature)
     return dict(zip(("boxes", "scores", "labels", "count"), kept, strict=True))
+
+
+def class_scores(logits, scores="softmax"):
+    """logits [B, A, C + 1] -> scores of the foreground classes [B, A, C], by softmax or, for each class alone, by sigmoid."""
+    return tf.sigmoid(logits[..., 1:]) if scores == "sigmoid" else tf.nn.softmax(logits)[..., 1:]
 
 
 def _detect_one(boxes, scores, score_floor, nms_iou, pre_nms_top_k, max_detections):
@@ -36,10 +61,10 @@ def _detect_one(boxes, scores, score_floor, nms_iou, pre_nms_top_k, max_detectio
     best, index = tf.math.top_k(tf.transpose(scores), top_k)  # [C, top_k]
 
     def one_class(inputs):
-        class_scores, class_boxes = inputs
-        kept = tf.image.non_max_suppression(class_boxes, class_scores, top_k, nms_iou, score_floor)
+        own_scores, own_boxes = inputs
+        kept = tf.image.non_max_suppression(own_boxes, own_scores, top_k, nms_iou, score_floor)
         pad = [[0, top_k - tf.shape(kept)[0]]]
-        return tf.pad(tf.gather(class_scores, kept), pad), tf.pad(tf.gather(class_boxes, kept), [*pad, [0, 0]])
+        return tf.pad(tf.gather(own_scores, kept), pad), tf.pad(tf.gather(own_boxes, kept), [*pad, [0, 0]])
 
     candidates = tf.gather(boxes, index)  # [C, top_k, 4]
     signature = (tf.TensorSpec([top_k], tf.float32), tf.TensorSpec([top_k, 4], tf.float32))

@@ -4,6 +4,7 @@ Shapes: `B` batch, `A` default boxes, `C` foreground classes, `k` default boxes 
 """
 
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -38,7 +39,7 @@ def build_model(config: Config, num_classes: int) -> keras.Model:
     for index, (feature, level) in enumerate(zip(_features(config, image), levels, strict=True)):
         k = len(level.shapes_hw)
         offsets.append(_head(config, feature, k, 4, f"offsets{index}"))
-        logits.append(_head(config, feature, k, num_classes + 1, f"logits{index}"))
+        logits.append(_head(config, feature, k, num_classes + 1, f"logits{index}", _prior(config, num_classes) * k))
     outputs = {
         # float32 whatever the policy: sums over thousands of boxes and exp() of sizes want it.
         "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
@@ -124,12 +125,23 @@ def _freeze(model, backbone):
             layer.trainable = False
 
 
-def _head(config, feature, k, size, name):
+def _prior(config, num_classes):
+    """First biases of a default box's logits: 0; with the focal loss such that objects get .01 (Lin et al. 2017, sec. 3.3)."""
+    if config.loss.focal_gamma is None:
+        return [0.0] * (num_classes + 1)
+    if config.loss.scores == "sigmoid":
+        return [0.0] + [-math.log(99.0)] * num_classes
+    return [math.log(99.0 * num_classes)] + [0.0] * num_classes
+
+
+def _head(config, feature, k, size, name, bias=None):
     """feature [B, H, W, channels] -> predictions [B, H * W * k, size]; a cell's default boxes follow each other."""
+    kernel = 3
     if config.model.head == "separable":
         depthwise = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")
-        feature = mobilenet.conv_bn(depthwise, feature, config.train.bn_momentum)
-        x = layers.Conv2D(k * size, 1, kernel_initializer="glorot_uniform", name=f"{name}_conv")(feature)
-    else:
-        x = layers.Conv2D(k * size, 3, padding="same", kernel_initializer="glorot_uniform", name=f"{name}_conv")(feature)
+        feature, kernel = mobilenet.conv_bn(depthwise, feature, config.train.bn_momentum), 1
+    options = {"kernel_initializer": "glorot_uniform", "name": f"{name}_conv"}
+    if bias is not None and any(bias):
+        options["bias_initializer"] = keras.initializers.Constant(np.array(bias))
+    x = layers.Conv2D(k * size, kernel, padding="same", **options)(feature)
     return layers.Reshape((-1, size), name=f"{name}_boxes")(x)

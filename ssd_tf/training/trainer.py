@@ -6,10 +6,12 @@ Shapes: `B` global batch, `A` default boxes.
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from ssd_tf.config import Config, ConfigError
+from ssd_tf.models import ssd
 from ssd_tf.training import checkpoints, losses, schedules
 from ssd_tf.training.monitor import Monitor
 
@@ -35,19 +37,20 @@ def make_optimizer(config: Config, model) -> keras.optimizers.Optimizer:
 def make_train_step(config: Config, model, optimizer, strategy):
     """A tf.function: batch (images, Targets) as the strategy distributes it -> loss parts of the global batch.
 
-    Every sum is divided by the positives of the *global* batch, so that neither the loss nor the gradient depends on how
-    pictures are spread over replicas. L2 is part of the gradient, on kernels alone (not on biases and batch norm).
+    Every sum is divided by the positives of the *global* batch (or by what loss.normalizer names), so that neither the loss nor
+    the gradient depends on how pictures are spread over replicas. L2 is part of the gradient, on kernels alone (not on biases
+    and batch norm).
     """
     options, variables = config.train, model.trainable_variables
-    replicas, loss_options = strategy.num_replicas_in_sync, config.loss.model_dump()
+    replicas, loss_options = strategy.num_replicas_in_sync, _loss_options(config)
     decayed = [variable.name.endswith("kernel") for variable in variables]
 
     def replica_step(images, targets):
         with tf.GradientTape() as tape:
             predictions = model(images, training=options.bn == "train")
             sums = losses.multibox_loss(predictions, targets, **loss_options)
-            positives = tf.distribute.get_replica_context().all_reduce("sum", sums["positives"])
-            share = {name: sums[name] / tf.maximum(positives, 1.0) for name in ("classification", "localization")}
+            divisor = tf.distribute.get_replica_context().all_reduce("sum", sums["divisor"])
+            share = {name: sums[name] / tf.maximum(divisor, 1.0) for name in ("classification", "localization")}
             loss = share["classification"] + share["localization"]
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         if options.clip_norm is not None:
@@ -66,6 +69,14 @@ def make_train_step(config: Config, model, optimizer, strategy):
         return {name: strategy.reduce("SUM", value, axis=None) for name, value in per_replica.items()}
 
     return train_step
+
+
+def _loss_options(config):
+    options = config.loss.model_dump()
+    if config.loss.box_loss == "smooth_l1":
+        return options
+    default_boxes = ssd.make_default_boxes(config) * np.tile(config.model.input_hw, 2).astype(np.float32)
+    return {**options, "default_boxes": default_boxes, "variances": config.boxes.variances}
 
 
 def train(config: Config, model, optimizer, strategy, make_dataset, workdir, evaluate=None):

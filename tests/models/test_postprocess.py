@@ -105,3 +105,27 @@ def test_scores_are_a_softmax_over_background_and_classes(shift):
     logits = np.array([[[0.0, np.log(3.0)]]], "float32") + np.float32(shift)
     found = postprocess.detect({"offsets": np.zeros((1, 1, 4), "float32"), "logits": logits}, BOXES[:1], VARIANCES, **SETTINGS)
     np.testing.assert_allclose(np.array(found["scores"])[0, 0], 0.75, atol=1e-5)
+
+
+def test_sigmoid_scores_are_each_class_alone():
+    logits = np.array([[[50.0, np.log(3.0), -np.log(4.0)]]], "float32")  # the background's logit is not looked at
+    predictions = {"offsets": np.zeros((1, 1, 4), "float32"), "logits": logits}
+    found = postprocess.detect(predictions, BOXES[:1], VARIANCES, **SETTINGS, scores="sigmoid")
+    np.testing.assert_allclose(np.array(found["scores"]), [[0.75, 0.2, 0, 0]], atol=1e-6)
+    assert np.array(found["labels"]).tolist() == [[1, 2, 0, 0]]
+
+
+def test_clip_first_suppresses_by_what_lies_inside():
+    # The case of test_boxes_are_clipped_after_suppression: clipped, all three are one box.
+    boxes = np.array([[0.6, 0.7, 0.8, 1.0], [0.6, 0.7, 0.8, 1.2], [0.6, 0.7, 0.8, 2.2]], "float32")
+    found = detect([[[0.9], [0.8], [0.7]]], boxes, clip_first=True)
+    assert found["count"].tolist() == [1]
+
+
+def test_size_limit():
+    # Heights: log 8 / .2 limited to 2 times .2; centres are not limited.
+    offsets = np.zeros((1, 1, 4), "float32")
+    offsets[0, 0] = [10.0, 0.0, np.log(8) / 0.2, -np.log(4) / 0.2]
+    found = detect([[[0.9]]], np.array([[0.3, 0.4, 0.5, 0.8]], "float32"), offsets, size_limit=2.0)
+    # Centre .4 + 10 * .1 * .2 = .6, height .4; width .4 / 4.
+    np.testing.assert_allclose(found["boxes"][0, 0], [0.4, 0.55, 0.8, 0.65], atol=1e-6)
