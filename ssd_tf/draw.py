@@ -30,7 +30,7 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
     for box, label, caption, hatch in zip(boxes, labels, captions, hatched, strict=True):
         ymin, xmin, ymax, xmax = np.clip(np.asarray(box, float), 0, 1) * np.tile(picture.size[::-1], 2)
         if hatch:
-            _hatch(pen, xmin, ymin, xmax, ymax, color_of(label))
+            _hatch(pen, xmin, ymin, xmax, ymax, color_of(label), line)
         pen.rectangle([xmin, ymin, xmax, ymax], outline=color_of(label), width=line)
         if caption:
             _caption(pen, xmin, ymin, caption, color_of(label), font)
@@ -63,7 +63,7 @@ def _caption(pen, x, y, text, color, font):
     pen.text((x, y - lift), text, fill="white", font=font)
 
 
-def _hatch(pen, xmin, ymin, xmax, ymax, color):
-    for start in np.arange(xmin - (ymax - ymin), xmax, 8):
+def _hatch(pen, xmin, ymin, xmax, ymax, color, line):
+    for start in np.arange(xmin - (ymax - ymin), xmax, 6 * line):
         low, high = max(start, xmin), min(start + (ymax - ymin), xmax)
-        pen.line([low, ymin + low - start, high, ymin + high - start], fill=color, width=1)
+        pen.line([low, ymin + low - start, high, ymin + high - start], fill=color, width=line)

@@ -1,0 +1,93 @@
+"""fit_anchors: what it searches with, and that it raises coverage."""
+
+import re
+
+import numpy as np
+import pytest
+
+from data_tools import fitting
+from ssd_tf.boxes.anchors import AnchorLevel
+
+SSD300 = "model: {input_hw: [300, 300], backbone: {name: vgg16}}\nboxes: {preset: caffe_voc}\n"
+
+
+def test_level_overlaps_in_literals():
+    # Cells of 50 x 25 pixels on a 100 x 50 input; squares of 20 and of 40, sqrt(20 * 80).
+    level = fitting.LevelShapes(20.0, 80.0, ())
+    boxes = np.array(
+        [
+            [15, 2.5, 35, 22.5],  # the square of 20 around the first centre (25, 12.5)
+            [65, 27.5, 85, 47.5],  # around the last centre (75, 37.5)
+            [20, 2.5, 40, 22.5],  # 5 pixels lower: 15 * 20 of 500 are shared
+            [55, -7.5, 95, 32.5],  # the square of 40 around (75, 12.5)
+        ],
+        float,
+    )
+    found = fitting.level_overlaps(level, (2, 2), (100, 50), boxes)
+    assert found == pytest.approx([1, 1, 0.6, 1])
+    assert fitting.level_overlaps(level, (2, 2), (100, 50), np.zeros((0, 4))).shape == (0,)
+
+
+def test_the_nearest_cell_is_the_best_one():
+    from data_tools import coverage
+    from ssd_tf.boxes import anchors
+
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 0.7, (200, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.02, 0.3, (200, 2))], 1)
+    level = fitting.LevelShapes(30.0, 55.0, (1.7, 2.6))
+    default_boxes = anchors.make_default_boxes([level.to_anchor_level()], [(7, 12)], (140, 260))
+    _, wanted = coverage.best_overlaps(boxes, default_boxes)
+    found = fitting.level_overlaps(level, (7, 12), (140, 260), boxes * [140, 260, 140, 260])
+    assert found == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "entry"),
+    [
+        (AnchorLevel.from_sizes(30, 60, (2.0,), 8), fitting.LevelShapes(30, 60, (2.0,), 8)),
+        (AnchorLevel.from_sizes(60, 111, (2.0, 3.0)), fitting.LevelShapes(60, 111, (2.0, 3.0))),
+        (AnchorLevel.from_sizes(44), fitting.LevelShapes(44, None, ())),
+        (AnchorLevel(((10, 10), (14.142, 28.284), (28.284, 14.142))), fitting.LevelShapes(10, None, (2.0,))),
+    ],
+)
+def test_the_start_is_the_configs_own(shapes, entry):
+    found = fitting._from_anchor_level(shapes)
+    assert found.size == pytest.approx(entry.size) and found.next_size == pytest.approx(entry.next_size)
+    assert found.aspect_ratios == pytest.approx(entry.aspect_ratios, rel=1e-4) and found.step == entry.step
+
+
+def test_finds_one_size_and_ratio():
+    # Every object is 40 high and 100 wide in the middle of a cell: size sqrt(4000) = 63.2, ratio 2.5.
+    centres = np.array([[50, 50], [150, 50], [50, 150], [150, 150]], float)
+    boxes = np.concatenate([centres - [20, 50], centres + [20, 50]], 1) / 200
+    (level,) = fitting.fit([AnchorLevel.from_sizes(20, None, (1.2,))], [(2, 2)], (200, 200), boxes, 2000, 0)
+    assert level.size == pytest.approx(63.2, rel=0.03) and level.aspect_ratios[0] == pytest.approx(2.5, rel=0.05)
+
+
+def test_raises_the_coverage_of_bccd_over_the_ssd300_table(real_data, run, tmp_path, capsys):
+    from data_tools import fit_anchors
+    from ssd_tf.config import load_config
+
+    assert run("voc_to_tfrecord", voc=real_data("bccd"), image_set="train", output=tmp_path / "bccd", workers=1)[0] == 0
+    (tmp_path / "c.yaml").write_text(SSD300)
+    output = tmp_path / "fitted.yaml"
+    flags = [f"--config={tmp_path / 'c.yaml'}", f"--output={output}", "--tries=1000"]
+    assert fit_anchors.main(["x", str(tmp_path / "bccd"), *flags]) == 0
+    text = capsys.readouterr().out
+    before, after = map(float, re.search(r"IoU >= 0.5: ([\d.]+)% before, ([\d.]+)% after", text).groups())
+    assert before == 96.4 and after >= 98.5
+
+    (tmp_path / "mine.yaml").write_text("base: [c.yaml, fitted.yaml]\n")
+    config = load_config(tmp_path / "mine.yaml")
+    assert config.boxes.preset is None and len(config.boxes.levels) == 6
+    assert [level.step for level in config.boxes.levels] == [8, 16, 32, 64, 100, 300]
+    assert [level.size for level in config.boxes.levels] == sorted(level.size for level in config.boxes.levels)
+    assert output.read_text().startswith("# Default boxes fitted to 2,804 objects of the split 'train'")
+
+
+def test_refused(run, tmp_path):
+    (tmp_path / "c.yaml").write_text(SSD300)
+    code, error = run("fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "x.yaml")
+    assert code == 1 and "has no dataset.json" in error
+    assert run("fit_anchors", str(tmp_path))[0] == 2

@@ -1,0 +1,142 @@
+"""inspect_tfrecord: its numbers, its sheet, and the coverage by default boxes against a few lines of NumPy."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools import coverage, inspect_tfrecord
+
+SSD300 = "model: {input_hw: [300, 300], backbone: {name: vgg16}}\nboxes: {preset: caffe_voc}\n"
+
+
+@pytest.fixture
+def voc14(real_data, run, tmp_path):
+    assert run("voc_to_tfrecord", voc=real_data("voc14"), output=tmp_path / "voc14", workers=1) == (0, "")
+    return tmp_path / "voc14"
+
+
+def ssd300_boxes_by_hand():
+    """The SSD300 VOC table of Liu et al.'s released model, in pixels [8732, 4], and the map of each."""
+    sizes, maps, steps = (30, 60, 111, 162, 213, 264, 315), (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)
+    boxes, level = [], []
+    for k, (cells, step) in enumerate(zip(maps, steps, strict=True)):
+        small, wide = sizes[k], [2, 3] if 1 <= k <= 3 else [2]
+        shapes = [(small, small), (math.sqrt(small * sizes[k + 1]),) * 2]
+        shapes += [(small * f(r) ** 0.5, small / f(r) ** 0.5) for r in wide for f in (lambda r: r, lambda r: 1 / r)]
+        for row in range(cells):
+            for column in range(cells):
+                for w, h in shapes:
+                    x, y = (column + 0.5) * step, (row + 0.5) * step
+                    boxes.append((y - h / 2, x - w / 2, y + h / 2, x + w / 2))
+                    level.append(k)
+    return np.array(boxes), np.array(level)
+
+
+def overlaps_by_hand(boxes, others):
+    low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    return shared / ((boxes[:, 2:] - boxes[:, :2]).prod(-1)[:, None] + (others[:, 2:] - others[:, :2]).prod(-1) - shared)
+
+
+def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
+    from data_tools import objects
+    from ssd_tf.config import load_config
+    from ssd_tf.data import dataset_json
+
+    (tmp_path / "c.yaml").write_text(SSD300)
+    info = dataset_json.read_dataset(voc14)
+    found = objects.read_split(info.shards("train"))
+    by_level, by_class = inspect_tfrecord.measure_coverage(load_config(tmp_path / "c.yaml"), found, info.names)
+    assert [(row.name, row.objects, row.covered, row.forced) for row in by_level] == [
+        ("38 x 38", 13, 11, 2),
+        ("19 x 19", 9, 9, 0),
+        ("10 x 10", 9, 9, 0),
+        ("5 x 5", 2, 2, 0),
+        ("3 x 3", 1, 1, 0),
+        ("1 x 1", 3, 3, 0),
+        ("all", 37, 35, 2),
+    ]
+    covered = {row.name: (row.covered, row.objects) for row in by_class}
+    assert covered["person"] == (6, 8) and covered["car"] == (8, 8) and covered["all"] == (35, 37)
+
+    records = read_split(voc14)
+    boxes = np.concatenate([record["boxes"][np.array(record["difficult"]) == 0] for record in records]) * 300.0
+    defaults, level = ssd300_boxes_by_hand()
+    overlaps = overlaps_by_hand(boxes, defaults)
+    best = level[overlaps.argmax(1)]
+    assert (len(defaults), np.bincount(best).tolist()) == (8732, [13, 9, 9, 2, 1, 3])
+    assert np.bincount(best[overlaps.max(1) >= 0.5]).tolist() == [11, 9, 9, 2, 1, 3]
+    assert by_level[-1].mean_iou == pytest.approx(overlaps.max(1).mean(), abs=1e-5)
+
+
+def test_coverage_of_nothing_and_of_a_tie():
+    default_boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1]], np.float32)
+    index, overlaps = coverage.best_overlaps(np.zeros((0, 4), np.float32), default_boxes)
+    assert len(index) == len(overlaps) == 0
+    (row,) = coverage.tabulate(index, overlaps, [])
+    assert (row.objects, row.covered, math.isnan(row.share)) == (0, 0, True)
+    # A box of 0.5 x 0.25 in the first corner: 0.125 shared with the first, union 0.25. Exactly .5 counts.
+    index, overlaps = coverage.best_overlaps(np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes)
+    assert (index.tolist(), overlaps.tolist()) == ([0], [0.5])
+    assert coverage.tabulate(index, overlaps, ["one"])[0].covered == 1
+
+
+def test_numbers_and_sheet(two_splits, capsys):
+    sheet = two_splits / "sheet.png"
+    assert inspect_tfrecord.main(["x", str(two_splits), f"--output={sheet}"]) == 0
+    text = capsys.readouterr().out
+    assert "split 'train' of train, val; 2 classes" in text
+    assert "2 images, 1 boxes, 1 ignored" in text and "width x height: 64 x 48 (1), 40 x 60 (1)" in text
+    assert "  cat: 1 in 1 images\n  dog: 0 in 1 images, 1 ignored\n" in text
+    with Image.open(sheet) as picture:
+        assert picture.size == (1280, 320)
+
+
+@pytest.fixture
+def two_splits(tmp_path, paint, write_coco, convert_coco):
+    """A converted folder: train with a cat and a crowd of dogs, val with an empty picture."""
+    paint(tmp_path / "images/a.jpg")
+    paint(tmp_path / "images/b.jpg", size_wh=(40, 60))
+    paint(tmp_path / "images/c.jpg", size_wh=(70, 50))
+    boxes = [(1, 1, [8, 16, 16, 24], {}), (2, 3, [4, 6, 20, 30], {"iscrowd": 1})]
+    write_coco(tmp_path / "annotations.json", [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 60)], boxes)
+    assert convert_coco() == (0, "")
+    write_coco(tmp_path / "annotations.json", [(3, "c.jpg", 70, 50)])
+    assert convert_coco(split="val") == (0, "")
+    return tmp_path / "out"
+
+
+def test_ignore_regions_are_hatched(two_splits):
+    from ssd_tf.data import dataset_json
+
+    info = dataset_json.read_dataset(two_splits)
+    shards = info.shards("train")
+    hatched = np.asarray(inspect_tfrecord.draw_sheet(shards, info.names, [1])).astype(int)
+    plain = np.asarray(inspect_tfrecord.draw_sheet(shards, ["a", "b"], [0])).astype(int)
+    # Inside the crowd's box (4..24, 6..36) slanted lines of the second class's green; inside the cat's box none.
+    inside = hatched[2 + 12 : 2 + 34, 2 + 6 : 2 + 22]
+    assert np.sum(inside[..., 1] - inside[..., 0] > 60) > 20
+    inside = plain[2 + 26 : 2 + 38, 2 + 10 : 2 + 22]
+    assert np.sum(inside[..., 1] - inside[..., 0] > 60) == 0
+
+
+def test_records_that_contradict_dataset_json_are_told(two_splits, run):
+    content = json.loads((two_splits / "dataset.json").read_text())
+    content["splits"]["train"]["boxes"] = 5
+    content["classes"] = content["classes"][:1]
+    (two_splits / "dataset.json").write_text(json.dumps(content))
+    code, error = run("inspect_tfrecord", str(two_splits))
+    assert code == 1
+    assert "WARNING: dataset.json says 5 boxes, the records hold 1" in error
+    assert "WARNING: 1 objects have a label outside 1 to 1, the first 2" in error
+
+
+def test_refused(two_splits, run, tmp_path):
+    assert run("inspect_tfrecord") == (2, "error: give one folder of a converted data set (see --help)\n")
+    assert run("inspect_tfrecord", str(two_splits), split="test")[1].endswith("has no split 'test'; it has train, val\n")
+    (tmp_path / "empty").mkdir()
+    code, error = run("inspect_tfrecord", str(tmp_path / "empty"))
+    assert code == 1 and "has no dataset.json" in error
