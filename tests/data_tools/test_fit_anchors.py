@@ -59,8 +59,9 @@ def test_the_start_is_the_configs_own(shapes, entry):
 
 def test_finds_one_size_and_ratio():
     # Every object is 40 high and 100 wide in the middle of a cell: size sqrt(4000) = 63.2, ratio 2.5.
+    size = np.array([20, 50])
     centres = np.array([[50, 50], [150, 50], [50, 150], [150, 150]], float)
-    boxes = np.concatenate([centres - [20, 50], centres + [20, 50]], 1) / 200
+    boxes = np.concatenate([centres - size, centres + size], 1) / 200
     (level,) = fitting.fit([AnchorLevel.from_sizes(20, None, (1.2,))], [(2, 2)], (200, 200), boxes, 2000, 0)
     assert level.size == pytest.approx(63.2, rel=0.03) and level.aspect_ratios[0] == pytest.approx(2.5, rel=0.05)
 

@@ -90,3 +90,22 @@ def test_ours_parse_with_the_other_readers_keys(tmp_path, paint, write_coco, con
     assert values["image/object/bbox/ymin"].tolist() == [0.25, 0] and values["image/object/bbox/ymax"].tolist() == [0.75, 1]
     assert values["image/object/is_crowd"].tolist() == [0, 1] and values["image/object/difficult"].tolist() == [0, 0]
     assert tf.io.decode_image(values["image/encoded"]).shape == (48, 64, 3)
+
+
+def test_foreign_records_are_trained_on(tmp_path):
+    from ssd_tf.commands import train
+
+    write_foreign_record(tmp_path / "a.tfrecord")
+    classes = [{"name": name, "id": k} for k, name in enumerate("abc", 1)]
+    entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
+    (tmp_path / "dataset.json").write_text(json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}}))
+    (tmp_path / "c.yaml").write_text(
+        "model: {input_hw: [64, 96], backbone: {name: mobilenet, alpha: 0.25}, levels: 2, head: separable}\n"
+        "boxes: {levels: [{size: 20, next_size: 40}, {size: 40, next_size: 60}]}\n"
+        "train: {steps: 2, batch_size: 2}\nwatch: {log_every: 1}\n"
+    )
+    flags = [f"--config={tmp_path / 'c.yaml'}", f"--data={tmp_path}", f"--workdir={tmp_path / 'run'}"]
+    assert train.main(["x", *flags]) == 0
+    rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
+    losses = [float(row.split(",")[rows[0].split(",").index("loss")]) for row in rows[1:]]
+    assert len(losses) == 2 and np.isfinite(losses).all() and losses[0] > 0
