@@ -45,15 +45,15 @@ def encode(image, image_format="PNG"):
     return buffer.getvalue()
 
 
-def write_records(folder, splits):
+def write_records(folder, splits, classes=CLASSES):
     """A data set of PICTURES: splits maps a split's name to the indices of its pictures."""
     import tensorflow as tf
 
     from ssd_tf.data.dataset_json import write_json
     from ssd_tf.data.records import make_example
 
-    names = [entry["name"] for entry in CLASSES]
-    content = {"version": 1, "classes": list(CLASSES), "splits": {}}
+    names = [entry["name"] for entry in classes]
+    content = {"version": 1, "classes": list(classes), "splits": {}}
     for split, indices in splits.items():
         shard = f"{split}-00000-of-00001.tfrecord"
         with tf.io.TFRecordWriter(str(folder / shard)) as writer:
@@ -107,6 +107,13 @@ def shared_data():
 def tiny_data(tmp_path_factory):
     """TFRecords of PICTURES: all of them in `train`, four of them in `val`."""
     return write_records(tmp_path_factory.mktemp("tiny_data"), {"train": range(6), "val": [0, 1, 3, 4]})
+
+
+@pytest.fixture(scope="session")
+def blue_first(tmp_path_factory):
+    """The same pictures in a data set that names blue first and red last, under other ids."""
+    classes = [{"name": "blue", "id": 1}, {"name": "green", "id": 2}, {"name": "red", "id": 3}]
+    return write_records(tmp_path_factory.mktemp("blue_first"), {"train": [0], "val": [0, 1, 3, 4]}, classes)
 
 
 @pytest.fixture(scope="session")

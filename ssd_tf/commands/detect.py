@@ -30,7 +30,9 @@ def main(argv=None):
 
 
 def _main(options, rest):
-    paths = find_pictures(rest)
+    paths, output = find_pictures(rest), pathlib.Path(options.output)
+    if output.resolve() in [path.resolve().parent for path in paths]:
+        raise flags.Error(f"--output {output} holds pictures to look at, which drawn ones could replace; name another folder")
     commandline.import_tensorflow()
     from ssd_tf.data.dataset_json import write_json
     from ssd_tf.export.detector import load_detector
@@ -40,9 +42,8 @@ def _main(options, rest):
     for name in options.classes:
         if name not in names:
             raise flags.Error(f"--classes: the model has no class {name!r}{nearest(name, names)}")
-    output = pathlib.Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
-    rows, failed = [], 0
+    rows, drawn, failed = [], set(), 0
     for number, path in enumerate(paths, start=1):
         try:
             image = _read(path)
@@ -51,12 +52,14 @@ def _main(options, rest):
             failed += 1
             continue
         found = _select(detector(image), names, options)
-        rows += _draw(image, found, path, number, names, output)
+        drawn.add(target := _free_name(output / f"{path.stem}.png", number, drawn))
+        draw_detections(image, found, names, score=0).save(target)
+        rows += _rows(image, found, path, number, names)
         logging.info("%s: %s", path, _counts(found, names) or "nothing")
-    write_json(output / "detections.json", rows)
-    logging.info("%d pictures -> %s", len(paths) - failed, output)
     if failed == len(paths):
         raise ValueError(f"none of the {failed} pictures could be read")
+    write_json(output / "detections.json", rows)
+    logging.info("%d pictures -> %s", len(paths) - failed, output)
 
 
 def find_pictures(arguments):
@@ -88,20 +91,20 @@ def _read(path):
 def _select(found, names, options):
     keep = found["scores"] >= options.score
     if options.classes:
-        keep &= [names[label - 1] in options.classes for label in found["labels"]]
+        keep &= [name_of(label, names) in options.classes for label in found["labels"]]
     rows = keep.nonzero()[0][: options.max]
     return {name: value[rows] for name, value in found.items()}
 
 
-def _draw(image, found, path, number, names, output):
-    """Saves the drawn picture; returns its rows of detections.json."""
+def _free_name(path, number, taken):
+    """The path, with the picture's number where another picture of this call has the same name."""
+    return path.with_stem(f"{path.stem}_{number}") if path in taken else path
+
+
+def _rows(image, found, path, number, names):
+    """A picture's rows of detections.json."""
     from ssd_tf.evaluation.evaluator import to_xywh_pixels
 
-    drawn = output / f"{path.stem}.png"
-    if drawn.exists() and drawn in _draw.written:
-        drawn = output / f"{path.stem}_{number}.png"
-    _draw.written.add(drawn)
-    draw_detections(image, found, names, score=0).save(drawn)
     boxes = to_xywh_pixels(found["boxes"], image.shape[:2])
     return [
         {
@@ -114,9 +117,6 @@ def _draw(image, found, path, number, names, output):
         }
         for box, label, score in zip(boxes, found["labels"], found["scores"], strict=True)
     ]
-
-
-_draw.written = set()
 
 
 def _counts(found, names):

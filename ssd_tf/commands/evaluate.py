@@ -83,11 +83,11 @@ def _from_files(annotations, detections):
     from ssd_tf.evaluation import evaluator
 
     truth = _read(annotations)
-    lacking = [key for key in ("images", "annotations", "categories") if not (isinstance(truth, dict) and key in truth)]
-    if lacking:
-        raise ValueError(f"{annotations} is not a COCO instances file: it has no {lacking[0]!r}")
+    for key, wanted in _INSTANCES.items():
+        if not (isinstance(truth, dict) and _are_rows(truth.get(key), wanted)):
+            raise ValueError(f"{annotations} is not a COCO instances file: wanted {key!r}, a list of {', '.join(sorted(wanted))}")
     found = _read(detections)
-    if not isinstance(found, list) or not all(row.keys() >= _KEYS for row in found):
+    if not _are_rows(found, _KEYS):
         raise ValueError(f"{detections} is not a COCO results file: wanted a list of rows with {', '.join(sorted(_KEYS))}")
     unknown = {row["image_id"] for row in found} - {image["id"] for image in truth["images"]}
     if unknown:
@@ -97,6 +97,15 @@ def _from_files(annotations, detections):
 
 
 _KEYS = {"image_id", "category_id", "bbox", "score"}
+_INSTANCES = {
+    "images": {"id"},
+    "annotations": {"id", "image_id", "category_id", "bbox", "area"},
+    "categories": {"id", "name"},
+}
+
+
+def _are_rows(rows, wanted):
+    return isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= wanted for row in rows)
 
 
 def _read(path):

@@ -29,7 +29,9 @@ def main(argv=None):
 
 
 def _main(options, rest):
-    for name in [*options.formats, *rest]:
+    if rest:
+        raise flags.Error(f"unexpected {rest[0]!r}; several formats are written with commas (see --help)")
+    for name in options.formats:
         if name not in FORMATS:
             raise flags.Error(f"--formats: unknown format {name!r}{nearest(name, FORMATS)}")
     output = pathlib.Path(options.output)
@@ -38,11 +40,14 @@ def _main(options, rest):
     if present and not options.overwrite:
         raise FileExistsError(f"{present[0]} exists already; give --overwrite to replace it")
     commandline.import_tensorflow()
-    from ssd_tf.data.dataset_json import write_json
+    from ssd_tf.data.dataset_json import read_dataset, write_json
     from ssd_tf.export import detector, saved_model, tflite
 
+    if options.data:
+        read_dataset(options.data).shards(options.verify_split)
     config, info, model = detector.load_run(options.workdir)
     output.mkdir(parents=True, exist_ok=True)
+    (output / "export.json").unlink(missing_ok=True)  # it comes back last
     (output / "labels.txt").write_text("".join(f"{name}\n" for name in info.names))
     _write_default_boxes(config, output)
     for name, path in paths.items():

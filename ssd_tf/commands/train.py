@@ -38,37 +38,43 @@ def run_training(config: Config, data, workdir):
 
     info = dataset_json.read_dataset(data)
     info.shards(config.data.train_split)
-    _open_workdir(config, info, workdir)
+    _check_same_run(config, info, workdir)
     strategy = trainer.make_strategy(config)
     with strategy.scope():
         model = ssd.build_model(config, len(info.classes))
         _initialize(config, model, info)
         optimizer = trainer.make_optimizer(config, model)
     default_boxes = ssd.make_default_boxes(config)
+    evaluate = _make_evaluate(config, data, info, model)
+    _write_run(config, info, workdir)
     logging.info("%d default boxes, %.2f million parameters", len(default_boxes), model.count_params() / 1e6)
 
     def make_dataset(start_step):
         return pipeline.build_dataset(config, data, config.data.train_split, default_boxes, start_step)
 
-    trainer.train(config, model, optimizer, strategy, make_dataset, workdir, _make_evaluate(config, data, info, model))
+    trainer.train(config, model, optimizer, strategy, make_dataset, workdir, evaluate)
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 
 
-def _open_workdir(config, info, workdir):
-    """Makes the run folder, or checks that the run in it is this one: only eval.* and watch.* may differ on a restart."""
-    if (workdir / "config.yaml").is_file():
-        before = load_config(workdir / "config.yaml").model_dump(mode="json")
-        for path, old, new in _differences(before, config.model_dump(mode="json")):
-            if not path.startswith(("eval.", "watch.")):
-                raise ConfigError(f"{workdir} was started with {path} = {old}, now it is {new}: use another --workdir")
-        from ssd_tf.data import dataset_json
+def _check_same_run(config, info, workdir):
+    """Refuses to go on with another run's checkpoint: only eval.* and watch.* may differ on a restart."""
+    from ssd_tf.data import dataset_json
 
-        old_names = dataset_json.read_dataset(workdir).names
-        if old_names != info.names:
-            raise ConfigError(
-                f"{workdir} was trained on {len(old_names)} classes ({', '.join(old_names[:5])}, ...), "
-                f"{info.folder} has {len(info.names)} ({', '.join(info.names[:5])}, ...): use another --workdir"
-            )
+    if not any((workdir / "checkpoints" / "last").glob("*.index")):
+        return  # a run that failed before its first checkpoint may be mended and started again
+    before = load_config(workdir / "config.yaml").model_dump(mode="json")
+    for path, old, new in _differences(before, config.model_dump(mode="json")):
+        if not path.startswith(("eval.", "watch.")):
+            raise ConfigError(f"{workdir} was started with {path} = {old}, now it is {new}: use another --workdir")
+    old_names = dataset_json.read_dataset(workdir).names
+    if old_names != info.names:
+        raise ConfigError(
+            f"{workdir} was trained on {len(old_names)} classes ({', '.join(old_names[:5])}, ...), "
+            f"{info.folder} has {len(info.names)} ({', '.join(info.names[:5])}, ...): use another --workdir"
+        )
+
+
+def _write_run(config, info, workdir):
     workdir.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(info.folder / "dataset.json", workdir / "dataset.json")
     save_config(config, workdir / "config.yaml")
@@ -99,15 +105,16 @@ def _initialize(config, model, info):
 
 
 def _make_evaluate(config, data, info, model):
-    """The evaluation that the trainer calls; None where the data set has no such split, which is said."""
+    """The evaluation that the trainer calls; None where the data set has no pictures of such a split, which is said."""
     from ssd_tf.data import pipeline
     from ssd_tf.evaluation import evaluator
     from ssd_tf.export.detector import keras_detector
 
     split = config.data.val_split
-    if split not in info.splits:
-        logging.warning("%s has no split %r: training keeps checkpoints/last only", info.folder, split)
+    if not info.splits.get(split, {}).get("images"):
+        logging.warning("%s has no pictures in a split %r: training keeps checkpoints/last only", info.folder, split)
         return None
+    info.shards(split)  # a missing one is told now, not after hours
     detector = keras_detector(config, model, info.names)
 
     def evaluate(monitor, step):

@@ -25,7 +25,7 @@ class DatasetInfo:
     def shards(self, split):
         """Paths of a split's shards. Raises ValueError where there is no such split, or it is empty, or a shard is gone."""
         if split not in self.splits:
-            raise ValueError(f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}")
+            raise ValueError(f"{self.folder} has no split {split!r}; it has {', '.join(self.splits) or 'none'}")
         if not self.splits[split]["images"]:
             raise ValueError(f"the split {split!r} of {self.folder} has no images")
         paths = [self.folder / name for name in self.splits[split]["shards"]]
@@ -45,9 +45,13 @@ def read_dataset(folder) -> DatasetInfo:
         raise FileNotFoundError(f"{folder} has no dataset.json: it is no converted data set, or its conversion did not finish")
     try:
         content = json.loads(path.read_text())
-        return DatasetInfo(folder, tuple(content["classes"]), content["splits"])
+        classes = tuple({"name": entry["name"], "id": entry["id"]} for entry in content["classes"])
+        info = DatasetInfo(folder, classes, dict(content["splits"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a dataset.json of this package ({error!r}); convert the data again") from None
+    if not info.classes:
+        raise ValueError(f"{path} has no classes: nothing can be learnt or measured; convert data that has objects")
+    return info
 
 
 def write_json(path, content):

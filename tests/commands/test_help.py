@@ -1,0 +1,62 @@
+"""Every command shows its help at once, and the names that setup.py installs lead somewhere."""
+
+import ast
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+HELP = """
+import importlib, sys
+for name in sys.argv[1:]:
+    code = importlib.import_module(name).main([name, "--help"])
+    print(name, "ended with", code)
+print("imported:", [name for name in ("tensorflow", "keras") if name in sys.modules])
+"""
+
+
+def commands():
+    """Modules with a `main`."""
+    paths = sorted([*(ROOT / "ssd_tf" / "commands").glob("*.py"), *(ROOT / "data_tools").glob("*.py")])
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if has_main(path)]
+
+
+def has_main(path):
+    tree = ast.parse(path.read_text())
+    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+
+
+def installed():
+    """Name and `module:function` of the scripts in setup.py."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    (value,) = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "commands"]
+    return list(ast.literal_eval(value).items())
+
+
+def test_help_of_every_command_without_tensorflow():
+    names = commands()
+    assert {"ssd_tf.commands.train", "ssd_tf.commands.demo", "data_tools.coco_to_tfrecord", "data_tools.shapes"} <= set(names)
+    done = subprocess.run([sys.executable, "-c", HELP, *names], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    for name in names:
+        assert f"{name} ended with 0\n" in done.stdout
+    assert done.stdout.count("flags:\n") == len(names)
+    assert done.stdout.endswith("imported: []\n")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "detect", "export"])
+def test_the_scripts_of_the_root(name):
+    done = subprocess.run([sys.executable, f"{name}.py", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python {name}.py" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "target"), installed())
+def test_installed_names(name, target):
+    module, _, function = target.partition(":")
+    assert function == "main", name
+    assert has_main(pathlib.Path(importlib.util.find_spec(module).origin))
