@@ -46,7 +46,7 @@ class Section(pydantic.BaseModel):
 class Backbone(Section):
     name: BackboneName = "vgg16"
     weights: str = "none"  # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
-    alpha: PositiveFloat = 1.0  # width multiplier (mobilenets)
+    alpha: PositiveFloat = 1.0  # width multiplier (mobilenets, resnets)
     first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenets)
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0  # the first stages that are not trained; each ends with a stride
     mean_rgb: tuple[float, float, float] | None = None  # what is subtracted from the input; default: the backbone's own

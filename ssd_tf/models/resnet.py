@@ -24,11 +24,12 @@ def features(image, backbone, levels, bn_momentum):
     """
     if levels > 1 + len(_EXTRAS):
         raise ValueError(f"{backbone.name} gives at most {1 + len(_EXTRAS)} maps, model.levels asks for {levels}")
-    x = _stages(image, backbone.name, bn_momentum, strides=(1, 2, 1))[-1]
+    x = _stages(image, backbone, bn_momentum, strides=(1, 2, 1))[-1]
     maps = [x]
     for index, (narrow, wide, stride) in enumerate(_EXTRAS[: levels - 1], start=1):
         if backbone.name == "resnet18" and index == len(_EXTRAS):
             wide = 128
+        narrow, wide = int(narrow * backbone.alpha), int(wide * backbone.alpha)
         x = _relu(_conv_bn(x, narrow, 1, 1, bn_momentum, f"extra{index}_reduce", "glorot_uniform"), f"extra{index}_reduce_relu")
         if stride == 1 and min(x.shape[1:3]) < 3:
             raise ValueError(
@@ -43,7 +44,7 @@ def features(image, backbone, levels, bn_momentum):
 
 def pyramid(image, backbone, bn_momentum):
     """The maps of strides 8, 16 and 32: conv3, conv4 and conv5, each with its stride."""
-    return _stages(image, backbone.name, bn_momentum, strides=(1, 2, 2, 2))[-3:]
+    return _stages(image, backbone, bn_momentum, strides=(1, 2, 2, 2))[-3:]
 
 
 def stage_ends(backbone):
@@ -52,16 +53,17 @@ def stage_ends(backbone):
     return ["maxpool", *(f"layer{stage}_{count - 1}_relu" for stage, count in enumerate(counts, start=1))]
 
 
-def _stages(image, name, bn_momentum, strides):
+def _stages(image, backbone, bn_momentum, strides):
     """Image -> the output of each of the first len(strides) stages after the stem."""
-    x = _relu(_conv_bn(image, 64, 7, 2, bn_momentum, "conv1", bn_name="bn1"), "relu")
+    name, width = backbone.name, int(64 * backbone.alpha)
+    x = _relu(_conv_bn(image, width, 7, 2, bn_momentum, "conv1", bn_name="bn1"), "relu")
     x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # nothing is below zero after the activation
     x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
     block = _plain if name in _PLAIN else _bottleneck
     outputs = []
     for stage, (count, stride) in enumerate(zip(_BLOCKS[name], strides, strict=False), start=1):
         for index in range(count):
-            x = block(x, 64 * 2 ** (stage - 1), stride if index == 0 else 1, bn_momentum, f"layer{stage}_{index}", index == 0)
+            x = block(x, width * 2 ** (stage - 1), stride if index == 0 else 1, bn_momentum, f"layer{stage}_{index}", index == 0)
         outputs.append(x)
     return outputs
 
