@@ -30,7 +30,7 @@ Range = Annotated[tuple[float, float], pydantic.AfterValidator(_ordered)]
 
 
 BackboneName = Literal[
-    "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet", "mobilenet_v2", "mobilenet_v3_large"
+    "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet", "mobilenet_v2", "mobilenet_v3_large", "plain"
 ]
 BoxPreset = Literal["paper", "caffe_voc", "caffe_coco", "torchvision", "torchvision_ssdlite", "nvidia", "od_api", "od_api_fpn"]
 
@@ -46,8 +46,8 @@ class Section(pydantic.BaseModel):
 class Backbone(Section):
     name: BackboneName = "vgg16"
     weights: str = "none"  # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
-    alpha: PositiveFloat = 1.0  # width multiplier (mobilenets, resnets)
-    first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenets)
+    alpha: PositiveFloat = 1.0  # width multiplier (all but vgg16)
+    first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenets, plain)
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0  # the first stages that are not trained; each ends with a stride
     mean_rgb: tuple[float, float, float] | None = None  # what is subtracted from the input; default: the backbone's own
     std_rgb: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None  # what that is divided by

@@ -43,7 +43,7 @@ def _main(options, rest):
 def evaluate_model(model, data, split, labels=None):
     """A model on a split -> the content of metrics.json and the COCO results."""
     commandline.import_tensorflow()
-    from ssd_tf.data import dataset_json, pipeline
+    from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.evaluation import evaluator
     from ssd_tf.export.detector import load_detector
 
@@ -53,7 +53,8 @@ def evaluate_model(model, data, split, labels=None):
     run = _in_order_of(detector, info.names)
     examples = pipeline.read_examples(data, split)
     batch = detector.config.eval.batch_size if detector.config else 1
-    truth, found = evaluator.run_detector(run, examples, info.classes, batch)
+    with bad_records.named_errors(data, split):
+        truth, found = evaluator.run_detector(run, examples, info.classes, batch)
     some = [example["image"] for example in examples.take(20).as_numpy_iterator()]
     settings = {"model": str(model), "kind": detector.kind, "split": split, "images": len(truth["images"])}
     if detector.config:

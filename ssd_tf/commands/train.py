@@ -32,7 +32,7 @@ def _main(options, rest):
 def run_training(config: Config, data, workdir):
     """One run, from nothing or from the last checkpoint of `workdir`."""
     commandline.import_tensorflow()
-    from ssd_tf.data import dataset_json, pipeline
+    from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.models import ssd
     from ssd_tf.training import trainer
 
@@ -52,7 +52,8 @@ def run_training(config: Config, data, workdir):
     def make_dataset(start_step):
         return pipeline.build_dataset(config, data, config.data.train_split, default_boxes, start_step)
 
-    trainer.train(config, model, optimizer, strategy, make_dataset, workdir, evaluate)
+    with bad_records.named_errors(data, config.data.train_split):
+        trainer.train(config, model, optimizer, strategy, make_dataset, workdir, evaluate)
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 
 
@@ -106,7 +107,7 @@ def _initialize(config, model, info):
 
 def _make_evaluate(config, data, info, model):
     """The evaluation that the trainer calls; None where the data set has no pictures of such a split, which is said."""
-    from ssd_tf.data import pipeline
+    from ssd_tf.data import bad_records, pipeline
     from ssd_tf.evaluation import evaluator
     from ssd_tf.export.detector import keras_detector
 
@@ -119,7 +120,8 @@ def _make_evaluate(config, data, info, model):
 
     def evaluate(monitor, step):
         examples = pipeline.read_examples(data, split)
-        truth, found = evaluator.run_detector(detector.batch, examples, info.classes, config.eval.batch_size)
+        with bad_records.named_errors(data, split):
+            truth, found = evaluator.run_detector(detector.batch, examples, info.classes, config.eval.batch_size)
         monitor.pictures(step, "detections", _drawn(detector, examples.take(config.watch.pictures), info.names))
         return evaluator.metrics(truth, found)["coco"]
 

@@ -19,7 +19,7 @@ def augment(example, output_hw, options, seed):
     """
     picture, picture_hw = open_picture(example["image"])
     placement, flips, example = sample_geometry(example, picture_hw, output_hw, options, seed)
-    image = draw_part(picture, placement)
+    image = resize_part(decode_part(picture, placement), placement)
     image = colors.distort_color(image, options, seed)
     return finish(image, placement, flips, output_hw), example
 
@@ -30,8 +30,6 @@ def sample_geometry(example, picture_hw, output_hw, options, seed):
     window = crops.sample_window(objects, picture_hw, options, seed)
     placement, window = crops.place(window, picture_hw, output_hw)
     example = crops.move_boxes(example, window)
-    if not (options.flip_probability or options.vertical_flip_probability):
-        return placement, None, example
     flips = crops.sample_flips(options, seed)
     return placement, flips, crops.flip_boxes(example, flips)
 
@@ -56,9 +54,8 @@ def decode_part(picture, placement):
     )
 
 
-def draw_part(picture, placement):
-    """The part of the picture that shows, at its size in the training picture: float32 [h, w, 3], at least one pixel."""
-    part = decode_part(picture, placement)
+def resize_part(part, placement):
+    """uint8 [h, w, 3] -> float32 at its size in the training picture [h, w, 3], at least one pixel."""
     # tf.image.resize would cast first and carry every pixel four times as wide.
     return tf.raw_ops.ResizeBilinear(images=part[None], size=tf.maximum(placement.target_hw, 1), half_pixel_centers=True)[0]
 
@@ -67,9 +64,8 @@ def finish(image, placement, flips, output_hw):
     """The drawn part put on the canvas and flipped -> float32 [*output_hw, 3]."""
     covers = tf.reduce_all(placement.target_hw == output_hw)
     image = tf.cond(covers, lambda: image, lambda: put_on_canvas(image, placement, output_hw))
-    if flips is not None:
-        # The op behind tf.reverse takes constant axes only, and a slice with step -1 takes fifteen times as long.
-        image = tf.raw_ops.Reverse(tensor=image, dims=tf.concat([flips, [False]], 0))
+    # The op behind tf.reverse takes constant axes only, and a slice with step -1 takes fifteen times as long.
+    image = tf.raw_ops.Reverse(tensor=image, dims=tf.concat([flips, [False]], 0))
     return tf.ensure_shape(image, [*output_hw, 3])
 
 

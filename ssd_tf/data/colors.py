@@ -52,12 +52,10 @@ def adjust_hsv(image, saturation, turn, wraps=True):
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
     sixth = tf.where(value == red, green - blue, tf.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma))
     hue = tf.math.divide_no_nan(sixth, 6 * chroma)  # -1/6 .. 5/6
-    if wraps:
-        hue += turn
-        hue -= tf.floor(hue)
-    else:
-        hue = tf.where(hue < 0, hue + 1, hue) + turn
-        hue = tf.maximum(tf.where(hue >= 1, hue - 1, hue), 0.0)
+    hue = turn + (hue - tf.floor(hue))
+    if not wraps:
+        hue = tf.maximum(hue, 0.0)
+    hue -= tf.floor(hue)
     grown = tf.minimum(tf.math.divide_no_nan(chroma, value) * saturation, 1.0)
     return tf.image.hsv_to_rgb(tf.transpose(tf.stack([hue, grown, value]), [1, 2, 0]))
 

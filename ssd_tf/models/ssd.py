@@ -12,7 +12,7 @@ from keras import layers
 
 from ssd_tf.boxes import anchors
 from ssd_tf.config import Config, ConfigError
-from ssd_tf.models import fpn, mobilenet, mobilenet_v3, resnet, vgg
+from ssd_tf.models import fpn, mobilenet, mobilenet_v3, plain, resnet, vgg
 
 # Each module has MEAN_RGB and STD_RGB, features() -> maps, stage_ends() -> layer names, and pyramid() where an FPN can follow.
 _BACKBONES = {
@@ -24,6 +24,7 @@ _BACKBONES = {
     "mobilenet": mobilenet,
     "mobilenet_v2": mobilenet,
     "mobilenet_v3_large": mobilenet_v3,
+    "plain": plain,
 }
 
 
@@ -98,7 +99,7 @@ def _features(config, image):
 
 def _pyramid(network, backbone):
     if not hasattr(network, "pyramid"):
-        raise ValueError(f"{backbone.name} has no map of stride 32 for the fpn neck; take a resnet or a mobilenet")
+        raise ValueError(f"{backbone.name} has no map of stride 32 for the fpn neck; take another backbone")
     return network.pyramid
 
 
