@@ -1,7 +1,7 @@
 """The conversion: labels from any reader -> shards, dataset.json, report.json.
 
-The order of the steps is what makes a killed run harmless: everything is read and checked before an older split is withdrawn, a
-shard gets its name when it is whole, and dataset.json names the split when all of it is there.
+The order of the steps is what makes a killed run harmless: all shards are written under other names, an older split of that name
+is withdrawn, the shards get their names, and dataset.json names the split when all of it is there.
 """
 
 import contextlib
@@ -19,6 +19,10 @@ from data_tools.conversion import classes, duplicates, plan, pool, report, shard
 from ssd_tf.data import dataset_json
 
 VALIDATION = "val"
+# Digits are spelled out: the files of a split `train` are not those of a split `train-more`.
+_SHARD = "{split}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9]*.tfrecord"
+_FINISHED = (_SHARD, "{split}-images.tsv")
+_TEMPORARY = (".{split}-plan.*.tmp", ".{split}-images.*.tmp", f".{_SHARD}.*.tmp*")
 _LEAST_SHARDS = 8
 _IMAGES_PER_SHARD = 1000
 _FEWEST_FOR_PROCESSES = 200  # images; fewer are done before workers have started
@@ -53,22 +57,25 @@ def convert(open_source, options, source_flags) -> dict:
     splits = [options.split, VALIDATION] if options.val_fraction else [options.split]
     if len(set(splits)) < len(splits):
         raise ValueError(f"--val_fraction writes a split {VALIDATION!r} beside --split, which must have another name")
-    source = open_source()
+    with pool.show_waiting("reading the labels"):
+        source = open_source()
     with _clear_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        _remove(output, splits, (".*.tmp", ".*.tmp.account"))
+        _remove(output, splits, _TEMPORARY)
         plan_path = output / f".{options.split}-plan.{os.getpid()}.tmp"
         try:
-            planned = plan.write_plan(source.images, plan_path, keep_classes=bool(options.val_fraction))
+            with pool.show_waiting("reading the labels"):
+                planned = plan.write_plan(source.images, plan_path, keep_classes=bool(options.val_fraction))
             if not len(planned.offsets):
                 raise ValueError(f"the labels list no images ({_join(source_flags)}): there is nothing to convert")
             chosen = classes.choose_classes(source.classes, planned.seen, options.classes, _known_classes(output, splits))
             options = dataclasses.replace(options, workers=_count_workers(options, len(planned.offsets)))
             parts = _divide(planned, options)
+            written = _write_all(output, planned, parts, chosen, options)
             withdraw(output, splits)
-            return _write_all(output, planned, parts, chosen, options, source_flags)
+            return _publish(output, written, chosen, source_flags)
         except BaseException:
-            _remove(output, splits, (".*.tmp", ".*.tmp.account"))
+            _remove(output, splits, _TEMPORARY)
             raise
         finally:
             plan_path.unlink(missing_ok=True)
@@ -84,7 +91,7 @@ def withdraw(output, splits):
             dataset_json.write_json(path, content | {"splits": left})
         else:
             path.unlink(missing_ok=True)
-    _remove(output, splits, ("-*-of-*.tfrecord", "-images.tsv"))
+    _remove(output, splits, _FINISHED)
 
 
 def _known_classes(output, splits):
@@ -113,21 +120,14 @@ def _divide(planned, options):
     return parts
 
 
-def _write_all(output, planned, parts, chosen, options, source_flags):
+def _write_all(output, planned, parts, chosen, options):
+    """Writes every split under temporary names -> {split: (its account, {temporary path: name})}."""
     label_of = {entry["name"]: label for label, entry in enumerate(chosen, 1)}
     rules = shards.Rules(label_of, options.verify, options.drop_empty, options.strict, options.exif_boxes)
-    written = {}
-    try:
-        for split, offsets in parts.items():
-            written[split] = _write_split(output, split, offsets, planned.path, rules, options)
-        return _publish(output, written, chosen, source_flags)
-    except BaseException:
-        _remove(output, list(parts), ("-*-of-*.tfrecord", "-images.tsv"))
-        raise
+    return {split: _write_split(output, split, offsets, planned.path, rules, options) for split, offsets in parts.items()}
 
 
 def _write_split(output, split, offsets, plan_path, rules, options):
-    """Writes the shards of one split; returns its account and the shards' names."""
     number = min(options.shards or max(_LEAST_SHARDS, math.ceil(len(offsets) / _IMAGES_PER_SHARD)), len(offsets))
     names = [f"{split}-{index:05d}-of-{number:05d}.tfrecord" for index in range(number)]
     tasks = [
@@ -136,15 +136,13 @@ def _write_split(output, split, offsets, plan_path, rules, options):
     ]
     total = shards.new_account()
     with open(output / f".{split}-images.{os.getpid()}.tmp", "w") as digests:
-        accounts = _run(tasks, options, len(offsets), f"converting {split}")
-        for account, task, name in zip(accounts, tasks, names, strict=True):
-            os.replace(task.path, output / name)
+        for account in _run(tasks, options, len(offsets), f"converting {split}"):
             shards.add_account(total, account)
             duplicates.write_digests(digests, account["digests"])
     if not total["images"]:
         raise ValueError(_nothing_left(split, total))
-    os.replace(digests.name, duplicates.digest_file(output, split))
-    return total, names
+    final = {task.path: name for task, name in zip(tasks, names, strict=True)}
+    return total, final | {digests.name: duplicates.digest_file(output, split).name}
 
 
 def _run(tasks, options, total, what):
@@ -162,7 +160,10 @@ def _count_workers(options, images):
 
 
 def _publish(output, written, chosen, source_flags):
-    """Writes report.json and, last, dataset.json, with the splits that stood there before."""
+    """Gives the files their names, then writes report.json and, last, dataset.json, with the splits that stood there before."""
+    for _, final in written.values():
+        for path, name in final.items():
+            os.replace(path, output / name)
     report_json, content = _read_json(output / "report.json"), _read_json(output / "dataset.json")
     standing = content.get("splits", {})
     others = [*standing, *written]
@@ -171,14 +172,14 @@ def _publish(output, written, chosen, source_flags):
         for split, (account, _) in written.items()
     }
     dataset_json.write_json(output / "report.json", {"version": 1, "splits": report_json.get("splits", {}) | entries})
-    made = {split: report.make_dataset_entry(account, names) for split, (account, names) in written.items()}
+    made = {split: report.make_dataset_entry(account, final.values()) for split, (account, final) in written.items()}
     dataset_json.write_json(output / "dataset.json", {"version": 1, "classes": chosen, "splits": standing | made})
     return entries
 
 
 def _nothing_left(split, account):
     reasons = ", ".join(f"{reason} {number}" for reason, number in (account["dropped_images"]).items())
-    first = account["dropped"][0] if account["dropped"] else {"file": "no file", "reason": "no objects, and --drop_empty"}
+    first = account["left_out"][0] if account["left_out"] else {"file": "no file", "reason": "no objects, and --drop_empty"}
     found = f"({reasons}); the first is {first['file']}: {first['reason']}"
     return f"none of the {account['read']} images of {split!r} can be used {found}"
 
@@ -186,8 +187,7 @@ def _nothing_left(split, account):
 def _remove(output, splits, patterns):
     for split in splits:
         for pattern in patterns:
-            name = pattern.replace(".*", f".{split}-*", 1) if pattern.startswith(".") else split + pattern
-            for path in output.glob(name):
+            for path in output.glob(pattern.format(split=split)):
                 path.unlink(missing_ok=True)
 
 

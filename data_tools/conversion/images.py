@@ -99,8 +99,8 @@ def _read(path):
             data = file.read()
     except FileNotFoundError:
         raise BadImage("absent", f"no file at {path}" if path else "") from None
-    except OSError as error:
-        raise BadImage("unreadable", error.strerror or str(error)) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise BadImage("unreadable", getattr(error, "strerror", None) or str(error)) from None
     if not data:
         raise BadImage("empty")
     return data

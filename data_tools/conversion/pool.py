@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import rich.console
 import rich.progress
 
 _SECONDS_PER_LINE = 10  # of plain progress lines, where the output is no terminal
@@ -114,6 +115,11 @@ class _Counter:
         if time.monotonic() - self.shown > 0.1:
             self.shown = time.monotonic()
             self.progress(self.done)
+
+
+def show_waiting(what):
+    """A context in which a terminal shows that something goes on whose length is not known."""
+    return rich.console.Console(stderr=True).status(what) if sys.stderr.isatty() else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

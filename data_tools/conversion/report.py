@@ -10,15 +10,15 @@ import rich.table
 from data_tools.conversion import duplicates, shards
 
 
-def make_dataset_entry(account, shard_names) -> dict:
-    """A split's entry of dataset.json."""
+def make_dataset_entry(account, names) -> dict:
+    """A split's entry of dataset.json; names: of all its files."""
     return {
         "images": account["images"],
         "boxes": account["boxes"],
         "ignored": account["ignored"],
-        "shards": shard_names,
+        "shards": [name for name in names if name.endswith(".tfrecord")],
         "repaired": dict(account["repaired"]),
-        "dropped": account["dropped"],
+        "dropped": [*account["left_out"], *account["dropped"]],
         "dropped_images": sum(account["dropped_images"].values()),
         "dropped_boxes": sum(account["dropped_boxes"].values()),
     }
@@ -32,7 +32,7 @@ def make_report_entry(account, source, folder, split, other_splits) -> dict:
         "source": source,
         **{name: account[name] for name in numbers},
         **{name: dict(sorted(account[name].items())) for name in counters},
-        "dropped": account["dropped"],
+        "dropped": [*account["left_out"], *account["dropped"]],
         "repaired_files": account["repaired_files"],
         "size_mismatches": {"images": account["size_mismatches"], "files": account["size_mismatch_files"]},
         "classes": dict(sorted(account["classes"].items())),

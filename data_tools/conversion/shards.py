@@ -15,7 +15,7 @@ from data_tools.conversion import boxes, images
 from data_tools.readers import labels
 from ssd_tf import commandline
 
-NAMED = 100  # of dropped boxes and pictures, by file
+NAMED = 100  # of dropped boxes, of pictures left out, and so on
 SIZE_EDGES = (0.0, 8, 16, 32, 64, 96, 128, 256, 512, math.inf)  # square root of the box's area, in pixels
 ASPECT_EDGES = (0.0, 0.2, 1 / 3, 0.5, 2 / 3, 1.5, 2, 3, 5, math.inf)  # width / height
 
@@ -60,7 +60,8 @@ def write_shard(task, tick) -> dict:
                     writer.write(example)
                 tick()
     except tf.errors.OpError as error:
-        raise OSError(f"cannot write {task.path}: {error.message}; is the disk full?") from None
+        found = error.message.removeprefix(f"{task.path}; ")
+        raise OSError(f"cannot write {task.path}: {found}; free some space there or give another --output") from None
     account["bytes"] = os.path.getsize(task.path)
     return account
 
@@ -88,8 +89,8 @@ def make_record(labeled, rules, account) -> bytes | None:
         image_format="jpeg",
         height=image.height,
         width=image.width,
-        filename=labeled.filename,
-        source_id=labeled.source_id,
+        filename=labeled.filename.encode(errors="backslashreplace"),  # file names need not be Unicode
+        source_id=labeled.source_id.encode(errors="backslashreplace"),
         boxes=[box.corners for _, box in kept],
         labels=[rules.label_of[thing.name] for thing, _ in kept],
         texts=[thing.name for thing, _ in kept],
@@ -106,7 +107,7 @@ def new_account() -> dict:
     counters = ("repaired", "dropped_images", "dropped_boxes", "unlisted_classes", "size_histogram", "aspect_histogram")
     numbers = ("read", "images", "empty", "empty_left_out", "boxes", "ignored", "clipped", "boxes_of_dropped_images", "bytes")
     numbers += ("size_mismatches",)
-    lists = ("dropped", "repaired_files", "size_mismatch_files", "digests")
+    lists = ("left_out", "dropped", "repaired_files", "size_mismatch_files", "digests")
     account = {name: collections.Counter() for name in counters} | dict.fromkeys(numbers, 0) | {name: [] for name in lists}
     return account | {"classes": {}}
 
@@ -131,7 +132,7 @@ def _leave_out(labeled, error, rules, account):
         raise Problem(f"--strict: {labeled.filename}: {error}")
     account["dropped_images"][error.reason.partition(":")[0]] += 1
     account["boxes_of_dropped_images"] += len(labeled.objects)
-    _name(account["dropped"], {"file": labeled.filename, "box": None, "reason": str(error)})
+    _name(account["left_out"], {"file": labeled.filename, "box": None, "reason": str(error)})
 
 
 def _compare_sizes(labeled, image, rules, account):

@@ -6,6 +6,7 @@ Boxes here are [xmin, ymin, xmax, ymax] in the label file's own unit; conversion
 import dataclasses
 import json
 import math
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -85,11 +86,12 @@ def find_image(folder, name) -> pathlib.Path:
 
     Returns the path as written where there is none: whoever opens it reports it as absent.
     """
-    folder = pathlib.Path(folder)
-    written = folder / name
-    candidates = [written, folder / written.name]
-    candidates += [path.with_suffix(suffix) for path in dict.fromkeys(candidates) for suffix in SUFFIXES]
-    return next((path for path in candidates if path.is_file()), written)
+    written = pathlib.Path(folder, name)
+    named = dict.fromkeys((str(written), os.path.join(folder, written.name)))
+    stems = [path[: -len(written.suffix)] if written.suffix in SUFFIXES else path for path in named]
+    candidates = [*named, *(stem + suffix for stem in stems for suffix in SUFFIXES)]
+    # os.path.isfile, unlike Path.is_file, takes names that no file can have.
+    return next((pathlib.Path(path) for path in candidates if os.path.isfile(path)), written)
 
 
 def check_folder(path, what) -> pathlib.Path:

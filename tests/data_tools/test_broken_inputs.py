@@ -63,6 +63,7 @@ PICTURES = [
     ("absent", "b.jpg", lambda *_: None, ("dropped_images", "absent")),
     ("a web page", "b.jpg", lambda path, _: path.write_text("<html>404"), ("dropped_images", "not an image")),
     ("a folder of that name", "b.jpg", lambda path, _: path.mkdir(), ("dropped_images", "unreadable")),
+    ("only its stem fits", "b.v2.jpg", save(format="JPEG"), ("dropped_images", "absent")),
     ("a dangling link", "b.jpg", lambda path, _: path.symlink_to("nowhere.jpg"), ("dropped_images", "absent")),
 ]
 
@@ -274,3 +275,27 @@ def test_strict_ends_at_the_first_problem(data, write_coco, convert_coco, nothin
 def test_strict_accepts_what_is_only_repaired(data, paint, convert_coco):
     paint(None).convert("L").save(data / "images/a.jpg")
     assert convert_coco(strict=True) == (0, "")
+
+
+NAMES = [("\0.jpg", "unreadable"), ("x" * 300 + ".jpg", "unreadable"), ("", "no file name"), (None, "no file name")]
+
+
+@pytest.mark.parametrize(("name", "reason"), NAMES)
+def test_names_that_no_file_has(data, write_coco, convert_coco, read_dataset, name, reason):
+    write_coco(data / "annotations.json", [(1, "a.jpg", 64, 48), (2, name, 64, 48)])
+    assert convert_coco() == (0, "")
+    assert read_dataset(data / "out")[1]["splits"]["train"]["dropped_images"] == {reason: 1}
+
+
+def test_file_name_that_is_not_unicode(tmp_path, paint, run, read_split):
+    paint(tmp_path / "yolo/b\udcff.jpg")
+    paint(tmp_path / "yolo/c.v2.jpg")
+    (tmp_path / "yolo/classes.txt").write_text("cat\n")
+    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (0, "")
+    assert [record["filename"] for record in read_split(tmp_path / "out")] == ["b\\udcff.jpg", "c.v2.jpg"]
+
+
+def test_a_split_whose_name_begins_with_anothers(data, convert_coco):
+    assert convert_coco(split="train-more") == (0, "")
+    assert convert_coco(split="train")[0] == 0
+    assert len(list((data / "out").glob("*.tfrecord"))) == 2

@@ -295,3 +295,12 @@ def test_terminal_table(two, capsys):
 @pytest.mark.parametrize("command", ["coco", "voc", "yolo", "csv"])
 def test_help(command, run):
     assert run(f"{command}_to_tfrecord", help=True)[0] == 0
+
+
+def test_a_run_that_fails_leaves_an_older_split_as_it_was(two, convert_coco):
+    assert convert_coco() == (0, "")
+    before = digests(two / "out")
+    (two / "elsewhere").mkdir()
+    code, error = convert_coco(images=two / "elsewhere")
+    assert code == 1 and "none of the 2 images of 'train' can be used (absent 2)" in error
+    assert digests(two / "out") == before and not list((two / "out").glob(".*"))

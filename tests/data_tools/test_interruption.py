@@ -14,6 +14,7 @@ import pytest
 
 from data_tools import shapes
 
+ROOT = pathlib.Path(__file__).parents[2]
 PICTURES, LINKS = 20, 60  # drawn, and links to each
 
 
@@ -35,8 +36,7 @@ def source(tmp_path_factory):
 
 def start(source, output, **process):
     command = [sys.executable, "-m", "data_tools.yolo_to_tfrecord", f"--yolo={source}", f"--output={output}", "--workers=2"]
-    root = pathlib.Path(__file__).parents[2]
-    return subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **process)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **process)
 
 
 def finish(process):
@@ -53,11 +53,11 @@ def undisturbed(source, tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed")
     begin = time.monotonic()
     assert finish(start(source, output)) == (0, "")
-    return digests(output), time.monotonic() - begin
+    return digests(output), time.monotonic() - begin, output
 
 
 def kill_at_random_moments(source, output, undisturbed, times):
-    wanted, seconds = undisturbed
+    wanted, seconds, _ = undisturbed
     killed, chance = 0, random.Random(0)
     while killed < times:
         process = start(source, output)
@@ -82,17 +82,30 @@ def test_killed_at_ten_random_moments(source, undisturbed, tmp_path):
     kill_at_random_moments(source, tmp_path / "out", undisturbed, times=10)
 
 
-def test_killed_while_a_finished_split_is_written_again(source, undisturbed, tmp_path):
+DIES = """
+import os
+from data_tools import yolo_to_tfrecord
+from data_tools.conversion import {module}
+{module}.{function} = lambda *_: os._exit(9)
+yolo_to_tfrecord.main(["x", "--yolo={source}", "--output={output}", "--workers=1"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "left"),
+    [("convert", "withdraw", 11), ("report", "make_report_entry", 9), ("report", "make_dataset_entry", 10)],
+)
+def test_killed_while_a_finished_split_is_written_again(source, undisturbed, tmp_path, module, function, left):
     output = tmp_path / "out"
-    assert finish(start(source, output)) == (0, "")
-    process = start(source, output)
-    while (output / "dataset.json").exists():
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.kill()  # the moment that the old split is withdrawn
-    finish(process)
-    assert not (output / "dataset.json").exists()
-    assert digests(output).items() <= undisturbed[0].items()
+    output.mkdir()
+    for name in undisturbed[0]:
+        (output / name).write_bytes((undisturbed[2] / name).read_bytes())
+    code = DIES.format(module=module, function=function, source=source, output=output)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert done.returncode == 9
+    # 8 shards, images.tsv, report.json, dataset.json: before the old split is withdrawn it stands, afterwards nothing names it.
+    assert len(digests(output)) == left and digests(output).items() <= undisturbed[0].items()
+    assert (output / "dataset.json").exists() == (function == "withdraw")
 
 
 def test_interrupted(source, tmp_path):
