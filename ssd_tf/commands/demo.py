@@ -21,7 +21,7 @@ FLAGS = commandline.new_flags()
 flags.DEFINE_string("output", "demo", "Folder for everything that is made.", flag_values=FLAGS)
 flags.DEFINE_string("data", None, "Folder with images/ and annotations.json (COCO); default: drawn shapes.", flag_values=FLAGS)
 flags.DEFINE_string("config", "configs/shapes_plain.yaml", "Experiment file.", flag_values=FLAGS)
-flags.DEFINE_integer("images", 1000, "Number of pictures to draw.", lower_bound=20, flag_values=FLAGS)
+flags.DEFINE_integer("images", 1400, "Number of pictures to draw.", lower_bound=20, flag_values=FLAGS)
 flags.DEFINE_multi_string("set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS)
 
 
