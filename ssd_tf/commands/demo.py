@@ -53,7 +53,8 @@ def _main(options, rest):
     folders = {name: out / "evaluation" / name.lower().replace(" ", "_") for name in models}
     for name, model in models.items():
         _call("evaluate.py", "--model", model, "--data", records, "--output", folders[name])
-    pictures = sorted((source / "images").iterdir())[-10:]
+    held_out = [line.split("\t")[1] for line in (records / "val-images.tsv").read_text().splitlines()]
+    pictures = [source / "images" / name for name in held_out[:10]]
     _call("detect.py", "--model", run, "--output", out / "detections", *pictures)
     _summary(folders, out, time.monotonic() - start)
 
