@@ -1,4 +1,4 @@
-"""Backbones trained on ImageNet, from the HDF5 files of keras.applications."""
+"""Backbones trained on ImageNet, from the HDF5 files of keras.applications or arrays of torchvision."""
 
 import os
 import pathlib
@@ -9,16 +9,19 @@ import numpy as np
 from absl import logging
 
 from ssd_tf.config import Config, ConfigError
+from ssd_tf.weights import torchvision
 
 _BASE = "https://storage.googleapis.com/tensorflow/keras-applications"
 _ALPHA_TEXT = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}
+_ALPHAS_V2 = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 _VGG_TOP = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
 
 
 def load_backbone(model: keras.Model, config: Config) -> int:
-    """Puts config.model.backbone.weights into the model's backbone; returns the number of arrays loaded.
+    """Puts config.model.backbone.weights into the model's backbone; returns the number of arrays (of layers from .npz) loaded.
 
-    `imagenet` looks for the file in the folder that the environment variable SSD_TF_WEIGHTS names, then downloads it.
+    A path may be Keras' HDF5 or, with torchvision's names, .npz (see weights/torchvision.py). `imagenet` looks for the file in
+    the folder that the environment variable SSD_TF_WEIGHTS names, then downloads it.
     Raises ConfigError where there is no such file, or no layer of it fits.
     """
     backbone = config.model.backbone
@@ -27,6 +30,10 @@ def load_backbone(model: keras.Model, config: Config) -> int:
     path = _imagenet_file(backbone) if backbone.weights == "imagenet" else pathlib.Path(backbone.weights)
     if not path.is_file():
         raise ConfigError(f"model.backbone.weights: no file at {path}")
+    if path.suffix == ".npz":
+        count = torchvision.load(model, config, torchvision.read_arrays(path))
+        logging.info("filled %d layers from %s", count, path)
+        return count
     arrays = read_layers(path)
     if backbone.name == "vgg16":
         arrays = vgg_for_ssd(arrays)
@@ -104,8 +111,22 @@ def _candidates(backbone):
     if backbone.name == "vgg16":
         names = [_VGG_TOP, _VGG_TOP.replace(".h5", "_notop.h5")]
         return names, f"{_BASE}/vgg16/{_VGG_TOP}", "64373286793e3c8b2b4e3219cbf3544b"
-    if backbone.alpha not in _ALPHA_TEXT:
-        raise ConfigError(f"ImageNet weights of mobilenet exist for alpha 0.25, 0.5, 0.75 and 1.0, not for {backbone.alpha}")
-    stem = f"mobilenet_{_ALPHA_TEXT[backbone.alpha]}_224_tf"
-    names = [f"{stem}_no_top.h5", f"{stem}.h5", f"mobilenet_v1_{backbone.alpha}_224.h5"]
+    if backbone.name == "mobilenet":
+        return _mobilenet_files(backbone.alpha)
+    if backbone.name == "mobilenet_v2":
+        if backbone.alpha not in _ALPHAS_V2:
+            raise ConfigError(f"ImageNet weights of mobilenet_v2 exist for alpha {_ALPHAS_V2}, not for {backbone.alpha}")
+        stem = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{backbone.alpha}_224"
+        return [f"{stem}_no_top.h5", f"{stem}.h5"], f"{_BASE}/mobilenet_v2/{stem}_no_top.h5", None
+    raise ConfigError(
+        f"model.backbone.weights: Keras has no {backbone.name} in this layout; "
+        "give the path of an .npz with torchvision's arrays (docs/models.md tells how to make it)"
+    )
+
+
+def _mobilenet_files(alpha):
+    if alpha not in _ALPHA_TEXT:
+        raise ConfigError(f"ImageNet weights of mobilenet exist for alpha 0.25, 0.5, 0.75 and 1.0, not for {alpha}")
+    stem = f"mobilenet_{_ALPHA_TEXT[alpha]}_224_tf"
+    names = [f"{stem}_no_top.h5", f"{stem}.h5", f"mobilenet_v1_{alpha}_224.h5"]
     return names, f"{_BASE}/mobilenet/{names[0]}", None
