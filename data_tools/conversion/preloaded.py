@@ -1,5 +1,6 @@
 """What the worker server imports once for all workers. Nothing here may start a thread, or run a TensorFlow operation."""
 
+import gc
 import os
 
 from ssd_tf import commandline
@@ -9,5 +10,7 @@ commandline.import_tensorflow()
 
 from data_tools.conversion import shards  # noqa: E402
 from ssd_tf.data import records  # noqa: E402
+
+gc.freeze()  # the collector would touch, and so copy, in every worker what all of them share
 
 __all__ = ["records", "shards"]
