@@ -11,8 +11,11 @@ commands = {
     "ssd-export": "ssd_tf.commands.export:main",
     "ssd-coco-to-tfrecord": "data_tools.coco_to_tfrecord:main",
     "ssd-voc-to-tfrecord": "data_tools.voc_to_tfrecord:main",
+    "ssd-yolo-to-tfrecord": "data_tools.yolo_to_tfrecord:main",
+    "ssd-csv-to-tfrecord": "data_tools.csv_to_tfrecord:main",
     "ssd-shapes": "data_tools.shapes:main",
     "ssd-inspect-tfrecord": "data_tools.inspect_tfrecord:main",
+    "ssd-fit-anchors": "data_tools.fit_anchors:main",
 }
 
 setup(
