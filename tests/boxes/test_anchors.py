@@ -90,3 +90,106 @@ def test_the_papers_formula_with_a_first_map_of_its_own():
 def test_one_level_is_enough():
     (level,) = anchors.paper_levels(1, (100, 100))
     assert level.shapes_hw[0] == (20.0, 20.0)
+
+
+# Presets of other references.
+
+
+def test_torchvision_shortens_two_boxes_of_the_coco_table():
+    ours, theirs = boxes_300("caffe_coco"), boxes_300("torchvision")
+    changed = np.flatnonzero(np.abs(ours - theirs).max(1) > 1e-3)
+    # The last cell's 261 * sqrt(2) = 369 wide and high ones.
+    assert changed.tolist() == [8730, 8731]
+    np.testing.assert_allclose(theirs[8730], [57.723, 0, 242.277, 300], atol=2e-3)
+
+
+def test_nvidia_also_moves_the_centres_that_lie_outside():
+    ours, theirs = boxes_300("caffe_coco"), boxes_300("nvidia")
+    changed = np.abs(ours - theirs).max(1) > 1e-3
+    assert changed.sum() == 114 + 2
+    centres = (theirs[:, :2] + theirs[:, 2:]) / 2
+    assert centres.max() == pytest.approx(300, abs=1e-3)
+    # The first box of the last cell of the 10 x 10 map: centre (304, 304) moved to (300, 300), side 99.
+    np.testing.assert_allclose(theirs[5776 + 2166 + 594], [250.5, 250.5, 349.5, 349.5], atol=2e-3)
+
+
+@pytest.mark.parametrize(("name", "first", "last"), [("caffe_voc", 35.84, 460.8), ("caffe_coco", 20.48, 460.8)])
+def test_the_authors_512_tables(name, first, last):
+    maps = [(n, n) for n in (64, 32, 16, 8, 4, 2, 1)]
+    levels = anchors.preset_levels(name, 7, (512, 512))
+    boxes = pixels(anchors.make_default_boxes(levels, maps, (512, 512)), (512, 512))
+    assert len(boxes) == 24564
+    np.testing.assert_allclose(boxes[0], [4 - first / 2, 4 - first / 2, 4 + first / 2, 4 + first / 2], atol=1e-3)
+    np.testing.assert_allclose(boxes[-4], [256 - last / 2, 256 - last / 2, 256 + last / 2, 256 + last / 2], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("caffe_voc", [35, 76, 153, 230, 307, 384, 460]), ("caffe_coco", [20, 51, 133, 215, 296, 378, 460])],
+)
+def test_the_released_ssd512_has_whole_pixels(name, sizes):
+    levels = anchors.preset_levels(name, 7, (512, 512), integer_sizes=True)
+    assert [level.shapes_hw[0][0] for level in levels] == sizes
+    last = {"caffe_voc": 537, "caffe_coco": 542}[name]
+    assert levels[6].shapes_hw[1][0] == pytest.approx((460 * last) ** 0.5)
+    # At 300 the table has whole pixels already.
+    assert anchors.preset_levels(name, 6, (300, 300), True) == anchors.preset_levels(name, 6, (300, 300))
+
+
+def test_a_table_scales_with_the_shorter_side_of_another_input():
+    levels = anchors.preset_levels("caffe_voc", 6, (600, 900))
+    assert levels[0].shapes_hw[0] == (60.0, 60.0)
+    assert [level.step_hw for level in levels] == [None] * 6
+    # 76 x 113 cells of 600 / 76 = 7.895 by 900 / 113 = 7.965 pixels.
+    boxes = pixels(anchors.make_default_boxes(levels[:1], [(76, 113)], (600, 900)), (600, 900))
+    np.testing.assert_allclose((boxes[0, :2] + boxes[0, 2:]) / 2, [3.947, 3.982], atol=1e-3)
+
+
+def test_torchvision_ssdlite():
+    levels = anchors.preset_levels("torchvision_ssdlite", 6, (320, 320))
+    # Scales .2 .35 .5 .65 .8 .95, then 1.
+    np.testing.assert_allclose([level.shapes_hw[0][0] for level in levels], [64, 112, 160, 208, 256, 304])
+    assert levels[5].shapes_hw[1][0] == pytest.approx((304 * 320) ** 0.5)
+    assert [len(level.shapes_hw) for level in levels] == [6] * 6
+    boxes = anchors.make_default_boxes(levels, [(n, n) for n in (20, 10, 5, 3, 2, 1)], (320, 320), "size")
+    assert boxes.shape == (3234, 4)
+    assert (boxes[:, 2:] - boxes[:, :2]).max() == pytest.approx(1.0)
+
+
+def test_od_api_has_1917_boxes_at_300_and_its_own_order():
+    levels = anchors.preset_levels("od_api", 6, (300, 300))
+    boxes = pixels(anchors.make_default_boxes(levels, [(n, n) for n in (19, 10, 5, 3, 2, 1)], (300, 300)), (300, 300))
+    assert len(boxes) == 1917
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    # Finest map: .1 square, then .2 of ratio 2 (42.43 high, 84.85 wide) and 1/2.
+    np.testing.assert_allclose(sizes[:3], [[30, 30], [42.426, 84.853], [84.853, 42.426]], atol=1e-3)
+    # The next, .35 = 105: ratios 1, 2, 1/2, 3, 1/3, then the square of sqrt(105 * 150).
+    expected = [[105, 105], [74.246, 148.492], [148.492, 74.246], [60.622, 181.865], [181.874, 60.619], [125.499, 125.499]]
+    np.testing.assert_allclose(sizes[19 * 19 * 3 :][:6], expected, atol=1e-3)
+
+
+def test_od_api_fpn_counts_in_strides():
+    levels = anchors.preset_levels("od_api_fpn", 5, (640, 480))
+    # Stride 8: 32 and 32 * sqrt(2), for ratios 1, 2 and 1/2.
+    expected = [[32, 32], [45.255, 45.255], [22.627, 45.255], [32, 64], [45.255, 22.627], [64, 32]]
+    np.testing.assert_allclose(levels[0].shapes_hw, expected, atol=1e-3)
+    assert levels[4].shapes_hw[0] == (512.0, 512.0)
+    assert levels[4].shapes_hw == anchors.preset_levels("od_api_fpn", 5, (320, 320))[4].shapes_hw
+
+
+def test_clip_rules_on_a_picture_that_is_not_square():
+    levels = [AnchorLevel(((30.0, 10.0),), (20.0, 20.0))]
+    # Centres (10, 10) and (10, 30) in a picture of 20 x 25.
+    whole, size, both = (
+        pixels(anchors.make_default_boxes(levels, [(1, 2)], (20, 25), clip), (20, 25))
+        for clip in (None, "size", "centre_and_size")
+    )
+    np.testing.assert_allclose(whole, [[-5, 5, 25, 15], [-5, 25, 25, 35]], atol=1e-5)
+    np.testing.assert_allclose(size, [[0, 5, 20, 15], [0, 25, 20, 35]], atol=1e-5)
+    np.testing.assert_allclose(both, [[0, 5, 20, 15], [0, 20, 20, 30]], atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "number"), [("caffe_voc", 5), ("torchvision", 7), ("nvidia", 5)])
+def test_a_table_for_another_number_of_maps_is_refused(name, number):
+    with pytest.raises(ValueError, match=rf"{name} has a table for .*, model.levels is {number}"):
+        anchors.preset_levels(name, number, (300, 300))

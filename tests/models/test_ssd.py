@@ -1,10 +1,12 @@
 """The detector against the paper's numbers, and the one order that its heads and its default boxes share."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import ConfigError, check_config, load_config
 from ssd_tf.models import ssd
 from ssd_tf.models.vgg import L2Normalization
 
@@ -12,6 +14,8 @@ from ssd_tf.models.vgg import L2Normalization
 def make_config(**values):
     return check_config({"boxes": {"preset": "caffe_voc"}, **values}, "test")
 
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 # Not square, and every number of shapes, maps and steps different from its neighbours.
 SMALL = {
@@ -131,8 +135,8 @@ def check_order(config):
     boxes = ssd.make_default_boxes(config)
     assert sorted(set(running)) == list(range(index))
     np.testing.assert_array_equal(running, logits[0, :, 2])
-    np.testing.assert_allclose(offsets[0, :, 0], (boxes[:, 0] + boxes[:, 2]) / 2, atol=2e-3)
-    np.testing.assert_allclose(offsets[0, :, 1], (boxes[:, 1] + boxes[:, 3]) / 2, atol=2e-3)
+    centres = np.minimum(offsets[0, :, :2], 1.0 if config.boxes.preset == "nvidia" else np.inf)
+    np.testing.assert_allclose(centres, (boxes[:, :2] + boxes[:, 2:]) / 2, atol=2e-3)
     # Presets with a clip rule shorten what is larger than the picture.
     expected = np.array(sizes)[running] / hw
     found = boxes[:, 2:] - boxes[:, :2]
@@ -170,6 +174,38 @@ def test_the_same_seed_gives_the_same_weights():
     other = ssd.build_model(make_config(**SMALL, train={"seed": 1}), 2).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# The maps, and the default boxes of all their cells, of every config of this repository.
+EXPECTED = {
+    "bccd_mobilenet": ([(30, 40), (15, 20), (7, 10)], 30 * 40 * 4 + 15 * 20 * 6 + 7 * 10 * 6),
+    "shapes_plain": ([(24, 24), (12, 12), (6, 6), (3, 3)], 24 * 24 * 4 + 12 * 12 * 6 + 6 * 6 * 4 + 3 * 3 * 4),
+    **{f"ssd300_{name}": ([(n, n) for n in (38, 19, 10, 5, 3, 1)], 8732) for name in ("vgg16_voc", "vgg16_coco")},
+    **{f"ssd300_resnet{depth}_coco": ([(n, n) for n in (38, 19, 10, 5, 3, 1)], 8732) for depth in (18, 34, 50)},
+    **{f"ssd512_{name}": ([(n, n) for n in (64, 32, 16, 8, 4, 2, 1)], 24564) for name in ("vgg16_voc", "vgg16_coco")},
+    # 20, 10, 5, 3, 2, 1: 400 + 100 + 25 + 9 + 4 + 1 = 539 cells of six.
+    "ssdlite320_mobilenet_v2_coco": ([(n, n) for n in (20, 10, 5, 3, 2, 1)], 3234),
+    "ssdlite320_mobilenet_v3_coco": ([(n, n) for n in (20, 10, 5, 3, 2, 1)], 3234),
+    "ssdlite192_mobilenet_v2_035_coco": ([(n, n) for n in (12, 6, 3, 2, 1)], (144 + 36 + 9 + 4 + 1) * 6),
+    "ssd640_resnet50_fpn_coco": ([(n, n) for n in (80, 40, 20, 10, 5)], (6400 + 1600 + 400 + 100 + 25) * 6),
+}
+
+
+def test_every_config_says_what_it_is_what_to_expect_and_how_to_run_it():
+    assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == sorted(EXPECTED)
+    for path in CONFIGS.glob("*.yaml"):
+        header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+        assert f"--config configs/{path.name} --data" in header, path.name
+        assert "Expected" in header or path.stem == "shapes_plain", path.name
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_config_gives_its_maps_and_boxes_in_the_order_of_its_heads(name):
+    config = load_config(CONFIGS / f"{name}.yaml", ["model.backbone.weights=none"])
+    maps, boxes = EXPECTED[name]
+    assert ssd.feature_map_shapes(config) == maps
+    assert ssd.make_default_boxes(config).shape == (boxes, 4)
+    np.testing.assert_allclose(*check_order(config), atol=1e-6)
 
 
 def test_levels_that_do_not_fit_give_one_line():
