@@ -35,23 +35,29 @@ def sample_geometry(example, picture_hw, output_hw, options, seed):
 
 
 def open_picture(encoded):
-    """Encoded picture -> (encoded, its pixels uint8 [H, W, 3] or [0, 0, 3] for JPEG, which is decoded later), [H, W] int32."""
+    """Encoded picture -> (encoded, pixels uint8 [H, W, 3], is it a JPEG, [H, W] int32), [H, W] int32.
+
+    A JPEG is decoded later; its pixels are [0, 0, 3] here.
+    """
     is_jpeg = tf.io.is_jpeg(encoded)
     pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: records.decode_image(encoded))
     picture_hw = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: tf.shape(pixels)[:2])
-    return (encoded, pixels, is_jpeg), picture_hw
+    return (encoded, pixels, is_jpeg, picture_hw), picture_hw
 
 
 def decode_part(picture, placement):
     """What `open_picture` gives -> uint8 [h, w, 3]: of a JPEG, only the part that is drawn is decoded."""
-    encoded, pixels, is_jpeg = picture
+    encoded, pixels, is_jpeg, picture_hw = picture
     begin, end = placement.begin, placement.begin + placement.part_hw
-    window = tf.concat([begin, placement.part_hw], 0)
-    return tf.cond(
-        is_jpeg,
-        lambda: tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: pixels[begin[0] : end[0], begin[1] : end[1]],
-    )
+
+    def from_jpeg():
+        # One column more, where there is one: libjpeg smooths the chroma of the last one as if the picture ended there.
+        decoded_hw = tf.minimum(end + tf.constant([0, 1]), picture_hw) - begin
+        window = tf.concat([begin, decoded_hw], 0)
+        part = tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
+        return part[:, : placement.part_hw[1]]
+
+    return tf.cond(is_jpeg, from_jpeg, lambda: pixels[begin[0] : end[0], begin[1] : end[1]])
 
 
 def resize_part(part, placement):
