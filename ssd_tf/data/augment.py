@@ -51,11 +51,12 @@ def decode_part(picture, placement):
     begin, end = placement.begin, placement.begin + placement.part_hw
 
     def from_jpeg():
-        # One column more, where there is one: libjpeg smooths the chroma of the last one as if the picture ended there.
-        decoded_hw = tf.minimum(end + tf.constant([0, 1]), picture_hw) - begin
-        window = tf.concat([begin, decoded_hw], 0)
+        # A column more on either side, where there is one: libjpeg smooths the chroma of the outermost as if the picture ended.
+        left = tf.maximum(begin[1] - 1, 0)
+        right = tf.minimum(end[1] + 1, picture_hw[1])
+        window = tf.stack([begin[0], left, placement.part_hw[0], right - left])
         part = tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
-        return part[:, : placement.part_hw[1]]
+        return part[:, begin[1] - left : end[1] - left]
 
     return tf.cond(is_jpeg, from_jpeg, lambda: pixels[begin[0] : end[0], begin[1] : end[1]])
 
