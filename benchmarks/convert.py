@@ -4,10 +4,12 @@
     python benchmarks/convert.py --memory [--images 10000,200000]
 
 The first: links to the photos of DIR under as many names as asked for, each side a command of its own with the same number of
-processes, start-up included; the ratio is images per second of the conversion over those of the bare loop. The second: generated
-pictures of 16 x 16 pixels; the sum of the proportional set sizes (PSS) of all processes, at its peak.
+processes, start-up included; the ratio is images per second of the conversion over those of the bare loop. Processor seconds tell
+what it would be if the machine did nothing else. The second: generated pictures of 16 x 16 pixels; the proportional set sizes (PSS)
+of all processes together, at their peak.
 """
 
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -17,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 from absl import app, flags
@@ -92,54 +93,39 @@ def command_of_conversion(folder):
     return [sys.executable, "-m", "data_tools.coco_to_tfrecord", *flags_given, f"--workers={FLAGS.workers}"]
 
 
-def time_command(command):
-    start = time.perf_counter()
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+@dataclasses.dataclass
+class Watched:
+    """A command that has run: seconds on the clock, of the processors, and the peak of its processes' PSS together in MB."""
+
+    seconds: float
+    processor: float
+    memory: float
 
 
-def measure_speed(folder, number):
-    link_photos(folder, number)
-    seconds = {"bare": [], "conversion": []}
-    for _ in range(FLAGS.rounds):
-        seconds["bare"].append(time_command(command_of_bare(folder)))
-        seconds["conversion"].append(time_command(command_of_conversion(folder)))
-    rates = {name: number / statistics.median(times) for name, times in seconds.items()}
-    for name, times in seconds.items():
-        print(f"{name}: {rates[name]:.0f} images/s (seconds: {', '.join(f'{value:.1f}' for value in times)})")
-    print(f"{number:,} images, {FLAGS.workers} processes: ratio {rates['conversion'] / rates['bare']:.2f}")
+def watch(command) -> Watched:
+    start, peak, used = time.perf_counter(), 0, {}
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None:
+        found = dict(processes_of(process.pid))
+        used |= found
+        peak = max(peak, sum(map(proportional_size, found))) if FLAGS.memory else 0
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}")
+    return Watched(time.perf_counter() - start, sum(used.values()), peak / 1e3)
 
 
-def measure_memory(folder, number):
-    """-> the peak of the processes' proportional set sizes together, in MB."""
-    write_tiny(folder, number)
-    process = subprocess.Popen(command_of_conversion(folder), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-    peak, ended = [0], threading.Event()
-
-    def watch():
-        while not ended.wait(0.3):
-            peak[0] = max(peak[0], sum(map(proportional_size, session_of(process.pid))))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    code = process.wait()
-    ended.set()
-    watcher.join()
-    if code:
-        raise SystemExit(f"the conversion ended with {code}")
-    return peak[0] / 1e3
-
-
-def session_of(leader):
-    """Process ids of a session."""
+def processes_of(session):
+    """(process id, processor seconds) of a session."""
+    ticks = os.sysconf("SC_CLK_TCK")
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
                 fields = pathlib.Path(entry.path, "stat").read_text().rpartition(")")[2].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if int(fields[3]) == leader:
-                yield int(entry.name)
+            if int(fields[3]) == session:
+                yield int(entry.name), (int(fields[11]) + int(fields[12])) / ticks
 
 
 def proportional_size(pid):
@@ -151,16 +137,40 @@ def proportional_size(pid):
     return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
+def measure_speed(folder, number):
+    link_photos(folder, number)
+    runs = {"bare": [], "conversion": []}
+    for _ in range(FLAGS.rounds):
+        runs["bare"].append(watch(command_of_bare(folder)))
+        runs["conversion"].append(watch(command_of_conversion(folder)))
+    for name, made in runs.items():
+        seconds = ", ".join(f"{run.seconds:.1f} ({run.processor:.1f})" for run in made)
+        rate = number / statistics.median(run.seconds for run in made)
+        print(f"{name}: {rate:.0f} images/s; seconds (processor seconds): {seconds}")
+    ratios = [compare(runs, what) for what in ("seconds", "processor")]
+    print(f"{number:,} images, {FLAGS.workers} processes: ratio {ratios[0]:.2f}, by processor seconds {ratios[1]:.2f}")
+
+
+def compare(runs, what):
+    bare, conversion = (statistics.median(getattr(run, what) for run in made) for made in runs.values())
+    return bare / conversion
+
+
+def measure_memory(folder, number):
+    write_tiny(folder, number)
+    peak = watch(command_of_conversion(folder)).memory
+    print(f"{number:,} tiny images, {FLAGS.workers} processes: peak {peak:.0f} MB", flush=True)
+    return peak
+
+
 def main(_):
     if FLAGS.bare:
         return run_bare(FLAGS.bare)
     with tempfile.TemporaryDirectory(dir=FLAGS.scratch) as scratch:
         if not FLAGS.memory:
             return measure_speed(pathlib.Path(scratch), int((FLAGS.images or ["20000"])[0]))
-        peaks = {}
-        for number in map(int, FLAGS.images or ["10000", "200000"]):
-            peaks[number] = measure_memory(pathlib.Path(scratch, str(number)), number)
-            print(f"{number:,} tiny images, {FLAGS.workers} processes: peak {peaks[number]:.0f} MB", flush=True)
+        numbers = [int(number) for number in FLAGS.images or ["10000", "200000"]]
+        peaks = {number: measure_memory(pathlib.Path(scratch, str(number)), number) for number in numbers}
         first, last = min(peaks), max(peaks)
         print(f"{last:,} against {first:,} images: ratio {peaks[last] / peaks[first]:.2f}")
 

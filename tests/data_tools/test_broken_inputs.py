@@ -3,6 +3,8 @@
 import json
 import pathlib
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -25,6 +27,13 @@ def data(tmp_path, paint, write_coco):
 def cut(path, picture):
     picture.save(path, "JPEG")
     path.write_bytes(path.read_bytes()[:-30])
+
+
+def bomb(path, _):
+    """A PNG of a few hundred bytes that claims 60,000 x 60,000 pixels."""
+    chunks = (b"IHDR" + struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(bytes(1000)), b"IEND")
+    written = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
 
 
 def save(change=lambda picture: picture, **options):
@@ -58,6 +67,8 @@ PICTURES = [
     ("rotated by EXIF", "b.jpg", save(exif=orientation(3)), ("repaired", "EXIF-rotated")),
     ("PNG called JPEG", "b.jpg", save(format="PNG"), ("repaired", "wrongly named")),
     ("another suffix than listed", "b.jpeg", save(format="JPEG"), ("sound", None)),
+    ("progressive JPEG", "b.jpg", save(progressive=True), ("sound", None)),
+    ("decompression bomb", "b.png", bomb, ("dropped_images", "too large")),
     ("truncated", "b.jpg", cut, ("dropped_images", "truncated")),
     ("empty file", "b.jpg", lambda path, _: path.touch(), ("dropped_images", "empty")),
     ("absent", "b.jpg", lambda *_: None, ("dropped_images", "absent")),
