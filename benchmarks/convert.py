@@ -5,8 +5,8 @@
 
 The first: links to the photos of DIR under as many names as asked for, each side a command of its own with the same number of
 processes, start-up included; the ratio is images per second of the conversion over those of the bare loop. Processor seconds tell
-what it would be if the machine did nothing else. The second: generated pictures of 16 x 16 pixels; the proportional set sizes (PSS)
-of all processes together, at their peak.
+what it would be if the machine did nothing else. The second: generated pictures of 16 x 16 pixels; the proportional set sizes
+(PSS) of all processes together, at their peak.
 """
 
 import dataclasses

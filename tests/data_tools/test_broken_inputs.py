@@ -310,3 +310,56 @@ def test_a_split_whose_name_begins_with_anothers(data, convert_coco):
     assert convert_coco(split="train-more") == (0, "")
     assert convert_coco(split="train")[0] == 0
     assert len(list((data / "out").glob("*.tfrecord"))) == 2
+
+
+YAML = {"d.yaml": "train: images\nnames: [a]\n"}
+OTHER_READERS = [
+    ("no YOLO folder", "yolo", {"yolo": "nowhere"}, {}, "--yolo: nothing at .*nowhere; give data.yaml"),
+    ("YOLO without a list of classes", "yolo", {"yolo": "images"}, {}, "holds neither a data.yaml nor a classes.txt"),
+    ("data.yaml that is no YAML", "yolo", {"yolo": "d.yaml"}, {"d.yaml": "names: ["}, "d.yaml is not YAML"),
+    ("data.yaml that is a list", "yolo", {"yolo": "d.yaml"}, {"d.yaml": "- a\n"}, "d.yaml is no data.yaml: wanted keys"),
+    ("data.yaml without names", "yolo", {"yolo": "d.yaml"}, {"d.yaml": "train: images\nnc: 2\n"}, "wants `names`"),
+    (
+        "no such set",
+        "yolo",
+        {"yolo": "d.yaml", "split": "test"},
+        {"d.yaml": "train: images\nnames: [a]\n"},
+        "has no 'test'; it has train",
+    ),
+    (
+        "images elsewhere",
+        "yolo",
+        {"yolo": "d.yaml"},
+        {"d.yaml": "train: pictures\nnames: [a]\n"},
+        "names 'pictures', and there is nothing",
+    ),
+    (
+        "two names alike",
+        "yolo",
+        {"yolo": "d.yaml"},
+        {"d.yaml": "train: images\nnames: [a, a]\n"},
+        "two classes have the same name: a, a",
+    ),
+    ("no CSV file", "csv", {"csv": "nowhere.csv"}, {}, "--csv: no file at .*nowhere.csv"),
+    ("CSV without a column", "csv", {"csv": "a.csv"}, {"a.csv": "filename,class,xmin\n"}, "lacks the column 'ymin'"),
+    ("empty CSV", "csv", {"csv": "a.csv"}, {"a.csv": ""}, "lacks the column 'filename'"),
+    ("CSV without rows", "csv", {"csv": "a.csv"}, {"a.csv": "filename,class,xmin,ymin,xmax,ymax\n"}, "the labels list no images"),
+    ("no VOC folder", "voc", {"voc": "nowhere"}, {}, "--voc: no folder at .*nowhere"),
+    ("no XML files", "voc", {"voc": "images"}, {}, "--voc: no XML files in .*images"),
+    ("no such image set", "voc", {"voc": "images", "image_set": "test"}, {}, "--image_set: no test.txt in .*; it has none"),
+    ("pictures without objects only", "voc", {"voc": "."}, {"a.xml": "<annotation/>"}, "the labels name no class"),
+]
+
+
+@pytest.mark.parametrize(
+    ("reader", "paths", "files", "message"), [row[1:] for row in OTHER_READERS], ids=[row[0] for row in OTHER_READERS]
+)
+def test_other_readers_refuse_in_one_line(data, run, reader, paths, files, message):
+    for name, text in files.items():
+        (data / name).write_text(text)
+    if reader == "csv":
+        paths = {"images": "images"} | paths
+    flags = {name: value if name in ("split", "image_set") else data / value for name, value in paths.items()}
+    code, error = run(f"{reader}_to_tfrecord", **flags, output=data / "out", workers=1)
+    assert code == 1 and error.count("\n") == 1 and re.search(message, error), error
+    assert not list(data.glob("out/*"))
