@@ -23,9 +23,10 @@ def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def test_direct_runner_gives_the_same_files(tmp_path):
+def test_direct_runner_gives_the_same_files(tmp_path, run):
     shapes.write_dataset(tmp_path, 30, seed=0)
-    assert convert(tmp_path, tmp_path / "local", "--workers=1")[0] == 0
+    flags = {"images": tmp_path / "images", "annotations": tmp_path / "annotations.json", "output": tmp_path / "local"}
+    assert run("coco_to_tfrecord", **flags, shards=3, workers=1) == (0, "")
     assert convert(tmp_path, tmp_path / "beam", "--beam_runner=DirectRunner", "--", "--job_name=convert")[0] == 0
     assert digests(tmp_path / "beam") == digests(tmp_path / "local")
 
