@@ -33,9 +33,9 @@ def named_errors(data_dir, split):
     """Inside, an error about a record of the split, raised by a data set's iterator, comes out as BadRecord: one line."""
     try:
         yield
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError):
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError):  # the last: of TensorFlow's message
         info = dataset_json.read_dataset(data_dir)
-        logging.info("a record cannot be used: looking through the split %r of %s for it", split, data_dir)
+        logging.warning("a record cannot be used; looking for it in the split %r of %s", split, data_dir)
         found = find(info.shards(split), len(info.classes))
         if not found:
             raise

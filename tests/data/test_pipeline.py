@@ -1,0 +1,111 @@
+"""The stream: which records come when, whatever the parallelism, the start, the workers."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from ssd_tf.config import ConfigError
+from ssd_tf.data import pipeline, shards
+
+DEFAULTS = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
+
+
+def batches(config, data, number, **arguments):
+    stream = pipeline.build_dataset(config, data, "train", DEFAULTS, **arguments)
+    return list(itertools.islice(stream.as_numpy_iterator(), number))
+
+
+def assert_same(some, others):
+    assert len(some) == len(others)
+    for (image, targets), (other_image, other_targets) in zip(some, others, strict=True):
+        np.testing.assert_array_equal(image, other_image)
+        for key in ("offsets", "labels"):
+            np.testing.assert_array_equal(targets[key], other_targets[key])
+
+
+def indices(found):
+    """Which pictures the batches hold, by their means."""
+    means = np.concatenate([image for image, _ in found]).mean((1, 2, 3))
+    return np.round((means - 10.2) / 10).astype(int).tolist()
+
+
+def test_shapes(small_config, striped_data):
+    ((image, targets),) = batches(small_config(data__augment="caffe"), striped_data, 1)
+    assert image.shape == (4, 24, 36, 3) and image.dtype == np.float32
+    assert targets["offsets"].shape == (4, 3, 4) and targets["offsets"].dtype == np.float32
+    assert targets["labels"].shape == (4, 3) and targets["labels"].dtype == np.int32
+
+
+@pytest.mark.parametrize("preset", ["caffe", "torchvision"])
+def test_parallelism_changes_nothing(small_config, striped_data, preset):
+    config = small_config(data__augment=preset)
+    assert_same(batches(config, striped_data, 14, parallelism=1), batches(config, striped_data, 14, parallelism=5))
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch(small_config, striped_data):
+    config = small_config(data__augment="caffe")
+    whole = batches(config, striped_data, 14)  # 56 records: two and a half epochs
+    for start in (3, 6, 11):  # in the first epoch, across its end (22 = 5.5 batches), at the second's end
+        assert_same(whole[start:], batches(config, striped_data, 14 - start, start_step=start))
+
+
+def test_workers_slices_are_the_single_workers_batch(small_config, striped_data):
+    config = small_config(data__augment="caffe")
+    whole = batches(config, striped_data, 8)
+    parts = [batches(config, striped_data, 8, num_workers=2, worker=worker) for worker in (0, 1)]
+    joined = [
+        (np.concatenate([a, b]), {key: np.concatenate([t[key], u[key]]) for key in t})
+        for (a, t), (b, u) in zip(*parts, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+def test_every_epoch_holds_every_record_once_in_an_order_of_its_own(small_config, striped_data):
+    found = indices(batches(small_config(), striped_data, 11))  # 44 records: two epochs
+    assert sorted(found[:22]) == sorted(found[22:]) == list(range(22))
+    assert found[:22] != found[22:]
+    assert found[:22] != indices(batches(small_config(train__seed=4), striped_data, 6))[:22]
+
+
+def test_a_bounded_buffer_moves_records_by_no_more_than_its_size(small_config, striped_data):
+    # With a buffer of one the order is that of the shards read in turn: neighbours are of different shards.
+    found = indices(batches(small_config(data__shuffle_buffer=1), striped_data, 5))
+    assert all(a % 3 != b % 3 for a, b in itertools.pairwise(found))
+
+
+def test_the_same_record_is_augmented_anew_in_every_epoch(small_config, striped_data):
+    config = small_config(data__augment={"brightness": 32, "color_probability": 1})
+    plain, bright = (np.concatenate([image for image, _ in batches(c, striped_data, 11)]) for c in (small_config(), config))
+    order = np.round((plain.mean((1, 2, 3)) - 10.2) / 10).astype(int)
+    shifts = (bright - plain).mean((1, 2, 3))
+    of_record_9 = shifts[order == 9]
+    assert len(of_record_9) == 2 and abs(of_record_9[0] - of_record_9[1]) > 0.1
+
+
+def test_files_of_their_own(small_config, striped_data):
+    config = small_config(data__shard="file")
+    # Worker 0 of 2 reads shards 0 and 2 (records k with k % 3 != 1: 8 + 7), worker 1 reads shard 1 (7).
+    first = indices(batches(config, striped_data, 15, num_workers=2, worker=0))
+    second = indices(batches(config, striped_data, 7, num_workers=2, worker=1))
+    assert sorted(first[:15]) == [k for k in range(22) if k % 3 != 1] == sorted(first[15:])
+    assert sorted(second[:7]) == list(range(1, 22, 3)) == sorted(second[7:])
+    resumed = indices(batches(config, striped_data, 5, num_workers=2, worker=0, start_step=10))
+    assert resumed == first[20:]
+
+
+def test_what_workers_cannot_share_is_refused(small_config, striped_data):
+    with pytest.raises(ConfigError, match="batch_size 4 must be a multiple of the 3 workers"):
+        pipeline.build_dataset(small_config(), striped_data, "train", DEFAULTS, num_workers=3)
+    with pytest.raises(ConfigError, match="wants a shard a worker, found 3 for 4"):
+        pipeline.build_dataset(small_config(data__shard="file"), striped_data, "train", DEFAULTS, num_workers=4)
+
+
+def test_records_are_counted_without_being_read(striped_data):
+    files = sorted(striped_data.glob("*.tfrecord"))
+    assert [shards.count_records(file) for file in files] == [8, 7, 7]
+
+
+def test_examples_come_in_file_order(striped_data):
+    found = [example["source_id"].decode() for example in pipeline.read_examples(striped_data, "train").as_numpy_iterator()]
+    assert found == [f"id{k}" for start in range(3) for k in range(start, 22, 3)]
