@@ -235,7 +235,7 @@ class Eval(Section):
 
 
 class Export(Section):
-    max_detections: Positive = 100  # kept by the TFLite operator
+    max_detections: Positive = 100  # kept by the TFLite operator; of one class it never keeps more than 100
     score_floor: Probability = 0.01
 
 

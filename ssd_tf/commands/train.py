@@ -41,7 +41,7 @@ def run_training(config: Config, data, workdir):
     _check_same_run(config, info, workdir)
     strategy = trainer.make_strategy(config)
     with strategy.scope():
-        model = ssd.build_model(config, len(info.classes))
+        model = trainer.make_model(config, len(info.classes))
         _initialize(config, model, info)
         optimizer = trainer.make_optimizer(config, model)
     default_boxes = ssd.make_default_boxes(config)

@@ -112,7 +112,6 @@ def _fused_postprocess(config, num_classes):
         "max_classes_per_detection": "i: 1",
         # The operator's own default is one NMS for all classes together, which loses overlapping objects of different classes.
         "use_regular_nms": "b: true",
-        "detections_per_class": f"i: {kept}",
         "nms_score_threshold": f"f: {config.export.score_floor}",
         "nms_iou_threshold": f"f: {options.nms_iou}",
         "num_classes": f"i: {num_classes}",

@@ -73,9 +73,11 @@ class L2Normalization(layers.Layer):
         )
 
     def call(self, inputs):
+        # A sum of 512 squares wants float32 whatever the policy.
         # 1e-10 under the root, as in the authors' Normalize layer: an all-zero position stays zero.
-        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(inputs), -1, keepdims=True) + 1e-10)
-        return inputs / norm * self.scale
+        x = keras.ops.cast(inputs, "float32")
+        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(x), -1, keepdims=True) + 1e-10)
+        return keras.ops.cast(x / norm, self.compute_dtype) * self.scale
 
     def get_config(self):
         return {**super().get_config(), "initial_scale": self.initial_scale}

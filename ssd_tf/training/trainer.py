@@ -24,6 +24,16 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
+def make_model(config: Config, num_classes) -> keras.Model:
+    """The model in train.precision: with mixed_bfloat16 it computes in bfloat16; weights, outputs and loss stay float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.train.precision)
+    try:
+        return ssd.build_model(config, num_classes)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def make_optimizer(config: Config, model) -> keras.optimizers.Optimizer:
     """SGD with momentum (and averaged weights where train.ema says so), its variables built."""
     options = config.train

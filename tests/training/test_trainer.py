@@ -1,6 +1,7 @@
 import math
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -235,3 +236,17 @@ def test_the_batch_must_be_shared_out_evenly(toy_config, tmp_path):
 
 def test_one_device_is_no_mirrored_strategy(toy_config):
     assert trainer.make_strategy(toy_config(strategy="one")).num_replicas_in_sync == 1
+
+
+def test_mixed_bfloat16_computes_in_bfloat16_and_keeps_weights_and_outputs_in_float32(tiny_config):
+    train = tiny_config.train.model_copy(update={"precision": "mixed_bfloat16"})
+    mixed = tiny_config.model_copy(update={"train": train})
+    model, plain = trainer.make_model(mixed, 2), trainer.make_model(tiny_config, 2)
+    assert {layer.compute_dtype for layer in model.layers if layer.name.endswith("_conv")} == {"bfloat16"}
+    assert {variable.dtype for variable in model.variables} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    image = np.random.default_rng(0).uniform(0, 255, (1, *tiny_config.model.input_hw, 3)).astype(np.float32)
+    found, wanted = model(image)["logits"], plain(image)["logits"]
+    assert found.dtype == tf.float32
+    difference = np.abs(found - wanted).max()
+    assert 0 < difference < 0.05 * np.abs(wanted).max()  # bfloat16 keeps 8 bits
