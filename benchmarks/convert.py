@@ -5,8 +5,9 @@
 
 The first: links to the photos of DIR under as many names as asked for, each side a command of its own with the same number of
 processes, start-up included; the ratio is images per second of the conversion over those of the bare loop. Processor seconds tell
-what it would be if the machine did nothing else. The second: generated pictures of 16 x 16 pixels; the proportional set sizes
-(PSS) of all processes together, at their peak.
+what it would be if the machine did nothing else. The second: generated pictures of 16 x 16 pixels; the memory of all processes
+together, at its peak: their proportional set sizes (PSS) but for files mapped into memory, such as TensorFlow's libraries (about
+200 MB), which count for less the more other programs hold them.
 """
 
 import dataclasses
@@ -95,7 +96,7 @@ def command_of_conversion(folder):
 
 @dataclasses.dataclass
 class Watched:
-    """A command that has run: seconds on the clock, of the processors, and the peak of its processes' PSS together in MB."""
+    """A command that has run: seconds on the clock, of the processors, and the peak of its processes' memory together in MB."""
 
     seconds: float
     processor: float
@@ -129,12 +130,12 @@ def processes_of(session):
 
 
 def proportional_size(pid):
-    """In kB; 0 for a process that has ended."""
+    """PSS without mapped files, in kB; 0 for a process that has ended."""
     try:
         lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def measure_speed(folder, number):
