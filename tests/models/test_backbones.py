@@ -1,10 +1,11 @@
 """The backbones and the neck: sizes, freezing, normalisation, and what is refused in one line."""
 
+import keras
 import numpy as np
 import pytest
 
 from ssd_tf.config import ConfigError, check_config
-from ssd_tf.models import ssd
+from ssd_tf.models import fpn, ssd
 
 SMALL = {"input_hw": [64, 96], "levels": 3, "backbone": {"name": "plain"}}
 
@@ -61,13 +62,26 @@ def test_fpn_maps_halve_from_stride_8_on_whatever_the_size(backbone):
         assert model.get_layer("fpn_output3").output.shape[-1] == model.get_layer("fpn_output6").output.shape[-1] == 256
 
 
-def test_fpn_adds_the_enlarged_coarse_map_to_the_finer_one():
-    model = ssd.build_model(small("resnet18", (97, 131), levels=4, neck="fpn"), 2)
-    add = model.get_layer("fpn_add4")
-    assert add.input[0].shape == add.input[1].shape == (None, 7, 9, 256)  # 97 x 131: 13 x 17, 7 x 9, 4 x 5
-    assert model.get_layer("fpn_output6").output.shape == (None, 2, 3, 256)
-    enlarged = np.array(model.get_layer("fpn_enlarge4")(np.arange(4.0).reshape(1, 2, 2, 1)))[0, :, :, 0]
-    assert enlarged.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+def test_fpn_adds_the_enlarged_coarse_maps_to_the_finer_ones():
+    inputs = [keras.Input((5, 7, 1)), keras.Input((3, 4, 1)), keras.Input((2, 2, 1))]
+    model = keras.Model(inputs, fpn.neck(inputs, 5, channels=1))
+    for layer in model.layers:
+        if layer.weights:  # every convolution shows what it stands on
+            kernel = np.zeros(layer.weights[0].shape, "float32")
+            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1.0
+            layer.set_weights([kernel, np.zeros(1)])
+    fine = np.arange(35.0).reshape(1, 5, 7, 1)
+    middle = 100.0 * np.arange(12).reshape(1, 3, 4, 1)
+    coarse = 10_000.0 * np.array([[-1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
+    p3, p4, p5, p6, p7 = (np.array(output)[0, :, :, 0] for output in model([fine, middle, coarse]))
+    # Pixel (2, 5) of the finest lies in (1, 2) of the next, and that in (0, 1) of the coarsest.
+    assert p3[2, 5] == 19 + 100 * 6 + 20_000
+    # The last row and column: pixel (4, 6) in (2, 3) in (1, 1).
+    assert p3[4, 6] == 34 + 100 * 11 + 40_000
+    assert p4[2, 1] == 100 * 9 + 30_000
+    assert p5.tolist() == [[-10_000, 20_000], [30_000, 40_000]]
+    # Strides of 2 with one pixel around: the first position's centre is pixel (0, 0); an activation lies between the last two.
+    assert (p6.tolist(), p7.tolist()) == ([[-10_000]], [[0]])
 
 
 def test_the_input_is_normalised_by_the_configured_mean_and_deviation():

@@ -81,6 +81,24 @@ def test_loss_parts_are_divided_by_the_positives(toy_model, toy_config):
     assert float(values["positives"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("normalizer", "classification", "localization"),
+    # The picture above, of 6 log 3 and 1.0 over 2 positives, and one without objects, of 3 log 3 for its three negatives.
+    [("global", 4.5, 0.5), ("caffe", 4.5, 0.5), ("torchvision", 4.5, 0.5), ("nvidia", (6 / 2 + 0) / 2, (1 / 2 + 0) / 2)],
+)
+def test_loss_parts_are_divided_by_what_the_normaliser_says(toy_model, toy_config, normalizer, classification, localization):
+    model, config = toy_model(), toy_config()
+    for variable in model.trainable_variables:
+        variable.assign(tf.zeros_like(variable.value))
+    config = config.model_copy(update={"loss": config.loss.model_copy(update={"normalizer": normalizer})})
+    step = trainer.make_train_step(config, model, trainer.make_optimizer(config, model), ONE)
+    images, targets = hand_batch()
+    targets = {name: tf.constant(np.concatenate([value, np.zeros_like(value)])) for name, value in targets.items()}
+    values = step(tf.constant(np.concatenate([images, images])), targets)
+    assert float(values["classification"]) == pytest.approx(classification * math.log(3), rel=1e-6)
+    assert float(values["localization"]) == pytest.approx(localization, rel=1e-6)
+
+
 def test_nothing_to_learn_changes_nothing(toy_config, one_step):
     before, after, values = one_step(toy_config(bn="frozen"), *nothing_to_learn())
     assert float(values["loss"]) == 0
