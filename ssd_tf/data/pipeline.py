@@ -55,8 +55,8 @@ def read_examples(data_dir, split) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(info.shards(split)).map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def make_prepare(config, default_boxes, num_classes):
-    """The function (position, serialized) -> (image [H, W, 3], Targets)."""
+def make_prepare(config, default_boxes, num_classes, with_example=False):
+    """The function (position, serialized) -> image [H, W, 3], Targets and, with_example, the augmented Example."""
     output_hw, number = config.model.input_hw, len(default_boxes)
 
     def prepare(position, serialized):
@@ -65,9 +65,10 @@ def make_prepare(config, default_boxes, num_classes):
         image, example = augment.augment(example, output_hw, config.data.augment, seed)
         targets = matching.make_targets(example, default_boxes, config.boxes.variances, config.data.train_difficult)
         shapes = {"offsets": [number, 4], "labels": [number]}
-        return image, {key: tf.ensure_shape(targets[key], shape) for key, shape in shapes.items()}
+        targets = {key: tf.ensure_shape(targets[key], shape) for key, shape in shapes.items()}
+        return (image, targets, example) if with_example else (image, targets)
 
-    return prepare
+    return tf.autograph.experimental.do_not_convert(prepare)
 
 
 def options() -> tf.data.Options:
