@@ -115,7 +115,8 @@ def _candidates(backbone):
         return _mobilenet_files(backbone.alpha)
     if backbone.name == "mobilenet_v2":
         if backbone.alpha not in _ALPHAS_V2:
-            raise ConfigError(f"ImageNet weights of mobilenet_v2 exist for alpha {_ALPHAS_V2}, not for {backbone.alpha}")
+            known = ", ".join(map(str, _ALPHAS_V2))
+            raise ConfigError(f"ImageNet weights of mobilenet_v2 exist for alpha {known}, not for {backbone.alpha}")
         stem = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{backbone.alpha}_224"
         return [f"{stem}_no_top.h5", f"{stem}.h5"], f"{_BASE}/mobilenet_v2/{stem}_no_top.h5", None
     raise ConfigError(

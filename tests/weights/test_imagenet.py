@@ -1,6 +1,7 @@
 """Weights files of keras.applications' format, with random values, and the one real file at hand."""
 
 import h5py
+import keras
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ def write_h5(path, layers):
         file.attrs["layer_names"] = [name.encode() for name in layers]
         for name, arrays in layers.items():
             group = file.create_group(name)
-            names = [f"{name}/{name}_{kind}_1:0" for kind in ("W", "b")[: len(arrays)]]
+            names = [f"{name}/{name}_{number}:0" for number in range(len(arrays))]
             group.attrs["weight_names"] = [n.encode() for n in names]
             for key, array in zip(names, arrays, strict=True):
                 group[key] = array
@@ -40,8 +41,8 @@ def vgg_config(path, input_hw=(64, 96)):
     return check_config({"model": model, "boxes": {"levels": levels}}, "test")
 
 
-def mobilenet_config(weights, alpha=0.25):
-    backbone = {"name": "mobilenet", "alpha": alpha, "weights": weights, "first_stride": 8}
+def mobilenet_config(weights, alpha=0.25, name="mobilenet"):
+    backbone = {"name": name, "alpha": alpha, "weights": weights, "first_stride": 8}
     return check_config(
         {"model": {"input_hw": [64, 96], "levels": 3, "backbone": backbone}, "boxes": {"preset": "paper"}}, "test"
     )
@@ -92,6 +93,19 @@ def test_the_real_mobilenet_file_fits_every_layer(shared_data, monkeypatch):
     np.testing.assert_array_equal(model.get_layer("conv1_bn").get_weights()[2], arrays["conv1_bn"][2])
 
 
+def test_a_mobilenet_v2_file_is_found_by_its_name_and_fills_every_layer(tmp_path, monkeypatch):
+    network = keras.applications.MobileNetV2(input_shape=(64, 96, 3), alpha=0.35, include_top=False, weights=None)
+    random = np.random.default_rng(0)
+    layers = {n.name: [random.normal(size=w.shape).astype("float32") for w in n.weights] for n in network.layers}
+    write_h5(tmp_path / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5", layers)
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
+    config = mobilenet_config("imagenet", alpha=0.35, name="mobilenet_v2")
+    model = ssd.build_model(config, 2)
+    assert imagenet.load_backbone(model, config) == len(network.weights)
+    np.testing.assert_array_equal(model.get_layer("block_13_expand").get_weights()[0], layers["block_13_expand"][0])
+    np.testing.assert_array_equal(model.get_layer("Conv_1_bn").get_weights()[3], layers["Conv_1_bn"][3])
+
+
 def test_none_loads_nothing():
     config = mobilenet_config("none")
     model = ssd.build_model(config, 2)
@@ -123,3 +137,5 @@ def test_bad_files_give_one_line(tmp_path, small_model):
 def test_imagenet_weights_of_an_alpha_that_nobody_trained(small_model):
     with pytest.raises(ConfigError, match=r"alpha 0.25, 0.5, 0.75 and 1.0, not for 0.3"):
         imagenet.load_backbone(small_model, mobilenet_config("imagenet", alpha=0.3))
+    with pytest.raises(ConfigError, match=r"mobilenet_v2 exist for alpha 0.35, 0.5, 0.75, 1.0, 1.3, 1.4, not for 0.3"):
+        imagenet.load_backbone(small_model, mobilenet_config("imagenet", alpha=0.3, name="mobilenet_v2"))
