@@ -77,7 +77,7 @@ def decoding(config, info, split):
 
     images = info.splits[split]["images"]
     stream = shards.record_stream(info.shards(split), images, config.data.shuffle_buffer, config.train.seed)
-    decoded = stream.map(decode, tf.data.AUTOTUNE, deterministic=True).batch(config.train.batch_size)
+    decoded = stream.map(decode, pipeline.usable_cores(), deterministic=True).batch(config.train.batch_size)
     return decoded.prefetch(2).with_options(pipeline.options())
 
 

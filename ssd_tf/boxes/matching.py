@@ -97,8 +97,9 @@ def make_targets(example, default_boxes, variances=coding.VARIANCES, train_diffi
     difficult = example["difficult"] & ~crowd
     if train_difficult:
         difficult = tf.zeros_like(difficult)
-    real = ~crowd & ~difficult
-    objects, classes = tf.boolean_mask(boxes, real), tf.boolean_mask(example["labels"], real)
+    real = ~(crowd | difficult)
+    rows = tf.where(real)[:, 0]
+    objects, classes = tf.gather(boxes, rows), tf.gather(example["labels"], rows)
     matched = match(objects, default_boxes, threshold)
     labels = tf.cond(
         tf.reduce_all(real),

@@ -4,6 +4,8 @@ Randomness is stateless, from the seed and the position in the endless stream of
 whatever the parallelism, and a run that goes on from step n skips what was seen without decoding it.
 """
 
+import os
+
 import tensorflow as tf
 
 from ssd_tf.boxes import matching
@@ -12,14 +14,15 @@ from ssd_tf.data import augment, bad_records, dataset_json, records, shards
 
 
 def build_dataset(
-    config: Config, data_dir, split, default_boxes, start_step=0, num_workers=1, worker=0, parallelism=tf.data.AUTOTUNE
+    config: Config, data_dir, split, default_boxes, start_step=0, num_workers=1, worker=0, parallelism=None
 ) -> tf.data.Dataset:
     """Endless batches (images [b, H, W, 3] float32 in 0..255, Targets {offsets [b, A, 4], labels [b, A]}) of a split.
 
     b is the global batch over num_workers. Each epoch shuffles the shards and then a bounded buffer of encoded records; the
     stream goes on over the epochs' ends, so no batch is short and no record is left out. data.shard: `record`, every worker
     reads all and keeps slice `worker` of each global batch, so that the batches do not depend on their number; `file`, each
-    reads every num_workers-th shard, an endless stream of its own. Raises ValueError or FileNotFoundError for a data set that is
+    reads every num_workers-th shard, an endless stream of its own. parallelism: pictures prepared at once, by default as many as
+    there are cores; it changes no number. Raises ValueError or FileNotFoundError for a data set that is
     absent, unfinished or empty; run its iterator under `bad_records.named_errors`.
     """
     info = dataset_json.read_dataset(data_dir)
@@ -37,7 +40,7 @@ def build_dataset(
     if num_workers > 1 and not by_file:
         stream = stream.filter(lambda position, _: position % batch // local == worker)
     prepare = make_prepare(config, default_boxes, len(info.classes))
-    batches = stream.map(prepare, parallelism, deterministic=True).batch(local, drop_remainder=True)
+    batches = stream.map(prepare, parallelism or usable_cores(), deterministic=True).batch(local, drop_remainder=True)
     return batches.prefetch(2).with_options(options())
 
 
@@ -71,9 +74,16 @@ def make_prepare(config, default_boxes, num_classes, with_example=False):
     return tf.autograph.experimental.do_not_convert(prepare)
 
 
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def options() -> tf.data.Options:
     """Order kept; one thread an operation, as the pictures of a batch keep every core busy."""
     chosen = tf.data.Options()
     chosen.deterministic = True
     chosen.threading.max_intra_op_parallelism = 1
+    # Its book-keeping takes a tenth of the time, and its buffers grow; all it could find out here is the number of cores.
+    chosen.autotune.enabled = False
     return chosen

@@ -21,7 +21,7 @@ def record_stream(shards, images, buffer, seed, start=0, leave_out=()) -> tf.dat
         encoded = tf.data.Dataset.from_tensor_slices(order).interleave(
             lambda path: _without(path, leave_out) if leave_out else tf.data.TFRecordDataset(path),
             cycle_length=OPEN_SHARDS,
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=2,
             deterministic=True,
         )
         return encoded.shuffle(buffer, seed=epoch)

@@ -71,7 +71,7 @@ def _stages(config, default_boxes, num_classes):
 
 def _emptied(dataset, number):
     """An iterator each of whose elements costs `number` of the data set's, without handing those to Python."""
-    options = tf.data.Options()
+    options = pipeline.options()
     options.experimental_optimization.inject_prefetch = False  # else the work is done before it is asked for
     return iter(dataset.shard(number, number - 1).with_options(options))
 

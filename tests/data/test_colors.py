@@ -29,6 +29,8 @@ def test_hsv_as_colorsys(saturation, turn, wraps):
     image = np.concatenate([image, np.tile(IMAGE, (15, 1, 1))], 1)
     found = colors.adjust_hsv(tf.constant(image), saturation, turn, wraps)
     np.testing.assert_allclose(found, by_colorsys(image, saturation, turn, wraps), atol=0.01)
+    if turn == 0:
+        np.testing.assert_allclose(colors.adjust_saturation(tf.constant(image), saturation), found, atol=0.01)
 
 
 def test_a_hue_that_does_not_wrap_stays_at_red():
@@ -82,7 +84,7 @@ def test_probability_nothing_and_each_step_alone():
 def test_presets_stay_in_range_and_are_the_same_called_directly(preset):
     options = Augment(preset=preset)
     inside = many(options)
-    assert inside.min() >= 0 and inside.max() <= 255.001
+    assert inside.min() > -1e-3 and inside.max() < 255 + 1e-3  # but for rounding
     assert len({picture.tobytes() for picture in inside}) > 100
     for index in range(8):
         direct = colors.distort_color(tf.constant(IMAGE), options, tf.constant([5, index], tf.int64))
