@@ -1,6 +1,6 @@
 """Conversion with full verification beside a bare loop that only reads and decodes the same files, in one run; and its memory.
 
-    python benchmarks/convert.py [--photos DIR] [--images 20000] [--workers 2] [--rounds 2]
+    python benchmarks/convert.py [--photos DIR] [--images 40000] [--workers 2] [--rounds 2]
     python benchmarks/convert.py --memory [--images 10000,200000]
 
 The first: links to the photos of DIR under as many names as asked for, each side a command of its own with the same number of
@@ -169,7 +169,7 @@ def main(_):
         return run_bare(FLAGS.bare)
     with tempfile.TemporaryDirectory(dir=FLAGS.scratch) as scratch:
         if not FLAGS.memory:
-            return measure_speed(pathlib.Path(scratch), int((FLAGS.images or ["20000"])[0]))
+            return measure_speed(pathlib.Path(scratch), int((FLAGS.images or ["40000"])[0]))
         numbers = [int(number) for number in FLAGS.images or ["10000", "200000"]]
         peaks = {number: measure_memory(pathlib.Path(scratch, str(number)), number) for number in numbers}
         first, last = min(peaks), max(peaks)

@@ -86,7 +86,10 @@ def find_image(folder, name) -> pathlib.Path:
 
     Returns the path as written where there is none: whoever opens it reports it as absent.
     """
-    written = pathlib.Path(folder, name)
+    written = os.path.join(folder, name)
+    if os.path.isfile(written):
+        return pathlib.Path(written)
+    written = pathlib.Path(written)
     named = dict.fromkeys((str(written), os.path.join(folder, written.name)))
     stems = [path[: -len(written.suffix)] if written.suffix in SUFFIXES else path for path in named]
     candidates = [*named, *(stem + suffix for stem in stems for suffix in SUFFIXES)]
