@@ -3,6 +3,7 @@
 Shapes: `B` batch, `A` default boxes, `C` foreground classes, `k` default boxes of a cell.
 """
 
+import functools
 import itertools
 import math
 
@@ -53,8 +54,13 @@ def build_model(config: Config, num_classes: int) -> keras.Model:
 
 def feature_map_shapes(config: Config) -> list[tuple[int, int]]:
     """(height, width) of each feature map that is predicted from, finest first."""
+    return list(_map_shapes(config))
+
+
+@functools.lru_cache(maxsize=16)  # tracing a large backbone takes seconds, and every command asks more than once
+def _map_shapes(config):
     image = keras.Input((*config.model.input_hw, 3))
-    return [tuple(feature.shape[1:3]) for feature in _features(config, image)]
+    return tuple(tuple(feature.shape[1:3]) for feature in _features(config, image))
 
 
 def anchor_levels(config: Config) -> list[anchors.AnchorLevel]:

@@ -12,7 +12,6 @@ from ssd_tf.export.detector import keras_detector, load_detector, load_run
 from ssd_tf.models import ssd
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-QUICK = ("shapes_plain",)
 
 
 def one_round(name, data, folder, *overrides):
@@ -53,9 +52,8 @@ def check_other_size(config, model):
     assert np.isfinite(found["logits"]).all()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(p.stem, marks=[] if p.stem in QUICK else pytest.mark.slow) for p in sorted(CONFIGS.glob("*.yaml"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_every_config_goes_all_the_way(name, tiny_data, tmp_path):
     for report in one_round(name, tiny_data, tmp_path):
         assert report["detections"] > 0
