@@ -39,9 +39,9 @@ def named_errors(data_dir, split):
         found = find(info.shards(split), len(info.classes))
         if not found:
             raise
-        lines = [line for _, _, line, _ in found]
-        more = f" ({len(lines) - 1} more records cannot be used)" if len(lines) > 1 else ""
-        raise BadRecord(f"{lines[0]}{more}") from None
+        more = f" ({len(found) - 1} more records cannot be used)" if len(found) > 1 else ""
+        cure = "" if found[0][3] else "; convert it again, or set data.on_bad_record=skip"
+        raise BadRecord(f"{found[0][2]}{cure}{more}") from None
 
 
 def left_out(info, split) -> list[tuple[str, int]]:
@@ -67,6 +67,7 @@ def find(paths, num_classes) -> list[tuple[str, int, str, bool]]:
     Raises BadRecord for a file that is cut off or whose checksums are wrong: what follows in it cannot be read.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def sound(file, number, serialized):
         example = check(records.parse_example(serialized), num_classes)
         with tf.control_dependencies([example["boxes"], records.decode_image(example["image"])]):
@@ -90,9 +91,11 @@ def describe(file, number, serialized, num_classes) -> tuple[str, bool]:
         labels = features["image/object/class/label"].int64_list.value
         beyond = [label for label in labels if not 1 <= label <= num_classes]
         refused = bool(beyond)
-        reason = f"labels must lie in [1, {num_classes}], found {beyond[0]}" if beyond else _fault(serialized)
-    todo = "was the dataset.json of other data put here?" if refused else "convert it again, or set data.on_bad_record=skip"
-    return f"{file}: record {number} (from 0), source_id {source_id!r}, cannot be used: {reason}; {todo}", refused
+        if refused:
+            reason = f"labels must lie in [1, {num_classes}], found {beyond[0]}; was the dataset.json of other data put here?"
+        else:
+            reason = _fault(serialized)
+    return f"{file}: record {number} (from 0), source_id {source_id!r}, cannot be used: {reason}", refused
 
 
 def _fault(serialized):

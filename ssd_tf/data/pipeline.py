@@ -51,6 +51,7 @@ def read_examples(data_dir, split) -> tf.data.Dataset:
     """
     info = dataset_json.read_dataset(data_dir)
 
+    @tf.autograph.experimental.do_not_convert
     def prepare(serialized):
         example = bad_records.check(records.parse_example(serialized), len(info.classes))
         return {**example, "image": records.decode_image(example["image"])}

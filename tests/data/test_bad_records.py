@@ -69,7 +69,7 @@ def test_skipped_records_are_named_and_counted_and_the_others_stay(small_config,
     expected = [k for k in range(22) if k not in (7, 11)]
     assert sorted(found[:20]) == expected == sorted(found[20:])
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 3 and "'id7'" in lines[0] and "record 3 (from 0)" in lines[1]
+    assert len(lines) == 3 and "on_bad_record" not in lines[0] and "'id7'" in lines[0] and "record 3 (from 0)" in lines[1]
     assert lines[2] == "2 of 22 records are skipped"
 
 

@@ -128,6 +128,18 @@ def test_without_objects():
     assert found.min() >= 0 and found.max() <= 1
 
 
+def test_torchvisions_crops_hold_a_centre_and_the_authors_need_not():
+    def share_with_the_centre(rule):
+        found = windows(Augment(crop_rule=rule, crop_min_iou=(0.0,)), np.array([[0.8, 0.8, 0.9, 0.9]], np.float32), 200)
+        cropped = found[np.any(np.abs(found - [0, 0, 1, 1]) > 1e-6, 1)]
+        return len(cropped), np.mean(np.all((cropped[:, :2] < 0.85) & (cropped[:, 2:] > 0.85), 1))
+
+    number, share = share_with_the_centre("torchvision")
+    assert number > 60 and share == 1
+    number, share = share_with_the_centre("caffe")
+    assert number > 60 and share < 0.8
+
+
 def test_a_window_inside_the_picture_is_drawn_everywhere():
     # Picture 90 x 140, window of rows 18.4..62.8 and columns 14..84: rounded to rows 18..63.
     placement, window = crops.place(tf.constant([0.20444444, 0.1, 0.69777778, 0.6]), tf.constant(HW), (30, 20))
