@@ -74,6 +74,16 @@ def test_a_bounded_buffer_moves_records_by_no_more_than_its_size(small_config, s
     assert all(a % 3 != b % 3 for a, b in itertools.pairwise(found))
 
 
+def test_the_shards_are_shuffled_anew_and_so_is_the_buffer(small_config, striped_data):
+    found = indices(batches(small_config(data__shuffle_buffer=1), striped_data, 11))
+    assert found[:22] != found[22:]  # a buffer of one keeps the order: the shards' has changed
+    one_file = [str(striped_data / "train-00000-of-00003.tfrecord")]
+    stream = shards.record_stream(one_file, 8, 8, seed=0).take(24)
+    epochs = np.reshape([serialized for _, serialized in stream.as_numpy_iterator()], (3, 8)).tolist()
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
+
+
 def test_the_same_record_is_augmented_anew_in_every_epoch(small_config, striped_data):
     config = small_config(data__augment={"brightness": 32, "color_probability": 1})
     plain, bright = (np.concatenate([image for image, _ in batches(c, striped_data, 11)]) for c in (small_config(), config))
