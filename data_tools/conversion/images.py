@@ -79,15 +79,15 @@ def check_image(path, verify=True) -> CheckedImage:
         repair = _find_repair(picture, orientation, path, data)
         must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(picture, orientation, data)
         digest = hashlib.sha256(data).hexdigest()
-        stored_hw = (picture.height, picture.width)
+        size_hw = stored_hw = (picture.height, picture.width)
         if must_encode:
             _decode(picture, data)
             picture = to_rgb(picture)
             picture = picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
-            data = _encode(picture)
+            data, size_hw = _encode(picture), (picture.height, picture.width)
         elif verify:
             _verify_jpeg(picture, data)
-    return CheckedImage(data, picture.height, picture.width, stored_hw, orientation, repair, digest, not must_encode)
+    return CheckedImage(data, *size_hw, stored_hw, orientation, repair, digest, not must_encode)
 
 
 def _read(path):
@@ -132,7 +132,7 @@ def _decode(picture, data):
 
 
 def _verify_jpeg(picture, data):
-    # Decoding to grey reads every bit that decoding to colour reads; what it leaves out is arithmetic that cannot fail.
+    # Decoding to grey reads every bit that decoding to colour reads, with the same verdict, and leaves out what cannot fail.
     picture.draft("L", picture.size)
     try:
         picture.load()

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.conversion import pool
+
 REAL_DATA = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
 
 
@@ -58,8 +60,9 @@ def write_coco():
 
 
 @pytest.fixture
-def run(capsys):
-    """A function: name of a data_tools command, its flags -> (exit code, what it printed to stderr)."""
+def run(capsys, monkeypatch):
+    """A function: name of a data_tools command, its flags -> (exit code, what it printed to stderr but for progress)."""
+    monkeypatch.setattr(pool, "_SECONDS_PER_LINE", 1e9)
 
     def run(command, *arguments, **flags):
         argv = [command]

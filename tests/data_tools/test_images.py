@@ -1,6 +1,7 @@
 """Checking and repairing picture files: what goes in byte for byte, what is re-encoded and why, what is refused."""
 
 import io
+import random
 import struct
 import zlib
 
@@ -186,3 +187,38 @@ def test_every_repaired_or_sound_picture_decodes_in_tensorflow(paint, tmp_path):
     for reason, (name, change, options) in REPAIRED.items():
         path = save(change(paint(None)), tmp_path / f"{len(reason)}{name}", **options)
         assert records.decode_image(images.check_image(path).data).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_verdict_on_a_damaged_jpeg_is_the_full_decoders(tmp_path, progressive):
+    chance = random.Random(0)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((150, 90), Image.Resampling.BICUBIC).save(buffer, "JPEG", progressive=progressive)
+    verdicts = []
+    for _ in range(300):
+        data = bytearray(buffer.getvalue())
+        at = chance.randrange(20, len(data))
+        data[at : at + chance.randrange(1, 9)] = chance.randbytes(8) if chance.random() < 0.7 else b""
+        data = data[: chance.choice([len(data), chance.randrange(20, len(data))])]
+        (tmp_path / "a.jpg").write_bytes(data)
+        verdicts.append((passes_the_full_decoder(data), passes_the_check(tmp_path / "a.jpg")))
+    assert all(full == ours for full, ours in verdicts)
+    assert 30 < sum(full for full, _ in verdicts) < 270  # both verdicts are met often
+
+
+def passes_the_full_decoder(data):
+    try:
+        picture = Image.open(io.BytesIO(data), formats=["JPEG"])
+        picture.load()
+    except Exception:
+        return False
+    return True
+
+
+def passes_the_check(path):
+    try:
+        images.check_image(path)
+    except images.BadImage:
+        return False
+    return True

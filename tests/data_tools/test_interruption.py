@@ -41,7 +41,8 @@ def start(source, output, **process):
 
 def finish(process):
     _, error = process.communicate(timeout=300)
-    return process.returncode, error
+    lines = error.splitlines(keepends=True)
+    return process.returncode, "".join(line for line in lines if not line.startswith("converting "))
 
 
 def digests(folder):
