@@ -36,7 +36,13 @@ def source(tmp_path_factory):
 
 def start(source, output, **process):
     command = [sys.executable, "-m", "data_tools.yolo_to_tfrecord", f"--yolo={source}", f"--output={output}", "--workers=2"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **process)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, preexec_fn=_hear_interrupts, **pipes, **process)
+
+
+def _hear_interrupts():
+    """A shell starts its background jobs, and so this test and its children, deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process):
