@@ -37,7 +37,7 @@ def source(tmp_path_factory):
 def start(source, output, **process):
     command = [sys.executable, "-m", "data_tools.yolo_to_tfrecord", f"--yolo={source}", f"--output={output}", "--workers=2"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, preexec_fn=_hear_interrupts, **pipes, **process)
+    return subprocess.Popen(command, cwd=ROOT, **{"preexec_fn": _hear_interrupts, **pipes, **process})
 
 
 def _hear_interrupts():
