@@ -1,6 +1,6 @@
 """Conversion with full verification beside a bare loop that only reads and decodes the same files, in one run; and its memory.
 
-    python benchmarks/convert.py [--photos DIR] [--images 40000] [--workers 2] [--rounds 2]
+    python benchmarks/convert.py [--photos DIR] [--images 40000] [--workers 2] [--rounds 5]
     python benchmarks/convert.py --memory [--images 10000,200000]
 
 The first: links to the photos of DIR under as many names as asked for, each side a command of its own with the same number of
@@ -33,7 +33,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("photos", str(PHOTOS), "Folder of photos to link to.")
 flags.DEFINE_list("images", None, "Number of images; several for --memory.")
 flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Processes on either side.")
-flags.DEFINE_integer("rounds", 2, "Runs of either side; the medians count.")
+flags.DEFINE_integer("rounds", 5, "Runs of either side; the medians count.")
 flags.DEFINE_bool("memory", False, "Measure memory instead of speed.")
 flags.DEFINE_string("scratch", None, "Folder for the links and the output; default: a temporary one.")
 flags.DEFINE_string("bare", None, "Only read and decode the pictures of this folder (what the benchmark runs for itself).")

@@ -65,7 +65,8 @@ def convert(open_source, options, source_flags) -> dict:
         plan_path = output / f".{options.split}-plan.{os.getpid()}.tmp"
         try:
             with pool.show_waiting("reading the labels"):
-                planned = plan.write_plan(source.images, plan_path, keep_classes=bool(options.val_fraction))
+                images = _starting_workers(source.images, options)
+                planned = plan.write_plan(images, plan_path, keep_classes=bool(options.val_fraction))
             if not len(planned.offsets):
                 raise ValueError(f"the labels list no images ({_join(source_flags)}): there is nothing to convert")
             chosen = classes.choose_classes(source.classes, planned.seen, options.classes, _known_classes(output, splits))
@@ -79,6 +80,14 @@ def convert(open_source, options, source_flags) -> dict:
             raise
         finally:
             plan_path.unlink(missing_ok=True)
+
+
+def _starting_workers(images, options):
+    """The images; on the way, once they are many enough for processes, those begin to start."""
+    for number, image in enumerate(images, 1):
+        if number == _FEWEST_FOR_PROCESSES and not options.beam_runner and _count_workers(options, number) > 1:
+            pool.start_early()
+        yield image
 
 
 def withdraw(output, splits):

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -36,11 +37,7 @@ def run_tasks(function, tasks, workers, total, what):
 
 
 def _run_in_processes(function, tasks, workers, progress):
-    # Workers come from a server that has imported TensorFlow and started no thread: forking it is safe, and imports it once.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    context.set_forkserver_preload(["data_tools.conversion.preloaded"])
+    context = _make_context()
     done, stop = context.Value("q", 0), context.Value("b", 0)
     with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (done, stop)) as executor:
         try:
@@ -54,6 +51,22 @@ def _run_in_processes(function, tasks, workers, progress):
         finally:
             stop.value = 1
             executor.shutdown(cancel_futures=True)
+
+
+def _make_context():
+    # Workers come from a server that has imported TensorFlow and started no thread: forking it is safe, and imports it once.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["data_tools.conversion.preloaded"])
+    return context
+
+
+def start_early():
+    """Starts the workers' server, so that it imports while something else goes on here."""
+    if _make_context().get_start_method() == "forkserver":
+        with _holding_interrupts():
+            multiprocessing.forkserver.ensure_running()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import hashlib
 
 import tensorflow as tf
 
+_SIDES = ("ymin", "xmin", "ymax", "xmax")
+
 
 def make_example(
     *,
@@ -31,23 +33,29 @@ def make_example(
     boxes = [tuple(map(float, box)) for box in boxes]
     if areas is None:
         areas = [(ymax - ymin) * height * (xmax - xmin) * width for ymin, xmin, ymax, xmax in boxes]
-    feature = {
-        "image/encoded": _bytes([image]),
-        "image/format": _bytes([image_format]),
-        "image/filename": _bytes([filename]),
-        "image/source_id": _bytes([source_id]),
-        "image/key/sha256": _bytes([sha256 or hashlib.sha256(image).hexdigest()]),
-        "image/height": _ints([height]),
-        "image/width": _ints([width]),
-        "image/object/class/label": _ints(labels),
-        "image/object/class/text": _bytes(texts),
-        "image/object/area": _floats(areas),
-        "image/object/is_crowd": _ints(crowd if crowd is not None else [0] * len(boxes)),
-        "image/object/difficult": _ints(difficult if difficult is not None else [0] * len(boxes)),
+    none = [0] * len(boxes)
+    lists = {
+        "bytes_list": {
+            "image/encoded": [image],
+            "image/format": [image_format],
+            "image/filename": [filename],
+            "image/source_id": [source_id],
+            "image/key/sha256": [sha256 or hashlib.sha256(image).hexdigest()],
+            "image/object/class/text": texts,
+        },
+        "int64_list": {
+            "image/height": [height],
+            "image/width": [width],
+            "image/object/class/label": labels,
+            "image/object/is_crowd": none if crowd is None else crowd,
+            "image/object/difficult": none if difficult is None else difficult,
+        },
+        "float_list": {
+            "image/object/area": areas,
+            **{f"image/object/bbox/{side}": [box[k] for box in boxes] for k, side in enumerate(_SIDES)},
+        },
     }
-    for column, side in enumerate(("ymin", "xmin", "ymax", "xmax")):
-        feature[f"image/object/bbox/{side}"] = _floats([box[column] for box in boxes])
-    return tf.train.Example(features=tf.train.Features(feature=feature))
+    return _fill(tf.train.Example(), lists)
 
 
 def parse_example(serialized):
@@ -57,7 +65,7 @@ def parse_example(serialized):
     Everything but the image, the boxes and the labels may be absent, as in records written for the TF Object Detection API.
     """
     parsed = tf.io.parse_single_example(serialized, _FEATURES)
-    boxes = tf.stack([parsed[f"image/object/bbox/{side}"] for side in ("ymin", "xmin", "ymax", "xmax")], -1)
+    boxes = tf.stack([parsed[f"image/object/bbox/{side}"] for side in _SIDES], -1)
     labels = parsed["image/object/class/label"]
     number = tf.shape(labels)[0]
     height, width = _size(parsed)
@@ -113,18 +121,16 @@ _FEATURES = {
     "image/object/is_crowd": _many(tf.int64),
     "image/object/difficult": _many(tf.int64),
     "image/object/area": _many(tf.float32),
-    **{f"image/object/bbox/{side}": _many(tf.float32) for side in ("ymin", "xmin", "ymax", "xmax")},
+    **{f"image/object/bbox/{side}": _many(tf.float32) for side in _SIDES},
 }
 
 
-def _bytes(values):
-    values = [value.encode() if isinstance(value, str) else value for value in values]
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-
-def _ints(values):
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(value) for value in values]))
-
-
-def _floats(values):
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+def _fill(example, lists):
+    """Puts {kind of list: {key: values}} into an example, in place: constructors of messages would copy the picture thrice."""
+    plain = {"bytes_list": lambda x: x.encode() if isinstance(x, str) else x, "int64_list": int, "float_list": float}
+    for kind, features in lists.items():
+        for key, values in features.items():
+            field = getattr(example.features.feature[key], kind)
+            field.SetInParent()  # an empty list has its kind, too
+            field.value.extend(map(plain[kind], values))
+    return example
