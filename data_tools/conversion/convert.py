@@ -144,7 +144,7 @@ def _write_split(output, split, offsets, plan_path, rules, options):
         for name, part in zip(names, np.array_split(offsets, number), strict=True)
     ]
     total = shards.new_account()
-    with open(output / f".{split}-images.{os.getpid()}.tmp", "w") as digests:
+    with duplicates.open_digests(output / f".{split}-images.{os.getpid()}.tmp", "w") as digests:
         for account in _run(tasks, options, len(offsets), f"converting {split}"):
             shards.add_account(total, account)
             duplicates.write_digests(digests, account["digests"])

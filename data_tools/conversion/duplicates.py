@@ -1,6 +1,7 @@
 """Finds equal picture files within a split and across splits, by the `SPLIT-images.tsv` that each conversion leaves."""
 
 import array
+import json
 import pathlib
 
 import numpy as np
@@ -9,13 +10,17 @@ _NAMED = 100
 
 
 def digest_file(folder, split) -> pathlib.Path:
-    """One line per stored picture: 16 hexadecimal digits of its file's SHA-256, a tab, its file name."""
+    """One line per stored picture: 16 hexadecimal digits of its file's SHA-256, a tab, its file name escaped as in JSON."""
     return pathlib.Path(folder) / f"{split}-images.tsv"
+
+
+def open_digests(path, mode="r"):
+    return open(path, mode, encoding="utf-8", errors="surrogateescape")  # file names need not be Unicode
 
 
 def write_digests(file, digests):
     for digest, name in digests:
-        file.write(f"{digest}\t{name.encode('unicode_escape').decode()}\n")
+        file.write(f"{digest}\t{json.dumps(name, ensure_ascii=False)[1:-1]}\n")
 
 
 def find_within(folder, split) -> dict:
@@ -40,7 +45,7 @@ def _read(folder, split):
     digests = array.array("Q")
     path = digest_file(folder, split)
     if path.is_file():
-        with open(path) as file:
+        with open_digests(path) as file:
             digests.extend(int(line[:16], 16) for line in file)
     return np.array(digests, np.uint64)
 
@@ -50,9 +55,9 @@ def _names(folder, split, digests):
     wanted, names = set(digests.tolist()), {}
     if not wanted:
         return names
-    with open(digest_file(folder, split)) as file:
+    with open_digests(digest_file(folder, split)) as file:
         for line in file:
             digest = int(line[:16], 16)
             if digest in wanted and (digest in names or len(names) < _NAMED):
-                names.setdefault(digest, []).append(line[17:].rstrip("\n"))
+                names.setdefault(digest, []).append(json.loads(f'"{line[17:-1]}"'))
     return names

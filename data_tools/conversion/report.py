@@ -55,7 +55,8 @@ def print_report(entries, classes):
     console.print(_make_table(entries, classes))
     for split, entry in entries.items():
         for line in describe(split, entry):
-            console.print(line, markup=False, highlight=False)
+            # File names need not be Unicode.
+            console.print(line.encode(errors="backslashreplace").decode(), markup=False, highlight=False)
         warn_of_leaks(split, entry)
 
 

@@ -30,8 +30,9 @@ def choose_image_set(folder, split):
 def _read_stems(folder, annotations, image_set):
     listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
     if listed.is_file():
-        lines = listed.read_text().splitlines()
-        return [line.split()[0] for line in lines if line.strip()]
+        lines = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+        # A class's own list has a second word, 1 or -1; a stem may have a space, too.
+        return [line if (annotations / f"{line}.xml").is_file() else line.split()[0] for line in lines]
     if image_set != "all":
         known = sorted(path.stem for path in listed.parent.glob("*.txt"))
         found = f"it has {', '.join(known)}, and `all` takes every XML file" if known else "it has none; leave --image_set out"

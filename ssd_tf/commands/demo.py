@@ -1,5 +1,6 @@
 """python -m ssd_tf.commands.demo: the whole chain, command by command, on drawn shapes or on a folder of one's own."""
 
+import itertools
 import json
 import pathlib
 import subprocess
@@ -53,8 +54,9 @@ def _main(options, rest):
     folders = {name: out / "evaluation" / name.lower().replace(" ", "_") for name in models}
     for name, model in models.items():
         _call("evaluate.py", "--model", model, "--data", records, "--output", folders[name])
-    held_out = [line.split("\t")[1] for line in (records / "val-images.tsv").read_text().splitlines()]
-    pictures = [source / "images" / name for name in held_out[:10]]
+    with open(records / "val-images.tsv", encoding="utf-8", errors="surrogateescape") as file:
+        held_out = [json.loads(f'"{line[17:-1]}"') for line in itertools.islice(file, 10)]
+    pictures = [source / "images" / name for name in held_out]
     _call("detect.py", "--model", run, "--output", out / "detections", *pictures)
     _summary(folders, out, time.monotonic() - start)
 

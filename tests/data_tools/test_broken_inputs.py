@@ -306,6 +306,18 @@ def test_file_name_that_is_not_unicode(tmp_path, paint, run, read_split):
     assert [record["filename"] for record in read_split(tmp_path / "out")] == ["b\\udcff.jpg", "c.v2.jpg"]
 
 
+def test_duplicates_with_odd_names(tmp_path, paint, run, read_dataset):
+    names = ["b\udcff.jpg", 'tab\t"\\n.jpg', "ä.jpg"]
+    for name in names:
+        paint(tmp_path / "yolo" / name)
+    (tmp_path / "yolo/classes.txt").write_text("cat\n")
+    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (0, "")
+    within = read_dataset(tmp_path / "out")[1]["splits"]["train"]["duplicates"]["within"]
+    assert (within["groups"], within["images"]) == (1, 3)
+    assert sorted(within["files"][0]) == sorted(names)
+    assert "\tä.jpg\n" in (tmp_path / "out/train-images.tsv").read_text(errors="replace")
+
+
 def test_a_split_whose_name_begins_with_anothers(data, convert_coco):
     assert convert_coco(split="train-more") == (0, "")
     assert convert_coco(split="train")[0] == 0

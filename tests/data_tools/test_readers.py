@@ -63,8 +63,9 @@ def test_voc_devkit(tmp_path, paint):
     (tmp_path / "Annotations/b.xml").write_text(VOC)
     (tmp_path / "Annotations/a.xml").write_text("<annotation></annotation>")
     paint(tmp_path / "JPEGImages/b.PNG", format="PNG")
-    (tmp_path / "ImageSets/Main/test.txt").write_text("b  1\n\na -1\nc\n")
-    first, second, third = voc.read_voc(tmp_path, "test").images
+    (tmp_path / "Annotations/a 1.xml").write_text("<annotation></annotation>")
+    (tmp_path / "ImageSets/Main/test.txt").write_text("b  1\n\na -1\nc\na 1\n")
+    first, second, third, fourth = voc.read_voc(tmp_path, "test").images
     assert (first.path, first.source_id) == (str(tmp_path / "JPEGImages/b.PNG"), "b")  # found by its stem
     assert (first.size_hw, first.unit) == ((48, 64), "pixels from one")
     assert objects_of(first)[:2] == [("cat", (5, 7.5, 20, 30), ""), ("dog", (5, 7, 20, 30), "")]
@@ -72,6 +73,7 @@ def test_voc_devkit(tmp_path, paint):
     assert first.objects[2].fault == "no box"
     assert (second.objects, second.size_hw, second.filename) == ((), None, "a.jpg")
     assert third.fault == "no annotation file"
+    assert fourth.source_id == "a 1"  # a name with a space, and not `a` of a class's own list
 
 
 def test_voc_loose_folder(tmp_path, paint):
