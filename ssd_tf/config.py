@@ -206,7 +206,8 @@ class Train(Section):
     steps: Positive = 120_000
     batch_size: Positive = 32  # of all replicas together
     seed: Count = 0
-    strategy: Literal["auto", "one", "mirrored"] = "auto"  # auto: mirrored where there are several GPUs
+    # auto: multi_worker where TF_CONFIG names several machines, else mirrored where there are several GPUs
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     bn: Literal["train", "frozen"] = "train"
     bn_momentum: Probability = 0.9

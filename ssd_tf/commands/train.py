@@ -34,23 +34,24 @@ def run_training(config: Config, data, workdir):
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.models import ssd
-    from ssd_tf.training import trainer
+    from ssd_tf.training import distribution, trainer
 
     info = dataset_json.read_dataset(data)
     info.shards(config.data.train_split)
     _check_same_run(config, info, workdir)
-    strategy = trainer.make_strategy(config)
+    strategy = distribution.make_strategy(config)
     with strategy.scope():
         model = trainer.make_model(config, len(info.classes))
         _initialize(config, model, info)
         optimizer = trainer.make_optimizer(config, model)
     default_boxes = ssd.make_default_boxes(config)
     evaluate = _make_evaluate(config, data, info, model)
-    _write_run(config, info, workdir)
+    if distribution.is_chief(strategy):
+        _write_run(config, info, workdir)
     logging.info("%d default boxes, %.2f million parameters", len(default_boxes), model.count_params() / 1e6)
 
-    def make_dataset(start_step):
-        return pipeline.build_dataset(config, data, config.data.train_split, default_boxes, start_step)
+    def make_dataset(start_step, machines, machine):
+        return pipeline.build_dataset(config, data, config.data.train_split, default_boxes, start_step, machines, machine)
 
     with bad_records.named_errors(data, config.data.train_split):
         trainer.train(config, model, optimizer, strategy, make_dataset, workdir, evaluate)

@@ -10,18 +10,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import Config
 from ssd_tf.models import ssd
-from ssd_tf.training import checkpoints, losses, schedules
+from ssd_tf.training import checkpoints, distribution, losses, schedules
 from ssd_tf.training.monitor import Monitor
-
-
-def make_strategy(config: Config) -> tf.distribute.Strategy:
-    """The tf.distribute strategy of train.strategy; `auto` mirrors where there are several GPUs."""
-    several = len(tf.config.list_logical_devices("GPU")) > 1
-    if config.train.strategy == "mirrored" or (config.train.strategy == "auto" and several):
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
 
 
 def make_model(config: Config, num_classes) -> keras.Model:
@@ -92,19 +84,19 @@ def _loss_options(config):
 def train(config: Config, model, optimizer, strategy, make_dataset, workdir, evaluate=None):
     """Trains until config.train.steps, from the run folder's last checkpoint where it has one.
 
-    make_dataset(start_step) gives the batches from there on; evaluate(monitor, step) -> {"AP", "AP50", ...}, called with the
-    averaged weights in place where EMA is on. Keeps checkpoints/last and, with evaluate, checkpoints/best by AP.
+    make_dataset(start step, number of machines, this one's number) gives a machine's batches from there on;
+    evaluate(monitor, step) -> {"AP", "AP50", ...}, called with the averaged weights in place where EMA is on. Keeps
+    checkpoints/last and, with evaluate, checkpoints/best by AP. Of several machines one writes, evaluates and reports.
     Raises ValueError, naming the step and the parts, where the loss is no longer finite.
     """
-    options, replicas = config.train, strategy.num_replicas_in_sync
-    if options.batch_size % replicas:
-        raise ConfigError(f"train.batch_size {options.batch_size} must be a multiple of the {replicas} replicas")
+    options, chief = config.train, distribution.is_chief(strategy)
     state = checkpoints.Checkpoints(workdir, model, optimizer)
     if state.restore_last():
         logging.info("going on from step %d of %s", int(state.step), workdir)
     start = int(state.step)
-    monitor = Monitor(workdir, options.steps, start)
-    batches = iter(strategy.experimental_distribute_dataset(_unsharded(make_dataset(start)))) if start < options.steps else None
+    distribution.meet(strategy, start, workdir)
+    monitor = Monitor(workdir, options.steps, start) if chief else None
+    batches = distribution.distribute(strategy, make_dataset, start, options.batch_size) if start < options.steps else None
     train_step = make_train_step(config, model, optimizer, strategy)
     for step in range(start + 1, options.steps + 1):
         rate = schedules.learning_rate(options, step - 1)
@@ -115,6 +107,8 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
         evaluates = evaluate is not None and (last or (config.eval.every and step % config.eval.every == 0))
         if step == start + 1:
             _finite(values, step)
+        if not chief:
+            continue
         if saves or evaluates or last or step % config.watch.log_every == 0:
             numbers = {**_finite(values, step), "learning_rate": rate}
             monitor.progress(step, numbers, options.batch_size)
@@ -122,7 +116,9 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
             _keep(state, step, monitor, evaluate if evaluates else None, model, optimizer)
         if saves or evaluates or step == start + 1:  # the first step compiles
             monitor.restart_clock(step)
-    monitor.close()
+    distribution.meet(strategy, options.steps, workdir)  # or the first to end would take the others' connection with it
+    if chief:
+        monitor.close()
 
 
 def _keep(state, step, monitor, evaluate, model, optimizer):
@@ -165,9 +161,3 @@ def _clip_global(gradients, norm, replicas):
     summed = tf.distribute.get_replica_context().all_reduce("sum", gradients)
     clipped, _ = tf.clip_by_global_norm(summed, norm)
     return [gradient / replicas for gradient in clipped]
-
-
-def _unsharded(dataset):
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.with_options(options)

@@ -48,10 +48,11 @@ def toy_batch(step, size=2):
 
 @pytest.fixture
 def toy_batches():
-    """make_dataset(start_step) of the trainer: batch n is toy_batch(n), from 0."""
+    """make_dataset of the trainer: batch n is toy_batch(n), from 0."""
     import tensorflow as tf
 
-    def make_dataset(start_step):
+    def make_dataset(start_step, machines=1, machine=0):
+        assert (machines, machine) == (1, 0)
         images, targets = zip(*(toy_batch(step) for step in range(20)), strict=True)
         targets = {name: np.stack([target[name] for target in targets]) for name in targets[0]}
         return tf.data.Dataset.from_tensor_slices((np.stack(images), targets)).skip(start_step)

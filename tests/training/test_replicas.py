@@ -84,7 +84,7 @@ def train(strategy, options, workdir):
         evaluated.append(kernel.numpy())
         return {"AP": 0.5, "AP50": 0.5}
 
-    trainer.train(config, model, optimizer, strategy, lambda _start: make_dataset(), workdir, evaluate)
+    trainer.train(config, model, optimizer, strategy, lambda *_: make_dataset(), workdir, evaluate)
     rows = [row for row in monitor.read_metrics(workdir / "metrics.csv") if row["loss"]]
     parts = {part: [float(row[part]) for row in rows] for part in ("loss", "localization", "positives")}
     weights = checkpoints.read_weights(checkpoints.find_checkpoint(workdir))

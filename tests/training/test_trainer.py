@@ -1,12 +1,10 @@
 import math
-import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import ConfigError
 from ssd_tf.training import checkpoints, monitor, trainer
 
 ONE = tf.distribute.get_strategy()
@@ -167,7 +165,7 @@ def test_a_run_that_is_over_does_nothing(train, toy_config, tmp_path):
     train(config)
     before = last_weights(tmp_path / "run")
 
-    def refuse(_start):
+    def refuse(*_):
         raise AssertionError("no batch is wanted")
 
     train(config, make_dataset=refuse)
@@ -184,7 +182,7 @@ def test_the_learning_rate_is_the_schedules(train, toy_config, tmp_path):
 
 @pytest.mark.parametrize("log_every", [1, 100])
 def test_a_loss_that_is_not_finite_stops_the_run(train, toy_config, toy_batches, tmp_path, log_every):
-    def poisoned(start):
+    def poisoned(start, *_):
         return toy_batches(start).enumerate().map(lambda step, batch: (tf.where(step == 3, np.nan, batch[0]), batch[1]))
 
     with pytest.raises(ValueError, match=r"no longer finite at step (4|6) \(.*classification nan.*learning_rate"):
@@ -244,16 +242,6 @@ def test_best_is_the_one_of_the_highest_ap(train, toy_config, tmp_path):
 def test_without_evaluation_there_is_no_best(train, toy_config, tmp_path):
     train(toy_config(steps=1))
     assert checkpoints.find_checkpoint(tmp_path / "run").endswith("last/ckpt-1")
-
-
-def test_the_batch_must_be_shared_out_evenly(toy_config, tmp_path):
-    two = types.SimpleNamespace(num_replicas_in_sync=2)
-    with pytest.raises(ConfigError, match=r"train.batch_size 3 must be a multiple of the 2 replicas"):
-        trainer.train(toy_config(batch_size=3), None, None, two, None, tmp_path)
-
-
-def test_one_device_is_no_mirrored_strategy(toy_config):
-    assert trainer.make_strategy(toy_config(strategy="one")).num_replicas_in_sync == 1
 
 
 def test_mixed_bfloat16_computes_in_bfloat16_and_keeps_weights_and_outputs_in_float32(tiny_config):
