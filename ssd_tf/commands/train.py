@@ -53,7 +53,7 @@ def run_training(config: Config, data, workdir):
     def make_dataset(start_step, machines, machine):
         return pipeline.build_dataset(config, data, config.data.train_split, default_boxes, start_step, machines, machine)
 
-    with bad_records.named_errors(data, config.data.train_split):
+    with bad_records.named_errors(data, config.data.train_split), distribution.lost_machines_named():
         trainer.train(config, model, optimizer, strategy, make_dataset, workdir, evaluate)
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 

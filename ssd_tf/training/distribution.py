@@ -3,6 +3,7 @@
 Several machines find each other by the environment variable TF_CONFIG, and see data and run folder under the same paths.
 """
 
+import contextlib
 import json
 import os
 
@@ -80,7 +81,23 @@ def meet(strategy, step, workdir):
     """Waits for all machines. Raises ValueError where they are not at the same step: then they do not see the same run folder."""
     if strategy.cluster_resolver is None:
         return
-    here = strategy.run(lambda: tf.constant([step], tf.int64))
-    steps = sorted(set(strategy.gather(here, axis=0).numpy().tolist()))
+
+    @tf.function
+    def gather():
+        return strategy.gather(strategy.run(lambda: tf.constant([step], tf.int64)), axis=0)
+
+    steps = sorted(set(gather().numpy().tolist()))
     if len(steps) > 1:
         raise ValueError(f"the machines start from different steps ({steps}): {workdir} must be one folder that all of them see")
+
+
+@contextlib.contextmanager
+def lost_machines_named():
+    """Inside, the failure of another machine, which TensorFlow tells as a broken connection, comes out as one line."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError):
+        raise OSError(
+            "another machine of TF_CONFIG has stopped or cannot be reached; see what it says, then start the same command on "
+            "all of them again: training goes on from the last checkpoint"
+        ) from None

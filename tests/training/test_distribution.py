@@ -86,6 +86,11 @@ def test_the_replicas_of_a_machine_share_its_batch():
     assert batches == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
+def test_a_machine_that_is_lost_is_one_line():
+    with pytest.raises(OSError, match="^another machine of TF_CONFIG has stopped"), distribution.lost_machines_named():
+        raise tf.errors.UnavailableError(None, None, "recvmsg:Connection reset by peer\nGraph execution error")
+
+
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     from data_tools import coco_to_tfrecord
