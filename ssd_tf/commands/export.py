@@ -40,11 +40,10 @@ def _main(options, rest):
     if present and not options.overwrite:
         raise FileExistsError(f"{present[0]} exists already; give --overwrite to replace it")
     commandline.import_tensorflow()
-    from ssd_tf.data.dataset_json import read_dataset, write_json
+    from ssd_tf.data.dataset_json import write_json
     from ssd_tf.export import detector, saved_model, tflite
 
-    if options.data:
-        read_dataset(options.data).shards(options.verify_split)
+    images = _read_pictures(options)
     config, info, model = detector.load_run(options.workdir)
     output.mkdir(parents=True, exist_ok=True)
     (output / "export.json").unlink(missing_ok=True)  # it comes back last
@@ -57,7 +56,7 @@ def _main(options, rest):
             tflite.export_tflite(config, model, len(info.classes), path)
         logging.info("written: %s", path)
     reference = detector.keras_detector(config, model, info.names)
-    report = _verify(reference, paths, options)
+    report = _verify(reference, paths, images)
     write_json(output / "export.json", {"workdir": str(options.workdir), "classes": info.names, "verify": report})
 
 
@@ -70,19 +69,28 @@ def _write_default_boxes(config, output):
     from ssd_tf.models.ssd import make_default_boxes
 
     boxes = np.round(make_default_boxes(config).astype(float), 7).tolist()
-    write_json(output / "default_boxes.json", {"variances": list(config.boxes.variances), "boxes": boxes})
+    content = {"scores": config.loss.scores, "variances": list(config.boxes.variances), "boxes": boxes}
+    write_json(output / "default_boxes.json", content)
 
 
-def _verify(reference, paths, options):
-    """Each export against the Keras model on pictures of --data; empty without --data."""
+def _read_pictures(options):
+    """The pictures that the exports are checked on; none without --data."""
     if options.data is None:
-        logging.info("not checked against the run's model: give --data DIR for that")
-        return {}
-    from ssd_tf.data import pipeline
-    from ssd_tf.export import detector, verify
+        return []
+    from ssd_tf.data import bad_records, pipeline
 
     examples = pipeline.read_examples(options.data, options.verify_split).take(options.verify_images)
-    images = [example["image"] for example in examples.as_numpy_iterator()]
+    with bad_records.named_errors(options.data, options.verify_split):
+        return [example["image"] for example in examples.as_numpy_iterator()]
+
+
+def _verify(reference, paths, images):
+    """Each export against the Keras model on pictures; empty without any."""
+    if not images:
+        logging.info("not checked against the run's model: give --data DIR for that")
+        return {}
+    from ssd_tf.export import detector, verify
+
     report = {}
     for name, path in paths.items():
         report[name] = verify.compare(reference, detector.load_detector(path), images)

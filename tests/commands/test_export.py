@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ssd_tf.commands import evaluate, export
 
@@ -28,6 +30,7 @@ def test_what_is_written(exported, tiny_run):
 def test_default_boxes_of_the_file(exported):
     content = json.loads((exported / "default_boxes.json").read_text())
     boxes = np.array(content["boxes"])
+    assert content["scores"] == "softmax"
     assert content["variances"] == [0.1, 0.1, 0.2, 0.2]
     # Maps of 8 x 12, 4 x 6 and 2 x 3 cells with four boxes each: a square of two sizes, and 2:1 both ways.
     assert boxes.shape == ((96 + 24 + 6) * 4, 4)
@@ -56,3 +59,8 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
     assert str(gone) in refuse(workdir=gone, code=2)
     assert f"no data folder at {gone}" in refuse(f"--data={gone}", code=1)
     assert "has no split 'test'" in refuse(f"--data={tiny_data}", "--verify_split=test", code=1)
+    edited = shutil.copytree(tiny_data, tmp_path / "edited")
+    shard = next(edited.glob("val*.tfrecord"))
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        writer.write(b"\xff")
+    assert f"{shard}: record 0 (from 0), source_id 'unknown', cannot be used" in refuse(f"--data={edited}", code=1)

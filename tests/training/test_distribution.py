@@ -87,7 +87,7 @@ def test_the_replicas_of_a_machine_share_its_batch():
 
 
 def test_a_machine_that_is_lost_is_one_line():
-    with pytest.raises(OSError, match="^another machine of TF_CONFIG has stopped"), distribution.lost_machines_named():
+    with pytest.raises(OSError, match=r"^another machine of TF_CONFIG has stopped"), distribution.lost_machines_named():
         raise tf.errors.UnavailableError(None, None, "recvmsg:Connection reset by peer\nGraph execution error")
 
 
