@@ -59,10 +59,14 @@ def read_layers(path) -> dict[str, list[np.ndarray]]:
 def vgg_for_ssd(layers):
     """Arrays of keras.applications' VGG16 -> those of ours, under our layers' names.
 
+    Its weights were trained on BGR pictures (keras.applications.vgg16.preprocess_input); conv1_1 is turned to take our RGB.
     fc1 and fc2, where the file has its top, become fc6 (3x3, every third of the 7x7 positions and every fourth channel)
     and fc7 (1x1): the decimation of Chen et al. 2015 (DeepLab), as the authors' reduced VGG16 was made.
     """
     ours = {name.replace("block", "conv", 1).replace("_conv", "_"): arrays for name, arrays in layers.items() if "block" in name}
+    if "conv1_1" in ours:
+        kernel, *bias = ours["conv1_1"]
+        ours["conv1_1"] = [kernel[:, :, ::-1], *bias]
     if "fc1" in layers:
         kernel, bias = layers["fc1"]
         ours["fc6"] = [kernel.reshape(7, 7, 512, 4096)[::3, ::3, :, ::4], bias[::4]]

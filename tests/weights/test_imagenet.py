@@ -54,11 +54,38 @@ def test_a_vgg16_file_without_its_top_fills_every_convolution(tmp_path):
     model = ssd.build_model(config, 2)
     fc6 = model.get_layer("fc6").get_weights()[0]
     assert imagenet.load_backbone(model, config) == 26
-    for block, index in ((1, 1), (3, 3), (5, 2)):
+    for block, index in ((1, 2), (3, 3), (5, 2)):
         kernel, bias = model.get_layer(f"conv{block}_{index}").get_weights()
         np.testing.assert_array_equal(kernel, layers[f"block{block}_conv{index}"][0])
         np.testing.assert_array_equal(bias, layers[f"block{block}_conv{index}"][1])
     np.testing.assert_array_equal(model.get_layer("fc6").get_weights()[0], fc6)
+
+
+def test_the_same_picture_gives_the_same_features_as_keras_own_networks(tmp_path):
+    """Keras' VGG16 takes BGR less means, its MobileNets RGB in -1..1: ours take RGB in 0..255 whatever the backbone."""
+    applications, random = keras.applications, np.random.default_rng(0)
+    picture = random.uniform(0, 255, (1, 64, 96, 3)) * [1.0, 0.5, 0.1]  # channels that cannot be taken for each other
+    cases = (
+        ("vgg16", applications.VGG16, applications.vgg16, {}, "block4_conv3", "conv4_3"),
+        ("mobilenet", applications.MobileNet, applications.mobilenet, {"alpha": 0.25}, "conv_pw_5_relu", "conv_pw_5_relu"),
+        ("mobilenet_v2", applications.MobileNetV2, applications.mobilenet_v2, {"alpha": 0.35}, *["block_6_expand_relu"] * 2),
+    )
+    for name, application, module, options, last, ours in cases:
+        theirs = application(input_shape=(64, 96, 3), include_top=False, weights=None, **options)
+        layers = {layer.name: layer.get_weights() for layer in theirs.layers}
+        for arrays in layers.values():
+            if len(arrays) == 4:  # batch norm
+                arrays[2:] = [random.normal(0, 0.1, arrays[2].shape), random.uniform(0.5, 1.5, arrays[3].shape)]
+        path = write_h5(tmp_path / f"{name}.h5", layers)
+        for layer in theirs.layers:
+            layer.set_weights(layers[layer.name])
+        config = vgg_config(path) if name == "vgg16" else mobilenet_config(str(path), name=name, **options)
+        model = ssd.build_model(config, 2)
+        imagenet.load_backbone(model, config)
+        expected = np.array(keras.Model(theirs.input, theirs.get_layer(last).output)(module.preprocess_input(picture.copy())))
+        found = np.array(keras.Model(model.input, model.get_layer(ours).output)(picture))
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+        assert np.abs(expected).std() > 1e-3, name
 
 
 def test_fc6_takes_every_third_position_and_every_fourth_channel():
