@@ -79,7 +79,8 @@ def preset_levels(name, number, input_hw, integer_sizes=False):
     """The AnchorLevels of a named preset for `number` maps of an input; `paper` has its own function.
 
     caffe_voc, caffe_coco (300 and 512), torchvision, nvidia (300): the references' tables. At another input size the boxes scale
-    with its shorter side, and neighbouring centres are input / map apart instead of the table's steps.
+    with its shorter side, and neighbouring centres are input / map apart instead of the table's steps (for maps of another
+    network than the table's, see `fit_steps`).
     torchvision_ssdlite, od_api: scales on a line from .2 to .95 of the shorter side over any number of maps.
     od_api_fpn: 4 strides of the map, from stride 8 on, whatever the input.
     integer_sizes cuts the caffe tables to whole pixels, as the authors' PriorBox layer held them in the released SSD512.
@@ -101,6 +102,20 @@ def preset_levels(name, number, input_hw, integer_sizes=False):
         sizes, steps = [size * min(input_hw) / side for size in sizes], [None] * number
     pairs = zip(sizes[:-1], sizes[1:], ratios, steps, strict=True)
     return [AnchorLevel.from_sizes(size, following, some, step) for size, following, some, step in pairs]
+
+
+def fit_steps(levels, map_shapes, input_hw):
+    """The levels, without a table's step where the map has other cells than that step cuts the input into: input / map then.
+
+    The tables' steps are those of VGG16's maps. The authors' 32 on ten cells of 300 pixels (ceil(300 / 32)) stays.
+    """
+    fitted = []
+    for level, map_hw in zip(levels, map_shapes, strict=True):
+        step_hw = level.step_hw
+        if step_hw and tuple(map_hw) != tuple(math.ceil(side / step) for side, step in zip(input_hw, step_hw, strict=True)):
+            step_hw = None
+        fitted.append(dataclasses.replace(level, step_hw=step_hw))
+    return fitted
 
 
 def _line(number, side, last):

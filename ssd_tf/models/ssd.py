@@ -36,7 +36,7 @@ def build_model(config: Config, num_classes: int) -> keras.Model:
     """
     keras.utils.set_random_seed(config.train.seed)
     image = keras.Input((*config.model.input_hw, 3), name="image")
-    levels = anchor_levels(config)
+    levels = _levels(config)
     offsets, logits = [], []
     for index, (feature, level) in enumerate(zip(_features(config, image), levels, strict=True)):
         k = len(level.shapes_hw)
@@ -65,6 +65,14 @@ def _map_shapes(config):
 
 def anchor_levels(config: Config) -> list[anchors.AnchorLevel]:
     """The AnchorLevels that config.boxes describes, one for each map."""
+    levels = _levels(config)
+    if config.boxes.preset is None:
+        return levels  # steps given by hand stay
+    return anchors.fit_steps(levels, feature_map_shapes(config), config.model.input_hw)
+
+
+def _levels(config):
+    """`anchor_levels` before anything is known of the maps but their number."""
     boxes, hw, number = config.boxes, config.model.input_hw, config.model.levels
     if boxes.levels is not None:
         levels = [anchors.AnchorLevel.from_sizes(**level.model_dump()) for level in boxes.levels]

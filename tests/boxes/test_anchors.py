@@ -136,6 +136,20 @@ def test_the_released_ssd512_has_whole_pixels(name, sizes):
     assert anchors.preset_levels(name, 6, (300, 300), True) == anchors.preset_levels(name, 6, (300, 300))
 
 
+def test_a_table_keeps_its_step_only_on_the_cells_that_it_cuts_the_input_into():
+    levels = anchors.preset_levels("caffe_voc", 6, (300, 300))
+    # The reference's own maps, then MobileNet's: of those only 1 x 1 has the cells of its step (300).
+    assert [level.step_hw and level.step_hw[0] for level in anchors.fit_steps(levels, MAPS_300, (300, 300))] == [
+        *(8, 16, 32, 64, 100, 300)
+    ]
+    fitted = anchors.fit_steps(levels, [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)], (300, 300))
+    assert [level.step_hw for level in fitted] == [None] * 5 + [(300, 300)]
+    assert [level.shapes_hw for level in fitted] == [level.shapes_hw for level in levels]
+    # One side that does not fit is enough.
+    assert anchors.fit_steps([AnchorLevel(((9.0, 9.0),), (16, 16))], [(4, 5)], (64, 96))[0].step_hw is None
+    assert anchors.fit_steps([AnchorLevel(((9.0, 9.0),), (16, 16))], [(4, 6)], (64, 96))[0].step_hw == (16, 16)
+
+
 def test_a_table_scales_with_the_shorter_side_of_another_input():
     levels = anchors.preset_levels("caffe_voc", 6, (600, 900))
     assert levels[0].shapes_hw[0] == (60.0, 60.0)
