@@ -5,6 +5,7 @@
 The number of maps and of default boxes a cell stays as it is. To use the result: `base: [NAME.yaml, fitted.yaml]`.
 """
 
+import pathlib
 import sys
 
 from absl import flags
@@ -47,6 +48,11 @@ def write_fragment(path, fitted, comment):
 def _fit(values, rest):
     if len(rest) != 1:
         raise flags.Error("give one folder of a converted data set (see --help)")
+    output = pathlib.Path(values.output)
+    if not output.parent.is_dir():
+        raise flags.Error(f"--output: there is no folder {output.parent}")
+    if output.exists() and output.samefile(values.config):
+        raise flags.Error(f"--output {output} is --config itself: give another name, and take both with `base:`")
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
@@ -57,9 +63,11 @@ def _fit(values, rest):
     commandline.import_tensorflow()
     from data_tools import fitting, inspect_tfrecord, objects
     from ssd_tf.boxes import anchors
+    from ssd_tf.data import bad_records
     from ssd_tf.models import ssd
 
-    boxes = objects.read_split(shards).real_boxes
+    with bad_records.named_errors(rest[0], split):
+        boxes = objects.read_split(shards).real_boxes
     if not len(boxes):
         raise ValueError(f"the split {split!r} of {rest[0]} has no objects to fit to")
     levels, map_shapes, input_hw = ssd.anchor_levels(config), ssd.feature_map_shapes(config), config.model.input_hw
@@ -72,6 +80,8 @@ def _fit(values, rest):
         f"objects with IoU >= 0.5: {before[-1].share:.1%} before, {after[-1].share:.1%} after; "
         f"mean best IoU: {before[-1].mean_iou:.3f} before, {after[-1].mean_iou:.3f} after"
     )
+    if after[-1].share < before[-1].share:
+        change += "; fewer objects are covered than before: the given boxes are better here"
     comment = f"Default boxes fitted to {len(boxes):,} objects of the split {split!r}, starting from {values.config}.\n{change}."
     write_fragment(values.output, fitted, comment)
     print(f"{change}\n{values.output}: take it with `base: [{values.config}, {values.output}]`, paths relative to your file")

@@ -33,7 +33,7 @@ def fit(levels, map_shapes, input_hw, boxes, tries, seed) -> list[LevelShapes]:
     """AnchorLevels, their maps' (height, width), the input's, normalised boxes [N, 4] -> LevelShapes of as many shapes a cell.
 
     Hill climbing from the given levels and from sizes spread over those of the objects: a change stays if it raises the mean of
-    the best overlaps plus the share of objects with one of at least .5.
+    the best overlaps plus the share of objects with one of at least .5. The result has no smaller a share than the given levels.
     """
     rng = np.random.default_rng(seed)
     if len(boxes) > _MOST_OBJECTS:
@@ -41,8 +41,9 @@ def fit(levels, map_shapes, input_hw, boxes, tries, seed) -> list[LevelShapes]:
     boxes = np.asarray(boxes, float) * np.tile(input_hw, 2)
     given = [_from_anchor_level(level) for level in levels]
     starts = (given, _spread(given, boxes))
-    climbed = [_climb(start, map_shapes, input_hw, boxes, tries // len(starts), rng) for start in starts]
-    return max(climbed, key=lambda pair: pair[0])[1]
+    share = _share(_overlaps(given, map_shapes, input_hw, boxes))
+    climbed = [_climb(start, map_shapes, input_hw, boxes, tries // len(starts), rng, share) for start in starts]
+    return max(climbed, key=lambda found: (found[0] >= share, found[1]))[2]
 
 
 def level_overlaps(level, map_hw, input_hw, boxes):
@@ -60,11 +61,11 @@ def level_overlaps(level, map_hw, input_hw, boxes):
     return (shared / ((high - low).prod(-1) + (2 * half).prod(-1) - shared)).max(1)
 
 
-def _climb(start, map_shapes, input_hw, boxes, tries, rng):
-    """-> (score, levels)."""
+def _climb(start, map_shapes, input_hw, boxes, tries, rng, least_share):
+    """-> (share, score, levels)."""
     levels = list(start)
-    overlaps = np.array([level_overlaps(*pair, input_hw, boxes) for pair in zip(levels, map_shapes, strict=True)])  # [L, N]
-    score = _score(overlaps)
+    overlaps = _overlaps(levels, map_shapes, input_hw, boxes)
+    share, score = _share(overlaps), _score(overlaps)
     for spread in np.geomspace(*_STEP, max(tries, 1)):
         index = rng.integers(len(levels))
         changed = _change(levels[index], spread, rng)
@@ -72,9 +73,13 @@ def _climb(start, map_shapes, input_hw, boxes, tries, rng):
             continue
         others = overlaps.copy()
         others[index] = level_overlaps(changed, map_shapes[index], input_hw, boxes)
-        if _score(others) > score:
-            levels[index], overlaps, score = changed, others, _score(others)
-    return score, levels
+        if _score(others) > score and _share(others) >= min(share, least_share):
+            levels[index], overlaps, share, score = changed, others, _share(others), _score(others)
+    return share, score, levels
+
+
+def _overlaps(levels, map_shapes, input_hw, boxes):
+    return np.array([level_overlaps(*pair, input_hw, boxes) for pair in zip(levels, map_shapes, strict=True)])  # [L, N]
 
 
 def _in_order(levels):
@@ -82,9 +87,12 @@ def _in_order(levels):
     return all(finer.size <= coarser.size for finer, coarser in itertools.pairwise(levels))
 
 
+def _share(overlaps):
+    return np.mean(overlaps.max(0) >= 0.5)
+
+
 def _score(overlaps):
-    best = overlaps.max(0)
-    return best.mean() + np.mean(best >= 0.5)
+    return overlaps.max(0).mean() + _share(overlaps)
 
 
 def _change(level, spread, rng):

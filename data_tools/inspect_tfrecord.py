@@ -97,6 +97,7 @@ def find_faults(objects, entry, classes):
 def print_coverage(title, rows):
     import rich.box
     import rich.console
+    import rich.markup
     import rich.table
 
     table = rich.table.Table(title, "objects", "IoU >= 0.5", "share", "forced only", "mean best IoU", box=rich.box.SIMPLE)
@@ -104,25 +105,32 @@ def print_coverage(title, rows):
         column.justify = "right"
     for row in rows:
         if row.objects or row.name == "all":
-            numbers = (f"{row.objects:,}", f"{row.covered:,}", f"{row.share:.1%}", f"{row.forced:,}", f"{row.mean_iou:.3f}")
-            table.add_row(row.name, *numbers)
+            shares = (f"{row.share:.1%}", f"{row.mean_iou:.3f}") if row.objects else ("", "")
+            numbers = (f"{row.objects:,}", f"{row.covered:,}", shares[0], f"{row.forced:,}", shares[1])
+            table.add_row(rich.markup.escape(row.name), *numbers)
     rich.console.Console().print(table)
 
 
 def _inspect(values, rest):
     if len(rest) != 1:
         raise flags.Error("give one folder of a converted data set (see --help)")
+    if values.output and not values.output.lower().endswith(".png"):
+        raise flags.Error(f"--output wants the name of a PNG file, found {values.output!r}")
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
     config = load_config(values.config) if values.config else None
     info = dataset_json.read_dataset(rest[0])
+    if not info.splits:
+        raise ValueError(f"{rest[0]}/dataset.json lists no split; convert the data again")
     split = values.split or next(iter(info.splits))
     shards = info.shards(split)
     commandline.import_tensorflow()
     from data_tools import objects as split_objects
+    from ssd_tf.data import bad_records
 
-    objects = split_objects.read_split(shards)
+    with bad_records.named_errors(rest[0], split):
+        objects = split_objects.read_split(shards)
     print(f"{rest[0]}, split {split!r} of {', '.join(info.splits)}; {len(info.names)} classes")
     print("\n".join(describe(objects, info.names)))
     faults = list(find_faults(objects, info.splits[split], len(info.names)))
@@ -131,7 +139,8 @@ def _inspect(values, rest):
     if values.output:
         number = min(values.pictures, len(objects.sizes_hw))
         chosen = np.random.default_rng(values.seed).choice(len(objects.sizes_hw), number, replace=False)
-        draw_sheet(shards, info.names, chosen.tolist()).save(values.output, format="PNG")
+        with bad_records.named_errors(rest[0], split):
+            draw_sheet(shards, info.names, chosen.tolist()).save(values.output)
         print(f"{number} pictures: {values.output}")
     if config:
         by_level, by_class = measure_coverage(config, objects, info.names)

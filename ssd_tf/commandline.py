@@ -35,6 +35,8 @@ def run(main, values, usage, required=(), argv=None) -> int:
         print(f"{usage.strip()}\n\nflags:\n{_help(values)}")
         return 0
     _log_plainly()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode, nor terminals know all of it
     try:
         missing = [f"--{name}" for name in required if values[name].value in (None, [], "")]
         if missing:

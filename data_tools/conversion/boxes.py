@@ -60,14 +60,15 @@ def find_fault(box, unit):
 
 
 def find_turn(size_hw, image, assume):
-    """The EXIF orientation that the boxes have still to follow: 1 where they were drawn on the picture as it is shown.
+    """-> (the EXIF orientation that the boxes have still to follow: 1 where they were drawn on the picture as it is shown,
+    whether that was assumed).
 
     The size that the labels give tells which; where it cannot, `assume` does: "stored" or "shown".
     """
     shown_hw = (image.height, image.width)
     if image.stored_hw != shown_hw and size_hw in (image.stored_hw, shown_hw):
-        return 1 if size_hw == shown_hw else image.orientation
-    return 1 if assume == "shown" else image.orientation
+        return 1 if size_hw == shown_hw else image.orientation, False
+    return 1 if assume == "shown" else image.orientation, image.orientation != 1
 
 
 def _to_shares(box, unit, image, turn):

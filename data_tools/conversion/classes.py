@@ -2,6 +2,9 @@
 
 import difflib
 import pathlib
+import sys
+
+from absl import flags
 
 
 def choose_classes(declared, seen, wanted, known) -> list[dict]:
@@ -13,7 +16,8 @@ def choose_classes(declared, seen, wanted, known) -> list[dict]:
     """
     ids = {entry["name"]: entry["id"] for entry in declared or []}
     if wanted:
-        _check_wanted(wanted, declared, known)
+        _check_wanted(wanted, known)
+        _check_names(wanted, ids, seen)
     if known:
         _check_known(ids, seen, wanted, known)
         return list(known)
@@ -29,31 +33,36 @@ def read_names(text) -> list[str] | None:
         return None
     path = pathlib.Path(text)
     if path.is_file():
-        names = [line.strip() for line in path.read_text().splitlines()]
+        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     elif "/" in text or text.endswith(".txt"):
-        raise FileNotFoundError(f"--classes: no file at {text}; give a file with one class name a line, or a,b,c")
+        raise flags.Error(f"--classes: no file at {text}; give a file with one class name a line, or a,b,c")
     else:
         names = [name.strip() for name in text.split(",")]
     names = [name for name in names if name]
     twice = [name for name in names if names.count(name) > 1]
     if twice or not names:
-        raise ValueError(f"--classes: {text} names {repr(twice[0]) + ' twice' if twice else 'no class'}")
+        raise flags.Error(f"--classes: {text} names {repr(twice[0]) + ' twice' if twice else 'no class'}")
     return names
 
 
-def _check_wanted(wanted, declared, known):
+def _check_wanted(wanted, known):
     if known and [entry["name"] for entry in known] != wanted:
-        raise ValueError(
+        raise flags.Error(
             f"--classes gives {_few(wanted)}; the data set that is added to has {_few([entry['name'] for entry in known])}: "
             "leave --classes out, or give another --output"
         )
-    names = [entry["name"] for entry in declared or []]
-    unknown = [name for name in wanted if names and name not in names]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], names, n=1)
-        raise ValueError(
-            f"--classes: the labels have no class {unknown[0]!r}; {f'did you mean {close[0]!r}?' if close else _few(names)}"
-        )
+
+
+def _check_names(wanted, declared, seen):
+    names = list(declared) or sorted(seen)
+    for name in wanted:
+        if names and name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            line = f"--classes: the labels have no class {name!r}; {f'did you mean {close[0]!r}?' if close else _few(names)}"
+            if declared:
+                raise flags.Error(line)
+            # Where classes are only seen, a small split may well lack a rare one.
+            print(f"WARNING: {line}", file=sys.stderr)
 
 
 def _check_known(ids, seen, wanted, known):

@@ -4,18 +4,18 @@ The order of the steps is what makes a killed run harmless: all shards are writt
 is withdrawn, the shards get their names, and dataset.json names the split when all of it is there.
 """
 
-import contextlib
+import collections
 import dataclasses
-import errno
 import json
 import math
 import os
 import pathlib
-import sqlite3
+import sys
 
 import numpy as np
+from absl import flags
 
-from data_tools.conversion import classes, duplicates, plan, pool, report, shards, splitting
+from data_tools.conversion import classes, duplicates, output_folder, plan, pool, report, shards, splitting
 from ssd_tf.data import dataset_json
 
 VALIDATION = "val"
@@ -26,7 +26,6 @@ _TEMPORARY = (".{split}-plan.*.tmp", ".{split}-images.*.tmp", f".{_SHARD}.*.tmp*
 _LEAST_SHARDS = 8
 _IMAGES_PER_SHARD = 1000
 _FEWEST_FOR_PROCESSES = 200  # images; fewer are done before workers have started
-_FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +55,10 @@ def convert(open_source, options, source_flags) -> dict:
     output = pathlib.Path(options.output)
     splits = [options.split, VALIDATION] if options.val_fraction else [options.split]
     if len(set(splits)) < len(splits):
-        raise ValueError(f"--val_fraction writes a split {VALIDATION!r} beside --split, which must have another name")
+        raise flags.Error(f"--val_fraction writes a split {VALIDATION!r} beside --split, which must have another name")
     with pool.show_waiting("reading the labels"):
         source = open_source()
-    with _clear_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
+    with output_folder.clear_errors(output), output_folder.alone(output):
         _remove(output, splits, _TEMPORARY)
         plan_path = output / f".{options.split}-plan.{os.getpid()}.tmp"
         try:
@@ -73,6 +71,7 @@ def convert(open_source, options, source_flags) -> dict:
             options = dataclasses.replace(options, workers=_count_workers(options, len(planned.offsets)))
             parts = _divide(planned, options)
             written = _write_all(output, planned, parts, chosen, options)
+            _check_kept([account for account, _ in written.values()])
             withdraw(output, splits)
             return _publish(output, written, chosen, source_flags)
         except BaseException:
@@ -186,6 +185,20 @@ def _publish(output, written, chosen, source_flags):
     return entries
 
 
+def _check_kept(accounts):
+    """Refuses a conversion that keeps none of the objects that the labels name; where they name none, that is said."""
+    if any(account["boxes"] or account["ignored"] for account in accounts):
+        return
+    lost = collections.Counter()
+    for account in accounts:
+        lost.update({f"of the class {name!r}, which was not asked for": n for name, n in account["unlisted_classes"].items()})
+        lost.update(account["dropped_boxes"])
+    if lost:
+        found = ", ".join(f"{number:,} {reason}" for reason, number in lost.most_common(5))
+        raise ValueError(f"none of the {lost.total():,} objects in the labels was kept: {found}")
+    print("WARNING: the labels name no object: every image counts as one without objects", file=sys.stderr)
+
+
 def _nothing_left(split, account):
     reasons = ", ".join(f"{reason} {number}" for reason, number in (account["dropped_images"]).items())
     first = account["left_out"][0] if account["left_out"] else {"file": "no file", "reason": "no objects, and --drop_empty"}
@@ -211,19 +224,3 @@ def _read_json(path):
 
 def _join(source_flags):
     return ", ".join(f"--{name} {value}" for name, value in source_flags.items())
-
-
-@contextlib.contextmanager
-def _clear_errors(output):
-    """A full disk or a folder that may not be written, as one line that says so."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise OSError(f"cannot sort the annotations in a temporary file: {error}; is the disk full?") from None
-    except (FileExistsError, NotADirectoryError):
-        raise OSError(f"cannot write to {output}: it, or a folder above it, is a file; give another --output") from None
-    except OSError as error:
-        if error.errno not in _FULL_OR_CLOSED:
-            raise
-        where = error.filename or output
-        raise OSError(f"cannot write to {where}: {error.strerror}; free some space there or give another --output") from None

@@ -30,7 +30,7 @@ _MODES = {
     "PA": "palette",
 }
 _MODES |= {"I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit", "I": "16-bit"}
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _WIDTH_TAG, _LENGTH_TAG = 0x0112, 0x0100, 0x0101
 # EXIF orientation -> what turns the stored pixels into the picture as it is shown.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,11 +79,13 @@ def check_image(path, verify=True) -> CheckedImage:
         repair = _find_repair(picture, orientation, path, data)
         must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(picture, orientation, data)
         digest = hashlib.sha256(data).hexdigest()
-        size_hw = stored_hw = (picture.height, picture.width)
+        size_hw, stored_hw = (picture.height, picture.width), _stored_hw(picture)
         if must_encode:
+            is_tiff = picture.format == "TIFF"
             _decode(picture, data)
             picture = to_rgb(picture)
-            picture = picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+            if orientation in _TURNS and not is_tiff:  # Pillow turns TIFF itself
+                picture = picture.transpose(_TURNS[orientation])
             data, size_hw = _encode(picture), (picture.height, picture.width)
         elif verify:
             _verify_jpeg(picture, data)
@@ -148,6 +150,12 @@ def _orientation(picture):
     return value if value in _TURNS else 1
 
 
+def _stored_hw(picture):
+    if picture.format == "TIFF":  # the picture's own size is already that as it is shown
+        return picture.tag_v2[_LENGTH_TAG], picture.tag_v2[_WIDTH_TAG]
+    return picture.height, picture.width
+
+
 def _find_repair(picture, orientation, path, data):
     """The one reason under which a picture is counted: the first that fits."""
     kind = "JPEG" if picture.format == "MPO" else picture.format
@@ -182,11 +190,12 @@ def _has_usual_coding(data):
 
 
 def to_rgb(picture):
-    """A decoded picture of any mode -> RGB. Alpha is dropped; 16 bits keep their upper eight."""
+    """A decoded picture of any mode -> RGB. Alpha is dropped; of 16 bits the upper eight stay, of 12 (all below 4096) too."""
     if picture.mode == "RGB":
         return picture
     if _MODES.get(picture.mode) == "16-bit":
-        return Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(picture).clip(0, 65535)
+        return Image.fromarray((values >> (4 if values.max(initial=0) < 4096 else 8)).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
         raise BadImage("not an image", "floating-point pixels, whose range is unknown")
     if "transparency" in picture.info:

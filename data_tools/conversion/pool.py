@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -65,6 +66,7 @@ def _make_context():
 def start_early():
     """Starts the workers' server, so that it imports while something else goes on here."""
     if _make_context().get_start_method() == "forkserver":
+        multiprocessing.resource_tracker.ensure_running()  # once started inside, it would let Ctrl-C through again
         with _holding_interrupts():
             multiprocessing.forkserver.ensure_running()
 

@@ -5,6 +5,7 @@ import sys
 
 import rich.box
 import rich.console
+import rich.markup
 import rich.table
 
 from data_tools.conversion import duplicates, shards
@@ -27,6 +28,7 @@ def make_dataset_entry(account, names) -> dict:
 def make_report_entry(account, source, folder, split, other_splits) -> dict:
     """A split's entry of report.json; source: {flag: value} of what was read."""
     numbers = ("read", "images", "empty", "empty_left_out", "boxes", "ignored", "clipped", "boxes_of_dropped_images", "bytes")
+    numbers += ("assumed_turns",)
     counters = ("repaired", "dropped_images", "dropped_boxes", "unlisted_classes")
     return {
         "source": source,
@@ -55,8 +57,7 @@ def print_report(entries, classes):
     console.print(_make_table(entries, classes))
     for split, entry in entries.items():
         for line in describe(split, entry):
-            # File names need not be Unicode.
-            console.print(line.encode(errors="backslashreplace").decode(), markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False)
         warn_of_leaks(split, entry)
 
 
@@ -70,7 +71,8 @@ def _make_table(entries, classes):
     for split, what in columns:
         table.add_column(f"{split}\n{what}", justify="right")
     for name in classes[:_CLASSES_SHOWN]:
-        table.add_row(name, *(f"{entries[split]['classes'].get(name, {}).get(what, 0):,}" for split, what in columns))
+        numbers = (entries[split]["classes"].get(name, {}).get(what, 0) for split, what in columns)
+        table.add_row(rich.markup.escape(name), *(f"{number:,}" for number in numbers))
     if len(classes) > _CLASSES_SHOWN:
         table.add_row(f"and {len(classes) - _CLASSES_SHOWN} more")
     totals = {"images": "images", "objects": "boxes", "ignored": "ignored"}
@@ -90,15 +92,22 @@ def describe(split, entry):
     ):
         if entry[key]:
             reasons = ", ".join(f"{reason} {number:,}" for reason, number in entry[key].items())
-            yield f"  {what}: {sum(entry[key].values()):,} ({reasons})"
+            lost = f", with {entry['boxes_of_dropped_images']:,} objects" if key == "dropped_images" else ""
+            yield f"  {what}: {sum(entry[key].values()):,} ({reasons}){lost}"
     for dropped in entry["dropped"][:_DROPPED_SHOWN]:
-        yield f"    {dropped['file']}: {dropped['reason']}" + (f" {dropped['box']}" if dropped["box"] else "")
+        box = dropped["box"] if any(value is not None for value in dropped["box"] or ()) else ""
+        yield f"    {dropped['file']}: {dropped['reason']} {box}".rstrip()
     if len(entry["dropped"]) > _DROPPED_SHOWN:
         yield "    … more of them in report.json"
     if entry["clipped"]:
         yield f"  boxes clipped at the picture's edge: {entry['clipped']:,}"
     if entry["empty_left_out"]:
         yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
+    if entry["assumed_turns"]:
+        yield (
+            f"  images turned by EXIF whose labels do not tell which way up they were drawn: {entry['assumed_turns']:,}, taken "
+            "by --exif_boxes; look at them with inspect_tfrecord"
+        )
     if entry["size_mismatches"]["images"]:
         first = entry["size_mismatches"]["files"][0]
         yield (

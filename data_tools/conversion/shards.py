@@ -106,7 +106,7 @@ def new_account() -> dict:
     """Counters of one shard, of plain types; add_account sums them."""
     counters = ("repaired", "dropped_images", "dropped_boxes", "unlisted_classes", "size_histogram", "aspect_histogram")
     numbers = ("read", "images", "empty", "empty_left_out", "boxes", "ignored", "clipped", "boxes_of_dropped_images", "bytes")
-    numbers += ("size_mismatches",)
+    numbers += ("size_mismatches", "assumed_turns")
     lists = ("left_out", "dropped", "repaired_files", "size_mismatch_files", "digests")
     account = {name: collections.Counter() for name in counters} | dict.fromkeys(numbers, 0) | {name: [] for name in lists}
     return account | {"classes": {}}
@@ -149,7 +149,8 @@ def _compare_sizes(labeled, image, rules, account):
 def _keep_objects(labeled, image, rules, account):
     """The objects that go into the record, each with its SettledBox."""
     kept = []
-    turn = boxes.find_turn(labeled.size_hw, image, rules.exif_boxes)
+    turn, assumed = boxes.find_turn(labeled.size_hw, image, rules.exif_boxes)
+    account["assumed_turns"] += assumed and bool(labeled.objects)
     for thing in labeled.objects:
         if not thing.fault and thing.name not in rules.label_of:
             account["unlisted_classes"][thing.name] += 1

@@ -64,7 +64,7 @@ def hash_files(task, tick):
             try:
                 with open(labels.from_line(line).path, "rb") as file:
                     digest = hashlib.file_digest(file, "sha256").digest()
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a name that no file can have
                 digest = hashlib.sha256(line).digest()
             digests.append(int.from_bytes(digest[:8], "big"))
             tick()

@@ -82,14 +82,14 @@ def test_turn():
 
 
 @pytest.mark.parametrize(
-    ("size_hw", "assume", "turn"),
+    ("size_hw", "assume", "turn", "assumed"),
     [
-        ((100, 200), "shown", 6),  # the labels know the stored size: boxes were drawn on it
-        ((200, 100), "stored", 1),  # the labels know the shown size
-        (None, "stored", 6),
-        (None, "shown", 1),
-        ((50, 50), "stored", 6),
+        ((100, 200), "shown", 6, False),  # the labels know the stored size: boxes were drawn on it
+        ((200, 100), "stored", 1, False),  # the labels know the shown size
+        (None, "stored", 6, True),
+        (None, "shown", 1, True),
+        ((50, 50), "stored", 6, True),
     ],
 )
-def test_whether_boxes_follow_exif(size_hw, assume, turn):
-    assert boxes.find_turn(size_hw, TURNED, assume) == turn
+def test_whether_boxes_follow_exif(size_hw, assume, turn, assumed):
+    assert boxes.find_turn(size_hw, TURNED, assume) == (turn, assumed)

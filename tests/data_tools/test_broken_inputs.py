@@ -238,12 +238,12 @@ REFUSED = [
         1,
         "none of the 1 images of 'train' can be used .absent 1.*z.jpg",
     ),
-    ("unknown class asked for", lambda _: None, {"classes": "cat,dgo"}, 1, "no class 'dgo'; did you mean 'dog'"),
-    ("class named twice", lambda _: None, {"classes": "cat,cat"}, 1, "names 'cat' twice"),
-    ("no file of classes", lambda _: None, {"classes": "names.txt"}, 1, "--classes: no file at .*names.txt"),
+    ("unknown class asked for", lambda _: None, {"classes": "cat,dgo"}, 2, "no class 'dgo'; did you mean 'dog'"),
+    ("class named twice", lambda _: None, {"classes": "cat,cat"}, 2, "names 'cat' twice"),
+    ("no file of classes", lambda _: None, {"classes": "names.txt"}, 2, "--classes: no file at .*names.txt"),
     ("output is a file", write("out", ""), {}, 1, "cannot write to .*out: it, or a folder above it, is a file"),
     ("too few images to split", lambda _: None, {"val_fraction": 0.2}, 1, "--val_fraction 0.2 of 1 images leaves none for 'val'"),
-    ("split called val", lambda _: None, {"val_fraction": 0.2, "split": "val"}, 1, "writes a split 'val' beside --split"),
+    ("split called val", lambda _: None, {"val_fraction": 0.2, "split": "val"}, 2, "writes a split 'val' beside --split"),
     ("a path as split", lambda _: None, {"split": "../x"}, 2, "--split wants a name"),
     ("negative workers", lambda _: None, {"workers": -1}, 2, "workers"),
     ("unknown flag", lambda _: None, {"wrokers": 1}, 2, "Unknown command line flag 'wrokers'"),
@@ -293,7 +293,7 @@ NAMES = [("\0.jpg", "unreadable"), ("x" * 300 + ".jpg", "unreadable"), ("", "no 
 
 @pytest.mark.parametrize(("name", "reason"), NAMES)
 def test_names_that_no_file_has(data, write_coco, convert_coco, read_dataset, name, reason):
-    write_coco(data / "annotations.json", [(1, "a.jpg", 64, 48), (2, name, 64, 48)])
+    write_coco(data / "annotations.json", [(1, "a.jpg", 64, 48), (2, name, 64, 48)], GOOD["annotations"])
     assert convert_coco() == (0, "")
     assert read_dataset(data / "out")[1]["splits"]["train"]["dropped_images"] == {reason: 1}
 
@@ -301,6 +301,7 @@ def test_names_that_no_file_has(data, write_coco, convert_coco, read_dataset, na
 def test_file_name_that_is_not_unicode(tmp_path, paint, run, read_split):
     paint(tmp_path / "yolo/b\udcff.jpg")
     paint(tmp_path / "yolo/c.v2.jpg")
+    (tmp_path / "yolo/c.v2.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "yolo/classes.txt").write_text("cat\n")
     assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (0, "")
     assert [record["filename"] for record in read_split(tmp_path / "out")] == ["b\\udcff.jpg", "c.v2.jpg"]
@@ -310,6 +311,7 @@ def test_duplicates_with_odd_names(tmp_path, paint, run, read_dataset):
     names = ["b\udcff.jpg", 'tab\t"\\n.jpg', "ä.jpg"]
     for name in names:
         paint(tmp_path / "yolo" / name)
+    (tmp_path / "yolo/ä.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "yolo/classes.txt").write_text("cat\n")
     assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (0, "")
     within = read_dataset(tmp_path / "out")[1]["splits"]["train"]["duplicates"]["within"]

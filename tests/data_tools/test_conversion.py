@@ -208,7 +208,7 @@ def test_a_second_split_is_added_and_must_know_its_classes(two, write_coco, conv
     code, error = convert_coco(split="test")
     assert code == 1 and "the class 'dog' has the id 5 here and 3 in dataset.json" in error
     code, error = convert_coco(split="test", classes="dog")
-    assert code == 1 and "--classes gives dog; the data set that is added to has cat, dog" in error
+    assert code == 2 and "--classes gives dog; the data set that is added to has cat, dog" in error
     assert list(read_dataset(two / "out")[0]["splits"]) == ["train", "val"]  # what stood there still stands
 
 
