@@ -71,7 +71,7 @@ def _check_known(ids, seen, wanted, known):
     if unknown:
         raise ValueError(
             f"the labels have the class {unknown[0]!r}, which dataset.json does not know ({_few(list(known_ids))}); "
-            "convert it into another --output, or all splits again"
+            "convert all splits again, each with --classes and the names of all, or convert it into another --output"
         )
     for name, number in ids.items():
         if name in known_ids and known_ids[name] != number:

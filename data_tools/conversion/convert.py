@@ -15,7 +15,7 @@ import sys
 import numpy as np
 from absl import flags
 
-from data_tools.conversion import classes, duplicates, output_folder, plan, pool, report, shards, splitting
+from data_tools.conversion import classes, duplicates, output_folder, plan, pool, remarks, report, shards, splitting
 from ssd_tf.data import dataset_json
 
 VALIDATION = "val"
@@ -65,15 +65,19 @@ def convert(open_source, options, source_flags) -> dict:
             with pool.show_waiting("reading the labels"):
                 images = _starting_workers(source.images, options)
                 planned = plan.write_plan(images, plan_path, keep_classes=bool(options.val_fraction))
+                found = remarks.find_remarks(source, planned)
             if not len(planned.offsets):
                 raise ValueError(f"the labels list no images ({_join(source_flags)}): there is nothing to convert")
+            if options.strict:
+                remarks.refuse(found, source.strays)
             chosen = classes.choose_classes(source.classes, planned.seen, options.classes, _known_classes(output, splits))
             options = dataclasses.replace(options, workers=_count_workers(options, len(planned.offsets)))
             parts = _divide(planned, options)
             written = _write_all(output, planned, parts, chosen, options)
+            remarks.add_to(written[options.split][0], found, source.strays)
             _check_kept([account for account, _ in written.values()])
             withdraw(output, splits)
-            return _publish(output, written, chosen, source_flags)
+            return _publish(output, written, chosen, source_flags | ({"notes": source.notes} if source.notes else {}))
         except BaseException:
             _remove(output, splits, _TEMPORARY)
             raise
@@ -135,8 +139,13 @@ def _write_all(output, planned, parts, chosen, options):
     return {split: _write_split(output, split, offsets, planned.path, rules, options) for split, offsets in parts.items()}
 
 
+def count_shards(images, wanted) -> int:
+    """As many as --shards says, else one per 1,000 images and at least 8; none is empty."""
+    return min(wanted or max(_LEAST_SHARDS, math.ceil(images / _IMAGES_PER_SHARD)), images)
+
+
 def _write_split(output, split, offsets, plan_path, rules, options):
-    number = min(options.shards or max(_LEAST_SHARDS, math.ceil(len(offsets) / _IMAGES_PER_SHARD)), len(offsets))
+    number = count_shards(len(offsets), options.shards)
     names = [f"{split}-{index:05d}-of-{number:05d}.tfrecord" for index in range(number)]
     tasks = [
         shards.ShardTask(str(output / f".{name}.{os.getpid()}.tmp"), plan_path, part, rules)

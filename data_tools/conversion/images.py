@@ -10,15 +10,15 @@ import os
 import warnings
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB: Pillow's own threshold for suspecting a decompression bomb
 MAX_BYTES = 1 << 28
 QUALITY = 95
 # No format that runs another program (EPS) or that Pillow reads in part only.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
 _SUFFIX_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF"}
-_SUFFIX_FORMATS |= {".tiff": "TIFF", ".ppm": "PPM"}
+_SUFFIX_FORMATS |= {".tiff": "TIFF", ".ppm": "PPM", ".jfif": "JPEG", ".avif": "AVIF"}
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 _MODES = {
     "L": "grayscale",
@@ -112,6 +112,8 @@ def _open(data):
     try:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp":
+            raise BadImage("unread format", "HEIC or AVIF that Pillow here cannot read; save it as JPEG or PNG") from None
         known = data.startswith(_MAGIC)
         raise BadImage("truncated" if known else "not an image", f"{len(data)} bytes, beginning {data[:8]!r}") from None
     except Image.DecompressionBombError as error:

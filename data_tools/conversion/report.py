@@ -37,6 +37,7 @@ def make_report_entry(account, source, folder, split, other_splits) -> dict:
         "dropped": [*account["left_out"], *account["dropped"]],
         "repaired_files": account["repaired_files"],
         "size_mismatches": {"images": account["size_mismatches"], "files": account["size_mismatch_files"]},
+        "remarks": account["remarks"],
         "classes": dict(sorted(account["classes"].items())),
         "box_size_pixels": _in_order(account["size_histogram"], shards.SIZE_EDGES),
         "box_aspect_ratio": _in_order(account["aspect_histogram"], shards.ASPECT_EDGES),
@@ -54,6 +55,8 @@ def _in_order(histogram, edges):
 def print_report(entries, classes):
     """entries: split -> its entry of report.json; classes: names in label order. A table, and what was mended and dropped."""
     console = rich.console.Console(soft_wrap=True)
+    for note in dict.fromkeys(note for entry in entries.values() for note in entry["source"].get("notes", ())):
+        console.print(note, markup=False, highlight=False)
     console.print(_make_table(entries, classes))
     for split, entry in entries.items():
         for line in describe(split, entry):
@@ -114,6 +117,8 @@ def describe(split, entry):
             f"  sizes that differ from the labels': {entry['size_mismatches']['images']:,}, the first {first['file']}: "
             f"height and width {first['image_hw']}, labels {first['labels_hw']}"
         )
+    for what, found in entry["remarks"].items():
+        yield f"  {what}: {found['count']:,}, the first {found['first'][0]}"
     within = entry["duplicates"]["within"]
     if within["groups"]:
         first = ", ".join(within["files"][0])

@@ -109,7 +109,7 @@ def new_account() -> dict:
     numbers += ("size_mismatches", "assumed_turns")
     lists = ("left_out", "dropped", "repaired_files", "size_mismatch_files", "digests")
     account = {name: collections.Counter() for name in counters} | dict.fromkeys(numbers, 0) | {name: [] for name in lists}
-    return account | {"classes": {}}
+    return account | {"classes": {}, "remarks": {}}
 
 
 def add_account(total, account):

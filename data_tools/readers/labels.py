@@ -3,12 +3,13 @@
 Boxes here are [xmin, ymin, xmax, ymax] in the label file's own unit; conversion/boxes.py makes the usual corners of them.
 """
 
+import collections
 import dataclasses
 import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # How a label file counts.
 PIXELS = "pixels"  # from 0, half-open: COCO
@@ -16,7 +17,9 @@ PIXELS_FROM_ONE = "pixels from one"  # from 1, the last one included: VOC, label
 SHARES = "shares"  # of the picture's width and height: YOLO
 
 NOT_A_BOX = (math.nan,) * 4
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".JPG", ".JPEG", ".PNG", ".BMP", ".WEBP", ".TIF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".avif", ".heic", ".heif")
+SUFFIXES += (".JPG", ".JPEG", ".PNG", ".BMP", ".WEBP", ".TIF", ".JFIF", ".AVIF", ".HEIC", ".HEIF")
+NAMED = 100  # of what is counted, so many are named
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,15 +47,37 @@ class LabeledImage:
     fault: str = ""
 
 
+class Tally:
+    """How many of something, and the first hundred of them."""
+
+    def __init__(self):
+        self.count, self.first = 0, []
+
+    def add(self, thing):
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(thing)
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """An opened label file or folder.
 
     classes: [{"name", "id"}] in label order where the format lists them, None where they are only seen in the objects.
+    notes: what the reader chose by itself, a line each.
+    folder: where pictures without labels are looked for, beside the folders of those with labels; None: nowhere.
+    is_labelled: path -> whether a picture that `images` does not give has labels all the same, as those of another set have.
+    unused: {what: names} of labels that belong to no picture; strays: objects of pictures that are not listed, each
+    {"file", "box", "reason"}. Both are whole once `images` has been read to its end.
     """
 
     classes: list[dict] | None
     images: Iterator[LabeledImage]
+    notes: list[str] = dataclasses.field(default_factory=list)
+    folder: str | os.PathLike | None = None
+    is_labelled: Callable[[str], bool] | None = None
+    unused: dict[str, Tally] = dataclasses.field(default_factory=lambda: collections.defaultdict(Tally))
+    strays: Tally = dataclasses.field(default_factory=Tally)
 
 
 def to_line(image: LabeledImage) -> str:
@@ -82,19 +107,44 @@ def to_size(height, width) -> tuple[int, int] | None:
 
 
 def find_image(folder, name) -> pathlib.Path:
-    """The file of a picture in a folder: by its name as written, else by its base name, else by its stem in any usual extension.
+    """The file of a picture in a folder: by its name as written, with any usual extension, at last by its base name alone.
 
-    Returns the path as written where there is none: whoever opens it reports it as absent.
+    Backslashes of Windows may stand for slashes. Returns the path as written where there is none: whoever opens it reports it
+    as absent.
     """
     written = os.path.join(folder, name)
-    if os.path.isfile(written):
+    if os.path.isfile(written):  # unlike Path.is_file, takes names that no file can have
         return pathlib.Path(written)
-    written = pathlib.Path(written)
-    named = dict.fromkeys((str(written), os.path.join(folder, written.name)))
-    stems = [path[: -len(written.suffix)] if written.suffix in SUFFIXES else path for path in named]
-    candidates = [*named, *(stem + suffix for stem in stems for suffix in SUFFIXES)]
-    # os.path.isfile, unlike Path.is_file, takes names that no file can have.
-    return next((pathlib.Path(path) for path in candidates if os.path.isfile(path)), written)
+    slashed = pathlib.Path(folder, name.replace("\\", "/"))
+    places = dict.fromkeys((written, str(slashed), os.path.join(folder, slashed.name)))
+    candidates = (path for place in places for path in (place, *_with_other_suffixes(place)))
+    return next((pathlib.Path(path) for path in candidates if os.path.isfile(path)), pathlib.Path(written))
+
+
+def _with_other_suffixes(path):
+    stem, suffix = os.path.splitext(path)
+    return [(stem if suffix in SUFFIXES else path) + other for other in SUFFIXES]
+
+
+def walk_files(folder) -> Iterator[tuple[str, list[str]]]:
+    """Yields each folder below and its file names, in order; links to folders are followed, no folder is visited twice."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield root, sorted(files)
+
+
+def read_lines(path, errors="strict") -> list[str]:
+    """The lines of a text file, stripped, with or without the mark of UTF-8 that Windows puts first."""
+    try:
+        return [line.strip() for line in pathlib.Path(path).read_text("utf-8-sig", errors).splitlines()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
 
 
 def check_folder(path, what) -> pathlib.Path:

@@ -105,7 +105,7 @@ BOXES = [
     ("infinite", 1, [8, 16, float("inf"), 24], "not a number"),
     ("text", 1, [8, 16, "wide", 24], "not a number"),
     ("three numbers", 1, [8, 16, 16], "not a number"),
-    ("null", 1, None, "not a number"),
+    ("null", 1, None, "no box"),
     ("right of the picture", 1, [64, 16, 8, 8], "outside"),
     ("above the picture", 1, [8, -30, 16, 24], "outside"),
     ("a category that is not listed", 2, [8, 16, 16, 24], "unknown category"),

@@ -36,12 +36,15 @@ def test_coco(tmp_path, write_coco):
     )
     source = coco.read_coco(path, tmp_path / "images")
     assert source.classes == [{"name": "cat", "id": 1}, {"name": "dog", "id": 3}]
-    first, second, stray = source.images
+    first, second = source.images
     assert (first.filename, first.source_id, first.size_hw, first.unit) == ("b.jpg", "7", (48, 64), "pixels")
     assert objects_of(first) == [("cat", (10, 20, 40, 24.5), ""), ("category 2", (0, 0, 2, 1), "unknown category")]
     assert first.objects[0].crowd and first.objects[0].area == 7.5
     assert objects_of(second) == [("dog", (1, 2, 4, 6), ""), ("cat", (0, 0, 2, 1), "")]
-    assert stray.fault == "annotation of an unlisted image" and stray.filename == "image id 99"
+    assert (source.strays.count, source.strays.first) == (
+        1,
+        [{"file": "image id 99", "box": [0, 0, 2, 1], "reason": "image not listed"}],
+    )
 
 
 def test_coco_gives_an_image_without_annotations(tmp_path, write_coco):
@@ -120,6 +123,7 @@ def test_yolo(tmp_path, paint):
 
 def test_yolo_lists_names_by_number_and_neighbouring_folders(tmp_path, paint):
     paint(tmp_path / "data/train/images/a.jpg")
+    (tmp_path / "data/train/images/a.txt").write_text("0 .5 .5 .2 .2\n")
     (tmp_path / "data/list.txt").write_text("train/images/a.jpg\n")
     (tmp_path / "data/data.yaml").write_text("names: {2: dog, 0: cat}\ntrain: ../train/images\nval: [list.txt]\n")
     for image_set in ("train", "val"):
