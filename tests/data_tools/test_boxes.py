@@ -3,9 +3,10 @@
 import math
 import types
 
+import numpy as np
 import pytest
 
-from data_tools.conversion import boxes
+from data_tools.conversion import boxes, images
 from data_tools.readers.labels import PIXELS, PIXELS_FROM_ONE, SHARES, LabeledObject
 
 # A picture 200 wide and 100 high that EXIF did not turn.
@@ -93,3 +94,23 @@ def test_turn():
 )
 def test_whether_boxes_follow_exif(size_hw, assume, turn, assumed):
     assert boxes.find_turn(size_hw, TURNED, assume) == (turn, assumed)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "shown"),
+    [  # the pictures of test_images: 8..24, 16..40 of a stored 64 x 48, mirrored and turned by hand; ymin, xmin, ymax, xmax
+        (1, (16, 8, 40, 24)),
+        (2, (16, 40, 40, 56)),
+        (3, (8, 40, 32, 56)),
+        (4, (8, 8, 32, 24)),
+        (5, (8, 16, 24, 40)),
+        (6, (8, 8, 24, 32)),
+        (7, (40, 8, 56, 32)),
+        (8, (40, 16, 56, 40)),
+    ],
+)
+def test_boxes_follow_every_orientation(orientation, shown):
+    height, width = (64, 48) if orientation >= 5 else (48, 64)
+    image = images.CheckedImage(b"", height, width, (48, 64), orientation, "", "", False)
+    found = settle((8, 16, 24, 40), PIXELS, image, turn=orientation).corners
+    assert np.array(found) * [height, width, height, width] == pytest.approx(shown)

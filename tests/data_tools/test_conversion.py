@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from data_tools import coco_to_tfrecord, shapes
+from data_tools.conversion import convert, output_folder, pool
+from data_tools.conversion import flags as shared_flags
 
 
 def digests(folder):
@@ -137,10 +139,14 @@ def drawn(tmp_path_factory):
     return folder
 
 
-def test_same_bytes_whatever_the_workers(drawn, run, tmp_path):
+def test_same_bytes_whatever_the_workers(drawn, run, tmp_path, monkeypatch):
     flags = {"images": drawn / "images", "annotations": drawn / "annotations.json", "val_fraction": 0.2}
     assert run("coco_to_tfrecord", **flags, output=tmp_path / "one", workers=1) == (0, "")
+    used = []
+    run_in_processes = pool._run_in_processes
+    monkeypatch.setattr(pool, "_run_in_processes", lambda *given: used.append(given[2]) or run_in_processes(*given))
     assert run("coco_to_tfrecord", **flags, output=tmp_path / "three", workers=3) == (0, "")
+    assert used == [3, 3, 3]  # comparing files, then each split
     assert digests(tmp_path / "one") == digests(tmp_path / "three")
     assert len(digests(tmp_path / "one")) == 8 + 8 + 2 + 2
     assert not list(tmp_path.glob("*/.*"))  # no temporary file is left
@@ -290,6 +296,134 @@ def test_terminal_table(two, capsys):
     assert coco_to_tfrecord.main(["x", *(f"--{name}={value}" for name, value in given.items())]) == 0
     text = capsys.readouterr().out
     assert re.search(r"all +2 +2", text) and "train: 2 of 2 images, 0 without objects" in text
+
+
+def test_terminal_tells_all_that_went_wrong(two, paint, write_coco, capsys):
+    paint(two / "images/c.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    paint(two / "images/d.jpg", exif=exif)
+    (two / "images/e.jpg").write_bytes((two / "images/a.jpg").read_bytes())
+    images = [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 99), (3, "c.png", 64, 48), (4, "d.jpg", 64, 48), (5, "e.jpg", 64, 48)]
+    images += [(6, "gone.jpg", 64, 48)]
+    boxes = [
+        (1, 1, [8, 16, 16, 24], {}),
+        (1, 1, [8, 16, 0, 24], {}),
+        (2, 3, [-4, 6, 20, 30], {"iscrowd": 1}),
+        (3, 7, [1, 2, 3, 4], {}),
+    ]
+    boxes += [(4, 1, [8, 16, 16, 24], {}), (6, 1, [8, 16, 16, 24], {}), (6, 1, [8, 16, 16, 24], {})]
+    write_coco(two / "annotations.json", images, boxes, categories=((1, "cat [small]"), (3, "dog"), (7, "cow")))
+    given = {"images": two / "images", "annotations": two / "annotations.json", "output": two / "out", "workers": 1}
+    argv = ["x", *(f"--{name}={value}" for name, value in given.items()), "--classes=cat [small],dog"]
+    assert coco_to_tfrecord.main(argv) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    megabytes = f"{sum(path.stat().st_size for path in (two / 'out').glob('*.tfrecord')) / 1e6:.1f}"
+    start = next(number for number, line in enumerate(lines) if line.startswith("class"))
+    assert lines[start] == "class images objects ignored"
+    assert lines[start + 2 : start + 5] == ["cat [small] 2 2 0", "dog 1 0 1", "all 5 2 1"]
+    assert [line for line in lines[start + 5 :] if line] == [
+        f"train: 5 of 6 images, 2 without objects, {megabytes} MB",
+        "images repaired: 2 (EXIF-rotated 1, png 1)",
+        "images dropped: 1 (absent 1), with 2 objects",
+        "boxes dropped: 1 (degenerate 1)",
+        "objects of classes that were not asked for: 1 (cow 1)",
+        f"gone.jpg: absent: no file at {two}/images/gone.jpg",
+        "a.jpg: degenerate [8.0, 16.0, 8.0, 40.0]",
+        "boxes clipped at the picture's edge: 1",
+        "images turned by EXIF whose labels do not tell which way up they were drawn: 1, taken by --exif_boxes; "
+        "look at them with inspect_tfrecord",
+        "sizes that differ from the labels': 1, the first b.jpg: height and width [60, 40], labels [99, 40]",
+        "equal files: 2 images in 1 groups, the first a.jpg, e.jpg",
+        f"{two}/out/dataset.json and report.json tell the rest",
+    ]
+    entry = json.loads((two / "out/report.json").read_text())["splits"]["train"]
+    assert entry["repaired_files"] == [{"file": "c.png", "reason": "png"}, {"file": "d.jpg", "reason": "EXIF-rotated"}]
+    assert entry["bytes"] == sum(path.stat().st_size for path in (two / "out").glob("*.tfrecord"))
+
+
+def test_one_picture_in_both_splits_warns(two, write_coco, convert_coco):
+    assert convert_coco() == (0, "")
+    write_coco(two / "annotations.json", [(2, "b.jpg", 40, 60)], [(2, 3, [4, 6, 20, 30], {})])
+    assert convert_coco(split="val")[1].startswith("WARNING: 1 images of 'val' are in 'train' too (the first: b.jpg = b.jpg).")
+
+
+def test_a_conversion_that_would_keep_no_object(two, run, nothing_looks_finished):
+    (two / "a.csv").write_text(
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,64,48,cat,8,16,24,40\na.jpg,64,48,cat,9,9,9,9\n"
+    )
+    given = {"csv": two / "a.csv", "images": two / "images", "output": two / "out", "workers": 1}
+    code, error = run("csv_to_tfrecord", **given, classes="Cat,dgo")
+    warnings = ["Cat'; did you mean 'cat'?", "dgo'; cat"]
+    lines = error.splitlines()
+    assert lines[:2] == [f"WARNING: --classes: the labels have no class '{text}" for text in warnings]
+    found = "2 of the class 'cat', which was not asked for"
+    assert (code, lines[2:]) == (1, [f"error: none of the 2 objects in the labels was kept: {found}"])
+    nothing_looks_finished(two / "out")
+
+
+def test_labels_without_objects_are_told(two, write_coco, convert_coco):
+    write_coco(two / "annotations.json", [(1, "a.jpg", 64, 48)])
+    told = "WARNING: the labels name no object: every image counts as one without objects\n"
+    assert convert_coco() == (0, told)
+
+
+def test_a_second_conversion_into_the_same_folder_waits(two, convert_coco):
+    with output_folder.alone(two / "out"):
+        code, error = convert_coco(split="val")
+        assert code == 1 and f"another conversion is writing to {two}/out: wait for its end" in error
+    assert convert_coco() == (0, "")
+
+
+def test_a_name_that_no_file_has_does_not_stop_the_split(two, write_coco, convert_coco, read_dataset):
+    write_coco(
+        two / "annotations.json",
+        [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 60), (3, "\0.jpg", 9, 9)],
+        [(1, 1, [8, 16, 16, 24], {}), (2, 1, [4, 6, 20, 30], {})],
+    )
+    assert convert_coco(val_fraction=0.5) == (0, "")
+    report = read_dataset(two / "out")[1]["splits"]
+    assert sum(entry["images"] for entry in report.values()) == 2
+    assert sum(entry["dropped_images"].get("unreadable", 0) for entry in report.values()) == 1
+
+
+def test_every_flag_reaches_the_conversion():
+    values = shared_flags.new_converter_flags()
+    given = "--output=o --split=s --shards=3 --workers=2 --val_fraction=0.25 --split_seed=7 --classes=a,b --no-verify "
+    rest = values(["x", *f"{given}--drop_empty --strict --exif_boxes=shown --beam_runner=DirectRunner -- --n=4".split()])[1:]
+    assert shared_flags._read_options(values, rest) == convert.Options(
+        output="o",
+        split="s",
+        shards=3,
+        workers=2,
+        val_fraction=0.25,
+        split_seed=7,
+        classes=["a", "b"],
+        verify=False,
+        drop_empty=True,
+        strict=True,
+        exif_boxes="shown",
+        beam_runner="DirectRunner",
+        beam_arguments=("--n=4",),
+    )
+
+
+@pytest.mark.parametrize(("images", "wanted", "shards"), [(9_001, 0, 10), (500, 0, 8), (3, 0, 3), (9_001, 4, 4), (2, 4, 2)])
+def test_one_shard_per_thousand_images(images, wanted, shards):
+    assert convert.count_shards(images, wanted) == shards
+
+
+def test_progress_where_there_is_no_terminal(monkeypatch, capsys):
+    now = iter([100.0, 104.0, 110.0, 112.0, 125.0])
+    monkeypatch.setattr(pool.time, "monotonic", lambda: next(now))
+    with pool.show_progress(9_000, "converting train") as show:
+        for done in (0, 900, 2_000, 2_100, 5_000):
+            show(done)
+    # 2,000 in 10 s, then 5,000 in 25 s: 200 images/s, of which 7,000 and 4,000 are left.
+    assert capsys.readouterr().err.splitlines() == [
+        "converting train: 2,000 of 9,000 images, 200 images/s, 35 s left",
+        "converting train: 5,000 of 9,000 images, 200 images/s, 20 s left",
+    ]
 
 
 @pytest.mark.parametrize("command", ["coco", "voc", "yolo", "csv"])

@@ -92,3 +92,18 @@ def test_refused(run, tmp_path):
     code, error = run("fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "x.yaml")
     assert code == 1 and "has no dataset.json" in error
     assert run("fit_anchors", str(tmp_path))[0] == 2
+    code, error = run("fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "c.yaml")
+    assert code == 2 and "is --config itself" in error and (tmp_path / "c.yaml").read_text() == SSD300
+    code, error = run("fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "no/x.yaml")
+    assert code == 2 and f"there is no folder {tmp_path}/no" in error
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_fewer_objects_are_covered_than_before(seed):
+    # A square of 27 has an IoU of (20 / 27)^2 = .55 with the many, and (27 / 37)^2 = .53 with the one; 20 would suit the many.
+    sides = np.array([20.0] * 19 + [37.0])
+    centres = np.tile([[50.0, 50.0], [150.0, 50.0], [50.0, 150.0], [150.0, 150.0]], (5, 1))
+    boxes = np.concatenate([centres - sides[:, None] / 2, centres + sides[:, None] / 2], 1) / 200
+    (level,) = fitting.fit([AnchorLevel.from_sizes(27)], [(2, 2)], (200, 200), boxes, 400, seed)
+    assert (fitting.level_overlaps(level, (2, 2), (200, 200), boxes * 200) >= 0.5).all()
+    assert 26.1 < level.size < 27.01  # 37 * sqrt(.5) = 26.16 is as small as it may be

@@ -108,6 +108,31 @@ def test_exif_orientation_gives_the_picture_as_it_is_shown(paint, tmp_path, orie
     assert np.abs(np.array([*red.min(0), *red.max(0) + 1]) - shown).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+@pytest.mark.parametrize(("orientation", "corner"), [(3, (8, 40)), (6, (8, 8)), (8, (40, 16))])
+def test_orientation_of_other_formats(paint, tmp_path, suffix, orientation, corner):
+    paint(tmp_path / f"a.{suffix}", exif=with_orientation(orientation))
+    checked = images.check_image(tmp_path / f"a.{suffix}")
+    assert (checked.stored_hw, checked.orientation, checked.repair) == ((48, 64), orientation, "EXIF-rotated")
+    pixels = np.asarray(Image.open(io.BytesIO(checked.data))).astype(int)
+    assert pixels.shape[:2] == (checked.height, checked.width) == ((48, 64) if orientation == 3 else (64, 48))
+    assert np.abs(np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] < 80)).min(0) - corner).max() <= 1
+
+
+@pytest.mark.parametrize(("brightest", "expected"), [(65535, 255), (4096, 16), (4095, 255), (2048, 128)])
+def test_twelve_bits_in_sixteen_are_not_black(brightest, expected):
+    picture = Image.fromarray(np.array([[0, brightest]], np.uint16))
+    assert np.asarray(images.to_rgb(picture)).tolist() == [[[0] * 3, [expected] * 3]]
+
+
+@pytest.mark.parametrize(("marker", "usual"), [(0xC0, True), (0xC1, True), (0xC2, True), (0xC3, False), (0xC9, False)])
+def test_unusual_coding_is_seen(marker, usual):
+    # A comment, the tables of Huffman codes (0xC4 is no frame), padding, then the frame.
+    data = b"\xff\xd8" + b"\xff\xfe\0\x04hi" + b"\xff\xc4\0\x03x" + b"\xff\xff" + bytes([marker]) + b"\0\x0bframe"
+    assert images._has_usual_coding(data) == usual
+    assert not images._has_usual_coding(b"\xff\xd8\xff\xda\0\x02")
+
+
 def truncated(path, paint):
     paint(path)
     path.write_bytes(path.read_bytes()[:-40])
@@ -140,7 +165,12 @@ def broken_png(path, paint):
     path.write_bytes(data)
 
 
+def large(path, _):
+    Image.new("1", (10_000, 9_000)).save(path)  # 90 million pixels in a small file, below what Pillow itself refuses
+
+
 REFUSED = {
+    "large PNG": ("too large", large),
     "absent": ("absent", lambda *_: None),
     "empty": ("empty", lambda path, _: path.touch()),
     "a folder": ("unreadable", lambda path, _: path.mkdir()),

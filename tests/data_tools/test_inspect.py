@@ -140,3 +140,27 @@ def test_refused(two_splits, run, tmp_path):
     (tmp_path / "empty").mkdir()
     code, error = run("inspect_tfrecord", str(tmp_path / "empty"))
     assert code == 1 and "has no dataset.json" in error
+    assert run("inspect_tfrecord", str(two_splits), output=tmp_path / "a.jpg")[0] == 2
+    (shard,) = two_splits.glob("train-00000*.tfrecord")
+    shard.write_bytes(shard.read_bytes()[:40])
+    code, error = run("inspect_tfrecord", str(two_splits))
+    assert code == 1 and f"error: {shard}: cut off or damaged at record 0 (from 0) or before" in error
+    content = json.loads((two_splits / "dataset.json").read_text())
+    (two_splits / "dataset.json").write_text(json.dumps(content | {"splits": {}}))
+    assert "dataset.json lists no split" in run("inspect_tfrecord", str(two_splits))[1]
+
+
+def test_what_is_printed_and_drawn(two_splits, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("model: {input_hw: [64, 64], backbone: {name: plain}, levels: 2}\nboxes: {preset: paper}\n")
+    flags = [f"--config={tmp_path / 'c.yaml'}", f"--output={tmp_path / 'one.png'}", "--pictures=1"]
+    assert inspect_tfrecord.main(["x", str(two_splits), *flags]) == 0
+    text = capsys.readouterr().out
+    assert "2 images, 1 boxes, 1 ignored" in text and "4 x 4" in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()[:1] in (["cat"], ["all"])}
+    assert len(rows["cat"]) == 5 and rows["cat"][0] == "1"
+    with Image.open(tmp_path / "one.png") as sheet:
+        drawn = np.asarray(sheet)
+    assert (drawn[:, 320:] == 255).all() and not (drawn[:, :320] == 255).all()  # one picture, in the first of four columns
+
+    assert inspect_tfrecord.main(["x", str(two_splits), "--split=val", *flags[:1]]) == 0
+    assert "nan" not in capsys.readouterr().out

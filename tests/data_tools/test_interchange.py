@@ -1,9 +1,11 @@
 """Records of the TF Object Detection API are read here, and ours parse with its keys."""
 
+import hashlib
 import io
 import json
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
@@ -90,6 +92,18 @@ def test_ours_parse_with_the_other_readers_keys(tmp_path, paint, write_coco, con
     assert values["image/object/bbox/ymin"].tolist() == [0.25, 0] and values["image/object/bbox/ymax"].tolist() == [0.75, 1]
     assert values["image/object/is_crowd"].tolist() == [0, 1] and values["image/object/difficult"].tolist() == [0, 0]
     assert tf.io.decode_image(values["image/encoded"]).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("name", ["sound.jpg", "repaired.png"])
+def test_the_key_is_the_digest_of_the_stored_picture(tmp_path, paint, write_coco, convert_coco, name):
+    paint(tmp_path / "images" / name)
+    write_coco(tmp_path / "annotations.json", [(1, name, 64, 48)], [(1, 3, [8, 12, 16, 24], {})])
+    assert convert_coco() == (0, "")
+    (serialized,) = tf.data.TFRecordDataset([str(path) for path in (tmp_path / "out").glob("*.tfrecord")]).as_numpy_iterator()
+    feature = tf.train.Example.FromString(serialized).features.feature
+    image, key = (feature[name].bytes_list.value[0] for name in ("image/encoded", "image/key/sha256"))
+    assert key.decode() == hashlib.sha256(image).hexdigest()
+    assert (image == (tmp_path / "images" / name).read_bytes()) == (name == "sound.jpg")
 
 
 def test_foreign_records_are_trained_on(tmp_path):
