@@ -70,6 +70,8 @@ _LAYOUTS = {
 }
 # torchvision's ssd300_vgg16 (fractions .07, .15, ... 1.05 of 300) and NVIDIA's SSD300 have the COCO sizes and clip them.
 _SAME_SIZES = {"torchvision": "caffe_coco", "nvidia": "caffe_coco"}
+# Presets that exist for certain numbers of maps only.
+TABLED = ("caffe_voc", "caffe_coco", *_SAME_SIZES)
 
 # What a preset shortens; see make_default_boxes. The others clip nothing.
 CLIP = {"torchvision": "size", "torchvision_ssdlite": "size", "nvidia": "centre_and_size"}

@@ -26,10 +26,26 @@ def neck(maps, levels, channels=256):
 
 
 def _enlarge(x, shape, number):
-    """Twice the size, less the row or column by which that is more than `shape` where a map had an odd side."""
+    """Twice the size, made to fit the finer map's `shape` where that has an odd side.
+
+    A row or column too many (a backbone that rounds halves up) is left out; one too few (MobileNet v1 rounds down) is the last
+    one again.
+    """
     x = layers.UpSampling2D(2, interpolation="nearest", name=f"fpn_enlarge{number}")(x)
-    rows, columns = x.shape[1] - shape[1], x.shape[2] - shape[2]
-    return layers.Cropping2D(((0, rows), (0, columns)), name=f"fpn_crop{number}")(x) if rows or columns else x
+    for axis, name in ((1, "row"), (2, "column")):
+        size, wanted = x.shape[axis], shape[axis]
+        if size > wanted:
+            x = _crop(x, axis, 0, wanted, f"fpn_crop_{name}{number}")
+        elif size < wanted:
+            last = _crop(x, axis, size - 1, size, f"fpn_last_{name}{number}")
+            x = layers.Concatenate(axis, name=f"fpn_repeat_{name}{number}")([x, last])
+    return x
+
+
+def _crop(x, axis, begin, end, name):
+    """x[begin:end] along an axis, 1 or 2."""
+    crop = (begin, x.shape[axis] - end)
+    return layers.Cropping2D((crop, (0, 0)) if axis == 1 else ((0, 0), crop), name=name)(x)
 
 
 def _conv(x, channels, size, name, strides=1, padding="same"):

@@ -40,14 +40,16 @@ def stage_ends(backbone):
     return _STAGE_ENDS[backbone.name]
 
 
-def add_extras(maps, levels, backbone, bn_momentum, symmetric=False):
+def add_extras(maps, levels, backbone, bn_momentum, symmetric=False, initializer="glorot_uniform"):
     """Goes on from the last of `maps` until there are `levels`; raises ValueError where that is too many.
 
     symmetric: the strides pad one pixel on every side as PyTorch does, not at the far side of even maps only.
+    initializer: of the kernels.
     """
     maps, x = list(maps), maps[-1]
     for index, channels in enumerate(_EXTRAS[: max(levels - len(maps), 0)], start=1):
-        x = _extra(x, max(int(channels * backbone.alpha), 64), bn_momentum, f"extra{index}", symmetric)
+        channels = max(int(channels * backbone.alpha), 64)
+        x = _extra(x, channels, bn_momentum, f"extra{index}", symmetric, initializer)
         maps.append(x)
     if len(maps) < levels:
         raise ValueError(f"{backbone.name} gives at most {len(maps)} maps, model.levels asks for {levels}")
@@ -62,6 +64,8 @@ def conv_bn(convolution, x, bn_momentum, activation="relu6"):
 
 
 def _network(image, backbone, bn_momentum):
+    if min(image.shape[1:3]) < 32:  # Keras' own rule, which it tells in words of its own
+        raise ValueError(f"{backbone.name} wants an input of at least 32 x 32 pixels")
     application = keras.applications.MobileNet if backbone.name == "mobilenet" else keras.applications.MobileNetV2
     network = application(input_tensor=image, input_shape=image.shape[1:], alpha=backbone.alpha, include_top=False, weights=None)
     for layer in network.layers:
@@ -70,11 +74,13 @@ def _network(image, backbone, bn_momentum):
     return network
 
 
-def _extra(x, channels, bn_momentum, name, symmetric):
+def _extra(x, channels, bn_momentum, name, symmetric, initializer):
     """Halves the map: 1x1 to half the channels, depthwise 3x3 of stride 2, 1x1 to the channels (SSDLite, Sandler et al. 2018)."""
-    x = conv_bn(layers.Conv2D(channels // 2, 1, use_bias=False, name=f"{name}_reduce"), x, bn_momentum)
+    options = {"use_bias": False, "kernel_initializer": initializer}
+    x = conv_bn(layers.Conv2D(channels // 2, 1, name=f"{name}_reduce", **options), x, bn_momentum)
     padding = "same"
     if symmetric:
         x, padding = layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
-    x = conv_bn(layers.DepthwiseConv2D(3, 2, padding=padding, use_bias=False, name=f"{name}_depthwise"), x, bn_momentum)
-    return conv_bn(layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_expand"), x, bn_momentum)
+    depthwise = {"use_bias": False, "depthwise_initializer": initializer, "name": f"{name}_depthwise"}
+    x = conv_bn(layers.DepthwiseConv2D(3, 2, padding=padding, **depthwise), x, bn_momentum)
+    return conv_bn(layers.Conv2D(channels, 1, name=f"{name}_expand", **options), x, bn_momentum)

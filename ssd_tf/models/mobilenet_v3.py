@@ -1,14 +1,18 @@
 """MobileNet v3-Large (Howard et al. 2019) as torchvision's ssdlite320_mobilenet_v3_large has it, with the reduced tail.
 
-Its convolutions pad as PyTorch does, by half the kernel on every side, and start from a normal distribution of deviation 0.03.
+Its convolutions pad as PyTorch does, by half the kernel on every side.
 """
 
-from keras import initializers, layers
+from keras import layers
 
 from ssd_tf.models import mobilenet
 
 MEAN_RGB = (127.5, 127.5, 127.5)
 STD_RGB = (127.5, 127.5, 127.5)
+
+# Of every convolution, in the backbone, the extra layers and the heads; biases start at 0
+# (torchvision, models/detection/ssdlite.py, _normal_init).
+INITIALIZER = {"class_name": "RandomNormal", "config": {"stddev": 0.03}}
 
 # Per block: kernel, expanded channels, output channels, squeeze-and-excite, activation, stride. Table 1 of the paper; the last
 # three blocks have half its channels (table 6: "reduced tail").
@@ -36,7 +40,7 @@ _MAPS = {8: 7, 16: 13}
 def features(image, backbone, levels, bn_momentum):
     """Normalised image [B, H, W, 3] -> `levels` maps of strides backbone.first_stride, then twice that, and so on."""
     maps = [feature for stride, feature in _maps(image, backbone, bn_momentum).items() if stride >= backbone.first_stride]
-    return mobilenet.add_extras(maps, levels, backbone, bn_momentum, symmetric=True)
+    return mobilenet.add_extras(maps, levels, backbone, bn_momentum, symmetric=True, initializer=INITIALIZER)
 
 
 def pyramid(image, backbone, bn_momentum):
@@ -71,21 +75,22 @@ def _maps(image, backbone, bn_momentum):
 
 def _conv(x, channels, size, stride, bn_momentum, name, activation):
     """Convolution, or depthwise where `channels` is None, batch norm and activation."""
-    padding, start = "same", initializers.RandomNormal(stddev=0.03)
+    padding = "same"
     if stride > 1:
         x, padding = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
     if channels is None:
-        options = {"use_bias": False, "depthwise_initializer": start, "name": name}
+        options = {"use_bias": False, "depthwise_initializer": INITIALIZER, "name": name}
         return mobilenet.conv_bn(layers.DepthwiseConv2D(size, stride, padding, **options), x, bn_momentum, activation)
-    options = {"use_bias": False, "kernel_initializer": start, "name": name}
+    options = {"use_bias": False, "kernel_initializer": INITIALIZER, "name": name}
     return mobilenet.conv_bn(layers.Conv2D(channels, size, stride, padding, **options), x, bn_momentum, activation)
 
 
 def _squeeze_and_excite(x, channels, name):
     """Multiplies each channel by a gate between 0 and 1 computed from the means of all."""
     gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
-    gate = layers.Conv2D(channels, 1, activation="relu", name=f"{name}_squeeze")(gate)
-    gate = layers.Conv2D(x.shape[-1], 1, activation="hard_sigmoid", name=f"{name}_excite")(gate)
+    options = {"kernel_initializer": INITIALIZER}
+    gate = layers.Conv2D(channels, 1, activation="relu", name=f"{name}_squeeze", **options)(gate)
+    gate = layers.Conv2D(x.shape[-1], 1, activation="hard_sigmoid", name=f"{name}_excite", **options)(gate)
     return layers.Multiply(name=f"{name}_scale")([x, gate])
 
 

@@ -5,6 +5,8 @@ Layers are called as torchvision calls its modules, with `_` for `.`: layer3_0_c
 
 from keras import initializers, layers
 
+from ssd_tf.models import limits
+
 # Of torchvision's classification weights: ImageNet's mean and deviation, times 255.
 MEAN_RGB = (123.675, 116.28, 103.53)
 STD_RGB = (58.395, 57.12, 57.375)
@@ -31,11 +33,8 @@ def features(image, backbone, levels, bn_momentum):
             wide = 128
         narrow, wide = int(narrow * backbone.alpha), int(wide * backbone.alpha)
         x = _relu(_conv_bn(x, narrow, 1, 1, bn_momentum, f"extra{index}_reduce", "glorot_uniform"), f"extra{index}_reduce_relu")
-        if stride == 1 and min(x.shape[1:3]) < 3:
-            raise ValueError(
-                f"the input is too small for extra{index}_conv, on {x.shape[1]} x {x.shape[2]} pixels: take fewer model.levels"
-            )
-        padding = "same" if stride == 2 else "valid"
+        padding, pad = ("same", 1) if stride == 2 else ("valid", 0)
+        limits.check_window(x, 3, pad, f"extra{index}_conv")
         x = _conv_bn(x, wide, 3, stride, bn_momentum, f"extra{index}_conv", "glorot_uniform", padding)
         x = _relu(x, f"extra{index}_relu")
         maps.append(x)

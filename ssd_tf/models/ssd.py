@@ -13,9 +13,10 @@ from keras import layers
 
 from ssd_tf.boxes import anchors
 from ssd_tf.config import Config, ConfigError
-from ssd_tf.models import fpn, mobilenet, mobilenet_v3, plain, resnet, vgg
+from ssd_tf.models import fpn, limits, mobilenet, mobilenet_v3, plain, resnet, vgg
 
-# Each module has MEAN_RGB and STD_RGB, features() -> maps, stage_ends() -> layer names, and pyramid() where an FPN can follow.
+# Each module has MEAN_RGB and STD_RGB, features() -> maps, stage_ends() -> layer names, pyramid() where an FPN can follow, and
+# INITIALIZER where the heads too start from another distribution than Xavier's.
 _BACKBONES = {
     "vgg16": vgg,
     "resnet18": resnet,
@@ -106,9 +107,21 @@ def _features(config, image):
             maps = network.features(x, backbone, levels, config.train.bn_momentum)
         _check_sizes(maps)
     except ValueError as error:
-        hw = config.model.input_hw
-        raise ConfigError(f"model: {error} (input {hw[0]} x {hw[1]})") from None
+        hw, advice = config.model.input_hw, _advice(config) if isinstance(error, limits.TooSmall) else ""
+        raise ConfigError(f"model: {error}{advice} (input {hw[0]} x {hw[1]})") from None
     return maps
+
+
+def _advice(config):
+    """What to do about an input that is too small, with what else would then be refused."""
+    boxes = config.boxes
+    if config.model.levels == (3 if config.model.neck == "fpn" else 2):
+        return ": take a larger input"  # fewer levels there are not
+    if boxes.levels is not None:
+        return ": take a larger input, or fewer model.levels with as many rows of boxes.levels"
+    if boxes.preset in anchors.TABLED:
+        return f": take a larger input, or fewer model.levels with a boxes.preset for them ({boxes.preset} is a table)"
+    return ": take a larger input or fewer model.levels"
 
 
 def _pyramid(network, backbone):
@@ -121,7 +134,7 @@ def _check_sizes(maps):
     sizes = [tuple(feature.shape[1:3]) for feature in maps]
     for index, pair in enumerate(itertools.pairwise(sizes), start=2):
         if pair == ((1, 1), (1, 1)):
-            raise ValueError(f"the input is too small for map {index}: map {index - 1} is 1 x 1 already: take fewer model.levels")
+            raise limits.TooSmall(f"the input is too small for map {index}, as map {index - 1} is 1 x 1 already")
 
 
 def _normalized(image, mean, std):
@@ -135,9 +148,26 @@ def _normalized(image, mean, std):
 def _freeze(model, backbone):
     """Takes the layers up to the end of stage `frozen_stages` out of training, batch norm's statistics included."""
     if backbone.frozen_stages:
-        end = _BACKBONES[backbone.name].stage_ends(backbone)[backbone.frozen_stages - 1]
-        for layer in keras.Model(model.input, model.get_layer(end).output).layers:
+        stages = _stages(model, backbone)
+        if backbone.frozen_stages > len(stages):
+            raise ConfigError(
+                f"model.backbone.frozen_stages: {backbone.name} has {len(stages)} stages in this model, "
+                f"found {backbone.frozen_stages}"
+            )
+        for layer in stages[backbone.frozen_stages - 1]:
             layer.trainable = False
+
+
+def backbone_layers(model, config: Config) -> list:
+    """The layers of the backbone up to the last of its stages that the model has: no extra layers, neck or heads."""
+    return _stages(model, config.model.backbone)[-1]
+
+
+def _stages(model, backbone):
+    """For each stage of the backbone that the model has (an SSD's ResNet has no conv5): its layers and all before them."""
+    names = {layer.name for layer in model.layers}
+    ends = [end for end in _BACKBONES[backbone.name].stage_ends(backbone) if end in names]
+    return [keras.Model(model.input, model.get_layer(end).output).layers for end in ends]
 
 
 def _prior(config, num_classes):
@@ -151,11 +181,12 @@ def _prior(config, num_classes):
 
 def _head(config, feature, k, size, name, bias=None):
     """feature [B, H, W, channels] -> predictions [B, H * W * k, size]; a cell's default boxes follow each other."""
-    kernel = 3
+    kernel, initializer = 3, getattr(_BACKBONES[config.model.backbone.name], "INITIALIZER", "glorot_uniform")
     if config.model.head == "separable":
-        depthwise = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")
+        options = {"use_bias": False, "depthwise_initializer": initializer, "name": f"{name}_depthwise"}
+        depthwise = layers.DepthwiseConv2D(3, padding="same", **options)
         feature, kernel = mobilenet.conv_bn(depthwise, feature, config.train.bn_momentum), 1
-    options = {"kernel_initializer": "glorot_uniform", "name": f"{name}_conv"}
+    options = {"kernel_initializer": initializer, "name": f"{name}_conv"}
     if bias is not None and any(bias):
         options["bias_initializer"] = keras.initializers.Constant(np.array(bias))
     x = layers.Conv2D(k * size, kernel, padding="same", **options)(feature)

@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from ssd_tf.models import limits
+
 # Of ImageNet in RGB, as the weights of VGG16 were trained on.
 MEAN_RGB = (123.68, 116.779, 103.939)
 STD_RGB = (1.0, 1.0, 1.0)
@@ -46,8 +48,7 @@ def stage_ends(backbone):  # noqa: ARG001
 
 
 def _extra(x, channels, size, stride, pad, name):
-    if min(x.shape[1:3]) + 2 * pad < size:
-        raise ValueError(f"the input is too small for {name}, on {x.shape[1]} x {x.shape[2]} pixels: take fewer model.levels")
+    limits.check_window(x, size, pad, name)
     if pad:
         x = layers.ZeroPadding2D(pad, name=f"{name}_pad")(x)
     return _conv(x, channels, size, name, strides=stride, padding="valid")

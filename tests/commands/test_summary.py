@@ -44,7 +44,8 @@ def test_a_row_of_a_table(report):
     ("override", "message"),
     [
         ("model.backbone.name=mobilnet", "unknown value 'mobilnet'; did you mean 'mobilenet'?"),
-        ("model.levels=6", "map 6: map 5 is 1 x 1 already: take fewer model.levels (input 64 x 96)"),
+        ("model.levels=6", "map 6, as map 5 is 1 x 1 already: take a larger input or fewer model.levels (input 64 x 96)"),
+        ("model.input_hw=[24, 300]", "mobilenet wants an input of at least 32 x 32 pixels (input 24 x 300)"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(report, override, message):

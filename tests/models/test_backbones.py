@@ -30,18 +30,47 @@ def test_weights_of_one_input_size_serve_another(backbone):
     assert larger.output["offsets"].shape[1] > 0
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+# Of each stage, a layer that it trains and the one before leaves alone.
+STAGES = {
+    "vgg16": ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"),
+    "resnet18": ("conv1", "layer1_1_conv2", "layer2_1_conv2", "layer3_1_conv2"),  # conv5 is cut off
+    "resnet50": ("conv1", "layer1_2_conv3", "layer2_3_conv3", "layer3_5_conv3"),
+    "mobilenet": ("conv_pw_1", "conv_pw_3", "conv_pw_5", "conv_pw_11", "conv_pw_13"),
+    "mobilenet_v2": ("expanded_conv_project", "block_2_project", "block_5_project", "block_12_project", "Conv_1"),
+    "mobilenet_v3_large": ("block1_project", "block3_project", "block6_project", "block12_project", "last"),
+    "plain": ("stage1_conv1", "stage2_conv2", "stage3_conv2", "stage4_conv2", "stage5_conv2"),
+}
+# Of each stage but the first, its first layer.
+BEGINNINGS = {
+    "vgg16": ("conv2_1", "conv3_1", "conv4_1", "conv5_1"),
+    "resnet18": ("layer1_0_conv1", "layer2_0_conv1", "layer3_0_conv1"),
+    "resnet50": ("layer1_0_conv1", "layer2_0_conv1", "layer3_0_conv1"),
+    "mobilenet": ("conv_dw_2", "conv_dw_4", "conv_dw_6", "conv_dw_12"),
+    "mobilenet_v2": ("block_1_expand", "block_3_expand", "block_6_expand", "block_13_expand"),
+    "mobilenet_v3_large": ("block2_expand", "block4_expand", "block7_expand", "block13_expand"),
+    "plain": ("stage2_conv1", "stage3_conv1", "stage4_conv1", "stage5_conv1"),
+}
+
+
+@pytest.mark.parametrize("backbone", STAGES)
 def test_freezing_by_stage(backbone):
-    config = small(backbone, options={"frozen_stages": 2})
-    model, free = ssd.build_model(config, 2), ssd.build_model(small(backbone), 2)
-    frozen = {v.path for v in free.trainable_variables} - {v.path for v in model.trainable_variables}
-    # The first convolution and everything up to stride 4; nothing of the heads, and nothing of the third stage.
-    ends = {"vgg16": ("conv2_2", "conv3_1"), "mobilenet": ("conv_pw_3", "conv_dw_4"), "mobilenet_v2": ("block_2_", "block_3_")}
-    ends |= {"mobilenet_v3_large": ("block3_", "block4_"), "plain": ("stage2_conv2", "stage3_conv1")}
-    last, following = ends.get(backbone, ("layer1_1", "layer2_0"))
-    assert any(path.startswith(last) for path in frozen)
-    assert not any(path.startswith((following, "offsets", "logits")) for path in frozen)
-    assert frozen | {v.path for v in model.trainable_variables} == {v.path for v in free.trainable_variables}
+    model = ssd.build_model(small(backbone, input_hw=(32, 64)), 2)
+    for number in range(1, len(STAGES[backbone]) + 1):
+        for layer in model.layers:
+            layer.trainable = True
+        every = {variable.path for variable in model.trainable_variables}
+        ssd._freeze(model, small(backbone, options={"frozen_stages": number}).model.backbone)
+        trained = {variable.path for variable in model.trainable_variables}
+        assert not {f"{name}/kernel" for name in STAGES[backbone][:number]} & trained
+        assert {f"{name}/kernel" for name in BEGINNINGS[backbone][number - 1 :]} <= trained
+        assert {path for path in every if path.startswith(("offsets", "logits", "conv4_3_norm", "extra", "fc"))} <= trained
+        assert trained < every
+
+
+def test_no_more_stages_can_be_frozen_than_there_are():
+    ssd.build_model(small("resnet18", neck="fpn", options={"frozen_stages": 5}), 2)
+    with pytest.raises(ConfigError, match=r"frozen_stages: resnet18 has 4 stages in this model, found 5"):
+        ssd.build_model(small("resnet18", options={"frozen_stages": 5}), 2)
 
 
 def test_frozen_batch_norm_keeps_its_statistics():
@@ -52,9 +81,29 @@ def test_frozen_batch_norm_keeps_its_statistics():
     assert model.get_layer("layer1_0_bn1").get_weights()[2].any()
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "plain"])
+@pytest.mark.parametrize(
+    ("model", "boxes", "advice"),
+    [
+        ({"levels": 3}, {"preset": "paper"}, "take a larger input or fewer model.levels"),
+        ({"levels": 2}, {"preset": "paper"}, "take a larger input"),
+        ({"levels": 3, "neck": "fpn"}, {"preset": "paper"}, "take a larger input"),
+        ({"levels": 6}, {"preset": "nvidia"}, r"take .* model.levels with a boxes.preset for them \(nvidia is a table\)"),
+        ({"levels": 3}, {"levels": [{"size": 9}] * 3}, "take .* or fewer model.levels with as many rows of boxes.levels"),
+    ],
+)
+def test_advice_about_a_small_input_leads_into_no_other_refusal(model, boxes, advice):
+    config = make_config(model={"input_hw": [8, 8], "backbone": {"name": "resnet18"}, **model}, boxes=boxes)
+    with pytest.raises(ConfigError, match=rf"too small for .*: {advice} \(input 8 x 8\)"):
+        ssd.build_model(config, 2)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet", "mobilenet_v2", "plain"])
 def test_fpn_maps_halve_from_stride_8_on_whatever_the_size(backbone):
-    for hw, maps in (((128, 192), [(16, 24), (8, 12), (4, 6), (2, 3)]), ((97, 131), None)):
+    down = backbone == "mobilenet"  # which alone rounds halves down: 75 and 37 pixels are halved to 37 and 18
+    maps_300 = [(37, 37), (18, 18), (9, 9), (5, 5)] if down else [(38, 38), (19, 19), (10, 10), (5, 5)]
+    maps_240 = [(30, 40), (15, 20), (7, 10) if down else (8, 10), (4, 5)]
+    cases = {(128, 192): [(16, 24), (8, 12), (4, 6), (2, 3)], (240, 320): maps_240, (300, 300): maps_300, (97, 131): None}
+    for hw, maps in cases.items():
         config = small(backbone, hw, levels=4, neck="fpn")
         found = ssd.feature_map_shapes(config)
         assert maps is None or found == maps
@@ -82,6 +131,36 @@ def test_fpn_adds_the_enlarged_coarse_maps_to_the_finer_ones():
     assert p5.tolist() == [[-10_000, 20_000], [30_000, 40_000]]
     # Strides of 2 with one pixel around: the first position's centre is pixel (0, 0); an activation lies between the last two.
     assert (p6.tolist(), p7.tolist()) == ([[-10_000]], [[0]])
+
+
+def test_fpn_repeats_the_last_row_and_column_where_the_coarse_map_is_short():
+    inputs = [keras.Input((5, 7, 1)), keras.Input((2, 3, 1)), keras.Input((1, 1, 1))]
+    model = keras.Model(inputs, fpn.neck(inputs, 3, channels=1))
+    for layer in model.layers:
+        if layer.weights:
+            kernel = np.zeros(layer.weights[0].shape, "float32")
+            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1.0
+            layer.set_weights([kernel, np.zeros(1)])
+    fine, middle = np.zeros((1, 5, 7, 1)), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).reshape(1, 2, 3, 1)
+    p3, p4, _ = (np.array(output)[0, :, :, 0] for output in model([fine, middle, 10 * np.ones((1, 1, 1, 1))]))
+    assert p4.tolist() == [[11, 12, 13], [14, 15, 16]]
+    top, bottom = [11, 11, 12, 12, 13, 13, 13], [14, 14, 15, 15, 16, 16, 16]
+    assert p3.tolist() == [top, top, bottom, bottom, bottom]
+
+
+@pytest.mark.parametrize("loss", [{}, {"focal_gamma": 2.0}])
+def test_ssdlites_v3_starts_every_convolution_as_torchvision_does(loss):
+    model = {"input_hw": [64, 96], "levels": 4, "backbone": {"name": "mobilenet_v3_large"}, "head": "separable"}
+    model = ssd.build_model(make_config(model=model, boxes={"preset": "paper"}, loss=loss), 20)
+    kinds = ("stem", "block5_expand", "block6_depthwise", "block5_squeeze", "block5_excite", "block9_project", "last")
+    kinds += ("extra1_reduce", "extra1_depthwise", "extra1_expand", "offsets1_depthwise", "offsets1_conv", "logits0_conv")
+    for name in kinds:
+        kernel, *biases = model.get_layer(name).get_weights()
+        assert kernel.std() == pytest.approx(0.03, rel=0.15), name  # the smallest has 432 numbers
+        assert abs(kernel.mean()) < 0.005, name
+        assert (name == "logits0_conv" and loss) or not any(bias.any() for bias in biases), name
+    kernels = [layer.get_weights()[0] for layer in model.layers if layer.name.endswith("_squeeze")]
+    assert not np.array_equal(kernels[-1], kernels[-2])  # of one shape
 
 
 def test_the_input_is_normalised_by_the_configured_mean_and_deviation():
@@ -125,7 +204,12 @@ def test_unknown_names_are_answered_with_the_nearest(values, message):
         ({"levels": 7}, {"preset": "nvidia"}, r"boxes.preset: nvidia has a table for 6 maps, model.levels is 7"),
         ({"input_hw": [128, 200]}, {"preset": "paper"}, r"too small for conv8_2, on 2 x 4 pixels: .* \(input 128 x 200\)"),
         ({"input_hw": [100, 64], "backbone": {"name": "resnet18"}}, {"preset": "paper"}, r"too small for extra4_conv, on 2 x 1"),
-        ({"input_hw": [64, 64], "backbone": {"name": "mobilenet"}}, {"preset": "paper"}, r"map 4: map 3 is 1 x 1 already"),
+        ({"input_hw": [64, 64], "backbone": {"name": "mobilenet"}}, {"preset": "paper"}, r"map 4, as map 3 is 1 x 1 already"),
+        (
+            {"input_hw": [31, 64], "backbone": {"name": "mobilenet_v2"}},
+            {"preset": "paper"},
+            r"at least 32 x 32 pixels \(input 31 x",
+        ),
         ({"levels": 4, "neck": "fpn"}, {"preset": "paper"}, r"vgg16 has no map of stride 32 for the fpn neck"),
         ({"neck": "fpn", "backbone": {"name": "resnet18"}}, {"preset": "paper"}, r"the fpn neck gives 3 to 5 maps"),
     ],
