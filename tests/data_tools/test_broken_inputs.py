@@ -64,6 +64,9 @@ PICTURES = [
     ("PNG with alpha", "b.png", save(lambda p: p.convert("RGBA")), ("repaired", "png")),
     ("WebP", "b.webp", save(), ("repaired", "webp")),
     ("BMP", "b.bmp", save(), ("repaired", "bmp")),
+    ("AVIF", "b.avif", save(), ("repaired", "avif")),
+    ("JFIF", "b.jfif", save(format="JPEG"), ("sound", None)),
+    ("HEIC", "b.heic", lambda path, _: path.write_bytes(b"\0\0\0\x18ftypheic"), ("dropped_images", "unread format")),
     ("rotated by EXIF", "b.jpg", save(exif=orientation(3)), ("repaired", "EXIF-rotated")),
     ("PNG called JPEG", "b.jpg", save(format="PNG"), ("repaired", "wrongly named")),
     ("another suffix than listed", "b.jpeg", save(format="JPEG"), ("sound", None)),
@@ -222,7 +225,14 @@ REFUSED = [
     ("captions without categories", coco(categories=None), {}, 1, "is not COCO instances JSON: it has no 'categories'"),
     ("no categories", coco(categories=[]), {}, 1, "lists no categories"),
     ("category without a name", coco(categories=[{"id": 1}]), {}, 1, "a category wants a number `id` and a `name`"),
-    ("two categories of one name", coco(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]), {}, 1, "the name 'a'"),
+    (
+        "two categories of one name",
+        coco(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]),
+        {},
+        1,
+        "two categories have the name 'a' .ids 1 and 2.: rename one in `categories` of that file",
+    ),
+    ("a category id of 70 bits", coco(categories=[{"id": 2**70, "name": "a"}]), {}, 1, "ids of at most 64 bits, found"),
     (
         "two images of one id",
         coco(images=[{"id": 1, "file_name": "a.jpg"}] * 2),
@@ -354,6 +364,28 @@ OTHER_READERS = [
         {"d.yaml": "train: images\nnames: [a, a]\n"},
         "two classes have the same name: a, a",
     ),
+    (
+        "a number as folder",
+        "yolo",
+        {"yolo": "d.yaml"},
+        {"d.yaml": "train: 5\nnames: [a]\n"},
+        "d.yaml wants under 'train' a folder, a list of files, or several of them; found .5.",
+    ),
+    (
+        "class names in Latin-1",
+        "yolo",
+        {"yolo": "."},
+        {"classes.txt": b"c\xe4t\n"},
+        "classes.txt is not UTF-8 text: save it as UTF-8",
+    ),
+    ("obj.data without names", "yolo", {"yolo": "obj.data"}, {"obj.data": "train = train.txt\n"}, "wants a line `names = FILE`"),
+    (
+        "CSV in Latin-1",
+        "csv",
+        {"csv": "a.csv"},
+        {"a.csv": b"filename,class,\xe4\n"},
+        "is not CSV text in UTF-8",
+    ),
     ("no CSV file", "csv", {"csv": "nowhere.csv"}, {}, "--csv: no file at .*nowhere.csv"),
     ("CSV without a column", "csv", {"csv": "a.csv"}, {"a.csv": "filename,class,xmin\n"}, "lacks the column 'ymin'"),
     ("empty CSV", "csv", {"csv": "a.csv"}, {"a.csv": ""}, "lacks the column 'filename'"),
@@ -370,7 +402,7 @@ OTHER_READERS = [
 )
 def test_other_readers_refuse_in_one_line(data, run, reader, paths, files, message):
     for name, text in files.items():
-        (data / name).write_text(text)
+        (data / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     if reader == "csv":
         paths = {"images": "images"} | paths
     flags = {name: value if name in ("split", "image_set") else data / value for name, value in paths.items()}

@@ -47,6 +47,81 @@ def test_coco(tmp_path, write_coco):
     )
 
 
+@pytest.mark.parametrize(
+    ("image", "claimed", "source_id"),
+    [
+        (1, "1", "1"),
+        (1, 1.0, "1"),
+        ("1", 1, "1"),
+        (2.0, "2", "2"),
+        (2**64 + 1, 2**64 + 1, "18446744073709551617"),
+        ("x1", "x1", "x1"),
+    ],
+)
+def test_coco_ids_of_mixed_kinds(tmp_path, write_coco, image, claimed, source_id):
+    path = write_coco(tmp_path / "a.json", [(image, "a.jpg", 64, 48)], [(claimed, "3", [1, 2, 3, 4], {})], [("3", "dog")])
+    source = coco.read_coco(path, tmp_path)
+    (read,) = source.images
+    assert source.classes == [{"name": "dog", "id": 3}]
+    assert (read.source_id, objects_of(read), source.strays.count) == (source_id, [("dog", (1, 2, 4, 6), "")], 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "box", "fault"),
+    [
+        ({"segmentation": [[8, 16, 24, 16, 24, 40], [4, 20, 6, 22, 5, 21]]}, (4, 16, 24, 40), ""),
+        ({"bbox": [], "segmentation": [[8, 16, 24, 16, 24, 40]]}, (8, 16, 24, 40), ""),
+        ({"segmentation": {"counts": [1, 2], "size": [4, 4]}}, None, "no box"),
+        ({"segmentation": []}, None, "no box"),
+        ({"bbox": [1, 2, 3], "segmentation": [[8, 16, 24, 16, 24, 40]]}, None, ""),
+    ],
+)
+def test_coco_polygon_without_bbox(tmp_path, write_coco, more, box, fault):
+    path = write_coco(tmp_path / "a.json", [(1, "a.jpg", 64, 48)], [(1, 1, None, more)])
+    ((thing,),) = [image.objects for image in coco.read_coco(path, tmp_path).images]
+    assert thing.fault == fault and (thing.box == box or (box is None and all(map(math.isnan, thing.box))))
+
+
+ROOTS = [
+    ("another's supercategory", ("cells", {}), ("RBC", {"supercategory": "cells"}), 1, ["RBC"]),
+    ("another's name", ("RBC", {"supercategory": "none"}), ("RBC", {"supercategory": "RBC"}), 1, ["RBC"]),
+    ("with objects", ("cells", {}), ("RBC", {"supercategory": "cells"}), 0, ["cells", "RBC"]),
+    ("of no other", ("WBC", {}), ("RBC", {"supercategory": "cells"}), 1, ["WBC", "RBC"]),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "used", "names"), [row[1:] for row in ROOTS], ids=[row[0] for row in ROOTS])
+def test_coco_first_category_of_roboflow(tmp_path, write_coco, first, second, used, names):
+    path = write_coco(tmp_path / "a.json", [(1, "a.jpg", 64, 48)], [(1, used, [1, 2, 3, 4], {})])
+    categories = [{"id": number, "name": name, **more} for number, (name, more) in enumerate((first, second))]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": categories}))
+    source = coco.read_coco(path, tmp_path)
+    assert [entry["name"] for entry in source.classes] == names
+    assert len(source.notes) == 2 - len(names)
+
+
+def test_names_with_backslashes(tmp_path, paint):
+    paint(tmp_path / "cam 1/a.jpg")
+    paint(tmp_path / "b.png", format="PNG")
+    assert labels.find_image(tmp_path, "cam 1\\a.jpg") == tmp_path / "cam 1/a.jpg"
+    assert labels.find_image(tmp_path, "..\\upload\\b.jpg") == tmp_path / "b.png"
+    assert labels.find_image(tmp_path, "c\\d.jpg") == tmp_path / "c\\d.jpg"  # none there: as written
+    paint(tmp_path / "cam 1\\a.jpg")
+    assert labels.find_image(tmp_path, "cam 1\\a.jpg") == tmp_path / "cam 1\\a.jpg"
+
+
+def test_files_are_found_through_links_and_once(tmp_path):
+    (tmp_path / "far/deep").mkdir(parents=True)
+    (tmp_path / "far/deep/x").touch()
+    (tmp_path / "far/deep/loop").symlink_to(tmp_path / "far")
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near/b").touch()
+    (tmp_path / "near/a").touch()
+    (tmp_path / "near/link").symlink_to(tmp_path / "far")
+    found = [(root.removeprefix(str(tmp_path)), files) for root, files in labels.walk_files(tmp_path / "near")]
+    assert found == [("/near", ["a", "b"]), ("/near/link", []), ("/near/link/deep", ["x"])]
+
+
 def test_coco_gives_an_image_without_annotations(tmp_path, write_coco):
     path = write_coco(tmp_path / "a.json", images=[(1, "a.jpg", 64, 48)])
     (image,) = coco.read_coco(path, tmp_path).images
@@ -86,6 +161,46 @@ def test_voc_loose_folder(tmp_path, paint):
     assert (image.filename, image.source_id) == ("whatever.jpg", "x")  # no x.*: the name in the XML
 
 
+FILES = [
+    ("sub1/a", "sub1/a.jpg", ["sub1/a.jpg", "a.jpg"], "sub1/a.jpg"),  # as CVAT writes it
+    ("sub1/a", "a.jpg", ["sub1/a.jpg", "a.jpg"], "sub1/a.jpg"),
+    ("sub1/a", "a.jpg", ["sub1/a.png", "a.jpg"], "sub1/a.png"),
+    ("sub1/a", "", ["sub1/a.png", "a.jpg"], "sub1/a.png"),
+    ("sub1/a", "sub1\\a.jpg", ["sub1/a.jpg", "a.jpg"], "sub1/a.jpg"),
+    ("sub1/a", "a.jpg", ["a.jpg"], "a.jpg"),
+    ("a", "sub1/a.jpg", ["sub1/a.jpg", "a.jpg"], "sub1/a.jpg"),
+    ("a", "a.png", ["a.jpg", "a.png"], "a.png"),
+    ("a", "b.jpg", ["a.jpg", "b.jpg"], "a.jpg"),
+    ("a", "b.jpg", ["b.jpg"], "b.jpg"),
+]
+
+
+@pytest.mark.parametrize(("stem", "written", "files", "chosen"), FILES)
+def test_voc_picture_of_an_xml_file(tmp_path, stem, written, files, chosen):
+    for file in files:
+        (tmp_path / "JPEGImages" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "JPEGImages" / file).touch()
+    (tmp_path / "Annotations/sub1").mkdir(parents=True)
+    (tmp_path / f"Annotations/{stem}.xml").write_text(f"<annotation><filename>{written}</filename></annotation>")
+    (image,) = voc.read_voc(tmp_path, "all").images
+    assert (image.path, image.source_id) == (str(tmp_path / "JPEGImages" / chosen), stem)
+
+
+def test_voc_sets_with_folders_and_capitals(tmp_path):
+    (tmp_path / "Annotations/sub").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for name in ("sub/a.xml", "b.XML", "c.xml"):
+        (tmp_path / "Annotations" / name).write_text("<annotation/>")
+    (tmp_path / "Annotations/d.xml").write_text("<annotations><image/></annotations>")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("\ufeffsub/a\r\nb\r\n", encoding="utf-8")
+    source = voc.read_voc(tmp_path, "train")
+    assert [(image.source_id, image.fault) for image in source.images] == [("sub/a", ""), ("b", "")]
+    assert source.notes == ["image set train: 2 of 4 XML files"]
+    images = list(voc.read_voc(tmp_path, "all").images)
+    assert [image.source_id for image in images] == ["b", "c", "d", "sub/a"]
+    assert images[2].fault == "not a VOC annotation: it begins with <annotations>"
+
+
 @pytest.mark.parametrize(
     ("sets", "split", "chosen"),
     [
@@ -101,6 +216,84 @@ def test_voc_image_set_by_default(tmp_path, sets, split, chosen):
         (tmp_path / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"ImageSets/Main/{name}.txt").touch()
     assert voc.choose_image_set(tmp_path, split) == chosen
+
+
+@pytest.mark.parametrize(("split", "chosen"), [("train", "train"), ("val", "valid"), ("test", "test")])
+def test_voc_image_set_by_default_among_folders(tmp_path, split, chosen):
+    for name in ("train", "valid"):
+        (tmp_path / name).mkdir()
+    assert voc.choose_image_set(tmp_path, split) == chosen
+
+
+@pytest.mark.parametrize(
+    ("shape", "line", "box"),
+    [
+        ([2, 3], "0 .5 .5 .25 .5 .45 .45 2 .9 .9 2", (0.375, 0.25, 0.625, 0.75)),  # 10 numbers
+        ([1, 3], "0 .5 .5 .25 .5 .45 .45 2", (0.375, 0.25, 0.625, 0.75)),  # 7
+        ([2, 2], "0 .5 .5 .25 .5", (0.375, 0.25, 0.625, 0.75)),
+        ([2, 3], "0 .5 .5 .25 .5 .45 .45 .9 .9", "not a box"),
+        ([2, 3], "0 .5 .5 .25 .5 .45 .45 2 .9 .9", "not a box"),
+        (None, "0 .1 .2 .3 .2 .3 .6 .2 .8", (0.1, 0.2, 0.3, 0.8)),
+        (None, "0 .1 .2 x .2 .3 .6", None),
+        (None, "0 .1 .2 .3 .2 .3 nan", None),
+    ],
+)
+def test_yolo_poses_and_polygons(tmp_path, paint, shape, line, box):
+    paint(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text(line)
+    (tmp_path / "data.yaml").write_text(json.dumps({"train": ".", "names": ["cat"]} | ({"kpt_shape": shape} if shape else {})))
+    ((thing,),) = [image.objects for image in yolo.read_yolo(tmp_path, "train").images]
+    if isinstance(box, str):
+        assert thing.fault.startswith(box)
+    elif box is None:
+        assert all(map(math.isnan, thing.box)) and not thing.fault
+    else:
+        assert thing.box == pytest.approx(box) and not thing.fault
+
+
+def test_yolo_blank_lines_and_marks_of_utf8(tmp_path, paint):
+    paint(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("\ufeff2 .5 .5 1 1\r\n1 .5 .5 1 1\r\n0 .5 .5 1 1\r\n", encoding="utf-8")
+    (tmp_path / "classes.txt").write_text("\ufeffcat\r\n\r\ndog\r\n\r\n\r\n", encoding="utf-8")
+    source = yolo.read_yolo(tmp_path, "train")
+    assert source.classes == [{"name": "cat", "id": 0}, {"name": "dog", "id": 2}]
+    ((first, second, third),) = [image.objects for image in source.images]
+    assert (first.name, first.fault, third.name, third.fault) == ("dog", "", "cat", "")
+    assert second.fault == "class without a name"
+
+
+def test_yolo_chooses_the_yaml_with_names(tmp_path, paint):
+    paint(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("0 .5 .5 1 1\n")
+    (tmp_path / "args.yaml").write_text("lr0: 1\nnamesake: x\n")
+    (tmp_path / "birds.yaml").write_text("train: .\nnames: [bird]\n")
+    assert yolo.read_yolo(tmp_path, "train").classes == [{"name": "bird", "id": 0}]
+    (tmp_path / "data.yaml").write_text("train: .\nnames: [cat]\n")
+    assert yolo.read_yolo(tmp_path, "train").classes == [{"name": "cat", "id": 0}]
+
+
+def test_yolo_labels_without_an_image(tmp_path, paint):
+    for name in ("a.jpg", "b.jfif", "sub/c.JPG"):
+        paint(tmp_path / "images" / name, format="JPEG")
+    for name in ("a.txt", "b.txt", "sub/c.txt", "d.txt", "sub/e.txt"):
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / name).write_text("0 .5 .5 1 1\n")
+    (tmp_path / "labels/classes.txt").write_text("cat\n")
+    (tmp_path / "labels/notes.txt").write_text("the rest tomorrow\n")
+    source = yolo.read_yolo(tmp_path, "train")
+    assert [image.filename for image in source.images] == ["a.jpg", "b.jfif", "c.JPG"]
+    assert {what: (tally.count, tally.first) for what, tally in source.unused.items()} == {
+        "label files without an image": (2, [str(tmp_path / "labels/d.txt"), str(tmp_path / "labels/sub/e.txt")])
+    }
+
+
+def test_yolo_labels_elsewhere_are_refused(tmp_path, paint):
+    paint(tmp_path / "images/a.jpg")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/a.txt").write_text("0 .5 .5 1 1\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    with pytest.raises(FileNotFoundError, match=r"no image has a label file; that of a\.jpg was .*/labels/a\.txt and"):
+        list(yolo.read_yolo(tmp_path, "train").images)
 
 
 def test_yolo(tmp_path, paint):
@@ -159,6 +352,35 @@ def test_csv_rows_of_a_picture_need_not_stand_together(tmp_path):
     assert math.isnan(b.objects[1].box[3]) and b.objects[1].fault == ""
     assert [thing.fault for thing in a.objects] == ["", "no class name", "no box"]
     assert e.objects == ()
+
+
+def test_csv_rows_of_one_file_are_one_picture(tmp_path, paint):
+    paint(tmp_path / "1.jpg")
+    paint(tmp_path / "x/1.jpg")
+    rows = ["./1.jpg,64,48,cat,1,2,3,4", "x\\1.jpg,64,48,cat,5,6,7,8", "1.jpg,64,48,dog,2,3,4,5", "x/1.jpg,64,48,dog,6,7,8,9"]
+    rows += ["gone.jpg,64,48,cat,1,2,3,4", "./gone.jpg,64,48,cat,5,6,7,8"]
+    (tmp_path / "a.csv").write_text("filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows))
+    first, second, gone = table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False).images
+    assert (first.path, objects_of(first)) == (
+        str(tmp_path / "1.jpg"),
+        [("cat", (1, 2, 3, 4), ""), ("dog", (2, 3, 4, 5), "")],
+    )
+    assert (second.path, len(second.objects)) == (str(tmp_path / "x/1.jpg"), 2)
+    assert (gone.path, len(gone.objects)) == (str(tmp_path / "gone.jpg"), 2)
+
+
+def test_csv_with_semicolons_has_decimal_commas(tmp_path):
+    text = "filename;width;height;class;xmin;ymin;xmax;ymax\na.jpg;64;48;a, b;1,5;2;30,25;4\n"
+    (tmp_path / "a.csv").write_text("\ufeff" + text, encoding="utf-8")
+    (image,) = table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False).images
+    assert objects_of(image) == [("a, b", (1.5, 2, 30.25, 4), "")]
+
+
+def test_csv_with_a_quotation_mark_left_open(tmp_path):
+    rows = ["1.jpg,9,9,cat,1,2,3,4", '"2.jpg",9,9,"a ""b""\n",1,2,3,4', '3.jpg,9,9,"dog,1,2,3,4', "4.jpg,9,9,cat,1,2,3,4"]
+    (tmp_path / "a.csv").write_text("filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows))
+    with pytest.raises(ValueError, match=r"a\.csv, the row from line 5: .*quotation mark left open"):
+        table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)
 
 
 def test_json_stream_over_window_borders(tmp_path, monkeypatch):

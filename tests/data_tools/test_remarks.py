@@ -1,0 +1,105 @@
+"""What no image uses, or several do: counted, named, and on the terminal; under --strict an error where labels would be lost."""
+
+import pytest
+
+from data_tools import voc_to_tfrecord
+
+BOX = [8, 16, 16, 24]
+
+
+@pytest.fixture
+def remarks_of(tmp_path, convert_coco, read_dataset):
+    """A function: flags -> converts tmp_path, gives the remarks on the split train."""
+
+    def convert(**flags):
+        assert convert_coco(**flags) == (0, "")
+        return read_dataset(tmp_path / "out")[1]["splits"]["train"]["remarks"]
+
+    return convert
+
+
+def test_several_entries_for_one_file(tmp_path, paint, write_coco, remarks_of, convert_coco):
+    for file in ("a.jpg", "b.jpg", "c.jpg"):
+        paint(tmp_path / "images" / file)
+    files = [(1, "a.jpg"), (2, "cam1/b.jpg"), (3, "c.jpg"), (4, "./a.jpg"), (5, "cam2/b.jpg"), (6, "a.jpg")]
+    write_coco(tmp_path / "annotations.json", [(i, file, 64, 48) for i, file in files], [(1, 1, BOX, {})])
+    first = "a.jpg (id 1) = ./a.jpg (id 4) = a.jpg (id 6)"
+    assert remarks_of() == {
+        "several entries for one file": {"count": 2, "first": [first, "cam1/b.jpg (id 2) = cam2/b.jpg (id 5)"]}
+    }
+    assert convert_coco(strict=True) == (1, f"error: --strict: several entries for one file: 2, the first {first}\n")
+
+
+def test_images_that_the_labels_do_not_name(tmp_path, paint, write_coco, remarks_of):
+    for file in ("z.jpg", "b.HEIC", "cam1/a.jpg", "cam1/y.png", "other/x.jpg"):
+        paint(tmp_path / "images" / file, format="PNG")
+    (tmp_path / "images/notes.txt").touch()
+    images = [(1, "cam1/a.jpg", 64, 48), (2, "gone/a.png", 64, 48)]
+    write_coco(tmp_path / "annotations.json", images, [(1, 1, BOX, {})])
+    found = {"images that the labels do not name": {"count": 3, "first": ["b.HEIC", "z.jpg", "cam1/y.png"]}}
+    assert remarks_of() == found  # and not `other`, from which no labelled image comes
+    write_coco(tmp_path / "annotations.json", images[:1], [(1, 1, BOX, {})])
+    assert remarks_of(strict=True) == found
+
+
+def test_a_hundred_are_named(tmp_path, paint, write_coco, remarks_of):
+    paint(tmp_path / "images/a.jpg")
+    for number in range(120):
+        (tmp_path / f"images/{number:03}.png").touch()
+    write_coco(tmp_path / "annotations.json", [(1, "a.jpg", 64, 48)], [(1, 1, BOX, {})])
+    (found,) = remarks_of().values()
+    assert (found["count"], len(found["first"]), found["first"][99]) == (120, 100, "099.png")
+
+
+@pytest.mark.parametrize("flags", [{}, {"val_fraction": 0.5}])
+def test_annotations_of_images_that_are_not_listed(tmp_path, paint, write_coco, convert_coco, read_dataset, flags):
+    for number in range(4):
+        paint(tmp_path / f"images/{number}.jpg", box=(number, 16, 24, 40))
+    images = [(number, f"{number}.jpg", 64, 48) for number in range(4)]
+    listed, strays = [(number, 1, BOX, {}) for number in range(4)], [(9, 1, BOX, {})] * 3 + [(10, 3, [0, 0, 9, float("nan")], {})]
+    write_coco(tmp_path / "annotations.json", images, listed + strays)
+    assert convert_coco(**flags) == (0, "")
+    dataset, report = read_dataset(tmp_path / "out")
+    train, *others = report["splits"].values()
+    assert train["dropped_boxes"] == {"image not listed": 4} and train["dropped_images"] == {}
+    assert sum(entry["read"] for entry in report["splits"].values()) == 4
+    assert [entry["dropped_boxes"] for entry in others] == [{}] * len(others)
+    assert dataset["splits"]["train"]["dropped_boxes"] == 4
+    assert train["dropped"][2:] == [
+        {"file": "image id 9", "box": [8, 16, 24, 40], "reason": "image not listed"},
+        {"file": "image id 10", "box": [0, 0, 9, None], "reason": "image not listed"},
+    ]
+    code, error = convert_coco(strict=True, **flags)
+    assert (code, error) == (1, "error: --strict: image id 9: a box is dropped (image not listed): [8.0, 16.0, 24.0, 40.0]\n")
+
+
+def test_terminal_tells_the_image_set_and_what_is_not_used(tmp_path, paint, capsys):
+    box = "<bndbox><xmin>9</xmin><ymin>17</ymin><xmax>24</xmax><ymax>40</ymax></bndbox>"
+    (tmp_path / "voc/Annotations").mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
+    for name in "abc":
+        paint(tmp_path / f"voc/JPEGImages/{name}.jpg")
+        if name != "c":
+            text = f"<annotation><object><name>cat</name>{box}</object></annotation>"
+            (tmp_path / f"voc/Annotations/{name}.xml").write_text(text)
+    (tmp_path / "voc/ImageSets/Main/trainval.txt").write_text("a\n")
+    assert voc_to_tfrecord.main(["x", f"--voc={tmp_path / 'voc'}", f"--output={tmp_path / 'out'}", "--workers=1"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "image set trainval: 1 of 2 XML files" in lines
+    # b has labels, in another set.
+    assert "images that the labels do not name: 1, the first c.jpg" in lines
+
+
+def test_label_files_without_an_image(tmp_path, paint, run, read_dataset):
+    paint(tmp_path / "yolo/a.jpg")
+    for name in "abc":
+        (tmp_path / f"yolo/{name}.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "yolo/classes.txt").write_text("cat\n")
+    flags = {"yolo": tmp_path / "yolo", "output": tmp_path / "out", "workers": 1}
+    assert run("yolo_to_tfrecord", **flags) == (0, "")
+    found = [str(tmp_path / f"yolo/{name}.txt") for name in "bc"]
+    assert read_dataset(tmp_path / "out")[1]["splits"]["train"]["remarks"] == {
+        "label files without an image": {"count": 2, "first": found}
+    }
+    code, error = run("yolo_to_tfrecord", **flags, strict=True)
+    assert (code, error) == (1, f"error: --strict: label files without an image: 2, the first {found[0]}\n")
