@@ -22,7 +22,7 @@ def load_backbone(model: keras.Model, config: Config) -> int:
 
     A path may be Keras' HDF5 or, with torchvision's names, .npz (see weights/torchvision.py). `imagenet` looks for the file in
     the folder that the environment variable SSD_TF_WEIGHTS names, then downloads it.
-    Raises ConfigError where there is no such file, or no layer of it fits.
+    Raises ConfigError where there is no such file, no layer of it fits, or a layer of the backbone is not in it.
     """
     backbone = config.model.backbone
     if backbone.weights == "none":
@@ -31,13 +31,13 @@ def load_backbone(model: keras.Model, config: Config) -> int:
     if not path.is_file():
         raise ConfigError(f"model.backbone.weights: no file at {path}")
     if path.suffix == ".npz":
-        count = torchvision.load(model, config, torchvision.read_arrays(path))
+        count = torchvision.load(model, config, torchvision.read_arrays(path), path)
         logging.info("filled %d layers from %s", count, path)
         return count
     arrays = read_layers(path)
     if backbone.name == "vgg16":
         arrays = vgg_for_ssd(arrays)
-    return _assign(model, arrays, path)
+    return _assign(model, config, arrays, path)
 
 
 def read_layers(path) -> dict[str, list[np.ndarray]]:
@@ -52,8 +52,11 @@ def read_layers(path) -> dict[str, list[np.ndarray]]:
                 if weights:
                     layers[name] = weights
             return layers
-    except (OSError, KeyError) as error:
-        raise ConfigError(f"model.backbone.weights: {path} is not a Keras weights file in HDF5 format ({error})") from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # h5py raises them all
+        raise ConfigError(
+            f"model.backbone.weights: {path} is not a Keras weights file in HDF5 format ({torchvision.one_line(error)}); "
+            "of torchvision's make an .npz as docs/models.md tells"
+        ) from None
 
 
 def vgg_for_ssd(layers):
@@ -77,7 +80,7 @@ def vgg_for_ssd(layers):
     return ours
 
 
-def _assign(model, arrays, path):
+def _assign(model, config, arrays, path):
     known = {layer.name: layer for layer in model.layers if layer.weights}
     count = 0
     for name, values in arrays.items():
@@ -91,6 +94,7 @@ def _assign(model, arrays, path):
         count += len(values)
     if not count:
         raise ConfigError(f"model.backbone.weights: no layer of {path} has a name that the model knows")
+    torchvision.check_whole(model, config, arrays, path)
     logging.info("loaded %d arrays from %s", count, path)
     return count
 
@@ -105,7 +109,7 @@ def _imagenet_file(backbone) -> pathlib.Path:
         return pathlib.Path(keras.utils.get_file(names[0], url, file_hash=md5, cache_subdir="models"))
     except Exception as error:
         raise ConfigError(
-            f"model.backbone.weights: cannot download {names[0]} ({' '.join(str(error).split())[:120]}); "
+            f"model.backbone.weights: cannot download {names[0]} ({torchvision.one_line(error)}); "
             f"put the file into a folder and name that in SSD_TF_WEIGHTS (now {folder or 'not set'})"
         ) from None
 

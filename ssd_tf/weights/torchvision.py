@@ -6,7 +6,8 @@ Made from a .pth file where torch is installed; this package does not need it:
     numpy.savez("ssd300_vgg16_coco.npz", **arrays)
 """
 
-import pathlib
+import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from absl import logging
 from keras import layers
 
 from ssd_tf.config import Config, ConfigError
+from ssd_tf.models import ssd
 from ssd_tf.models.mobilenet_v3 import BLOCKS
 
 # torchvision's VGG16 numbers its modules; these are its convolutions, block by block.
@@ -24,38 +26,59 @@ _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 def read_arrays(path) -> dict[str, np.ndarray]:
     """The arrays of a .npz file by name. Raises ConfigError where it is none."""
     try:
-        with np.load(pathlib.Path(path)) as file:
+        with open(path, "rb") as content, np.load(content) as file:
             return dict(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.backbone.weights: {path} is not an .npz file of arrays ({error})") from None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"model.backbone.weights: {path} is not a whole .npz file of arrays ({one_line(error)})") from None
 
 
-def load(model: keras.Model, config: Config, state: dict) -> int:
-    """Puts a state dict (arrays by name) into the model; returns the number of layers filled.
+def one_line(error) -> str:
+    """The beginning of an error's message."""
+    return " ".join(str(error).split())[:120]
+
+
+def load(model: keras.Model, config: Config, state: dict, source="the state dict") -> int:
+    """Puts a state dict (arrays by name) into the model; returns the number of layers filled. source: what errors call it.
 
     For vgg16: ssd300_vgg16, or the classifier vgg16 (its fc6 and fc7 are decimated as for Keras' file); for resnets: the
     classifiers; for mobilenet_v3_large: ssdlite320_mobilenet_v3_large. Heads are filled where the number of classes fits.
-    Raises ConfigError where no array fits, or one has another shape than the model wants.
+    Raises ConfigError where no array fits, one has another shape than the model wants, or a layer of the backbone finds none
+    (extra layers, neck and heads may).
     """
     state = _with_reduced_fc(state)
     prefixes = module_names(model, config, state)
-    filled = 0
+    filled = set()
     for layer in model.layers:
         prefix = prefixes.get(layer.name)
         if prefix not in state and f"{prefix}.weight" not in state:
             continue
-        values = _arrays(layer, prefix, state)
+        values = _arrays(layer, prefix, state, source)
         wanted, found = [tuple(w.shape) for w in layer.weights], [v.shape for v in values]
         if wanted == found:
             layer.set_weights(values)
-            filled += 1
+            filled.add(layer.name)
         elif layer.name.startswith("logits"):
             logging.info("%s starts anew: the file has other classes (%s, wanted %s)", layer.name, found[0], wanted[0])
         else:
-            raise ConfigError(f"model.backbone.weights: {prefix} gives {layer.name} shapes {found}, the model wants {wanted}")
+            raise ConfigError(
+                f"model.backbone.weights: {prefix} of {source} gives {layer.name} shapes {found}, the model wants {wanted}"
+            )
     if not filled:
-        raise ConfigError(f"model.backbone.weights: no array has a name that {config.model.backbone.name} knows in torchvision")
-    return filled
+        raise ConfigError(
+            f"model.backbone.weights: no array of {source} has a name that {config.model.backbone.name} has in torchvision"
+        )
+    check_whole(model, config, filled, source)
+    return len(filled)
+
+
+def check_whole(model: keras.Model, config: Config, filled, source):
+    """Raises ConfigError where a layer of the backbone is not among the names `filled`."""
+    for layer in ssd.backbone_layers(model, config):
+        if layer.weights and layer.name not in filled:
+            raise ConfigError(
+                f"model.backbone.weights: {source} has nothing for layer {layer.name} of {config.model.backbone.name}: "
+                "give the weights of this very network"
+            )
 
 
 def module_names(model, config: Config, state) -> dict[str, str]:
@@ -123,11 +146,14 @@ def _convolution(ours, theirs):
     return {ours: f"{theirs}.0", f"{ours}_bn": f"{theirs}.1"}
 
 
-def _arrays(layer, prefix, state):
+def _arrays(layer, prefix, state, source):
     """A module's arrays in Keras' layout: convolutions HWIO (PyTorch: OIHW), depthwise HWC1 (PyTorch: C1HW)."""
     if prefix in state:
         return [np.asarray(state[prefix])]
     if isinstance(layer, layers.BatchNormalization):
+        missing = [f"{prefix}.{part}" for part in _BATCH_NORM if f"{prefix}.{part}" not in state]
+        if missing:
+            raise ConfigError(f"model.backbone.weights: {source} lacks {', '.join(missing)}")
         return [np.asarray(state[f"{prefix}.{part}"]) for part in _BATCH_NORM]
     kernel = np.asarray(state[f"{prefix}.weight"])
     depthwise = isinstance(layer, layers.DepthwiseConv2D)

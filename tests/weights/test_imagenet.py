@@ -159,6 +159,21 @@ def test_bad_files_give_one_line(tmp_path, small_model):
     wider = write_h5(tmp_path / "wider.h5", {"conv1": [np.zeros((3, 3, 3, 16))]})
     with pytest.raises(ConfigError, match=r"layer conv1 of .*wider.h5 has shapes \[\(3, 3, 3, 16\)\], the model wants"):
         imagenet.load_backbone(small_model, mobilenet_config(str(wider)))
+    part = write_h5(tmp_path / "part.h5", {"conv1": [np.zeros((3, 3, 3, 8))]})
+    with pytest.raises(ConfigError, match=r"part.h5 has nothing for layer conv1_bn of mobilenet: give the weights of this very"):
+        imagenet.load_backbone(small_model, mobilenet_config(str(part)))
+
+
+def test_files_that_are_cut_off_or_something_else_give_one_line(tmp_path, small_model):
+    whole = write_h5(tmp_path / "whole.h5", {"conv1": [np.zeros((3, 3, 3, 8))], "conv_pw_1": [np.ones((1, 1, 8, 16))]})
+    (tmp_path / "cut.h5").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "weights.pth").write_bytes(b"PK\x03\x04" + b"0" * 100)
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        file["model_weights"] = np.zeros(3)
+    for name in ("cut.h5", "weights.pth", "model.h5"):
+        with pytest.raises(ConfigError, match=rf"{name} is not a Keras .* \(.*\); of torchvision's make an .npz") as error:
+            imagenet.load_backbone(small_model, mobilenet_config(str(tmp_path / name)))
+        assert "\n" not in str(error.value)
 
 
 def test_imagenet_weights_of_an_alpha_that_nobody_trained(small_model):
