@@ -21,9 +21,11 @@ def remarks_of(tmp_path, convert_coco, read_dataset):
 def test_several_entries_for_one_file(tmp_path, paint, write_coco, remarks_of, convert_coco):
     for file in ("a.jpg", "b.jpg", "c.jpg"):
         paint(tmp_path / "images" / file)
-    files = [(1, "a.jpg"), (2, "cam1/b.jpg"), (3, "c.jpg"), (4, "./a.jpg"), (5, "cam2/b.jpg"), (6, "a.jpg")]
+    files = [(1, "a.jpg"), (2, "cam1/b.jpg"), (3, "c.jpg"), (4, "cam3/../a.jpg"), (5, "cam2/b.jpg"), (6, "a.jpg")]
+    files += [(7, None), (8, None)]  # no file, and so none that they share
+    (tmp_path / "images/cam3").mkdir()
     write_coco(tmp_path / "annotations.json", [(i, file, 64, 48) for i, file in files], [(1, 1, BOX, {})])
-    first = "a.jpg (id 1) = ./a.jpg (id 4) = a.jpg (id 6)"
+    first = "a.jpg (id 1) = cam3/../a.jpg (id 4) = a.jpg (id 6)"
     assert remarks_of() == {
         "several entries for one file": {"count": 2, "first": [first, "cam1/b.jpg (id 2) = cam2/b.jpg (id 5)"]}
     }
