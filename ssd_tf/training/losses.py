@@ -37,7 +37,10 @@ def multibox_loss(
     positive = labels > 0
     classification = classification_loss(predictions["logits"], labels, scores, focal_gamma, focal_alpha, label_smoothing)
     if focal_gamma is None:
-        taking_part = positive | mine_negatives(classification, labels, negatives_per_positive, min_negatives)
+        hardness = classification
+        if label_smoothing:  # which would make a background box hard by being certain of itself
+            hardness = classification_loss(predictions["logits"], labels, scores)
+        taking_part = positive | mine_negatives(hardness, labels, negatives_per_positive, min_negatives)
     else:
         taking_part = labels >= 0
     if box_loss == "smooth_l1":
@@ -118,8 +121,8 @@ def _power(wrong, gamma):
 def mine_negatives(hardness, labels, per_positive, least):
     """The hardest negatives of each image [B, A] bool: per_positive for each positive, but at least `least`, while there are any.
 
-    hardness [B, A]: the classification loss; with softmax that is -log p(background) for a negative, the score that the authors
-    rank by. Ties: the earlier default box.
+    hardness [B, A]: the classification loss without label smoothing; with softmax that is -log p(background) for a negative, the
+    score that the authors rank by. Ties: the earlier default box.
     """
     is_negative = labels == 0
     positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), 1)

@@ -141,6 +141,17 @@ def test_softmax_with_label_smoothing():
         assert found[place] == pytest.approx(expected, rel=1e-4)
 
 
+def test_label_smoothing_does_not_choose_the_negatives():
+    # 80 classes. The first negative is certain (background logit 50), the second is not (2): -log p = log(e^2 + 80) - 2 = 2.470.
+    # Smoothed, the first has .1 * 50 * 80 / 81 = 4.938 and the second .9 * 2.470 + .1 * (log(e^2 + 80) - 2 / 81) = 2.668.
+    logits = np.zeros((1, 3, 81))
+    logits[0, 0, 5], logits[0, 1, 0], logits[0, 2, 0] = 200.0, 50.0, 2.0
+    options = {"negatives_per_positive": 1.0, "min_negatives": 0, "label_smoothing": 0.1}
+    found = loss(make_predictions(logits), make_targets([[5, 0, 0]]), **options)
+    positive = 0.1 * 200 * 80 / 81
+    assert found["classification"] - positive == pytest.approx(2.6678, abs=1e-3)
+
+
 def test_focal_softmax():
     logits, labels = random_case()
     found = np.array(losses.classification_loss(logits, tf.constant(labels), focal_gamma=2.0, focal_alpha=0.75))
@@ -227,6 +238,16 @@ def test_iou_losses_on_literal_pairs(name):
     for measure, expected in ((losses.giou, giou), (losses.diou, diou), (losses.ciou, ciou)):
         for pair in ((box, other), (other, box)):
             assert float(measure(*(tf.constant([[b]], tf.float32) for b in pair))[0, 0]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_weight_of_cious_aspect_ratio_has_no_gradient():
+    # The pair "crossed" with the box's lower edge y = 4 moving. IoU = 4 / (2 y + 4), of slope -1/18; the centres coincide, so
+    # their distance has none. Angle = atan(2 / y) - atan(2), of slope -2 / (y^2 + 4) = -.1, so v's is 8 / pi^2 * .6435 * .1 = .05216.
+    # The weight of v stays .20111: -.05556 - .20111 * .05216.
+    box = tf.Variable([0.0, 1.0, 4.0, 3.0])
+    with tf.GradientTape() as tape:
+        value = losses.ciou(box, tf.constant([1.0, 0.0, 3.0, 4.0]))
+    assert float(tape.gradient(value, box)[2]) == pytest.approx(-0.06605, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.training import checkpoints, monitor, trainer
+from ssd_tf.config import check_config
+from ssd_tf.training import checkpoints, losses, monitor, trainer
 
 ONE = tf.distribute.get_strategy()
 
@@ -61,6 +62,23 @@ def hand_batch():
     labels = np.array([[1, 0, 0, 1, 0, 0]], np.int32)
     offsets = 0.5 * (labels > 0)[..., None] * np.ones((1, 6, 4))
     return np.full((1, 8, 12, 3), 200.0, np.float32), {"offsets": offsets.astype(np.float32), "labels": labels}
+
+
+def test_iou_losses_measure_pixels_and_decode_by_the_configs_variances():
+    values = {
+        "model": {"input_hw": [64, 96], "levels": 2, "backbone": {"name": "plain"}},
+        "boxes": {"levels": [{"size": 16}, {"size": 40}], "variances": [0.5, 0.1, 0.2, 0.2]},
+        "loss": {"box_loss": "diou", "min_negatives": 0},
+    }
+    # 4 x 6 cells of 16 pixels, then 2 x 3 of 32; the object is the first box moved down by 1 * .5 of its 16 pixels.
+    labels = np.zeros((1, 30), np.int32)
+    offsets = np.zeros((1, 30, 4), np.float32)
+    labels[0, 0], offsets[0, 0, 0] = 1, 1.0
+    predictions = {"offsets": tf.zeros([1, 30, 4]), "logits": tf.zeros([1, 30, 3])}
+    options = trainer._loss_options(check_config(values, "test"))
+    found = losses.multibox_loss(predictions, {"offsets": offsets, "labels": labels}, **options)
+    # IoU 1/3; the centres are 8 pixels apart, and the diagonal of the 24 x 16 around both is sqrt(832).
+    assert float(found["localization"]) == pytest.approx(1 - (1 / 3 - 64 / 832), rel=1e-5)
 
 
 def test_loss_parts_are_divided_by_the_positives(toy_model, toy_config):
