@@ -14,8 +14,8 @@ flags.DEFINE_string("voc", None, "Folder with Annotations and JPEGImages, or wit
 flags.DEFINE_string(
     "image_set",
     None,
-    "Name of a list in ImageSets/Main, of a folder of XML files, or `all`. Without it: trainval for the split train, else the list "
-    "or folder of the split's name; all XML files where there are neither lists nor folders train, val, valid, test.",
+    "Name of a list in ImageSets/Main, of a folder of XML files, or `all`. Without it: trainval for the split train, else the "
+    "list or folder of the split's name; all XML files where there are neither lists nor folders train, val, valid, test.",
     flag_values=FLAGS,
 )
 
