@@ -4,6 +4,7 @@ A config is unpacked where things are built; the mathematics below receives numb
 """
 
 import difflib
+import json
 import pathlib
 import re
 import typing
@@ -18,6 +19,7 @@ Count = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Scale = Annotated[float, Field(gt=0, le=1.5)]
 
 
 def _ordered(limits):
@@ -27,6 +29,7 @@ def _ordered(limits):
 
 
 Range = Annotated[tuple[float, float], pydantic.AfterValidator(_ordered)]
+Factors = Annotated[tuple[NotNegative, NotNegative], pydantic.AfterValidator(_ordered)]
 
 
 BackboneName = Literal[
@@ -40,17 +43,32 @@ class ConfigError(ValueError):
 
 
 class Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def refuse_without_effect(self, keys, reason):
+        """Raises ValueError for a key that has no effect and is not at its default (saved configs spell every default out)."""
+        for key in keys:
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                raise ValueError(f"{key} has no effect {reason}: leave it out (default: {json.dumps(default)})")
 
 
 class Backbone(Section):
     name: BackboneName = "vgg16"
     weights: str = "none"  # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
     alpha: PositiveFloat = 1.0  # width multiplier (all but vgg16)
-    first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenets, plain)
+    first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenets, plain; without a neck)
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0  # the first stages that are not trained; each ends with a stride
     mean_rgb: tuple[float, float, float] | None = None  # what is subtracted from the input; default: the backbone's own
     std_rgb: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None  # what that is divided by
+
+    @pydantic.model_validator(mode="after")
+    def _used(self):
+        if self.name == "vgg16":
+            self.refuse_without_effect(["alpha", "first_stride"], "on vgg16")
+        if self.name.startswith("resnet"):
+            self.refuse_without_effect(["first_stride"], f"on {self.name}")
+        return self
 
 
 class Model(Section):
@@ -59,6 +77,15 @@ class Model(Section):
     levels: Annotated[int, Field(ge=2, le=8)] = 6  # feature maps that are predicted from
     head: Literal["conv", "separable"] = "conv"
     neck: Literal["none", "fpn"] = "none"  # fpn: 3 to 5 maps from stride 8 on (resnets, mobilenets)
+
+    @pydantic.model_validator(mode="after")
+    def _neck_starts_at_stride_8(self):
+        if self.neck == "fpn":
+            try:
+                self.backbone.refuse_without_effect(["first_stride"], "under the fpn neck, which starts at stride 8")
+            except ValueError as error:
+                raise ValueError(f"backbone.{error}") from None
+        return self
 
 
 class Level(Section):
@@ -70,12 +97,15 @@ class Level(Section):
     step: PositiveFloat | None = None  # distance of the centres; default: input / map
 
 
+PAPER_KEYS = ("s_min", "s_max", "aspect_ratios", "s_first")
+
+
 class Boxes(Section):
     preset: BoxPreset | None = None
-    s_min: Probability = 0.2  # these four belong to the preset `paper`
-    s_max: Annotated[float, Field(gt=0, le=1.5)] = 0.9
+    s_min: Scale = 0.2  # these four belong to the preset `paper`
+    s_max: Scale = 0.9
     aspect_ratios: tuple[PositiveFloat, ...] = (2.0, 3.0)
-    s_first: PositiveFloat | None = None  # scale of the first map where it does not follow the line
+    s_first: Scale | None = None  # scale of the first map where it does not follow the line
     integer_sizes: bool = False  # presets caffe_*: sizes cut to whole pixels, as the authors' released SSD512 has them
     levels: tuple[Level, ...] | None = None
     variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
@@ -86,6 +116,17 @@ class Boxes(Section):
             raise ValueError("give either preset or levels, and not both")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _fit_the_source(self):
+        source = f"with preset {self.preset}" if self.preset else "with levels"
+        if self.preset != "paper":
+            self.refuse_without_effect(PAPER_KEYS, f"{source}, only with paper")
+        if self.preset not in ("caffe_voc", "caffe_coco"):
+            self.refuse_without_effect(["integer_sizes"], f"{source}, only with caffe_voc and caffe_coco")
+        if self.s_min > self.s_max:
+            raise ValueError(f"wanted s_min <= s_max, found {self.s_min} and {self.s_max}")
+        return self
+
 
 class Augment(Section):
     """Probabilities and ranges of the training augmentation; `preset` names a starting point, other keys replace its values."""
@@ -93,12 +134,12 @@ class Augment(Section):
     preset: str = "none"
     color_probability: Probability = 0.5  # of each of brightness, contrast, saturation and hue
     brightness: NotNegative = 0.0  # largest shift, of 255
-    brightness_factor: Range = (1.0, 1.0)
-    contrast: Range = (1.0, 1.0)
+    brightness_factor: Factors = (1.0, 1.0)
+    contrast: Factors = (1.0, 1.0)
     contrast_about: Literal["black", "mean"] = "black"  # what contrast keeps: black, or the mean of the gray picture
-    saturation: Range = (1.0, 1.0)
+    saturation: Factors = (1.0, 1.0)
     saturation_by: Literal["hsv", "gray"] = "hsv"  # scales S of HSV, or the distance from the gray picture
-    hue_degrees: NotNegative = 0.0  # largest turn
+    hue_degrees: Annotated[float, Field(ge=0, le=360)] = 0.0  # largest turn
     hue_wraps: bool = True  # false: a turn below red stays at red
     channel_shuffle_probability: Probability = 0.0
     zoom_out_probability: Probability = 0.0
@@ -146,8 +187,6 @@ _CAFFE = {
 AUGMENT_PRESETS = {
     "none": {},
     "light": {
-        "brightness": 32.0,
-        "contrast": (0.7, 1.3),
         "crop_min_iou": (0.0,),
         "crop_scale": (0.6, 1.0),
         "crop_aspect": (0.8, 1.25),
@@ -181,7 +220,8 @@ class Data(Section):
     train_difficult: bool = False  # difficult objects are objects, not ignore regions
     shuffle_buffer: Positive = 2048  # encoded records
     shard: Literal["record", "file"] = "record"  # several workers: slices of one global batch, or shards of their own
-    on_bad_record: Literal["stop", "skip"] = "stop"  # one that cannot be parsed or decoded
+    # A record that cannot be parsed or decoded, also of val_split; skip decodes every picture once before the first step.
+    on_bad_record: Literal["stop", "skip"] = "stop"
 
 
 class Loss(Section):
@@ -199,6 +239,9 @@ class Loss(Section):
     def _alpha_of_focal(self):
         if self.focal_alpha is not None and self.focal_gamma is None:
             raise ValueError("focal_alpha is part of the focal loss: give focal_gamma too (2 in its paper)")
+        if self.focal_gamma is not None:
+            keys = ["negatives_per_positive", "min_negatives"]
+            self.refuse_without_effect(keys, "with the focal loss, which takes every box instead of mined negatives")
         return self
 
 
@@ -318,17 +361,26 @@ def _parse(text, where):
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _merge(under, over):
+def _merge(under, over, path=()):
+    """`over` laid over `under`, the values of the section or key at `path`."""
     if isinstance(under, str) and isinstance(over, dict):
+        if path != ("data", "augment"):
+            raise ConfigError(f"{'.'.join(map(str, path))} is {under!r}, so it has no key {next(iter(over), '')!r}")
         under = {"preset": under}  # `augment: caffe` is short for that
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over
-    # `preset` and `levels` exclude each other, so the one named last replaces the other.
-    drop = {"levels"} if over.get("preset") else {"preset"} if over.get("levels") else set()
-    merged = {k: v for k, v in under.items() if k not in drop}
+    merged = _without_replaced(under, over) if path == ("boxes",) else dict(under)
     for key, value in over.items():
-        merged[key] = _merge(merged.get(key), value)
+        merged[key] = _merge(merged.get(key), value, (*path, key))
     return merged
+
+
+def _without_replaced(under, over):
+    """Of default boxes `under` others, what still holds: another preset, or levels, replace a preset with all its keys."""
+    if not (over.get("levels") or over.get("preset", under.get("preset")) != under.get("preset")):
+        return under
+    replaced = {"preset", "levels", "integer_sizes", *PAPER_KEYS}
+    return {key: value for key, value in under.items() if key not in replaced}
 
 
 def _explain(error) -> str:

@@ -76,6 +76,54 @@ def test_levels_replace_the_preset_of_the_base_and_the_other_way_round(tmp_path)
     assert load_config(levels, ["boxes.preset=caffe_voc"]).boxes.levels is None
 
 
+def test_other_default_boxes_replace_the_preset_with_all_its_keys(tmp_path):
+    write(tmp_path / "paper.yaml", "boxes: {preset: paper, s_min: 0.07, variances: [0.2, 0.2, 0.2, 0.2]}\n")
+    config = load_config(write(tmp_path / "levels.yaml", "base: paper.yaml\nboxes: {levels: [{size: 10}, {size: 20}]}\n"))
+    assert (config.boxes.s_min, config.boxes.variances[0]) == (0.2, 0.2)
+    assert load_config(tmp_path / "paper.yaml", ["boxes.preset=nvidia"]).boxes.s_min == 0.2
+    # The same preset again keeps them.
+    assert load_config(tmp_path / "paper.yaml", ["boxes={preset: paper, s_max: 0.5}"]).boxes.s_min == 0.07
+
+
+def test_a_name_is_short_for_a_preset_of_augment_alone(tmp_path):
+    path = write(tmp_path / "names.yaml", "model: {backbone: resnet18}\nboxes: {preset: paper}\n")
+    assert "model.backbone" in refusal(path)
+    assert refusal(path, "model.backbone.alpha=0.5") == "model.backbone is 'resnet18', so it has no key 'alpha'"
+    assert "boxes is 'paper'" in refusal(write(tmp_path / "boxes.yaml", "boxes: paper\n"), "boxes.s_min=0.1")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["model.backbone.alpha=0.5"], "model.backbone: alpha has no effect on vgg16: leave it out (default: 1.0)"),
+        (["model.backbone={name: resnet50, first_stride: 8}"], "model.backbone: first_stride has no effect on resnet50"),
+        (
+            ["model.backbone={name: mobilenet, first_stride: 8}", "model.neck=fpn"],
+            "model: backbone.first_stride has no effect under the fpn neck, which starts at stride 8",
+        ),
+        (
+            ["boxes.integer_sizes=true"],
+            "boxes: integer_sizes has no effect with preset paper, only with caffe_voc and caffe_coco",
+        ),
+        (["boxes={preset: nvidia, integer_sizes: true}"], "boxes: integer_sizes has no effect with preset nvidia"),
+        (["boxes={preset: nvidia, s_min: 0.1}"], "boxes: s_min has no effect with preset nvidia, only with paper"),
+        (["boxes={levels: [{size: 3}], s_first: 0.1}"], "boxes: s_first has no effect with levels, only with paper"),
+        (["boxes={preset: caffe_voc, aspect_ratios: [2]}"], "boxes: aspect_ratios has no effect with preset caffe_voc"),
+        (["loss={focal_gamma: 2, min_negatives: 0}"], "loss: min_negatives has no effect with the focal loss"),
+        (["loss={focal_gamma: 2, negatives_per_positive: 2}"], "loss: negatives_per_positive has no effect with the focal"),
+    ],
+)
+def test_what_has_no_effect_is_refused(small, values, message):
+    assert message in refusal(small, *values)
+
+
+def test_defaults_that_have_no_effect_are_no_fault(small, tmp_path):
+    levels = ["boxes.levels=[{size: 9}, {size: 18}]", "model.backbone.name=resnet18", "loss.focal_gamma=2"]
+    config = load_config(small, levels)
+    save_config(config, tmp_path / "saved.yaml")  # spells every default out
+    assert load_config(tmp_path / "saved.yaml") == config
+
+
 def test_the_resolved_config_reads_back_as_the_same(small, tmp_path):
     config = load_config(small, ["data.augment=caffe", "boxes.aspect_ratios=[2.0]", "train.clip_norm=5"])
     save_config(config, tmp_path / "resolved.yaml")
@@ -128,6 +176,9 @@ def test_an_unknown_key_names_its_path_and_the_nearest(small, override, parts):
         ("data.augment.preset=[caffe]", ["data.augment", "unknown preset ['caffe']"]),
         ("data.augment.contrast=[1.5, 0.5]", ["data.augment.contrast", "smaller number first"]),
         ("train=null", ["train", "found None"]),
+        ("boxes.s_min=0", ["boxes.s_min", "greater than 0", "found 0"]),
+        ("boxes.s_first=1.6", ["boxes.s_first", "less than or equal to 1.5", "found 1.6"]),
+        ("boxes.s_max=0.1", ["boxes: wanted s_min <= s_max, found 0.2 and 0.1"]),
     ],
 )
 def test_a_bad_value_names_its_path_and_what_was_found(small, override, parts):

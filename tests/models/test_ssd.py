@@ -1,6 +1,7 @@
 """The detector against the paper's numbers, and the one order that its heads and its default boxes share."""
 
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -198,12 +199,84 @@ EXPECTED = {
 STEPS = {300: (8, 16, 32, 64, 100, 300), 512: (8, 16, 32, 64, 128, 256, 512)}
 
 
+def row(preset, first, normalizer="global", min_negatives=3, evaluation=(0.01, 0.45, 400, 200), **other):
+    return {"preset": preset, "first": first, "normalizer": normalizer, "min_negatives": min_negatives} | {
+        **{"eval": evaluation, "clip_first": False, "size_limit": None, "train_difficult": False, "focal": (None, None)},
+        **{"bn_momentum": 0.9, "scores": "softmax", "learning_rate": None, **other},
+    }
+
+
+# What makes each config that of its source: preset, side of the first default box in pixels, normaliser, least negatives; score
+# floor, IoU of the NMS, top-k before and detections after it; what else differs from the defaults.
+VALUES = {
+    "bccd_mobilenet": row(None, 17),
+    "shapes_plain": row("paper", 0.07 * 192),
+    "ssd300_vgg16_voc": row("caffe_voc", 30, min_negatives=0, train_difficult=True),
+    "ssd300_vgg16_coco": row("caffe_coco", 21, min_negatives=0),
+    "ssd512_vgg16_voc": row("caffe_voc", 35, min_negatives=0, train_difficult=True),  # cut to whole pixels: 35.84 in the text
+    "ssd512_vgg16_coco": row("caffe_coco", 20, min_negatives=0),  # 20.48
+    **{
+        f"ssd300_resnet{depth}_coco": row("nvidia", 21, "nvidia", 0, (0.05, 0.5, 200, 200), learning_rate=rate)
+        for depth, rate in ((18, 0.0026), (34, 0.0025), (50, 0.0026))
+    },
+    "ssd640_resnet50_fpn_coco": row(
+        "od_api_fpn", 32, evaluation=(0.01, 0.6, 400, 100), focal=(2.0, 0.25), scores="sigmoid", learning_rate=0.04
+    ),
+    "ssdlite320_mobilenet_v3_coco": row(
+        *("torchvision_ssdlite", 64, "torchvision", 0, (0.001, 0.55, 300, 300)),
+        **{"clip_first": True, "size_limit": 62.5, "bn_momentum": 0.97, "learning_rate": 0.15},
+    ),
+    "ssdlite320_mobilenet_v2_coco": row(
+        None, 48, "global", 0, (0.02, 0.45, 1000, 200), size_limit=62.5, bn_momentum=0.97, learning_rate=0.015
+    ),
+    "ssdlite192_mobilenet_v2_035_coco": row(
+        *("torchvision_ssdlite", 0.2 * 192, "global", 0, (0.02, 0.45, 1000, 200)),
+        **{"size_limit": 62.5, "bn_momentum": 0.97, "learning_rate": 0.02},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_config_has_the_values_of_its_source(name):
+    config, expected = load_config(CONFIGS / f"{name}.yaml"), VALUES[name]
+    found = config.eval
+    assert {
+        "preset": config.boxes.preset,
+        "first": pytest.approx(ssd.anchor_levels(config)[0].shapes_hw[0][0]),
+        "normalizer": config.loss.normalizer,
+        "min_negatives": config.loss.min_negatives,
+        "eval": (found.score_floor, found.nms_iou, found.pre_nms_top_k, found.max_detections),
+        **{"clip_first": found.clip_first, "size_limit": found.size_limit},
+        "train_difficult": config.data.train_difficult,
+        "focal": (config.loss.focal_gamma, config.loss.focal_alpha),
+        **{"bn_momentum": config.train.bn_momentum, "scores": config.loss.scores},
+        "learning_rate": expected["learning_rate"] and config.train.learning_rate,
+    } == expected
+
+
+def test_the_implausible_figures_are_called_so():
+    for depth in (18, 50):
+        header = (CONFIGS / f"ssd300_resnet{depth}_coco.yaml").read_text().replace("\n# ", " ")
+        assert ".325 / .442 / .343" in header and ".182 / .271 / .204" in header
+        assert re.search(r"is implausible\b", header)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_resnets_are_fed_as_nvidias(depth):
+    augment = load_config(CONFIGS / f"ssd300_resnet{depth}_coco.yaml").data.augment
+    assert (augment.color_probability, augment.hue_degrees) == (1, 0)
+    assert (augment.zoom_out_probability, augment.channel_shuffle_probability, augment.crop_tries) == (0, 0, 1)
+    assert (augment.brightness_factor, augment.contrast, augment.saturation) == ((0.875, 1.125), (0.5, 1.5), (0.5, 1.5))
+    assert (augment.crop_rule, augment.flip_probability) == ("torchvision", 0.5)
+
+
 def test_every_config_says_what_it_is_what_to_expect_and_how_to_run_it():
     assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == sorted(EXPECTED)
     for path in CONFIGS.glob("*.yaml"):
         header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
         assert f"--config configs/{path.name} --data" in header, path.name
-        assert "Expected" in header or path.stem == "shapes_plain", path.name
+        assert "# Expected" in header, path.name
+        assert re.search(r"# Hardware: .*(GPU|A100|CPU)", header), path.name
 
 
 @pytest.mark.parametrize("name", EXPECTED)

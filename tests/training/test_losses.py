@@ -242,7 +242,7 @@ def test_iou_losses_on_literal_pairs(name):
 
 def test_the_weight_of_cious_aspect_ratio_has_no_gradient():
     # The pair "crossed" with the box's lower edge y = 4 moving. IoU = 4 / (2 y + 4), of slope -1/18; the centres coincide, so
-    # their distance has none. Angle = atan(2 / y) - atan(2), of slope -2 / (y^2 + 4) = -.1, so v's is 8 / pi^2 * .6435 * .1 = .05216.
+    # their distance has none. Angle = atan(2 / y) - atan(2), slope -2 / (y^2 + 4) = -.1, so v has 8 / pi^2 * .6435 * .1 = .05216.
     # The weight of v stays .20111: -.05556 - .20111 * .05216.
     box = tf.Variable([0.0, 1.0, 4.0, 3.0])
     with tf.GradientTape() as tape:
