@@ -5,9 +5,11 @@ Two halves, so that torch need not live beside TensorFlow:
   python benchmarks/parity_torchvision.py torch FOLDER     where torch and torchvision are installed: writes FOLDER/*.npz
   python benchmarks/parity_torchvision.py compare FOLDER   where ssd_tf is installed: prints differences; exit code 1 above 1e-4
 
-With --golden the torch half keeps a few hundred of each array's entries, enough for tests/weights/test_torchvision.py.
+A module `torchvision_ops` on the path, where there is one, is imported first: it may supply compiled operators that a build of
+torchvision lacks. With --golden the torch half keeps a few hundred of each array's entries, enough for tests/weights/test_torchvision.py.
 """
 
+import contextlib
 import pathlib
 import sys
 import zlib
@@ -86,6 +88,8 @@ def sampled(name, array, golden):
 
 
 def run_torch(folder, golden):
+    with contextlib.suppress(ModuleNotFoundError):
+        import torchvision_ops  # noqa: F401
     import torch
     from torchvision.models import detection
 

@@ -67,16 +67,19 @@ def _layer_table(costs):
 
 
 def _level_table(config, model, total):
-    """One row for each feature map: its size, its default boxes and the receptive field of its predictions."""
+    """One row for each feature map: its size, its default boxes as the preset clips them, and how much its predictions see."""
     from ssd_tf.models import measure, ssd
 
-    fields, maps = measure.receptive_fields(model), ssd.feature_map_shapes(config)
+    fields, maps, boxes = measure.receptive_fields(model), ssd.feature_map_shapes(config), ssd.make_default_boxes(config)
     table = Table("map", "size", "a cell", "boxes", "height x width in pixels", "sees", title=f"{total:,} default boxes")
+    begin = 0
     for index, (level, (height, width)) in enumerate(zip(ssd.anchor_levels(config), maps, strict=True)):
-        shapes = ", ".join(f"{h:.0f} x {w:.0f}" for h, w in level.shapes_hw)
         count = len(level.shapes_hw)
+        sizes = (boxes[begin : begin + count, 2:] - boxes[begin : begin + count, :2]) * config.model.input_hw  # of the first cell
+        shapes = ", ".join(f"{h:.0f} x {w:.0f}" for h, w in sizes)
         sees = f"{fields[f'offsets{index}_conv']} px"
         table.add_row(str(index), f"{height} x {width}", str(count), f"{height * width * count:,}", shapes, sees)
+        begin += height * width * count
     return table
 
 

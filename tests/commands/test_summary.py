@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from ssd_tf.commands import summary
@@ -25,6 +27,28 @@ def test_layers_boxes_and_totals(report):
     assert "conv_dw_5" in text and "DepthwiseConv2D" in text
     assert "multiply-adds: 0.0" in text and "G for one image of 64 x 96" in text
     assert "(3 classes)" in text and "ms" not in text.splitlines()[-1]
+
+
+def test_each_map_sees_its_own_part_of_the_picture(report):
+    _, output = report()
+    rows = [line for line in output.out.splitlines() if " px " in line]
+    # MobileNet v1: 3 pixels after conv1, 7, 11, 19, 27, 43 after conv_dw_1 to 5, where positions are 8 apart; the head's 3x3
+    # spans two of those more. Then 59 + 5 * 32 = 219 and two of 16; 251 + 64 = 315 and two of 32.
+    assert [line.split(" px ")[0].split()[-1] for line in rows] == ["59", "251", "379"]
+
+
+def test_default_boxes_are_shown_as_the_preset_clips_them(report):
+    code, output = report("--set", "boxes={preset: torchvision_ssdlite}")
+    assert code == 0
+    # The third map: .95 of 64, sqrt(60.8 * 64), then ratios 2 (86 x 43 and upright) and 3 (105 x 35), at most 64 high and 96 wide.
+    assert "61 x 61, 62 x 62, 43 x 86, 64 x 43, 35 x 96, 64 x 35" in output.out
+
+
+def test_statistics_of_batch_norm_are_not_trained(report):
+    _, output = report()
+    every, trained = re.search(r"parameters: ([\d,]+), of which ([\d,]+) are trained", output.out).groups()
+    # Two for each channel of conv1 (8), the depthwise (1,240) and 1x1 convolutions (1,488), and the heads' depthwise (2 * 448).
+    assert int(every.replace(",", "")) - int(trained.replace(",", "")) == 2 * (8 + 1240 + 1488 + 2 * (64 + 128 + 256))
 
 
 def test_time(report):
