@@ -6,7 +6,8 @@ Two halves, so that torch need not live beside TensorFlow:
   python benchmarks/parity_torchvision.py compare FOLDER   where ssd_tf is installed: prints differences; exit code 1 above 1e-4
 
 A module `torchvision_ops` on the path, where there is one, is imported first: it may supply compiled operators that a build of
-torchvision lacks. With --golden the torch half keeps a few hundred of each array's entries, enough for tests/weights/test_torchvision.py.
+torchvision lacks. With --golden the torch half keeps a few hundred of each array's entries, enough for
+tests/weights/test_torchvision.py.
 """
 
 import contextlib

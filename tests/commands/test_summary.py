@@ -40,7 +40,7 @@ def test_each_map_sees_its_own_part_of_the_picture(report):
 def test_default_boxes_are_shown_as_the_preset_clips_them(report):
     code, output = report("--set", "boxes={preset: torchvision_ssdlite}")
     assert code == 0
-    # The third map: .95 of 64, sqrt(60.8 * 64), then ratios 2 (86 x 43 and upright) and 3 (105 x 35), at most 64 high and 96 wide.
+    # The third map: .95 of 64, sqrt(60.8 * 64), ratios 2 (86 x 43 and upright) and 3 (105 x 35), at most 64 high and 96 wide.
     assert "61 x 61, 62 x 62, 43 x 86, 64 x 43, 35 x 96, 64 x 35" in output.out
 
 
