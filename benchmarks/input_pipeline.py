@@ -41,14 +41,15 @@ def main():
 def _main(options, rest):
     config = load_config(options.config, [*options.set, *rest])
     commandline.import_tensorflow()
-    from ssd_tf.data import dataset_json, pipeline, stages
+    from ssd_tf.data import bad_records, dataset_json, pipeline, stages
     from ssd_tf.models import ssd
 
     default_boxes = ssd.make_default_boxes(config)
     info, split = dataset_json.read_dataset(options.data), config.data.train_split
+    skipped = bad_records.left_out(info, split, config.data.on_bad_record)
     runs = {
-        "decoding alone": iter(decoding(config, info, split)),
-        "whole pipeline": iter(pipeline.build_dataset(config, options.data, split, default_boxes)),
+        "decoding alone": iter(decoding(config, options.data, split, skipped)),
+        "whole pipeline": iter(pipeline.build_dataset(config, options.data, split, default_boxes, skipped=skipped)),
     }
     results = measure(runs, config.train.batch_size, options.batches, options.rounds)
     table = Table("", "images/s", "CPU ms a picture")
@@ -60,23 +61,22 @@ def _main(options, rest):
     console.print(f"ratio: {whole[0] / alone[0]:.2f} of images/s, {alone[1] / whole[1]:.2f} of CPU time")
     runs.clear()
     stage_table = Table("stage", "CPU ms")
-    for name, milliseconds in stages.stage_times(config, options.data, split, default_boxes).items():
+    for name, milliseconds in stages.stage_times(config, options.data, split, default_boxes, skipped=skipped).items():
         stage_table.add_row(name, f"{milliseconds:.3f}")
     console.print(stage_table)
-    console.print(torchvision_rate(options, config, info, split), soft_wrap=True)
+    console.print(torchvision_rate(options, config, info, split, skipped), soft_wrap=True)
 
 
-def decoding(config, info, split):
+def decoding(config, data, split, skipped):
     """Endless batches of the sizes of decoded pictures: parsing and decoding, and no pixel copied."""
     import tensorflow as tf
 
-    from ssd_tf.data import pipeline, records, shards
+    from ssd_tf.data import pipeline, records
 
     def decode(_, serialized):
         return tf.shape(records.decode_image(records.parse_example(serialized)["image"]))
 
-    images = info.splits[split]["images"]
-    stream = shards.record_stream(info.shards(split), images, config.data.shuffle_buffer, config.train.seed)
+    _, stream = pipeline.open_records(config, data, split, skipped=skipped)
     decoded = stream.map(decode, pipeline.usable_cores(), deterministic=True).batch(config.train.batch_size)
     return decoded.prefetch(2).with_options(pipeline.options())
 
@@ -98,15 +98,15 @@ def measure(runs, batch, batches, rounds):
     return {name: tuple(map(statistics.median, zip(*values, strict=True))) for name, values in found.items()}
 
 
-def torchvision_rate(options, config, info, split):
+def torchvision_rate(options, config, info, split, skipped):
     if options.torchvision_python is None:
         return "torchvision: skipped, no --torchvision_python was given"
     import tensorflow as tf
 
-    from ssd_tf.data import records
+    from ssd_tf.data import records, shards
 
     with tempfile.TemporaryDirectory() as folder:
-        for index, serialized in enumerate(tf.data.TFRecordDataset(info.shards(split)).take(512)):
+        for index, serialized in enumerate(shards.in_file_order(info.shards(split), skipped).take(512)):
             example = records.parse_example(serialized)
             size = [example["height"], example["width"]] * 2
             row = {

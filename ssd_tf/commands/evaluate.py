@@ -21,6 +21,13 @@ flags.DEFINE_string("split", "val", "Split of the data to measure on.", flag_val
 flags.DEFINE_string("labels", None, "Class names of a model that does not carry them, one a line.", flag_values=FLAGS)
 flags.DEFINE_string("detections", None, "COCO results file to measure instead of a model.", flag_values=FLAGS)
 flags.DEFINE_string("annotations", None, "COCO instances file that --detections belong to.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "on_bad_record",
+    None,
+    ["stop", "skip"],
+    "What to do with a record that cannot be used; default: data.on_bad_record of the model's config, else stop.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("output", None, "Folder for metrics.json and detections.json.", flag_values=FLAGS)
 
 
@@ -34,14 +41,17 @@ def _main(options, rest):
     if options.detections and options.annotations:
         content, found = _from_files(options.annotations, options.detections)
     elif options.model and options.data:
-        content, found = evaluate_model(options.model, options.data, options.split, options.labels)
+        content, found = evaluate_model(options.model, options.data, options.split, options.labels, options.on_bad_record)
     else:
         raise flags.Error("give --model and --data, or --detections and --annotations (see --help)")
     write(content, found, pathlib.Path(options.output))
 
 
-def evaluate_model(model, data, split, labels=None):
-    """A model on a split -> the content of metrics.json and the COCO results."""
+def evaluate_model(model, data, split, labels=None, on_bad_record=None):
+    """A model on a split -> the content of metrics.json and the COCO results.
+
+    on_bad_record: `stop` or `skip`; default: as the model's config has it, else `stop`.
+    """
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.evaluation import evaluator
@@ -51,12 +61,15 @@ def evaluate_model(model, data, split, labels=None):
     info.shards(split)
     detector = load_detector(model, labels)
     run = _in_order_of(detector, info.names)
-    examples = pipeline.read_examples(data, split)
+    on_bad_record = on_bad_record or (detector.config.data.on_bad_record if detector.config else "stop")
+    skipped = bad_records.left_out(info, split, on_bad_record)
+    examples = pipeline.read_examples(data, split, skipped)
     batch = detector.config.eval.batch_size if detector.config else 1
     with bad_records.named_errors(data, split):
         truth, found = evaluator.run_detector(run, examples, info.classes, batch)
     some = [example["image"] for example in examples.take(20).as_numpy_iterator()]
-    settings = {"model": str(model), "kind": detector.kind, "split": split, "images": len(truth["images"])}
+    settings = {"model": str(model), "kind": detector.kind, "split": split}
+    settings.update(images=len(truth["images"]), skipped=len(skipped))
     if detector.config:
         settings.update(detector.config.eval.model_dump())
     latency = {"per_image": evaluator.latency_ms(detector.batch, some)}

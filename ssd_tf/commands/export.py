@@ -43,8 +43,8 @@ def _main(options, rest):
     from ssd_tf.data.dataset_json import write_json
     from ssd_tf.export import detector, saved_model, tflite
 
-    images = _read_pictures(options)
     config, info, model = detector.load_run(options.workdir)
+    images = _read_pictures(options, config.data.on_bad_record)
     output.mkdir(parents=True, exist_ok=True)
     (output / "export.json").unlink(missing_ok=True)  # it comes back last
     (output / "labels.txt").write_text("".join(f"{name}\n" for name in info.names))
@@ -73,13 +73,14 @@ def _write_default_boxes(config, output):
     write_json(output / "default_boxes.json", content)
 
 
-def _read_pictures(options):
+def _read_pictures(options, on_bad_record):
     """The pictures that the exports are checked on; none without --data."""
     if options.data is None:
         return []
-    from ssd_tf.data import bad_records, pipeline
+    from ssd_tf.data import bad_records, dataset_json, pipeline
 
-    examples = pipeline.read_examples(options.data, options.verify_split).take(options.verify_images)
+    skipped = bad_records.left_out(dataset_json.read_dataset(options.data), options.verify_split, on_bad_record)
+    examples = pipeline.read_examples(options.data, options.verify_split, skipped).take(options.verify_images)
     with bad_records.named_errors(options.data, options.verify_split):
         return [example["image"] for example in examples.as_numpy_iterator()]
 

@@ -42,20 +42,21 @@ def _main(options, rest):
     info = dataset_json.read_dataset(options.data)
     info.shards(split)
     default_boxes = ssd.make_default_boxes(config)
+    skipped = bad_records.left_out(info, split, config.data.on_bad_record)
     with bad_records.named_errors(options.data, split):
         if options.images:
-            _measure(config, options.data, split, default_boxes, options.images)
-        sheet = _sheet(config, options.data, split, default_boxes, info.names, options.pictures, options.default_boxes)
+            _measure(config, options.data, split, default_boxes, options.images, skipped)
+        sheet = _sheet(config, options.data, split, default_boxes, options.pictures, options.default_boxes, skipped)
     pathlib.Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(options.output)
     print(f"written: {options.output}")
 
 
-def _measure(config, data, split, default_boxes, images):
+def _measure(config, data, split, default_boxes, images, skipped):
     """Prints the rate of the whole pipeline and, of one core's time, the share of each stage."""
     from ssd_tf.data import pipeline, stages
 
-    batches = iter(pipeline.build_dataset(config, data, split, default_boxes))
+    batches = iter(pipeline.build_dataset(config, data, split, default_boxes, skipped=skipped))
     number = -(-images // config.train.batch_size)
     for _ in range(4):
         next(batches)  # threads start, buffers fill
@@ -64,7 +65,7 @@ def _measure(config, data, split, default_boxes, images):
         next(batches)
     rate = number * config.train.batch_size / (time.perf_counter() - start)
     del batches
-    times = stages.stage_times(config, data, split, default_boxes)
+    times = stages.stage_times(config, data, split, default_boxes, skipped=skipped)
     total = sum(times.values())
     table = Table("stage", "ms", "share")
     for name, milliseconds in times.items():
@@ -75,19 +76,17 @@ def _measure(config, data, split, default_boxes, images):
     console.print(f"{rate:.0f} images/s, batch {config.train.batch_size}; the table: milliseconds of one core a picture")
 
 
-def _sheet(config, data, split, default_boxes, names, number, matched):
+def _sheet(config, data, split, default_boxes, number, matched, skipped):
     """The first pictures of the training run, each with its boxes (ignore regions hatched)."""
     from ssd_tf import draw
-    from ssd_tf.data import dataset_json, pipeline, shards
+    from ssd_tf.data import pipeline
 
-    info = dataset_json.read_dataset(data)
-    images = info.splits[split]["images"]
-    stream = shards.record_stream(info.shards(split), images, config.data.shuffle_buffer, config.train.seed)
-    prepare = pipeline.make_prepare(config, default_boxes, len(names), with_example=True)
+    info, stream = pipeline.open_records(config, data, split, skipped=skipped)
+    prepare = pipeline.make_prepare(config, default_boxes, len(info.classes), with_example=True)
     pictures = []
     for image, _, example in stream.take(number).map(prepare).as_numpy_iterator():
         ignored = example["crowd"] | (example["difficult"] & (not config.data.train_difficult))
-        captions = [draw.name_of(label, names) for label in example["labels"]]
+        captions = [draw.name_of(label, info.names) for label in example["labels"]]
         rows = (example["boxes"], example["labels"], captions, ignored)
         if matched:
             rows = _with_default_boxes(*rows, default_boxes)

@@ -59,14 +59,16 @@ def run_training(config: Config, data, workdir):
 
 
 def _check_same_run(config, info, workdir):
-    """Refuses to go on with another run's checkpoint: only eval.* and watch.* may differ on a restart."""
+    """Refuses to go on with another run's checkpoint: only eval.*, watch.* and data.on_bad_record may differ on a restart."""
     from ssd_tf.data import dataset_json
 
     if not any((workdir / "checkpoints" / "last").glob("*.index")):
         return  # a run that failed before its first checkpoint may be mended and started again
     before = load_config(workdir / "config.yaml").model_dump(mode="json")
     for path, old, new in _differences(before, config.model_dump(mode="json")):
-        if not path.startswith(("eval.", "watch.")):
+        if path == "data.on_bad_record":
+            logging.warning("%s was %s, now it is %s: where a record is skipped, the order of pictures changes", path, old, new)
+        elif not path.startswith(("eval.", "watch.")):
             raise ConfigError(f"{workdir} was started with {path} = {old}, now it is {new}: use another --workdir")
     old_names = dataset_json.read_dataset(workdir).names
     if old_names != info.names:
@@ -116,11 +118,11 @@ def _make_evaluate(config, data, info, model):
     if not info.splits.get(split, {}).get("images"):
         logging.warning("%s has no pictures in a split %r: training keeps checkpoints/last only", info.folder, split)
         return None
-    info.shards(split)  # a missing one is told now, not after hours
+    # What is wrong with the split is told now, not after hours: shards that are gone, and, where they are skipped, bad records.
+    examples = pipeline.read_examples(data, split, bad_records.left_out(info, split, config.data.on_bad_record))
     detector = keras_detector(config, model, info.names)
 
     def evaluate(monitor, step):
-        examples = pipeline.read_examples(data, split)
         with bad_records.named_errors(data, split):
             truth, found = evaluator.run_detector(detector.batch, examples, info.classes, config.eval.batch_size)
         monitor.pictures(step, "detections", _drawn(detector, examples.take(config.watch.pictures), info.names))

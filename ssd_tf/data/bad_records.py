@@ -19,11 +19,14 @@ class BadRecord(ValueError):
 
 
 def check(example, num_classes):
-    """The Example, or an error where its lists differ in length, a label lies outside 1..num_classes or a box has no area."""
+    """The Example, or an error where its lists differ in length, a label lies outside 1..num_classes, or a box has no area or
+    its centre outside the picture.
+    """
     boxes, labels = example["boxes"], example["labels"]
+    twice_centre = boxes[:, :2] + boxes[:, 2:]
     lengths = tf.stack([tf.shape(example[key])[0] for key in ("boxes", "crowd", "difficult", "area")])
     sound = tf.reduce_all((labels >= 1) & (labels <= num_classes)) & tf.reduce_all(boxes[:, 2:] > boxes[:, :2])
-    sound &= tf.reduce_all(lengths == tf.shape(labels)[0])
+    sound &= tf.reduce_all(lengths == tf.shape(labels)[0]) & tf.reduce_all((twice_centre >= 0) & (twice_centre <= 2))
     with tf.control_dependencies([tf.raw_ops.Assert(condition=sound, data=[labels])]):
         return {**example, "boxes": tf.identity(boxes)}
 
@@ -44,19 +47,24 @@ def named_errors(data_dir, split):
         raise BadRecord(f"{found[0][2]}{cure}{more}") from None
 
 
-def left_out(info, split) -> list[tuple[str, int]]:
+def left_out(info, split, on_bad_record="skip") -> list[tuple[str, int]]:
     """The records of a split that are to be skipped, each logged: (file, number). One pass that decodes everything.
 
-    Raises BadRecord for a label beyond the class list, which no skipping mends, and where nothing is left.
+    on_bad_record: data.on_bad_record; `stop` skips nothing and looks at nothing. Raises BadRecord for a label beyond the class
+    list, which no skipping mends, and where nothing is left.
     """
+    if on_bad_record == "stop":
+        return []
+    images = info.splits[split]["images"]
+    logging.info("looking for records to skip: all %d pictures of the split %r are decoded once", images, split)
     found = find(info.shards(split), len(info.classes))
     for _, _, line, refused in found:
         if refused:
             raise BadRecord(line)
         logging.warning("skipped: %s", line)
     if found:
-        logging.warning("%d of %d records are skipped", len(found), info.splits[split]["images"])
-    if len(found) >= info.splits[split]["images"]:
+        logging.warning("%d of %d records are skipped", len(found), images)
+    if len(found) >= images:
         raise BadRecord(f"no record of the split {split!r} of {info.folder} can be used; {found[0][2]}")
     return [(file, number) for file, number, _, _ in found]
 
@@ -107,8 +115,12 @@ def _fault(serialized):
     if len(set(lengths.values())) > 1:
         return "its lists differ in length: " + ", ".join(f"{key} {length}" for key, length in lengths.items())
     for index, (ymin, xmin, ymax, xmax) in enumerate(example["boxes"].numpy()):
+        where = f"(ymin {ymin:g}, xmin {xmin:g}, ymax {ymax:g}, xmax {xmax:g})"
         if not (ymax > ymin and xmax > xmin):
-            return f"box {index} has no area (ymin {ymin:g}, xmin {xmin:g}, ymax {ymax:g}, xmax {xmax:g})"
+            return f"box {index} has no area {where}"
+        if not (0 <= ymin + ymax <= 2 and 0 <= xmin + xmax <= 2):
+            cause = "are these pixels? boxes are wanted in shares of the picture"
+            return f"box {index} has its centre outside the picture {where}; {cause}"
     try:
         records.decode_image(example["image"])
     except tf.errors.OpError as error:

@@ -14,15 +14,17 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 class Placement(typing.NamedTuple):
-    """Which whole pixels of the picture are drawn into which whole pixels of the training picture; all [2] int32, y first.
+    """Which pixels of the picture (part) are drawn into which pixels of the training picture (target); all [2], y first.
 
     The rest of the training picture is canvas; nothing is drawn where target_hw has a 0.
     """
 
-    begin: tf.Tensor
+    begin: tf.Tensor  # int32, as are the next three
     part_hw: tf.Tensor
     target_begin: tf.Tensor
     target_hw: tf.Tensor
+    is_crop: tf.Tensor  # bool: the window lies in the picture, so part and target are the whole window
+    samples: tf.Tensor  # [4] float32: else, corners of the target's outermost centres between those of the part, 0 to 1
 
 
 def uniform(seed, stream, shape):
@@ -43,7 +45,10 @@ def sample_window(boxes, picture_hw, options, seed):
 
 
 def sample_zoom_out(options, seed):
-    """A canvas of 1 to zoom_out_max sides with the picture at a random place of it, as a window [4]."""
+    """A canvas of 1 to zoom_out_max sides with the picture at a random place of it, as a window [4].
+
+    # Differs from the authors: they write the expanded canvas as a JPEG and read it again, ours is never encoded anew.
+    """
     if not options.zoom_out_probability:
         return tf.constant(WHOLE)
     numbers = uniform(seed, 0, [4])
@@ -110,22 +115,37 @@ def sample_flips(options, seed):
 def place(window, picture_hw, output_hw):
     """window [4], picture_hw [2] -> its Placement and the window that this draws exactly [4].
 
-    Rounding to whole pixels moves a window by up to half a pixel (the references crop at whole pixels too). It lets the
-    decoder cut exactly the pixels that are drawn, and one plain resize draw them. Boxes go through the window returned.
+    Each side is rounded to whole pixels of the picture, on the canvas too, as in the references: it moves by at most half of
+    one, or one and a half where the window would else be less than a pixel wide. Boxes go through the window returned.
+    Where the window reaches beyond the picture, a pixel of the training picture is drawn if its centre lies between the
+    centres of the picture's pixels; the others are canvas, with the outer half of the picture's outermost pixels.
     """
     size, output = tf.cast(picture_hw, tf.float32), tf.constant(output_hw, tf.float32)
-    low, high = window[:2] * size, window[2:] * size
-    begin = tf.clip_by_value(tf.round(low), 0.0, size - 1)
-    part = tf.clip_by_value(tf.round(high), begin + 1, size) - begin
-    scale = output / (high - low)
-    target_begin = tf.minimum(tf.round(tf.maximum(-low, 0.0) * scale), output)
-    target_end = tf.where(high > size, tf.round((size - low) * scale), output)
-    target = tf.maximum(target_end - target_begin, 0.0)
-    pixel = part / tf.maximum(target, 1.0)  # of the picture, per pixel of the training picture
-    origin = begin - target_begin * pixel
-    exact = tf.concat([origin / size, (origin + output * pixel) / size], 0)
-    placement = Placement(*(tf.cast(x, tf.int32) for x in (begin, part, target_begin, target)))
-    return placement, tf.where(tf.reduce_all(target > 0), exact, window)
+    low, high = tf.round(window[:2] * size), tf.round(window[2:] * size)
+    low = tf.where(high <= size, tf.minimum(low, size - 1), low)  # a crop shows a pixel at least
+    high = tf.maximum(high, low + 1)
+    exact = tf.concat([low / size, high / size], 0)
+    is_crop = tf.reduce_all((low >= 0) & (high <= size))
+    margin = tf.where(is_crop, 0.0, 1.0)  # neighbours for the outermost pixels of a side that is cut off
+    begin = tf.clip_by_value(low - margin, 0.0, size - 1)
+    part = tf.clip_by_value(high + margin, begin + 1, size) - begin
+    target_begin, target, samples = _target(low, (high - low) / output, size, output, begin, part)
+    target_begin, target = tf.where(is_crop, 0.0, target_begin), tf.where(is_crop, output, target)
+    whole = (tf.cast(x, tf.int32) for x in (begin, part, target_begin, target))
+    return Placement(*whole, is_crop, samples), exact
+
+
+def _target(low, pixel, size, output, begin, part):
+    """Where a picture lies that does not fill its window: target_begin, target_hw and samples of a Placement, as floats.
+
+    low: the window's begin; pixel: the size of one of the training picture; both in pixels of the picture; all [2].
+    """
+    rim = 0.5 + 3e-6 * size  # more than the error of a place in float32, so that no sample lies outside
+    target_begin = tf.clip_by_value(tf.math.ceil((rim - low) / pixel - 0.5), 0.0, output)
+    target_end = tf.clip_by_value(tf.floor((size - rim - low) / pixel + 0.5), target_begin, output)
+    ends = tf.stack([target_begin + 0.5, target_end - 0.5]) * pixel + low - 0.5 - begin  # [2, 2], in pixels of the part
+    samples = tf.clip_by_value(ends / tf.maximum(part - 1, 1.0), 0.0, 1.0)
+    return target_begin, target_end - target_begin, tf.reshape(samples, [4])
 
 
 def move_boxes(example, window):

@@ -73,7 +73,7 @@ def parse_example(serialized):
     return {
         "image": parsed["image/encoded"],
         "boxes": boxes,
-        "labels": tf.cast(labels, tf.int32),
+        "labels": tf.saturate_cast(labels, tf.int32),  # so that 2**32 + 1 does not come out as 1
         "crowd": tf.cast(_or_zeros(parsed["image/object/is_crowd"], number), tf.bool),
         "difficult": tf.cast(_or_zeros(parsed["image/object/difficult"], number), tf.bool),
         "area": tf.cond(tf.size(parsed["image/object/area"]) > 0, lambda: parsed["image/object/area"], lambda: own_area),

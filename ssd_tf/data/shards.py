@@ -46,11 +46,37 @@ def count_records(path) -> int:
     return count
 
 
-def own_shards(shards, num_workers, worker) -> list[str]:
-    """Every num_workers-th shard. Raises ConfigError where there is none for some worker."""
-    if len(shards) < num_workers:
-        raise ConfigError(f"data.shard=file wants a shard a worker, found {len(shards)} for {num_workers}; convert with --shards")
-    return shards[worker::num_workers]
+def count_split(info, split) -> dict[str, int]:
+    """{path: records} of a split's shards. Raises ValueError where they are not as many in all as dataset.json says."""
+    counts = {path: count_records(path) for path in info.shards(split)}
+    wanted, found = info.splits[split]["images"], sum(counts.values())
+    if found != wanted:
+        raise ValueError(
+            f"the dataset.json of {info.folder} says that the split {split!r} has {wanted} images, "
+            f"its shards hold {found} records; convert the split again"
+        )
+    return counts
+
+
+def own_shards(usable, num_workers, worker) -> list[str]:
+    """Every num_workers-th shard of those in {path: usable records}. Raises ConfigError where some worker would have none."""
+    paths = list(usable)
+    if len(paths) < num_workers:
+        raise ConfigError(f"data.shard=file wants a shard a worker, found {len(paths)} for {num_workers}; convert with --shards")
+    for other in range(num_workers):
+        if not sum(usable[path] for path in paths[other::num_workers]):
+            raise ConfigError(
+                f"data.shard=file: no record that can be used in the shards of worker {other} of {num_workers} (the first is "
+                f"{paths[other]}); set data.shard=record, or convert the split again"
+            )
+    return paths[worker::num_workers]
+
+
+def in_file_order(shards, leave_out=()) -> tf.data.Dataset:
+    """The serialized records, once, but for the pairs (file, number from 0) of leave_out."""
+    if not leave_out:
+        return tf.data.TFRecordDataset(shards)
+    return tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda path: _without(path, leave_out))
 
 
 def _numbered(path):

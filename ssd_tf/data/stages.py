@@ -5,18 +5,17 @@ import time
 import tensorflow as tf
 
 from ssd_tf.boxes import matching
-from ssd_tf.data import augment, bad_records, colors, dataset_json, pipeline, records, shards
+from ssd_tf.data import augment, bad_records, colors, pipeline, records
 
 
-def stage_times(config, data_dir, split, default_boxes, images=128, rounds=5) -> dict[str, float]:
+def stage_times(config, data_dir, split, default_boxes, images=128, rounds=5, skipped=None) -> dict[str, float]:
     """Stage -> milliseconds of CPU a picture, in the order of the pipeline; the median of several rounds, taken in turn.
 
     Each stage runs alone, on what the one before it made of `images` pictures, kept in memory. `rest` is what the whole
-    pipeline takes besides: reading, batching, threads.
+    pipeline takes besides: reading, batching, threads. skipped: as `pipeline.open_records` takes it.
     """
-    info = dataset_json.read_dataset(data_dir)
-    paths, number = info.shards(split), info.splits[split]["images"]
-    made = shards.record_stream(paths, number, config.data.shuffle_buffer, config.train.seed).take(images).cache()
+    info, stream = pipeline.open_records(config, data_dir, split, skipped=skipped)
+    made = stream.take(images).cache()
     runs = {"": _emptied(made.repeat(), images)}
     for name, stage in _stages(config, default_boxes, len(info.classes)).items():
         runs[name] = _emptied(made.repeat().map(stage), images)
@@ -24,9 +23,9 @@ def stage_times(config, data_dir, split, default_boxes, images=128, rounds=5) ->
     times = _alone(runs, images, rounds)
     empty = times.pop("")
     times = {name: max(0.0, value - empty) for name, value in times.items()}
-    whole = _steady(
-        iter(pipeline.build_dataset(config, data_dir, split, default_boxes)), config.train.batch_size, images * rounds
-    )
+    times["decode"] += times.pop("open")  # of a JPEG its size is read there, but a PNG, BMP or GIF is decoded
+    batches = pipeline.build_dataset(config, data_dir, split, default_boxes, skipped=skipped)
+    whole = _steady(iter(batches), config.train.batch_size, images * rounds)
     return {**times, "rest": max(0.0, whole - sum(times.values()))}
 
 
@@ -38,8 +37,10 @@ def _stages(config, default_boxes, num_classes):
         example = bad_records.check(records.parse_example(serialized), num_classes)
         return tf.stack([tf.constant(config.train.seed, tf.int64), position]), example
 
-    def crop(seed, example):
-        picture, picture_hw = augment.open_picture(example["image"])
+    def open_picture(seed, example):
+        return seed, *augment.open_picture(example["image"]), example
+
+    def crop(seed, picture, picture_hw, example):
         return seed, picture, *augment.sample_geometry(example, picture_hw, output_hw, options, seed)
 
     def decode(seed, picture, placement, flips, example):
@@ -60,6 +61,7 @@ def _stages(config, default_boxes, num_classes):
 
     return {
         "parse": parse,
+        "open": open_picture,
         "zoom-out, crop, boxes": crop,
         "decode": decode,
         "resize": resize,

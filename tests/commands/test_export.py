@@ -62,5 +62,6 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
     edited = shutil.copytree(tiny_data, tmp_path / "edited")
     shard = next(edited.glob("val*.tfrecord"))
     with tf.io.TFRecordWriter(str(shard)) as writer:
-        writer.write(b"\xff")
+        for _ in range(4):
+            writer.write(b"\xff")
     assert f"{shard}: record 0 (from 0), source_id 'unknown', cannot be used" in refuse(f"--data={edited}", code=1)

@@ -109,6 +109,13 @@ def test_a_picture_without_objects():
         assert image.shape == (*OUTPUT_HW, 3) and found["boxes"].shape == (0, 4)
 
 
+def test_the_canvas_has_the_authors_mean():
+    image, _ = augment.augment(witness("PNG"), OUTPUT_HW, Augment(zoom_out_probability=1), tf.constant([11, 1], tf.int64))
+    canvas = np.all(np.abs(image.numpy() - (123, 117, 104)) < 1e-3, -1)
+    assert canvas.mean() > 0.2
+    assert not np.any(np.all(np.abs(image.numpy() - (104, 117, 123)) < 8, -1))
+
+
 def test_the_canvas_keeps_its_colour_while_the_picture_is_distorted():
     options = Augment(preset="caffe", zoom_out_probability=1, color_probability=1, crop_min_iou=(), flip_probability=0)
     direct, _ = augmented(witness("JPEG"), options, 6)
@@ -142,12 +149,13 @@ def plain_order(example, options, seed):
     canvas = np.tile(np.array(FILL), (size[0] + 2 * margin, size[1] + 2 * margin, 1))
     canvas[margin:-margin, margin:-margin] = picture
     image, rims = canvas, []
+    is_crop = window.min() >= 0 and np.all(window[2:] <= size)
     for axis in (0, 1):
         low, high = window[axis], window[2 + axis]
         places = low + (np.arange(OUTPUT_HW[axis]) + 0.5) * (high - low) / OUTPUT_HW[axis] - 0.5
         rims.append(np.minimum(np.abs(places + 0.5), np.abs(places + 0.5 - size[axis])) < 0.5 + 1e-3)
-        # A crop is cut out before it is resized; where the window reaches over the picture, there is canvas.
-        places = np.clip(places, low if low >= 0 else -np.inf, high - 1 if high <= size[axis] else np.inf) + margin
+        # A crop is cut out before it is resized; a window that reaches over the picture is seen with all around it.
+        places = np.clip(places, low, high - 1) + margin if is_crop else places + margin
         first = np.floor(places).astype(int)
         share = np.expand_dims(places - first, [1 - axis, 2])
         image = np.take(image, first, axis) * (1 - share) + np.take(image, first + 1, axis) * share

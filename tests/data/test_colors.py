@@ -64,9 +64,9 @@ def test_the_six_orders_of_the_channels():
     assert orders == {(30, 220, 90), (30, 90, 220), (220, 30, 90), (220, 90, 30), (90, 30, 220), (90, 220, 30)}
 
 
-def many(options, number=400):
+def many(options, number=400, scene=IMAGE):
     seeds = tf.data.Dataset.range(number)
-    distorted = seeds.map(lambda i: colors.distort_color(tf.constant(IMAGE), options, tf.stack([np.int64(5), i])))
+    distorted = seeds.map(lambda i: colors.distort_color(tf.constant(scene), options, tf.stack([np.int64(5), i])))
     return np.stack(list(distorted.as_numpy_iterator()))
 
 
@@ -80,7 +80,7 @@ def test_probability_nothing_and_each_step_alone():
     assert factors.min() >= 0.5 and factors.max() <= 1.5 and factors.min() < 0.6 and factors.max() > 1.4
 
 
-@pytest.mark.parametrize("preset", ["caffe", "torchvision", "paper", "light"])
+@pytest.mark.parametrize("preset", ["caffe", "torchvision", "paper"])
 def test_presets_stay_in_range_and_are_the_same_called_directly(preset):
     options = Augment(preset=preset)
     inside = many(options)
@@ -97,3 +97,102 @@ def test_contrast_comes_before_or_after_saturation():
     found = {tuple(np.round(picture[0, 0])) for picture in many(options, 50)}
     # (200, 40, 40) -> (255, 80, 80) -> S halved (255, 167.5, 167.5); or S halved (200, 120, 120) -> (255, 240, 240)
     assert found == {(255, 168, 168), (255, 240, 240)}
+
+
+# Pale, so that no factor below clips it; the others are saturated, near red, gray and blue.
+SCENE = np.array([[[100, 120, 110], [200, 60, 40], [128, 128, 128]], [[30, 90, 160], [220, 200, 210], [60, 40, 230]]], np.float32)
+GRAY = SCENE @ (0.2989, 0.587, 0.114)
+
+
+def hue(pixel):
+    return colorsys.rgb_to_hsv(*(np.asarray(pixel, float) / 255))[0]
+
+
+# Each option alone: how its amount is read off a distorted picture, its range, and the picture that this amount makes.
+ALONE = {
+    "brightness": (Augment(brightness=32), lambda x: x[0, 2, 0] - 128, (-32, 32), lambda v: SCENE + v),
+    "brightness_factor": (Augment(brightness_factor=(0.7, 1.4)), lambda x: x[0, 0, 0] / 100, (0.7, 1.4), lambda v: SCENE * v),
+    "contrast about black": (Augment(contrast=(0.5, 1.5)), lambda x: x[0, 0, 0] / 100, (0.5, 1.5), lambda v: SCENE * v),
+    "contrast about the mean": (
+        Augment(contrast=(0.5, 1.5), contrast_about="mean"),
+        lambda x: (x[0, 0, 1] - x[0, 0, 0]) / 20,
+        (0.5, 1.5),
+        lambda v: GRAY.mean() + v * (SCENE - GRAY.mean()),
+    ),
+    "saturation by hsv": (
+        Augment(saturation=(0.5, 1.5)),
+        lambda x: (120 - x[0, 0, 0]) / 20,
+        (0.5, 1.5),
+        lambda v: by_colorsys(SCENE, v, 0, wraps=True),
+    ),
+    "saturation by gray": (
+        Augment(saturation=(0.5, 1.5), saturation_by="gray"),
+        lambda x: (x[0, 0, 1] - x[0, 0, 0]) / 20,
+        (0.5, 1.5),
+        lambda v: GRAY[..., None] + v * (SCENE - GRAY[..., None]),
+    ),
+    "hue": (
+        Augment(hue_degrees=36),
+        lambda x: hue(x[0, 0]) - hue(SCENE[0, 0]),
+        (-0.1, 0.1),
+        lambda v: by_colorsys(SCENE, 1, v, wraps=True),
+    ),
+    "hue that stays at red": (
+        Augment(hue_degrees=18, hue_wraps=False),
+        lambda x: hue(x[0, 0]) - hue(SCENE[0, 0]),
+        (-0.05, 0.05),
+        lambda v: by_colorsys(SCENE, 1, v, wraps=False),
+    ),
+}
+
+
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+@pytest.mark.parametrize("name", ALONE)
+def test_each_option_alone_as_its_definition(name, probability):
+    options, read, (low, high), definition = ALONE[name]
+    found = many(options.model_copy(update={"color_probability": probability}), scene=SCENE)
+    on = np.array([np.abs(picture - SCENE).max() > 1e-3 for picture in found])
+    assert on.mean() > 0.97 if probability == 1 else 0.42 < on.mean() < 0.58
+    amounts = [read(picture) for picture in found[on]]
+    slack = 0.03 * (high - low)
+    assert low - 1e-3 < min(amounts) < low + slack and high - slack < max(amounts) < high + 1e-3
+    for picture, amount in list(zip(found[on], amounts, strict=True))[:60]:
+        np.testing.assert_allclose(picture, np.clip(definition(amount), 0, 255), atol=0.1)
+
+
+def test_the_probability_of_shuffled_channels():
+    for probability in (1.0, 0.3):
+        found = many(Augment(channel_shuffle_probability=probability), scene=SCENE)
+        orders, counts = np.unique(found[:, 1, 0], axis=0, return_counts=True)
+        shares = dict(zip(map(tuple, orders.astype(int)), counts / len(found), strict=True))
+        # One of the six orders is the one that was there.
+        assert len(shares) == 6 and abs(shares.pop((30, 90, 160)) - (1 - probability * 5 / 6)) < 0.08
+        assert all(abs(share - probability / 6) < 0.06 for share in shares.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        # Halved by contrast, and moved away from 128 or 64 by brightness.
+        (
+            Augment(brightness=32, contrast=(0.5, 0.5)),
+            lambda x: (x[0, 2, 0] < 81, min(abs(x[0, 2, 0] - 128), abs(x[0, 2, 0] - 64)) > 1e-3),
+        ),
+        (Augment(brightness=32, brightness_factor=(0.5, 0.5)), lambda x: (x[0, 2, 0] < 81, x[0, 2, 0] not in (128, 64))),
+        (
+            Augment(saturation=(0.5, 0.5), hue_degrees=36),
+            lambda x: (np.ptp(x[0, 0]) < 15, abs(hue(x[0, 0]) - hue(SCENE[0, 0])) > 1e-5),
+        ),
+        (
+            Augment(saturation=(0.5, 0.5), hue_degrees=36, saturation_by="gray"),
+            lambda x: (np.ptp(x[0, 0]) < 15, abs(hue(x[0, 0]) - hue(SCENE[0, 0])) > 1e-5),
+        ),
+        (Augment(saturation=(0.5, 0.5), contrast=(0.8, 0.8)), lambda x: (x[0, 0, 0] > x[0, 0, 1] * 0.9, x[0, 0, 1] < 100)),
+    ],
+    ids=["brightness, contrast", "brightness, its factor", "saturation, hue", "saturation by gray, hue", "saturation, contrast"],
+)
+def test_each_step_has_a_coin_of_its_own(options, flags):
+    found = many(options, scene=SCENE)
+    pairs, counts = np.unique([flags(picture) for picture in found], axis=0, return_counts=True)
+    assert len(pairs) == 4
+    assert np.abs(counts / len(found) - 0.25).max() < 0.09, dict(zip(map(tuple, pairs), counts, strict=True))

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ssd_tf.config import ConfigError
-from ssd_tf.data import pipeline, shards
+from ssd_tf.data import dataset_json, pipeline, shards
 
 DEFAULTS = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
 
@@ -109,6 +110,74 @@ def test_what_workers_cannot_share_is_refused(small_config, striped_data):
         pipeline.build_dataset(small_config(), striped_data, "train", DEFAULTS, num_workers=3)
     with pytest.raises(ConfigError, match="wants a shard a worker, found 3 for 4"):
         pipeline.build_dataset(small_config(data__shard="file"), striped_data, "train", DEFAULTS, num_workers=4)
+    for worker in (-1, 2):
+        with pytest.raises(ConfigError, match=rf"worker must lie in \[0, 1\], as there are 2, found {worker}"):
+            pipeline.build_dataset(small_config(), striped_data, "train", DEFAULTS, num_workers=2, worker=worker)
+
+
+def write_shards(folder, records, images):
+    """A data set of some lists of records, a shard each, that claims that many images."""
+    names = [f"train-{k}.tfrecord" for k in range(len(records))]
+    for name, content in zip(names, records, strict=True):
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            for record in content:
+                writer.write(record)
+    split = {"images": images, "shards": names}
+    classes = [{"name": "a", "id": 1}, {"name": "b", "id": 2}]
+    dataset_json.write_json(folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}})
+    return folder
+
+
+@pytest.mark.parametrize(("held", "images"), [((3, 2), 6), ((3, 2), 4), ((0, 0), 5)], ids=["fewer", "more", "none"])
+def test_records_that_are_not_as_many_as_dataset_json_says(held, images, small_config, striped, tmp_path):
+    data = write_shards(tmp_path, [[striped.make_record(k) for k in range(number)] for number in held], images)
+    line = rf"split 'train' has {images} images, its shards hold {sum(held)} records; convert the split again"
+    with pytest.raises(ValueError, match=line):
+        pipeline.build_dataset(small_config(), data, "train", DEFAULTS)
+    with pytest.raises(ValueError, match=line):
+        pipeline.read_examples(data, "train")
+
+
+def test_empty_shards(small_config, striped, tmp_path):
+    data = write_shards(tmp_path, [[striped.make_record(5)], [], []], 1)
+    assert indices(batches(small_config(), data, 2)) == [5] * 8
+    assert indices(batches(small_config(data__shard="file"), data, 2)) == [5] * 8
+    with pytest.raises(ConfigError, match=r"no record that can be used in the shards of worker 1 of 2 .*train-1.tfrecord"):
+        pipeline.build_dataset(small_config(data__shard="file"), data, "train", DEFAULTS, num_workers=2)
+
+
+def test_the_seed_steers_the_augmentation(small_config, striped):
+    """The same record at the same place of the stream, so that the order plays no part."""
+    serialized, position = tf.constant(striped.make_record(4)), tf.constant(7, tf.int64)
+
+    def shift(seed):
+        config = small_config(train__seed=seed, data__augment={"brightness": 32, "color_probability": 1})
+        return float(tf.reduce_mean(pipeline.make_prepare(config, DEFAULTS, 2)(position, serialized)[0]))
+
+    assert shift(3) == shift(3)
+    assert len({round(shift(seed), 2) for seed in (3, 4, 5)}) == 3
+
+
+def test_the_seed_steers_the_order_of_the_shards(striped_data):
+    paths = sorted(map(str, striped_data.glob("*.tfrecord")))
+    firsts = [next(shards.record_stream(paths, 22, 1, seed).as_numpy_iterator())[1] for seed in range(12)]
+    assert len(set(firsts)) == 3  # each shard comes first for some seed
+
+
+def test_the_variances_of_the_config_are_those_of_the_targets(small_config, striped_data):
+    ((_, targets),) = batches(small_config(), striped_data, 1)
+    ((_, others),) = batches(small_config(boxes__variances=[0.2, 0.4, 0.1, 0.05]), striped_data, 1)
+    assert np.any(targets["offsets"])
+    np.testing.assert_allclose(others["offsets"], targets["offsets"] * [0.5, 0.25, 2, 4], rtol=1e-5)
+
+
+def test_difficult_objects_of_the_config(small_config, striped, tmp_path):
+    data = write_shards(tmp_path, [[striped.make_record(k, difficult=[1]) for k in range(4)]], 4)
+    ((_, ignored),) = batches(small_config(), data, 1)
+    ((_, trained),) = batches(small_config(data__train_difficult=True), data, 1)
+    # The object meets the first default box by more than half, and no other.
+    assert ignored["labels"].tolist() == [[-1, 0, 0]] * 4
+    assert sorted(trained["labels"].tolist()) == [[1, 0, 0]] * 2 + [[2, 0, 0]] * 2
 
 
 def test_records_are_counted_without_being_read(striped_data):
