@@ -83,9 +83,9 @@ def test_batch_norm_has_the_configured_momentum_everywhere(name):
 @pytest.mark.parametrize(
     ("name", "deviations"),
     [
-        # Xavier: sqrt(2 / (fan in + fan out)). The heads have 3 boxes of 3 logits or 4 offsets.
+        # Xavier: sqrt(2 / (fan in + fan out)). The heads have 3 boxes of 91 logits.
         ("vgg16", {"conv3_1": (2 / (9 * (128 + 256))) ** 0.5, "fc7": (2 / 2048) ** 0.5, "conv6_2": (2 / (9 * 768)) ** 0.5}),
-        ("vgg16", {"logits1_conv": (2 / (9 * 1033)) ** 0.5, "offsets0_conv": (2 / (9 * 524)) ** 0.5}),
+        ("vgg16", {"logits0_conv": (2 / (9 * (512 + 273))) ** 0.5, "logits1_conv": (2 / (9 * (1024 + 273))) ** 0.5}),
         # He, by what goes out of each input (torchvision); NVIDIA's extra layers and heads are Xavier's.
         (
             "resnet50",
@@ -96,7 +96,7 @@ def test_batch_norm_has_the_configured_momentum_everywhere(name):
     ],
 )
 def test_first_weights(name, deviations):
-    model = build(name)
+    model = build(name, classes=90)
     for layer, deviation in deviations.items():
         kernel, *bias = model.get_layer(layer).get_weights()
         assert kernel.std() == pytest.approx(deviation, rel=0.05), layer
