@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 
@@ -16,3 +18,22 @@ def fails(capsys):
         return lines[0]
 
     return call
+
+
+@pytest.fixture
+def with_bad_record(tiny_data, tmp_path):
+    """A function: a copy of the tiny data in which one record of a split is no Example."""
+
+    def make(split, number=1):
+        import tensorflow as tf
+
+        folder = shutil.copytree(tiny_data, tmp_path / f"bad_{split}")
+        (shard,) = map(str, folder.glob(f"{split}-*.tfrecord"))
+        records = list(tf.data.TFRecordDataset(shard).as_numpy_iterator())
+        records[number] = b"\xff"
+        with tf.io.TFRecordWriter(shard) as writer:
+            for record in records:
+                writer.write(record)
+        return folder
+
+    return make

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -45,6 +46,24 @@ def test_a_run_on_its_own_data(tiny_run, tiny_data, tmp_path):
     (green,) = [row for row in rows if row["image_id"] == 101 and row["score"] > 0.5]
     assert green["category_id"] == 3
     assert green["bbox"] == pytest.approx([10, 30, 32, 48], abs=4)
+
+
+def test_bad_records_are_skipped_by_flag_and_by_the_runs_config(fails, tiny_run, with_bad_record, tmp_path):
+    data, run = with_bad_record("val"), shutil.copytree(tiny_run, tmp_path / "run")
+
+    def images(*flags, model=tiny_run):
+        argv = [f"--model={model}", f"--data={data}", f"--output={tmp_path / 'out'}", *flags]
+        assert evaluate.main(["evaluate", *argv]) == 0
+        settings = json.loads((tmp_path / "out" / "metrics.json").read_text())["settings"]
+        return settings["images"], settings["skipped"]
+
+    argv = [f"--data={data}", f"--output={tmp_path / 'none'}"]
+    assert "val-00000-of-00001.tfrecord: record 1 (from 0)" in fails(evaluate.main, f"--model={tiny_run}", *argv, code=1)
+    assert images("--on_bad_record=skip") == (3, 1)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("on_bad_record: stop", "on_bad_record: skip"))
+    assert images(model=run) == (3, 1)
+    assert "record 1 (from 0)" in fails(evaluate.main, f"--model={run}", *argv, "--on_bad_record=stop", code=1)
 
 
 def test_classes_in_another_order(tiny_run, blue_first, tmp_path):

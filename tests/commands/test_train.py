@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -124,6 +125,38 @@ def test_other_ways_to_evaluate_and_to_watch_are_not(tiny_run, tiny_data, tiny_c
     assert train.main([*argv, "--set", "train.seed=5", "model.levels=2"]) == 0
     assert [(config.eval.nms_iou, config.train.seed, config.model.levels) for config in started] == [(0.6, 0, 3), (0.45, 5, 2)]
     assert load_config(tmp_path / "run" / "config.yaml") == started[1]
+
+
+def test_what_is_done_about_bad_records_may_change(tiny_run, tiny_data, tiny_config_file, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("ssd_tf.training.trainer.train", lambda *_: None)
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}", f"--workdir={run}"]
+    with caplog.at_level(logging.WARNING):
+        assert train.main([*argv, "--set", "data.on_bad_record=skip"]) == 0
+    line = "data.on_bad_record was stop, now it is skip: where a record is skipped, the order of pictures changes"
+    assert line in [record.getMessage() for record in caplog.records]
+    assert load_config(run / "config.yaml").data.on_bad_record == "skip"
+
+
+def test_bad_records_of_the_val_split(fails, with_bad_record, tiny_config_file, tmp_path):
+    data, run = with_bad_record("val"), tmp_path / "run"
+    argv = [f"--config={tiny_config_file}", f"--data={data}", f"--workdir={run}", "--set", "train.steps=1"]
+    line = fails(train.main, *argv, code=1)
+    assert "val-00000-of-00001.tfrecord: record 1 (from 0)" in line and "data.on_bad_record=skip" in line
+    shutil.rmtree(run)
+    assert train.main(["train", *argv, "--set", "data.on_bad_record=skip"]) == 0
+    assert [row["step"] for row in monitor.read_metrics(run / "metrics.csv") if row["AP"]] == ["1"]
+
+
+def test_the_val_split_is_looked_through_before_the_first_step(refused, with_bad_record, spoilt):
+    """Where bad records are skipped, what skipping does not mend is told before the run folder is made."""
+    data = with_bad_record("val")
+    content = json.loads((data / "dataset.json").read_text())
+    del content["classes"][1:]  # the labels of green are beyond the list now
+    (data / "dataset.json").write_text(json.dumps(content))
+    assert "labels must lie in [1, 1], found 2" in refused("--set", "data.on_bad_record=skip", code=1, data=data)
+    short = spoilt(lambda content: content["splits"]["val"].update(images=3))
+    assert "split 'val' has 3 images, its shards hold 4 records" in refused(code=1, data=short)
 
 
 def test_the_same_command_goes_on_from_the_last_checkpoint(tiny_config_file, tiny_data, tmp_path, monkeypatch):
