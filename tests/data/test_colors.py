@@ -143,6 +143,12 @@ ALONE = {
         (-0.05, 0.05),
         lambda v: by_colorsys(SCENE, 1, v, wraps=False),
     ),
+    "hue that stays at red, beside gray": (
+        Augment(hue_degrees=18, hue_wraps=False, saturation_by="gray"),
+        lambda x: hue(x[0, 0]) - hue(SCENE[0, 0]),
+        (-0.05, 0.05),
+        lambda v: by_colorsys(SCENE, 1, v, wraps=False),
+    ),
 }
 
 
