@@ -5,6 +5,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssd_tf.commands.train import run_training
 from ssd_tf.config import load_config
@@ -33,7 +34,7 @@ def one_round(name, data, folder, *overrides):
     saved_model.export_saved_model(config, model, info.names, folder / "saved_model")
     tflite.export_tflite(config, model, len(info.classes), folder / "model.tflite")
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in info.names))
-    images = [np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)]
+    images = [noise(0)]
     reference = keras_detector(config, model, info.names)
     best = reference(images[0])["scores"][0]
     exports = [load_detector(folder / "saved_model"), load_detector(folder / "model.tflite")]
@@ -41,13 +42,18 @@ def one_round(name, data, folder, *overrides):
     return [verify.compare(reference, other, images, best * 0.9999, best * 0.99, 0.02) for other in exports]
 
 
+def noise(seed):
+    return np.random.default_rng(seed).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+
+
 def settle_statistics(model):
     """Gives batch norm the statistics of these weights: with its first ones, random activations double in every block."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-    images = np.random.default_rng(1).integers(0, 256, (4, *model.input_shape[1:])).astype(np.float32)
-    model(images, training=True)
+    height, width = model.input_shape[1:3]
+    images = [Image.fromarray(noise(seed)).resize((width, height), Image.Resampling.BILINEAR) for seed in range(4)]
+    model(np.stack(images).astype(np.float32), training=True)
 
 
 def check_other_size(config, model):
