@@ -183,6 +183,9 @@ def _save(path, arrays, golden):
 
 def compare(folder):
     """Prints one line per quantity; returns how many differ by more than their limit."""
+    from ssd_tf import commandline
+
+    commandline.import_tensorflow()
     failed = 0
     for name in DETECTORS:
         for quantity, difference, limit in compare_detector(name, np.load(folder / f"{name}.npz")):
