@@ -41,7 +41,7 @@ def fit(levels, map_shapes, input_hw, boxes, tries, seed) -> list[LevelShapes]:
     boxes = np.asarray(boxes, float) * np.tile(input_hw, 2)
     given = [_from_anchor_level(level) for level in levels]
     starts = (given, _spread(given, boxes))
-    share = _share(_overlaps(given, map_shapes, input_hw, boxes))
+    share, _ = _measure(_overlaps(given, map_shapes, input_hw, boxes))
     climbed = [_climb(start, map_shapes, input_hw, boxes, tries // len(starts), rng, share) for start in starts]
     return max(climbed, key=lambda found: (found[0] >= share, found[1]))[2]
 
@@ -65,7 +65,7 @@ def _climb(start, map_shapes, input_hw, boxes, tries, rng, least_share):
     """-> (share, score, levels)."""
     levels = list(start)
     overlaps = _overlaps(levels, map_shapes, input_hw, boxes)
-    share, score = _share(overlaps), _score(overlaps)
+    share, score = _measure(overlaps)
     for spread in np.geomspace(*_STEP, max(tries, 1)):
         index = rng.integers(len(levels))
         changed = _change(levels[index], spread, rng)
@@ -73,8 +73,9 @@ def _climb(start, map_shapes, input_hw, boxes, tries, rng, least_share):
             continue
         others = overlaps.copy()
         others[index] = level_overlaps(changed, map_shapes[index], input_hw, boxes)
-        if _score(others) > score and _share(others) >= min(share, least_share):
-            levels[index], overlaps, share, score = changed, others, _share(others), _score(others)
+        new_share, new_score = _measure(others)
+        if new_score > score and new_share >= min(share, least_share):
+            levels[index], overlaps, share, score = changed, others, new_share, new_score
     return share, score, levels
 
 
@@ -87,12 +88,11 @@ def _in_order(levels):
     return all(finer.size <= coarser.size for finer, coarser in itertools.pairwise(levels))
 
 
-def _share(overlaps):
-    return np.mean(overlaps.max(0) >= 0.5)
-
-
-def _score(overlaps):
-    return overlaps.max(0).mean() + _share(overlaps)
+def _measure(overlaps):
+    """-> (share of the objects that are covered, score)."""
+    best = overlaps.max(0)
+    share = np.mean(best >= 0.5)
+    return share, best.mean() + share
 
 
 def _change(level, spread, rng):

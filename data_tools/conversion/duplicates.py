@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-_NAMED = 100
+from data_tools.readers import labels
 
 
 def digest_file(folder, split) -> pathlib.Path:
@@ -58,6 +58,6 @@ def _names(folder, split, digests):
     with open_digests(digest_file(folder, split)) as file:
         for line in file:
             digest = int(line[:16], 16)
-            if digest in wanted and (digest in names or len(names) < _NAMED):
+            if digest in wanted and (digest in names or len(names) < labels.NAMED):
                 names.setdefault(digest, []).append(json.loads(f'"{line[17:-1]}"'))
     return names

@@ -34,7 +34,7 @@ def add_to(account, found, strays):
     account["remarks"] = found
     if strays.count:
         account["dropped_boxes"][strays.first[0]["reason"]] += strays.count
-        account["dropped"] = [*account["dropped"], *strays.first][: shards.NAMED]
+        account["dropped"] = [*account["dropped"], *strays.first][: labels.NAMED]
 
 
 def _find_shared(planned):

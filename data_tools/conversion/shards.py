@@ -15,7 +15,6 @@ from data_tools.conversion import boxes, images
 from data_tools.readers import labels
 from ssd_tf import commandline
 
-NAMED = 100  # of dropped boxes, of pictures left out, and so on
 SIZE_EDGES = (0.0, 8, 16, 32, 64, 96, 128, 256, 512, math.inf)  # square root of the box's area, in pixels
 ASPECT_EDGES = (0.0, 0.2, 1 / 3, 0.5, 2 / 3, 1.5, 2, 3, 5, math.inf)  # width / height
 
@@ -120,7 +119,7 @@ def add_account(total, account):
         elif isinstance(value, int):
             total[name] += value
         elif isinstance(value, list) and name != "digests":
-            total[name] = [*total[name], *value][:NAMED]
+            total[name] = [*total[name], *value][: labels.NAMED]
     for name, numbers in account["classes"].items():
         mine = total["classes"].setdefault(name, dict.fromkeys(numbers, 0))
         for key, value in numbers.items():
@@ -202,7 +201,7 @@ def name_bin(low, high):
 
 
 def _name(names, entry):
-    if len(names) < NAMED:
+    if len(names) < labels.NAMED:
         names.append(entry)
 
 

@@ -148,26 +148,29 @@ def _normalized(image, mean, std):
 def _freeze(model, backbone):
     """Takes the layers up to the end of stage `frozen_stages` out of training, batch norm's statistics included."""
     if backbone.frozen_stages:
-        stages = _stages(model, backbone)
-        if backbone.frozen_stages > len(stages):
+        ends = _stage_ends(model, backbone)
+        if backbone.frozen_stages > len(ends):
             raise ConfigError(
-                f"model.backbone.frozen_stages: {backbone.name} has {len(stages)} stages in this model, "
+                f"model.backbone.frozen_stages: {backbone.name} has {len(ends)} stages in this model, "
                 f"found {backbone.frozen_stages}"
             )
-        for layer in stages[backbone.frozen_stages - 1]:
+        for layer in _layers_up_to(model, ends[backbone.frozen_stages - 1]):
             layer.trainable = False
 
 
 def backbone_layers(model, config: Config) -> list:
     """The layers of the backbone up to the last of its stages that the model has: no extra layers, neck or heads."""
-    return _stages(model, config.model.backbone)[-1]
+    return _layers_up_to(model, _stage_ends(model, config.model.backbone)[-1])
 
 
-def _stages(model, backbone):
-    """For each stage of the backbone that the model has (an SSD's ResNet has no conv5): its layers and all before them."""
+def _stage_ends(model, backbone):
+    """The last layer's name of each stage of the backbone that the model has (an SSD's ResNet has no conv5)."""
     names = {layer.name for layer in model.layers}
-    ends = [end for end in _BACKBONES[backbone.name].stage_ends(backbone) if end in names]
-    return [keras.Model(model.input, model.get_layer(end).output).layers for end in ends]
+    return [end for end in _BACKBONES[backbone.name].stage_ends(backbone) if end in names]
+
+
+def _layers_up_to(model, end):
+    return keras.Model(model.input, model.get_layer(end).output).layers
 
 
 def _prior(config, num_classes):
