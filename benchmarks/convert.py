@@ -35,24 +35,41 @@ flags.DEFINE_list("images", None, "Number of images; several for --memory.")
 flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Processes on either side.")
 flags.DEFINE_integer("rounds", 5, "Runs of either side; the medians count.")
 flags.DEFINE_bool("memory", False, "Measure memory instead of speed.")
-flags.DEFINE_string("scratch", None, "Folder for the links and the output; default: a temporary one.")
-flags.DEFINE_string("bare", None, "Only read and decode the pictures of this folder (what the benchmark runs for itself).")
+flags.DEFINE_string(
+    "scratch", None, "Folder for the links and the output; default: a temporary one."
+)
+flags.DEFINE_string(
+    "bare",
+    None,
+    "Only read and decode the pictures of this folder (what the benchmark runs for itself).",
+)
 
 
 def write_labels(folder, names, size_wh):
     """Two boxes for every picture, as COCO JSON."""
     width, height = size_wh
-    images = [{"id": k, "file_name": name, "width": width, "height": height} for k, name in enumerate(names, 1)]
+    images = [
+        {"id": k, "file_name": name, "width": width, "height": height}
+        for k, name in enumerate(names, 1)
+    ]
     boxes = ([1, 2, width / 2, height / 3], [width / 3, height / 4, width / 2, height / 2])
     annotations = [
-        {"image_id": k, "category_id": 1 + j, "bbox": box} for k in range(1, len(names) + 1) for j, box in enumerate(boxes)
+        {"image_id": k, "category_id": 1 + j, "bbox": box}
+        for k in range(1, len(names) + 1)
+        for j, box in enumerate(boxes)
     ]
     categories = [{"id": 1, "name": "one"}, {"id": 2, "name": "two"}]
-    (folder / "annotations.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
 
 
 def link_photos(folder, number):
-    photos = sorted(path.resolve() for path in pathlib.Path(FLAGS.photos).iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    photos = sorted(
+        path.resolve()
+        for path in pathlib.Path(FLAGS.photos).iterdir()
+        if path.suffix.lower() in (".jpg", ".jpeg")
+    )
     if not photos:
         raise app.UsageError(f"--photos: no JPEG files in {FLAGS.photos}")
     (folder / "images").mkdir(parents=True)
@@ -89,9 +106,19 @@ def command_of_bare(folder):
 
 
 def command_of_conversion(folder):
-    given = {"images": folder / "images", "annotations": folder / "annotations.json", "output": folder / "out"}
+    given = {
+        "images": folder / "images",
+        "annotations": folder / "annotations.json",
+        "output": folder / "out",
+    }
     flags_given = [f"--{name}={value}" for name, value in given.items()]
-    return [sys.executable, "-m", "data_tools.coco_to_tfrecord", *flags_given, f"--workers={FLAGS.workers}"]
+    return [
+        sys.executable,
+        "-m",
+        "data_tools.coco_to_tfrecord",
+        *flags_given,
+        f"--workers={FLAGS.workers}",
+    ]
 
 
 @dataclasses.dataclass
@@ -135,7 +162,9 @@ def proportional_size(pid):
         lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return sum(
+        int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))
+    )
 
 
 def measure_speed(folder, number):
@@ -149,11 +178,15 @@ def measure_speed(folder, number):
         rate = number / statistics.median(run.seconds for run in made)
         print(f"{name}: {rate:.0f} images/s; seconds (processor seconds): {seconds}")
     ratios = [compare(runs, what) for what in ("seconds", "processor")]
-    print(f"{number:,} images, {FLAGS.workers} processes: ratio {ratios[0]:.2f}, by processor seconds {ratios[1]:.2f}")
+    print(
+        f"{number:,} images, {FLAGS.workers} processes: ratio {ratios[0]:.2f}, by processor seconds {ratios[1]:.2f}"
+    )
 
 
 def compare(runs, what):
-    bare, conversion = (statistics.median(getattr(run, what) for run in made) for made in runs.values())
+    bare, conversion = (
+        statistics.median(getattr(run, what) for run in made) for made in runs.values()
+    )
     return bare / conversion
 
 
@@ -171,7 +204,9 @@ def main(_):
         if not FLAGS.memory:
             return measure_speed(pathlib.Path(scratch), int((FLAGS.images or ["40000"])[0]))
         numbers = [int(number) for number in FLAGS.images or ["10000", "200000"]]
-        peaks = {number: measure_memory(pathlib.Path(scratch, str(number)), number) for number in numbers}
+        peaks = {
+            number: measure_memory(pathlib.Path(scratch, str(number)), number) for number in numbers
+        }
         first, last = min(peaks), max(peaks)
         print(f"{last:,} against {first:,} images: ratio {peaks[last] / peaks[first]:.2f}")
 

@@ -15,8 +15,12 @@ from ssd_tf.config import load_config
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
-flags.DEFINE_string("config", "configs/ssd300_vgg16_coco.yaml", "Experiment file.", flag_values=FLAGS)
-flags.DEFINE_multi_string("set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "config", "configs/ssd300_vgg16_coco.yaml", "Experiment file.", flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
+)
 CHECKS = (200, 500, 1000, 1500, 2000)
 
 
@@ -30,12 +34,17 @@ def _main(options, rest):
     from ssd_tf.data import pipeline
     from ssd_tf.models import ssd
 
-    stream = pipeline.build_dataset(config, options.data, config.data.train_split, ssd.make_default_boxes(config))
+    stream = pipeline.build_dataset(
+        config, options.data, config.data.train_split, ssd.make_default_boxes(config)
+    )
     found = []
     for number, _ in enumerate(stream.take(CHECKS[-1]), start=1):
         if number in CHECKS:
             found.append(resident_megabytes())
-            print(f"after {number} batches of {config.train.batch_size}: {found[-1]:.0f} MB resident", flush=True)
+            print(
+                f"after {number} batches of {config.train.batch_size}: {found[-1]:.0f} MB resident",
+                flush=True,
+            )
     print(f"ratio: {found[-1] / found[0]:.3f}")
 
 

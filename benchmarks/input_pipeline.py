@@ -26,12 +26,20 @@ from ssd_tf.config import load_config
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
-flags.DEFINE_string("config", "configs/ssd300_vgg16_coco.yaml", "Experiment file.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "config", "configs/ssd300_vgg16_coco.yaml", "Experiment file.", flag_values=FLAGS
+)
 flags.DEFINE_integer("batches", 24, "Batches of a round.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("rounds", 7, "Rounds, of which the first does not count.", lower_bound=2, flag_values=FLAGS)
-flags.DEFINE_string("torchvision_python", None, "Python that has torch and torchvision.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "rounds", 7, "Rounds, of which the first does not count.", lower_bound=2, flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "torchvision_python", None, "Python that has torch and torchvision.", flag_values=FLAGS
+)
 flags.DEFINE_integer("workers", 2, "Worker processes of torchvision's loader.", flag_values=FLAGS)
-flags.DEFINE_multi_string("set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_multi_string(
+    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
+)
 
 
 def main():
@@ -49,7 +57,9 @@ def _main(options, rest):
     skipped = bad_records.left_out(info, split, config.data.on_bad_record)
     runs = {
         "decoding alone": iter(decoding(config, options.data, split, skipped)),
-        "whole pipeline": iter(pipeline.build_dataset(config, options.data, split, default_boxes, skipped=skipped)),
+        "whole pipeline": iter(
+            pipeline.build_dataset(config, options.data, split, default_boxes, skipped=skipped)
+        ),
     }
     results = measure(runs, config.train.batch_size, options.batches, options.rounds)
     table = Table("", "images/s", "CPU ms a picture")
@@ -58,10 +68,14 @@ def _main(options, rest):
     alone, whole = results.values()
     console = Console()
     console.print(table)
-    console.print(f"ratio: {whole[0] / alone[0]:.2f} of images/s, {alone[1] / whole[1]:.2f} of CPU time")
+    console.print(
+        f"ratio: {whole[0] / alone[0]:.2f} of images/s, {alone[1] / whole[1]:.2f} of CPU time"
+    )
     runs.clear()
     stage_table = Table("stage", "CPU ms")
-    for name, milliseconds in stages.stage_times(config, options.data, split, default_boxes, skipped=skipped).items():
+    for name, milliseconds in stages.stage_times(
+        config, options.data, split, default_boxes, skipped=skipped
+    ).items():
         stage_table.add_row(name, f"{milliseconds:.3f}")
     console.print(stage_table)
     console.print(torchvision_rate(options, config, info, split, skipped), soft_wrap=True)
@@ -77,7 +91,9 @@ def decoding(config, data, split, skipped):
         return tf.shape(records.decode_image(records.parse_example(serialized)["image"]))
 
     _, stream = pipeline.open_records(config, data, split, skipped=skipped)
-    decoded = stream.map(decode, pipeline.usable_cores(), deterministic=True).batch(config.train.batch_size)
+    decoded = stream.map(decode, pipeline.usable_cores(), deterministic=True).batch(
+        config.train.batch_size
+    )
     return decoded.prefetch(2).with_options(pipeline.options())
 
 
@@ -95,7 +111,10 @@ def measure(runs, batch, batches, rounds):
             if turn:
                 found[name].append((batches * batch / seconds, cpu / (batches * batch) * 1e3))
             time.sleep(0.5)  # until its buffers are full and its threads rest
-    return {name: tuple(map(statistics.median, zip(*values, strict=True))) for name, values in found.items()}
+    return {
+        name: tuple(map(statistics.median, zip(*values, strict=True)))
+        for name, values in found.items()
+    }
 
 
 def torchvision_rate(options, config, info, split, skipped):
@@ -106,7 +125,9 @@ def torchvision_rate(options, config, info, split, skipped):
     from ssd_tf.data import records, shards
 
     with tempfile.TemporaryDirectory() as folder:
-        for index, serialized in enumerate(shards.in_file_order(info.shards(split), skipped).take(512)):
+        for index, serialized in enumerate(
+            shards.in_file_order(info.shards(split), skipped).take(512)
+        ):
             example = records.parse_example(serialized)
             size = [example["height"], example["width"]] * 2
             row = {
@@ -117,7 +138,11 @@ def torchvision_rate(options, config, info, split, skipped):
             pathlib.Path(folder, f"{index}.json").write_text(json.dumps(row))
         script = pathlib.Path(__file__).with_name("torchvision_input.py")
         arguments = [folder, *config.model.input_hw, config.train.batch_size, options.workers]
-        done = subprocess.run([options.torchvision_python, script, *map(str, arguments)], capture_output=True, text=True)
+        done = subprocess.run(
+            [options.torchvision_python, script, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+        )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return f"torchvision: skipped, {options.torchvision_python} could not run it ({last})"

@@ -34,7 +34,11 @@ DETECTORS = {
         "eval": {"clip_first": True, "size_limit": 62.5},
     },
     "ssdlite320_mobilenet_v3_large": {
-        "model": {"input_hw": [320, 320], "backbone": {"name": "mobilenet_v3_large"}, "head": "separable"},
+        "model": {
+            "input_hw": [320, 320],
+            "backbone": {"name": "mobilenet_v3_large"},
+            "head": "separable",
+        },
         "boxes": {"preset": "torchvision_ssdlite"},
         "loss": {"normalizer": "torchvision", "min_negatives": 0},
         "eval": {
@@ -71,7 +75,9 @@ def pictures():
     """uint8 pictures [H, W, 3] of SIZES: coarse random colours, enlarged."""
     random = np.random.default_rng(7)
     return [
-        np.kron(random.integers(0, 256, (h // 15 + 1, w // 15 + 1, 3)), np.ones((15, 15, 1)))[:h, :w].astype(np.uint8)
+        np.kron(random.integers(0, 256, (h // 15 + 1, w // 15 + 1, 3)), np.ones((15, 15, 1)))[
+            :h, :w
+        ].astype(np.uint8)
         for h, w in SIZES
     ]
 
@@ -111,7 +117,9 @@ def _fill(model):
 
     state = model.state_dict()
     filled = {
-        name: torch.from_numpy(seeded_array(name, tuple(v.shape))) for name, v in state.items() if "num_batches" not in name
+        name: torch.from_numpy(seeded_array(name, tuple(v.shape)))
+        for name, v in state.items()
+        if "num_batches" not in name
     }
     model.load_state_dict({**state, **filled})
 
@@ -119,11 +127,15 @@ def _fill(model):
 def _torch_detector(model):
     import torch
 
-    images = [torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255 for picture in pictures()]
+    images = [
+        torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255 for picture in pictures()
+    ]
     batch, _ = model.transform(images)
     features = list(model.backbone(batch.tensors).values())
     outputs = model.head(features)
-    boxes = model.anchor_generator(batch, features)[0] / torch.tensor(batch.tensors.shape[-2:]).flip(0).repeat(2)
+    boxes = model.anchor_generator(batch, features)[0] / torch.tensor(
+        batch.tensors.shape[-2:]
+    ).flip(0).repeat(2)
     arrays = {
         "offsets": outputs["bbox_regression"][..., [1, 0, 3, 2]],
         "logits": outputs["cls_logits"],
@@ -133,16 +145,25 @@ def _torch_detector(model):
     for index, found in enumerate(model(images)):
         height, width = SIZES[index]
         share = found["boxes"] / torch.tensor([width, height, width, height])
-        arrays |= {f"boxes{index}": share[:, [1, 0, 3, 2]], f"scores{index}": found["scores"], f"labels{index}": found["labels"]}
+        arrays |= {
+            f"boxes{index}": share[:, [1, 0, 3, 2]],
+            f"scores{index}": found["scores"],
+            f"labels{index}": found["labels"],
+        }
     # The model in its evaluation mode (batch norm by its statistics) and the loss of its training mode.
     targets = []
     for (height, width), objects in zip(batch.image_sizes, OBJECTS, strict=True):
-        rows = torch.tensor([[x0 * width, y0 * height, x1 * width, y1 * height] for y0, x0, y1, x1, _ in objects])
+        rows = torch.tensor(
+            [[x0 * width, y0 * height, x1 * width, y1 * height] for y0, x0, y1, x1, _ in objects]
+        )
         targets.append({"boxes": rows, "labels": torch.tensor([label for *_, label in objects])})
     from torchvision.ops import box_iou
 
     anchors = model.anchor_generator(batch, features)
-    matched = [model.proposal_matcher(box_iou(t["boxes"], a)) for t, a in zip(targets, anchors, strict=True)]
+    matched = [
+        model.proposal_matcher(box_iou(t["boxes"], a))
+        for t, a in zip(targets, anchors, strict=True)
+    ]
     loss = model.compute_loss(targets, outputs, anchors, matched)
     arrays["losses"] = torch.stack([loss["classification"], loss["bbox_regression"]])
     return {name: value.numpy() for name, value in arrays.items()}
@@ -155,10 +176,14 @@ def _torch_trunk(name):
 
     model = getattr(torchvision.models, name)(weights=None).eval()
     _fill(model)
-    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(v).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     # One picture of each size, cut so that strides meet odd sides.
     images = [torch.from_numpy(p.transpose(2, 0, 1).copy())[None].float() / 255 for p in pictures()]
-    x = model.maxpool(model.relu(model.bn1(model.conv1((images[0][:, :, :203, :300] - mean) / std))))
+    x = model.maxpool(
+        model.relu(model.bn1(model.conv1((images[0][:, :, :203, :300] - mean) / std)))
+    )
     conv3 = model.layer2(model.layer1(x))
     conv4 = model.layer3(conv3)
     arrays = {"conv3": conv3, "conv4": conv4, "conv5": model.layer4(conv4)}
@@ -171,7 +196,15 @@ def _torch_trunk(name):
 def _save(path, arrays, golden):
     content = {}
     for name, array in arrays.items():
-        keep = golden and name in ("offsets", "logits", "default_boxes", "conv3", "conv4", "conv5", "conv4_ssd")
+        keep = golden and name in (
+            "offsets",
+            "logits",
+            "default_boxes",
+            "conv3",
+            "conv4",
+            "conv5",
+            "conv4_ssd",
+        )
         content[name] = sampled(name, array, golden)[1] if keep else array
         content[f"{name}_shape"] = np.array(array.shape)
     np.savez_compressed(path, **content)
@@ -223,10 +256,18 @@ def compare_detector(name, theirs):
     targets = [matching.make_targets(example(objects), default_boxes) for objects in OBJECTS]
     targets = {key: tf.stack([target[key] for target in targets]) for key in targets[0]}
     found = losses.multibox_loss(raw, targets, **config.loss.model_dump())
-    yield "losses", relative("losses", np.array([found["classification"], found["localization"]]), theirs), TOLERANCE
+    yield (
+        "losses",
+        relative("losses", np.array([found["classification"], found["localization"]]), theirs),
+        TOLERANCE,
+    )
     detections = keras_detector(config, model, None).batch(pictures())
     for index, found in enumerate(detections):
-        yield f"detections {index}", unpaired(found, {k: theirs[f"{k}{index}"] for k in ("boxes", "scores", "labels")}), 0.0
+        yield (
+            f"detections {index}",
+            unpaired(found, {k: theirs[f"{k}{index}"] for k in ("boxes", "scores", "labels")}),
+            0.0,
+        )
     trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     yield "parameters", abs(trainable - int(theirs["size"][0])), 0.0
 
@@ -242,7 +283,12 @@ def compare_trunk(name, theirs):
         levels = {"size": 30}
         config = check_config(
             {
-                "model": {"input_hw": [203, 300], "levels": 3, "neck": neck, "backbone": {"name": name}},
+                "model": {
+                    "input_hw": [203, 300],
+                    "levels": 3,
+                    "neck": neck,
+                    "backbone": {"name": name},
+                },
                 "boxes": {"levels": [levels] * 3},
             },
             name,
@@ -251,7 +297,8 @@ def compare_trunk(name, theirs):
         names = {layer.name for layer in model.layers}
         for key, stage in layers.items():
             last = max(
-                (n for n in names if n.startswith(f"layer{stage}_") and n.endswith("_relu")), key=lambda n: int(n.split("_")[1])
+                (n for n in names if n.startswith(f"layer{stage}_") and n.endswith("_relu")),
+                key=lambda n: int(n.split("_")[1]),
             )
             output = keras.Model(model.input, model.get_layer(last).output)(image)
             yield key, relative(key, np.array(output), theirs), TOLERANCE
@@ -272,7 +319,9 @@ def seeded_state(model, config):
     from ssd_tf.weights import torchvision
 
     trunk = config.model.backbone.name.startswith("resnet")
-    state = {} if trunk else {"backbone.scale_weight": seeded_array("backbone.scale_weight", (512,))}
+    state = (
+        {} if trunk else {"backbone.scale_weight": seeded_array("backbone.scale_weight", (512,))}
+    )
     modules = torchvision.module_names(model, config, state)
     for layer in model.layers:
         module = modules.get(layer.name, "")
@@ -325,7 +374,9 @@ def relative(name, ours, theirs, absolute=False):
     if ours.shape != shape:
         raise SystemExit(f"{name}: ours has shape {ours.shape}, torchvision's {shape}")
     kept = ours.reshape(-1) if expected.size == ours.size else sampled(name, ours, golden=True)[1]
-    return float(np.abs(kept - expected.reshape(-1)).max() / (1.0 if absolute else np.abs(expected).max()))
+    return float(
+        np.abs(kept - expected.reshape(-1)).max() / (1.0 if absolute else np.abs(expected).max())
+    )
 
 
 def unpaired(found, theirs, tolerance=1e-3):
@@ -334,7 +385,9 @@ def unpaired(found, theirs, tolerance=1e-3):
     missing = 0
     for side, other in ((found, theirs), (theirs, found)):
         for box, score, label in zip(side["boxes"], side["scores"], side["labels"], strict=True):
-            near = (np.abs(other["boxes"] - box).max(1) < tolerance) & (np.abs(other["scores"] - score) < tolerance * score)
+            near = (np.abs(other["boxes"] - box).max(1) < tolerance) & (
+                np.abs(other["scores"] - score) < tolerance * score
+            )
             missing += bool(score > lowest and not (near & (other["labels"] == label)).any())
     return missing
 

@@ -56,7 +56,9 @@ def collate(items):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    loader = torch.utils.data.DataLoader(Pictures(), batch_size, collate_fn=collate, num_workers=workers)
+    loader = torch.utils.data.DataLoader(
+        Pictures(), batch_size, collate_fn=collate, num_workers=workers
+    )
     batches = iter(loader)
     for _ in range(4):
         next(batches)
@@ -64,6 +66,8 @@ if __name__ == "__main__":
     for _ in range(number):
         next(batches)
     rate = number * batch_size / (time.perf_counter() - start)
-    print(f"{rate:.0f} images/s with {workers} workers (torch {torch.__version__}; no matching, no encoding)")
+    print(
+        f"{rate:.0f} images/s with {workers} workers (torch {torch.__version__}; no matching, no encoding)"
+    )
     sys.stdout.flush()
     batches._shutdown_workers()

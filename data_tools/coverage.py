@@ -37,7 +37,9 @@ def best_overlaps(boxes, default_boxes):
     default_boxes = tf.constant(default_boxes, tf.float32)
     index, overlap = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for start in range(0, len(boxes), _CHUNK):
-        overlaps = geometry.iou(tf.constant(boxes[start : start + _CHUNK], tf.float32), default_boxes)
+        overlaps = geometry.iou(
+            tf.constant(boxes[start : start + _CHUNK], tf.float32), default_boxes
+        )
         index.append(tf.argmax(overlaps, 1).numpy())
         overlap.append(tf.reduce_max(overlaps, 1).numpy())
     return np.concatenate(index), np.concatenate(overlap)
@@ -45,7 +47,10 @@ def best_overlaps(boxes, default_boxes):
 
 def level_of_boxes(levels, map_shapes):
     """AnchorLevels [L] and their maps' (height, width) -> the level of each default box [A]."""
-    counts = [height * width * len(level.shapes_hw) for level, (height, width) in zip(levels, map_shapes, strict=True)]
+    counts = [
+        height * width * len(level.shapes_hw)
+        for level, (height, width) in zip(levels, map_shapes, strict=True)
+    ]
     return np.repeat(np.arange(len(counts)), counts)
 
 
@@ -58,4 +63,6 @@ def tabulate(groups, overlaps, names) -> list[Row]:
 def _row(name, overlaps):
     # The matcher compares float32 values, too.
     covered = int(np.sum(overlaps >= np.float32(THRESHOLD)))
-    return Row(name, len(overlaps), covered, float(np.mean(overlaps)) if len(overlaps) else float("nan"))
+    return Row(
+        name, len(overlaps), covered, float(np.mean(overlaps)) if len(overlaps) else float("nan")
+    )

@@ -10,7 +10,9 @@ from absl import flags
 from data_tools.conversion.flags import new_converter_flags, run_converter
 
 FLAGS = new_converter_flags()
-flags.DEFINE_string("csv", None, "CSV file with commas or semicolons, a line per object.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "csv", None, "CSV file with commas or semicolons, a line per object.", flag_values=FLAGS
+)
 flags.DEFINE_string("images", None, "Folder of the images.", flag_values=FLAGS)
 flags.DEFINE_bool(
     "one_based",

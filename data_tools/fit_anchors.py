@@ -13,11 +13,17 @@ from absl import flags
 from ssd_tf import commandline
 
 FLAGS = commandline.new_flags()
-flags.DEFINE_string("config", None, "Experiment file whose default boxes are fitted.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "config", None, "Experiment file whose default boxes are fitted.", flag_values=FLAGS
+)
 flags.DEFINE_string("output", None, "YAML file to write.", flag_values=FLAGS)
-flags.DEFINE_string("split", None, "Split to fit to; without it, the config's data.train_split.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "split", None, "Split to fit to; without it, the config's data.train_split.", flag_values=FLAGS
+)
 flags.DEFINE_integer("tries", 4000, "Changes that are tried.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Another seed tries other changes.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "seed", 0, "Another seed tries other changes.", lower_bound=0, flag_values=FLAGS
+)
 
 
 def measure(levels, map_shapes, input_hw, boxes, clip=None):
@@ -35,12 +41,19 @@ def write_fragment(path, fitted, comment):
     """fitted: [fitting.LevelShapes] -> YAML with `boxes.levels`, under a comment that tells where it comes from."""
     lines = [f"# {line}" for line in comment.splitlines()] + ["boxes:", "  levels:"]
     for level in fitted:
-        values = {"size": f"{level.size:.4g}", "next_size": level.next_size and f"{level.next_size:.4g}"}
+        values = {
+            "size": f"{level.size:.4g}",
+            "next_size": level.next_size and f"{level.next_size:.4g}",
+        }
         values["aspect_ratios"] = (
-            f"[{', '.join(f'{ratio:.3g}' for ratio in level.aspect_ratios)}]" if level.aspect_ratios else None
+            f"[{', '.join(f'{ratio:.3g}' for ratio in level.aspect_ratios)}]"
+            if level.aspect_ratios
+            else None
         )
         values["step"] = level.step and f"{level.step:.4g}"
-        lines.append("    - {" + ", ".join(f"{key}: {value}" for key, value in values.items() if value) + "}")
+        lines.append(
+            "    - {" + ", ".join(f"{key}: {value}" for key, value in values.items() if value) + "}"
+        )
     with open(path, "w") as file:
         file.write("\n".join(lines) + "\n")
 
@@ -52,7 +65,9 @@ def _fit(values, rest):
     if not output.parent.is_dir():
         raise flags.Error(f"--output: there is no folder {output.parent}")
     if output.exists() and output.samefile(values.config):
-        raise flags.Error(f"--output {output} is --config itself: give another name, and take both with `base:`")
+        raise flags.Error(
+            f"--output {output} is --config itself: give another name, and take both with `base:`"
+        )
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
@@ -70,7 +85,11 @@ def _fit(values, rest):
         boxes = objects.read_split(shards).real_boxes
     if not len(boxes):
         raise ValueError(f"the split {split!r} of {rest[0]} has no objects to fit to")
-    levels, map_shapes, input_hw = ssd.anchor_levels(config), ssd.feature_map_shapes(config), config.model.input_hw
+    levels, map_shapes, input_hw = (
+        ssd.anchor_levels(config),
+        ssd.feature_map_shapes(config),
+        config.model.input_hw,
+    )
     before = measure(levels, map_shapes, input_hw, boxes, anchors.CLIP.get(config.boxes.preset))
     fitted = fitting.fit(levels, map_shapes, input_hw, boxes, values.tries, values.seed)
     after = measure([level.to_anchor_level() for level in fitted], map_shapes, input_hw, boxes)
@@ -84,7 +103,9 @@ def _fit(values, rest):
         change += "; fewer objects are covered than before: the given boxes are better here"
     comment = f"Default boxes fitted to {len(boxes):,} objects of the split {split!r}, starting from {values.config}.\n{change}."
     write_fragment(values.output, fitted, comment)
-    print(f"{change}\n{values.output}: take it with `base: [{values.config}, {values.output}]`, paths relative to your file")
+    print(
+        f"{change}\n{values.output}: take it with `base: [{values.config}, {values.output}]`, paths relative to your file"
+    )
 
 
 def main(argv=None):

@@ -42,7 +42,10 @@ def fit(levels, map_shapes, input_hw, boxes, tries, seed) -> list[LevelShapes]:
     given = [_from_anchor_level(level) for level in levels]
     starts = (given, _spread(given, boxes))
     share, _ = _measure(_overlaps(given, map_shapes, input_hw, boxes))
-    climbed = [_climb(start, map_shapes, input_hw, boxes, tries // len(starts), rng, share) for start in starts]
+    climbed = [
+        _climb(start, map_shapes, input_hw, boxes, tries // len(starts), rng, share)
+        for start in starts
+    ]
     return max(climbed, key=lambda found: (found[0] >= share, found[1]))[2]
 
 
@@ -57,7 +60,9 @@ def level_overlaps(level, map_hw, input_hw, boxes):
     centre = ((cell + 0.5) * step)[:, None]  # [N, 1, 2]
     half = np.array(anchor.shapes_hw) / 2  # [S, 2]
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
-    shared = (np.minimum(high, centre + half) - np.maximum(low, centre - half)).clip(0).prod(-1)  # [N, S]
+    shared = (
+        (np.minimum(high, centre + half) - np.maximum(low, centre - half)).clip(0).prod(-1)
+    )  # [N, S]
     return (shared / ((high - low).prod(-1) + (2 * half).prod(-1) - shared)).max(1)
 
 
@@ -80,7 +85,9 @@ def _climb(start, map_shapes, input_hw, boxes, tries, rng, least_share):
 
 
 def _overlaps(levels, map_shapes, input_hw, boxes):
-    return np.array([level_overlaps(*pair, input_hw, boxes) for pair in zip(levels, map_shapes, strict=True)])  # [L, N]
+    return np.array(
+        [level_overlaps(*pair, input_hw, boxes) for pair in zip(levels, map_shapes, strict=True)]
+    )  # [L, N]
 
 
 def _in_order(levels):
@@ -101,7 +108,9 @@ def _change(level, spread, rng):
     which = rng.integers(2 + len(level.aspect_ratios))
     if which == 0 or (which == 1 and level.next_size is None):
         grown = None if level.next_size is None else level.next_size * factor
-        return dataclasses.replace(level, size=max(level.size * factor, _LEAST_SIZE), next_size=grown)
+        return dataclasses.replace(
+            level, size=max(level.size * factor, _LEAST_SIZE), next_size=grown
+        )
     if which == 1:
         return dataclasses.replace(level, next_size=max(level.next_size * factor, level.size))
     ratios = list(level.aspect_ratios)
@@ -120,7 +129,12 @@ def _from_anchor_level(level):
     wide = sorted({round(float(ratio), 6) for ratio in ratios if ratio > 1.01})
     number = (len(shapes) - 1) // 2
     wide = tuple([*wide, *[2.0 + k for k in range(number)]][:number])
-    return LevelShapes(size, following if has_next else None, wide, None if level.step_hw is None else level.step_hw[0])
+    return LevelShapes(
+        size,
+        following if has_next else None,
+        wide,
+        None if level.step_hw is None else level.step_hw[0],
+    )
 
 
 def _spread(levels, boxes):
@@ -129,6 +143,10 @@ def _spread(levels, boxes):
     sizes = np.quantile(sides, (np.arange(len(levels)) + 0.5) / len(levels)).clip(_LEAST_SIZE)
     following = [*sizes[1:], sizes[-1] * 1.5]
     return [
-        dataclasses.replace(level, size=float(size), next_size=None if level.next_size is None else float(max(after, size)))
+        dataclasses.replace(
+            level,
+            size=float(size),
+            next_size=None if level.next_size is None else float(max(after, size)),
+        )
         for level, size, after in zip(levels, sizes, following, strict=True)
     ]

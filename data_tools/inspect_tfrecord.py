@@ -14,10 +14,16 @@ from ssd_tf import commandline
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("split", None, "Split to look at; without it, the first.", flag_values=FLAGS)
-flags.DEFINE_string("config", None, "Experiment file, for the coverage by its default boxes.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "config", None, "Experiment file, for the coverage by its default boxes.", flag_values=FLAGS
+)
 flags.DEFINE_string("output", None, "PNG file for the sheet of pictures.", flag_values=FLAGS)
-flags.DEFINE_integer("pictures", 16, "Number of pictures on the sheet.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Another seed draws other pictures.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "pictures", 16, "Number of pictures on the sheet.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "seed", 0, "Another seed draws other pictures.", lower_bound=0, flag_values=FLAGS
+)
 
 
 def measure_coverage(config, objects, names):
@@ -28,7 +34,9 @@ def measure_coverage(config, objects, names):
     index, overlaps = coverage.best_overlaps(objects.real_boxes, ssd.make_default_boxes(config))
     map_shapes = ssd.feature_map_shapes(config)
     level = coverage.level_of_boxes(ssd.anchor_levels(config), map_shapes)[index]
-    by_level = coverage.tabulate(level, overlaps, [f"{height} x {width}" for height, width in map_shapes])
+    by_level = coverage.tabulate(
+        level, overlaps, [f"{height} x {width}" for height, width in map_shapes]
+    )
     return by_level, coverage.tabulate(objects.real_labels - 1, overlaps, names)
 
 
@@ -47,7 +55,9 @@ def draw_sheet(shards, names, chosen):
             hatched = (example["crowd"] | example["difficult"]).numpy()
             captions = [draw.name_of(label, names) for label in labels]
             image = records.decode_image(example["image"]).numpy()
-            pictures.append(draw.draw_boxes(image, example["boxes"].numpy(), labels, captions, hatched))
+            pictures.append(
+                draw.draw_boxes(image, example["boxes"].numpy(), labels, captions, hatched)
+            )
     return draw.contact_sheet(pictures)
 
 
@@ -58,7 +68,10 @@ def describe(objects, names):
     yield f"{images:,} images, {np.sum(~objects.ignored):,} boxes, {objects.ignored.sum():,} ignored"
     yield f"{np.sum(per_image == 0):,} images without objects, at most {per_image.max(initial=0)} in one"
     sizes, counts = np.unique(objects.sizes_hw, axis=0, return_counts=True)
-    common = ", ".join(f"{sizes[k][1]} x {sizes[k][0]} ({counts[k]:,})" for k in np.argsort(-counts, kind="stable")[:3])
+    common = ", ".join(
+        f"{sizes[k][1]} x {sizes[k][0]} ({counts[k]:,})"
+        for k in np.argsort(-counts, kind="stable")[:3]
+    )
     yield f"width x height: {common}{f' and {len(sizes) - 3} other sizes' if len(sizes) > 3 else ''}"
     if not len(objects.boxes):
         return
@@ -71,7 +84,9 @@ def describe(objects, names):
         if mine.any():
             images = len(np.unique(objects.image_of[mine]))
             ignored = int(np.sum(mine & objects.ignored))
-            yield f"  {name}: {np.sum(mine) - ignored:,} in {images:,} images" + (f", {ignored:,} ignored" if ignored else "")
+            yield f"  {name}: {np.sum(mine) - ignored:,} in {images:,} images" + (
+                f", {ignored:,} ignored" if ignored else ""
+            )
 
 
 def _percentiles(values):
@@ -81,7 +96,11 @@ def _percentiles(values):
 
 def find_faults(objects, entry, classes):
     """What the records contradict: dataset.json's counts, or sense. Yields lines."""
-    found = {"images": len(objects.sizes_hw), "boxes": int(np.sum(~objects.ignored)), "ignored": int(objects.ignored.sum())}
+    found = {
+        "images": len(objects.sizes_hw),
+        "boxes": int(np.sum(~objects.ignored)),
+        "ignored": int(objects.ignored.sum()),
+    }
     for key, value in found.items():
         if entry.get(key, value) != value:
             yield f"dataset.json says {entry[key]:,} {key}, the records hold {value:,}"
@@ -100,13 +119,21 @@ def print_coverage(title, rows):
     import rich.markup
     import rich.table
 
-    table = rich.table.Table(title, "objects", "IoU >= 0.5", "share", "forced only", "mean best IoU", box=rich.box.SIMPLE)
+    table = rich.table.Table(
+        title, "objects", "IoU >= 0.5", "share", "forced only", "mean best IoU", box=rich.box.SIMPLE
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         if row.objects or row.name == "all":
             shares = (f"{row.share:.1%}", f"{row.mean_iou:.3f}") if row.objects else ("", "")
-            numbers = (f"{row.objects:,}", f"{row.covered:,}", shares[0], f"{row.forced:,}", shares[1])
+            numbers = (
+                f"{row.objects:,}",
+                f"{row.covered:,}",
+                shares[0],
+                f"{row.forced:,}",
+                shares[1],
+            )
             table.add_row(rich.markup.escape(row.name), *numbers)
     rich.console.Console().print(table)
 
@@ -138,7 +165,9 @@ def _inspect(values, rest):
         print(f"WARNING: {fault}", file=sys.stderr)
     if values.output:
         number = min(values.pictures, len(objects.sizes_hw))
-        chosen = np.random.default_rng(values.seed).choice(len(objects.sizes_hw), number, replace=False)
+        chosen = np.random.default_rng(values.seed).choice(
+            len(objects.sizes_hw), number, replace=False
+        )
         with bad_records.named_errors(rest[0], split):
             draw_sheet(shards, info.names, chosen.tolist()).save(values.output)
         print(f"{number} pictures: {values.output}")

@@ -31,12 +31,16 @@ def draw_picture(rng):
     height, width = SIZES_HW[rng.integers(len(SIZES_HW))]
     picture = Image.fromarray(draw_background(rng, height, width))
     mean = np.asarray(picture.resize((1, 1), Image.Resampling.BOX), float)[0, 0]
-    owner = np.zeros((height, width), np.uint8)  # number of the object that is seen there, 0: background
+    owner = np.zeros(
+        (height, width), np.uint8
+    )  # number of the object that is seen there, 0: background
     objects = []
     for _ in range(0 if rng.random() < EMPTY_SHARE else rng.integers(1, 9)):
         name, mask = draw_mask(rng, height, width)
         covered = np.where(mask, len(objects) + 1, owner)
-        if all(np.sum(covered == k) >= LEAST_VISIBLE * entry[2] for k, entry in enumerate(objects, 1)):
+        if all(
+            np.sum(covered == k) >= LEAST_VISIBLE * entry[2] for k, entry in enumerate(objects, 1)
+        ):
             owner = covered
             objects.append((name, _extent(mask), int(mask.sum())))
             picture.paste(_draw_fill(rng, mean, height, width), mask=Image.fromarray(mask))
@@ -46,9 +50,22 @@ def draw_picture(rng):
 def draw_background(rng, height, width):
     """Coarse and fine coloured noise around a random mean -> uint8 [height, width, 3]."""
     texture = np.full((height, width, 3), rng.uniform(60, 195, 3), np.float32)
-    for cell, strength in ((rng.integers(60, 140), 30), (rng.integers(12, 40), 18), (rng.integers(3, 8), 10)):
-        grid = rng.normal(127.5, strength, (height // cell + 2, width // cell + 2, 3)).clip(0, 255).astype(np.uint8)
-        texture += np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC), np.float32) - 127.5
+    for cell, strength in (
+        (rng.integers(60, 140), 30),
+        (rng.integers(12, 40), 18),
+        (rng.integers(3, 8), 10),
+    ):
+        grid = (
+            rng.normal(127.5, strength, (height // cell + 2, width // cell + 2, 3))
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
+        texture += (
+            np.asarray(
+                Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC), np.float32
+            )
+            - 127.5
+        )
     return texture.clip(0, 255).astype(np.uint8)
 
 
@@ -57,7 +74,9 @@ def draw_mask(rng, height, width):
     name = list(CATEGORIES)[rng.integers(len(CATEGORIES))]
     size = np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST * min(height, width))))
     outline = _OUTLINES[name](rng)
-    outline = (outline - outline.min(0)) / np.ptp(outline, 0).max() * size  # the longer side of its box is `size`
+    outline = (
+        (outline - outline.min(0)) / np.ptp(outline, 0).max() * size
+    )  # the longer side of its box is `size`
     corner = rng.uniform(1, [width, height] - outline.max(0) - 1)
     canvas = Image.new("1", (width, height))
     ImageDraw.Draw(canvas).polygon([tuple(point) for point in outline + corner], fill=1)
@@ -82,7 +101,9 @@ def _triangle(rng):
 def _star(rng):
     angle = np.arange(10) * np.pi / 5
     radius = np.where(np.arange(10) % 2, rng.uniform(0.38, 0.5), 1)
-    return _turn(np.stack([radius * np.sin(angle), -radius * np.cos(angle)], 1), rng.uniform(-0.6, 0.6))
+    return _turn(
+        np.stack([radius * np.sin(angle), -radius * np.cos(angle)], 1), rng.uniform(-0.6, 0.6)
+    )
 
 
 _OUTLINES = {"circle": _circle, "square": _square, "triangle": _triangle, "star": _star}
@@ -114,26 +135,47 @@ def write_dataset(output, number, seed):
     images, annotations = [], []
     for index in range(number):
         picture, objects = draw_picture(np.random.default_rng([seed, index]))
-        entry = {"id": index + 1, "file_name": f"{index + 1:06d}.jpg", "width": picture.width, "height": picture.height}
+        entry = {
+            "id": index + 1,
+            "file_name": f"{index + 1:06d}.jpg",
+            "width": picture.width,
+            "height": picture.height,
+        }
         picture.save(output / "images" / entry["file_name"], quality=90)
         images.append(entry)
         for name, (xmin, ymin, xmax, ymax), area in objects:
             box = {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "area": area, "iscrowd": 0}
-            annotations.append({"id": len(annotations) + 1, "image_id": entry["id"], "category_id": CATEGORIES[name], **box})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": entry["id"],
+                    "category_id": CATEGORIES[name],
+                    **box,
+                }
+            )
     categories = [{"id": number, "name": name} for name, number in CATEGORIES.items()]
-    dataset_json.write_json(output / "annotations.json", {"images": images, "annotations": annotations, "categories": categories})
+    dataset_json.write_json(
+        output / "annotations.json",
+        {"images": images, "annotations": annotations, "categories": categories},
+    )
     return len(annotations)
 
 
 FLAGS = commandline.new_flags()
-flags.DEFINE_string("output", None, "Folder to write images/ and annotations.json into.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output", None, "Folder to write images/ and annotations.json into.", flag_values=FLAGS
+)
 flags.DEFINE_integer("images", 1000, "Number of pictures.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Another seed draws other pictures.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "seed", 0, "Another seed draws other pictures.", lower_bound=0, flag_values=FLAGS
+)
 
 
 def _draw(values, _):
     boxes = write_dataset(values.output, values.images, values.seed)
-    print(f"{values.output}: {values.images} pictures, {boxes} objects of {len(CATEGORIES)} classes")
+    print(
+        f"{values.output}: {values.images} pictures, {boxes} objects of {len(CATEGORIES)} classes"
+    )
 
 
 def main(argv=None):

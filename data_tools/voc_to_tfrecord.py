@@ -10,7 +10,12 @@ from absl import flags
 from data_tools.conversion.flags import new_converter_flags, run_converter
 
 FLAGS = new_converter_flags()
-flags.DEFINE_string("voc", None, "Folder with Annotations and JPEGImages, or with XML files and images.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "voc",
+    None,
+    "Folder with Annotations and JPEGImages, or with XML files and images.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "image_set",
     None,

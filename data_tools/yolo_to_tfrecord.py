@@ -10,8 +10,15 @@ from absl import flags
 from data_tools.conversion.flags import new_converter_flags, run_converter
 
 FLAGS = new_converter_flags()
-flags.DEFINE_string("yolo", None, "data.yaml, obj.data, or the folder of one of them or of classes.txt.", flag_values=FLAGS)
-flags.DEFINE_string("image_set", None, "Key of the list of images; without it, the split's name.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "yolo",
+    None,
+    "data.yaml, obj.data, or the folder of one of them or of classes.txt.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "image_set", None, "Key of the list of images; without it, the split's name.", flag_values=FLAGS
+)
 
 
 def _open(values):

@@ -15,7 +15,9 @@ def new_flags() -> flags.FlagValues:
     """An empty set of flags of one command, with --help and --traceback."""
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
-    flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error.", flag_values=values)
+    flags.DEFINE_bool(
+        "traceback", False, "Show the whole traceback of an error.", flag_values=values
+    )
     return values
 
 
@@ -36,7 +38,9 @@ def run(main, values, usage, required=(), argv=None) -> int:
         return 0
     _log_plainly()
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode, nor terminals know all of it
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # file names need not be Unicode, nor terminals know all of it
     try:
         missing = [f"--{name}" for name in required if values[name].value in (None, [], "")]
         if missing:
@@ -73,18 +77,24 @@ def import_tensorflow():
 
 def _log_plainly():
     """Log lines go to stderr as they are, warnings with the word before them."""
-    flags.FLAGS(sys.argv[:1])  # absl's own flags, so that it does not speak of "logging before flag parsing"
+    flags.FLAGS(
+        sys.argv[:1]
+    )  # absl's own flags, so that it does not speak of "logging before flag parsing"
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(_PlainFormatter())
-    handler.addFilter(lambda record: record.levelno > python_logging.INFO or "tensorflow" not in record.pathname)
+    handler.addFilter(
+        lambda record: record.levelno > python_logging.INFO or "tensorflow" not in record.pathname
+    )
 
 
 class _PlainFormatter(python_logging.Formatter):
     def format(self, record):
         text = record.getMessage()
-        return text if record.levelno <= python_logging.INFO else f"{record.levelname.lower()}: {text}"
+        return (
+            text if record.levelno <= python_logging.INFO else f"{record.levelname.lower()}: {text}"
+        )
 
 
 def _report(error, values, code):

@@ -33,9 +33,26 @@ Factors = Annotated[tuple[NotNegative, NotNegative], pydantic.AfterValidator(_or
 
 
 BackboneName = Literal[
-    "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet", "mobilenet_v2", "mobilenet_v3_large", "plain"
+    "vgg16",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "mobilenet",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "plain",
 ]
-BoxPreset = Literal["paper", "caffe_voc", "caffe_coco", "torchvision", "torchvision_ssdlite", "nvidia", "od_api", "od_api_fpn"]
+BoxPreset = Literal[
+    "paper",
+    "caffe_voc",
+    "caffe_coco",
+    "torchvision",
+    "torchvision_ssdlite",
+    "nvidia",
+    "od_api",
+    "od_api_fpn",
+]
 
 
 class ConfigError(ValueError):
@@ -50,17 +67,29 @@ class Section(pydantic.BaseModel):
         for key in keys:
             default = type(self).model_fields[key].default
             if getattr(self, key) != default:
-                raise ValueError(f"{key} has no effect {reason}: leave it out (default: {json.dumps(default)})")
+                raise ValueError(
+                    f"{key} has no effect {reason}: leave it out (default: {json.dumps(default)})"
+                )
 
 
 class Backbone(Section):
     name: BackboneName = "vgg16"
-    weights: str = "none"  # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
+    weights: str = (
+        "none"  # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
+    )
     alpha: PositiveFloat = 1.0  # width multiplier (all but vgg16)
-    first_stride: Literal[8, 16] = 16  # of the finest map that is predicted from (mobilenets, plain; without a neck)
-    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0  # the first stages that are not trained; each ends with a stride
-    mean_rgb: tuple[float, float, float] | None = None  # what is subtracted from the input; default: the backbone's own
-    std_rgb: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None  # what that is divided by
+    first_stride: Literal[8, 16] = (
+        16  # of the finest map that is predicted from (mobilenets, plain; without a neck)
+    )
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = (
+        0  # the first stages that are not trained; each ends with a stride
+    )
+    mean_rgb: tuple[float, float, float] | None = (
+        None  # what is subtracted from the input; default: the backbone's own
+    )
+    std_rgb: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = (
+        None  # what that is divided by
+    )
 
     @pydantic.model_validator(mode="after")
     def _used(self):
@@ -82,7 +111,9 @@ class Model(Section):
     def _neck_starts_at_stride_8(self):
         if self.neck == "fpn":
             try:
-                self.backbone.refuse_without_effect(["first_stride"], "under the fpn neck, which starts at stride 8")
+                self.backbone.refuse_without_effect(
+                    ["first_stride"], "under the fpn neck, which starts at stride 8"
+                )
             except ValueError as error:
                 raise ValueError(f"backbone.{error}") from None
         return self
@@ -108,7 +139,12 @@ class Boxes(Section):
     s_first: Scale | None = None  # scale of the first map where it does not follow the line
     integer_sizes: bool = False  # presets caffe_*: sizes cut to whole pixels, as the authors' released SSD512 has them
     levels: tuple[Level, ...] | None = None
-    variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
+    variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (
+        0.1,
+        0.1,
+        0.2,
+        0.2,
+    )
 
     @pydantic.model_validator(mode="after")
     def _one_source(self):
@@ -122,7 +158,9 @@ class Boxes(Section):
         if self.preset != "paper":
             self.refuse_without_effect(PAPER_KEYS, f"{source}, only with paper")
         if self.preset not in ("caffe_voc", "caffe_coco"):
-            self.refuse_without_effect(["integer_sizes"], f"{source}, only with caffe_voc and caffe_coco")
+            self.refuse_without_effect(
+                ["integer_sizes"], f"{source}, only with caffe_voc and caffe_coco"
+            )
         if self.s_min > self.s_max:
             raise ValueError(f"wanted s_min <= s_max, found {self.s_min} and {self.s_max}")
         return self
@@ -136,16 +174,22 @@ class Augment(Section):
     brightness: NotNegative = 0.0  # largest shift, of 255
     brightness_factor: Factors = (1.0, 1.0)
     contrast: Factors = (1.0, 1.0)
-    contrast_about: Literal["black", "mean"] = "black"  # what contrast keeps: black, or the mean of the gray picture
+    contrast_about: Literal["black", "mean"] = (
+        "black"  # what contrast keeps: black, or the mean of the gray picture
+    )
     saturation: Factors = (1.0, 1.0)
-    saturation_by: Literal["hsv", "gray"] = "hsv"  # scales S of HSV, or the distance from the gray picture
+    saturation_by: Literal["hsv", "gray"] = (
+        "hsv"  # scales S of HSV, or the distance from the gray picture
+    )
     hue_degrees: Annotated[float, Field(ge=0, le=360)] = 0.0  # largest turn
     hue_wraps: bool = True  # false: a turn below red stays at red
     channel_shuffle_probability: Probability = 0.0
     zoom_out_probability: Probability = 0.0
     zoom_out_max: Annotated[float, Field(ge=1)] = 4.0  # side of the canvas, in sides of the picture
     crop_rule: Literal["caffe", "torchvision"] = "caffe"  # see data/crops.py
-    crop_min_iou: tuple[Probability, ...] = ()  # the sampler's modes besides "whole picture"; 0 is "any crop"
+    crop_min_iou: tuple[
+        Probability, ...
+    ] = ()  # the sampler's modes besides "whole picture"; 0 is "any crop"
     crop_scale: Range = (0.3, 1.0)  # side of the crop, in sides of the picture
     crop_aspect: Range = (0.5, 2.0)
     crop_tries: Positive = 50
@@ -219,7 +263,9 @@ class Data(Section):
     val_split: str = "val"
     train_difficult: bool = False  # difficult objects are objects, not ignore regions
     shuffle_buffer: Positive = 2048  # encoded records
-    shard: Literal["record", "file"] = "record"  # several workers: slices of one global batch, or shards of their own
+    shard: Literal["record", "file"] = (
+        "record"  # several workers: slices of one global batch, or shards of their own
+    )
     # A record that cannot be parsed or decoded, also of val_split; skip decodes every picture once before the first step.
     on_bad_record: Literal["stop", "skip"] = "stop"
 
@@ -228,9 +274,13 @@ class Loss(Section):
     negatives_per_positive: NotNegative = 3.0
     min_negatives: Count = 3  # per image, so that pictures without objects teach too
     localization_weight: NotNegative = 1.0
-    scores: Literal["softmax", "sigmoid"] = "softmax"  # how logits become scores, in the loss and in detections
+    scores: Literal["softmax", "sigmoid"] = (
+        "softmax"  # how logits become scores, in the loss and in detections
+    )
     focal_gamma: NotNegative | None = None  # focal loss over all boxes instead of mined negatives
-    focal_alpha: Probability | None = None  # weight of objects in the focal loss; the background has 1 - alpha
+    focal_alpha: Probability | None = (
+        None  # weight of objects in the focal loss; the background has 1 - alpha
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     normalizer: Literal["global", "caffe", "torchvision", "nvidia"] = "global"
@@ -238,10 +288,14 @@ class Loss(Section):
     @pydantic.model_validator(mode="after")
     def _alpha_of_focal(self):
         if self.focal_alpha is not None and self.focal_gamma is None:
-            raise ValueError("focal_alpha is part of the focal loss: give focal_gamma too (2 in its paper)")
+            raise ValueError(
+                "focal_alpha is part of the focal loss: give focal_gamma too (2 in its paper)"
+            )
         if self.focal_gamma is not None:
             keys = ["negatives_per_positive", "min_negatives"]
-            self.refuse_without_effect(keys, "with the focal loss, which takes every box instead of mined negatives")
+            self.refuse_without_effect(
+                keys, "with the focal loss, which takes every box instead of mined negatives"
+            )
         return self
 
 
@@ -274,12 +328,18 @@ class Eval(Section):
     nms_iou: Probability = 0.45
     pre_nms_top_k: Positive = 400  # per class
     max_detections: Positive = 200  # per image
-    clip_first: bool = False  # boxes are clipped to the picture before suppression, as torchvision does, not after
-    size_limit: PositiveFloat | None = None  # largest ratio of a box's side to its default box's (torchvision: 62.5)
+    clip_first: bool = (
+        False  # boxes are clipped to the picture before suppression, as torchvision does, not after
+    )
+    size_limit: PositiveFloat | None = (
+        None  # largest ratio of a box's side to its default box's (torchvision: 62.5)
+    )
 
 
 class Export(Section):
-    max_detections: Positive = 100  # kept by the TFLite operator; of one class it never keeps more than 100
+    max_detections: Positive = (
+        100  # kept by the TFLite operator; of one class it never keeps more than 100
+    )
     score_floor: Probability = 0.01
 
 
@@ -333,7 +393,11 @@ def save_config(config: Config, path):
 def nearest(name, known) -> str:
     """A hint for an unknown name: the closest known one, else all of them."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(map(str, known)))}"
+    return (
+        f"; did you mean {close[0]!r}?"
+        if close
+        else f"; known: {', '.join(sorted(map(str, known)))}"
+    )
 
 
 def _read_yaml(path, seen=()) -> dict:
@@ -365,7 +429,9 @@ def _merge(under, over, path=()):
     """`over` laid over `under`, the values of the section or key at `path`."""
     if isinstance(under, str) and isinstance(over, dict):
         if path != ("data", "augment"):
-            raise ConfigError(f"{'.'.join(map(str, path))} is {under!r}, so it has no key {next(iter(over), '')!r}")
+            raise ConfigError(
+                f"{'.'.join(map(str, path))} is {under!r}, so it has no key {next(iter(over), '')!r}"
+            )
         under = {"preset": under}  # `augment: caffe` is short for that
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over

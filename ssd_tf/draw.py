@@ -4,7 +4,18 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 # Far apart in hue and lightness, so that neighbouring classes can be told apart.
-_COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075")
+_COLORS = (
+    "#e6194b",
+    "#3cb44b",
+    "#4363d8",
+    "#f58231",
+    "#911eb4",
+    "#008080",
+    "#9a6324",
+    "#800000",
+    "#808000",
+    "#000075",
+)
 
 
 def color_of(label):
@@ -28,7 +39,9 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
     font = ImageFont.load_default(max(10, min(picture.size) // 28))
     hatched = np.zeros(len(boxes), bool) if hatched is None else hatched
     for box, label, caption, hatch in zip(boxes, labels, captions, hatched, strict=True):
-        ymin, xmin, ymax, xmax = np.clip(np.asarray(box, float), 0, 1) * np.tile(picture.size[::-1], 2)
+        ymin, xmin, ymax, xmax = np.clip(np.asarray(box, float), 0, 1) * np.tile(
+            picture.size[::-1], 2
+        )
         if hatch:
             _hatch(pen, xmin, ymin, xmax, ymax, color_of(label), line)
         pen.rectangle([xmin, ymin, xmax, ymax], outline=color_of(label), width=line)
@@ -41,7 +54,10 @@ def draw_detections(image, found, names, score=0.5):
     """uint8 image [H, W, 3], {"boxes", "scores", "labels"} of it -> Pillow image with those scored >= score, best on top."""
     live = np.flatnonzero(found["scores"] >= score)[::-1]
     labels = found["labels"][live]
-    captions = [f"{name_of(label, names)} {value:.2f}" for label, value in zip(labels, found["scores"][live], strict=True)]
+    captions = [
+        f"{name_of(label, names)} {value:.2f}"
+        for label, value in zip(labels, found["scores"][live], strict=True)
+    ]
     return draw_boxes(image, found["boxes"][live], labels, captions)
 
 

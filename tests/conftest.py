@@ -66,7 +66,9 @@ def write_records(folder, splits, classes=CLASSES):
                     width=width,
                     filename=f"{index}.png",
                     source_id=str(100 + index),
-                    boxes=[[a / height, b / width, c / height, d / width] for _, a, b, c, d in objects],
+                    boxes=[
+                        [a / height, b / width, c / height, d / width] for _, a, b, c, d in objects
+                    ],
                     labels=[names.index(name) + 1 for name, *_ in objects],
                     texts=[name for name, *_ in objects],
                 )
@@ -88,7 +90,13 @@ TINY = {
         "head": "separable",
     },
     "boxes": {"preset": "paper", "s_min": 0.4, "s_max": 0.8, "aspect_ratios": [2.0]},
-    "train": {"steps": 80, "batch_size": 6, "learning_rate": 0.05, "weight_decay": 0.0, "schedule": "cosine"},
+    "train": {
+        "steps": 80,
+        "batch_size": 6,
+        "learning_rate": 0.05,
+        "weight_decay": 0.0,
+        "schedule": "cosine",
+    },
     "eval": {"max_detections": 20},
     "export": {"max_detections": 20},
 }
@@ -106,14 +114,18 @@ def shared_data():
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """TFRecords of PICTURES: all of them in `train`, four of them in `val`."""
-    return write_records(tmp_path_factory.mktemp("tiny_data"), {"train": range(6), "val": [0, 1, 3, 4]})
+    return write_records(
+        tmp_path_factory.mktemp("tiny_data"), {"train": range(6), "val": [0, 1, 3, 4]}
+    )
 
 
 @pytest.fixture(scope="session")
 def blue_first(tmp_path_factory):
     """The same pictures in a data set that names blue first and red last, under other ids."""
     classes = [{"name": "blue", "id": 1}, {"name": "green", "id": 2}, {"name": "red", "id": 3}]
-    return write_records(tmp_path_factory.mktemp("blue_first"), {"train": [0], "val": [0, 1, 3, 4]}, classes)
+    return write_records(
+        tmp_path_factory.mktemp("blue_first"), {"train": [0], "val": [0, 1, 3, 4]}, classes
+    )
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,9 @@ def write(path, text):
 
 @pytest.fixture
 def small(tmp_path):
-    return write(tmp_path / "small.yaml", "boxes: {preset: paper}\ntrain: {steps: 50, warmup_steps: 5}\n")
+    return write(
+        tmp_path / "small.yaml", "boxes: {preset: paper}\ntrain: {steps: 50, warmup_steps: 5}\n"
+    )
 
 
 def refusal(path, *overrides):
@@ -31,7 +33,10 @@ def test_our_own_configs_load(path):
 
 
 def test_values_overrides_and_defaults(small):
-    config = load_config(small, ["train.steps=7", "model.input_hw=[64, 96]", "train.ema=0.99", "train.learning_rate=1e-2"])
+    config = load_config(
+        small,
+        ["train.steps=7", "model.input_hw=[64, 96]", "train.ema=0.99", "train.learning_rate=1e-2"],
+    )
     assert config.train.steps == 7
     assert config.train.warmup_steps == 5
     assert config.model.input_hw == (64, 96)
@@ -45,7 +50,10 @@ def test_an_override_makes_sections_that_the_file_does_not_have(small):
 
 
 def test_base_is_a_start_and_the_file_goes_over_it(tmp_path):
-    write(tmp_path / "base.yaml", "boxes: {preset: paper, s_min: 0.3}\ntrain: {steps: 50, batch_size: 4}\n")
+    write(
+        tmp_path / "base.yaml",
+        "boxes: {preset: paper, s_min: 0.3}\ntrain: {steps: 50, batch_size: 4}\n",
+    )
     top = write(tmp_path / "top.yaml", "base: base.yaml\ntrain: {steps: 60}\n")
     config = load_config(top)
     assert (config.train.steps, config.train.batch_size, config.boxes.s_min) == (60, 4, 0.3)
@@ -53,7 +61,10 @@ def test_base_is_a_start_and_the_file_goes_over_it(tmp_path):
 
 def test_of_several_bases_the_later_one_wins_and_bases_have_bases(tmp_path):
     (tmp_path / "parts").mkdir()
-    write(tmp_path / "parts" / "first.yaml", "boxes: {preset: paper}\ntrain: {steps: 1, batch_size: 2}\n")
+    write(
+        tmp_path / "parts" / "first.yaml",
+        "boxes: {preset: paper}\ntrain: {steps: 1, batch_size: 2}\n",
+    )
     write(tmp_path / "parts" / "second.yaml", "base: third.yaml\ntrain: {steps: 3}\n")
     write(tmp_path / "parts" / "third.yaml", "train: {seed: 9, steps: 4}\n")
     top = write(tmp_path / "top.yaml", "base: [parts/first.yaml, parts/second.yaml]\n")
@@ -69,7 +80,10 @@ def test_a_base_that_leads_back_to_itself(tmp_path):
 
 def test_levels_replace_the_preset_of_the_base_and_the_other_way_round(tmp_path):
     write(tmp_path / "preset.yaml", "boxes: {preset: paper}\n")
-    levels = write(tmp_path / "levels.yaml", "base: preset.yaml\nboxes: {levels: [{size: 10}, {size: 20, next_size: 30}]}\n")
+    levels = write(
+        tmp_path / "levels.yaml",
+        "base: preset.yaml\nboxes: {levels: [{size: 10}, {size: 20, next_size: 30}]}\n",
+    )
     config = load_config(levels)
     assert config.boxes.preset is None
     assert [level.size for level in config.boxes.levels] == [10, 20]
@@ -77,26 +91,48 @@ def test_levels_replace_the_preset_of_the_base_and_the_other_way_round(tmp_path)
 
 
 def test_other_default_boxes_replace_the_preset_with_all_its_keys(tmp_path):
-    write(tmp_path / "paper.yaml", "boxes: {preset: paper, s_min: 0.07, variances: [0.2, 0.2, 0.2, 0.2]}\n")
-    config = load_config(write(tmp_path / "levels.yaml", "base: paper.yaml\nboxes: {levels: [{size: 10}, {size: 20}]}\n"))
+    write(
+        tmp_path / "paper.yaml",
+        "boxes: {preset: paper, s_min: 0.07, variances: [0.2, 0.2, 0.2, 0.2]}\n",
+    )
+    config = load_config(
+        write(
+            tmp_path / "levels.yaml",
+            "base: paper.yaml\nboxes: {levels: [{size: 10}, {size: 20}]}\n",
+        )
+    )
     assert (config.boxes.s_min, config.boxes.variances[0]) == (0.2, 0.2)
     assert load_config(tmp_path / "paper.yaml", ["boxes.preset=nvidia"]).boxes.s_min == 0.2
     # The same preset again keeps them.
-    assert load_config(tmp_path / "paper.yaml", ["boxes={preset: paper, s_max: 0.5}"]).boxes.s_min == 0.07
+    assert (
+        load_config(tmp_path / "paper.yaml", ["boxes={preset: paper, s_max: 0.5}"]).boxes.s_min
+        == 0.07
+    )
 
 
 def test_a_name_is_short_for_a_preset_of_augment_alone(tmp_path):
     path = write(tmp_path / "names.yaml", "model: {backbone: resnet18}\nboxes: {preset: paper}\n")
     assert "model.backbone" in refusal(path)
-    assert refusal(path, "model.backbone.alpha=0.5") == "model.backbone is 'resnet18', so it has no key 'alpha'"
-    assert "boxes is 'paper'" in refusal(write(tmp_path / "boxes.yaml", "boxes: paper\n"), "boxes.s_min=0.1")
+    assert (
+        refusal(path, "model.backbone.alpha=0.5")
+        == "model.backbone is 'resnet18', so it has no key 'alpha'"
+    )
+    assert "boxes is 'paper'" in refusal(
+        write(tmp_path / "boxes.yaml", "boxes: paper\n"), "boxes.s_min=0.1"
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["model.backbone.alpha=0.5"], "model.backbone: alpha has no effect on vgg16: leave it out (default: 1.0)"),
-        (["model.backbone={name: resnet50, first_stride: 8}"], "model.backbone: first_stride has no effect on resnet50"),
+        (
+            ["model.backbone.alpha=0.5"],
+            "model.backbone: alpha has no effect on vgg16: leave it out (default: 1.0)",
+        ),
+        (
+            ["model.backbone={name: resnet50, first_stride: 8}"],
+            "model.backbone: first_stride has no effect on resnet50",
+        ),
         (
             ["model.backbone={name: mobilenet, first_stride: 8}", "model.neck=fpn"],
             "model: backbone.first_stride has no effect under the fpn neck, which starts at stride 8",
@@ -105,12 +141,30 @@ def test_a_name_is_short_for_a_preset_of_augment_alone(tmp_path):
             ["boxes.integer_sizes=true"],
             "boxes: integer_sizes has no effect with preset paper, only with caffe_voc and caffe_coco",
         ),
-        (["boxes={preset: nvidia, integer_sizes: true}"], "boxes: integer_sizes has no effect with preset nvidia"),
-        (["boxes={preset: nvidia, s_min: 0.1}"], "boxes: s_min has no effect with preset nvidia, only with paper"),
-        (["boxes={levels: [{size: 3}], s_first: 0.1}"], "boxes: s_first has no effect with levels, only with paper"),
-        (["boxes={preset: caffe_voc, aspect_ratios: [2]}"], "boxes: aspect_ratios has no effect with preset caffe_voc"),
-        (["loss={focal_gamma: 2, min_negatives: 0}"], "loss: min_negatives has no effect with the focal loss"),
-        (["loss={focal_gamma: 2, negatives_per_positive: 2}"], "loss: negatives_per_positive has no effect with the focal"),
+        (
+            ["boxes={preset: nvidia, integer_sizes: true}"],
+            "boxes: integer_sizes has no effect with preset nvidia",
+        ),
+        (
+            ["boxes={preset: nvidia, s_min: 0.1}"],
+            "boxes: s_min has no effect with preset nvidia, only with paper",
+        ),
+        (
+            ["boxes={levels: [{size: 3}], s_first: 0.1}"],
+            "boxes: s_first has no effect with levels, only with paper",
+        ),
+        (
+            ["boxes={preset: caffe_voc, aspect_ratios: [2]}"],
+            "boxes: aspect_ratios has no effect with preset caffe_voc",
+        ),
+        (
+            ["loss={focal_gamma: 2, min_negatives: 0}"],
+            "loss: min_negatives has no effect with the focal loss",
+        ),
+        (
+            ["loss={focal_gamma: 2, negatives_per_positive: 2}"],
+            "loss: negatives_per_positive has no effect with the focal",
+        ),
     ],
 )
 def test_what_has_no_effect_is_refused(small, values, message):
@@ -118,14 +172,20 @@ def test_what_has_no_effect_is_refused(small, values, message):
 
 
 def test_defaults_that_have_no_effect_are_no_fault(small, tmp_path):
-    levels = ["boxes.levels=[{size: 9}, {size: 18}]", "model.backbone.name=resnet18", "loss.focal_gamma=2"]
+    levels = [
+        "boxes.levels=[{size: 9}, {size: 18}]",
+        "model.backbone.name=resnet18",
+        "loss.focal_gamma=2",
+    ]
     config = load_config(small, levels)
     save_config(config, tmp_path / "saved.yaml")  # spells every default out
     assert load_config(tmp_path / "saved.yaml") == config
 
 
 def test_the_resolved_config_reads_back_as_the_same(small, tmp_path):
-    config = load_config(small, ["data.augment=caffe", "boxes.aspect_ratios=[2.0]", "train.clip_norm=5"])
+    config = load_config(
+        small, ["data.augment=caffe", "boxes.aspect_ratios=[2.0]", "train.clip_norm=5"]
+    )
     save_config(config, tmp_path / "resolved.yaml")
     assert load_config(tmp_path / "resolved.yaml") == config
 
@@ -133,7 +193,11 @@ def test_the_resolved_config_reads_back_as_the_same(small, tmp_path):
 def test_augment_by_name_by_values_and_by_both(small):
     assert load_config(small).data.augment == Augment()
     caffe = load_config(small, ["data.augment=caffe"]).data.augment
-    assert (caffe.zoom_out_probability, caffe.hue_degrees, caffe.flip_probability) == (0.5, 36.0, 0.5)
+    assert (caffe.zoom_out_probability, caffe.hue_degrees, caffe.flip_probability) == (
+        0.5,
+        36.0,
+        0.5,
+    )
     mixed = load_config(small, ["data.augment={preset: caffe, flip_probability: 0}"]).data.augment
     assert (mixed.zoom_out_probability, mixed.flip_probability) == (0.5, 0.0)
     assert Data(augment=caffe).augment == caffe  # a Section as it stands, from Python
@@ -148,11 +212,20 @@ def test_a_value_of_an_augmentation_that_was_given_by_name(small):
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("train.lerning_rate=1", ["unknown key train.lerning_rate", "did you mean 'learning_rate'?"]),
+        (
+            "train.lerning_rate=1",
+            ["unknown key train.lerning_rate", "did you mean 'learning_rate'?"],
+        ),
         ("trian.steps=1", ["unknown key trian", "did you mean 'train'?"]),
         ("model.backbone.nmae=vgg16", ["unknown key model.backbone.nmae", "did you mean 'name'?"]),
-        ("data.augment.brightnes=1", ["unknown key data.augment.brightnes", "did you mean 'brightness'?"]),
-        ("boxes.levels=[{sise: 3}]", ["boxes.levels.0.sise", "did you mean 'size'?", "boxes.levels.0.size is missing"]),
+        (
+            "data.augment.brightnes=1",
+            ["unknown key data.augment.brightnes", "did you mean 'brightness'?"],
+        ),
+        (
+            "boxes.levels=[{sise: 3}]",
+            ["boxes.levels.0.sise", "did you mean 'size'?", "boxes.levels.0.size is missing"],
+        ),
         ("watch.zzz=1", ["unknown key watch.zzz", "known: log_every, pictures"]),
     ],
 )
@@ -168,7 +241,10 @@ def test_an_unknown_key_names_its_path_and_the_nearest(small, override, parts):
         ("train.steps=0", ["train.steps", "greater than 0", "found 0"]),
         ("train.steps=many", ["train.steps", "integer", "found 'many'"]),
         ("train.momentum=1.5", ["train.momentum", "less than or equal to 1", "found 1.5"]),
-        ("model.backbone.name=vgg", ["model.backbone.name", "unknown value 'vgg'", "did you mean 'vgg16'?"]),
+        (
+            "model.backbone.name=vgg",
+            ["model.backbone.name", "unknown value 'vgg'", "did you mean 'vgg16'?"],
+        ),
         ("model.input_hw=[300]", ["model.input_hw"]),
         ("boxes.preset=null", ["boxes: give either preset or levels"]),
         ("data.augment=cafe", ["data.augment: unknown preset 'cafe'", "did you mean 'caffe'?"]),
@@ -196,7 +272,10 @@ def test_files_that_are_none(tmp_path):
     assert refusal(tmp_path / "none.yaml") == f"no config file at {tmp_path / 'none.yaml'}"
     assert "not YAML" in refusal(write(tmp_path / "broken.yaml", "train: [1\n"))
     assert "wanted keys and values, found list" in refusal(write(tmp_path / "list.yaml", "- 1\n"))
-    assert refusal(write(tmp_path / "empty.yaml", "")) == f"{tmp_path / 'empty.yaml'}: boxes is missing"
+    assert (
+        refusal(write(tmp_path / "empty.yaml", ""))
+        == f"{tmp_path / 'empty.yaml'}: boxes is missing"
+    )
     assert "no config file at" in refusal(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
 
 

@@ -19,12 +19,31 @@ FLOORS = (
     {"ssd_tf.commands"},
 )
 # Strangers on the same floor.
-APART = (("ssd_tf.data", "ssd_tf.models"), ("ssd_tf.training", "ssd_tf.evaluation"), ("ssd_tf.boxes", "ssd_tf.config"))
+APART = (
+    ("ssd_tf.data", "ssd_tf.models"),
+    ("ssd_tf.training", "ssd_tf.evaluation"),
+    ("ssd_tf.boxes", "ssd_tf.config"),
+)
 # commandline hands ConfigError's exit code out; boxes, config and draw are for themselves.
-GROUND = {"ssd_tf.config": set(), "ssd_tf.draw": set(), "ssd_tf.boxes": set(), "ssd_tf.commandline": {"ssd_tf.config"}}
+GROUND = {
+    "ssd_tf.config": set(),
+    "ssd_tf.draw": set(),
+    "ssd_tf.boxes": set(),
+    "ssd_tf.commandline": {"ssd_tf.config"},
+}
 
-DOORS = {"ssd_tf.boxes", "ssd_tf.data.records", "ssd_tf.data.dataset_json", "ssd_tf.commandline", "ssd_tf.draw"}
-MORE_DOORS = {"ssd_tf.config", "ssd_tf.models", "ssd_tf.data.bad_records"}  # they read records, and name a damaged one
+DOORS = {
+    "ssd_tf.boxes",
+    "ssd_tf.data.records",
+    "ssd_tf.data.dataset_json",
+    "ssd_tf.commandline",
+    "ssd_tf.draw",
+}
+MORE_DOORS = {
+    "ssd_tf.config",
+    "ssd_tf.models",
+    "ssd_tf.data.bad_records",
+}  # they read records, and name a damaged one
 WITH_MORE_DOORS = {"data_tools.inspect_tfrecord", "data_tools.fit_anchors"}
 
 
@@ -60,7 +79,9 @@ def floor(room_name):
 
 
 FILES = {
-    module_name(path): imports(path) for folder in ("ssd_tf", "data_tools") for path in sorted((ROOT / folder).rglob("*.py"))
+    module_name(path): imports(path)
+    for folder in ("ssd_tf", "data_tools")
+    for path in sorted((ROOT / folder).rglob("*.py"))
 }
 OURS = {
     (module, name): (room(module), room(name))
@@ -77,13 +98,21 @@ def test_every_file_has_a_room():
 
 def test_imports_go_down():
     assert len(OURS) > 50
-    upwards = [f"{module} imports {name}" for (module, name), (own, other) in OURS.items() if floor(other) > floor(own)]
+    upwards = [
+        f"{module} imports {name}"
+        for (module, name), (own, other) in OURS.items()
+        if floor(other) > floor(own)
+    ]
     assert not upwards
 
 
 def test_strangers_on_one_floor():
     pairs = {(a, b) for a, b in APART} | {(b, a) for a, b in APART}
-    meetings = [f"{module} imports {name}" for (module, name), (own, other) in OURS.items() if (own, other) in pairs]
+    meetings = [
+        f"{module} imports {name}"
+        for (module, name), (own, other) in OURS.items()
+        if (own, other) in pairs
+    ]
     assert not meetings
 
 
@@ -95,25 +124,37 @@ def test_ground_floor():
 
 def test_losses_know_nothing_of_the_trainer():
     assert not [
-        name for name in FILES["ssd_tf.training.losses"] if within(name, ["ssd_tf.training", "ssd_tf.data", "ssd_tf.models"])
+        name
+        for name in FILES["ssd_tf.training.losses"]
+        if within(name, ["ssd_tf.training", "ssd_tf.data", "ssd_tf.models"])
     ]
 
 
 def test_boxes_are_numbers_only():
     for module, names in FILES.items():
         if within(module, ["ssd_tf.boxes"]):
-            assert not [name for name in names if within(name, ["keras", "ssd_tf.config", "absl", "pathlib", "yaml"])], module
+            assert not [
+                name
+                for name in names
+                if within(name, ["keras", "ssd_tf.config", "absl", "pathlib", "yaml"])
+            ], module
     assert not [name for name in FILES["ssd_tf.boxes.anchors"] if within(name, ["tensorflow"])]
 
 
 @pytest.mark.parametrize("module", [name for name in FILES if within(name, ["data_tools"])])
 def test_converters_use_their_doors_only(module):
     doors = DOORS | (MORE_DOORS if module in WITH_MORE_DOORS else set())
-    assert not [name for name in FILES[module] if within(name, ["ssd_tf"]) and not within(name, doors)]
+    assert not [
+        name for name in FILES[module] if within(name, ["ssd_tf"]) and not within(name, doors)
+    ]
 
 
 def test_nothing_looks_into_the_converters():
-    assert not [module for module, names in FILES.items() if room(module) and any(within(name, ["data_tools"]) for name in names)]
+    assert not [
+        module
+        for module, names in FILES.items()
+        if room(module) and any(within(name, ["data_tools"]) for name in names)
+    ]
 
 
 def test_importing_the_package_does_not_import_tensorflow():
@@ -121,5 +162,7 @@ def test_importing_the_package_does_not_import_tensorflow():
         "import sys, ssd_tf, ssd_tf.config, ssd_tf.commandline, ssd_tf.draw, ssd_tf.boxes.anchors;"
         "ssd_tf.load_config; print([name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -13,9 +13,13 @@ def run_tasks(function, tasks, runner, arguments):
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
-        raise ValueError("--beam_runner wants apache-beam, which is not installed: pip install 'ssd-tf[beam]'") from None
+        raise ValueError(
+            "--beam_runner wants apache-beam, which is not installed: pip install 'ssd-tf[beam]'"
+        ) from None
     try:
-        with apache_beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *arguments])) as pipeline:
+        with apache_beam.Pipeline(
+            options=PipelineOptions([f"--runner={runner}", *arguments])
+        ) as pipeline:
             _ = (
                 pipeline
                 | apache_beam.Create([pickle.dumps((function, task)) for task in tasks])

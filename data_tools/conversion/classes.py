@@ -35,13 +35,17 @@ def read_names(text) -> list[str] | None:
     if path.is_file():
         names = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     elif "/" in text or text.endswith(".txt"):
-        raise flags.Error(f"--classes: no file at {text}; give a file with one class name a line, or a,b,c")
+        raise flags.Error(
+            f"--classes: no file at {text}; give a file with one class name a line, or a,b,c"
+        )
     else:
         names = [name.strip() for name in text.split(",")]
     names = [name for name in names if name]
     twice = [name for name in names if names.count(name) > 1]
     if twice or not names:
-        raise flags.Error(f"--classes: {text} names {repr(twice[0]) + ' twice' if twice else 'no class'}")
+        raise flags.Error(
+            f"--classes: {text} names {repr(twice[0]) + ' twice' if twice else 'no class'}"
+        )
     return names
 
 

@@ -15,7 +15,17 @@ import sys
 import numpy as np
 from absl import flags
 
-from data_tools.conversion import classes, duplicates, output_folder, plan, pool, remarks, report, shards, splitting
+from data_tools.conversion import (
+    classes,
+    duplicates,
+    output_folder,
+    plan,
+    pool,
+    remarks,
+    report,
+    shards,
+    splitting,
+)
 from ssd_tf.data import dataset_json
 
 VALIDATION = "val"
@@ -55,7 +65,9 @@ def convert(open_source, options, source_flags) -> dict:
     output = pathlib.Path(options.output)
     splits = [options.split, VALIDATION] if options.val_fraction else [options.split]
     if len(set(splits)) < len(splits):
-        raise flags.Error(f"--val_fraction writes a split {VALIDATION!r} beside --split, which must have another name")
+        raise flags.Error(
+            f"--val_fraction writes a split {VALIDATION!r} beside --split, which must have another name"
+        )
     with pool.show_waiting("reading the labels"):
         source = open_source()
     with output_folder.clear_errors(output), output_folder.alone(output):
@@ -64,20 +76,33 @@ def convert(open_source, options, source_flags) -> dict:
         try:
             with pool.show_waiting("reading the labels"):
                 images = _starting_workers(source.images, options)
-                planned = plan.write_plan(images, plan_path, keep_classes=bool(options.val_fraction))
+                planned = plan.write_plan(
+                    images, plan_path, keep_classes=bool(options.val_fraction)
+                )
                 found = remarks.find_remarks(source, planned)
             if not len(planned.offsets):
-                raise ValueError(f"the labels list no images ({_join(source_flags)}): there is nothing to convert")
+                raise ValueError(
+                    f"the labels list no images ({_join(source_flags)}): there is nothing to convert"
+                )
             if options.strict:
                 remarks.refuse(found, source.strays)
-            chosen = classes.choose_classes(source.classes, planned.seen, options.classes, _known_classes(output, splits))
-            options = dataclasses.replace(options, workers=_count_workers(options, len(planned.offsets)))
+            chosen = classes.choose_classes(
+                source.classes, planned.seen, options.classes, _known_classes(output, splits)
+            )
+            options = dataclasses.replace(
+                options, workers=_count_workers(options, len(planned.offsets))
+            )
             parts = _divide(planned, options)
             written = _write_all(output, planned, parts, chosen, options)
             remarks.add_to(written[options.split][0], found, source.strays)
             _check_kept([account for account, _ in written.values()])
             withdraw(output, splits)
-            return _publish(output, written, chosen, source_flags | ({"notes": source.notes} if source.notes else {}))
+            return _publish(
+                output,
+                written,
+                chosen,
+                source_flags | ({"notes": source.notes} if source.notes else {}),
+            )
         except BaseException:
             _remove(output, splits, _TEMPORARY)
             raise
@@ -88,7 +113,11 @@ def convert(open_source, options, source_flags) -> dict:
 def _starting_workers(images, options):
     """The images; on the way, once they are many enough for processes, those begin to start."""
     for number, image in enumerate(images, 1):
-        if number == _FEWEST_FOR_PROCESSES and not options.beam_runner and _count_workers(options, number) > 1:
+        if (
+            number == _FEWEST_FOR_PROCESSES
+            and not options.beam_runner
+            and _count_workers(options, number) > 1
+        ):
             pool.start_early()
         yield image
 
@@ -98,7 +127,11 @@ def withdraw(output, splits):
     for name in ("dataset.json", "report.json"):
         path = output / name
         content = _read_json(path)
-        left = {split: entry for split, entry in content.get("splits", {}).items() if split not in splits}
+        left = {
+            split: entry
+            for split, entry in content.get("splits", {}).items()
+            if split not in splits
+        }
         if left:
             dataset_json.write_json(path, content | {"splits": left})
         else:
@@ -118,10 +151,17 @@ def _divide(planned, options):
     """-> {split: offsets of its pictures' lines in the plan, in order}."""
     if not options.val_fraction:
         return {options.split: planned.offsets}
-    tasks = [(planned.path, part) for part in np.array_split(planned.offsets, max(1, len(planned.offsets) // 500))]
-    results = pool.run_tasks(splitting.hash_files, tasks, options.workers, len(planned.offsets), "comparing files")
+    tasks = [
+        (planned.path, part)
+        for part in np.array_split(planned.offsets, max(1, len(planned.offsets) // 500))
+    ]
+    results = pool.run_tasks(
+        splitting.hash_files, tasks, options.workers, len(planned.offsets), "comparing files"
+    )
     digests = np.concatenate(list(results))
-    chosen = splitting.choose_validation(planned.classes_of, digests, options.val_fraction, options.split_seed)
+    chosen = splitting.choose_validation(
+        planned.classes_of, digests, options.val_fraction, options.split_seed
+    )
     parts = {options.split: planned.offsets[~chosen], VALIDATION: planned.offsets[chosen]}
     for split, offsets in parts.items():
         if not len(offsets):
@@ -135,8 +175,13 @@ def _divide(planned, options):
 def _write_all(output, planned, parts, chosen, options):
     """Writes every split under temporary names -> {split: (its account, {temporary path: name})}."""
     label_of = {entry["name"]: label for label, entry in enumerate(chosen, 1)}
-    rules = shards.Rules(label_of, options.verify, options.drop_empty, options.strict, options.exif_boxes)
-    return {split: _write_split(output, split, offsets, planned.path, rules, options) for split, offsets in parts.items()}
+    rules = shards.Rules(
+        label_of, options.verify, options.drop_empty, options.strict, options.exif_boxes
+    )
+    return {
+        split: _write_split(output, split, offsets, planned.path, rules, options)
+        for split, offsets in parts.items()
+    }
 
 
 def count_shards(images, wanted) -> int:
@@ -166,7 +211,9 @@ def _run(tasks, options, total, what):
     if options.beam_runner:
         from data_tools.conversion import beam
 
-        return beam.run_tasks(shards.write_shard, tasks, options.beam_runner, options.beam_arguments)
+        return beam.run_tasks(
+            shards.write_shard, tasks, options.beam_runner, options.beam_arguments
+        )
     return pool.run_tasks(shards.write_shard, tasks, options.workers, total, what)
 
 
@@ -185,12 +232,21 @@ def _publish(output, written, chosen, source_flags):
     standing = content.get("splits", {})
     others = [*standing, *written]
     entries = {
-        split: report.make_report_entry(account, source_flags, output, split, [other for other in others if other != split])
+        split: report.make_report_entry(
+            account, source_flags, output, split, [other for other in others if other != split]
+        )
         for split, (account, _) in written.items()
     }
-    dataset_json.write_json(output / "report.json", {"version": 1, "splits": report_json.get("splits", {}) | entries})
-    made = {split: report.make_dataset_entry(account, final.values()) for split, (account, final) in written.items()}
-    dataset_json.write_json(output / "dataset.json", {"version": 1, "classes": chosen, "splits": standing | made})
+    dataset_json.write_json(
+        output / "report.json", {"version": 1, "splits": report_json.get("splits", {}) | entries}
+    )
+    made = {
+        split: report.make_dataset_entry(account, final.values())
+        for split, (account, final) in written.items()
+    }
+    dataset_json.write_json(
+        output / "dataset.json", {"version": 1, "classes": chosen, "splits": standing | made}
+    )
     return entries
 
 
@@ -200,17 +256,31 @@ def _check_kept(accounts):
         return
     lost = collections.Counter()
     for account in accounts:
-        lost.update({f"of the class {name!r}, which was not asked for": n for name, n in account["unlisted_classes"].items()})
+        lost.update(
+            {
+                f"of the class {name!r}, which was not asked for": n
+                for name, n in account["unlisted_classes"].items()
+            }
+        )
         lost.update(account["dropped_boxes"])
     if lost:
         found = ", ".join(f"{number:,} {reason}" for reason, number in lost.most_common(5))
         raise ValueError(f"none of the {lost.total():,} objects in the labels was kept: {found}")
-    print("WARNING: the labels name no object: every image counts as one without objects", file=sys.stderr)
+    print(
+        "WARNING: the labels name no object: every image counts as one without objects",
+        file=sys.stderr,
+    )
 
 
 def _nothing_left(split, account):
-    reasons = ", ".join(f"{reason} {number}" for reason, number in (account["dropped_images"]).items())
-    first = account["left_out"][0] if account["left_out"] else {"file": "no file", "reason": "no objects, and --drop_empty"}
+    reasons = ", ".join(
+        f"{reason} {number}" for reason, number in (account["dropped_images"]).items()
+    )
+    first = (
+        account["left_out"][0]
+        if account["left_out"]
+        else {"file": "no file", "reason": "no objects, and --drop_empty"}
+    )
     found = f"({reasons}); the first is {first['file']}: {first['reason']}"
     return f"none of the {account['read']} images of {split!r} can be used {found}"
 
@@ -228,7 +298,9 @@ def _read_json(path):
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise ValueError(f"{path} is not JSON; remove it, and convert every split of this folder again") from None
+        raise ValueError(
+            f"{path} is not JSON; remove it, and convert every split of this folder again"
+        ) from None
 
 
 def _join(source_flags):

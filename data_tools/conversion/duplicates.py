@@ -15,7 +15,9 @@ def digest_file(folder, split) -> pathlib.Path:
 
 
 def open_digests(path, mode="r"):
-    return open(path, mode, encoding="utf-8", errors="surrogateescape")  # file names need not be Unicode
+    return open(
+        path, mode, encoding="utf-8", errors="surrogateescape"
+    )  # file names need not be Unicode
 
 
 def write_digests(file, digests):
@@ -29,7 +31,11 @@ def find_within(folder, split) -> dict:
     values, counts = np.unique(digests, return_counts=True)
     repeated = values[counts > 1]
     groups = _names(folder, split, repeated)
-    return {"groups": len(repeated), "images": int(counts[counts > 1].sum()), "files": list(groups.values())}
+    return {
+        "groups": len(repeated),
+        "images": int(counts[counts > 1].sum()),
+        "files": list(groups.values()),
+    }
 
 
 def find_across(folder, split, other) -> dict:
@@ -37,7 +43,9 @@ def find_across(folder, split, other) -> dict:
     mine = _read(folder, split)
     shared = np.intersect1d(mine, _read(folder, other))
     here, there = _names(folder, split, shared), _names(folder, other, shared)
-    files = [{split: names, other: there[digest]} for digest, names in here.items() if digest in there]
+    files = [
+        {split: names, other: there[digest]} for digest, names in here.items() if digest in there
+    ]
     return {"images": int(np.isin(mine, shared).sum()), "files": files}
 
 

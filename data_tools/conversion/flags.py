@@ -14,10 +14,20 @@ def new_converter_flags() -> flags.FlagValues:
     def define(kind, name, default, text, **limits):
         kind(name, default, text, flag_values=values, **limits)
 
-    define(flags.DEFINE_string, "output", None, "Folder for the shards, dataset.json and report.json.")
+    define(
+        flags.DEFINE_string, "output", None, "Folder for the shards, dataset.json and report.json."
+    )
     define(flags.DEFINE_string, "split", "train", "Name of the split that is written.")
-    define(flags.DEFINE_integer, "shards", 0, "Number of files; 0: one per 1,000 images, at least 8.", lower_bound=0)
-    define(flags.DEFINE_integer, "workers", 0, "Number of processes; 0: one per core.", lower_bound=0)
+    define(
+        flags.DEFINE_integer,
+        "shards",
+        0,
+        "Number of files; 0: one per 1,000 images, at least 8.",
+        lower_bound=0,
+    )
+    define(
+        flags.DEFINE_integer, "workers", 0, "Number of processes; 0: one per core.", lower_bound=0
+    )
     define(
         flags.DEFINE_float,
         "val_fraction",
@@ -26,14 +36,40 @@ def new_converter_flags() -> flags.FlagValues:
         lower_bound=0.0,
         upper_bound=0.95,
     )
-    define(flags.DEFINE_integer, "split_seed", 0, "Another seed chooses other images for `val`.", lower_bound=0)
-    define(flags.DEFINE_string, "classes", None, "File with one class name a line, or a,b,c: keep these, in this order.")
-    define(flags.DEFINE_bool, "no-verify", False, "Trust images that look sound: do not decode each in full.")
+    define(
+        flags.DEFINE_integer,
+        "split_seed",
+        0,
+        "Another seed chooses other images for `val`.",
+        lower_bound=0,
+    )
+    define(
+        flags.DEFINE_string,
+        "classes",
+        None,
+        "File with one class name a line, or a,b,c: keep these, in this order.",
+    )
+    define(
+        flags.DEFINE_bool,
+        "no-verify",
+        False,
+        "Trust images that look sound: do not decode each in full.",
+    )
     define(flags.DEFINE_bool, "drop_empty", False, "Leave out images without objects.")
-    define(flags.DEFINE_bool, "strict", False, "End with exit code 1 at the first image or box that would be dropped.")
+    define(
+        flags.DEFINE_bool,
+        "strict",
+        False,
+        "End with exit code 1 at the first image or box that would be dropped.",
+    )
     text = "Boxes of an image that EXIF turns, where the labels give no size that tells: drawn on it as stored, or as shown?"
     flags.DEFINE_enum("exif_boxes", "stored", ["stored", "shown"], text, flag_values=values)
-    define(flags.DEFINE_string, "beam_runner", "", "Run on Apache Beam with this runner; its own options follow after --.")
+    define(
+        flags.DEFINE_string,
+        "beam_runner",
+        "",
+        "Run on Apache Beam with this runner; its own options follow after --.",
+    )
     return values
 
 
@@ -45,9 +81,15 @@ def run_converter(values, usage, required, open_source, argv=None) -> int:
         from data_tools.conversion import convert, report
 
         options = _read_options(values, rest)
-        source_flags = {name: values[name].value for name in names if values[name].value not in (None, "", False)}
+        source_flags = {
+            name: values[name].value
+            for name in names
+            if values[name].value not in (None, "", False)
+        }
         entries = convert.convert(lambda: open_source(values), options, source_flags)
-        label_names = [entry["name"] for entry in convert.dataset_json.read_dataset(values.output).classes]
+        label_names = [
+            entry["name"] for entry in convert.dataset_json.read_dataset(values.output).classes
+        ]
         report.print_report(entries, label_names)
         print(f"{values.output}/dataset.json and report.json tell the rest")
 
@@ -60,7 +102,9 @@ def _read_options(values, rest):
     if rest and not values.beam_runner:
         raise flags.Error(f"unexpected argument {rest[0]!r} (see --help)")
     if not values.split.replace("-", "").replace("_", "").isalnum():
-        raise flags.Error(f"--split wants a name of letters, digits, - and _, found {values.split!r}")
+        raise flags.Error(
+            f"--split wants a name of letters, digits, - and _, found {values.split!r}"
+        )
     if not math.isfinite(values.val_fraction):
         raise flags.Error(f"--val_fraction wants a share, found {values.val_fraction}")
     return convert.Options(

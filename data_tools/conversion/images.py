@@ -12,12 +12,31 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-MAX_PIXELS = 89_478_485  # 256 MiB of RGB: Pillow's own threshold for suspecting a decompression bomb
+MAX_PIXELS = (
+    89_478_485  # 256 MiB of RGB: Pillow's own threshold for suspecting a decompression bomb
+)
 MAX_BYTES = 1 << 28
 QUALITY = 95
 # No format that runs another program (EPS) or that Pillow reads in part only.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
-_SUFFIX_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF"}
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "PPM",
+    *(["AVIF"] if features.check("avif") else []),
+)
+_SUFFIX_FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".tif": "TIFF",
+}
 _SUFFIX_FORMATS |= {".tiff": "TIFF", ".ppm": "PPM", ".jfif": "JPEG", ".avif": "AVIF"}
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 _MODES = {
@@ -77,7 +96,9 @@ def check_image(path, verify=True) -> CheckedImage:
         picture = _open(data)
         orientation = _orientation(picture)
         repair = _find_repair(picture, orientation, path, data)
-        must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(picture, orientation, data)
+        must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(
+            picture, orientation, data
+        )
         digest = hashlib.sha256(data).hexdigest()
         size_hw, stored_hw = (picture.height, picture.width), _stored_hw(picture)
         if must_encode:
@@ -113,15 +134,21 @@ def _open(data):
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
         if data[4:8] == b"ftyp":
-            raise BadImage("unread format", "HEIC or AVIF that Pillow here cannot read; save it as JPEG or PNG") from None
+            raise BadImage(
+                "unread format", "HEIC or AVIF that Pillow here cannot read; save it as JPEG or PNG"
+            ) from None
         known = data.startswith(_MAGIC)
-        raise BadImage("truncated" if known else "not an image", f"{len(data)} bytes, beginning {data[:8]!r}") from None
+        raise BadImage(
+            "truncated" if known else "not an image", f"{len(data)} bytes, beginning {data[:8]!r}"
+        ) from None
     except Image.DecompressionBombError as error:
         raise BadImage("too large", str(error)) from None
     except Exception as error:
         raise BadImage("broken", str(error)) from None
     if picture.width * picture.height > MAX_PIXELS:
-        raise BadImage("too large", f"{picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS}")
+        raise BadImage(
+            "too large", f"{picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS}"
+        )
     return picture
 
 
@@ -131,7 +158,11 @@ def _decode(picture, data):
             Image.open(io.BytesIO(data)).verify()  # its checksums, which decoding passes over
         picture.load()
     except Exception as error:  # each of Pillow's decoders raises kinds of its own
-        reason = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "broken"
+        reason = (
+            "truncated"
+            if "truncated" in str(error).lower() or isinstance(error, EOFError)
+            else "broken"
+        )
         raise BadImage(reason, str(error)) from None
 
 
@@ -174,7 +205,12 @@ def _find_repair(picture, orientation, path, data):
 
 
 def _is_sound_jpeg(picture, orientation, data):
-    return picture.format in ("JPEG", "MPO") and picture.mode == "RGB" and orientation == 1 and _has_usual_coding(data)
+    return (
+        picture.format in ("JPEG", "MPO")
+        and picture.mode == "RGB"
+        and orientation == 1
+        and _has_usual_coding(data)
+    )
 
 
 def _has_usual_coding(data):
@@ -197,7 +233,9 @@ def to_rgb(picture):
         return picture
     if _MODES.get(picture.mode) == "16-bit":
         values = np.asarray(picture).clip(0, 65535)
-        return Image.fromarray((values >> (4 if values.max(initial=0) < 4096 else 8)).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(
+            (values >> (4 if values.max(initial=0) < 4096 else 8)).astype(np.uint8)
+        ).convert("RGB")
     if picture.mode == "F":
         raise BadImage("not an image", "floating-point pixels, whose range is unknown")
     if "transparency" in picture.info:

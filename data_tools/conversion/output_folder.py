@@ -34,7 +34,9 @@ def _hold(handle, folder):
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(f"another conversion is writing to {folder}: wait for its end, or give another --output") from None
+        raise ValueError(
+            f"another conversion is writing to {folder}: wait for its end, or give another --output"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -43,11 +45,17 @@ def clear_errors(folder):
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise OSError(f"cannot sort the annotations in a temporary file: {error}; is the disk full?") from None
+        raise OSError(
+            f"cannot sort the annotations in a temporary file: {error}; is the disk full?"
+        ) from None
     except (FileExistsError, NotADirectoryError):
-        raise OSError(f"cannot write to {folder}: it, or a folder above it, is a file; give another --output") from None
+        raise OSError(
+            f"cannot write to {folder}: it, or a folder above it, is a file; give another --output"
+        ) from None
     except OSError as error:
         if error.errno not in _FULL_OR_CLOSED:
             raise
         where = error.filename or folder
-        raise OSError(f"cannot write to {where}: {error.strerror}; free some space there or give another --output") from None
+        raise OSError(
+            f"cannot write to {where}: {error.strerror}; free some space there or give another --output"
+        ) from None

@@ -40,7 +40,9 @@ def run_tasks(function, tasks, workers, total, what):
 def _run_in_processes(function, tasks, workers, progress):
     context = _make_context()
     done, stop = context.Value("q", 0), context.Value("b", 0)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (done, stop)) as executor:
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, context, _start_worker, (done, stop)
+    ) as executor:
         try:
             with _holding_interrupts():
                 waiting = [executor.submit(_call, function, task) for task in tasks]
@@ -48,7 +50,9 @@ def _run_in_processes(function, tasks, workers, progress):
                 yield _wait(future, waiting, lambda: progress(done.value))
                 waiting[index] = None
         except concurrent.futures.process.BrokenProcessPool:
-            raise OSError("a worker process died, as happens where memory runs out; try fewer --workers") from None
+            raise OSError(
+                "a worker process died, as happens where memory runs out; try fewer --workers"
+            ) from None
         finally:
             stop.value = 1
             executor.shutdown(cancel_futures=True)
@@ -74,12 +78,17 @@ def start_early():
 @contextlib.contextmanager
 def _holding_interrupts():
     """Puts Ctrl-C off until the end. Processes that start meanwhile never hear it: we do, and stop them."""
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
+    if (
+        not hasattr(signal, "pthread_sigmask")
+        or threading.current_thread() is not threading.main_thread()
+    ):
         yield
         return
     heard = []
     handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit a mask, and no handler
+    mask = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # children inherit a mask, and no handler
     try:
         yield
     finally:
@@ -92,7 +101,14 @@ def _holding_interrupts():
 def _wait(future, waiting, show):
     while not future.done():
         concurrent.futures.wait([future], timeout=0.2)
-        failed = next((other for other in waiting if other is not None and other.done() and other.exception()), None)
+        failed = next(
+            (
+                other
+                for other in waiting
+                if other is not None and other.done() and other.exception()
+            ),
+            None,
+        )
         if failed:
             return failed.result()
         show()
@@ -134,7 +150,11 @@ class _Counter:
 
 def show_waiting(what):
     """A context in which a terminal shows that something goes on whose length is not known."""
-    return rich.console.Console(stderr=True).status(what) if sys.stderr.isatty() else contextlib.nullcontext()
+    return (
+        rich.console.Console(stderr=True).status(what)
+        if sys.stderr.isatty()
+        else contextlib.nullcontext()
+    )
 
 
 @contextlib.contextmanager
@@ -153,7 +173,9 @@ def show_progress(total, what):
     start = time.monotonic()
     with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, rate=0.0)
-        yield lambda done: bar.update(task, completed=done, rate=done / max(time.monotonic() - start, 1e-3))
+        yield lambda done: bar.update(
+            task, completed=done, rate=done / max(time.monotonic() - start, 1e-3)
+        )
         bar.update(task, completed=total)
 
 
@@ -168,6 +190,10 @@ def _plain_progress(total, what):
         if done and now - last >= _SECONDS_PER_LINE:
             last, rate = now, done / (now - start)
             left = round((total - done) / rate)
-            print(f"{what}: {done:,} of {total:,} images, {rate:.0f} images/s, {left} s left", file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done:,} of {total:,} images, {rate:.0f} images/s, {left} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return show

@@ -5,7 +5,9 @@ import os
 
 from ssd_tf import commandline
 
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # keeps TensorFlow from importing Keras, which workers have no use for
+os.environ.setdefault(
+    "TF_USE_LEGACY_KERAS", "1"
+)  # keeps TensorFlow from importing Keras, which workers have no use for
 commandline.import_tensorflow()
 
 from data_tools.conversion import shards  # noqa: E402

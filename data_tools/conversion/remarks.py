@@ -16,17 +16,23 @@ def find_remarks(source, planned) -> dict:
     """source: read to its end -> {what: {"count", "first": the first hundred names}}."""
     found = {SHARED: _find_shared(planned), UNLABELLED: _find_unlabelled(source, planned)}
     found |= {what: (tally.count, tally.first) for what, tally in source.unused.items()}
-    return {what: {"count": count, "first": first} for what, (count, first) in found.items() if count}
+    return {
+        what: {"count": count, "first": first} for what, (count, first) in found.items() if count
+    }
 
 
 def refuse(found, strays):
     """--strict: raises at what would not be used, or twice; photos without labels may lie beside the others."""
     if strays.count:
         first = strays.first[0]
-        raise shards.Problem(f"--strict: {first['file']}: a box is dropped ({first['reason']}): {first['box']}")
+        raise shards.Problem(
+            f"--strict: {first['file']}: a box is dropped ({first['reason']}): {first['box']}"
+        )
     for what, names in found.items():
         if what != UNLABELLED:
-            raise shards.Problem(f"--strict: {what}: {names['count']:,}, the first {names['first'][0]}")
+            raise shards.Problem(
+                f"--strict: {what}: {names['count']:,}, the first {names['first'][0]}"
+            )
 
 
 def add_to(account, found, strays):
@@ -58,8 +64,14 @@ def _find_unlabelled(source, planned):
     if source.folder is None:
         return 0, []
     labelled, count, first = np.sort(planned.files), 0, []
-    for folder in sorted({os.path.normpath(path) for path in (source.folder, *planned.folders) if path}):
-        names = [os.path.relpath(path, source.folder) for path in _list_images(folder) if not _has_labels(path, labelled, source)]
+    for folder in sorted(
+        {os.path.normpath(path) for path in (source.folder, *planned.folders) if path}
+    ):
+        names = [
+            os.path.relpath(path, source.folder)
+            for path in _list_images(folder)
+            if not _has_labels(path, labelled, source)
+        ]
         count, first = count + len(names), first + sorted(names)[: labels.NAMED]
     return count, first[: labels.NAMED]
 
@@ -67,7 +79,9 @@ def _find_unlabelled(source, planned):
 def _list_images(folder):
     try:
         with os.scandir(folder) as entries:
-            yield from (entry.path for entry in entries if entry.name.lower().endswith(labels.SUFFIXES))
+            yield from (
+                entry.path for entry in entries if entry.name.lower().endswith(labels.SUFFIXES)
+            )
     except OSError:  # a folder that the labels name and that is not there
         return
 
@@ -75,4 +89,6 @@ def _list_images(folder):
 def _has_labels(path, labelled, source):
     hashed = plan.hash_path(path)
     at = np.searchsorted(labelled, hashed)
-    return (at < len(labelled) and labelled[at] == hashed) or bool(source.is_labelled and source.is_labelled(path))
+    return (at < len(labelled) and labelled[at] == hashed) or bool(
+        source.is_labelled and source.is_labelled(path)
+    )

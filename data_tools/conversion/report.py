@@ -27,7 +27,17 @@ def make_dataset_entry(account, names) -> dict:
 
 def make_report_entry(account, source, folder, split, other_splits) -> dict:
     """A split's entry of report.json; source: {flag: value} of what was read."""
-    numbers = ("read", "images", "empty", "empty_left_out", "boxes", "ignored", "clipped", "boxes_of_dropped_images", "bytes")
+    numbers = (
+        "read",
+        "images",
+        "empty",
+        "empty_left_out",
+        "boxes",
+        "ignored",
+        "clipped",
+        "boxes_of_dropped_images",
+        "bytes",
+    )
     numbers += ("assumed_turns",)
     counters = ("repaired", "dropped_images", "dropped_boxes", "unlisted_classes")
     return {
@@ -36,7 +46,10 @@ def make_report_entry(account, source, folder, split, other_splits) -> dict:
         **{name: dict(sorted(account[name].items())) for name in counters},
         "dropped": [*account["left_out"], *account["dropped"]],
         "repaired_files": account["repaired_files"],
-        "size_mismatches": {"images": account["size_mismatches"], "files": account["size_mismatch_files"]},
+        "size_mismatches": {
+            "images": account["size_mismatches"],
+            "files": account["size_mismatch_files"],
+        },
         "remarks": account["remarks"],
         "classes": dict(sorted(account["classes"].items())),
         "box_size_pixels": _in_order(account["size_histogram"], shards.SIZE_EDGES),
@@ -49,13 +62,18 @@ def make_report_entry(account, source, folder, split, other_splits) -> dict:
 
 
 def _in_order(histogram, edges):
-    return {shards.name_bin(*pair): histogram.get(index, 0) for index, pair in enumerate(itertools.pairwise(edges))}
+    return {
+        shards.name_bin(*pair): histogram.get(index, 0)
+        for index, pair in enumerate(itertools.pairwise(edges))
+    }
 
 
 def print_report(entries, classes):
     """entries: split -> its entry of report.json; classes: names in label order. A table, and what was mended and dropped."""
     console = rich.console.Console(soft_wrap=True)
-    for note in dict.fromkeys(note for entry in entries.values() for note in entry["source"].get("notes", ())):
+    for note in dict.fromkeys(
+        note for entry in entries.values() for note in entry["source"].get("notes", ())
+    ):
         console.print(note, markup=False, highlight=False)
     console.print(_make_table(entries, classes))
     for split, entry in entries.items():
@@ -69,7 +87,9 @@ _CLASSES_SHOWN = 30
 
 def _make_table(entries, classes):
     columns = [(split, what) for split in entries for what in ("images", "objects", "ignored")]
-    columns = [(split, what) for split, what in columns if what != "ignored" or entries[split]["ignored"]]
+    columns = [
+        (split, what) for split, what in columns if what != "ignored" or entries[split]["ignored"]
+    ]
     table = rich.table.Table("class", box=rich.box.SIMPLE)
     for split, what in columns:
         table.add_column(f"{split}\n{what}", justify="right")
@@ -79,7 +99,9 @@ def _make_table(entries, classes):
     if len(classes) > _CLASSES_SHOWN:
         table.add_row(f"and {len(classes) - _CLASSES_SHOWN} more")
     totals = {"images": "images", "objects": "boxes", "ignored": "ignored"}
-    table.add_row("all", *(f"{entries[split][totals[what]]:,}" for split, what in columns), style="bold")
+    table.add_row(
+        "all", *(f"{entries[split][totals[what]]:,}" for split, what in columns), style="bold"
+    )
     return table
 
 
@@ -95,7 +117,11 @@ def describe(split, entry):
     ):
         if entry[key]:
             reasons = ", ".join(f"{reason} {number:,}" for reason, number in entry[key].items())
-            lost = f", with {entry['boxes_of_dropped_images']:,} objects" if key == "dropped_images" else ""
+            lost = (
+                f", with {entry['boxes_of_dropped_images']:,} objects"
+                if key == "dropped_images"
+                else ""
+            )
             yield f"  {what}: {sum(entry[key].values()):,} ({reasons}){lost}"
     for dropped in entry["dropped"][:_DROPPED_SHOWN]:
         box = dropped["box"] if any(value is not None for value in dropped["box"] or ()) else ""

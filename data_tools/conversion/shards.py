@@ -15,7 +15,18 @@ from data_tools.conversion import boxes, images
 from data_tools.readers import labels
 from ssd_tf import commandline
 
-SIZE_EDGES = (0.0, 8, 16, 32, 64, 96, 128, 256, 512, math.inf)  # square root of the box's area, in pixels
+SIZE_EDGES = (
+    0.0,
+    8,
+    16,
+    32,
+    64,
+    96,
+    128,
+    256,
+    512,
+    math.inf,
+)  # square root of the box's area, in pixels
 ASPECT_EDGES = (0.0, 0.2, 1 / 3, 0.5, 2 / 3, 1.5, 2, 3, 5, math.inf)  # width / height
 
 
@@ -60,7 +71,9 @@ def write_shard(task, tick) -> dict:
                 tick()
     except tf.errors.OpError as error:
         found = error.message.removeprefix(f"{task.path}; ")
-        raise OSError(f"cannot write {task.path}: {found}; free some space there or give another --output") from None
+        raise OSError(
+            f"cannot write {task.path}: {found}; free some space there or give another --output"
+        ) from None
     account["bytes"] = os.path.getsize(task.path)
     return account
 
@@ -88,7 +101,9 @@ def make_record(labeled, rules, account) -> bytes | None:
         image_format="jpeg",
         height=image.height,
         width=image.width,
-        filename=labeled.filename.encode(errors="backslashreplace"),  # file names need not be Unicode
+        filename=labeled.filename.encode(
+            errors="backslashreplace"
+        ),  # file names need not be Unicode
         source_id=labeled.source_id.encode(errors="backslashreplace"),
         boxes=[box.corners for _, box in kept],
         labels=[rules.label_of[thing.name] for thing, _ in kept],
@@ -103,11 +118,32 @@ def make_record(labeled, rules, account) -> bytes | None:
 
 def new_account() -> dict:
     """Counters of one shard, of plain types; add_account sums them."""
-    counters = ("repaired", "dropped_images", "dropped_boxes", "unlisted_classes", "size_histogram", "aspect_histogram")
-    numbers = ("read", "images", "empty", "empty_left_out", "boxes", "ignored", "clipped", "boxes_of_dropped_images", "bytes")
+    counters = (
+        "repaired",
+        "dropped_images",
+        "dropped_boxes",
+        "unlisted_classes",
+        "size_histogram",
+        "aspect_histogram",
+    )
+    numbers = (
+        "read",
+        "images",
+        "empty",
+        "empty_left_out",
+        "boxes",
+        "ignored",
+        "clipped",
+        "boxes_of_dropped_images",
+        "bytes",
+    )
     numbers += ("size_mismatches", "assumed_turns")
     lists = ("left_out", "dropped", "repaired_files", "size_mismatch_files", "digests")
-    account = {name: collections.Counter() for name in counters} | dict.fromkeys(numbers, 0) | {name: [] for name in lists}
+    account = (
+        {name: collections.Counter() for name in counters}
+        | dict.fromkeys(numbers, 0)
+        | {name: [] for name in lists}
+    )
     return account | {"classes": {}, "remarks": {}}
 
 
@@ -138,9 +174,15 @@ def _compare_sizes(labeled, image, rules, account):
     # Either size of a turned picture is right: it tells how its boxes were drawn.
     if labeled.size_hw in (None, (image.height, image.width), image.stored_hw):
         return
-    found = {"file": labeled.filename, "labels_hw": list(labeled.size_hw), "image_hw": [image.height, image.width]}
+    found = {
+        "file": labeled.filename,
+        "labels_hw": list(labeled.size_hw),
+        "image_hw": [image.height, image.width],
+    }
     if rules.strict:
-        raise Problem(f"--strict: {found['file']}: the labels say {found['labels_hw']}, the picture is {found['image_hw']}")
+        raise Problem(
+            f"--strict: {found['file']}: the labels say {found['labels_hw']}, the picture is {found['image_hw']}"
+        )
     account["size_mismatches"] += 1
     _name(account["size_mismatch_files"], found)
 
@@ -158,9 +200,15 @@ def _keep_objects(labeled, image, rules, account):
         if isinstance(box, boxes.SettledBox):
             kept.append((thing, box))
             continue
-        dropped = {"file": labeled.filename, "box": [_or_none(value) for value in thing.box], "reason": box}
+        dropped = {
+            "file": labeled.filename,
+            "box": [_or_none(value) for value in thing.box],
+            "reason": box,
+        }
         if rules.strict:
-            raise Problem(f"--strict: {labeled.filename}: a box of {thing.name!r} is dropped ({box}): {dropped['box']}")
+            raise Problem(
+                f"--strict: {labeled.filename}: a box of {thing.name!r} is dropped ({box}): {dropped['box']}"
+            )
         account["dropped_boxes"][box] += 1
         _name(account["dropped"], dropped)
     return kept
@@ -178,7 +226,9 @@ def _count_image(labeled, image, kept, account):
         ignored = thing.crowd or thing.difficult
         account["ignored" if ignored else "boxes"] += 1
         account["clipped"] += box.clipped
-        numbers = account["classes"].setdefault(thing.name, {"objects": 0, "ignored": 0, "images": 0})
+        numbers = account["classes"].setdefault(
+            thing.name, {"objects": 0, "ignored": 0, "images": 0}
+        )
         numbers["ignored" if ignored else "objects"] += 1
         _count_shape(box.corners, image, account)
     for name in {thing.name for thing, _ in kept}:
@@ -186,7 +236,10 @@ def _count_image(labeled, image, kept, account):
 
 
 def _count_shape(corners, image, account):
-    height, width = (corners[2] - corners[0]) * image.height, (corners[3] - corners[1]) * image.width
+    height, width = (
+        (corners[2] - corners[0]) * image.height,
+        (corners[3] - corners[1]) * image.width,
+    )
     account["size_histogram"][_bin(math.sqrt(height * width), SIZE_EDGES)] += 1
     account["aspect_histogram"][_bin(width / height, ASPECT_EDGES)] += 1
 

@@ -18,7 +18,9 @@ def choose_validation(classes_of, digests, fraction, seed) -> np.ndarray:
     _, group_of = np.unique(np.asarray(digests, np.uint64), return_inverse=True)
     groups = [frozenset()] * (group_of.max(initial=-1) + 1)
     for classes, group in zip(classes_of, group_of, strict=True):
-        groups[group] = groups[group] | (classes or _NOTHING) if groups[group] else classes or _NOTHING
+        groups[group] = (
+            groups[group] | (classes or _NOTHING) if groups[group] else classes or _NOTHING
+        )
     sizes = np.bincount(group_of, minlength=len(groups))
     chosen = _stratify(groups, sizes, fraction, seed)
     return chosen[group_of]
@@ -49,7 +51,9 @@ def _lacks_more(wanted, wanted_all, fraction, size):
     """1 for validation, 0 for training, which gets what cannot be shared out: the only picture of a class is no measure of it."""
     if wanted[1] < size / 2:
         return 0
-    lacking = [(numbers[1] / fraction, numbers[0] / (1 - fraction)) for numbers in (wanted, wanted_all)]
+    lacking = [
+        (numbers[1] / fraction, numbers[0] / (1 - fraction)) for numbers in (wanted, wanted_all)
+    ]
     return int([validation for validation, _ in lacking] > [training for _, training in lacking])
 
 

@@ -30,27 +30,39 @@ def read_coco(annotations, images) -> labels.Source:
     notes = []
     classes = _check_categories(_leave_out_root(categories, database, notes), annotations)
     names, strays = {entry["id"]: entry["name"] for entry in classes}, labels.Tally()
-    return labels.Source(classes, _read(database, images, names, strays), notes, folder=images, strays=strays)
+    return labels.Source(
+        classes, _read(database, images, names, strays), notes, folder=images, strays=strays
+    )
 
 
 def _load(path, database):
     """Fills the two tables; returns the categories."""
     categories, seen = [], set()
-    put = {"images": _put_image, "annotations": _put_annotation, "categories": lambda _, entry: categories.append(entry)}
+    put = {
+        "images": _put_image,
+        "annotations": _put_annotation,
+        "categories": lambda _, entry: categories.append(entry),
+    }
     for key, entry in json_stream.read_members(path, tuple(put)):
         if key not in seen:
             seen.add(key)
         elif not isinstance(entry, dict):
-            raise ValueError(f"{path} is not COCO instances JSON: {key!r} holds {str(entry)[:40]!r}, not an object")
+            raise ValueError(
+                f"{path} is not COCO instances JSON: {key!r} holds {str(entry)[:40]!r}, not an object"
+            )
         else:
             put[key](database, entry)
     missing = [key for key in put if key not in seen]
     if missing:
-        raise ValueError(f"{path} is not COCO instances JSON: it has no {' and no '.join(map(repr, missing))}")
+        raise ValueError(
+            f"{path} is not COCO instances JSON: it has no {' and no '.join(map(repr, missing))}"
+        )
     try:
         database.execute("create unique index image_id on image (id)")
     except sqlite3.IntegrityError:
-        twice = database.execute("select id from image group by id having count(*) > 1").fetchone()[0]
+        twice = database.execute("select id from image group by id having count(*) > 1").fetchone()[
+            0
+        ]
         raise ValueError(f"{path}: two images have the id {twice}; ids must differ") from None
     database.execute("create index annotation_image on annotation (image)")
     return categories
@@ -59,7 +71,9 @@ def _load(path, database):
 def _put_image(database, entry):
     height, width = labels.to_size(entry.get("height"), entry.get("width")) or (None, None)
     file = entry.get("file_name")
-    file = file.encode(errors="backslashreplace").decode() if isinstance(file, str) else None  # as the database can keep it
+    file = (
+        file.encode(errors="backslashreplace").decode() if isinstance(file, str) else None
+    )  # as the database can keep it
     row = (_plain(entry.get("id")), file, height, width)
     database.execute("insert into image (id, file, height, width) values (?, ?, ?, ?)", row)
 
@@ -68,7 +82,14 @@ def _put_annotation(database, entry):
     box, fault = _read_box(entry)
     crowd = labels.to_number(entry.get("iscrowd")) == 1
     area = labels.to_number(entry.get("area"))
-    row = (_plain(entry.get("image_id")), _plain(entry.get("category_id")), *box, area, crowd, fault)
+    row = (
+        _plain(entry.get("image_id")),
+        _plain(entry.get("category_id")),
+        *box,
+        area,
+        crowd,
+        fault,
+    )
     database.execute("insert into annotation values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
@@ -79,7 +100,11 @@ def _read_box(entry):
         return [labels.to_number(value) for value in box], ""
     if box:
         return labels.NOT_A_BOX, ""
-    rings = polygons if isinstance(polygons, list) and all(isinstance(ring, list) for ring in polygons) else []
+    rings = (
+        polygons
+        if isinstance(polygons, list) and all(isinstance(ring, list) for ring in polygons)
+        else []
+    )
     xs = [labels.to_number(value) for ring in rings for value in ring[::2]]
     ys = [labels.to_number(value) for ring in rings for value in ring[1::2]]
     if not ys:
@@ -107,7 +132,9 @@ def _leave_out_root(categories, database, notes):
     roots = [entry.get("name") for entry in categories if _plain(entry.get("id")) == 0]
     if used or len(roots) != 1 or roots[0] not in claimed:
         return categories
-    notes.append(f"category 0 {roots[0]!r} is left out: it has no objects, and others have it as their name or supercategory")
+    notes.append(
+        f"category 0 {roots[0]!r} is left out: it has no objects, and others have it as their name or supercategory"
+    )
     return others
 
 
@@ -116,7 +143,9 @@ def _check_categories(categories, path):
     for entry in categories:
         number = _plain(entry.get("id"))
         if not isinstance(entry.get("name"), str) or not isinstance(number, int):
-            raise ValueError(f"{path}: a category wants a number `id` and a `name`, and ids of at most 64 bits, found {entry}")
+            raise ValueError(
+                f"{path}: a category wants a number `id` and a `name`, and ids of at most 64 bits, found {entry}"
+            )
         classes.append({"name": entry["name"], "id": number})
     if not classes:
         raise ValueError(f"{path} lists no categories, so its objects have no classes")
@@ -134,7 +163,9 @@ def _check_categories(categories, path):
 
 def _read(database, folder, names, strays):
     rows = database.execute(_JOINED)
-    for (_, identity, file, height, width), group in itertools.groupby(rows, key=lambda row: row[:5]):
+    for (_, identity, file, height, width), group in itertools.groupby(
+        rows, key=lambda row: row[:5]
+    ):
         objects = tuple(_object(row[5:], names) for row in group if row[5] is not None)
         yield labels.LabeledImage(
             path=str(labels.find_image(folder, file)) if file else "",
@@ -145,13 +176,18 @@ def _read(database, folder, names, strays):
             fault="" if file else "no file name",
         )
     for row in database.execute(_STRAY):
-        box = [value if value is None or math.isfinite(value) else None for value in _object(row, names).box]
+        box = [
+            value if value is None or math.isfinite(value) else None
+            for value in _object(row, names).box
+        ]
         strays.add({"file": f"image id {row[0]}", "box": box, "reason": "image not listed"})
 
 
 def _object(row, names):
     _, category, *box, area, crowd, fault = row
-    xmin, ymin, width, height = (math.nan if value is None else value for value in box)  # the database keeps NaN as null
+    xmin, ymin, width, height = (
+        math.nan if value is None else value for value in box
+    )  # the database keeps NaN as null
     known = category in names
     return labels.LabeledObject(
         name=names[category] if known else f"category {category}",

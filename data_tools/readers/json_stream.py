@@ -37,7 +37,9 @@ class _Scanner:
 
     def members(self, wanted):
         if self.peek() != "{":
-            raise _WrongShape(f"does not hold a JSON object with {', '.join(wanted)}: it begins with {self.text[:20]!r}")
+            raise _WrongShape(
+                f"does not hold a JSON object with {', '.join(wanted)}: it begins with {self.text[:20]!r}"
+            )
         for _ in self._separated("}"):
             key = self.value()
             self.expect(":")
@@ -81,7 +83,9 @@ class _Scanner:
 
     def expect(self, character):
         if self.peek() != character:
-            raise json.JSONDecodeError(f"wanted {character!r}, found {self.text[self.at : self.at + 20]!r}", "", 0)
+            raise json.JSONDecodeError(
+                f"wanted {character!r}, found {self.text[self.at : self.at + 20]!r}", "", 0
+            )
         self.at += 1
 
     def peek(self):

@@ -17,7 +17,20 @@ PIXELS_FROM_ONE = "pixels from one"  # from 1, the last one included: VOC, label
 SHARES = "shares"  # of the picture's width and height: YOLO
 
 NOT_A_BOX = (math.nan,) * 4
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".avif", ".heic", ".heif")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".jfif",
+    ".avif",
+    ".heic",
+    ".heif",
+)
 SUFFIXES += (".JPG", ".JPEG", ".PNG", ".BMP", ".WEBP", ".TIF", ".JFIF", ".AVIF", ".HEIC", ".HEIF")
 NAMED = 100  # of what is counted, so many are named
 
@@ -76,20 +89,34 @@ class Source:
     notes: list[str] = dataclasses.field(default_factory=list)
     folder: str | os.PathLike | None = None
     is_labelled: Callable[[str], bool] | None = None
-    unused: dict[str, Tally] = dataclasses.field(default_factory=lambda: collections.defaultdict(Tally))
+    unused: dict[str, Tally] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(Tally)
+    )
     strays: Tally = dataclasses.field(default_factory=Tally)
 
 
 def to_line(image: LabeledImage) -> str:
     """The record as one line of JSON; from_line(to_line(x)) = x."""
     objects = [[o.name, o.box, o.area, o.crowd, o.difficult, o.fault] for o in image.objects]
-    return json.dumps([image.path, image.filename, image.source_id, objects, image.size_hw, image.unit, image.fault])
+    return json.dumps(
+        [
+            image.path,
+            image.filename,
+            image.source_id,
+            objects,
+            image.size_hw,
+            image.unit,
+            image.fault,
+        ]
+    )
 
 
 def from_line(line: str | bytes) -> LabeledImage:
     path, filename, source_id, objects, size_hw, unit, fault = json.loads(line)
     objects = tuple(LabeledObject(name, tuple(box), *rest) for name, box, *rest in objects)
-    return LabeledImage(path, filename, source_id, objects, tuple(size_hw) if size_hw else None, unit, fault)
+    return LabeledImage(
+        path, filename, source_id, objects, tuple(size_hw) if size_hw else None, unit, fault
+    )
 
 
 def to_number(value) -> float:
@@ -118,7 +145,9 @@ def find_image(folder, name) -> pathlib.Path:
     slashed = pathlib.Path(folder, name.replace("\\", "/"))
     places = dict.fromkeys((written, str(slashed), os.path.join(folder, slashed.name)))
     candidates = (path for place in places for path in (place, *_with_other_suffixes(place)))
-    return next((pathlib.Path(path) for path in candidates if os.path.isfile(path)), pathlib.Path(written))
+    return next(
+        (pathlib.Path(path) for path in candidates if os.path.isfile(path)), pathlib.Path(written)
+    )
 
 
 def _with_other_suffixes(path):
@@ -142,7 +171,9 @@ def walk_files(folder) -> Iterator[tuple[str, list[str]]]:
 def read_lines(path, errors="strict") -> list[str]:
     """The lines of a text file, stripped, with or without the mark of UTF-8 that Windows puts first."""
     try:
-        return [line.strip() for line in pathlib.Path(path).read_text("utf-8-sig", errors).splitlines()]
+        return [
+            line.strip() for line in pathlib.Path(path).read_text("utf-8-sig", errors).splitlines()
+        ]
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
 

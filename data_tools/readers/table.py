@@ -28,9 +28,13 @@ def read_csv(path, images, one_based) -> labels.Source:
     images = labels.check_folder(images, "--images")
     database = sqlite3.connect("")  # the empty name: a private file that is deleted by itself
     database.execute("pragma synchronous=off")
-    database.execute("create table object (path, first integer, file, width, height, class, xmin, ymin, xmax, ymax, fault)")
+    database.execute(
+        "create table object (path, first integer, file, width, height, class, xmin, ymin, xmax, ymax, fault)"
+    )
     _load(path, images, database)
-    return labels.Source(None, _read(database, labels.PIXELS_FROM_ONE if one_based else labels.PIXELS), folder=images)
+    return labels.Source(
+        None, _read(database, labels.PIXELS_FROM_ONE if one_based else labels.PIXELS), folder=images
+    )
 
 
 def _load(path, images, database):
@@ -58,7 +62,9 @@ def _load(path, images, database):
         except csv.Error as error:
             raise ValueError(f"{path} is not CSV text: {error}") from None
     database.execute("create index object_path on object (path)")
-    database.execute("update object set first = (select min(rowid) from object as other where other.path = object.path)")
+    database.execute(
+        "update object set first = (select min(rowid) from object as other where other.path = object.path)"
+    )
 
 
 def _entries(reader, path):
@@ -69,13 +75,26 @@ def _entries(reader, path):
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValueError(f"{path}, the row from line {line}: {error}; is a quotation mark left open there?") from None
+            raise ValueError(
+                f"{path}, the row from line {line}: {error}; is a quotation mark left open there?"
+            ) from None
 
 
 def _row(entry, find, comma):
-    text = {name: (value or "").strip() if not isinstance(value, list) else "" for name, value in entry.items()}
+    text = {
+        name: (value or "").strip() if not isinstance(value, list) else ""
+        for name, value in entry.items()
+    }
     sides, name = [text[side] for side in _SIDES], text["class"]
-    fault = "" if name and any(sides) else "no box" if name else "no class name" if any(sides) else _EMPTY
+    fault = (
+        ""
+        if name and any(sides)
+        else "no box"
+        if name
+        else "no class name"
+        if any(sides)
+        else _EMPTY
+    )
     numbers = [labels.to_number(side.replace(",", ".") if comma == ";" else side) for side in sides]
     file = text["filename"]
     return (find(file), None, file, text.get("width"), text.get("height"), name, *numbers, fault)
@@ -100,5 +119,7 @@ def _read(database, unit):
 
 def _object(name, *box_and_fault):
     *box, fault = box_and_fault
-    box = tuple(math.nan if side is None else side for side in box)  # the database keeps NaN as null
+    box = tuple(
+        math.nan if side is None else side for side in box
+    )  # the database keeps NaN as null
     return labels.LabeledObject(name, box, fault=fault)

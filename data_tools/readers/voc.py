@@ -20,7 +20,9 @@ def read_voc(folder, image_set) -> labels.Source:
     """
     folder = labels.check_folder(folder, "--voc")
     annotations = _find_annotations(folder)
-    images = next((folder / name for name in ("JPEGImages", "images") if (folder / name).is_dir()), folder)
+    images = next(
+        (folder / name for name in ("JPEGImages", "images") if (folder / name).is_dir()), folder
+    )
     found = sorted(_list_xml(annotations), key=lambda name: os.path.splitext(name)[0])
     chosen = _choose(folder, annotations, image_set, found)
     return labels.Source(
@@ -28,7 +30,9 @@ def read_voc(folder, image_set) -> labels.Source:
         (_read_image(annotations, name, images) for name in chosen),
         [f"image set {image_set}: {len(chosen):,} of {len(found):,} XML files"],
         folder=images,
-        is_labelled=lambda path: bool(_find_xml(annotations, os.path.splitext(os.path.relpath(path, images))[0])),
+        is_labelled=lambda path: bool(
+            _find_xml(annotations, os.path.splitext(os.path.relpath(path, images))[0])
+        ),
     )
 
 
@@ -61,28 +65,48 @@ def _choose(folder, annotations, image_set, found):
     """The XML files of a set, as paths within `annotations`."""
     listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
     if listed.is_file():
-        lines = [line.replace("\\", "/") for line in labels.read_lines(listed, "surrogateescape") if line]
+        lines = [
+            line.replace("\\", "/") for line in labels.read_lines(listed, "surrogateescape") if line
+        ]
         # A class's own list has a second word, 1 or -1; a stem may have a space, too.
         stems = [line if _find_xml(annotations, line) else line.split()[0] for line in lines]
         return [_find_xml(annotations, stem) or f"{stem}.xml" for stem in stems]
     if image_set != "all":
-        names, found = found, [name for name in found if pathlib.PurePath(name).parts[0] == image_set]
+        names, found = (
+            found,
+            [name for name in found if pathlib.PurePath(name).parts[0] == image_set],
+        )
         if not found:
-            raise FileNotFoundError(f"--image_set: no {image_set}.txt in {listed.parent}; {_describe_sets(listed.parent, names)}")
+            raise FileNotFoundError(
+                f"--image_set: no {image_set}.txt in {listed.parent}; {_describe_sets(listed.parent, names)}"
+            )
     if not found:
-        raise FileNotFoundError(f"--voc: no XML files in {annotations}; give the folder that holds Annotations, or the XML files")
+        raise FileNotFoundError(
+            f"--voc: no XML files in {annotations}; give the folder that holds Annotations, or the XML files"
+        )
     return found
 
 
 def _describe_sets(folder, names):
     folders = {pathlib.PurePath(name).parts[0] for name in names if os.path.dirname(name)}
     known = sorted(folders | {path.stem for path in folder.glob("*.txt")})
-    return f"it has {', '.join(known)}, and `all` takes every XML file" if known else "it has none; leave --image_set out"
+    return (
+        f"it has {', '.join(known)}, and `all` takes every XML file"
+        if known
+        else "it has none; leave --image_set out"
+    )
 
 
 def _find_xml(annotations, stem):
     """The name of the XML file of that stem, or None."""
-    return next((stem + suffix for suffix in _SUFFIXES if os.path.isfile(os.path.join(annotations, stem + suffix))), None)
+    return next(
+        (
+            stem + suffix
+            for suffix in _SUFFIXES
+            if os.path.isfile(os.path.join(annotations, stem + suffix))
+        ),
+        None,
+    )
 
 
 def _read_image(annotations, name, images):
@@ -92,9 +116,13 @@ def _read_image(annotations, name, images):
     except FileNotFoundError:
         return labels.LabeledImage("", f"{stem}.xml", stem, fault="no annotation file")
     except (xml.etree.ElementTree.ParseError, UnicodeDecodeError, ValueError, OSError) as error:
-        return labels.LabeledImage("", f"{stem}.xml", stem, fault=f"annotation cannot be read: {error}")
+        return labels.LabeledImage(
+            "", f"{stem}.xml", stem, fault=f"annotation cannot be read: {error}"
+        )
     if root.tag != "annotation":
-        return labels.LabeledImage("", f"{stem}.xml", stem, fault=f"not a VOC annotation: it begins with <{root.tag}>")
+        return labels.LabeledImage(
+            "", f"{stem}.xml", stem, fault=f"not a VOC annotation: it begins with <{root.tag}>"
+        )
     image = _find_image(images, stem, _text(root, "filename"))
     return labels.LabeledImage(
         path=str(image),
@@ -121,7 +149,9 @@ def _find_image(images, stem, written):
 
 def _read_object(node):
     name = _text(node, "name")
-    box = tuple(labels.to_number(_text(node, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    box = tuple(
+        labels.to_number(_text(node, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
+    )
     fault = "no class name" if not name else "no box" if node.find("bndbox") is None else ""
     return labels.LabeledObject(name, box, difficult=_text(node, "difficult") == "1", fault=fault)
 

@@ -35,7 +35,9 @@ def _read_images(chosen, unused):
         yield _read_image(path, file, chosen)
     if places and not any_labels:
         looked = " and ".join(map(str, places))
-        raise FileNotFoundError(f"--yolo: no image has a label file; that of {path.name} was looked for at {looked}")
+        raise FileNotFoundError(
+            f"--yolo: no image has a label file; that of {path.name} was looked for at {looked}"
+        )
     for label_folder, image_folder in folders.items():
         _note_unused(label_folder, image_folder, unused)
 
@@ -45,7 +47,12 @@ def _label_places(image):
     places, parts = [image.with_suffix(".txt")], image.parts[:-1]
     if "images" in parts:
         index = len(parts) - 1 - parts[::-1].index("images")
-        places.insert(0, pathlib.Path(*parts[:index], "labels", *parts[index + 1 :], image.name).with_suffix(".txt"))
+        places.insert(
+            0,
+            pathlib.Path(*parts[:index], "labels", *parts[index + 1 :], image.name).with_suffix(
+                ".txt"
+            ),
+        )
     return places
 
 
@@ -61,23 +68,33 @@ def _note_unused(label_folder, image_folder, unused):
 def _holds_labels(path):
     """Not a classes.txt or a note."""
     with open(path, errors="replace") as file:
-        return len([word for word in file.readline().split() if math.isfinite(labels.to_number(word))]) >= 5
+        return (
+            len([word for word in file.readline().split() if math.isfinite(labels.to_number(word))])
+            >= 5
+        )
 
 
 def _read_image(path, file, chosen):
     try:
         lines = labels.read_lines(file) if file else []
     except (OSError, ValueError) as error:
-        return labels.LabeledImage("", path.name, path.stem, fault=f"annotation cannot be read: {error}")
+        return labels.LabeledImage(
+            "", path.name, path.stem, fault=f"annotation cannot be read: {error}"
+        )
     objects = tuple(_read_object(line.split(), chosen) for line in lines if line)
     return labels.LabeledImage(str(path), path.name, path.stem, objects, unit=labels.SHARES)
 
 
 def _read_object(words, chosen):
-    number, box = labels.to_number(words[0]), _read_box([labels.to_number(word) for word in words[1:]], chosen.points)
+    number, box = (
+        labels.to_number(words[0]),
+        _read_box([labels.to_number(word) for word in words[1:]], chosen.points),
+    )
     if box is None:
         also = f" and {chosen.points} numbers of key points" if chosen.points else ""
-        return labels.LabeledObject(words[0], labels.NOT_A_BOX, fault=f"not a box: wants class x y width height{also}")
+        return labels.LabeledObject(
+            words[0], labels.NOT_A_BOX, fault=f"not a box: wants class x y width height{also}"
+        )
     name = chosen.names.get(int(number)) if number.is_integer() else None
     fault = "" if name else "unknown category" if name is None else "class without a name"
     return labels.LabeledObject(name or f"class {words[0]}", box, fault=fault)

@@ -31,19 +31,25 @@ def open_set(path, image_set) -> ImageSet:
     if path.name == "classes.txt":
         return _open_loose(path)
     content = _read_darknet(path) if path.suffix == ".data" else _read_yaml(path)
-    return ImageSet(_read_names(content, path), _list_images(content, path, image_set), _count_points(content))
+    return ImageSet(
+        _read_names(content, path), _list_images(content, path, image_set), _count_points(content)
+    )
 
 
 def _find_list(folder):
     # Runs leave an args.yaml and the like beside the one that is meant.
     found = sorted(path for path in folder.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
     found.sort(key=lambda path: path.stem != "data")
-    with_names = [path for path in found if re.search(rb"^names\b", path.read_bytes(), re.MULTILINE)]
+    with_names = [
+        path for path in found if re.search(rb"^names\b", path.read_bytes(), re.MULTILINE)
+    ]
     lists = [path for path in (folder / name for name in _CLASS_LISTS) if path.is_file()]
     for path in (*with_names, *sorted(folder.glob("*.data")), *lists, *found):
         return path
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
-    raise FileNotFoundError(f"--yolo: {folder} holds neither a data.yaml nor a classes.txt, only {there or 'nothing'}; {_WANTED}")
+    raise FileNotFoundError(
+        f"--yolo: {folder} holds neither a data.yaml nor a classes.txt, only {there or 'nothing'}; {_WANTED}"
+    )
 
 
 def _open_loose(listed):
@@ -65,7 +71,9 @@ def _read_yaml(path):
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no data.yaml: wanted keys such as train, val and names, found {type(content).__name__}")
+        raise ValueError(
+            f"{path} is no data.yaml: wanted keys such as train, val and names, found {type(content).__name__}"
+        )
     return content
 
 
@@ -84,14 +92,24 @@ def _read_names(content, path):
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(isinstance(number, int) for number in names):
-        raise ValueError(f"{path} wants `names`: a list, or numbers with names; found {str(names)[:60]!r}")
+    if (
+        not isinstance(names, dict)
+        or not names
+        or not all(isinstance(number, int) for number in names)
+    ):
+        raise ValueError(
+            f"{path} wants `names`: a list, or numbers with names; found {str(names)[:60]!r}"
+        )
     return {number: "" if names[number] is None else str(names[number]) for number in sorted(names)}
 
 
 def _count_points(content):
     shape = content.get("kpt_shape")
-    is_shape = isinstance(shape, list) and len(shape) == 2 and all(isinstance(number, int) for number in shape)
+    is_shape = (
+        isinstance(shape, list)
+        and len(shape) == 2
+        and all(isinstance(number, int) for number in shape)
+    )
     return shape[0] * shape[1] if is_shape else 0
 
 
@@ -99,10 +117,14 @@ def _list_images(content, path, image_set):
     places = content.get(image_set)
     if not places:
         known = [key for key in ("train", "val", "test") if content.get(key)]
-        raise ValueError(f"{path} has no {image_set!r}; it has {', '.join(known) or 'no sets'}: give one as --image_set")
+        raise ValueError(
+            f"{path} has no {image_set!r}; it has {', '.join(known) or 'no sets'}: give one as --image_set"
+        )
     places = places if isinstance(places, list) else [places]
     if not all(isinstance(place, str) for place in places):
-        raise ValueError(f"{path} wants under {image_set!r} a folder, a list of files, or several of them; found {places}")
+        raise ValueError(
+            f"{path} wants under {image_set!r} a folder, a list of files, or several of them; found {places}"
+        )
     for place in places:
         found = _resolve(path, content.get("path"), place)
         yield from _read_list(found) if found.suffix == ".txt" else _find_images(found)
@@ -123,7 +145,11 @@ def _resolve(path, root, place):
 def _read_list(listed):
     for line in filter(None, labels.read_lines(listed, "surrogateescape")):
         image = labels.find_image(listed.parent, line)
-        yield image if image.is_file() else labels.find_image(listed.parent, line.removeprefix("data/"))
+        yield (
+            image
+            if image.is_file()
+            else labels.find_image(listed.parent, line.removeprefix("data/"))
+        )
 
 
 def _find_images(folder):

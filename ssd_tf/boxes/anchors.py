@@ -103,7 +103,9 @@ def preset_levels(name, number, input_hw, integer_sizes=False):
     if tuple(input_hw) != (side, side):
         sizes, steps = [size * min(input_hw) / side for size in sizes], [None] * number
     pairs = zip(sizes[:-1], sizes[1:], ratios, steps, strict=True)
-    return [AnchorLevel.from_sizes(size, following, some, step) for size, following, some, step in pairs]
+    return [
+        AnchorLevel.from_sizes(size, following, some, step) for size, following, some, step in pairs
+    ]
 
 
 def fit_steps(levels, map_shapes, input_hw):
@@ -114,7 +116,9 @@ def fit_steps(levels, map_shapes, input_hw):
     fitted = []
     for level, map_hw in zip(levels, map_shapes, strict=True):
         step_hw = level.step_hw
-        if step_hw and tuple(map_hw) != tuple(math.ceil(side / step) for side, step in zip(input_hw, step_hw, strict=True)):
+        if step_hw and tuple(map_hw) != tuple(
+            math.ceil(side / step) for side, step in zip(input_hw, step_hw, strict=True)
+        ):
             step_hw = None
         fitted.append(dataclasses.replace(level, step_hw=step_hw))
     return fitted
@@ -150,12 +154,16 @@ def _od_api_fpn_levels(number):
     Source: anchor_generators/multiscale_grid_anchor_generator.py with the values of its ssd_*_fpn_* configs.
     """
     sizes = [(4.0 * 8 * 2**k, 4.0 * 8 * 2 ** (k + 0.5)) for k in range(number)]
-    return [_shapes([(size, ratio) for ratio in (1.0, 2.0, 0.5) for size in pair]) for pair in sizes]
+    return [
+        _shapes([(size, ratio) for ratio in (1.0, 2.0, 0.5) for size in pair]) for pair in sizes
+    ]
 
 
 def _shapes(pairs):
     """(size, ratio) of each shape of a cell -> AnchorLevel."""
-    return AnchorLevel(tuple((size / math.sqrt(ratio), size * math.sqrt(ratio)) for size, ratio in pairs))
+    return AnchorLevel(
+        tuple((size / math.sqrt(ratio), size * math.sqrt(ratio)) for size, ratio in pairs)
+    )
 
 
 def make_default_boxes(levels, map_shapes, input_hw, clip=None) -> np.ndarray:
@@ -166,15 +174,21 @@ def make_default_boxes(levels, map_shapes, input_hw, clip=None) -> np.ndarray:
     Raises ValueError where the number of levels and of maps differ.
     """
     if len(levels) != len(map_shapes):
-        raise ValueError(f"{len(levels)} levels of default boxes for {len(map_shapes)} feature maps: give one level a map")
-    return np.concatenate([_level_boxes(*pair, input_hw, clip) for pair in zip(levels, map_shapes, strict=True)])
+        raise ValueError(
+            f"{len(levels)} levels of default boxes for {len(map_shapes)} feature maps: give one level a map"
+        )
+    return np.concatenate(
+        [_level_boxes(*pair, input_hw, clip) for pair in zip(levels, map_shapes, strict=True)]
+    )
 
 
 def _level_boxes(level, map_hw, input_hw, clip):
     step_hw = level.step_hw or (input_hw[0] / map_hw[0], input_hw[1] / map_hw[1])
     centre_y = (np.arange(map_hw[0]) + 0.5) * step_hw[0]
     centre_x = (np.arange(map_hw[1]) + 0.5) * step_hw[1]
-    centres = np.stack(np.meshgrid(centre_y, centre_x, indexing="ij"), -1)[:, :, None]  # [H, W, 1, 2]
+    centres = np.stack(np.meshgrid(centre_y, centre_x, indexing="ij"), -1)[
+        :, :, None
+    ]  # [H, W, 1, 2]
     half = np.array(level.shapes_hw) / 2  # [k, 2]
     if clip is not None:
         half = np.minimum(half, np.array(input_hw) / 2)

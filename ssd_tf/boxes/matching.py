@@ -27,10 +27,14 @@ def _match_some(overlaps, threshold):
     # The argmax over objects is the slowest pass of all, and few default boxes need it.
     positive = tf.where(tf.reduce_max(overlaps, 0) >= threshold)  # [P, 1]
     best_object = tf.argmax(tf.gather(overlaps, positive[:, 0], axis=1), 0, tf.int32)
-    matched = tf.tensor_scatter_nd_update(tf.fill([tf.shape(overlaps)[1]], -1), positive, best_object)
+    matched = tf.tensor_scatter_nd_update(
+        tf.fill([tf.shape(overlaps)[1]], -1), positive, best_object
+    )
     own = bipartite(overlaps)
     objects = tf.where(own >= 0)
-    return tf.tensor_scatter_nd_update(matched, tf.gather_nd(own, objects)[:, None], tf.cast(objects[:, 0], tf.int32))
+    return tf.tensor_scatter_nd_update(
+        matched, tf.gather_nd(own, objects)[:, None], tf.cast(objects[:, 0], tf.int32)
+    )
 
 
 def bipartite(overlaps):
@@ -44,8 +48,12 @@ def bipartite(overlaps):
     index = tf.range(number)
 
     def ask(asking, chosen, value):
-        held = tf.tensor_scatter_nd_max(tf.zeros([width]), _rows(chosen, value), tf.gather_nd(value, tf.where(value > 0)))
-        holder = tf.tensor_scatter_nd_update(tf.fill([width], number), _rows(chosen, value), tf.boolean_mask(index, value > 0))
+        held = tf.tensor_scatter_nd_max(
+            tf.zeros([width]), _rows(chosen, value), tf.gather_nd(value, tf.where(value > 0))
+        )
+        holder = tf.tensor_scatter_nd_update(
+            tf.fill([width], number), _rows(chosen, value), tf.boolean_mask(index, value > 0)
+        )
         mine, rows = tf.boolean_mask(index, asking), tf.boolean_mask(overlaps, asking)
         free = (rows > held) | ((rows == held) & (mine[:, None] < holder) & (rows > 0))
         rows = tf.where(free, rows, 0.0)
@@ -60,7 +68,9 @@ def bipartite(overlaps):
     first = tf.argmax(overlaps, 1, tf.int32), tf.reduce_max(overlaps, 1)
     losing = _losers(*first, index)
     _, chosen, value = tf.while_loop(
-        lambda asking, *_: tf.reduce_any(asking), keep_asking, (losing, first[0], tf.where(losing, 0.0, first[1]))
+        lambda asking, *_: tf.reduce_any(asking),
+        keep_asking,
+        (losing, first[0], tf.where(losing, 0.0, first[1])),
     )
     return tf.where(value > 0, chosen, -1)
 
@@ -81,12 +91,16 @@ def ignored(default_boxes, crowds, difficult, threshold=0.5):
 
     crowds [G, 4]: intersection / area of the default box >= threshold; difficult [G, 4]: IoU >= threshold.
     """
-    inside = geometry.intersection(crowds, default_boxes) / geometry.area(tf.convert_to_tensor(default_boxes))
+    inside = geometry.intersection(crowds, default_boxes) / geometry.area(
+        tf.convert_to_tensor(default_boxes)
+    )
     overlap = tf.concat([inside, geometry.iou(difficult, default_boxes)], 0)
     return tf.reduce_any(overlap >= threshold, 0)
 
 
-def make_targets(example, default_boxes, variances=coding.VARIANCES, train_difficult=False, threshold=0.5):
+def make_targets(
+    example, default_boxes, variances=coding.VARIANCES, train_difficult=False, threshold=0.5
+):
     """Example (boxes [N, 4], labels, crowd, difficult [N]) -> Targets: offsets [A, 4], labels [A] int32.
 
     Labels: the class where positive, -1 where ignored, else 0; positives win over ignore regions.
@@ -109,11 +123,15 @@ def make_targets(example, default_boxes, variances=coding.VARIANCES, train_diffi
     where = tf.where(matched >= 0)
     object_of = tf.gather_nd(matched, where)
     offsets = encode_positives(objects, default_boxes, where, object_of, variances)
-    labels = tf.tensor_scatter_nd_update(labels, where, tf.gather(tf.cast(classes, tf.int32), object_of))
+    labels = tf.tensor_scatter_nd_update(
+        labels, where, tf.gather(tf.cast(classes, tf.int32), object_of)
+    )
     return {"offsets": offsets, "labels": labels}
 
 
 def encode_positives(objects, default_boxes, where, object_of, variances):
     """Offsets [A, 4] of the positives at `where` [P, 1] from their objects `object_of` [P]; 0 elsewhere."""
-    coded = coding.encode(tf.gather(objects, object_of), tf.gather_nd(default_boxes, where), variances)
+    coded = coding.encode(
+        tf.gather(objects, object_of), tf.gather_nd(default_boxes, where), variances
+    )
     return tf.scatter_nd(where, coded, tf.shape(default_boxes, tf.int64))

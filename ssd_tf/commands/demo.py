@@ -20,10 +20,19 @@ Draw a data set (or take --data), convert, train, evaluate, export and detect; e
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("output", "demo", "Folder for everything that is made.", flag_values=FLAGS)
-flags.DEFINE_string("data", None, "Folder with images/ and annotations.json (COCO); default: drawn shapes.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "data",
+    None,
+    "Folder with images/ and annotations.json (COCO); default: drawn shapes.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("config", "configs/shapes_plain.yaml", "Experiment file.", flag_values=FLAGS)
-flags.DEFINE_integer("images", 1400, "Number of pictures to draw.", lower_bound=20, flag_values=FLAGS)
-flags.DEFINE_multi_string("set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "images", 1400, "Number of pictures to draw.", lower_bound=20, flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
+)
 
 
 def main(argv=None):
@@ -40,7 +49,14 @@ def _main(options, rest):
     if not options.data:
         _call("-m", "data_tools.shapes", "--output", source, "--images", options.images)
     _call(
-        *("-m", "data_tools.coco_to_tfrecord", "--images", source / "images", "--annotations", source / "annotations.json"),
+        *(
+            "-m",
+            "data_tools.coco_to_tfrecord",
+            "--images",
+            source / "images",
+            "--annotations",
+            source / "annotations.json",
+        ),
         *("--output", records, "--val_fraction", 0.2),
     )
     settings = [part for pair in options.set for part in ("--set", pair)]
@@ -64,7 +80,9 @@ def _main(options, rest):
 def _call(*arguments):
     """Runs one command of ours; a failure ends the demonstration with its exit code shown."""
     arguments = [str(argument) for argument in arguments]
-    shown = " ".join(arguments[:12]) + (f" ... ({len(arguments) - 12} more)" if len(arguments) > 12 else "")
+    shown = " ".join(arguments[:12]) + (
+        f" ... ({len(arguments) - 12} more)" if len(arguments) > 12 else ""
+    )
     print(f"\n$ python {shown}", flush=True)
     code = subprocess.run([sys.executable, *arguments]).returncode
     if code:
@@ -72,7 +90,9 @@ def _call(*arguments):
 
 
 def _summary(folders, out, seconds):
-    table = Table("model", "AP", "AP50", "ms per image", title="On the pictures that were not trained on")
+    table = Table(
+        "model", "AP", "AP50", "ms per image", title="On the pictures that were not trained on"
+    )
     for name, folder in folders.items():
         metrics = json.loads((folder / "metrics.json").read_text())
         coco, latency = metrics["coco"], metrics["latency_ms"]["per_image"]
@@ -82,7 +102,10 @@ def _summary(folders, out, seconds):
     console.print(table)
     console.print(f"drawn pictures:  {out / 'detections'}", highlight=False)
     console.print(f"exports:         {out / 'exports'}", highlight=False)
-    console.print(f"training curves: .venv/bin/tensorboard --logdir {out / 'run' / 'tensorboard'}", highlight=False)
+    console.print(
+        f"training curves: .venv/bin/tensorboard --logdir {out / 'run' / 'tensorboard'}",
+        highlight=False,
+    )
     console.print(f"done in {int(seconds) // 60} min {int(seconds) % 60} s", highlight=False)
 
 

@@ -15,12 +15,23 @@ Draw what a model finds in pictures; writes one drawn picture per input, and det
     IMAGE|DIR ...
 """
 FLAGS = commandline.new_flags()
-flags.DEFINE_string("model", None, "Run folder, SavedModel folder or .tflite file.", flag_values=FLAGS)
-flags.DEFINE_string("output", None, "Folder for the drawn pictures and detections.json.", flag_values=FLAGS)
-flags.DEFINE_float("score", 0.5, "Least score that is shown.", lower_bound=0, upper_bound=1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "model", None, "Run folder, SavedModel folder or .tflite file.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "output", None, "Folder for the drawn pictures and detections.json.", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "score", 0.5, "Least score that is shown.", lower_bound=0, upper_bound=1, flag_values=FLAGS
+)
 flags.DEFINE_integer("max", 100, "Most detections per picture.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_list("classes", [], "Show these classes only.", flag_values=FLAGS)
-flags.DEFINE_string("labels", None, "Class names of a model that does not carry them, one a line.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "labels",
+    None,
+    "Class names of a model that does not carry them, one a line.",
+    flag_values=FLAGS,
+)
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
@@ -32,7 +43,9 @@ def main(argv=None):
 def _main(options, rest):
     paths, output = find_pictures(rest), pathlib.Path(options.output)
     if output.resolve() in [path.resolve().parent for path in paths]:
-        raise flags.Error(f"--output {output} holds pictures to look at, which drawn ones could replace; name another folder")
+        raise flags.Error(
+            f"--output {output} holds pictures to look at, which drawn ones could replace; name another folder"
+        )
     commandline.import_tensorflow()
     from ssd_tf.data.dataset_json import write_json
     from ssd_tf.export.detector import load_detector
@@ -75,7 +88,9 @@ def find_pictures(arguments):
         else:
             raise FileNotFoundError(f"no picture or folder at {argument}")
     if not paths:
-        raise FileNotFoundError(f"no pictures ({', '.join(sorted(_PICTURES))}) in {', '.join(arguments)}")
+        raise FileNotFoundError(
+            f"no pictures ({', '.join(sorted(_PICTURES))}) in {', '.join(arguments)}"
+        )
     return paths
 
 

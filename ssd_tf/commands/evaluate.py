@@ -15,12 +15,23 @@ Measure a model, or a file of detections, by the rules of COCO and VOC; writes m
   python evaluate.py --detections FILE.json --annotations FILE.json --output DIR
 """
 FLAGS = commandline.new_flags()
-flags.DEFINE_string("model", None, "Run folder, SavedModel folder or .tflite file.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model", None, "Run folder, SavedModel folder or .tflite file.", flag_values=FLAGS
+)
 flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
 flags.DEFINE_string("split", "val", "Split of the data to measure on.", flag_values=FLAGS)
-flags.DEFINE_string("labels", None, "Class names of a model that does not carry them, one a line.", flag_values=FLAGS)
-flags.DEFINE_string("detections", None, "COCO results file to measure instead of a model.", flag_values=FLAGS)
-flags.DEFINE_string("annotations", None, "COCO instances file that --detections belong to.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "labels",
+    None,
+    "Class names of a model that does not carry them, one a line.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "detections", None, "COCO results file to measure instead of a model.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "annotations", None, "COCO instances file that --detections belong to.", flag_values=FLAGS
+)
 flags.DEFINE_enum(
     "on_bad_record",
     None,
@@ -28,7 +39,9 @@ flags.DEFINE_enum(
     "What to do with a record that cannot be used; default: data.on_bad_record of the model's config, else stop.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("output", None, "Folder for metrics.json and detections.json.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output", None, "Folder for metrics.json and detections.json.", flag_values=FLAGS
+)
 
 
 def main(argv=None):
@@ -41,7 +54,9 @@ def _main(options, rest):
     if options.detections and options.annotations:
         content, found = _from_files(options.annotations, options.detections)
     elif options.model and options.data:
-        content, found = evaluate_model(options.model, options.data, options.split, options.labels, options.on_bad_record)
+        content, found = evaluate_model(
+            options.model, options.data, options.split, options.labels, options.on_bad_record
+        )
     else:
         raise flags.Error("give --model and --data, or --detections and --annotations (see --help)")
     write(content, found, pathlib.Path(options.output))
@@ -61,7 +76,9 @@ def evaluate_model(model, data, split, labels=None, on_bad_record=None):
     info.shards(split)
     detector = load_detector(model, labels)
     run = _in_order_of(detector, info.names)
-    on_bad_record = on_bad_record or (detector.config.data.on_bad_record if detector.config else "stop")
+    on_bad_record = on_bad_record or (
+        detector.config.data.on_bad_record if detector.config else "stop"
+    )
     skipped = bad_records.left_out(info, split, on_bad_record)
     examples = pipeline.read_examples(data, split, skipped)
     batch = detector.config.eval.batch_size if detector.config else 1
@@ -87,10 +104,23 @@ def write(content, found, output):
     for row in (numbers[:6], numbers[6:]):
         console.print("  ".join(row), soft_wrap=True, highlight=False)
     voc = content["voc"]
-    console.print(f"VOC AP50: {voc['AP50_11point']:.3f} (11 points), {voc['AP50_all']:.3f} (all points)")
-    settings = {**content["settings"], **{f"{k}_ms": round(v, 2) for k, v in content["latency_ms"].items()}}
-    console.print(", ".join(f"{key} {value}" for key, value in settings.items()), soft_wrap=True, highlight=False)
-    console.print(f"written: {output / 'metrics.json'}, {output / 'detections.json'}", soft_wrap=True, highlight=False)
+    console.print(
+        f"VOC AP50: {voc['AP50_11point']:.3f} (11 points), {voc['AP50_all']:.3f} (all points)"
+    )
+    settings = {
+        **content["settings"],
+        **{f"{k}_ms": round(v, 2) for k, v in content["latency_ms"].items()},
+    }
+    console.print(
+        ", ".join(f"{key} {value}" for key, value in settings.items()),
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(
+        f"written: {output / 'metrics.json'}, {output / 'detections.json'}",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _from_files(annotations, detections):
@@ -99,13 +129,19 @@ def _from_files(annotations, detections):
     truth = _read(annotations)
     for key, wanted in _INSTANCES.items():
         if not (isinstance(truth, dict) and _are_rows(truth.get(key), wanted)):
-            raise ValueError(f"{annotations} is not a COCO instances file: wanted {key!r}, a list of {', '.join(sorted(wanted))}")
+            raise ValueError(
+                f"{annotations} is not a COCO instances file: wanted {key!r}, a list of {', '.join(sorted(wanted))}"
+            )
     found = _read(detections)
     if not _are_rows(found, _KEYS):
-        raise ValueError(f"{detections} is not a COCO results file: wanted a list of rows with {', '.join(sorted(_KEYS))}")
+        raise ValueError(
+            f"{detections} is not a COCO results file: wanted a list of rows with {', '.join(sorted(_KEYS))}"
+        )
     unknown = {row["image_id"] for row in found} - {image["id"] for image in truth["images"]}
     if unknown:
-        raise ValueError(f"{detections} has detections of image {min(unknown)} that {annotations} does not know")
+        raise ValueError(
+            f"{detections} has detections of image {min(unknown)} that {annotations} does not know"
+        )
     settings = {"detections": str(detections), "annotations": str(annotations)}
     return {**evaluator.metrics(truth, found), "settings": settings, "latency_ms": {}}, found
 
@@ -119,7 +155,9 @@ _INSTANCES = {
 
 
 def _are_rows(rows, wanted):
-    return isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= wanted for row in rows)
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and row.keys() >= wanted for row in rows
+    )
 
 
 def _read(path):
@@ -134,15 +172,22 @@ def _read(path):
 def _in_order_of(detector, names):
     """The detector's `batch` with labels of the data set, matched by name; classes without a partner are named."""
     if detector.classes is None:
-        raise ValueError("the model does not tell its class names; give them with --labels FILE, one a line")
+        raise ValueError(
+            "the model does not tell its class names; give them with --labels FILE, one a line"
+        )
     if detector.classes == names:
         return detector.batch
     unmatched = [name for name in detector.classes if name not in names]
     if len(unmatched) == len(detector.classes):
-        both = f"the model knows {', '.join(unmatched[:5])}, ..., the data {', '.join(names[:5])}, ..."
+        both = (
+            f"the model knows {', '.join(unmatched[:5])}, ..., the data {', '.join(names[:5])}, ..."
+        )
         raise ValueError(f"the model and the data have no class in common: {both}")
     missing = [name for name in names if name not in detector.classes]
-    for what, which in (("the model's classes that the data lacks", unmatched), ("the data's that the model lacks", missing)):
+    for what, which in (
+        ("the model's classes that the data lacks", unmatched),
+        ("the data's that the model lacks", missing),
+    ):
         if which:
             logging.warning("%s: %s", what, ", ".join(which))
     label_of = [names.index(name) + 1 if name in names else 0 for name in detector.classes]
@@ -157,4 +202,8 @@ def _relabel(found, label_of):
     """Detections with labels through the table `label_of`; those of label 0, or beyond the table, are dropped."""
     labels = [label_of[label - 1] if label <= len(label_of) else 0 for label in found["labels"]]
     keep = [row for row, label in enumerate(labels) if label]
-    return {"boxes": found["boxes"][keep], "scores": found["scores"][keep], "labels": [labels[row] for row in keep]}
+    return {
+        "boxes": found["boxes"][keep],
+        "scores": found["scores"][keep],
+        "labels": [labels[row] for row in keep],
+    }

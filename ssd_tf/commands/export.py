@@ -18,9 +18,19 @@ FLAGS = commandline.new_flags()
 flags.DEFINE_string("workdir", None, "Run folder.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder for the exports.", flag_values=FLAGS)
 flags.DEFINE_list("formats", list(FORMATS), "What to write.", flag_values=FLAGS)
-flags.DEFINE_string("data", None, "TFRecords whose pictures the exports are checked on.", flag_values=FLAGS)
-flags.DEFINE_string("verify_split", "val", "Split of --data that they are checked on.", flag_values=FLAGS)
-flags.DEFINE_integer("verify_images", 20, "Number of pictures that they are checked on.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "data", None, "TFRecords whose pictures the exports are checked on.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "verify_split", "val", "Split of --data that they are checked on.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "verify_images",
+    20,
+    "Number of pictures that they are checked on.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool("overwrite", False, "Replace exports that are there already.", flag_values=FLAGS)
 
 
@@ -30,7 +40,9 @@ def main(argv=None):
 
 def _main(options, rest):
     if rest:
-        raise flags.Error(f"unexpected {rest[0]!r}; several formats are written with commas (see --help)")
+        raise flags.Error(
+            f"unexpected {rest[0]!r}; several formats are written with commas (see --help)"
+        )
     for name in options.formats:
         if name not in FORMATS:
             raise flags.Error(f"--formats: unknown format {name!r}{nearest(name, FORMATS)}")
@@ -57,7 +69,10 @@ def _main(options, rest):
         logging.info("written: %s", path)
     reference = detector.keras_detector(config, model, info.names)
     report = _verify(reference, paths, images)
-    write_json(output / "export.json", {"workdir": str(options.workdir), "classes": info.names, "verify": report})
+    write_json(
+        output / "export.json",
+        {"workdir": str(options.workdir), "classes": info.names, "verify": report},
+    )
 
 
 def _file_name(name):
@@ -69,7 +84,11 @@ def _write_default_boxes(config, output):
     from ssd_tf.models.ssd import make_default_boxes
 
     boxes = np.round(make_default_boxes(config).astype(float), 7).tolist()
-    content = {"scores": config.loss.scores, "variances": list(config.boxes.variances), "boxes": boxes}
+    content = {
+        "scores": config.loss.scores,
+        "variances": list(config.boxes.variances),
+        "boxes": boxes,
+    }
     write_json(output / "default_boxes.json", content)
 
 
@@ -79,8 +98,12 @@ def _read_pictures(options, on_bad_record):
         return []
     from ssd_tf.data import bad_records, dataset_json, pipeline
 
-    skipped = bad_records.left_out(dataset_json.read_dataset(options.data), options.verify_split, on_bad_record)
-    examples = pipeline.read_examples(options.data, options.verify_split, skipped).take(options.verify_images)
+    skipped = bad_records.left_out(
+        dataset_json.read_dataset(options.data), options.verify_split, on_bad_record
+    )
+    examples = pipeline.read_examples(options.data, options.verify_split, skipped).take(
+        options.verify_images
+    )
     with bad_records.named_errors(options.data, options.verify_split):
         return [example["image"] for example in examples.as_numpy_iterator()]
 
@@ -95,6 +118,14 @@ def _verify(reference, paths, images):
     report = {}
     for name, path in paths.items():
         report[name] = verify.compare(reference, detector.load_detector(path), images)
-        paired, total = report[name]["detections"] - report[name]["unpaired"], report[name]["detections"]
-        logging.info("%s against the Keras model: %d of %d detections have their partner on the other side", name, paired, total)
+        paired, total = (
+            report[name]["detections"] - report[name]["unpaired"],
+            report[name]["detections"],
+        )
+        logging.info(
+            "%s against the Keras model: %d of %d detections have their partner on the other side",
+            name,
+            paired,
+            total,
+        )
     return report

@@ -20,12 +20,27 @@ Show what a training run is fed: pictures a second, the share of each stage, and
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("config", None, "Experiment file (YAML).", flag_values=FLAGS)
 flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
-flags.DEFINE_string("split", None, "Split to show; default: data.train_split of the config.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "split", None, "Split to show; default: data.train_split of the config.", flag_values=FLAGS
+)
 flags.DEFINE_string("output", "input.png", "Sheet of pictures to write.", flag_values=FLAGS)
 flags.DEFINE_integer("pictures", 16, "Pictures on the sheet.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("images", 1024, "Pictures to measure with; 0 measures nothing.", lower_bound=0, flag_values=FLAGS)
-flags.DEFINE_bool("default_boxes", False, "Draw the default boxes matched to each object, in its colour.", flag_values=FLAGS)
-flags.DEFINE_multi_string("set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "images",
+    1024,
+    "Pictures to measure with; 0 measures nothing.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "default_boxes",
+    False,
+    "Draw the default boxes matched to each object, in its colour.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_multi_string(
+    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
+)
 
 
 def main(argv=None):
@@ -46,7 +61,15 @@ def _main(options, rest):
     with bad_records.named_errors(options.data, split):
         if options.images:
             _measure(config, options.data, split, default_boxes, options.images, skipped)
-        sheet = _sheet(config, options.data, split, default_boxes, options.pictures, options.default_boxes, skipped)
+        sheet = _sheet(
+            config,
+            options.data,
+            split,
+            default_boxes,
+            options.pictures,
+            options.default_boxes,
+            skipped,
+        )
     pathlib.Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(options.output)
     print(f"written: {options.output}")
@@ -73,7 +96,9 @@ def _measure(config, data, split, default_boxes, images, skipped):
     table.add_row("all", f"{total:.3f}", "")
     console = Console()
     console.print(table)
-    console.print(f"{rate:.0f} images/s, batch {config.train.batch_size}; the table: milliseconds of one core a picture")
+    console.print(
+        f"{rate:.0f} images/s, batch {config.train.batch_size}; the table: milliseconds of one core a picture"
+    )
 
 
 def _sheet(config, data, split, default_boxes, number, matched, skipped):
@@ -104,7 +129,11 @@ def _with_default_boxes(boxes, labels, captions, ignored, default_boxes):
     return (
         np.concatenate([default_boxes[positive], boxes]),
         np.concatenate([objects[owner[positive]], np.arange(len(labels))]) + 1,
-        [""] * len(positive) + [f"{caption}: {np.sum(objects[owner[positive]] == k)}" for k, caption in enumerate(captions)],
+        [""] * len(positive)
+        + [
+            f"{caption}: {np.sum(objects[owner[positive]] == k)}"
+            for k, caption in enumerate(captions)
+        ],
         np.concatenate([np.zeros(len(positive), bool), ignored]),
     )
 

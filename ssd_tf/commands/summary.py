@@ -20,10 +20,16 @@ the picture a prediction of that map can see.
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("config", None, "Experiment file (YAML).", flag_values=FLAGS)
-flags.DEFINE_integer("classes", 80, "Number of classes without the background.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_bool("time", False, "Also time single pictures through model and post-processing.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "classes", 80, "Number of classes without the background.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_bool(
+    "time", False, "Also time single pictures through model and post-processing.", flag_values=FLAGS
+)
 flags.DEFINE_bool("row", False, "Print one row of a Markdown table instead.", flag_values=FLAGS)
-flags.DEFINE_multi_string("set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_multi_string(
+    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
+)
 
 
 def main(argv=None):
@@ -43,13 +49,19 @@ def _main(options, rest):
         height, width = config.model.input_hw
         speed = "" if milliseconds is None else f" {milliseconds:.0f} |"
         name = pathlib.Path(options.config).stem
-        print(f"| {name} | {height} x {width} | {boxes:,} | {trainable / 1e6:.2f} | {adds / 1e9:.3f} |{speed}")
+        print(
+            f"| {name} | {height} x {width} | {boxes:,} | {trainable / 1e6:.2f} | {adds / 1e9:.3f} |{speed}"
+        )
         return
     console = Console(highlight=False)
     console.print(_layer_table(costs))
     console.print(_level_table(config, model, boxes))
-    console.print(f"parameters: {model.count_params():,}, of which {trainable:,} are trained ({options.classes} classes)")
-    console.print(f"multiply-adds: {adds / 1e9:.3f} G for one image of {config.model.input_hw[0]} x {config.model.input_hw[1]}")
+    console.print(
+        f"parameters: {model.count_params():,}, of which {trainable:,} are trained ({options.classes} classes)"
+    )
+    console.print(
+        f"multiply-adds: {adds / 1e9:.3f} G for one image of {config.model.input_hw[0]} x {config.model.input_hw[1]}"
+    )
     if milliseconds is not None:
         console.print(f"one image through model and post-processing: {milliseconds:.1f} ms")
 
@@ -61,7 +73,11 @@ def _layer_table(costs):
     for cost in costs:
         shape = " x ".join(map(str, cost.shape))
         table.add_row(
-            cost.name, cost.kind, shape, f"{cost.parameters:,}", f"{cost.multiply_adds:,}" if cost.multiply_adds else ""
+            cost.name,
+            cost.kind,
+            shape,
+            f"{cost.parameters:,}",
+            f"{cost.multiply_adds:,}" if cost.multiply_adds else "",
         )
     return table
 
@@ -70,15 +86,38 @@ def _level_table(config, model, total):
     """One row for each feature map: its size, its default boxes as the preset clips them, and how much its predictions see."""
     from ssd_tf.models import measure, ssd
 
-    fields, maps, boxes = measure.receptive_fields(model), ssd.feature_map_shapes(config), ssd.make_default_boxes(config)
-    table = Table("map", "size", "a cell", "boxes", "height x width in pixels", "sees", title=f"{total:,} default boxes")
+    fields, maps, boxes = (
+        measure.receptive_fields(model),
+        ssd.feature_map_shapes(config),
+        ssd.make_default_boxes(config),
+    )
+    table = Table(
+        "map",
+        "size",
+        "a cell",
+        "boxes",
+        "height x width in pixels",
+        "sees",
+        title=f"{total:,} default boxes",
+    )
     begin = 0
-    for index, (level, (height, width)) in enumerate(zip(ssd.anchor_levels(config), maps, strict=True)):
+    for index, (level, (height, width)) in enumerate(
+        zip(ssd.anchor_levels(config), maps, strict=True)
+    ):
         count = len(level.shapes_hw)
-        sizes = (boxes[begin : begin + count, 2:] - boxes[begin : begin + count, :2]) * config.model.input_hw  # of the first cell
+        sizes = (
+            boxes[begin : begin + count, 2:] - boxes[begin : begin + count, :2]
+        ) * config.model.input_hw  # of the first cell
         shapes = ", ".join(f"{h:.0f} x {w:.0f}" for h, w in sizes)
         sees = f"{fields[f'offsets{index}_conv']} px"
-        table.add_row(str(index), f"{height} x {width}", str(count), f"{height * width * count:,}", shapes, sees)
+        table.add_row(
+            str(index),
+            f"{height} x {width}",
+            str(count),
+            f"{height * width * count:,}",
+            shapes,
+            sees,
+        )
         begin += height * width * count
     return table
 
@@ -90,7 +129,10 @@ def _milliseconds(config, model, repeats=15):
 
     from ssd_tf.export.detector import make_detect
 
-    detect, image = tf.function(make_detect(config, model)), np.zeros((1, *config.model.input_hw, 3), np.float32)
+    detect, image = (
+        tf.function(make_detect(config, model)),
+        np.zeros((1, *config.model.input_hw, 3), np.float32),
+    )
     times = []
     for _ in range(repeats + 3):
         start = time.perf_counter()

@@ -16,8 +16,15 @@ Train a detector on TFRecords; the same command on an existing run folder goes o
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("config", None, "Experiment file (YAML).", flag_values=FLAGS)
 flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
-flags.DEFINE_string("workdir", None, "Run folder: checkpoints, metrics.csv, tensorboard.", flag_values=FLAGS)
-flags.DEFINE_multi_string("set", [], "Replace a value of the config, e.g. train.steps=500; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "workdir", None, "Run folder: checkpoints, metrics.csv, tensorboard.", flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    "set",
+    [],
+    "Replace a value of the config, e.g. train.steps=500; may be repeated.",
+    flag_values=FLAGS,
+)
 
 
 def main(argv=None):
@@ -48,12 +55,19 @@ def run_training(config: Config, data, workdir):
     evaluate = _make_evaluate(config, data, info, model)
     if distribution.is_chief(strategy):
         _write_run(config, info, workdir)
-    logging.info("%d default boxes, %.2f million parameters", len(default_boxes), model.count_params() / 1e6)
+    logging.info(
+        "%d default boxes, %.2f million parameters", len(default_boxes), model.count_params() / 1e6
+    )
 
     def make_dataset(start_step, machines, machine):
-        return pipeline.build_dataset(config, data, config.data.train_split, default_boxes, start_step, machines, machine)
+        return pipeline.build_dataset(
+            config, data, config.data.train_split, default_boxes, start_step, machines, machine
+        )
 
-    with bad_records.named_errors(data, config.data.train_split), distribution.lost_machines_named():
+    with (
+        bad_records.named_errors(data, config.data.train_split),
+        distribution.lost_machines_named(),
+    ):
         trainer.train(config, model, optimizer, strategy, make_dataset, workdir, evaluate)
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 
@@ -67,9 +81,16 @@ def _check_same_run(config, info, workdir):
     before = load_config(workdir / "config.yaml").model_dump(mode="json")
     for path, old, new in _differences(before, config.model_dump(mode="json")):
         if path == "data.on_bad_record":
-            logging.warning("%s was %s, now it is %s: where a record is skipped, the order of pictures changes", path, old, new)
+            logging.warning(
+                "%s was %s, now it is %s: where a record is skipped, the order of pictures changes",
+                path,
+                old,
+                new,
+            )
         elif not path.startswith(("eval.", "watch.")):
-            raise ConfigError(f"{workdir} was started with {path} = {old}, now it is {new}: use another --workdir")
+            raise ConfigError(
+                f"{workdir} was started with {path} = {old}, now it is {new}: use another --workdir"
+            )
     old_names = dataset_json.read_dataset(workdir).names
     if old_names != info.names:
         raise ConfigError(
@@ -104,8 +125,15 @@ def _initialize(config, model, info):
     left_out = checkpoints.assign_weights(model, weights, allow_partial=True)
     wrong = [line for line in left_out if not line.startswith("logits")]
     if wrong:
-        raise ConfigError(f"init_from {config.init_from}: {wrong[0]} ({len(wrong)} arrays do not fit)")
-    logging.info("init_from %s: %d arrays start anew for %d classes", config.init_from, len(left_out), len(info.classes))
+        raise ConfigError(
+            f"init_from {config.init_from}: {wrong[0]} ({len(wrong)} arrays do not fit)"
+        )
+    logging.info(
+        "init_from %s: %d arrays start anew for %d classes",
+        config.init_from,
+        len(left_out),
+        len(info.classes),
+    )
 
 
 def _make_evaluate(config, data, info, model):
@@ -116,16 +144,26 @@ def _make_evaluate(config, data, info, model):
 
     split = config.data.val_split
     if not info.splits.get(split, {}).get("images"):
-        logging.warning("%s has no pictures in a split %r: training keeps checkpoints/last only", info.folder, split)
+        logging.warning(
+            "%s has no pictures in a split %r: training keeps checkpoints/last only",
+            info.folder,
+            split,
+        )
         return None
     # What is wrong with the split is told now, not after hours: shards that are gone, and, where they are skipped, bad records.
-    examples = pipeline.read_examples(data, split, bad_records.left_out(info, split, config.data.on_bad_record))
+    examples = pipeline.read_examples(
+        data, split, bad_records.left_out(info, split, config.data.on_bad_record)
+    )
     detector = keras_detector(config, model, info.names)
 
     def evaluate(monitor, step):
         with bad_records.named_errors(data, split):
-            truth, found = evaluator.run_detector(detector.batch, examples, info.classes, config.eval.batch_size)
-        monitor.pictures(step, "detections", _drawn(detector, examples.take(config.watch.pictures), info.names))
+            truth, found = evaluator.run_detector(
+                detector.batch, examples, info.classes, config.eval.batch_size
+            )
+        monitor.pictures(
+            step, "detections", _drawn(detector, examples.take(config.watch.pictures), info.names)
+        )
         return evaluator.metrics(truth, found)["coco"]
 
     return evaluate
@@ -134,4 +172,7 @@ def _make_evaluate(config, data, info, model):
 def _drawn(detector, examples, names):
     from ssd_tf.draw import draw_detections
 
-    return [draw_detections(image, detector(image), names) for image in (e["image"] for e in examples.as_numpy_iterator())]
+    return [
+        draw_detections(image, detector(image), names)
+        for image in (e["image"] for e in examples.as_numpy_iterator())
+    ]

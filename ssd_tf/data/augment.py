@@ -40,8 +40,12 @@ def open_picture(encoded):
     A JPEG is decoded later; its pixels are [0, 0, 3] here.
     """
     is_jpeg = tf.io.is_jpeg(encoded)
-    pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: records.decode_image(encoded))
-    picture_hw = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: tf.shape(pixels)[:2])
+    pixels = tf.cond(
+        is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: records.decode_image(encoded)
+    )
+    picture_hw = tf.cond(
+        is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: tf.shape(pixels)[:2]
+    )
     return (encoded, pixels, is_jpeg, picture_hw), picture_hw
 
 
@@ -55,7 +59,9 @@ def decode_part(picture, placement):
         left = tf.maximum(begin[1] - 1, 0)
         right = tf.minimum(end[1] + 1, picture_hw[1])
         window = tf.stack([begin[0], left, placement.part_hw[0], right - left])
-        part = tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
+        part = tf.image.decode_and_crop_jpeg(
+            encoded, window, channels=3, dct_method="INTEGER_ACCURATE"
+        )
         return part[:, begin[1] - left : end[1] - left]
 
     return tf.cond(is_jpeg, from_jpeg, lambda: pixels[begin[0] : end[0], begin[1] : end[1]])
@@ -70,7 +76,12 @@ def resize_part(part, placement):
     # Crops take the fastest op, which knows whole pixels only; tf.image.resize would cast first and carry every pixel four
     # times as wide. The other op samples anywhere, in thrice the time.
     crop = {"images": part[None], "size": size, "half_pixel_centers": True}
-    rest = {"image": part[None], "boxes": placement.samples[None], "box_ind": [0], "crop_size": size}
+    rest = {
+        "image": part[None],
+        "boxes": placement.samples[None],
+        "box_ind": [0],
+        "crop_size": size,
+    }
     return tf.cond(
         placement.is_crop,
         lambda: tf.raw_ops.ResizeBilinear(**crop)[0],

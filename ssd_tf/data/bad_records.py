@@ -24,9 +24,15 @@ def check(example, num_classes):
     """
     boxes, labels = example["boxes"], example["labels"]
     twice_centre = boxes[:, :2] + boxes[:, 2:]
-    lengths = tf.stack([tf.shape(example[key])[0] for key in ("boxes", "crowd", "difficult", "area")])
-    sound = tf.reduce_all((labels >= 1) & (labels <= num_classes)) & tf.reduce_all(boxes[:, 2:] > boxes[:, :2])
-    sound &= tf.reduce_all(lengths == tf.shape(labels)[0]) & tf.reduce_all((twice_centre >= 0) & (twice_centre <= 2))
+    lengths = tf.stack(
+        [tf.shape(example[key])[0] for key in ("boxes", "crowd", "difficult", "area")]
+    )
+    sound = tf.reduce_all((labels >= 1) & (labels <= num_classes)) & tf.reduce_all(
+        boxes[:, 2:] > boxes[:, :2]
+    )
+    sound &= tf.reduce_all(lengths == tf.shape(labels)[0]) & tf.reduce_all(
+        (twice_centre >= 0) & (twice_centre <= 2)
+    )
     with tf.control_dependencies([tf.raw_ops.Assert(condition=sound, data=[labels])]):
         return {**example, "boxes": tf.identity(boxes)}
 
@@ -36,9 +42,15 @@ def named_errors(data_dir, split):
     """Inside, an error about a record of the split, raised by a data set's iterator, comes out as BadRecord: one line."""
     try:
         yield
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError):  # the last: of TensorFlow's message
+    except (
+        tf.errors.InvalidArgumentError,
+        tf.errors.DataLossError,
+        UnicodeDecodeError,
+    ):  # the last: of TensorFlow's message
         info = dataset_json.read_dataset(data_dir)
-        logging.warning("a record cannot be used; looking for it in the split %r of %s", split, data_dir)
+        logging.warning(
+            "a record cannot be used; looking for it in the split %r of %s", split, data_dir
+        )
         found = find(info.shards(split), len(info.classes))
         if not found:
             raise
@@ -56,7 +68,11 @@ def left_out(info, split, on_bad_record="skip") -> list[tuple[str, int]]:
     if on_bad_record == "stop":
         return []
     images = info.splits[split]["images"]
-    logging.info("looking for records to skip: all %d pictures of the split %r are decoded once", images, split)
+    logging.info(
+        "looking for records to skip: all %d pictures of the split %r are decoded once",
+        images,
+        split,
+    )
     found = find(info.shards(split), len(info.classes))
     for _, _, line, refused in found:
         if refused:
@@ -65,7 +81,9 @@ def left_out(info, split, on_bad_record="skip") -> list[tuple[str, int]]:
     if found:
         logging.warning("%d of %d records are skipped", len(found), images)
     if len(found) >= images:
-        raise BadRecord(f"no record of the split {split!r} of {info.folder} can be used; {found[0][2]}")
+        raise BadRecord(
+            f"no record of the split {split!r} of {info.folder} can be used; {found[0][2]}"
+        )
     return [(file, number) for file, number, _, _ in found]
 
 
@@ -81,12 +99,28 @@ def find(paths, num_classes) -> list[tuple[str, int, str, bool]]:
         with tf.control_dependencies([example["boxes"], records.decode_image(example["image"])]):
             return tf.identity(file), number
 
-    passed = shards.numbered_records(paths).map(sound, tf.data.AUTOTUNE, deterministic=True).ignore_errors().batch(256)
-    good = {(file, number) for batch in passed.as_numpy_iterator() for file, number in zip(*batch, strict=True)}
+    passed = (
+        shards.numbered_records(paths)
+        .map(sound, tf.data.AUTOTUNE, deterministic=True)
+        .ignore_errors()
+        .batch(256)
+    )
+    good = {
+        (file, number)
+        for batch in passed.as_numpy_iterator()
+        for file, number in zip(*batch, strict=True)
+    }
     bad = []
     for path in paths:
-        missing = [number for number in range(shards.count_records(path)) if (path.encode(), number) not in good]
-        bad += [(path, number, *describe(path, number, _read(path, number), num_classes)) for number in missing]
+        missing = [
+            number
+            for number in range(shards.count_records(path))
+            if (path.encode(), number) not in good
+        ]
+        bad += [
+            (path, number, *describe(path, number, _read(path, number), num_classes))
+            for number in missing
+        ]
     return bad
 
 
@@ -103,7 +137,10 @@ def describe(file, number, serialized, num_classes) -> tuple[str, bool]:
             reason = f"labels must lie in [1, {num_classes}], found {beyond[0]}; was the dataset.json of other data put here?"
         else:
             reason = _fault(serialized)
-    return f"{file}: record {number} (from 0), source_id {source_id!r}, cannot be used: {reason}", refused
+    return (
+        f"{file}: record {number} (from 0), source_id {source_id!r}, cannot be used: {reason}",
+        refused,
+    )
 
 
 def _fault(serialized):
@@ -113,7 +150,9 @@ def _fault(serialized):
         return f"its keys do not fit together ({_first_line(error)})"
     lengths = {key: len(example[key]) for key in ("labels", "boxes", "crowd", "difficult", "area")}
     if len(set(lengths.values())) > 1:
-        return "its lists differ in length: " + ", ".join(f"{key} {length}" for key, length in lengths.items())
+        return "its lists differ in length: " + ", ".join(
+            f"{key} {length}" for key, length in lengths.items()
+        )
     for index, (ymin, xmin, ymax, xmax) in enumerate(example["boxes"].numpy()):
         where = f"(ymin {ymin:g}, xmin {xmin:g}, ymax {ymax:g}, xmax {xmax:g})"
         if not (ymax > ymin and xmax > xmin):
@@ -132,7 +171,9 @@ def _read(path, number):
     try:
         return next(tf.data.TFRecordDataset(path).skip(number).as_numpy_iterator())
     except (tf.errors.DataLossError, StopIteration):
-        raise BadRecord(f"{path}: cut off or damaged at record {number} (from 0) or before; convert the split again") from None
+        raise BadRecord(
+            f"{path}: cut off or damaged at record {number} (from 0) or before; convert the split again"
+        ) from None
 
 
 def _first_line(error):

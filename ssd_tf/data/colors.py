@@ -21,11 +21,26 @@ def distort_color(image, options, seed):
     amount, on = numbers[:5], numbers[5:10] < options.color_probability
     contrast_first = numbers[10] < 0.5
     image = _adjust_brightness(image, options, amount, on)
-    image = _if(on[1] & contrast_first, _contrast_step(options, amount[1]), image, options.contrast != (1.0, 1.0))
+    image = _if(
+        on[1] & contrast_first,
+        _contrast_step(options, amount[1]),
+        image,
+        options.contrast != (1.0, 1.0),
+    )
     image = _adjust_saturation_and_hue(image, options, amount, on)
-    image = _if(on[1] & ~contrast_first, _contrast_step(options, amount[1]), image, options.contrast != (1.0, 1.0))
+    image = _if(
+        on[1] & ~contrast_first,
+        _contrast_step(options, amount[1]),
+        image,
+        options.contrast != (1.0, 1.0),
+    )
     shuffle = numbers[11] < options.channel_shuffle_probability
-    return _if(shuffle, lambda x: shuffle_channels(x, numbers[12]), image, options.channel_shuffle_probability)
+    return _if(
+        shuffle,
+        lambda x: shuffle_channels(x, numbers[12]),
+        image,
+        options.channel_shuffle_probability,
+    )
 
 
 def adjust_brightness(image, shift):
@@ -50,7 +65,11 @@ def adjust_hsv(image, saturation, turn, wraps=True):
     red, green, blue = tf.unstack(image, axis=-1)
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
-    sixth = tf.where(value == red, green - blue, tf.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma))
+    sixth = tf.where(
+        value == red,
+        green - blue,
+        tf.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma),
+    )
     hue = tf.math.divide_no_nan(sixth, 6 * chroma)  # -1/6 .. 5/6
     hue = turn + (hue - tf.floor(hue))
     if not wraps:
@@ -83,13 +102,20 @@ def shuffle_channels(image, number):
 
 
 def _adjust_brightness(image, options, amount, on):
-    image = _if(on[0], lambda x: adjust_brightness(x, (2 * amount[0] - 1) * options.brightness), image, options.brightness)
+    image = _if(
+        on[0],
+        lambda x: adjust_brightness(x, (2 * amount[0] - 1) * options.brightness),
+        image,
+        options.brightness,
+    )
     factor = _between(amount[4], options.brightness_factor)
     return _if(on[4], lambda x: _clip(x * factor), image, options.brightness_factor != (1.0, 1.0))
 
 
 def _contrast_step(options, number):
-    return lambda image: adjust_contrast(image, _between(number, options.contrast), options.contrast_about)
+    return lambda image: adjust_contrast(
+        image, _between(number, options.contrast), options.contrast_about
+    )
 
 
 def _adjust_saturation_and_hue(image, options, amount, on):

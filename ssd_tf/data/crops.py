@@ -23,13 +23,17 @@ class Placement(typing.NamedTuple):
     part_hw: tf.Tensor
     target_begin: tf.Tensor
     target_hw: tf.Tensor
-    is_crop: tf.Tensor  # bool: the window lies in the picture, so part and target are the whole window
+    is_crop: (
+        tf.Tensor
+    )  # bool: the window lies in the picture, so part and target are the whole window
     samples: tf.Tensor  # [4] float32: else, corners of the target's outermost centres between those of the part, 0 to 1
 
 
 def uniform(seed, stream, shape):
     """Random numbers in [0, 1) of one purpose: `stream` 0, 1, 2, ... are independent of each other for a seed [2] int64."""
-    return tf.random.stateless_uniform(shape, seed + tf.stack([tf.cast(stream, tf.int64) * 2**40, 0]))
+    return tf.random.stateless_uniform(
+        shape, seed + tf.stack([tf.cast(stream, tf.int64) * 2**40, 0])
+    )
 
 
 def sample_window(boxes, picture_hw, options, seed):
@@ -52,7 +56,9 @@ def sample_zoom_out(options, seed):
     if not options.zoom_out_probability:
         return tf.constant(WHOLE)
     numbers = uniform(seed, 0, [4])
-    more = tf.where(numbers[0] < options.zoom_out_probability, numbers[1] * (options.zoom_out_max - 1), 0.0)
+    more = tf.where(
+        numbers[0] < options.zoom_out_probability, numbers[1] * (options.zoom_out_max - 1), 0.0
+    )
     before = numbers[2:] * more  # canvas above the picture and left of it
     return tf.concat([-before, 1 + more - before], 0)
 
@@ -69,7 +75,13 @@ def sample_crop_caffe(boxes, picture_hw, options, seed):  # noqa: ARG001 - here 
     scale, ratio, top, left = tf.unstack(uniform(seed, 1, [4, *shape]))
     scale = _between(scale, *options.crop_scale)
     square = scale * scale
-    ratio = tf.sqrt(_between(ratio, tf.maximum(options.crop_aspect[0], square), tf.minimum(options.crop_aspect[1], 1 / square)))
+    ratio = tf.sqrt(
+        _between(
+            ratio,
+            tf.maximum(options.crop_aspect[0], square),
+            tf.minimum(options.crop_aspect[1], 1 / square),
+        )
+    )
     crops = _crops(scale / ratio, scale * ratio, top, left)  # [M, T, 4]
 
     overlaps = geometry.iou(tf.reshape(crops, [-1, 4]), boxes)  # [M * T, N]
@@ -97,14 +109,20 @@ def sample_crop_torchvision(boxes, picture_hw, options, seed):
         height, width = tf.unstack(_between(numbers[:2], *options.crop_scale))
         crops = _crops(height, width, numbers[2], numbers[3])  # [T, 4]
         aspect = width * hw[1] / (height * hw[0])
-        inside = tf.reduce_all((crops[:, None, :2] < centres) & (centres < crops[:, None, 2:]), 2)  # [T, N]
-        accepted = tf.reduce_any(inside & (geometry.iou(crops, boxes) >= tf.constant(modes)[mode]), 1)
+        inside = tf.reduce_all(
+            (crops[:, None, :2] < centres) & (centres < crops[:, None, 2:]), 2
+        )  # [T, N]
+        accepted = tf.reduce_any(
+            inside & (geometry.iou(crops, boxes) >= tf.constant(modes)[mode]), 1
+        )
         accepted &= (aspect >= options.crop_aspect[0]) & (aspect <= options.crop_aspect[1])
         whole = mode == len(modes) - 1
         crop = tf.where(whole, tf.constant(WHOLE), crops[tf.argmax(accepted)])
         return done | whole | tf.reduce_any(accepted), crop, turn + 1
 
-    return tf.while_loop(lambda done, *_: ~done, draw, (tf.constant(False), tf.constant(WHOLE), 0))[1]
+    return tf.while_loop(lambda done, *_: ~done, draw, (tf.constant(False), tf.constant(WHOLE), 0))[
+        1
+    ]
 
 
 def sample_flips(options, seed):
@@ -126,7 +144,9 @@ def place(window, picture_hw, output_hw):
     high = tf.maximum(high, low + 1)
     exact = tf.concat([low / size, high / size], 0)
     is_crop = tf.reduce_all((low >= 0) & (high <= size))
-    margin = tf.where(is_crop, 0.0, 1.0)  # neighbours for the outermost pixels of a side that is cut off
+    margin = tf.where(
+        is_crop, 0.0, 1.0
+    )  # neighbours for the outermost pixels of a side that is cut off
     begin = tf.clip_by_value(low - margin, 0.0, size - 1)
     part = tf.clip_by_value(high + margin, begin + 1, size) - begin
     target_begin, target, samples = _target(low, (high - low) / output, size, output, begin, part)
@@ -140,10 +160,14 @@ def _target(low, pixel, size, output, begin, part):
 
     low: the window's begin; pixel: the size of one of the training picture; both in pixels of the picture; all [2].
     """
-    rim = 0.5 + 3e-6 * size  # more than the error of a place in float32, so that no sample lies outside
+    rim = (
+        0.5 + 3e-6 * size
+    )  # more than the error of a place in float32, so that no sample lies outside
     target_begin = tf.clip_by_value(tf.math.ceil((rim - low) / pixel - 0.5), 0.0, output)
     target_end = tf.clip_by_value(tf.floor((size - rim - low) / pixel + 0.5), target_begin, output)
-    ends = tf.stack([target_begin + 0.5, target_end - 0.5]) * pixel + low - 0.5 - begin  # [2, 2], in pixels of the part
+    ends = (
+        tf.stack([target_begin + 0.5, target_end - 0.5]) * pixel + low - 0.5 - begin
+    )  # [2, 2], in pixels of the part
     samples = tf.clip_by_value(ends / tf.maximum(part - 1, 1.0), 0.0, 1.0)
     return target_begin, target_end - target_begin, tf.reshape(samples, [4])
 
@@ -159,14 +183,19 @@ def move_boxes(example, window):
     clipped = tf.clip_by_value(boxes, 0.0, 1.0)
     visible = tf.reduce_all(clipped[:, 2:] > clipped[:, :2], 1)
     keep = tf.where(visible & (inside | example["crowd"]))[:, 0]
-    per_object = {"boxes": clipped} | {key: example[key] for key in ("labels", "crowd", "difficult", "area")}
+    per_object = {"boxes": clipped} | {
+        key: example[key] for key in ("labels", "crowd", "difficult", "area")
+    }
     return {**example, **{key: tf.gather(value, keep) for key, value in per_object.items()}}
 
 
 def flip_boxes(example, flips):
     """The Example mirrored: flips [2] bool, upside down and left to right."""
     low, high = example["boxes"][:, :2], example["boxes"][:, 2:]
-    return {**example, "boxes": tf.concat([tf.where(flips, 1 - high, low), tf.where(flips, 1 - low, high)], 1)}
+    return {
+        **example,
+        "boxes": tf.concat([tf.where(flips, 1 - high, low), tf.where(flips, 1 - low, high)], 1),
+    }
 
 
 def into_window(boxes, window):

@@ -25,13 +25,17 @@ class DatasetInfo:
     def shards(self, split):
         """Paths of a split's shards. Raises ValueError where there is no such split, or it is empty, or a shard is gone."""
         if split not in self.splits:
-            raise ValueError(f"{self.folder} has no split {split!r}; it has {', '.join(self.splits) or 'none'}")
+            raise ValueError(
+                f"{self.folder} has no split {split!r}; it has {', '.join(self.splits) or 'none'}"
+            )
         if not self.splits[split]["images"]:
             raise ValueError(f"the split {split!r} of {self.folder} has no images")
         paths = [self.folder / name for name in self.splits[split]["shards"]]
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
-            raise FileNotFoundError(f"{self.folder} lacks {missing[0]} that its dataset.json lists; convert the split again")
+            raise FileNotFoundError(
+                f"{self.folder} lacks {missing[0]} that its dataset.json lists; convert the split again"
+            )
         return [str(path) for path in paths]
 
 
@@ -40,17 +44,25 @@ def read_dataset(folder) -> DatasetInfo:
     folder = pathlib.Path(folder)
     path = folder / "dataset.json"
     if not folder.is_dir():
-        raise FileNotFoundError(f"no data folder at {folder}; make one with python -m data_tools.coco_to_tfrecord")
+        raise FileNotFoundError(
+            f"no data folder at {folder}; make one with python -m data_tools.coco_to_tfrecord"
+        )
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no dataset.json: it is no converted data set, or its conversion did not finish")
+        raise FileNotFoundError(
+            f"{folder} has no dataset.json: it is no converted data set, or its conversion did not finish"
+        )
     try:
         content = json.loads(path.read_text())
         classes = tuple({"name": entry["name"], "id": entry["id"]} for entry in content["classes"])
         info = DatasetInfo(folder, classes, dict(content["splits"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a dataset.json of this package ({error!r}); convert the data again") from None
+        raise ValueError(
+            f"{path} is not a dataset.json of this package ({error!r}); convert the data again"
+        ) from None
     if not info.classes:
-        raise ValueError(f"{path} has no classes: nothing can be learnt or measured; convert data that has objects")
+        raise ValueError(
+            f"{path} has no classes: nothing can be learnt or measured; convert data that has objects"
+        )
     return info
 
 

@@ -14,7 +14,15 @@ from ssd_tf.data import augment, bad_records, dataset_json, records, shards
 
 
 def build_dataset(
-    config: Config, data_dir, split, default_boxes, start_step=0, num_workers=1, worker=0, parallelism=None, skipped=None
+    config: Config,
+    data_dir,
+    split,
+    default_boxes,
+    start_step=0,
+    num_workers=1,
+    worker=0,
+    parallelism=None,
+    skipped=None,
 ) -> tf.data.Dataset:
     """Endless batches (images [b, H, W, 3] float32 in 0..255, Targets {offsets [b, A, 4], labels [b, A]}) of a split.
 
@@ -26,8 +34,13 @@ def build_dataset(
     set that is absent, unfinished or empty; run its iterator under `bad_records.named_errors`.
     """
     info, stream = open_records(config, data_dir, split, start_step, num_workers, worker, skipped)
-    prepare, local = make_prepare(config, default_boxes, len(info.classes)), config.train.batch_size // num_workers
-    batches = stream.map(prepare, parallelism or usable_cores(), deterministic=True).batch(local, drop_remainder=True)
+    prepare, local = (
+        make_prepare(config, default_boxes, len(info.classes)),
+        config.train.batch_size // num_workers,
+    )
+    batches = stream.map(prepare, parallelism or usable_cores(), deterministic=True).batch(
+        local, drop_remainder=True
+    )
     return batches.prefetch(2).with_options(options())
 
 
@@ -39,18 +52,26 @@ def open_records(config, data_dir, split, start_step=0, num_workers=1, worker=0,
     """
     batch = config.train.batch_size
     if batch % num_workers:
-        raise ConfigError(f"train.batch_size {batch} must be a multiple of the {num_workers} workers")
+        raise ConfigError(
+            f"train.batch_size {batch} must be a multiple of the {num_workers} workers"
+        )
     if not 0 <= worker < num_workers:
-        raise ConfigError(f"worker must lie in [0, {num_workers - 1}], as there are {num_workers}, found {worker}")
+        raise ConfigError(
+            f"worker must lie in [0, {num_workers - 1}], as there are {num_workers}, found {worker}"
+        )
     info = dataset_json.read_dataset(data_dir)
     usable = shards.count_split(info, split)
-    skipped = bad_records.left_out(info, split, config.data.on_bad_record) if skipped is None else skipped
+    skipped = (
+        bad_records.left_out(info, split, config.data.on_bad_record) if skipped is None else skipped
+    )
     for file, _ in skipped:
         usable[file] -= 1
     by_file, local = config.data.shard == "file", batch // num_workers
     paths = shards.own_shards(usable, num_workers, worker) if by_file else list(usable)
     start, images = start_step * (local if by_file else batch), sum(usable[path] for path in paths)
-    stream = shards.record_stream(paths, images, config.data.shuffle_buffer, config.train.seed, start, skipped)
+    stream = shards.record_stream(
+        paths, images, config.data.shuffle_buffer, config.train.seed, start, skipped
+    )
     if num_workers > 1 and not by_file:
         stream = stream.filter(lambda position, _: position % batch // local == worker)
     return info, stream
@@ -81,7 +102,9 @@ def make_prepare(config, default_boxes, num_classes, with_example=False):
         example = bad_records.check(records.parse_example(serialized), num_classes)
         seed = tf.stack([tf.constant(config.train.seed, tf.int64), position])
         image, example = augment.augment(example, output_hw, config.data.augment, seed)
-        targets = matching.make_targets(example, default_boxes, config.boxes.variances, config.data.train_difficult)
+        targets = matching.make_targets(
+            example, default_boxes, config.boxes.variances, config.data.train_difficult
+        )
         shapes = {"offsets": [number, 4], "labels": [number]}
         targets = {key: tf.ensure_shape(targets[key], shape) for key, shape in shapes.items()}
         return (image, targets, example) if with_example else (image, targets)

@@ -52,7 +52,10 @@ def make_example(
         },
         "float_list": {
             "image/object/area": areas,
-            **{f"image/object/bbox/{side}": [box[k] for box in boxes] for k, side in enumerate(_SIDES)},
+            **{
+                f"image/object/bbox/{side}": [box[k] for box in boxes]
+                for k, side in enumerate(_SIDES)
+            },
         },
     }
     return _fill(tf.train.Example(), lists)
@@ -69,14 +72,22 @@ def parse_example(serialized):
     labels = parsed["image/object/class/label"]
     number = tf.shape(labels)[0]
     height, width = _size(parsed)
-    own_area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * tf.cast(height * width, tf.float32)
+    own_area = (
+        (boxes[:, 2] - boxes[:, 0])
+        * (boxes[:, 3] - boxes[:, 1])
+        * tf.cast(height * width, tf.float32)
+    )
     return {
         "image": parsed["image/encoded"],
         "boxes": boxes,
         "labels": tf.saturate_cast(labels, tf.int32),  # so that 2**32 + 1 does not come out as 1
         "crowd": tf.cast(_or_zeros(parsed["image/object/is_crowd"], number), tf.bool),
         "difficult": tf.cast(_or_zeros(parsed["image/object/difficult"], number), tf.bool),
-        "area": tf.cond(tf.size(parsed["image/object/area"]) > 0, lambda: parsed["image/object/area"], lambda: own_area),
+        "area": tf.cond(
+            tf.size(parsed["image/object/area"]) > 0,
+            lambda: parsed["image/object/area"],
+            lambda: own_area,
+        ),
         "source_id": parsed["image/source_id"],
         "height": height,
         "width": width,
@@ -127,7 +138,11 @@ _FEATURES = {
 
 def _fill(example, lists):
     """Puts {kind of list: {key: values}} into an example, in place: constructors of messages would copy the picture thrice."""
-    plain = {"bytes_list": lambda x: x.encode() if isinstance(x, str) else x, "int64_list": int, "float_list": float}
+    plain = {
+        "bytes_list": lambda x: x.encode() if isinstance(x, str) else x,
+        "int64_list": int,
+        "float_list": float,
+    }
     for kind, features in lists.items():
         for key, values in features.items():
             field = getattr(example.features.feature[key], kind)

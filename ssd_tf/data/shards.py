@@ -17,7 +17,9 @@ def record_stream(shards, images, buffer, seed, start=0, leave_out=()) -> tf.dat
     def one_epoch(epoch):
         # Seeds the graph of this function alone: the shuffle then depends on (seed, epoch) and on nothing global.
         tf.random.set_seed(seed + 1)
-        order = tf.random.experimental.stateless_shuffle(tf.constant(shards), tf.stack([tf.constant(seed, tf.int64), epoch]))
+        order = tf.random.experimental.stateless_shuffle(
+            tf.constant(shards), tf.stack([tf.constant(seed, tf.int64), epoch])
+        )
         encoded = tf.data.Dataset.from_tensor_slices(order).interleave(
             lambda path: _without(path, leave_out) if leave_out else tf.data.TFRecordDataset(path),
             cycle_length=OPEN_SHARDS,
@@ -27,7 +29,12 @@ def record_stream(shards, images, buffer, seed, start=0, leave_out=()) -> tf.dat
         return encoded.shuffle(buffer, seed=epoch)
 
     first_epoch, seen = divmod(start, images)
-    return tf.data.Dataset.range(first_epoch, 2**40).flat_map(one_epoch).enumerate(first_epoch * images).skip(seen)
+    return (
+        tf.data.Dataset.range(first_epoch, 2**40)
+        .flat_map(one_epoch)
+        .enumerate(first_epoch * images)
+        .skip(seen)
+    )
 
 
 def numbered_records(shards) -> tf.data.Dataset:
@@ -41,7 +48,9 @@ def count_records(path) -> int:
     with open(path, "rb") as file:
         while length := file.read(8):
             count += 1
-            position += 8 + 4 + int.from_bytes(length, "little") + 4  # length, its checksum, the record, its checksum
+            position += (
+                8 + 4 + int.from_bytes(length, "little") + 4
+            )  # length, its checksum, the record, its checksum
             file.seek(position)
     return count
 
@@ -62,7 +71,9 @@ def own_shards(usable, num_workers, worker) -> list[str]:
     """Every num_workers-th shard of those in {path: usable records}. Raises ConfigError where some worker would have none."""
     paths = list(usable)
     if len(paths) < num_workers:
-        raise ConfigError(f"data.shard=file wants a shard a worker, found {len(paths)} for {num_workers}; convert with --shards")
+        raise ConfigError(
+            f"data.shard=file wants a shard a worker, found {len(paths)} for {num_workers}; convert with --shards"
+        )
     for other in range(num_workers):
         if not sum(usable[path] for path in paths[other::num_workers]):
             raise ConfigError(
@@ -76,7 +87,9 @@ def in_file_order(shards, leave_out=()) -> tf.data.Dataset:
     """The serialized records, once, but for the pairs (file, number from 0) of leave_out."""
     if not leave_out:
         return tf.data.TFRecordDataset(shards)
-    return tf.data.Dataset.from_tensor_slices(shards).flat_map(lambda path: _without(path, leave_out))
+    return tf.data.Dataset.from_tensor_slices(shards).flat_map(
+        lambda path: _without(path, leave_out)
+    )
 
 
 def _numbered(path):
@@ -85,6 +98,11 @@ def _numbered(path):
 
 
 def _without(path, leave_out):
-    files, numbers = tf.constant([file for file, _ in leave_out]), tf.constant([number for _, number in leave_out], tf.int64)
-    kept = _numbered(path).filter(lambda file, number, _: ~tf.reduce_any((files == file) & (numbers == number)))
+    files, numbers = (
+        tf.constant([file for file, _ in leave_out]),
+        tf.constant([number for _, number in leave_out], tf.int64),
+    )
+    kept = _numbered(path).filter(
+        lambda file, number, _: ~tf.reduce_any((files == file) & (numbers == number))
+    )
     return kept.map(lambda *parts: parts[2])

@@ -8,7 +8,9 @@ from ssd_tf.boxes import matching
 from ssd_tf.data import augment, bad_records, colors, pipeline, records
 
 
-def stage_times(config, data_dir, split, default_boxes, images=128, rounds=5, skipped=None) -> dict[str, float]:
+def stage_times(
+    config, data_dir, split, default_boxes, images=128, rounds=5, skipped=None
+) -> dict[str, float]:
     """Stage -> milliseconds of CPU a picture, in the order of the pipeline; the median of several rounds, taken in turn.
 
     Each stage runs alone, on what the one before it made of `images` pictures, kept in memory. `rest` is what the whole
@@ -23,7 +25,9 @@ def stage_times(config, data_dir, split, default_boxes, images=128, rounds=5, sk
     times = _alone(runs, images, rounds)
     empty = times.pop("")
     times = {name: max(0.0, value - empty) for name, value in times.items()}
-    times["decode"] += times.pop("open")  # of a JPEG its size is read there, but a PNG, BMP or GIF is decoded
+    times["decode"] += times.pop(
+        "open"
+    )  # of a JPEG its size is read there, but a PNG, BMP or GIF is decoded
     batches = pipeline.build_dataset(config, data_dir, split, default_boxes, skipped=skipped)
     whole = _steady(iter(batches), config.train.batch_size, images * rounds)
     return {**times, "rest": max(0.0, whole - sum(times.values()))}
@@ -41,7 +45,11 @@ def _stages(config, default_boxes, num_classes):
         return seed, *augment.open_picture(example["image"]), example
 
     def crop(seed, picture, picture_hw, example):
-        return seed, picture, *augment.sample_geometry(example, picture_hw, output_hw, options, seed)
+        return (
+            seed,
+            picture,
+            *augment.sample_geometry(example, picture_hw, output_hw, options, seed),
+        )
 
     def decode(seed, picture, placement, flips, example):
         return seed, augment.decode_part(picture, placement), placement, flips, example
@@ -56,7 +64,9 @@ def _stages(config, default_boxes, num_classes):
         return augment.finish(image, placement, flips, output_hw), example
 
     def match(image, example):
-        targets = matching.make_targets(example, default_boxes, config.boxes.variances, config.data.train_difficult)
+        targets = matching.make_targets(
+            example, default_boxes, config.boxes.variances, config.data.train_difficult
+        )
         return image, targets
 
     return {
@@ -74,7 +84,9 @@ def _stages(config, default_boxes, num_classes):
 def _emptied(dataset, number):
     """An iterator each of whose elements costs `number` of the data set's, without handing those to Python."""
     options = pipeline.options()
-    options.experimental_optimization.inject_prefetch = False  # else the work is done before it is asked for
+    options.experimental_optimization.inject_prefetch = (
+        False  # else the work is done before it is asked for
+    )
     return iter(dataset.shard(number, number - 1).with_options(options))
 
 

@@ -19,7 +19,11 @@ def coco_metrics(ground_truth: dict, detections: list[dict]) -> tuple[dict, dict
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _index(ground_truth)
         # A copy: pycocotools writes areas, ids and outlines into the rows.
-        results = truth.loadRes([dict(row) for row in detections]) if detections else _index({**ground_truth, "annotations": []})
+        results = (
+            truth.loadRes([dict(row) for row in detections])
+            if detections
+            else _index({**ground_truth, "annotations": []})
+        )
         evaluation = _Evaluation(truth, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
@@ -39,17 +43,25 @@ class _Evaluation(COCOeval):
 def _index(content):
     coco = COCO()
     # A copy: pycocotools writes into the annotations.
-    coco.dataset = {**content, "annotations": [dict(annotation) for annotation in content["annotations"]]}
+    coco.dataset = {
+        **content,
+        "annotations": [dict(annotation) for annotation in content["annotations"]],
+    }
     coco.createIndex()
     return coco
 
 
 def _per_class(evaluation, ground_truth):
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class; all areas, 100 detections
+    precision = evaluation.eval["precision"][
+        :, :, :, 0, -1
+    ]  # IoU, recall, class; all areas, 100 detections
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}
     per_class = {}
     for column, category in enumerate(evaluation.params.catIds):
         values = precision[:, :, column]
         if (values > -1).any():
-            per_class[names[category]] = {"AP": float(np.mean(values)), "AP50": float(np.mean(values[0]))}
+            per_class[names[category]] = {
+                "AP": float(np.mean(values)),
+                "AP50": float(np.mean(values[0])),
+            }
     return per_class

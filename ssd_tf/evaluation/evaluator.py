@@ -14,8 +14,14 @@ def metrics(ground_truth: dict, detections: list[dict]) -> dict:
     coco, coco_classes = coco_metrics(ground_truth, detections)
     voc, voc_classes = voc_metrics(ground_truth, detections)
     names = [category["name"] for category in ground_truth["categories"]]
-    per_class = {name: {**coco_classes.get(name, {}), **voc_classes.get(name, {})} for name in names}
-    return {"coco": coco, "voc": voc, "per_class": {name: values for name, values in per_class.items() if values}}
+    per_class = {
+        name: {**coco_classes.get(name, {}), **voc_classes.get(name, {})} for name in names
+    }
+    return {
+        "coco": coco,
+        "voc": voc,
+        "per_class": {name: values for name, values in per_class.items() if values},
+    }
 
 
 def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, list[dict]]:
@@ -31,21 +37,33 @@ def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, list[di
         truths += [{**example, "image": example["image"].shape[:2]} for example in batch]
     ids = _image_ids([truth["source_id"].decode() for truth in truths])
     ground_truth = {
-        "images": [{"id": i, "height": t["image"][0], "width": t["image"][1]} for i, t in zip(ids, truths, strict=True)],
-        "annotations": [a for i, t in zip(ids, truths, strict=True) for a in _annotations(i, t, classes)],
+        "images": [
+            {"id": i, "height": t["image"][0], "width": t["image"][1]}
+            for i, t in zip(ids, truths, strict=True)
+        ],
+        "annotations": [
+            a for i, t in zip(ids, truths, strict=True) for a in _annotations(i, t, classes)
+        ],
         "categories": [{"id": entry["id"], "name": entry["name"]} for entry in classes],
     }
     for number, annotation in enumerate(ground_truth["annotations"], start=1):
         annotation["id"] = number
     pairs = zip(ids, truths, found, strict=True)
-    return ground_truth, [row for i, t, f in pairs for row in coco_results(i, f, t["image"], classes)]
+    return ground_truth, [
+        row for i, t, f in pairs for row in coco_results(i, f, t["image"], classes)
+    ]
 
 
 def coco_results(image_id, found, image_hw, classes) -> list[dict]:
     """One picture's detections as rows of a COCO results file, boxes in its pixels, category ids the original ones."""
     boxes = to_xywh_pixels(found["boxes"], image_hw)
     return [
-        {"image_id": image_id, "category_id": classes[label - 1]["id"], "bbox": box.tolist(), "score": float(score)}
+        {
+            "image_id": image_id,
+            "category_id": classes[label - 1]["id"],
+            "bbox": box.tolist(),
+            "score": float(score),
+        }
         for box, label, score in zip(boxes, found["labels"], found["scores"], strict=True)
     ]
 

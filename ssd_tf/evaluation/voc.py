@@ -54,7 +54,9 @@ def all_points(recall, precision) -> float:
 def _curve(objects, detections, wanted, threshold):
     """Recall and precision after each detection that counts, by falling score."""
     ordered = sorted(detections, key=lambda detection: -detection["score"])
-    boxes = {image: np.array([item["bbox"] for item in items], float) for image, items in objects.items()}
+    boxes = {
+        image: np.array([item["bbox"] for item in items], float) for image, items in objects.items()
+    }
     taken = {image: np.zeros(len(items), bool) for image, items in objects.items()}
     hits = []
     for detection in ordered:

@@ -30,7 +30,9 @@ class Detector:
     def batch(self, images):
         for image in images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-                raise ValueError(f"a picture must be uint8 [height, width, 3], found {image.dtype} {image.shape}")
+                raise ValueError(
+                    f"a picture must be uint8 [height, width, 3], found {image.dtype} {image.shape}"
+                )
         return self._run(images)
 
 
@@ -53,7 +55,9 @@ def load_detector(path, labels=None) -> Detector:
         return keras_detector(config, model, info.names)
     if not path.exists():
         raise FileNotFoundError(f"no model at {path}")
-    raise ValueError(f"{path} is no run folder (config.yaml), no SavedModel folder (saved_model.pb) and no .tflite file")
+    raise ValueError(
+        f"{path} is no run folder (config.yaml), no SavedModel folder (saved_model.pb) and no .tflite file"
+    )
 
 
 def load_run(workdir):

@@ -17,7 +17,11 @@ class Server(tf.Module):
 
     def __init__(self, config, model):
         super().__init__()
-        self.model, self._detect, self._hw = model, make_detect(config, model), config.model.input_hw
+        self.model, self._detect, self._hw = (
+            model,
+            make_detect(config, model),
+            config.model.input_hw,
+        )
 
     def serve(self, input_tensor):
         """uint8 [B, H, W, 3] of any size -> detections."""
@@ -48,11 +52,17 @@ def export_saved_model(config, model, names, path):
     shutil.rmtree(temporary, ignore_errors=True)
     server = Server(config, model)
     specs = {
-        "serving_default": (server.serve, tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")),
+        "serving_default": (
+            server.serve,
+            tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor"),
+        ),
         "serving_bytes": (server.serve_bytes, tf.TensorSpec([None], tf.string, "image_bytes")),
         "raw": (server.raw, tf.TensorSpec([None, *config.model.input_hw, 3], tf.float32, "image")),
     }
-    signatures = {name: tf.function(function).get_concrete_function(spec) for name, (function, spec) in specs.items()}
+    signatures = {
+        name: tf.function(function).get_concrete_function(spec)
+        for name, (function, spec) in specs.items()
+    }
     tf.saved_model.save(server, str(temporary), signatures=signatures)
     extra = temporary / "assets.extra"
     extra.mkdir()

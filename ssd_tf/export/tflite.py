@@ -49,7 +49,9 @@ def export_tflite(config, model, num_classes, path):
     with tempfile.TemporaryDirectory() as folder:
         signature = tf.function(module.detect).get_concrete_function(spec)
         tf.saved_model.save(module, folder, signatures={"serving_default": signature})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=["serving_default"]
+        )
         converter.allow_custom_ops = True
         content = order_outputs(converter.convert())
     _check(content, config)
@@ -84,7 +86,9 @@ def make_runner(path):
     (entry,) = interpreter.get_input_details()
     outputs = interpreter.get_output_details()
     if len(outputs) != 4 or len(entry["shape"]) != 4:
-        raise ValueError(f"{path} has {len(outputs)} outputs; wanted a detector's four: boxes, classes, scores, count")
+        raise ValueError(
+            f"{path} has {len(outputs)} outputs; wanted a detector's four: boxes, classes, scores, count"
+        )
 
     def run_one(image):
         batch = augment.resize(image, entry["shape"][1:3]).numpy()[None]
@@ -92,7 +96,9 @@ def make_runner(path):
             batch = np.clip(np.round(batch), 0, 255)
         interpreter.set_tensor(entry["index"], batch.astype(entry["dtype"]))
         interpreter.invoke()
-        boxes, classes, scores, count = (interpreter.get_tensor(output["index"])[0] for output in outputs)
+        boxes, classes, scores, count = (
+            interpreter.get_tensor(output["index"])[0] for output in outputs
+        )
         live = np.arange(len(scores)) < int(count)
         return {
             "boxes": np.clip(boxes[live], 0, 1),
@@ -117,12 +123,19 @@ def _fused_postprocess(config, num_classes):
         "num_classes": f"i: {num_classes}",
         **{f"{side}_scale": f"f: {scale}" for side, scale in zip("yxhw", scales, strict=True)},
     }
-    text = f'name: "{_OPERATOR}" ' + " ".join(f'attr {{ key: "{key}" value {{ {value} }} }}' for key, value in attributes.items())
+    text = f'name: "{_OPERATOR}" ' + " ".join(
+        f'attr {{ key: "{key}" value {{ {value} }} }}' for key, value in attributes.items()
+    )
 
     @tf.function(experimental_implements=text)
     def postprocess(offsets, scores, anchors):
         touch = 0.0 * (tf.reduce_sum(offsets) + tf.reduce_sum(scores) + tf.reduce_sum(anchors))
-        return tf.zeros([1, kept, 4]) + touch, tf.zeros([1, kept]) + touch, tf.zeros([1, kept]) + touch, tf.zeros([1]) + touch
+        return (
+            tf.zeros([1, kept, 4]) + touch,
+            tf.zeros([1, kept]) + touch,
+            tf.zeros([1, kept]) + touch,
+            tf.zeros([1]) + touch,
+        )
 
     return postprocess
 
@@ -135,7 +148,11 @@ def _check(content, config):
     if names != wanted:
         raise RuntimeError(f"the converted file has the outputs {names}, wanted {wanted}")
     interpreter.invoke()
-    shapes = [interpreter.get_tensor(output["index"]).shape for output in interpreter.get_output_details()]
+    shapes = [
+        interpreter.get_tensor(output["index"]).shape for output in interpreter.get_output_details()
+    ]
     kept = config.export.max_detections
     if shapes != [(1, kept, 4), (1, kept), (1, kept), (1,)]:
-        raise RuntimeError(f"the converted file gives outputs of shapes {shapes}, wanted boxes, classes, scores and count")
+        raise RuntimeError(
+            f"the converted file gives outputs of shapes {shapes}, wanted boxes, classes, scores and count"
+        )

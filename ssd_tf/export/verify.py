@@ -21,7 +21,14 @@ def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=
                     largest = max(largest, distance)
                 else:
                     box = np.round(found[side]["boxes"][row].astype(float), 4).tolist()
-                    unpaired.append({"picture": index, "side": side, "box": box, "label": int(found[side]["labels"][row])})
+                    unpaired.append(
+                        {
+                            "picture": index,
+                            "side": side,
+                            "box": box,
+                            "label": int(found[side]["labels"][row]),
+                        }
+                    )
     return {
         "pictures": len(images),
         "detections": detections,

@@ -13,8 +13,15 @@ def neck(maps, levels, channels=256):
     merged = [_conv(maps[-1], channels, 1, "fpn_lateral5")]
     for number, feature in ((4, maps[1]), (3, maps[0])):
         lateral = _conv(feature, channels, 1, f"fpn_lateral{number}")
-        merged.insert(0, layers.Add(name=f"fpn_add{number}")([_enlarge(merged[0], lateral.shape, number), lateral]))
-    outputs = [_conv(x, channels, 3, f"fpn_output{number}") for number, x in enumerate(merged, start=3)]
+        merged.insert(
+            0,
+            layers.Add(name=f"fpn_add{number}")(
+                [_enlarge(merged[0], lateral.shape, number), lateral]
+            ),
+        )
+    outputs = [
+        _conv(x, channels, 3, f"fpn_output{number}") for number, x in enumerate(merged, start=3)
+    ]
     x = maps[-1]
     for number in range(6, 3 + levels):
         if number > 6:
@@ -49,4 +56,6 @@ def _crop(x, axis, begin, end, name):
 
 
 def _conv(x, channels, size, name, strides=1, padding="same"):
-    return layers.Conv2D(channels, size, strides, padding, kernel_initializer="glorot_uniform", name=name)(x)
+    return layers.Conv2D(
+        channels, size, strides, padding, kernel_initializer="glorot_uniform", name=name
+    )(x)

@@ -21,7 +21,13 @@ class LayerCost:
 def layer_costs(model: keras.Model) -> list[LayerCost]:
     """The layers with weights, in the order of the graph."""
     return [
-        LayerCost(layer.name, type(layer).__name__, tuple(layer.output.shape[1:]), layer.count_params(), multiply_adds(layer))
+        LayerCost(
+            layer.name,
+            type(layer).__name__,
+            tuple(layer.output.shape[1:]),
+            layer.count_params(),
+            multiply_adds(layer),
+        )
         for layer in model.layers
         if layer.weights
     ]
@@ -47,7 +53,9 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
     Theoretical, and larger than the input where it is so. The longest path counts where several meet; the gate of a
     squeeze-and-excite, which sees the whole picture, does not.
     """
-    seen = {id(tensor): (1, 1) for tensor in model.inputs}  # tensor -> (field, distance of neighbouring positions)
+    seen = {
+        id(tensor): (1, 1) for tensor in model.inputs
+    }  # tensor -> (field, distance of neighbouring positions)
     fields = {}
     for layer in model.layers[1:]:  # the first is the input
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]

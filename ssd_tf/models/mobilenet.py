@@ -17,15 +17,31 @@ _MAPS = {
     "mobilenet_v2": {8: "block_6_expand_relu", 16: "block_13_expand_relu", 32: "out_relu"},
 }
 _STAGE_ENDS = {
-    "mobilenet": ("conv_pw_1_relu", "conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"),
-    "mobilenet_v2": ("expanded_conv_project_BN", "block_2_add", "block_5_add", "block_12_add", "out_relu"),
+    "mobilenet": (
+        "conv_pw_1_relu",
+        "conv_pw_3_relu",
+        "conv_pw_5_relu",
+        "conv_pw_11_relu",
+        "conv_pw_13_relu",
+    ),
+    "mobilenet_v2": (
+        "expanded_conv_project_BN",
+        "block_2_add",
+        "block_5_add",
+        "block_12_add",
+        "out_relu",
+    ),
 }
 
 
 def features(image, backbone, levels, bn_momentum):
     """Normalised image [B, H, W, 3] -> `levels` maps of strides backbone.first_stride, then twice that, and so on."""
     network = _network(image, backbone, bn_momentum)
-    maps = [network.get_layer(name).output for stride, name in _MAPS[backbone.name].items() if stride >= backbone.first_stride]
+    maps = [
+        network.get_layer(name).output
+        for stride, name in _MAPS[backbone.name].items()
+        if stride >= backbone.first_stride
+    ]
     return add_extras(maps, levels, backbone, bn_momentum)
 
 
@@ -52,22 +68,40 @@ def add_extras(maps, levels, backbone, bn_momentum, symmetric=False, initializer
         x = _extra(x, channels, bn_momentum, f"extra{index}", symmetric, initializer)
         maps.append(x)
     if len(maps) < levels:
-        raise ValueError(f"{backbone.name} gives at most {len(maps)} maps, model.levels asks for {levels}")
+        raise ValueError(
+            f"{backbone.name} gives at most {len(maps)} maps, model.levels asks for {levels}"
+        )
     return maps[:levels]
 
 
 def conv_bn(convolution, x, bn_momentum, activation="relu6"):
     """A convolution, batch normalisation (eps 1e-3 as in every MobileNet) and an activation or None."""
     x = convolution(x)
-    x = layers.BatchNormalization(momentum=bn_momentum, epsilon=1e-3, name=f"{convolution.name}_bn")(x)
-    return layers.Activation(activation, name=f"{convolution.name}_{activation}")(x) if activation else x
+    x = layers.BatchNormalization(
+        momentum=bn_momentum, epsilon=1e-3, name=f"{convolution.name}_bn"
+    )(x)
+    return (
+        layers.Activation(activation, name=f"{convolution.name}_{activation}")(x)
+        if activation
+        else x
+    )
 
 
 def _network(image, backbone, bn_momentum):
     if min(image.shape[1:3]) < 32:  # Keras' own rule, which it tells in words of its own
         raise ValueError(f"{backbone.name} wants an input of at least 32 x 32 pixels")
-    application = keras.applications.MobileNet if backbone.name == "mobilenet" else keras.applications.MobileNetV2
-    network = application(input_tensor=image, input_shape=image.shape[1:], alpha=backbone.alpha, include_top=False, weights=None)
+    application = (
+        keras.applications.MobileNet
+        if backbone.name == "mobilenet"
+        else keras.applications.MobileNetV2
+    )
+    network = application(
+        input_tensor=image,
+        input_shape=image.shape[1:],
+        alpha=backbone.alpha,
+        include_top=False,
+        weights=None,
+    )
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = bn_momentum
@@ -81,6 +115,10 @@ def _extra(x, channels, bn_momentum, name, symmetric, initializer):
     padding = "same"
     if symmetric:
         x, padding = layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
-    depthwise = {"use_bias": False, "depthwise_initializer": initializer, "name": f"{name}_depthwise"}
+    depthwise = {
+        "use_bias": False,
+        "depthwise_initializer": initializer,
+        "name": f"{name}_depthwise",
+    }
     x = conv_bn(layers.DepthwiseConv2D(3, 2, padding=padding, **depthwise), x, bn_momentum)
     return conv_bn(layers.Conv2D(channels, 1, name=f"{name}_expand", **options), x, bn_momentum)

@@ -39,8 +39,14 @@ _MAPS = {8: 7, 16: 13}
 
 def features(image, backbone, levels, bn_momentum):
     """Normalised image [B, H, W, 3] -> `levels` maps of strides backbone.first_stride, then twice that, and so on."""
-    maps = [feature for stride, feature in _maps(image, backbone, bn_momentum).items() if stride >= backbone.first_stride]
-    return mobilenet.add_extras(maps, levels, backbone, bn_momentum, symmetric=True, initializer=INITIALIZER)
+    maps = [
+        feature
+        for stride, feature in _maps(image, backbone, bn_momentum).items()
+        if stride >= backbone.first_stride
+    ]
+    return mobilenet.add_extras(
+        maps, levels, backbone, bn_momentum, symmetric=True, initializer=INITIALIZER
+    )
 
 
 def pyramid(image, backbone, bn_momentum):
@@ -80,9 +86,13 @@ def _conv(x, channels, size, stride, bn_momentum, name, activation):
         x, padding = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
     if channels is None:
         options = {"use_bias": False, "depthwise_initializer": INITIALIZER, "name": name}
-        return mobilenet.conv_bn(layers.DepthwiseConv2D(size, stride, padding, **options), x, bn_momentum, activation)
+        return mobilenet.conv_bn(
+            layers.DepthwiseConv2D(size, stride, padding, **options), x, bn_momentum, activation
+        )
     options = {"use_bias": False, "kernel_initializer": INITIALIZER, "name": name}
-    return mobilenet.conv_bn(layers.Conv2D(channels, size, stride, padding, **options), x, bn_momentum, activation)
+    return mobilenet.conv_bn(
+        layers.Conv2D(channels, size, stride, padding, **options), x, bn_momentum, activation
+    )
 
 
 def _squeeze_and_excite(x, channels, name):
@@ -90,7 +100,9 @@ def _squeeze_and_excite(x, channels, name):
     gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
     options = {"kernel_initializer": INITIALIZER}
     gate = layers.Conv2D(channels, 1, activation="relu", name=f"{name}_squeeze", **options)(gate)
-    gate = layers.Conv2D(x.shape[-1], 1, activation="hard_sigmoid", name=f"{name}_excite", **options)(gate)
+    gate = layers.Conv2D(
+        x.shape[-1], 1, activation="hard_sigmoid", name=f"{name}_excite", **options
+    )(gate)
     return layers.Multiply(name=f"{name}_scale")([x, gate])
 
 

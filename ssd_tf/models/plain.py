@@ -17,7 +17,9 @@ def features(image, backbone, levels, bn_momentum):
     """Normalised image [B, H, W, 3] -> `levels` maps of strides backbone.first_stride, then twice that, and so on."""
     first = {8: 2, 16: 3}[backbone.first_stride]
     if first + levels > len(_CHANNELS):
-        raise ValueError(f"plain gives at most {len(_CHANNELS) - first} maps, model.levels asks for {levels}")
+        raise ValueError(
+            f"plain gives at most {len(_CHANNELS) - first} maps, model.levels asks for {levels}"
+        )
     return _stages(image, backbone, bn_momentum, first + levels)[first:]
 
 
@@ -43,6 +45,8 @@ def _stages(image, backbone, bn_momentum, number):
 
 
 def _conv(x, channels, stride, bn_momentum, name):
-    x = layers.Conv2D(channels, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
+    x = layers.Conv2D(
+        channels, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
+    )(x)
     x = layers.BatchNormalization(momentum=bn_momentum, epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

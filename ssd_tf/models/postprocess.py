@@ -31,7 +31,10 @@ def detect(
     """
     offsets = predictions["offsets"]
     if size_limit is not None:
-        offsets = tf.minimum(offsets, [math.inf] * 2 + [math.log(size_limit) / variance for variance in variances[2:]])
+        offsets = tf.minimum(
+            offsets,
+            [math.inf] * 2 + [math.log(size_limit) / variance for variance in variances[2:]],
+        )
     boxes = coding.decode(offsets, default_boxes, variances)
     if clip_first:
         boxes = tf.clip_by_value(boxes, 0.0, 1.0)
@@ -64,11 +67,15 @@ def _detect_one(boxes, scores, score_floor, nms_iou, pre_nms_top_k, max_detectio
         own_scores, own_boxes = inputs
         kept = tf.image.non_max_suppression(own_boxes, own_scores, top_k, nms_iou, score_floor)
         pad = [[0, top_k - tf.shape(kept)[0]]]
-        return tf.pad(tf.gather(own_scores, kept), pad), tf.pad(tf.gather(own_boxes, kept), [*pad, [0, 0]])
+        return tf.pad(tf.gather(own_scores, kept), pad), tf.pad(
+            tf.gather(own_boxes, kept), [*pad, [0, 0]]
+        )
 
     candidates = tf.gather(boxes, index)  # [C, top_k, 4]
     signature = (tf.TensorSpec([top_k], tf.float32), tf.TensorSpec([top_k, 4], tf.float32))
-    kept_scores, kept_boxes = tf.map_fn(one_class, (best, candidates), fn_output_signature=signature)
+    kept_scores, kept_boxes = tf.map_fn(
+        one_class, (best, candidates), fn_output_signature=signature
+    )
 
     number = min(max_detections, kept_scores.shape[0] * top_k)
     final, order = tf.math.top_k(tf.reshape(kept_scores, [-1]), number)

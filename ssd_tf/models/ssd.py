@@ -42,7 +42,16 @@ def build_model(config: Config, num_classes: int) -> keras.Model:
     for index, (feature, level) in enumerate(zip(_features(config, image), levels, strict=True)):
         k = len(level.shapes_hw)
         offsets.append(_head(config, feature, k, 4, f"offsets{index}"))
-        logits.append(_head(config, feature, k, num_classes + 1, f"logits{index}", _prior(config, num_classes) * k))
+        logits.append(
+            _head(
+                config,
+                feature,
+                k,
+                num_classes + 1,
+                f"logits{index}",
+                _prior(config, num_classes) * k,
+            )
+        )
     outputs = {
         # float32 whatever the policy: sums over thousands of boxes and exp() of sizes want it.
         "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
@@ -58,7 +67,9 @@ def feature_map_shapes(config: Config) -> list[tuple[int, int]]:
     return list(_map_shapes(config))
 
 
-@functools.lru_cache(maxsize=16)  # tracing a large backbone takes seconds, and every command asks more than once
+@functools.lru_cache(
+    maxsize=16
+)  # tracing a large backbone takes seconds, and every command asks more than once
 def _map_shapes(config):
     image = keras.Input((*config.model.input_hw, 3))
     return tuple(tuple(feature.shape[1:3]) for feature in _features(config, image))
@@ -78,36 +89,49 @@ def _levels(config):
     if boxes.levels is not None:
         levels = [anchors.AnchorLevel.from_sizes(**level.model_dump()) for level in boxes.levels]
     elif boxes.preset == "paper":
-        levels = anchors.paper_levels(number, hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios)
+        levels = anchors.paper_levels(
+            number, hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios
+        )
     else:
         try:
             levels = anchors.preset_levels(boxes.preset, number, hw, boxes.integer_sizes)
         except ValueError as error:
             raise ConfigError(f"boxes.preset: {error}") from None
     if len(levels) != number:
-        raise ConfigError(f"boxes give {len(levels)} levels, model.levels is {number}: make them equal")
+        raise ConfigError(
+            f"boxes give {len(levels)} levels, model.levels is {number}: make them equal"
+        )
     return levels
 
 
 def make_default_boxes(config: Config) -> np.ndarray:
     """The default boxes [A, 4] of the configured model, in the order of its outputs."""
     clip = anchors.CLIP.get(config.boxes.preset)
-    return anchors.make_default_boxes(anchor_levels(config), feature_map_shapes(config), config.model.input_hw, clip)
+    return anchors.make_default_boxes(
+        anchor_levels(config), feature_map_shapes(config), config.model.input_hw, clip
+    )
 
 
 def _features(config, image):
     """The feature maps that are predicted from. Raises ConfigError, in one line, where the network cannot give them."""
     backbone, levels = config.model.backbone, config.model.levels
     network = _BACKBONES[backbone.name]
-    x = _normalized(image, backbone.mean_rgb or network.MEAN_RGB, backbone.std_rgb or network.STD_RGB)
+    x = _normalized(
+        image, backbone.mean_rgb or network.MEAN_RGB, backbone.std_rgb or network.STD_RGB
+    )
     try:
         if config.model.neck == "fpn":
-            maps = fpn.neck(_pyramid(network, backbone)(x, backbone, config.train.bn_momentum), levels)
+            maps = fpn.neck(
+                _pyramid(network, backbone)(x, backbone, config.train.bn_momentum), levels
+            )
         else:
             maps = network.features(x, backbone, levels, config.train.bn_momentum)
         _check_sizes(maps)
     except ValueError as error:
-        hw, advice = config.model.input_hw, _advice(config) if isinstance(error, limits.TooSmall) else ""
+        hw, advice = (
+            config.model.input_hw,
+            _advice(config) if isinstance(error, limits.TooSmall) else "",
+        )
         raise ConfigError(f"model: {error}{advice} (input {hw[0]} x {hw[1]})") from None
     return maps
 
@@ -126,7 +150,9 @@ def _advice(config):
 
 def _pyramid(network, backbone):
     if not hasattr(network, "pyramid"):
-        raise ValueError(f"{backbone.name} has no map of stride 32 for the fpn neck; take another backbone")
+        raise ValueError(
+            f"{backbone.name} has no map of stride 32 for the fpn neck; take another backbone"
+        )
     return network.pyramid
 
 
@@ -134,7 +160,9 @@ def _check_sizes(maps):
     sizes = [tuple(feature.shape[1:3]) for feature in maps]
     for index, pair in enumerate(itertools.pairwise(sizes), start=2):
         if pair == ((1, 1), (1, 1)):
-            raise limits.TooSmall(f"the input is too small for map {index}, as map {index - 1} is 1 x 1 already")
+            raise limits.TooSmall(
+                f"the input is too small for map {index}, as map {index - 1} is 1 x 1 already"
+            )
 
 
 def _normalized(image, mean, std):
@@ -184,9 +212,16 @@ def _prior(config, num_classes):
 
 def _head(config, feature, k, size, name, bias=None):
     """feature [B, H, W, channels] -> predictions [B, H * W * k, size]; a cell's default boxes follow each other."""
-    kernel, initializer = 3, getattr(_BACKBONES[config.model.backbone.name], "INITIALIZER", "glorot_uniform")
+    kernel, initializer = (
+        3,
+        getattr(_BACKBONES[config.model.backbone.name], "INITIALIZER", "glorot_uniform"),
+    )
     if config.model.head == "separable":
-        options = {"use_bias": False, "depthwise_initializer": initializer, "name": f"{name}_depthwise"}
+        options = {
+            "use_bias": False,
+            "depthwise_initializer": initializer,
+            "name": f"{name}_depthwise",
+        }
         depthwise = layers.DepthwiseConv2D(3, padding="same", **options)
         feature, kernel = mobilenet.conv_bn(depthwise, feature, config.train.bn_momentum), 1
     options = {"kernel_initializer": initializer, "name": f"{name}_conv"}

@@ -11,7 +11,13 @@ STD_RGB = (1.0, 1.0, 1.0)
 
 # Per extra stage: 1x1 channels, then channels, size and stride of the second convolution and the pixels it pads on every side.
 _EXTRAS_300 = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
-_EXTRAS_512 = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 4, 1, 1))
+_EXTRAS_512 = (
+    (256, 512, 3, 2, 1),
+    (128, 256, 3, 2, 1),
+    (128, 256, 3, 2, 1),
+    (128, 256, 3, 2, 1),
+    (128, 256, 4, 1, 1),
+)
 
 
 def features(image, backbone, levels, bn_momentum):  # noqa: ARG001 - all backbones take the same four; this has no batch norm
@@ -23,7 +29,9 @@ def features(image, backbone, levels, bn_momentum):  # noqa: ARG001 - all backbo
     if levels > 7:
         raise ValueError(f"vgg16 gives at most 7 maps, model.levels asks for {levels}")
     x = image
-    for block, (channels, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
+    for block, (channels, count) in enumerate(
+        ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1
+    ):
         for index in range(1, count + 1):
             x = _conv(x, channels, 3, f"conv{block}_{index}")
         if block == 4:
@@ -56,7 +64,13 @@ def _extra(x, channels, size, stride, pad, name):
 
 def _conv(x, channels, size, name, padding="same", **options):
     return layers.Conv2D(
-        channels, size, padding=padding, activation="relu", kernel_initializer="glorot_uniform", name=name, **options
+        channels,
+        size,
+        padding=padding,
+        activation="relu",
+        kernel_initializer="glorot_uniform",
+        name=name,
+        **options,
     )(x)
 
 
@@ -70,7 +84,9 @@ class L2Normalization(layers.Layer):
 
     def build(self, input_shape):
         self.scale = self.add_weight(
-            shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.initial_scale), name="scale"
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.Constant(self.initial_scale),
+            name="scale",
         )
 
     def call(self, inputs):

@@ -26,7 +26,8 @@ class Checkpoints:
         folder = pathlib.Path(workdir) / "checkpoints"
         # The manager writes a new checkpoint beside the old one and switches by renaming a small file.
         self._managers = {
-            name: tf.train.CheckpointManager(checkpoint, str(folder / name), max_to_keep=1) for name in ("last", "best")
+            name: tf.train.CheckpointManager(checkpoint, str(folder / name), max_to_keep=1)
+            for name in ("last", "best")
         }
         self._checkpoint = checkpoint
 
@@ -76,11 +77,15 @@ def assign_weights(model, weights, allow_partial=False):
         value = weights.get(variable.path)
         if value is None or value.shape != tuple(variable.shape):
             found = "nothing" if value is None else f"shape {value.shape}"
-            left_out.append(f"{variable.path} wants shape {tuple(variable.shape)}, the checkpoint has {found}")
+            left_out.append(
+                f"{variable.path} wants shape {tuple(variable.shape)}, the checkpoint has {found}"
+            )
         else:
             fitting.append((variable, value))
     if not fitting or (left_out and not allow_partial):
-        raise ValueError(f"the checkpoint does not fit the model: {left_out[0]} ({len(left_out)} of {len(model.variables)})")
+        raise ValueError(
+            f"the checkpoint does not fit the model: {left_out[0]} ({len(left_out)} of {len(model.variables)})"
+        )
     for variable, value in fitting:
         variable.assign(value)
     return left_out

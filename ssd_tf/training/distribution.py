@@ -26,7 +26,9 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
         )
     if chosen == "multi_worker" or (chosen == "auto" and machines > 1):
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if chosen == "mirrored" or (chosen == "auto" and len(tf.config.list_logical_devices("GPU")) > 1):
+    if chosen == "mirrored" or (
+        chosen == "auto" and len(tf.config.list_logical_devices("GPU")) > 1
+    ):
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 
@@ -41,13 +43,19 @@ def _count_machines():
         cluster, task = content.get("cluster", {}), content.get("task", {})
         jobs = {job: len(addresses) for job, addresses in cluster.items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"TF_CONFIG wants JSON with `cluster` and `task`, found {text[:80]!r} ({error})") from None
+        raise ConfigError(
+            f"TF_CONFIG wants JSON with `cluster` and `task`, found {text[:80]!r} ({error})"
+        ) from None
     if not jobs:
         return 0
     if set(jobs) - {"chief", "worker"}:
-        raise ConfigError(f"TF_CONFIG: a cluster of workers (and a chief) is wanted, found {', '.join(sorted(jobs))}")
+        raise ConfigError(
+            f"TF_CONFIG: a cluster of workers (and a chief) is wanted, found {', '.join(sorted(jobs))}"
+        )
     if task.get("type") not in jobs or task.get("index") not in range(jobs[task["type"]]):
-        raise ConfigError(f"TF_CONFIG: `task` wants a type and an index of its own cluster, found {json.dumps(task)}")
+        raise ConfigError(
+            f"TF_CONFIG: `task` wants a type and an index of its own cluster, found {json.dumps(task)}"
+        )
     return sum(jobs.values())
 
 
@@ -67,12 +75,18 @@ def distribute(strategy, make_dataset, start, batch_size):
     """
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
-        raise ConfigError(f"train.batch_size {batch_size} must be a multiple of the {replicas} replicas")
+        raise ConfigError(
+            f"train.batch_size {batch_size} must be a multiple of the {replicas} replicas"
+        )
 
     def make(context):
         machines = context.num_input_pipelines
         dataset = make_dataset(start, machines, context.input_pipeline_id)
-        return dataset if replicas == machines else dataset.rebatch(batch_size // replicas, drop_remainder=True)
+        return (
+            dataset
+            if replicas == machines
+            else dataset.rebatch(batch_size // replicas, drop_remainder=True)
+        )
 
     return iter(strategy.distribute_datasets_from_function(make))
 
@@ -88,7 +102,9 @@ def meet(strategy, step, workdir):
 
     steps = sorted(set(gather().numpy().tolist()))
     if len(steps) > 1:
-        raise ValueError(f"the machines start from different steps ({steps}): {workdir} must be one folder that all of them see")
+        raise ValueError(
+            f"the machines start from different steps ({steps}): {workdir} must be one folder that all of them see"
+        )
 
 
 @contextlib.contextmanager

@@ -35,18 +35,24 @@ def multibox_loss(
     """
     labels = targets["labels"]
     positive = labels > 0
-    classification = classification_loss(predictions["logits"], labels, scores, focal_gamma, focal_alpha, label_smoothing)
+    classification = classification_loss(
+        predictions["logits"], labels, scores, focal_gamma, focal_alpha, label_smoothing
+    )
     if focal_gamma is None:
         hardness = classification
         if label_smoothing:  # which would make a background box hard by being certain of itself
             hardness = classification_loss(predictions["logits"], labels, scores)
-        taking_part = positive | mine_negatives(hardness, labels, negatives_per_positive, min_negatives)
+        taking_part = positive | mine_negatives(
+            hardness, labels, negatives_per_positive, min_negatives
+        )
     else:
         taking_part = labels >= 0
     if box_loss == "smooth_l1":
         distance = tf.reduce_sum(smooth_l1(predictions["offsets"] - targets["offsets"]), -1)
     else:
-        distance = iou_loss(box_loss, predictions["offsets"], targets["offsets"], positive, default_boxes, variances)
+        distance = iou_loss(
+            box_loss, predictions["offsets"], targets["offsets"], positive, default_boxes, variances
+        )
     return normalize(
         normalizer,
         tf.reduce_sum(tf.where(taking_part, classification, 0.0), 1),
@@ -66,7 +72,10 @@ def normalize(normalizer, classification, localization, positives):
     """
     number = tf.reduce_sum(positives)
     if normalizer == "nvidia":
-        share, divisor = tf.math.divide_no_nan(1.0, positives), tf.cast(tf.size(positives), tf.float32)
+        share, divisor = (
+            tf.math.divide_no_nan(1.0, positives),
+            tf.cast(tf.size(positives), tf.float32),
+        )
     elif normalizer in ("caffe", "torchvision"):
         share, divisor = 1.0 / tf.maximum(number, 1.0), tf.constant(1.0)
     else:
@@ -79,7 +88,9 @@ def normalize(normalizer, classification, localization, positives):
     }
 
 
-def classification_loss(logits, labels, scores="softmax", focal_gamma=None, focal_alpha=None, label_smoothing=0.0):
+def classification_loss(
+    logits, labels, scores="softmax", focal_gamma=None, focal_alpha=None, label_smoothing=0.0
+):
     """logits [B, A, C + 1], labels [B, A] (-1 as 0) -> loss of each box [B, A].
 
     softmax: cross-entropy over the background and the classes. sigmoid: binary cross-entropies of the C classes, summed; a
@@ -97,7 +108,9 @@ def classification_loss(logits, labels, scores="softmax", focal_gamma=None, foca
     if focal_alpha is not None:
         factor *= tf.where(labels > 0, focal_alpha, 1.0 - focal_alpha)
     if label_smoothing:
-        uniform = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1)  # cross-entropy with every class alike
+        uniform = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(
+            logits, -1
+        )  # cross-entropy with every class alike
         loss = (1.0 - label_smoothing) * loss + label_smoothing * uniform
     return factor * loss
 
@@ -107,7 +120,9 @@ def _sigmoid_loss(logits, labels, focal_gamma, focal_alpha, label_smoothing):
     smooth = wanted * (1.0 - label_smoothing) + label_smoothing / 2
     loss = tf.nn.sigmoid_cross_entropy_with_logits(smooth, logits)
     if focal_gamma is not None:
-        loss *= _power(tf.sigmoid(tf.where(wanted > 0, -logits, logits)), focal_gamma)  # 1 - p of the true answer
+        loss *= _power(
+            tf.sigmoid(tf.where(wanted > 0, -logits, logits)), focal_gamma
+        )  # 1 - p of the true answer
     if focal_alpha is not None:
         loss *= tf.where(wanted > 0, focal_alpha, 1.0 - focal_alpha)
     return tf.reduce_sum(loss, -1)
@@ -176,7 +191,10 @@ def ciou(boxes, others):
 
 def _iou(boxes, others):
     """IoU and union of pairs [...]."""
-    low, high = tf.maximum(boxes[..., :2], others[..., :2]), tf.minimum(boxes[..., 2:], others[..., 2:])
+    low, high = (
+        tf.maximum(boxes[..., :2], others[..., :2]),
+        tf.minimum(boxes[..., 2:], others[..., 2:]),
+    )
     shared = tf.reduce_prod(tf.maximum(high - low, 0.0), -1)
     union = geometry.area(boxes) + geometry.area(others) - shared
     return shared / union, union
@@ -184,5 +202,8 @@ def _iou(boxes, others):
 
 def _enclosing(boxes, others):
     """Height and width of the smallest box around each pair [...]."""
-    low, high = tf.minimum(boxes[..., :2], others[..., :2]), tf.maximum(boxes[..., 2:], others[..., 2:])
+    low, high = (
+        tf.minimum(boxes[..., :2], others[..., :2]),
+        tf.maximum(boxes[..., 2:], others[..., 2:]),
+    )
     return tf.unstack(high - low, axis=-1)

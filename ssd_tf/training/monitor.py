@@ -9,7 +9,17 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-_COLUMNS = ("step", "loss", "classification", "localization", "positives", "learning_rate", "images_per_second", "AP", "AP50")
+_COLUMNS = (
+    "step",
+    "loss",
+    "classification",
+    "localization",
+    "positives",
+    "learning_rate",
+    "images_per_second",
+    "AP",
+    "AP50",
+)
 
 
 class Monitor:
@@ -44,7 +54,9 @@ class Monitor:
     def say(self, line, lasting=True):
         """Prints a line; on a terminal, one that is not lasting is overwritten by the next."""
         if self._console.is_terminal:
-            self._console.print(line.ljust(self._console.width - 1), end="\n" if lasting else "\r", highlight=False)
+            self._console.print(
+                line.ljust(self._console.width - 1), end="\n" if lasting else "\r", highlight=False
+            )
         else:
             logging.info("%s", line)
 

@@ -52,14 +52,19 @@ def make_train_step(config: Config, model, optimizer, strategy):
             predictions = model(images, training=options.bn == "train")
             sums = losses.multibox_loss(predictions, targets, **loss_options)
             divisor = tf.distribute.get_replica_context().all_reduce("sum", sums["divisor"])
-            share = {name: sums[name] / tf.maximum(divisor, 1.0) for name in ("classification", "localization")}
+            share = {
+                name: sums[name] / tf.maximum(divisor, 1.0)
+                for name in ("classification", "localization")
+            }
             loss = share["classification"] + share["localization"]
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         if options.clip_norm is not None:
             gradients = _clip_global(gradients, options.clip_norm, replicas)
         gradients = [
             # Each replica adds its share: apply() sums over them.
-            gradient + options.weight_decay / replicas * variable.value if decays and options.weight_decay else gradient
+            gradient + options.weight_decay / replicas * variable.value
+            if decays and options.weight_decay
+            else gradient
             for gradient, variable, decays in zip(gradients, variables, decayed, strict=True)
         ]
         optimizer.apply(gradients, variables)
@@ -68,7 +73,9 @@ def make_train_step(config: Config, model, optimizer, strategy):
     @tf.function
     def train_step(images, targets):
         per_replica = strategy.run(replica_step, args=(images, targets))
-        return {name: strategy.reduce("SUM", value, axis=None) for name, value in per_replica.items()}
+        return {
+            name: strategy.reduce("SUM", value, axis=None) for name, value in per_replica.items()
+        }
 
     return train_step
 
@@ -77,7 +84,9 @@ def _loss_options(config):
     options = config.loss.model_dump()
     if config.loss.box_loss == "smooth_l1":
         return options
-    default_boxes = ssd.make_default_boxes(config) * np.tile(config.model.input_hw, 2).astype(np.float32)
+    default_boxes = ssd.make_default_boxes(config) * np.tile(config.model.input_hw, 2).astype(
+        np.float32
+    )
     return {**options, "default_boxes": default_boxes, "variances": config.boxes.variances}
 
 
@@ -96,7 +105,11 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
     start = int(state.step)
     distribution.meet(strategy, start, workdir)
     monitor = Monitor(workdir, options.steps, start) if chief else None
-    batches = distribution.distribute(strategy, make_dataset, start, options.batch_size) if start < options.steps else None
+    batches = (
+        distribution.distribute(strategy, make_dataset, start, options.batch_size)
+        if start < options.steps
+        else None
+    )
     train_step = make_train_step(config, model, optimizer, strategy)
     for step in range(start + 1, options.steps + 1):
         rate = schedules.learning_rate(options, step - 1)
@@ -104,7 +117,9 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
         values = train_step(*next(batches))
         last = step == options.steps
         saves = last or step % options.checkpoint_every == 0
-        evaluates = evaluate is not None and (last or (config.eval.every and step % config.eval.every == 0))
+        evaluates = evaluate is not None and (
+            last or (config.eval.every and step % config.eval.every == 0)
+        )
         if step == start + 1:
             _finite(values, step)
         if not chief:
@@ -116,7 +131,9 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
             _keep(state, step, monitor, evaluate if evaluates else None, model, optimizer)
         if saves or evaluates or step == start + 1:  # the first step compiles
             monitor.restart_clock(step)
-    distribution.meet(strategy, options.steps, workdir)  # or the first to end would take the others' connection with it
+    distribution.meet(
+        strategy, options.steps, workdir
+    )  # or the first to end would take the others' connection with it
     if chief:
         monitor.close()
 
@@ -139,7 +156,11 @@ def _keep(state, step, monitor, evaluate, model, optimizer):
 def _swap_in_averages(model, optimizer):
     """Puts the averaged weights into the model; returns (variable, raw value) pairs to put back."""
     averages = checkpoints.average_variables(model, optimizer)
-    raw = [(variable, variable.numpy()) for variable in model.trainable_variables if variable.path in averages]
+    raw = [
+        (variable, variable.numpy())
+        for variable in model.trainable_variables
+        if variable.path in averages
+    ]
     for variable, _ in raw:
         variable.assign(averages[variable.path].numpy())
     return raw

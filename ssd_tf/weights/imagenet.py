@@ -27,7 +27,11 @@ def load_backbone(model: keras.Model, config: Config) -> int:
     backbone = config.model.backbone
     if backbone.weights == "none":
         return 0
-    path = _imagenet_file(backbone) if backbone.weights == "imagenet" else pathlib.Path(backbone.weights)
+    path = (
+        _imagenet_file(backbone)
+        if backbone.weights == "imagenet"
+        else pathlib.Path(backbone.weights)
+    )
     if not path.is_file():
         raise ConfigError(f"model.backbone.weights: no file at {path}")
     if path.suffix == ".npz":
@@ -48,11 +52,20 @@ def read_layers(path) -> dict[str, list[np.ndarray]]:
             layers = {}
             for name in group.attrs["layer_names"]:
                 name = name.decode() if isinstance(name, bytes) else name
-                weights = [np.asarray(group[name][key]) for key in group[name].attrs["weight_names"]]
+                weights = [
+                    np.asarray(group[name][key]) for key in group[name].attrs["weight_names"]
+                ]
                 if weights:
                     layers[name] = weights
             return layers
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # h5py raises them all
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # h5py raises them all
         raise ConfigError(
             f"model.backbone.weights: {path} is not a Keras weights file in HDF5 format ({torchvision.one_line(error)}); "
             "of torchvision's make an .npz as docs/models.md tells"
@@ -66,7 +79,11 @@ def vgg_for_ssd(layers):
     fc1 and fc2, where the file has its top, become fc6 (3x3, every third of the 7x7 positions and every fourth channel)
     and fc7 (1x1): the decimation of Chen et al. 2015 (DeepLab), as the authors' reduced VGG16 was made.
     """
-    ours = {name.replace("block", "conv", 1).replace("_conv", "_"): arrays for name, arrays in layers.items() if "block" in name}
+    ours = {
+        name.replace("block", "conv", 1).replace("_conv", "_"): arrays
+        for name, arrays in layers.items()
+        if "block" in name
+    }
     if "conv1_1" in ours:
         kernel, *bias = ours["conv1_1"]
         ours["conv1_1"] = [kernel[:, :, ::-1], *bias]
@@ -89,11 +106,15 @@ def _assign(model, config, arrays, path):
         wanted = [tuple(weight.shape) for weight in known[name].weights]
         found = [value.shape for value in values]
         if wanted != found:
-            raise ConfigError(f"model.backbone.weights: layer {name} of {path} has shapes {found}, the model wants {wanted}")
+            raise ConfigError(
+                f"model.backbone.weights: layer {name} of {path} has shapes {found}, the model wants {wanted}"
+            )
         known[name].set_weights(values)
         count += len(values)
     if not count:
-        raise ConfigError(f"model.backbone.weights: no layer of {path} has a name that the model knows")
+        raise ConfigError(
+            f"model.backbone.weights: no layer of {path} has a name that the model knows"
+        )
     torchvision.check_whole(model, config, arrays, path)
     logging.info("loaded %d arrays from %s", count, path)
     return count
@@ -106,7 +127,9 @@ def _imagenet_file(backbone) -> pathlib.Path:
         if (pathlib.Path(folder) / name).is_file():
             return pathlib.Path(folder) / name
     try:
-        return pathlib.Path(keras.utils.get_file(names[0], url, file_hash=md5, cache_subdir="models"))
+        return pathlib.Path(
+            keras.utils.get_file(names[0], url, file_hash=md5, cache_subdir="models")
+        )
     except Exception as error:
         raise ConfigError(
             f"model.backbone.weights: cannot download {names[0]} ({torchvision.one_line(error)}); "
@@ -124,7 +147,9 @@ def _candidates(backbone):
     if backbone.name == "mobilenet_v2":
         if backbone.alpha not in _ALPHAS_V2:
             known = ", ".join(map(str, _ALPHAS_V2))
-            raise ConfigError(f"ImageNet weights of mobilenet_v2 exist for alpha {known}, not for {backbone.alpha}")
+            raise ConfigError(
+                f"ImageNet weights of mobilenet_v2 exist for alpha {known}, not for {backbone.alpha}"
+            )
         stem = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{backbone.alpha}_224"
         return [f"{stem}_no_top.h5", f"{stem}.h5"], f"{_BASE}/mobilenet_v2/{stem}_no_top.h5", None
     raise ConfigError(
@@ -135,7 +160,9 @@ def _candidates(backbone):
 
 def _mobilenet_files(alpha):
     if alpha not in _ALPHA_TEXT:
-        raise ConfigError(f"ImageNet weights of mobilenet exist for alpha 0.25, 0.5, 0.75 and 1.0, not for {alpha}")
+        raise ConfigError(
+            f"ImageNet weights of mobilenet exist for alpha 0.25, 0.5, 0.75 and 1.0, not for {alpha}"
+        )
     stem = f"mobilenet_{_ALPHA_TEXT[alpha]}_224_tf"
     names = [f"{stem}_no_top.h5", f"{stem}.h5", f"mobilenet_v1_{alpha}_224.h5"]
     return names, f"{_BASE}/mobilenet/{names[0]}", None

@@ -29,7 +29,9 @@ def read_arrays(path) -> dict[str, np.ndarray]:
         with open(path, "rb") as content, np.load(content) as file:
             return dict(file)
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConfigError(f"model.backbone.weights: {path} is not a whole .npz file of arrays ({one_line(error)})") from None
+        raise ConfigError(
+            f"model.backbone.weights: {path} is not a whole .npz file of arrays ({one_line(error)})"
+        ) from None
 
 
 def one_line(error) -> str:
@@ -58,7 +60,12 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
             layer.set_weights(values)
             filled.add(layer.name)
         elif layer.name.startswith("logits"):
-            logging.info("%s starts anew: the file has other classes (%s, wanted %s)", layer.name, found[0], wanted[0])
+            logging.info(
+                "%s starts anew: the file has other classes (%s, wanted %s)",
+                layer.name,
+                found[0],
+                wanted[0],
+            )
         else:
             raise ConfigError(
                 f"model.backbone.weights: {prefix} of {source} gives {layer.name} shapes {found}, the model wants {wanted}"
@@ -91,13 +98,18 @@ def module_names(model, config: Config, state) -> dict[str, str]:
     elif name == "mobilenet_v3_large":
         names = _ssdlite_names()
     else:
-        raise ConfigError(f"model.backbone.weights: {name} has no partner in torchvision; give a Keras HDF5 file")
+        raise ConfigError(
+            f"model.backbone.weights: {name} has no partner in torchvision; give a Keras HDF5 file"
+        )
     for index in range(config.model.levels):
         for ours, theirs in (("logits", "classification"), ("offsets", "regression")):
             module = f"head.{theirs}_head.module_list.{index}"
             separable = config.model.head == "separable"
             names[f"{ours}{index}_conv"] = f"{module}.1" if separable else module
-            names[f"{ours}{index}_depthwise"], names[f"{ours}{index}_depthwise_bn"] = f"{module}.0.0", f"{module}.0.1"
+            names[f"{ours}{index}_depthwise"], names[f"{ours}{index}_depthwise_bn"] = (
+                f"{module}.0.0",
+                f"{module}.0.1",
+            )
     return names
 
 
@@ -109,10 +121,17 @@ def _vgg_names(detector):
     if not detector:
         return {**names, "fc6": "fc6", "fc7": "fc7"}
     extra = "backbone.extra"
-    names |= {"conv4_3_norm": "backbone.scale_weight", "fc6": f"{extra}.0.7.1", "fc7": f"{extra}.0.7.3"}
+    names |= {
+        "conv4_3_norm": "backbone.scale_weight",
+        "fc6": f"{extra}.0.7.1",
+        "fc7": f"{extra}.0.7.3",
+    }
     names |= {f"conv5_{index}": f"{extra}.0.{module}" for index, module in ((1, 1), (2, 3), (3, 5))}
     for stage in range(1, 5):
-        names |= {f"conv{stage + 5}_1": f"{extra}.{stage}.0", f"conv{stage + 5}_2": f"{extra}.{stage}.2"}
+        names |= {
+            f"conv{stage + 5}_1": f"{extra}.{stage}.0",
+            f"conv{stage + 5}_2": f"{extra}.{stage}.2",
+        }
     return names
 
 
@@ -123,7 +142,10 @@ def _ssdlite_names():
         for position, part in enumerate(parts):
             module = _block_module(index, position)
             if part == "se":
-                names |= {f"block{index}_squeeze": f"{module}.fc1", f"block{index}_excite": f"{module}.fc2"}
+                names |= {
+                    f"block{index}_squeeze": f"{module}.fc1",
+                    f"block{index}_excite": f"{module}.fc2",
+                }
             else:
                 names |= _convolution(f"block{index}_{part}", module)
     names |= _convolution("last", "backbone.features.1.3")
@@ -160,7 +182,11 @@ def _arrays(layer, prefix, state, source):
     values = [kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(2, 3, 1, 0)]
     if f"{prefix}.bias" in state:
         values.append(np.asarray(state[f"{prefix}.bias"]))
-    return [_swap_coordinates(value) for value in values] if layer.name.startswith("offsets") and not depthwise else values
+    return (
+        [_swap_coordinates(value) for value in values]
+        if layer.name.startswith("offsets") and not depthwise
+        else values
+    )
 
 
 def _swap_coordinates(value):
@@ -171,7 +197,10 @@ def _swap_coordinates(value):
 
 def _with_reduced_fc(state):
     """The classifier's two layers of vgg16 as fc6 and fc7: every third position, every fourth channel (Chen et al. 2015)."""
-    if "classifier.0.weight" not in state or np.shape(state["classifier.0.weight"]) != (4096, 25088):
+    if "classifier.0.weight" not in state or np.shape(state["classifier.0.weight"]) != (
+        4096,
+        25088,
+    ):
         return state
     wide = np.asarray(state["classifier.0.weight"]).reshape(4096, 512, 7, 7)[::4, :, ::3, ::3]
     narrow = np.asarray(state["classifier.3.weight"])[::4, ::4, None, None]

@@ -15,7 +15,10 @@ def pixels(boxes, input_hw):
 
 def boxes_300(preset):
     levels = anchors.preset_levels(preset, 6, (300, 300))
-    return pixels(anchors.make_default_boxes(levels, MAPS_300, (300, 300), anchors.CLIP.get(preset)), (300, 300))
+    return pixels(
+        anchors.make_default_boxes(levels, MAPS_300, (300, 300), anchors.CLIP.get(preset)),
+        (300, 300),
+    )
 
 
 def test_no_levels_for_no_maps_is_refused_only_where_numbers_differ():
@@ -25,17 +28,24 @@ def test_no_levels_for_no_maps_is_refused_only_where_numbers_differ():
 
 
 def test_two_maps_of_a_picture_that_is_not_square():
-    levels = [AnchorLevel.from_sizes(8, aspect_ratios=(4,)), AnchorLevel.from_sizes(9, next_size=16)]
+    levels = [
+        AnchorLevel.from_sizes(8, aspect_ratios=(4,)),
+        AnchorLevel.from_sizes(9, next_size=16),
+    ]
     boxes = pixels(anchors.make_default_boxes(levels, [(2, 3), (1, 2)], (20, 60)), (20, 60))
     assert boxes.shape == (2 * 3 * 3 + 1 * 2 * 2, 4)
     # Cells of 10 x 20 px; the first one's centre is (5, 10). Ratio 4 at size 8: 16 wide, 4 high, then upright.
-    np.testing.assert_allclose(boxes[:3], [[1, 6, 9, 14], [3, 2, 7, 18], [-3, 8, 13, 12]], atol=1e-4)
+    np.testing.assert_allclose(
+        boxes[:3], [[1, 6, 9, 14], [3, 2, 7, 18], [-3, 8, 13, 12]], atol=1e-4
+    )
     # Its neighbour to the right, and the first of the next row.
     np.testing.assert_allclose(boxes[3], [1, 26, 9, 34], atol=1e-4)
     np.testing.assert_allclose(boxes[9], [11, 6, 19, 14], atol=1e-4)
     # The second map: cells of 20 x 30; sides 9 and sqrt(9 * 16) = 12.
     np.testing.assert_allclose(
-        boxes[18:], [[5.5, 10.5, 14.5, 19.5], [4, 9, 16, 21], [5.5, 40.5, 14.5, 49.5], [4, 39, 16, 51]], atol=1e-4
+        boxes[18:],
+        [[5.5, 10.5, 14.5, 19.5], [4, 9, 16, 21], [5.5, 40.5, 14.5, 49.5], [4, 39, 16, 51]],
+        atol=1e-4,
     )
 
 
@@ -44,8 +54,18 @@ def test_two_maps_of_a_picture_that_is_not_square():
     [
         # First cell: centre (4, 4). Index 5776 + 6 * (9 * 19 + 4) + 2 = 6828: cell (9, 4) of the 19 x 19 map, centre (152, 72),
         # size 60 (45), ratio 2: 84.85 x 42.43 (63.64 x 31.82). Last: centre (150, 150), size 264 (261), ratio 1/2.
-        ("caffe_voc", [-11, -11, 19, 19], [130.787, 29.574, 173.213, 114.426], [-36.676, 56.662, 336.676, 243.338]),
-        ("caffe_coco", [-6.5, -6.5, 14.5, 14.5], [136.09, 40.18, 167.91, 103.82], [-34.555, 57.723, 334.555, 242.277]),
+        (
+            "caffe_voc",
+            [-11, -11, 19, 19],
+            [130.787, 29.574, 173.213, 114.426],
+            [-36.676, 56.662, 336.676, 243.338],
+        ),
+        (
+            "caffe_coco",
+            [-6.5, -6.5, 14.5, 14.5],
+            [136.09, 40.18, 167.91, 103.82],
+            [-34.555, 57.723, 334.555, 242.277],
+        ),
     ],
 )
 def test_the_authors_tables(name, first, middle, last):
@@ -68,22 +88,32 @@ def test_first_cell_of_the_authors_table_has_four_shapes():
     boxes = boxes_300("caffe_voc")
     sizes = boxes[:5, 2:] - boxes[:5, :2]
     # 30; sqrt(30 * 60) = 42.43; ratio 2: 21.21 high and 42.43 wide, then upright; the next cell begins with 30 again.
-    np.testing.assert_allclose(sizes, [[30, 30], [42.426, 42.426], [21.213, 42.426], [42.426, 21.213], [30, 30]], atol=1e-3)
+    np.testing.assert_allclose(
+        sizes, [[30, 30], [42.426, 42.426], [21.213, 42.426], [42.426, 21.213], [30, 30]], atol=1e-3
+    )
 
 
 def test_the_papers_formula():
     # s_min .2, s_max .9 over six maps: .2 .34 .48 .62 .76 .9, going on with 1.04.
     levels = anchors.paper_levels(6, (100, 200))
     assert [len(level.shapes_hw) for level in levels] == [4, 6, 6, 6, 4, 4]
-    np.testing.assert_allclose([level.shapes_hw[0] for level in levels], [[s, s] for s in (20, 34, 48, 62, 76, 90)])
-    np.testing.assert_allclose(levels[5].shapes_hw[1], [96.747, 96.747], atol=1e-3)  # sqrt(90 * 104)
-    np.testing.assert_allclose(levels[1].shapes_hw[4:], [[19.630, 58.890], [58.890, 19.630]], atol=1e-3)  # 34 / and * sqrt(3)
+    np.testing.assert_allclose(
+        [level.shapes_hw[0] for level in levels], [[s, s] for s in (20, 34, 48, 62, 76, 90)]
+    )
+    np.testing.assert_allclose(
+        levels[5].shapes_hw[1], [96.747, 96.747], atol=1e-3
+    )  # sqrt(90 * 104)
+    np.testing.assert_allclose(
+        levels[1].shapes_hw[4:], [[19.630, 58.890], [58.890, 19.630]], atol=1e-3
+    )  # 34 / and * sqrt(3)
 
 
 def test_the_papers_formula_with_a_first_map_of_its_own():
     # Sec. 3.1: conv4_3 has .1, the five others .2 to .9 in steps of .175.
     levels = anchors.paper_levels(6, (300, 300), s_first=0.1)
-    np.testing.assert_allclose([level.shapes_hw[0][0] for level in levels], [30, 60, 112.5, 165, 217.5, 270])
+    np.testing.assert_allclose(
+        [level.shapes_hw[0][0] for level in levels], [30, 60, 112.5, 165, 217.5, 270]
+    )
     np.testing.assert_allclose(levels[5].shapes_hw[1][0], 295.0847, atol=1e-3)  # sqrt(270 * 322.5)
 
 
@@ -113,19 +143,28 @@ def test_nvidia_also_moves_the_centres_that_lie_outside():
     np.testing.assert_allclose(theirs[5776 + 2166 + 594], [250.5, 250.5, 349.5, 349.5], atol=2e-3)
 
 
-@pytest.mark.parametrize(("name", "first", "last"), [("caffe_voc", 35.84, 460.8), ("caffe_coco", 20.48, 460.8)])
+@pytest.mark.parametrize(
+    ("name", "first", "last"), [("caffe_voc", 35.84, 460.8), ("caffe_coco", 20.48, 460.8)]
+)
 def test_the_authors_512_tables(name, first, last):
     maps = [(n, n) for n in (64, 32, 16, 8, 4, 2, 1)]
     levels = anchors.preset_levels(name, 7, (512, 512))
     boxes = pixels(anchors.make_default_boxes(levels, maps, (512, 512)), (512, 512))
     assert len(boxes) == 24564
-    np.testing.assert_allclose(boxes[0], [4 - first / 2, 4 - first / 2, 4 + first / 2, 4 + first / 2], atol=1e-3)
-    np.testing.assert_allclose(boxes[-4], [256 - last / 2, 256 - last / 2, 256 + last / 2, 256 + last / 2], atol=1e-3)
+    np.testing.assert_allclose(
+        boxes[0], [4 - first / 2, 4 - first / 2, 4 + first / 2, 4 + first / 2], atol=1e-3
+    )
+    np.testing.assert_allclose(
+        boxes[-4], [256 - last / 2, 256 - last / 2, 256 + last / 2, 256 + last / 2], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("caffe_voc", [35, 76, 153, 230, 307, 384, 460]), ("caffe_coco", [20, 51, 133, 215, 296, 378, 460])],
+    [
+        ("caffe_voc", [35, 76, 153, 230, 307, 384, 460]),
+        ("caffe_coco", [20, 51, 133, 215, 296, 378, 460]),
+    ],
 )
 def test_the_released_ssd512_has_whole_pixels(name, sizes):
     levels = anchors.preset_levels(name, 7, (512, 512), integer_sizes=True)
@@ -133,21 +172,31 @@ def test_the_released_ssd512_has_whole_pixels(name, sizes):
     last = {"caffe_voc": 537, "caffe_coco": 542}[name]
     assert levels[6].shapes_hw[1][0] == pytest.approx((460 * last) ** 0.5)
     # At 300 the table has whole pixels already.
-    assert anchors.preset_levels(name, 6, (300, 300), True) == anchors.preset_levels(name, 6, (300, 300))
+    assert anchors.preset_levels(name, 6, (300, 300), True) == anchors.preset_levels(
+        name, 6, (300, 300)
+    )
 
 
 def test_a_table_keeps_its_step_only_on_the_cells_that_it_cuts_the_input_into():
     levels = anchors.preset_levels("caffe_voc", 6, (300, 300))
     # The reference's own maps, then MobileNet's: of those only 1 x 1 has the cells of its step (300).
-    assert [level.step_hw and level.step_hw[0] for level in anchors.fit_steps(levels, MAPS_300, (300, 300))] == [
-        *(8, 16, 32, 64, 100, 300)
-    ]
-    fitted = anchors.fit_steps(levels, [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)], (300, 300))
+    assert [
+        level.step_hw and level.step_hw[0]
+        for level in anchors.fit_steps(levels, MAPS_300, (300, 300))
+    ] == [*(8, 16, 32, 64, 100, 300)]
+    fitted = anchors.fit_steps(
+        levels, [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)], (300, 300)
+    )
     assert [level.step_hw for level in fitted] == [None] * 5 + [(300, 300)]
     assert [level.shapes_hw for level in fitted] == [level.shapes_hw for level in levels]
     # One side that does not fit is enough.
-    assert anchors.fit_steps([AnchorLevel(((9.0, 9.0),), (16, 16))], [(4, 5)], (64, 96))[0].step_hw is None
-    assert anchors.fit_steps([AnchorLevel(((9.0, 9.0),), (16, 16))], [(4, 6)], (64, 96))[0].step_hw == (16, 16)
+    assert (
+        anchors.fit_steps([AnchorLevel(((9.0, 9.0),), (16, 16))], [(4, 5)], (64, 96))[0].step_hw
+        is None
+    )
+    assert anchors.fit_steps([AnchorLevel(((9.0, 9.0),), (16, 16))], [(4, 6)], (64, 96))[
+        0
+    ].step_hw == (16, 16)
 
 
 def test_a_table_scales_with_the_shorter_side_of_another_input():
@@ -162,23 +211,37 @@ def test_a_table_scales_with_the_shorter_side_of_another_input():
 def test_torchvision_ssdlite():
     levels = anchors.preset_levels("torchvision_ssdlite", 6, (320, 320))
     # Scales .2 .35 .5 .65 .8 .95, then 1.
-    np.testing.assert_allclose([level.shapes_hw[0][0] for level in levels], [64, 112, 160, 208, 256, 304])
+    np.testing.assert_allclose(
+        [level.shapes_hw[0][0] for level in levels], [64, 112, 160, 208, 256, 304]
+    )
     assert levels[5].shapes_hw[1][0] == pytest.approx((304 * 320) ** 0.5)
     assert [len(level.shapes_hw) for level in levels] == [6] * 6
-    boxes = anchors.make_default_boxes(levels, [(n, n) for n in (20, 10, 5, 3, 2, 1)], (320, 320), "size")
+    boxes = anchors.make_default_boxes(
+        levels, [(n, n) for n in (20, 10, 5, 3, 2, 1)], (320, 320), "size"
+    )
     assert boxes.shape == (3234, 4)
     assert (boxes[:, 2:] - boxes[:, :2]).max() == pytest.approx(1.0)
 
 
 def test_od_api_has_1917_boxes_at_300_and_its_own_order():
     levels = anchors.preset_levels("od_api", 6, (300, 300))
-    boxes = pixels(anchors.make_default_boxes(levels, [(n, n) for n in (19, 10, 5, 3, 2, 1)], (300, 300)), (300, 300))
+    boxes = pixels(
+        anchors.make_default_boxes(levels, [(n, n) for n in (19, 10, 5, 3, 2, 1)], (300, 300)),
+        (300, 300),
+    )
     assert len(boxes) == 1917
     sizes = boxes[:, 2:] - boxes[:, :2]
     # Finest map: .1 square, then .2 of ratio 2 (42.43 high, 84.85 wide) and 1/2.
     np.testing.assert_allclose(sizes[:3], [[30, 30], [42.426, 84.853], [84.853, 42.426]], atol=1e-3)
     # The next, .35 = 105: ratios 1, 2, 1/2, 3, 1/3, then the square of sqrt(105 * 150).
-    expected = [[105, 105], [74.246, 148.492], [148.492, 74.246], [60.622, 181.865], [181.874, 60.619], [125.499, 125.499]]
+    expected = [
+        [105, 105],
+        [74.246, 148.492],
+        [148.492, 74.246],
+        [60.622, 181.865],
+        [181.874, 60.619],
+        [125.499, 125.499],
+    ]
     np.testing.assert_allclose(sizes[19 * 19 * 3 :][:6], expected, atol=1e-3)
 
 

@@ -22,7 +22,9 @@ def test_encode_by_hand():
     # The object is 0.2 high and 0.4 wide about (0.4, 0.45). Centre: 0 down, and 0.05 to the right = 0.25 widths; / 0.1.
     # Size: half as high, twice as wide; log(2) / 0.2 = 3.465736.
     box = tf.constant([[0.3, 0.25, 0.5, 0.65]])
-    np.testing.assert_allclose(coding.encode(box, DEFAULT), [[0.0, 2.5, -3.465736, 3.465736]], atol=1e-5)
+    np.testing.assert_allclose(
+        coding.encode(box, DEFAULT), [[0.0, 2.5, -3.465736, 3.465736]], atol=1e-5
+    )
 
 
 def test_decode_by_hand():
@@ -41,13 +43,19 @@ def test_variances_are_per_coordinate():
     box = tf.constant([[0.3, 0.25, 0.5, 0.65]])
     encoded = coding.encode(box, DEFAULT, (1.0, 0.5, 0.1, 1.0))
     np.testing.assert_allclose(encoded, [[0.0, 0.5, -6.931472, 0.693147]], atol=1e-5)
-    np.testing.assert_allclose(coding.decode(encoded, DEFAULT, (1.0, 0.5, 0.1, 1.0)), box, atol=1e-6)
+    np.testing.assert_allclose(
+        coding.decode(encoded, DEFAULT, (1.0, 0.5, 0.1, 1.0)), box, atol=1e-6
+    )
 
 
 def test_decode_is_the_inverse_of_encode():
     numbers = np.random.default_rng(0).uniform(0.02, 0.5, (2, 50, 4)).astype(np.float32)
-    boxes, default_boxes = np.concatenate([numbers[..., :2], numbers[..., :2] + numbers[..., 2:]], -1)
-    decoded = coding.decode(coding.encode(tf.constant(boxes), tf.constant(default_boxes)), default_boxes)
+    boxes, default_boxes = np.concatenate(
+        [numbers[..., :2], numbers[..., :2] + numbers[..., 2:]], -1
+    )
+    decoded = coding.decode(
+        coding.encode(tf.constant(boxes), tf.constant(default_boxes)), default_boxes
+    )
     np.testing.assert_allclose(decoded, boxes, atol=1e-5)
 
 

@@ -33,7 +33,10 @@ def test_iou_of_each_pair():
     np.testing.assert_allclose(geometry.iou(BOXES, BOXES), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("other", [[0.2, 0.0, 0.4, 0.8], [0.0, 0.8, 0.2, 1.0], [0.1, 0.9, 0.15, 1.0], [0.5, 0.1, 0.9, 0.5]])
+@pytest.mark.parametrize(
+    "other",
+    [[0.2, 0.0, 0.4, 0.8], [0.0, 0.8, 0.2, 1.0], [0.1, 0.9, 0.15, 1.0], [0.5, 0.1, 0.9, 0.5]],
+)
 def test_boxes_that_touch_or_lie_apart_share_nothing(other):
     assert geometry.iou(BOXES[:1], tf.constant([other])).numpy() == 0.0
 

@@ -7,16 +7,22 @@ import tensorflow as tf
 from ssd_tf.boxes import matching
 
 # Four default boxes: the left and the right half of a square, the upper half, and a small one in its lower right corner.
-DEFAULTS = np.array([[0, 0, 1, 0.5], [0, 0.5, 1, 1], [0, 0, 0.5, 1], [0.75, 0.75, 1, 1]], np.float32)
+DEFAULTS = np.array(
+    [[0, 0, 1, 0.5], [0, 0.5, 1, 1], [0, 0, 0.5, 1], [0.75, 0.75, 1, 1]], np.float32
+)
 
 
 def example(boxes, labels=None, crowd=(), difficult=()):
     number = len(boxes)
     return {
         "boxes": tf.constant(np.reshape(boxes, (number, 4)), tf.float32),
-        "labels": tf.constant(np.arange(1, number + 1) if labels is None else labels, tf.int32, [number]),
+        "labels": tf.constant(
+            np.arange(1, number + 1) if labels is None else labels, tf.int32, [number]
+        ),
         "crowd": tf.constant([index in crowd for index in range(number)], tf.bool, [number]),
-        "difficult": tf.constant([index in difficult for index in range(number)], tf.bool, [number]),
+        "difficult": tf.constant(
+            [index in difficult for index in range(number)], tf.bool, [number]
+        ),
     }
 
 
@@ -40,7 +46,9 @@ def slow_match(boxes, defaults):
             matched[index] = table[:, index].argmax()
     left = table.copy()
     while left.size and left.max() > 0:
-        row, column = np.unravel_index(left.argmax(), left.shape)  # the earlier object, then the earlier default box
+        row, column = np.unravel_index(
+            left.argmax(), left.shape
+        )  # the earlier object, then the earlier default box
         matched[column] = row
         left[row], left[:, column] = 0, 0
     return matched
@@ -72,7 +80,9 @@ def test_a_thousand_random_sets_as_by_brute_force():
     defaults = np.concatenate([random_boxes(rng, 90), DEFAULTS])
     signature = {"boxes": tf.TensorSpec([None, 4]), "labels": tf.TensorSpec([None], tf.int32)}
     signature |= {key: tf.TensorSpec([None], tf.bool) for key in ("crowd", "difficult")}
-    make_targets = tf.function(lambda e: matching.make_targets(e, defaults), input_signature=[signature])
+    make_targets = tf.function(
+        lambda e: matching.make_targets(e, defaults), input_signature=[signature]
+    )
     for turn in range(1000):
         number = (0, 1, 200)[turn % 50] if turn % 50 < 3 else int(rng.integers(2, 25))
         boxes = random_boxes(rng, number)
@@ -80,17 +90,31 @@ def test_a_thousand_random_sets_as_by_brute_force():
             boxes[1] = boxes[0]
         labels = rng.integers(1, 6, number)
         crowd, difficult = rng.random(number) < 0.1, rng.random(number) < 0.15
-        found = make_targets(example(boxes, labels, np.flatnonzero(crowd), np.flatnonzero(difficult)))
+        found = make_targets(
+            example(boxes, labels, np.flatnonzero(crowd), np.flatnonzero(difficult))
+        )
         matched, expected = slow_labels(boxes, labels, crowd, difficult, defaults)
         np.testing.assert_array_equal(found["labels"], expected, err_msg=f"set {turn}")
         objects = boxes[~crowd & ~difficult].astype(float)
         offsets = np.zeros((len(defaults), 4))
         for index in np.flatnonzero(matched >= 0):
-            (top, left, bottom, right), (dt, dl, db, dr) = objects[matched[index]], defaults[index].astype(float)
+            (top, left, bottom, right), (dt, dl, db, dr) = (
+                objects[matched[index]],
+                defaults[index].astype(float),
+            )
             height, width = db - dt, dr - dl
-            centre = ((top + bottom - dt - db) / 2 / height / 0.1, (left + right - dl - dr) / 2 / width / 0.1)
-            offsets[index] = *centre, np.log((bottom - top) / height) / 0.2, np.log((right - left) / width) / 0.2
-        np.testing.assert_allclose(found["offsets"], offsets, rtol=1e-5, atol=1e-5, err_msg=f"set {turn}")
+            centre = (
+                (top + bottom - dt - db) / 2 / height / 0.1,
+                (left + right - dl - dr) / 2 / width / 0.1,
+            )
+            offsets[index] = (
+                *centre,
+                np.log((bottom - top) / height) / 0.2,
+                np.log((right - left) / width) / 0.2,
+            )
+        np.testing.assert_allclose(
+            found["offsets"], offsets, rtol=1e-5, atol=1e-5, err_msg=f"set {turn}"
+        )
 
 
 def test_no_objects():
@@ -134,5 +158,7 @@ def test_ignored_default_boxes(boxes, crowd, difficult, expected):
 
 
 def test_difficult_objects_can_be_trained_as_objects():
-    found = matching.make_targets(example([[0, 0, 1, 0.5]], difficult=[0]), DEFAULTS, train_difficult=True)
+    found = matching.make_targets(
+        example([[0, 0, 1, 0.5]], difficult=[0]), DEFAULTS, train_difficult=True
+    )
     np.testing.assert_array_equal(found["labels"], [1, 0, 0, 0])

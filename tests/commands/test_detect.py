@@ -10,7 +10,9 @@ from ssd_tf.commands import detect
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tiny_detector):
     """The model is loaded once for all of these tests."""
-    monkeypatch.setattr("ssd_tf.export.detector.load_detector", lambda _model, _labels: tiny_detector)
+    monkeypatch.setattr(
+        "ssd_tf.export.detector.load_detector", lambda _model, _labels: tiny_detector
+    )
 
 
 @pytest.fixture
@@ -38,7 +40,9 @@ def photos(tmp_path, pictures):
 
 def test_rows_and_drawn_pictures(look, photos, pictures):
     rows, drawn = look(photos)
-    assert sorted((row["file_name"], row["class"], row["category_id"], row["image_id"]) for row in rows) == [
+    assert sorted(
+        (row["file_name"], row["class"], row["category_id"], row["image_id"]) for row in rows
+    ) == [
         (str(photos / "0042.jpg"), "green", 2, 42),
         (str(photos / "0042.jpg"), "red", 1, 42),
         (str(photos / "blue.png"), "blue", 3, 2),
@@ -113,7 +117,9 @@ def test_bad_input(fails, photos, tmp_path):
         assert not (output / "detections.json").exists()
         return line
 
-    assert "the model has no class 'grene'; did you mean 'green'?" in refuse("--classes=red,grene", photos, code=2)
+    assert "the model has no class 'grene'; did you mean 'green'?" in refuse(
+        "--classes=red,grene", photos, code=2
+    )
     assert "name at least one picture" in refuse(code=2)
     assert "--score" in refuse("--score=1.5", photos, code=2)
     assert f"no picture or folder at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)

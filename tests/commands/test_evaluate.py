@@ -9,7 +9,16 @@ from ssd_tf.export.detector import Detector
 
 TRUTH = {
     "images": [{"id": 4, "height": 60, "width": 100}],
-    "annotations": [{"id": 1, "image_id": 4, "category_id": 9, "bbox": [10, 10, 40, 20], "area": 800, "iscrowd": 0}],
+    "annotations": [
+        {
+            "id": 1,
+            "image_id": 4,
+            "category_id": 9,
+            "bbox": [10, 10, 40, 20],
+            "area": 800,
+            "iscrowd": 0,
+        }
+    ],
     "categories": [{"id": 9, "name": "cat"}],
 }
 FOUND = [{"image_id": 4, "category_id": 9, "bbox": [10, 10, 40, 20], "score": 0.9}]
@@ -21,9 +30,15 @@ def files_refused(fails, tmp_path):
 
     def call(truth, found):
         for name, content in (("truth", truth), ("found", found)):
-            (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+            (tmp_path / name).write_text(
+                content if isinstance(content, str) else json.dumps(content)
+            )
         output = tmp_path / "out"
-        argv = [f"--annotations={tmp_path / 'truth'}", f"--detections={tmp_path / 'found'}", f"--output={output}"]
+        argv = [
+            f"--annotations={tmp_path / 'truth'}",
+            f"--detections={tmp_path / 'found'}",
+            f"--output={output}",
+        ]
         line = fails(evaluate.main, *argv, code=1)
         assert not output.exists()
         return line
@@ -32,7 +47,12 @@ def files_refused(fails, tmp_path):
 
 
 def test_a_run_on_its_own_data(tiny_run, tiny_data, tmp_path):
-    assert evaluate.main(["evaluate", f"--model={tiny_run}", f"--data={tiny_data}", f"--output={tmp_path}"]) == 0
+    assert (
+        evaluate.main(
+            ["evaluate", f"--model={tiny_run}", f"--data={tiny_data}", f"--output={tmp_path}"]
+        )
+        == 0
+    )
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert sorted(content) == ["coco", "latency_ms", "per_class", "settings", "voc"]
     assert content["coco"]["AP50"] == pytest.approx(1)
@@ -48,7 +68,9 @@ def test_a_run_on_its_own_data(tiny_run, tiny_data, tmp_path):
     assert green["bbox"] == pytest.approx([10, 30, 32, 48], abs=4)
 
 
-def test_bad_records_are_skipped_by_flag_and_by_the_runs_config(fails, tiny_run, with_bad_record, tmp_path):
+def test_bad_records_are_skipped_by_flag_and_by_the_runs_config(
+    fails, tiny_run, with_bad_record, tmp_path
+):
     data, run = with_bad_record("val"), shutil.copytree(tiny_run, tmp_path / "run")
 
     def images(*flags, model=tiny_run):
@@ -58,25 +80,39 @@ def test_bad_records_are_skipped_by_flag_and_by_the_runs_config(fails, tiny_run,
         return settings["images"], settings["skipped"]
 
     argv = [f"--data={data}", f"--output={tmp_path / 'none'}"]
-    assert "val-00000-of-00001.tfrecord: record 1 (from 0)" in fails(evaluate.main, f"--model={tiny_run}", *argv, code=1)
+    assert "val-00000-of-00001.tfrecord: record 1 (from 0)" in fails(
+        evaluate.main, f"--model={tiny_run}", *argv, code=1
+    )
     assert images("--on_bad_record=skip") == (3, 1)
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("on_bad_record: stop", "on_bad_record: skip"))
     assert images(model=run) == (3, 1)
-    assert "record 1 (from 0)" in fails(evaluate.main, f"--model={run}", *argv, "--on_bad_record=stop", code=1)
+    assert "record 1 (from 0)" in fails(
+        evaluate.main, f"--model={run}", *argv, "--on_bad_record=stop", code=1
+    )
 
 
 def test_classes_in_another_order(tiny_run, blue_first, tmp_path):
-    assert evaluate.main(["evaluate", f"--model={tiny_run}", f"--data={blue_first}", f"--output={tmp_path}"]) == 0
+    assert (
+        evaluate.main(
+            ["evaluate", f"--model={tiny_run}", f"--data={blue_first}", f"--output={tmp_path}"]
+        )
+        == 0
+    )
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["coco"]["AP50"] == pytest.approx(1)
     rows = json.loads((tmp_path / "detections.json").read_text())
-    assert [row["category_id"] for row in rows if row["image_id"] == 101 and row["score"] > 0.5] == [2]
+    assert [
+        row["category_id"] for row in rows if row["image_id"] == 101 and row["score"] > 0.5
+    ] == [2]
 
 
 def found_one_of_each(images):
     boxes = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0.3, 0.4, 0.4], [0.5, 0.5, 0.6, 0.6]])
-    return [{"boxes": boxes, "scores": np.array([0.9, 0.8, 0.7]), "labels": np.array([1, 2, 3])} for _ in images]
+    return [
+        {"boxes": boxes, "scores": np.array([0.9, 0.8, 0.7]), "labels": np.array([1, 2, 3])}
+        for _ in images
+    ]
 
 
 def test_classes_are_matched_by_name():
@@ -94,7 +130,9 @@ def test_labels_beyond_the_names_are_left_out():
 
 
 def test_no_class_in_common_and_no_names():
-    with pytest.raises(ValueError, match=r"no class in common: the model knows owl, ..., the data cat, dog, ..."):
+    with pytest.raises(
+        ValueError, match=r"no class in common: the model knows owl, ..., the data cat, dog, ..."
+    ):
         evaluate._in_order_of(Detector(None, "test", ["owl"]), ["cat", "dog"])
     with pytest.raises(ValueError, match="give them with --labels FILE"):
         evaluate._in_order_of(Detector(None, "test"), ["cat"])
@@ -103,7 +141,11 @@ def test_no_class_in_common_and_no_names():
 def test_files_are_measured(tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
     (tmp_path / "found.json").write_text(json.dumps(FOUND))
-    argv = ["evaluate", f"--annotations={tmp_path / 'truth.json'}", f"--detections={tmp_path / 'found.json'}"]
+    argv = [
+        "evaluate",
+        f"--annotations={tmp_path / 'truth.json'}",
+        f"--detections={tmp_path / 'found.json'}",
+    ]
     assert evaluate.main([*argv, f"--output={tmp_path}"]) == 0
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["per_class"]["cat"]["AP50"] == pytest.approx(1)
@@ -118,7 +160,10 @@ def test_files_are_measured(tmp_path):
         ({**TRUTH, "annotations": None}, "wanted 'annotations'"),
         ({"images": [], "annotations": []}, "wanted 'categories', a list of id, name"),
         ({**TRUTH, "images": {"4": "a.jpg"}}, "wanted 'images'"),
-        ({**TRUTH, "annotations": [{"id": 1, "image_id": 4}]}, "wanted 'annotations', a list of area, bbox, category_id, id"),
+        (
+            {**TRUTH, "annotations": [{"id": 1, "image_id": 4}]},
+            "wanted 'annotations', a list of area, bbox, category_id, id",
+        ),
     ],
 )
 def test_annotations_that_are_no_coco_file(files_refused, truth, wanted):
@@ -129,7 +174,10 @@ def test_annotations_that_are_no_coco_file(files_refused, truth, wanted):
     ("found", "wanted"),
     [
         ("[", "found is not JSON"),
-        (TRUTH, "not a COCO results file: wanted a list of rows with bbox, category_id, image_id, score"),
+        (
+            TRUTH,
+            "not a COCO results file: wanted a list of rows with bbox, category_id, image_id, score",
+        ),
         ([1], "not a COCO results file"),
         ([{"image_id": 4}], "not a COCO results file"),
         ([{**FOUND[0], "image_id": 5}], "has detections of image 5 that"),
@@ -151,4 +199,6 @@ def test_what_is_not_there(fails, tiny_run, tiny_data, tmp_path):
     assert f"no file at {gone}" in refuse(f"--annotations={gone}", f"--detections={gone}")
     assert f"no model at {gone}" in refuse(f"--model={gone}", f"--data={tiny_data}")
     assert f"no data folder at {gone}" in refuse(f"--model={tiny_run}", f"--data={gone}")
-    assert "has no split 'test'; it has train, val" in refuse(f"--model={tiny_run}", f"--data={tiny_data}", "--split=test")
+    assert "has no split 'test'; it has train, val" in refuse(
+        f"--model={tiny_run}", f"--data={tiny_data}", "--split=test"
+    )

@@ -26,7 +26,9 @@ def one_round(name, data, folder, *overrides):
         "train.warmup_steps=0",
         "data.val_split=none",
     ]
-    config = load_config(CONFIGS / f"{name}.yaml", ["model.backbone.weights=none", *settings, *overrides])
+    config = load_config(
+        CONFIGS / f"{name}.yaml", ["model.backbone.weights=none", *settings, *overrides]
+    )
     run_training(config, data, folder / "run")
     config, info, model = load_run(folder / "run")
     settle_statistics(model)
@@ -39,7 +41,10 @@ def one_round(name, data, folder, *overrides):
     best = reference(images[0])["scores"][0]
     exports = [load_detector(folder / "saved_model"), load_detector(folder / "model.tflite")]
     # After one step scores are all alike: the very best must be found on both sides.
-    return [verify.compare(reference, other, images, best * 0.9999, best * 0.99, 0.02) for other in exports]
+    return [
+        verify.compare(reference, other, images, best * 0.9999, best * 0.99, 0.02)
+        for other in exports
+    ]
 
 
 def noise(seed):
@@ -52,14 +57,19 @@ def settle_statistics(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
     height, width = model.input_shape[1:3]
-    images = [Image.fromarray(noise(seed)).resize((width, height), Image.Resampling.BILINEAR) for seed in range(4)]
+    images = [
+        Image.fromarray(noise(seed)).resize((width, height), Image.Resampling.BILINEAR)
+        for seed in range(4)
+    ]
     model(np.stack(images).astype(np.float32), training=True)
 
 
 def check_other_size(config, model):
     height, width = config.model.input_hw
     other_hw = (height + 64, width + 96)
-    other = config.model_copy(update={"model": config.model.model_copy(update={"input_hw": other_hw})})
+    other = config.model_copy(
+        update={"model": config.model.model_copy(update={"input_hw": other_hw})}
+    )
     larger = ssd.build_model(other, 3)
     larger.set_weights(model.get_weights())
     boxes = ssd.make_default_boxes(other)
@@ -78,7 +88,14 @@ def test_every_config_goes_all_the_way(name, tiny_data, tmp_path):
 
 
 def test_loss_variants_go_all_the_way(tiny_data, tmp_path):
-    focal = ["loss.scores=sigmoid", "loss.focal_gamma=2", "loss.focal_alpha=0.25", "loss.label_smoothing=0.1"]
-    for report in one_round("shapes_plain", tiny_data, tmp_path, *focal, "loss.box_loss=ciou", "loss.normalizer=nvidia"):
+    focal = [
+        "loss.scores=sigmoid",
+        "loss.focal_gamma=2",
+        "loss.focal_alpha=0.25",
+        "loss.label_smoothing=0.1",
+    ]
+    for report in one_round(
+        "shapes_plain", tiny_data, tmp_path, *focal, "loss.box_loss=ciou", "loss.normalizer=nvidia"
+    ):
         assert report["detections"] > 0
         assert report["unpaired"] == 0, report

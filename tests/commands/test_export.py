@@ -11,13 +11,25 @@ from ssd_tf.commands import evaluate, export
 @pytest.fixture(scope="module")
 def exported(tiny_run, tiny_data, tmp_path_factory):
     output = tmp_path_factory.mktemp("exports")
-    argv = ["export", f"--workdir={tiny_run}", f"--output={output}", f"--data={tiny_data}", "--verify_split=train"]
+    argv = [
+        "export",
+        f"--workdir={tiny_run}",
+        f"--output={output}",
+        f"--data={tiny_data}",
+        "--verify_split=train",
+    ]
     assert export.main([*argv, "--formats=saved_model,tflite_float32"]) == 0
     return output
 
 
 def test_what_is_written(exported, tiny_run):
-    names = {"saved_model", "model_float32.tflite", "default_boxes.json", "labels.txt", "export.json"}
+    names = {
+        "saved_model",
+        "model_float32.tflite",
+        "default_boxes.json",
+        "labels.txt",
+        "export.json",
+    }
     assert {path.name for path in exported.iterdir()} == names
     assert (exported / "labels.txt").read_text() == "red\ngreen\nblue\n"
     report = json.loads((exported / "export.json").read_text())
@@ -40,7 +52,17 @@ def test_default_boxes_of_the_file(exported):
 
 @pytest.mark.parametrize("name", ["saved_model", "model_float32.tflite"])
 def test_exports_measure_as_the_run_does(exported, tiny_data, tmp_path, name):
-    assert evaluate.main(["evaluate", f"--model={exported / name}", f"--data={tiny_data}", f"--output={tmp_path}"]) == 0
+    assert (
+        evaluate.main(
+            [
+                "evaluate",
+                f"--model={exported / name}",
+                f"--data={tiny_data}",
+                f"--output={tmp_path}",
+            ]
+        )
+        == 0
+    )
     assert json.loads((tmp_path / "metrics.json").read_text())["coco"]["AP50"] == pytest.approx(1)
 
 
@@ -50,7 +72,9 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
         assert not (tmp_path / "out").exists()
         return line
 
-    assert "unknown format 'tflite_float23'; did you mean 'tflite_float32'?" in refuse("--formats=tflite_float23", code=2)
+    assert "unknown format 'tflite_float23'; did you mean 'tflite_float32'?" in refuse(
+        "--formats=tflite_float23", code=2
+    )
     assert "unexpected 'tflite_float32'; several formats are written with commas" in refuse(
         "--formats=saved_model", "tflite_float32", code=2
     )
@@ -64,4 +88,6 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
     with tf.io.TFRecordWriter(str(shard)) as writer:
         for _ in range(4):
             writer.write(b"\xff")
-    assert f"{shard}: record 0 (from 0), source_id 'unknown', cannot be used" in refuse(f"--data={edited}", code=1)
+    assert f"{shard}: record 0 (from 0), source_id 'unknown', cannot be used" in refuse(
+        f"--data={edited}", code=1
+    )

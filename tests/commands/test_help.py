@@ -20,8 +20,12 @@ print("imported:", [name for name in ("tensorflow", "keras") if name in sys.modu
 
 def commands():
     """Modules with a `main`."""
-    paths = sorted([*(ROOT / "ssd_tf" / "commands").glob("*.py"), *(ROOT / "data_tools").glob("*.py")])
-    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if has_main(path)]
+    paths = sorted(
+        [*(ROOT / "ssd_tf" / "commands").glob("*.py"), *(ROOT / "data_tools").glob("*.py")]
+    )
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if has_main(path)
+    ]
 
 
 def has_main(path):
@@ -32,14 +36,25 @@ def has_main(path):
 def installed():
     """Name and `module:function` of the scripts in setup.py."""
     tree = ast.parse((ROOT / "setup.py").read_text())
-    (value,) = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "commands"]
+    (value,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "commands"
+    ]
     return list(ast.literal_eval(value).items())
 
 
 def test_help_of_every_command_without_tensorflow():
     names = commands()
-    assert {"ssd_tf.commands.train", "ssd_tf.commands.demo", "data_tools.coco_to_tfrecord", "data_tools.shapes"} <= set(names)
-    done = subprocess.run([sys.executable, "-c", HELP, *names], capture_output=True, text=True, cwd=ROOT)
+    assert {
+        "ssd_tf.commands.train",
+        "ssd_tf.commands.demo",
+        "data_tools.coco_to_tfrecord",
+        "data_tools.shapes",
+    } <= set(names)
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *names], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     for name in names:
         assert f"{name} ended with 0\n" in done.stdout
@@ -50,7 +65,9 @@ def test_help_of_every_command_without_tensorflow():
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "detect", "export"])
 def test_the_scripts_of_the_root(name):
-    done = subprocess.run([sys.executable, f"{name}.py", "--help"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, f"{name}.py", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python {name}.py" in done.stdout
 

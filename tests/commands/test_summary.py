@@ -46,9 +46,13 @@ def test_default_boxes_are_shown_as_the_preset_clips_them(report):
 
 def test_statistics_of_batch_norm_are_not_trained(report):
     _, output = report()
-    every, trained = re.search(r"parameters: ([\d,]+), of which ([\d,]+) are trained", output.out).groups()
+    every, trained = re.search(
+        r"parameters: ([\d,]+), of which ([\d,]+) are trained", output.out
+    ).groups()
     # Two for each channel of conv1 (8), the depthwise (1,240) and 1x1 convolutions (1,488), and the heads' depthwise (2 * 448).
-    assert int(every.replace(",", "")) - int(trained.replace(",", "")) == 2 * (8 + 1240 + 1488 + 2 * (64 + 128 + 256))
+    assert int(every.replace(",", "")) - int(trained.replace(",", "")) == 2 * (
+        8 + 1240 + 1488 + 2 * (64 + 128 + 256)
+    )
 
 
 def test_time(report):
@@ -60,7 +64,9 @@ def test_time(report):
 def test_a_row_of_a_table(report):
     code, output = report("--row")
     assert code == 0
-    name, size, boxes, *numbers = (cell.strip() for cell in output.out.strip().strip("|").split("|"))
+    name, size, boxes, *numbers = (
+        cell.strip() for cell in output.out.strip().strip("|").split("|")
+    )
     assert (name, size, boxes, len(numbers)) == ("tiny", "64 x 96", "504", 2)
 
 
@@ -68,8 +74,14 @@ def test_a_row_of_a_table(report):
     ("override", "message"),
     [
         ("model.backbone.name=mobilnet", "unknown value 'mobilnet'; did you mean 'mobilenet'?"),
-        ("model.levels=6", "map 6, as map 5 is 1 x 1 already: take a larger input or fewer model.levels (input 64 x 96)"),
-        ("model.input_hw=[24, 300]", "mobilenet wants an input of at least 32 x 32 pixels (input 24 x 300)"),
+        (
+            "model.levels=6",
+            "map 6, as map 5 is 1 x 1 already: take a larger input or fewer model.levels (input 64 x 96)",
+        ),
+        (
+            "model.input_hw=[24, 300]",
+            "mobilenet wants an input of at least 32 x 32 pixels (input 24 x 300)",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(report, override, message):

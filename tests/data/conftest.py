@@ -23,7 +23,13 @@ def picture_bytes(index, image_format="JPEG"):
 
 
 def make_record(index, **changes):
-    values = {"image": picture_bytes(index), "image_format": "jpeg", "height": 30, "width": 44, "filename": f"{index}.jpg"}
+    values = {
+        "image": picture_bytes(index),
+        "image_format": "jpeg",
+        "height": 30,
+        "width": 44,
+        "filename": f"{index}.jpg",
+    }
     values |= {
         "source_id": f"id{index}",
         "boxes": [[8 / 30, 10 / 44, 20 / 30, 30 / 44]],
@@ -41,15 +47,26 @@ def write_data(folder, changed=None):
             for index in range(number, RECORDS, SHARDS):
                 writer.write((changed or {}).get(index) or make_record(index))
     classes = [{"name": "a", "id": 4}, {"name": "b", "id": 9}]
-    split = {"images": RECORDS, "boxes": RECORDS, "ignored": 0, "shards": shards, "repaired": {}, "dropped": []}
-    dataset_json.write_json(folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}})
+    split = {
+        "images": RECORDS,
+        "boxes": RECORDS,
+        "ignored": 0,
+        "shards": shards,
+        "repaired": {},
+        "dropped": [],
+    }
+    dataset_json.write_json(
+        folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}}
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def striped():
     """The functions that make records and data sets of them."""
-    return types.SimpleNamespace(picture_bytes=picture_bytes, make_record=make_record, write_data=write_data)
+    return types.SimpleNamespace(
+        picture_bytes=picture_bytes, make_record=make_record, write_data=write_data
+    )
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,11 @@ def witness(image_format):
     for (top, left, bottom, right), color in zip(CORNERS, COLORS, strict=True):
         image[top:bottom, left:right] = color
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, image_format, **({"quality": 100, "subsampling": 0} if image_format == "JPEG" else {}))
+    Image.fromarray(image).save(
+        buffer,
+        image_format,
+        **({"quality": 100, "subsampling": 0} if image_format == "JPEG" else {}),
+    )
     return make_example(buffer.getvalue(), CORNERS / np.tile(HW, 2))
 
 
@@ -69,11 +73,15 @@ def augmented(example, options, number):
     """Pairs (image, Example) of `number` seeds: called directly, and the same inside tf.data."""
 
     def one(index):
-        return augment.augment(example, OUTPUT_HW, options, tf.stack([tf.constant(11, tf.int64), index]))
+        return augment.augment(
+            example, OUTPUT_HW, options, tf.stack([tf.constant(11, tf.int64), index])
+        )
 
     inside = list(tf.data.Dataset.range(number).map(one).as_numpy_iterator())
     direct = [one(tf.constant(index, tf.int64)) for index in range(number)]
-    return [(image.numpy(), {k: v.numpy() for k, v in found.items()}) for image, found in direct], inside
+    return [
+        (image.numpy(), {k: v.numpy() for k, v in found.items()}) for image, found in direct
+    ], inside
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
@@ -89,7 +97,9 @@ def test_the_extent_of_a_colour_is_its_box(name, image_format):
             pixels = box * np.tile(OUTPUT_HW, 2)
             if np.min(pixels[2:] - pixels[:2]) < 2:
                 continue  # a box thinner than the tolerance can fall between two samples
-            np.testing.assert_allclose(extent(image, COLORS[label - 1]), pixels, atol=1.0, err_msg=f"object {label}")
+            np.testing.assert_allclose(
+                extent(image, COLORS[label - 1]), pixels, atol=1.0, err_msg=f"object {label}"
+            )
             seen += 1
     assert seen >= 12
 
@@ -110,14 +120,22 @@ def test_a_picture_without_objects():
 
 
 def test_the_canvas_has_the_authors_mean():
-    image, _ = augment.augment(witness("PNG"), OUTPUT_HW, Augment(zoom_out_probability=1), tf.constant([11, 1], tf.int64))
+    image, _ = augment.augment(
+        witness("PNG"), OUTPUT_HW, Augment(zoom_out_probability=1), tf.constant([11, 1], tf.int64)
+    )
     canvas = np.all(np.abs(image.numpy() - (123, 117, 104)) < 1e-3, -1)
     assert canvas.mean() > 0.2
     assert not np.any(np.all(np.abs(image.numpy() - (104, 117, 123)) < 8, -1))
 
 
 def test_the_canvas_keeps_its_colour_while_the_picture_is_distorted():
-    options = Augment(preset="caffe", zoom_out_probability=1, color_probability=1, crop_min_iou=(), flip_probability=0)
+    options = Augment(
+        preset="caffe",
+        zoom_out_probability=1,
+        color_probability=1,
+        crop_min_iou=(),
+        flip_probability=0,
+    )
     direct, _ = augmented(witness("JPEG"), options, 6)
     for image, _ in direct:
         assert np.mean(np.abs(image - FILL).max(-1) < 1e-3) > 0.2
@@ -129,7 +147,12 @@ def texture(height, width):
     image = np.zeros((height, width, 3))
     for cell in (4, 16, 64):
         grid = rng.uniform(0, 255, (height // cell + 2, width // cell + 2, 3)).astype(np.uint8)
-        image += np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC), float) / 3
+        image += (
+            np.asarray(
+                Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC), float
+            )
+            / 3
+        )
     buffer = io.BytesIO()
     Image.fromarray(image.astype(np.uint8)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
@@ -144,7 +167,9 @@ def plain_order(example, options, seed):
     picture = np.asarray(Image.open(io.BytesIO(example["image"].numpy())).convert("RGB"), float)
     size = picture.shape[:2]
     window = crops.sample_window(example["boxes"], tf.constant(size), options, seed)
-    window = crops.place(window, tf.constant(size), OUTPUT_HW)[1].numpy().astype(float) * np.tile(size, 2)
+    window = crops.place(window, tf.constant(size), OUTPUT_HW)[1].numpy().astype(float) * np.tile(
+        size, 2
+    )
     margin = int(np.ceil(max(0, -window.min(), (window[2:] - size).max()))) + 2
     canvas = np.tile(np.array(FILL), (size[0] + 2 * margin, size[1] + 2 * margin, 1))
     canvas[margin:-margin, margin:-margin] = picture
@@ -153,7 +178,9 @@ def plain_order(example, options, seed):
     for axis in (0, 1):
         low, high = window[axis], window[2 + axis]
         places = low + (np.arange(OUTPUT_HW[axis]) + 0.5) * (high - low) / OUTPUT_HW[axis] - 0.5
-        rims.append(np.minimum(np.abs(places + 0.5), np.abs(places + 0.5 - size[axis])) < 0.5 + 1e-3)
+        rims.append(
+            np.minimum(np.abs(places + 0.5), np.abs(places + 0.5 - size[axis])) < 0.5 + 1e-3
+        )
         # A crop is cut out before it is resized; a window that reaches over the picture is seen with all around it.
         places = np.clip(places, low, high - 1) + margin if is_crop else places + margin
         first = np.floor(places).astype(int)
@@ -162,7 +189,9 @@ def plain_order(example, options, seed):
     boxes = example["boxes"].numpy() * np.tile(size, 2)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     keep = np.all((centres >= window[:2]) & (centres < window[2:]), 1)
-    boxes = np.clip((boxes[keep] - np.tile(window[:2], 2)) / np.tile(window[2:] - window[:2], 2), 0, 1)
+    boxes = np.clip(
+        (boxes[keep] - np.tile(window[:2], 2)) / np.tile(window[2:] - window[:2], 2), 0, 1
+    )
     upside_down, mirrored = crops.sample_flips(options, seed).numpy()
     rim = rims[0][:, None] | rims[1]
     if upside_down:
@@ -191,7 +220,9 @@ def test_geometry_first_as_the_plain_order(name):
     rng = np.random.default_rng(0)
     for height, width in ((240, 330), (333, 201)):
         low = rng.uniform(0, 0.7, (5, 2))
-        example = make_example(texture(height, width), np.concatenate([low, low + rng.uniform(0.05, 0.3, (5, 2))], 1))
+        example = make_example(
+            texture(height, width), np.concatenate([low, low + rng.uniform(0.05, 0.3, (5, 2))], 1)
+        )
         for index in range(12):
             largest, rim = compare_with_plain_order(example, GEOMETRY[name], index)
             assert largest <= 8, (height, width, index)

@@ -17,7 +17,9 @@ def objects(boxes, crowd=()):
     return {
         "boxes": tf.constant(boxes),
         "labels": tf.range(1, len(boxes) + 1),
-        "crowd": tf.constant([index in crowd for index in range(len(boxes))], tf.bool, [len(boxes)]),
+        "crowd": tf.constant(
+            [index in crowd for index in range(len(boxes))], tf.bool, [len(boxes)]
+        ),
         "difficult": tf.zeros([len(boxes)], tf.bool),
         "area": tf.fill([len(boxes)], 50.0),
     }
@@ -47,7 +49,10 @@ def slow_caffe(rng, boxes, options):
     for least in options.crop_min_iou:
         numbers = rng.random((4, options.crop_tries if least else 1))
         scale = options.crop_scale[0] + numbers[0] * (options.crop_scale[1] - options.crop_scale[0])
-        low, high = np.maximum(options.crop_aspect[0], scale**2), np.minimum(options.crop_aspect[1], 1 / scale**2)
+        low, high = (
+            np.maximum(options.crop_aspect[0], scale**2),
+            np.minimum(options.crop_aspect[1], 1 / scale**2),
+        )
         ratio = (low + numbers[1] * (high - low)) ** 0.5
         tries = crops_at(scale / ratio, scale * ratio, numbers[2:])
         candidates += list(tries[iou(tries, boxes).max(1) >= least][:1])
@@ -62,12 +67,18 @@ def slow_torchvision(rng, boxes, options):
         if mode == len(options.crop_min_iou):
             return np.array([0, 0, 1, 1.0])
         numbers = rng.random((4, options.crop_tries))
-        height, width = options.crop_scale[0] + numbers[:2] * (options.crop_scale[1] - options.crop_scale[0])
+        height, width = options.crop_scale[0] + numbers[:2] * (
+            options.crop_scale[1] - options.crop_scale[0]
+        )
         aspect = width * HW[1] / (height * HW[0])
         tries = crops_at(height, width, numbers[2:])
         inside = np.all((tries[:, None, :2] < centres) & (centres < tries[:, None, 2:]), 2)
         best = np.where(inside, iou(tries, boxes), -1).max(1)
-        good = (aspect >= options.crop_aspect[0]) & (aspect <= options.crop_aspect[1]) & (best >= options.crop_min_iou[mode])
+        good = (
+            (aspect >= options.crop_aspect[0])
+            & (aspect <= options.crop_aspect[1])
+            & (best >= options.crop_min_iou[mode])
+        )
         if good.any():
             return tries[good][0]
 
@@ -86,7 +97,10 @@ def slow_window(rng, options):
 
 def windows(options, boxes=BOXES, number=DRAWS):
     draws = tf.data.Dataset.range(number).map(
-        lambda i: crops.sample_window(tf.constant(boxes), tf.constant(HW), options, tf.stack([np.int64(3), i])), 2
+        lambda i: crops.sample_window(
+            tf.constant(boxes), tf.constant(HW), options, tf.stack([np.int64(3), i])
+        ),
+        2,
     )
     return np.stack(list(draws.as_numpy_iterator())).astype(float)
 
@@ -94,14 +108,21 @@ def windows(options, boxes=BOXES, number=DRAWS):
 def distance(some, others):
     """Kolmogorov and Smirnov's: the largest gap between two samples' shares below a value."""
     values = np.concatenate([some, others])
-    below = [np.searchsorted(np.sort(sample), values, "right") / len(sample) for sample in (some, others)]
+    below = [
+        np.searchsorted(np.sort(sample), values, "right") / len(sample) for sample in (some, others)
+    ]
     return np.abs(below[0] - below[1]).max()
 
 
 def traits(found):
     height, width = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
     overlaps = np.array([iou(window, BOXES) for window in found])
-    columns = {"top": found[:, 0], "left": found[:, 1], "area": height * width, "aspect": width / height}
+    columns = {
+        "top": found[:, 0],
+        "left": found[:, 1],
+        "area": height * width,
+        "aspect": width / height,
+    }
     columns |= {"best IoU": overlaps.max(1), "objects over .3": (overlaps > 0.3).sum(1)}
     return {name: np.round(column, 5) for name, column in columns.items()}
 
@@ -113,7 +134,9 @@ def test_ten_thousand_windows_as_by_the_slow_rules(preset):
     rng = np.random.default_rng(1)
     slow = np.array([slow_window(rng, options) for _ in range(DRAWS)])
     whole = [np.mean(np.abs(sample - [0, 0, 1, 1]).max(1) < 1e-4) for sample in (found, slow)]
-    assert abs(whole[0] - whole[1]) < 0.02  # four standard deviations of a difference of two shares near .1
+    assert (
+        abs(whole[0] - whole[1]) < 0.02
+    )  # four standard deviations of a difference of two shares near .1
     expected = traits(slow)
     for name, column in traits(found).items():
         # Beyond .0276 lie one in a thousand pairs of samples of this size from one distribution.
@@ -122,7 +145,10 @@ def test_ten_thousand_windows_as_by_the_slow_rules(preset):
 
 def test_without_objects():
     none = np.zeros((0, 4), np.float32)
-    np.testing.assert_array_equal(windows(Augment(preset="torchvision", zoom_out_probability=0), none, 50), [[0, 0, 1, 1]] * 50)
+    np.testing.assert_array_equal(
+        windows(Augment(preset="torchvision", zoom_out_probability=0), none, 50),
+        [[0, 0, 1, 1]] * 50,
+    )
     found = windows(Augment(preset="caffe", zoom_out_probability=0), none, 200)
     assert 70 < np.sum(np.all(found == [0, 0, 1, 1], 1)) < 130  # whole or "any crop", one in two
     assert found.min() >= 0 and found.max() <= 1
@@ -130,7 +156,11 @@ def test_without_objects():
 
 def test_torchvisions_crops_hold_a_centre_and_the_authors_need_not():
     def share_with_the_centre(rule):
-        found = windows(Augment(crop_rule=rule, crop_min_iou=(0.0,)), np.array([[0.8, 0.8, 0.9, 0.9]], np.float32), 200)
+        found = windows(
+            Augment(crop_rule=rule, crop_min_iou=(0.0,)),
+            np.array([[0.8, 0.8, 0.9, 0.9]], np.float32),
+            200,
+        )
         cropped = found[np.any(np.abs(found - [0, 0, 1, 1]) > 1e-6, 1)]
         return len(cropped), np.mean(np.all((cropped[:, :2] < 0.85) & (cropped[:, 2:] > 0.85), 1))
 
@@ -142,7 +172,9 @@ def test_torchvisions_crops_hold_a_centre_and_the_authors_need_not():
 
 def test_a_window_inside_the_picture_is_drawn_everywhere():
     # Picture 90 x 140, window of rows 18.4..62.8 and columns 14..84: rounded to rows 18..63.
-    placement, window = crops.place(tf.constant([0.20444444, 0.1, 0.69777778, 0.6]), tf.constant(HW), (30, 20))
+    placement, window = crops.place(
+        tf.constant([0.20444444, 0.1, 0.69777778, 0.6]), tf.constant(HW), (30, 20)
+    )
     assert [list(x.numpy()) for x in placement[:4]] == [[18, 14], [45, 70], [0, 0], [30, 20]]
     assert placement.is_crop
     np.testing.assert_allclose(window, [18 / 90, 14 / 140, 63 / 90, 84 / 140], rtol=1e-6)
@@ -151,15 +183,22 @@ def test_a_window_inside_the_picture_is_drawn_everywhere():
 def test_a_window_beyond_the_picture_leaves_canvas():
     # Twice as high and wide as the picture, which sits 30 rows down and 70 columns in: at 60 x 80 pixels its upper left corner
     # comes to 30 / 180 * 60 = 10 and 70 / 280 * 80 = 20, its size to 30 x 40.
-    placement, window = crops.place(tf.constant([-30 / 90, -70 / 140, 150 / 90, 210 / 140]), tf.constant(HW), (60, 80))
+    placement, window = crops.place(
+        tf.constant([-30 / 90, -70 / 140, 150 / 90, 210 / 140]), tf.constant(HW), (60, 80)
+    )
     assert [list(x.numpy()) for x in placement[:4]] == [[0, 0], [90, 140], [10, 20], [30, 40]]
     # Of 3 x 3.5 of its pixels the first centre is at (1.5, 1.75), a pixel less half from that of the picture's first pixel.
-    np.testing.assert_allclose(placement.samples, [1 / 89, 1.25 / 139, 88 / 89, 137.75 / 139], rtol=1e-5)
+    np.testing.assert_allclose(
+        placement.samples, [1 / 89, 1.25 / 139, 88 / 89, 137.75 / 139], rtol=1e-5
+    )
     assert not placement.is_crop
     np.testing.assert_allclose(window, [-1 / 3, -0.5, 5 / 3, 1.5], rtol=1e-6)
 
 
-@pytest.mark.parametrize("window", [[1.5, 0.2, 2.0, 0.7], [-1.0, 0.2, -0.3, 0.7], [0.1, -0.8, 0.6, -0.2], [0.1, 1.0, 0.6, 1.5]])
+@pytest.mark.parametrize(
+    "window",
+    [[1.5, 0.2, 2.0, 0.7], [-1.0, 0.2, -0.3, 0.7], [0.1, -0.8, 0.6, -0.2], [0.1, 1.0, 0.6, 1.5]],
+)
 def test_a_window_beside_the_picture_shows_nothing(window):
     placement, exact = crops.place(tf.constant(window), tf.constant(HW), (60, 80))
     assert min(placement.target_hw.numpy()) == 0
@@ -178,7 +217,9 @@ def test_the_window_drawn_is_the_one_sampled_to_half_a_pixel_of_the_picture(pres
         assert np.mean(np.any(sampled < 0, 1)) > 0.3  # many reach beyond the picture
         assert moved.max() < 0.5 + 2e-3
         for placement, window in zip(placements, drawn, strict=True):
-            check_placement(placement, np.round(window.astype(float) * np.tile(size, 2)), np.array(size))
+            check_placement(
+                placement, np.round(window.astype(float) * np.tile(size, 2)), np.array(size)
+            )
 
 
 def check_placement(placement, window, size):
@@ -211,15 +252,21 @@ def test_every_drawn_pixel_shows_its_place():
         placement, exact = crops.place(tf.constant(window), tf.constant(HW), (60, 80))
         if placement.is_crop:
             continue
-        part = picture[placement.begin[0] :, placement.begin[1] :][: placement.part_hw[0], : placement.part_hw[1]]
-        image = augment.finish(augment.resize_part(part, placement), placement, tf.constant([False, False]), (60, 80)).numpy()
+        part = picture[placement.begin[0] :, placement.begin[1] :][
+            : placement.part_hw[0], : placement.part_hw[1]
+        ]
+        image = augment.finish(
+            augment.resize_part(part, placement), placement, tf.constant([False, False]), (60, 80)
+        ).numpy()
         top, left, bottom, right = exact.numpy() * np.tile(HW, 2)
         y = top + (np.arange(60) + 0.5) * (bottom - top) / 60 - 0.5
         x = left + (np.arange(80) + 0.5) * (right - left) / 80 - 0.5
         drawn = ((y >= 0) & (y <= HW[0] - 1))[:, None] & ((x >= 0) & (x <= HW[1] - 1))
         expected = np.stack(np.broadcast_arrays(y[:, None], x, x), -1)
         expected = np.where(drawn[..., None], expected, (123, 117, 104))
-        on_the_edge = (np.abs(y * (y - HW[0] + 1)) < 0.5)[:, None] | (np.abs(x * (x - HW[1] + 1)) < 0.5)
+        on_the_edge = (np.abs(y * (y - HW[0] + 1)) < 0.5)[:, None] | (
+            np.abs(x * (x - HW[1] + 1)) < 0.5
+        )
         np.testing.assert_allclose(image[~on_the_edge], expected[~on_the_edge], atol=0.02)
         seen += 1
     assert seen > 40
@@ -238,7 +285,9 @@ def test_crowds_do_not_steer_the_crop():
     options = Augment(preset="torchvision", zoom_out_probability=0)
 
     def draw(crowd, boxes):
-        draws = tf.data.Dataset.range(100).map(lambda i: crops_of(objects(boxes, crowd), options, tf.stack([np.int64(3), i])))
+        draws = tf.data.Dataset.range(100).map(
+            lambda i: crops_of(objects(boxes, crowd), options, tf.stack([np.int64(3), i]))
+        )
         return np.array(list(draws.as_numpy_iterator()))
 
     def crops_of(example, options, seed):
@@ -261,14 +310,24 @@ def test_boxes_move_by_centre_and_are_clipped():
     ]
     moved = crops.move_boxes(objects(boxes), window)
     np.testing.assert_array_equal(moved["labels"], [1, 3, 4])
-    np.testing.assert_allclose(moved["boxes"], [[0, 0.2, 0.7, 0.8], [0, 0, 1, 1], [0, 0, 1, 1]], atol=1e-6)
+    np.testing.assert_allclose(
+        moved["boxes"], [[0, 0.2, 0.7, 0.8], [0, 0, 1, 1], [0, 0, 1, 1]], atol=1e-6
+    )
     assert moved["area"].shape == [3]
 
 
 def test_what_belongs_to_a_box_stays_with_it():
-    example = objects([[0.3, 0.6, 0.6, 0.9], [0.0, 0.5, 0.2, 0.7], [0.4, 0.5, 0.5, 0.7], [0.5, 0.6, 0.6, 0.7]], crowd=[2])
-    example |= {"difficult": tf.constant([True, True, False, False]), "area": tf.constant([11.0, 12.0, 13.0, 14.0])}
-    moved = crops.move_boxes(example, tf.constant([0.25, 0.5, 0.75, 1.0]))  # the second has its centre outside
+    example = objects(
+        [[0.3, 0.6, 0.6, 0.9], [0.0, 0.5, 0.2, 0.7], [0.4, 0.5, 0.5, 0.7], [0.5, 0.6, 0.6, 0.7]],
+        crowd=[2],
+    )
+    example |= {
+        "difficult": tf.constant([True, True, False, False]),
+        "area": tf.constant([11.0, 12.0, 13.0, 14.0]),
+    }
+    moved = crops.move_boxes(
+        example, tf.constant([0.25, 0.5, 0.75, 1.0])
+    )  # the second has its centre outside
     np.testing.assert_array_equal(moved["labels"], [1, 3, 4])
     np.testing.assert_array_equal(moved["crowd"], [False, True, False])
     np.testing.assert_array_equal(moved["difficult"], [True, False, False])
@@ -303,7 +362,9 @@ def test_flips(flips, expected):
 
 def test_flips_are_drawn_apart():
     options = Augment(flip_probability=0.5, vertical_flip_probability=0.25)
-    seeds = tf.data.Dataset.range(4000).map(lambda i: crops.sample_flips(options, tf.stack([np.int64(0), i])))
+    seeds = tf.data.Dataset.range(4000).map(
+        lambda i: crops.sample_flips(options, tf.stack([np.int64(0), i]))
+    )
     found = np.stack(list(seeds.as_numpy_iterator()))
     assert np.abs(found.mean(0) - [0.25, 0.5]).max() < 0.03
     assert abs(np.mean(found[:, 0] & found[:, 1]) - 0.125) < 0.02
@@ -315,7 +376,12 @@ def test_flips_do_not_follow_the_zoom_out():
     def draw(index):
         seed = tf.stack([np.int64(6), index])
         canvas, flips = crops.sample_zoom_out(options, seed), crops.sample_flips(options, seed)
-        numbers = [canvas[2] - canvas[0], -canvas[0], -canvas[1], tf.cast(canvas[0] < 0, tf.float32)]
+        numbers = [
+            canvas[2] - canvas[0],
+            -canvas[0],
+            -canvas[1],
+            tf.cast(canvas[0] < 0, tf.float32),
+        ]
         return tf.concat([numbers, tf.cast(flips, tf.float32)], 0)
 
     found = np.stack(list(tf.data.Dataset.range(2000).map(draw).as_numpy_iterator()))
@@ -325,4 +391,6 @@ def test_flips_do_not_follow_the_zoom_out():
 
 def test_into_and_out_of_a_window_are_inverse():
     window = tf.constant([-0.4, 0.1, 1.3, 0.6])
-    np.testing.assert_allclose(crops.out_of_window(crops.into_window(BOXES, window), window), BOXES, atol=1e-6)
+    np.testing.assert_allclose(
+        crops.out_of_window(crops.into_window(BOXES, window), window), BOXES, atol=1e-6
+    )

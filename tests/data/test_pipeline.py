@@ -41,13 +41,20 @@ def test_shapes(small_config, striped_data):
 @pytest.mark.parametrize("preset", ["caffe", "torchvision"])
 def test_parallelism_changes_nothing(small_config, striped_data, preset):
     config = small_config(data__augment=preset)
-    assert_same(batches(config, striped_data, 14, parallelism=1), batches(config, striped_data, 14, parallelism=5))
+    assert_same(
+        batches(config, striped_data, 14, parallelism=1),
+        batches(config, striped_data, 14, parallelism=5),
+    )
 
 
 def test_a_run_goes_on_in_the_middle_of_an_epoch(small_config, striped_data):
     config = small_config(data__augment="caffe")
     whole = batches(config, striped_data, 14)  # 56 records: two and a half epochs
-    for start in (3, 6, 11):  # in the first epoch, across its end (22 = 5.5 batches), at the second's end
+    for start in (
+        3,
+        6,
+        11,
+    ):  # in the first epoch, across its end (22 = 5.5 batches), at the second's end
         assert_same(whole[start:], batches(config, striped_data, 14 - start, start_step=start))
 
 
@@ -80,14 +87,19 @@ def test_the_shards_are_shuffled_anew_and_so_is_the_buffer(small_config, striped
     assert found[:22] != found[22:]  # a buffer of one keeps the order: the shards' has changed
     one_file = [str(striped_data / "train-00000-of-00003.tfrecord")]
     stream = shards.record_stream(one_file, 8, 8, seed=0).take(24)
-    epochs = np.reshape([serialized for _, serialized in stream.as_numpy_iterator()], (3, 8)).tolist()
+    epochs = np.reshape(
+        [serialized for _, serialized in stream.as_numpy_iterator()], (3, 8)
+    ).tolist()
     assert epochs[0] != epochs[1] != epochs[2]
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
 
 
 def test_the_same_record_is_augmented_anew_in_every_epoch(small_config, striped_data):
     config = small_config(data__augment={"brightness": 32, "color_probability": 1})
-    plain, bright = (np.concatenate([image for image, _ in batches(c, striped_data, 11)]) for c in (small_config(), config))
+    plain, bright = (
+        np.concatenate([image for image, _ in batches(c, striped_data, 11)])
+        for c in (small_config(), config)
+    )
     order = np.round((plain.mean((1, 2, 3)) - 10.2) / 10).astype(int)
     shifts = (bright - plain).mean((1, 2, 3))
     of_record_9 = shifts[order == 9]
@@ -109,10 +121,16 @@ def test_what_workers_cannot_share_is_refused(small_config, striped_data):
     with pytest.raises(ConfigError, match="batch_size 4 must be a multiple of the 3 workers"):
         pipeline.build_dataset(small_config(), striped_data, "train", DEFAULTS, num_workers=3)
     with pytest.raises(ConfigError, match="wants a shard a worker, found 3 for 4"):
-        pipeline.build_dataset(small_config(data__shard="file"), striped_data, "train", DEFAULTS, num_workers=4)
+        pipeline.build_dataset(
+            small_config(data__shard="file"), striped_data, "train", DEFAULTS, num_workers=4
+        )
     for worker in (-1, 2):
-        with pytest.raises(ConfigError, match=rf"worker must lie in \[0, 1\], as there are 2, found {worker}"):
-            pipeline.build_dataset(small_config(), striped_data, "train", DEFAULTS, num_workers=2, worker=worker)
+        with pytest.raises(
+            ConfigError, match=rf"worker must lie in \[0, 1\], as there are 2, found {worker}"
+        ):
+            pipeline.build_dataset(
+                small_config(), striped_data, "train", DEFAULTS, num_workers=2, worker=worker
+            )
 
 
 def write_shards(folder, records, images):
@@ -124,13 +142,21 @@ def write_shards(folder, records, images):
                 writer.write(record)
     split = {"images": images, "shards": names}
     classes = [{"name": "a", "id": 1}, {"name": "b", "id": 2}]
-    dataset_json.write_json(folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}})
+    dataset_json.write_json(
+        folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}}
+    )
     return folder
 
 
-@pytest.mark.parametrize(("held", "images"), [((3, 2), 6), ((3, 2), 4), ((0, 0), 5)], ids=["fewer", "more", "none"])
-def test_records_that_are_not_as_many_as_dataset_json_says(held, images, small_config, striped, tmp_path):
-    data = write_shards(tmp_path, [[striped.make_record(k) for k in range(number)] for number in held], images)
+@pytest.mark.parametrize(
+    ("held", "images"), [((3, 2), 6), ((3, 2), 4), ((0, 0), 5)], ids=["fewer", "more", "none"]
+)
+def test_records_that_are_not_as_many_as_dataset_json_says(
+    held, images, small_config, striped, tmp_path
+):
+    data = write_shards(
+        tmp_path, [[striped.make_record(k) for k in range(number)] for number in held], images
+    )
     line = rf"split 'train' has {images} images, its shards hold {sum(held)} records; convert the split again"
     with pytest.raises(ValueError, match=line):
         pipeline.build_dataset(small_config(), data, "train", DEFAULTS)
@@ -142,8 +168,13 @@ def test_empty_shards(small_config, striped, tmp_path):
     data = write_shards(tmp_path, [[striped.make_record(5)], [], []], 1)
     assert indices(batches(small_config(), data, 2)) == [5] * 8
     assert indices(batches(small_config(data__shard="file"), data, 2)) == [5] * 8
-    with pytest.raises(ConfigError, match=r"no record that can be used in the shards of worker 1 of 2 .*train-1.tfrecord"):
-        pipeline.build_dataset(small_config(data__shard="file"), data, "train", DEFAULTS, num_workers=2)
+    with pytest.raises(
+        ConfigError,
+        match=r"no record that can be used in the shards of worker 1 of 2 .*train-1.tfrecord",
+    ):
+        pipeline.build_dataset(
+            small_config(data__shard="file"), data, "train", DEFAULTS, num_workers=2
+        )
 
 
 def test_the_seed_steers_the_augmentation(small_config, striped):
@@ -151,8 +182,12 @@ def test_the_seed_steers_the_augmentation(small_config, striped):
     serialized, position = tf.constant(striped.make_record(4)), tf.constant(7, tf.int64)
 
     def shift(seed):
-        config = small_config(train__seed=seed, data__augment={"brightness": 32, "color_probability": 1})
-        return float(tf.reduce_mean(pipeline.make_prepare(config, DEFAULTS, 2)(position, serialized)[0]))
+        config = small_config(
+            train__seed=seed, data__augment={"brightness": 32, "color_probability": 1}
+        )
+        return float(
+            tf.reduce_mean(pipeline.make_prepare(config, DEFAULTS, 2)(position, serialized)[0])
+        )
 
     assert shift(3) == shift(3)
     assert len({round(shift(seed), 2) for seed in (3, 4, 5)}) == 3
@@ -160,7 +195,9 @@ def test_the_seed_steers_the_augmentation(small_config, striped):
 
 def test_the_seed_steers_the_order_of_the_shards(striped_data):
     paths = sorted(map(str, striped_data.glob("*.tfrecord")))
-    firsts = [next(shards.record_stream(paths, 22, 1, seed).as_numpy_iterator())[1] for seed in range(12)]
+    firsts = [
+        next(shards.record_stream(paths, 22, 1, seed).as_numpy_iterator())[1] for seed in range(12)
+    ]
     assert len(set(firsts)) == 3  # each shard comes first for some seed
 
 
@@ -186,5 +223,8 @@ def test_records_are_counted_without_being_read(striped_data):
 
 
 def test_examples_come_in_file_order(striped_data):
-    found = [example["source_id"].decode() for example in pipeline.read_examples(striped_data, "train").as_numpy_iterator()]
+    found = [
+        example["source_id"].decode()
+        for example in pipeline.read_examples(striped_data, "train").as_numpy_iterator()
+    ]
     assert found == [f"id{k}" for start in range(3) for k in range(start, 22, 3)]

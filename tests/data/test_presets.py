@@ -58,7 +58,13 @@ PRESETS = {
         "flip_probability": 0.5,
     },
     # Flip and scale jitter, and no colour.
-    "light": NOTHING | {"crop_min_iou": (0.0,), "crop_scale": (0.6, 1.0), "crop_aspect": (0.8, 1.25), "flip_probability": 0.5},
+    "light": NOTHING
+    | {
+        "crop_min_iou": (0.0,),
+        "crop_scale": (0.6, 1.0),
+        "crop_aspect": (0.8, 1.25),
+        "flip_probability": 0.5,
+    },
 }
 
 
@@ -88,4 +94,6 @@ def test_values_out_of_range(key, value, line):
     with pytest.raises(ConfigError) as caught:
         check_config({"boxes": {"preset": "paper"}, "data": {"augment": {key: value}}}, "test")
     message = str(caught.value)
-    assert message.startswith(f"test: data.augment.{key}") and line in message and "\n" not in message
+    assert (
+        message.startswith(f"test: data.augment.{key}") and line in message and "\n" not in message
+    )

@@ -47,13 +47,26 @@ def write_coco():
     """A function: writes COCO JSON of images [(id, file, width, height)], annotations [(image id, category id, bbox, more)]."""
 
     def write(path, images, annotations=(), categories=((1, "cat"), (3, "dog"))):
-        images = [{"id": i, "file_name": file, "width": width, "height": height} for i, file, width, height in images]
+        images = [
+            {"id": i, "file_name": file, "width": width, "height": height}
+            for i, file, width, height in images
+        ]
         annotations = [
-            {"id": k, "image_id": image, "category_id": category, "bbox": box, "area": 7.5, "iscrowd": 0, **more}
+            {
+                "id": k,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "area": 7.5,
+                "iscrowd": 0,
+                **more,
+            }
             for k, (image, category, box, more) in enumerate(annotations, 1)
         ]
         categories = [{"id": number, "name": name} for number, name in categories]
-        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+        path.write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        )
         return path
 
     return write
@@ -79,7 +92,11 @@ def convert_coco(tmp_path, run):
     """A function: flags -> converts tmp_path/images and tmp_path/annotations.json into tmp_path/out; (exit code, stderr)."""
 
     def convert(**flags):
-        given = {"images": tmp_path / "images", "annotations": tmp_path / "annotations.json", "output": tmp_path / "out"}
+        given = {
+            "images": tmp_path / "images",
+            "annotations": tmp_path / "annotations.json",
+            "output": tmp_path / "out",
+        }
         return run("coco_to_tfrecord", **(given | {"workers": 1} | flags))
 
     return convert
@@ -92,7 +109,9 @@ def read_split():
     def read(folder, split="train"):
         import tensorflow as tf
 
-        paths = [str(path) for path in sorted(pathlib.Path(folder).glob(f"{split}-*-of-*.tfrecord"))]
+        paths = [
+            str(path) for path in sorted(pathlib.Path(folder).glob(f"{split}-*-of-*.tfrecord"))
+        ]
         return [_to_dict(record) for record in tf.data.TFRecordDataset(paths).as_numpy_iterator()]
 
     return read
@@ -103,9 +122,13 @@ def _to_dict(record):
 
     feature = tf.train.Example.FromString(record).features.feature
     values = {
-        key: list(getattr(value, value.WhichOneof("kind")).value) for key, value in feature.items() if value.WhichOneof("kind")
+        key: list(getattr(value, value.WhichOneof("kind")).value)
+        for key, value in feature.items()
+        if value.WhichOneof("kind")
     }
-    sides = [values.get(f"image/object/bbox/{side}", []) for side in ("ymin", "xmin", "ymax", "xmax")]
+    sides = [
+        values.get(f"image/object/bbox/{side}", []) for side in ("ymin", "xmin", "ymax", "xmax")
+    ]
     return {
         "image": values["image/encoded"][0],
         "filename": values["image/filename"][0].decode(),
@@ -126,7 +149,10 @@ def read_dataset():
     """A function: folder -> (dataset.json, report.json)."""
 
     def read(folder):
-        return tuple(json.loads((pathlib.Path(folder) / name).read_text()) for name in ("dataset.json", "report.json"))
+        return tuple(
+            json.loads((pathlib.Path(folder) / name).read_text())
+            for name in ("dataset.json", "report.json")
+        )
 
     return read
 

@@ -23,7 +23,11 @@ def settle(box, unit=PIXELS, image=IMAGE, turn=1, **more):
     ("box", "unit", "corners"),
     [
         ((20, 10, 60, 40), PIXELS, (0.1, 0.1, 0.4, 0.3)),
-        ((21, 11, 60, 40), PIXELS_FROM_ONE, (0.1, 0.1, 0.4, 0.3)),  # 1 is taken from xmin and ymin only
+        (
+            (21, 11, 60, 40),
+            PIXELS_FROM_ONE,
+            (0.1, 0.1, 0.4, 0.3),
+        ),  # 1 is taken from xmin and ymin only
         ((1, 1, 200, 100), PIXELS_FROM_ONE, (0, 0, 1, 1)),
         ((0.1, 0.1, 0.3, 0.4), SHARES, (0.1, 0.1, 0.4, 0.3)),
         ((150, 50, 250, 130), PIXELS, (0.5, 0.75, 1, 1)),  # clipped
@@ -77,9 +81,13 @@ def test_clipped_is_noted_but_not_for_rounding():
 def test_turn():
     # A quarter turn clockwise: stored x becomes shown y, stored y becomes shown x from the right.
     # Stored 20..60, 10..40 of 200 x 100 -> shown y 20..60 of 200, x 60..90 of 100.
-    assert settle((20, 10, 60, 40), PIXELS, TURNED, turn=6).corners == pytest.approx((0.1, 0.6, 0.3, 0.9))
+    assert settle((20, 10, 60, 40), PIXELS, TURNED, turn=6).corners == pytest.approx(
+        (0.1, 0.6, 0.3, 0.9)
+    )
     # Drawn on the picture as it is shown, 100 x 200: it stays.
-    assert settle((20, 10, 60, 40), PIXELS, TURNED, turn=1).corners == pytest.approx((0.05, 0.2, 0.2, 0.6))
+    assert settle((20, 10, 60, 40), PIXELS, TURNED, turn=1).corners == pytest.approx(
+        (0.05, 0.2, 0.2, 0.6)
+    )
 
 
 @pytest.mark.parametrize(

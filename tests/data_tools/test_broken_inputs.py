@@ -31,8 +31,15 @@ def cut(path, picture):
 
 def bomb(path, _):
     """A PNG of a few hundred bytes that claims 60,000 x 60,000 pixels."""
-    chunks = (b"IHDR" + struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(bytes(1000)), b"IEND")
-    written = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    chunks = (
+        b"IHDR" + struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0),
+        b"IDAT" + zlib.compress(bytes(1000)),
+        b"IEND",
+    )
+    written = (
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
 
 
@@ -66,7 +73,12 @@ PICTURES = [
     ("BMP", "b.bmp", save(), ("repaired", "bmp")),
     ("AVIF", "b.avif", save(), ("repaired", "avif")),
     ("JFIF", "b.jfif", save(format="JPEG"), ("sound", None)),
-    ("HEIC", "b.heic", lambda path, _: path.write_bytes(b"\0\0\0\x18ftypheic"), ("dropped_images", "unread format")),
+    (
+        "HEIC",
+        "b.heic",
+        lambda path, _: path.write_bytes(b"\0\0\0\x18ftypheic"),
+        ("dropped_images", "unread format"),
+    ),
     ("rotated by EXIF", "b.jpg", save(exif=orientation(3)), ("repaired", "EXIF-rotated")),
     ("PNG called JPEG", "b.jpg", save(format="PNG"), ("repaired", "wrongly named")),
     ("another suffix than listed", "b.jpeg", save(format="JPEG"), ("sound", None)),
@@ -75,28 +87,55 @@ PICTURES = [
     ("truncated", "b.jpg", cut, ("dropped_images", "truncated")),
     ("empty file", "b.jpg", lambda path, _: path.touch(), ("dropped_images", "empty")),
     ("absent", "b.jpg", lambda *_: None, ("dropped_images", "absent")),
-    ("a web page", "b.jpg", lambda path, _: path.write_text("<html>404"), ("dropped_images", "not an image")),
-    ("a folder of that name", "b.jpg", lambda path, _: path.mkdir(), ("dropped_images", "unreadable")),
+    (
+        "a web page",
+        "b.jpg",
+        lambda path, _: path.write_text("<html>404"),
+        ("dropped_images", "not an image"),
+    ),
+    (
+        "a folder of that name",
+        "b.jpg",
+        lambda path, _: path.mkdir(),
+        ("dropped_images", "unreadable"),
+    ),
     ("only its stem fits", "b.v2.jpg", save(format="JPEG"), ("dropped_images", "absent")),
-    ("a dangling link", "b.jpg", lambda path, _: path.symlink_to("nowhere.jpg"), ("dropped_images", "absent")),
+    (
+        "a dangling link",
+        "b.jpg",
+        lambda path, _: path.symlink_to("nowhere.jpg"),
+        ("dropped_images", "absent"),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("what", "name", "write", "outcome"), PICTURES, ids=[row[0] for row in PICTURES])
-def test_picture(data, paint, write_coco, convert_coco, read_dataset, read_split, what, name, write, outcome):
+@pytest.mark.parametrize(
+    ("what", "name", "write", "outcome"), PICTURES, ids=[row[0] for row in PICTURES]
+)
+def test_picture(
+    data, paint, write_coco, convert_coco, read_dataset, read_split, what, name, write, outcome
+):
     write(data / "images" / name, paint(None))
     images = [(1, "a.jpg", 64, 48), (2, "b.jpg", 64, 48)]
-    write_coco(data / "annotations.json", images, [(1, 1, [8, 16, 16, 24], {}), (2, 3, [8, 16, 16, 24], {})])
+    write_coco(
+        data / "annotations.json",
+        images,
+        [(1, 1, [8, 16, 16, 24], {}), (2, 3, [8, 16, 16, 24], {})],
+    )
     assert convert_coco() == (0, "")
     dataset, report = read_dataset(data / "out")
     entry, kind, reason = report["splits"]["train"], *outcome
     found = {key: entry[key] for key in ("repaired", "dropped_images", "dropped_boxes")}
-    assert found == {"repaired": {}, "dropped_images": {}, "dropped_boxes": {}} | ({kind: {reason: 1}} if reason else {}), what
+    assert found == {"repaired": {}, "dropped_images": {}, "dropped_boxes": {}} | (
+        {kind: {reason: 1}} if reason else {}
+    ), what
     dropped = dataset["splits"]["train"]["dropped"]
     assert [(row["file"], row["reason"].split(":")[0]) for row in dropped] == (
         [("b.jpg", reason)] if kind == "dropped_images" else []
     )
-    assert len(read_split(data / "out")) == entry["images"] == (1 if kind == "dropped_images" else 2)
+    assert (
+        len(read_split(data / "out")) == entry["images"] == (1 if kind == "dropped_images" else 2)
+    )
 
 
 # Boxes: a COCO box and category -> the reason it is dropped for, or its corners.
@@ -117,15 +156,23 @@ BOXES = [
 ]
 
 
-@pytest.mark.parametrize(("what", "category", "box", "outcome"), BOXES, ids=[row[0] for row in BOXES])
-def test_box(data, write_coco, convert_coco, read_dataset, read_split, what, category, box, outcome):
-    write_coco(data / "annotations.json", GOOD["images"], [*GOOD["annotations"], (1, category, box, {})])
+@pytest.mark.parametrize(
+    ("what", "category", "box", "outcome"), BOXES, ids=[row[0] for row in BOXES]
+)
+def test_box(
+    data, write_coco, convert_coco, read_dataset, read_split, what, category, box, outcome
+):
+    write_coco(
+        data / "annotations.json", GOOD["images"], [*GOOD["annotations"], (1, category, box, {})]
+    )
     assert convert_coco() == (0, "")
     dataset, report = read_dataset(data / "out")
     (record,) = read_split(data / "out")
     if isinstance(outcome, str):
         assert report["splits"]["train"]["dropped_boxes"] == {outcome: 1}, what
-        assert [(row["file"], row["reason"]) for row in dataset["splits"]["train"]["dropped"]] == [("a.jpg", outcome)]
+        assert [(row["file"], row["reason"]) for row in dataset["splits"]["train"]["dropped"]] == [
+            ("a.jpg", outcome)
+        ]
         assert len(record["boxes"]) == 1
     else:
         assert report["splits"]["train"]["clipped"] == 1
@@ -136,10 +183,22 @@ def test_box(data, write_coco, convert_coco, read_dataset, read_split, what, cat
 # VOC, YOLO and CSV: a label file -> what becomes of its one picture or object.
 BOX = "<bndbox><xmin>9</xmin><ymin>17</ymin><xmax>24</xmax><ymax>40</ymax></bndbox>"
 XML = [
-    ("no size, pose or difficult tags", f"<annotation><object><name>cat</name>{BOX}</object></annotation>", ("boxes", 1)),
+    (
+        "no size, pose or difficult tags",
+        f"<annotation><object><name>cat</name>{BOX}</object></annotation>",
+        ("boxes", 1),
+    ),
     ("no objects", "<annotation></annotation>", ("empty", 1)),
-    ("object without a name", f"<annotation><object>{BOX}</object></annotation>", ("dropped_boxes", {"no class name": 1})),
-    ("object without a box", "<annotation><object><name>cat</name></object></annotation>", ("dropped_boxes", {"no box": 1})),
+    (
+        "object without a name",
+        f"<annotation><object>{BOX}</object></annotation>",
+        ("dropped_boxes", {"no class name": 1}),
+    ),
+    (
+        "object without a box",
+        "<annotation><object><name>cat</name></object></annotation>",
+        ("dropped_boxes", {"no box": 1}),
+    ),
     (
         "box without ymax",
         f"<annotation><object><name>cat</name>{BOX.replace('<ymax>40</ymax>', '')}</object></annotation>",
@@ -153,7 +212,13 @@ XML = [
     (
         "size of another picture",
         f"<annotation><size><width>99</width><height>48</height></size><object><name>cat</name>{BOX}</object></annotation>",
-        ("size_mismatches", {"images": 1, "files": [{"file": "b.jpg", "labels_hw": [48, 99], "image_hw": [48, 64]}]}),
+        (
+            "size_mismatches",
+            {
+                "images": 1,
+                "files": [{"file": "b.jpg", "labels_hw": [48, 99], "image_hw": [48, 64]}],
+            },
+        ),
     ),
     ("not XML", "<annotation><object>", ("dropped_images", {"annotation cannot be read": 1})),
     ("empty file", "", ("dropped_images", {"annotation cannot be read": 1})),
@@ -165,9 +230,14 @@ def test_xml(tmp_path, paint, run, read_dataset, what, text, outcome):
     (tmp_path / "voc").mkdir()
     paint(tmp_path / "voc/a.jpg")
     paint(tmp_path / "voc/b.jpg")
-    (tmp_path / "voc/a.xml").write_text(f"<annotation><object><name>dog</name>{BOX}</object></annotation>")
+    (tmp_path / "voc/a.xml").write_text(
+        f"<annotation><object><name>dog</name>{BOX}</object></annotation>"
+    )
     (tmp_path / "voc/b.xml").write_text(text)
-    assert run("voc_to_tfrecord", voc=tmp_path / "voc", output=tmp_path / "out", workers=1) == (0, "")
+    assert run("voc_to_tfrecord", voc=tmp_path / "voc", output=tmp_path / "out", workers=1) == (
+        0,
+        "",
+    )
     entry = read_dataset(tmp_path / "out")[1]["splits"]["train"]
     key, value = outcome
     assert entry[key] == (value + 1 if key == "boxes" else value), what
@@ -187,9 +257,14 @@ def test_yolo_line(tmp_path, paint, run, read_dataset, what, line, reasons):
     paint(tmp_path / "yolo/a.jpg")
     (tmp_path / "yolo/a.txt").write_text(f"0 .5 .5 .2 .2\n{line}\n")
     (tmp_path / "yolo/classes.txt").write_text("cat\n")
-    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (0, "")
+    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (
+        0,
+        "",
+    )
     entry = read_dataset(tmp_path / "out")[1]["splits"]["train"]
-    assert {reason.split(":")[0]: number for reason, number in entry["dropped_boxes"].items()} == reasons, what
+    assert {
+        reason.split(":")[0]: number for reason, number in entry["dropped_boxes"].items()
+    } == reasons, what
 
 
 # Refused: how the data is spoilt -> flags, exit code and message.
@@ -201,7 +276,9 @@ def coco(**changes):
     def spoil(data):
         path = data / "annotations.json"
         content = json.loads(path.read_text()) | changes
-        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+        path.write_text(
+            json.dumps({key: value for key, value in content.items() if value is not None})
+        )
 
     return spoil
 
@@ -214,17 +291,77 @@ REFUSED = [
         1,
         "--annotations: no file at .*annotations.json",
     ),
-    ("a folder as annotations", lambda _: None, {"annotations": "images"}, 1, "--annotations: .* is a folder; give the file"),
-    ("no image folder", lambda _: None, {"images": "pictures"}, 1, "--images: no folder at .*pictures"),
-    ("a file as image folder", lambda _: None, {"images": "annotations.json"}, 1, "--images: .* is a file; give the folder"),
-    ("not JSON", write("annotations.json", "<xml>"), {}, 1, "does not hold a JSON object with images, annotations, categories"),
-    ("cut short", write("annotations.json", '{"images": [{"id": 1, "fi'), {}, 1, "annotations.json is not JSON, or is cut short"),
-    ("COCO results", write("annotations.json", '[{"image_id": 1, "score": 1}]'), {}, 1, "does not hold a JSON object"),
-    ("binary", lambda data: (data / "annotations.json").write_bytes(b"\xff\xfe\x00"), {}, 1, "is not JSON: it is not UTF-8 text"),
-    ("no annotations key", coco(annotations=None), {}, 1, "is not COCO instances JSON: it has no 'annotations'"),
-    ("captions without categories", coco(categories=None), {}, 1, "is not COCO instances JSON: it has no 'categories'"),
+    (
+        "a folder as annotations",
+        lambda _: None,
+        {"annotations": "images"},
+        1,
+        "--annotations: .* is a folder; give the file",
+    ),
+    (
+        "no image folder",
+        lambda _: None,
+        {"images": "pictures"},
+        1,
+        "--images: no folder at .*pictures",
+    ),
+    (
+        "a file as image folder",
+        lambda _: None,
+        {"images": "annotations.json"},
+        1,
+        "--images: .* is a file; give the folder",
+    ),
+    (
+        "not JSON",
+        write("annotations.json", "<xml>"),
+        {},
+        1,
+        "does not hold a JSON object with images, annotations, categories",
+    ),
+    (
+        "cut short",
+        write("annotations.json", '{"images": [{"id": 1, "fi'),
+        {},
+        1,
+        "annotations.json is not JSON, or is cut short",
+    ),
+    (
+        "COCO results",
+        write("annotations.json", '[{"image_id": 1, "score": 1}]'),
+        {},
+        1,
+        "does not hold a JSON object",
+    ),
+    (
+        "binary",
+        lambda data: (data / "annotations.json").write_bytes(b"\xff\xfe\x00"),
+        {},
+        1,
+        "is not JSON: it is not UTF-8 text",
+    ),
+    (
+        "no annotations key",
+        coco(annotations=None),
+        {},
+        1,
+        "is not COCO instances JSON: it has no 'annotations'",
+    ),
+    (
+        "captions without categories",
+        coco(categories=None),
+        {},
+        1,
+        "is not COCO instances JSON: it has no 'categories'",
+    ),
     ("no categories", coco(categories=[]), {}, 1, "lists no categories"),
-    ("category without a name", coco(categories=[{"id": 1}]), {}, 1, "a category wants a number `id` and a `name`"),
+    (
+        "category without a name",
+        coco(categories=[{"id": 1}]),
+        {},
+        1,
+        "a category wants a number `id` and a `name`",
+    ),
     (
         "two categories of one name",
         coco(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]),
@@ -232,7 +369,13 @@ REFUSED = [
         1,
         "two categories have the name 'a' .ids 1 and 2.: rename one in `categories` of that file",
     ),
-    ("a category id of 70 bits", coco(categories=[{"id": 2**70, "name": "a"}]), {}, 1, "ids of at most 64 bits, found"),
+    (
+        "a category id of 70 bits",
+        coco(categories=[{"id": 2**70, "name": "a"}]),
+        {},
+        1,
+        "ids of at most 64 bits, found",
+    ),
     (
         "two images of one id",
         coco(images=[{"id": 1, "file_name": "a.jpg"}] * 2),
@@ -248,22 +391,58 @@ REFUSED = [
         1,
         "none of the 1 images of 'train' can be used .absent 1.*z.jpg",
     ),
-    ("unknown class asked for", lambda _: None, {"classes": "cat,dgo"}, 2, "no class 'dgo'; did you mean 'dog'"),
+    (
+        "unknown class asked for",
+        lambda _: None,
+        {"classes": "cat,dgo"},
+        2,
+        "no class 'dgo'; did you mean 'dog'",
+    ),
     ("class named twice", lambda _: None, {"classes": "cat,cat"}, 2, "names 'cat' twice"),
-    ("no file of classes", lambda _: None, {"classes": "names.txt"}, 2, "--classes: no file at .*names.txt"),
-    ("output is a file", write("out", ""), {}, 1, "cannot write to .*out: it, or a folder above it, is a file"),
-    ("too few images to split", lambda _: None, {"val_fraction": 0.2}, 1, "--val_fraction 0.2 of 1 images leaves none for 'val'"),
-    ("split called val", lambda _: None, {"val_fraction": 0.2, "split": "val"}, 2, "writes a split 'val' beside --split"),
+    (
+        "no file of classes",
+        lambda _: None,
+        {"classes": "names.txt"},
+        2,
+        "--classes: no file at .*names.txt",
+    ),
+    (
+        "output is a file",
+        write("out", ""),
+        {},
+        1,
+        "cannot write to .*out: it, or a folder above it, is a file",
+    ),
+    (
+        "too few images to split",
+        lambda _: None,
+        {"val_fraction": 0.2},
+        1,
+        "--val_fraction 0.2 of 1 images leaves none for 'val'",
+    ),
+    (
+        "split called val",
+        lambda _: None,
+        {"val_fraction": 0.2, "split": "val"},
+        2,
+        "writes a split 'val' beside --split",
+    ),
     ("a path as split", lambda _: None, {"split": "../x"}, 2, "--split wants a name"),
     ("negative workers", lambda _: None, {"workers": -1}, 2, "workers"),
     ("unknown flag", lambda _: None, {"wrokers": 1}, 2, "Unknown command line flag 'wrokers'"),
 ]
 
 
-@pytest.mark.parametrize(("what", "spoil", "flags", "code", "message"), REFUSED, ids=[row[0] for row in REFUSED])
-def test_refused_in_one_line(data, convert_coco, nothing_looks_finished, what, spoil, flags, code, message):
+@pytest.mark.parametrize(
+    ("what", "spoil", "flags", "code", "message"), REFUSED, ids=[row[0] for row in REFUSED]
+)
+def test_refused_in_one_line(
+    data, convert_coco, nothing_looks_finished, what, spoil, flags, code, message
+):
     spoil(data)
-    paths = {name: data / value for name, value in flags.items() if name in ("images", "annotations")}
+    paths = {
+        name: data / value for name, value in flags.items() if name in ("images", "annotations")
+    }
     found, error = convert_coco(**flags | paths)
     assert found == code, what
     assert error.count("\n") == 1 and error.startswith("error: ")
@@ -280,12 +459,18 @@ STRICT = [
         {"annotations": [(1, 1, [8, 16, 0, 24], {})]},
         "a.jpg: a box of 'cat' is dropped .degenerate.",
     ),
-    ("another size", {"images": [(1, "a.jpg", 64, 99)]}, "--strict: a.jpg: the labels say .99, 64., the picture is .48, 64."),
+    (
+        "another size",
+        {"images": [(1, "a.jpg", 64, 99)]},
+        "--strict: a.jpg: the labels say .99, 64., the picture is .48, 64.",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("what", "changes", "message"), STRICT, ids=[row[0] for row in STRICT])
-def test_strict_ends_at_the_first_problem(data, write_coco, convert_coco, nothing_looks_finished, what, changes, message):
+def test_strict_ends_at_the_first_problem(
+    data, write_coco, convert_coco, nothing_looks_finished, what, changes, message
+):
 
     write_coco(data / "annotations.json", **GOOD | changes)
     code, error = convert_coco(strict=True)
@@ -298,12 +483,19 @@ def test_strict_accepts_what_is_only_repaired(data, paint, convert_coco):
     assert convert_coco(strict=True) == (0, "")
 
 
-NAMES = [("\0.jpg", "unreadable"), ("x" * 300 + ".jpg", "unreadable"), ("", "no file name"), (None, "no file name")]
+NAMES = [
+    ("\0.jpg", "unreadable"),
+    ("x" * 300 + ".jpg", "unreadable"),
+    ("", "no file name"),
+    (None, "no file name"),
+]
 
 
 @pytest.mark.parametrize(("name", "reason"), NAMES)
 def test_names_that_no_file_has(data, write_coco, convert_coco, read_dataset, name, reason):
-    write_coco(data / "annotations.json", [(1, "a.jpg", 64, 48), (2, name, 64, 48)], GOOD["annotations"])
+    write_coco(
+        data / "annotations.json", [(1, "a.jpg", 64, 48), (2, name, 64, 48)], GOOD["annotations"]
+    )
     assert convert_coco() == (0, "")
     assert read_dataset(data / "out")[1]["splits"]["train"]["dropped_images"] == {reason: 1}
 
@@ -313,8 +505,14 @@ def test_file_name_that_is_not_unicode(tmp_path, paint, run, read_split):
     paint(tmp_path / "yolo/c.v2.jpg")
     (tmp_path / "yolo/c.v2.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "yolo/classes.txt").write_text("cat\n")
-    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (0, "")
-    assert [record["filename"] for record in read_split(tmp_path / "out")] == ["b\\udcff.jpg", "c.v2.jpg"]
+    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (
+        0,
+        "",
+    )
+    assert [record["filename"] for record in read_split(tmp_path / "out")] == [
+        "b\\udcff.jpg",
+        "c.v2.jpg",
+    ]
 
 
 def test_duplicates_with_odd_names(tmp_path, paint, run, read_dataset):
@@ -323,7 +521,10 @@ def test_duplicates_with_odd_names(tmp_path, paint, run, read_dataset):
         paint(tmp_path / "yolo" / name)
     (tmp_path / "yolo/ä.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "yolo/classes.txt").write_text("cat\n")
-    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (0, "")
+    assert run("yolo_to_tfrecord", yolo=tmp_path / "yolo", output=tmp_path / "out", workers=1) == (
+        0,
+        "",
+    )
     within = read_dataset(tmp_path / "out")[1]["splits"]["train"]["duplicates"]["within"]
     assert (within["groups"], within["images"]) == (1, 3)
     assert sorted(within["files"][0]) == sorted(names)
@@ -338,11 +539,41 @@ def test_a_split_whose_name_begins_with_anothers(data, convert_coco):
 
 YAML = {"d.yaml": "train: images\nnames: [a]\n"}
 OTHER_READERS = [
-    ("no YOLO folder", "yolo", {"yolo": "nowhere"}, {}, "--yolo: nothing at .*nowhere; give data.yaml"),
-    ("YOLO without a list of classes", "yolo", {"yolo": "images"}, {}, "holds neither a data.yaml nor a classes.txt"),
-    ("data.yaml that is no YAML", "yolo", {"yolo": "d.yaml"}, {"d.yaml": "names: ["}, "d.yaml is not YAML"),
-    ("data.yaml that is a list", "yolo", {"yolo": "d.yaml"}, {"d.yaml": "- a\n"}, "d.yaml is no data.yaml: wanted keys"),
-    ("data.yaml without names", "yolo", {"yolo": "d.yaml"}, {"d.yaml": "train: images\nnc: 2\n"}, "wants `names`"),
+    (
+        "no YOLO folder",
+        "yolo",
+        {"yolo": "nowhere"},
+        {},
+        "--yolo: nothing at .*nowhere; give data.yaml",
+    ),
+    (
+        "YOLO without a list of classes",
+        "yolo",
+        {"yolo": "images"},
+        {},
+        "holds neither a data.yaml nor a classes.txt",
+    ),
+    (
+        "data.yaml that is no YAML",
+        "yolo",
+        {"yolo": "d.yaml"},
+        {"d.yaml": "names: ["},
+        "d.yaml is not YAML",
+    ),
+    (
+        "data.yaml that is a list",
+        "yolo",
+        {"yolo": "d.yaml"},
+        {"d.yaml": "- a\n"},
+        "d.yaml is no data.yaml: wanted keys",
+    ),
+    (
+        "data.yaml without names",
+        "yolo",
+        {"yolo": "d.yaml"},
+        {"d.yaml": "train: images\nnc: 2\n"},
+        "wants `names`",
+    ),
     (
         "no such set",
         "yolo",
@@ -378,7 +609,13 @@ OTHER_READERS = [
         {"classes.txt": b"c\xe4t\n"},
         "classes.txt is not UTF-8 text: save it as UTF-8",
     ),
-    ("obj.data without names", "yolo", {"yolo": "obj.data"}, {"obj.data": "train = train.txt\n"}, "wants a line `names = FILE`"),
+    (
+        "obj.data without names",
+        "yolo",
+        {"yolo": "obj.data"},
+        {"obj.data": "train = train.txt\n"},
+        "wants a line `names = FILE`",
+    ),
     (
         "CSV in Latin-1",
         "csv",
@@ -387,25 +624,54 @@ OTHER_READERS = [
         "is not CSV text in UTF-8",
     ),
     ("no CSV file", "csv", {"csv": "nowhere.csv"}, {}, "--csv: no file at .*nowhere.csv"),
-    ("CSV without a column", "csv", {"csv": "a.csv"}, {"a.csv": "filename,class,xmin\n"}, "lacks the column 'ymin'"),
+    (
+        "CSV without a column",
+        "csv",
+        {"csv": "a.csv"},
+        {"a.csv": "filename,class,xmin\n"},
+        "lacks the column 'ymin'",
+    ),
     ("empty CSV", "csv", {"csv": "a.csv"}, {"a.csv": ""}, "lacks the column 'filename'"),
-    ("CSV without rows", "csv", {"csv": "a.csv"}, {"a.csv": "filename,class,xmin,ymin,xmax,ymax\n"}, "the labels list no images"),
+    (
+        "CSV without rows",
+        "csv",
+        {"csv": "a.csv"},
+        {"a.csv": "filename,class,xmin,ymin,xmax,ymax\n"},
+        "the labels list no images",
+    ),
     ("no VOC folder", "voc", {"voc": "nowhere"}, {}, "--voc: no folder at .*nowhere"),
     ("no XML files", "voc", {"voc": "images"}, {}, "--voc: no XML files in .*images"),
-    ("no such image set", "voc", {"voc": "images", "image_set": "test"}, {}, "--image_set: no test.txt in .*; it has none"),
-    ("pictures without objects only", "voc", {"voc": "."}, {"a.xml": "<annotation/>"}, "the labels name no class"),
+    (
+        "no such image set",
+        "voc",
+        {"voc": "images", "image_set": "test"},
+        {},
+        "--image_set: no test.txt in .*; it has none",
+    ),
+    (
+        "pictures without objects only",
+        "voc",
+        {"voc": "."},
+        {"a.xml": "<annotation/>"},
+        "the labels name no class",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("reader", "paths", "files", "message"), [row[1:] for row in OTHER_READERS], ids=[row[0] for row in OTHER_READERS]
+    ("reader", "paths", "files", "message"),
+    [row[1:] for row in OTHER_READERS],
+    ids=[row[0] for row in OTHER_READERS],
 )
 def test_other_readers_refuse_in_one_line(data, run, reader, paths, files, message):
     for name, text in files.items():
         (data / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     if reader == "csv":
         paths = {"images": "images"} | paths
-    flags = {name: value if name in ("split", "image_set") else data / value for name, value in paths.items()}
+    flags = {
+        name: value if name in ("split", "image_set") else data / value
+        for name, value in paths.items()
+    }
     code, error = run(f"{reader}_to_tfrecord", **flags, output=data / "out", workers=1)
     assert code == 1 and error.count("\n") == 1 and re.search(message, error), error
     assert not list(data.glob("out/*"))

@@ -16,28 +16,47 @@ from data_tools.conversion import flags as shared_flags
 
 
 def digests(folder):
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".json", ".tsv"))
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix in (".tfrecord", ".json", ".tsv")
+    )
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_coco128(real_data, run, tmp_path, read_dataset, read_split):
     coco = real_data("coco128")
-    flags = {"images": coco / "images", "annotations": coco / "instances_train2017.json", "output": tmp_path, "workers": 1}
+    flags = {
+        "images": coco / "images",
+        "annotations": coco / "instances_train2017.json",
+        "output": tmp_path,
+        "workers": 1,
+    }
     assert run("coco_to_tfrecord", **flags) == (0, "")
     dataset, report = read_dataset(tmp_path)
     split = dataset["splits"]["train"]
-    assert (split["images"], split["boxes"], split["ignored"], len(dataset["classes"])) == (128, 929, 10, 80)
+    assert (split["images"], split["boxes"], split["ignored"], len(dataset["classes"])) == (
+        128,
+        929,
+        10,
+        80,
+    )
     assert split["shards"] == [f"train-0000{k}-of-00008.tfrecord" for k in range(8)]
     assert report["splits"]["train"]["empty"] == 2
     assert dataset["classes"][11] == {"name": "stop sign", "id": 13}  # 12 is a gap
     records = read_split(tmp_path)
     listed = json.loads((coco / "instances_train2017.json").read_text())
-    assert [int(record["source_id"]) for record in records] == [image["id"] for image in listed["images"]]
+    assert [int(record["source_id"]) for record in records] == [
+        image["id"] for image in listed["images"]
+    ]
     assert sum(record["crowd"].count(1) for record in records) == 10
     first = next(a for a in listed["annotations"] if a["image_id"] == listed["images"][0]["id"])
     x, y, width, height = first["bbox"]
     record = records[0]
-    expected = [y / record["height"], x / record["width"], (y + height) / record["height"], (x + width) / record["width"]]
+    expected = [
+        y / record["height"],
+        x / record["width"],
+        (y + height) / record["height"],
+        (x + width) / record["width"],
+    ]
     assert record["boxes"][0] == pytest.approx(expected, abs=1e-6)
     assert record["areas"][0] == pytest.approx(first["area"])
     assert record["image"] == (coco / "images" / record["filename"]).read_bytes()
@@ -47,7 +66,12 @@ def test_voc14(real_data, run, tmp_path, read_dataset, read_split):
     assert run("voc_to_tfrecord", voc=real_data("voc14"), output=tmp_path, workers=1) == (0, "")
     dataset, report = read_dataset(tmp_path)
     split = dataset["splits"]["train"]
-    assert (split["images"], split["boxes"], split["ignored"], len(dataset["classes"])) == (14, 37, 6, 11)
+    assert (split["images"], split["boxes"], split["ignored"], len(dataset["classes"])) == (
+        14,
+        37,
+        6,
+        11,
+    )
     assert report["splits"]["train"]["duplicates"]["within"] == {
         "groups": 1,
         "images": 2,
@@ -56,20 +80,36 @@ def test_voc14(real_data, run, tmp_path, read_dataset, read_split):
     record = read_split(tmp_path)[0]
     # 000000.xml: 353 x 500, the dog's box 48 240 195 371.
     assert record["texts"][0] == "dog" and (record["height"], record["width"]) == (500, 353)
-    assert record["boxes"][0] == pytest.approx([239 / 500, 47 / 353, 371 / 500, 195 / 353], abs=1e-6)
+    assert record["boxes"][0] == pytest.approx(
+        [239 / 500, 47 / 353, 371 / 500, 195 / 353], abs=1e-6
+    )
 
 
 def test_bccd_names_its_two_degenerate_boxes(real_data, run, tmp_path, read_dataset):
     numbers = []
     for split, image_set in (("train", "train"), ("val", "val"), ("test", "test")):
-        flags = {"voc": real_data("bccd"), "image_set": image_set, "split": split, "output": tmp_path, "workers": 1}
+        flags = {
+            "voc": real_data("bccd"),
+            "image_set": image_set,
+            "split": split,
+            "output": tmp_path,
+            "workers": 1,
+        }
         assert run("voc_to_tfrecord", **flags) == (0, "")
         numbers.append(read_dataset(tmp_path)[0]["splits"][split])
     assert [entry["images"] for entry in numbers] == [205, 87, 72]
     assert sum(entry["boxes"] for entry in numbers) == 4886
     assert [row for entry in numbers for row in entry["dropped"]] == [
-        {"file": "BloodImage_00343.jpg", "box": [181.0, 329.0, 181.0, 329.0], "reason": "degenerate"},
-        {"file": "BloodImage_00338.jpg", "box": [504.0, 337.0, 504.0, 337.0], "reason": "degenerate"},
+        {
+            "file": "BloodImage_00343.jpg",
+            "box": [181.0, 329.0, 181.0, 329.0],
+            "reason": "degenerate",
+        },
+        {
+            "file": "BloodImage_00338.jpg",
+            "box": [504.0, 337.0, 504.0, 337.0],
+            "reason": "degenerate",
+        },
     ]
 
 
@@ -77,9 +117,17 @@ def read_bccd(folder):
     """(stem, width, height, [(name, xmin, ymin, xmax, ymax)]) of every picture, as the XML says."""
     for path in sorted((folder / "Annotations").glob("*.xml")):
         root = xml.etree.ElementTree.parse(path).getroot()
-        sides = [[int(node.findtext(f"bndbox/{s}")) for s in ("xmin", "ymin", "xmax", "ymax")] for node in root.iter("object")]
+        sides = [
+            [int(node.findtext(f"bndbox/{s}")) for s in ("xmin", "ymin", "xmax", "ymax")]
+            for node in root.iter("object")
+        ]
         names = [node.findtext("name") for node in root.iter("object")]
-        yield path.stem, int(root.findtext("size/width")), int(root.findtext("size/height")), list(zip(names, sides, strict=True))
+        yield (
+            path.stem,
+            int(root.findtext("size/width")),
+            int(root.findtext("size/height")),
+            list(zip(names, sides, strict=True)),
+        )
 
 
 def make_other_formats(bccd, folder):
@@ -93,27 +141,57 @@ def make_other_formats(bccd, folder):
         lines = []
         for name, (xmin, ymin, xmax, ymax) in objects:
             empty = xmin == xmax
-            box = [xmin - 1, ymin - 1, 0 if empty else xmax - xmin + 1, 0 if empty else ymax - ymin + 1]
-            annotations.append({"image_id": number, "category_id": 10 + names.index(name), "bbox": box})
-            centre = [(box[0] + box[2] / 2) / width, (box[1] + box[3] / 2) / height, box[2] / width, box[3] / height]
+            box = [
+                xmin - 1,
+                ymin - 1,
+                0 if empty else xmax - xmin + 1,
+                0 if empty else ymax - ymin + 1,
+            ]
+            annotations.append(
+                {"image_id": number, "category_id": 10 + names.index(name), "bbox": box}
+            )
+            centre = [
+                (box[0] + box[2] / 2) / width,
+                (box[1] + box[3] / 2) / height,
+                box[2] / width,
+                box[3] / height,
+            ]
             lines.append(" ".join([str(names.index(name)), *(f"{value:.9f}" for value in centre)]))
-            rows.append([f"{stem}.jpg", width, height, name, *(f"{value:.9f}" for value in (xmin, ymin, xmax, ymax))])
+            rows.append(
+                [
+                    f"{stem}.jpg",
+                    width,
+                    height,
+                    name,
+                    *(f"{value:.9f}" for value in (xmin, ymin, xmax, ymax)),
+                ]
+            )
         (folder / f"labels/{stem}.txt").write_text("\n".join(lines))
     categories = [{"id": 10 + k, "name": name} for k, name in enumerate(names)]
-    (folder / "a.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    (folder / "a.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
     (folder / "data.yaml").write_text(f"train: images\nnames: {json.dumps(names)}\n")
     with open(folder / "a.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"], *rows])
+        csv.writer(file).writerows(
+            [["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"], *rows]
+        )
 
 
-def test_bccd_is_the_same_through_all_four_readers(real_data, run, tmp_path, read_split, read_dataset):
+def test_bccd_is_the_same_through_all_four_readers(
+    real_data, run, tmp_path, read_split, read_dataset
+):
     bccd = real_data("bccd")
     make_other_formats(bccd, tmp_path)
     commands = {
         "voc_to_tfrecord": {"voc": bccd, "image_set": "all"},
         "coco_to_tfrecord": {"images": tmp_path / "images", "annotations": tmp_path / "a.json"},
         "yolo_to_tfrecord": {"yolo": tmp_path},
-        "csv_to_tfrecord": {"csv": tmp_path / "a.csv", "images": tmp_path / "images", "one_based": True},
+        "csv_to_tfrecord": {
+            "csv": tmp_path / "a.csv",
+            "images": tmp_path / "images",
+            "one_based": True,
+        },
     }
     wanted = None
     for command, flags in commands.items():
@@ -125,7 +203,16 @@ def test_bccd_is_the_same_through_all_four_readers(real_data, run, tmp_path, rea
         records = read_split(tmp_path / command)
         wanted = wanted or records
         for record, other in zip(records, wanted, strict=True):
-            for key in ("filename", "image", "labels", "texts", "height", "width", "crowd", "difficult"):
+            for key in (
+                "filename",
+                "image",
+                "labels",
+                "texts",
+                "height",
+                "width",
+                "crowd",
+                "difficult",
+            ):
                 assert record[key] == other[key], (command, key)
             assert np.abs(record["boxes"] - other["boxes"]).max(initial=0) < 1e-6
             assert record["areas"] == pytest.approx(other["areas"], rel=1e-5)
@@ -140,11 +227,17 @@ def drawn(tmp_path_factory):
 
 
 def test_same_bytes_whatever_the_workers(drawn, run, tmp_path, monkeypatch):
-    flags = {"images": drawn / "images", "annotations": drawn / "annotations.json", "val_fraction": 0.2}
+    flags = {
+        "images": drawn / "images",
+        "annotations": drawn / "annotations.json",
+        "val_fraction": 0.2,
+    }
     assert run("coco_to_tfrecord", **flags, output=tmp_path / "one", workers=1) == (0, "")
     used = []
     run_in_processes = pool._run_in_processes
-    monkeypatch.setattr(pool, "_run_in_processes", lambda *given: used.append(given[2]) or run_in_processes(*given))
+    monkeypatch.setattr(
+        pool, "_run_in_processes", lambda *given: used.append(given[2]) or run_in_processes(*given)
+    )
     assert run("coco_to_tfrecord", **flags, output=tmp_path / "three", workers=3) == (0, "")
     assert used == [3, 3, 3]  # comparing files, then each split
     assert digests(tmp_path / "one") == digests(tmp_path / "three")
@@ -153,11 +246,19 @@ def test_same_bytes_whatever_the_workers(drawn, run, tmp_path, monkeypatch):
 
 
 def test_another_number_of_shards_holds_the_same_records(drawn, run, tmp_path, read_split):
-    flags = {"images": drawn / "images", "annotations": drawn / "annotations.json", "workers": 1, "output": tmp_path}
+    flags = {
+        "images": drawn / "images",
+        "annotations": drawn / "annotations.json",
+        "workers": 1,
+        "output": tmp_path,
+    }
     assert run("coco_to_tfrecord", **flags, shards=3) == (0, "")
     names = [record["filename"] for record in read_split(tmp_path)]
     assert names == [f"{k:06d}.jpg" for k in range(1, 241)]
-    assert sorted(path.name for path in tmp_path.glob("*.tfrecord"))[-1] == "train-00002-of-00003.tfrecord"
+    assert (
+        sorted(path.name for path in tmp_path.glob("*.tfrecord"))[-1]
+        == "train-00002-of-00003.tfrecord"
+    )
     # Fewer shards again: the older ones are gone.
     assert run("coco_to_tfrecord", **flags, shards=1) == (0, "")
     assert [path.name for path in tmp_path.glob("*.tfrecord")] == ["train-00000-of-00001.tfrecord"]
@@ -175,17 +276,27 @@ def two(tmp_path, paint, write_coco):
 
 def test_id_gaps_are_closed_and_kept(two, convert_coco, read_dataset, read_split):
     assert convert_coco() == (0, "")
-    assert read_dataset(two / "out")[0]["classes"] == [{"name": "cat", "id": 1}, {"name": "dog", "id": 3}]
+    assert read_dataset(two / "out")[0]["classes"] == [
+        {"name": "cat", "id": 1},
+        {"name": "dog", "id": 3},
+    ]
     assert [record["labels"] for record in read_split(two / "out")] == [[1], [2]]
 
 
 def test_images_without_objects_stay_or_go(two, write_coco, convert_coco, read_dataset):
-    write_coco(two / "annotations.json", [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 60)], [(1, 1, [8, 16, 16, 24], {})])
+    write_coco(
+        two / "annotations.json",
+        [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 60)],
+        [(1, 1, [8, 16, 16, 24], {})],
+    )
     assert convert_coco() == (0, "")
     assert read_dataset(two / "out")[1]["splits"]["train"]["empty"] == 1
     assert convert_coco(drop_empty=True) == (0, "")
     dataset, report = read_dataset(two / "out")
-    assert (dataset["splits"]["train"]["images"], report["splits"]["train"]["empty_left_out"]) == (1, 1)
+    assert (dataset["splits"]["train"]["images"], report["splits"]["train"]["empty_left_out"]) == (
+        1,
+        1,
+    )
 
 
 def test_classes_keeps_a_subset_in_its_order(two, convert_coco, read_dataset, read_split):
@@ -199,44 +310,78 @@ def test_classes_keeps_a_subset_in_its_order(two, convert_coco, read_dataset, re
     assert [record["labels"] for record in read_split(two / "out")] == [[2], [1]]
 
 
-def test_a_second_split_is_added_and_must_know_its_classes(two, write_coco, convert_coco, read_dataset):
+def test_a_second_split_is_added_and_must_know_its_classes(
+    two, write_coco, convert_coco, read_dataset
+):
     assert convert_coco() == (0, "")
-    write_coco(two / "annotations.json", [(7, "b.jpg", 40, 60)], [(7, 3, [4, 6, 20, 30], {})], categories=[(3, "dog")])
+    write_coco(
+        two / "annotations.json",
+        [(7, "b.jpg", 40, 60)],
+        [(7, 3, [4, 6, 20, 30], {})],
+        categories=[(3, "dog")],
+    )
     assert convert_coco(split="val")[0] == 0
     dataset, report = read_dataset(two / "out")
     assert list(dataset["splits"]) == list(report["splits"]) == ["train", "val"]
     assert len(dataset["classes"]) == 2
 
-    write_coco(two / "annotations.json", [(7, "b.jpg", 40, 60)], [(7, 5, [4, 6, 20, 30], {})], categories=[(5, "cow")])
+    write_coco(
+        two / "annotations.json",
+        [(7, "b.jpg", 40, 60)],
+        [(7, 5, [4, 6, 20, 30], {})],
+        categories=[(5, "cow")],
+    )
     code, error = convert_coco(split="test")
     assert code == 1 and "class 'cow', which dataset.json does not know (cat, dog)" in error
-    write_coco(two / "annotations.json", [(7, "b.jpg", 40, 60)], [(7, 5, [4, 6, 20, 30], {})], categories=[(5, "dog")])
+    write_coco(
+        two / "annotations.json",
+        [(7, "b.jpg", 40, 60)],
+        [(7, 5, [4, 6, 20, 30], {})],
+        categories=[(5, "dog")],
+    )
     code, error = convert_coco(split="test")
     assert code == 1 and "the class 'dog' has the id 5 here and 3 in dataset.json" in error
     code, error = convert_coco(split="test", classes="dog")
     assert code == 2 and "--classes gives dog; the data set that is added to has cat, dog" in error
-    assert list(read_dataset(two / "out")[0]["splits"]) == ["train", "val"]  # what stood there still stands
+    assert list(read_dataset(two / "out")[0]["splits"]) == [
+        "train",
+        "val",
+    ]  # what stood there still stands
 
 
 def test_equal_files_across_splits_warn_loudly(two, convert_coco, read_dataset):
     assert convert_coco() == (0, "")
     code, error = convert_coco(split="val")
     assert code == 0
-    assert error.startswith("WARNING: 2 images of 'val' are in 'train' too (the first: a.jpg = a.jpg).")
+    assert error.startswith(
+        "WARNING: 2 images of 'val' are in 'train' too (the first: a.jpg = a.jpg)."
+    )
     found = read_dataset(two / "out")[1]["splits"]["val"]["duplicates"]
-    assert found["train"] == {"images": 2, "files": [{"val": [n], "train": [n]} for n in ("a.jpg", "b.jpg")]}
+    assert found["train"] == {
+        "images": 2,
+        "files": [{"val": [n], "train": [n]} for n in ("a.jpg", "b.jpg")],
+    }
 
 
-def test_val_fraction_writes_both_splits_without_leaks(drawn, run, tmp_path, read_dataset, read_split):
+def test_val_fraction_writes_both_splits_without_leaks(
+    drawn, run, tmp_path, read_dataset, read_split
+):
     for number in (1, 2, 3):  # three more copies of one picture
         (drawn / f"images/copy{number}.jpg").write_bytes((drawn / "images/000001.jpg").read_bytes())
     content = json.loads((drawn / "annotations.json").read_text())
     size = {key: content["images"][0][key] for key in ("width", "height")}
     content["images"] += [{"id": 1000 + n, "file_name": f"copy{n}.jpg", **size} for n in (1, 2, 3)]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    flags = {"images": drawn / "images", "annotations": tmp_path / "a.json", "output": tmp_path, "workers": 1}
+    flags = {
+        "images": drawn / "images",
+        "annotations": tmp_path / "a.json",
+        "output": tmp_path,
+        "workers": 1,
+    }
     assert run("coco_to_tfrecord", **flags, val_fraction=0.25) == (0, "")
-    train, val = ([record["filename"] for record in read_split(tmp_path, split)] for split in ("train", "val"))
+    train, val = (
+        [record["filename"] for record in read_split(tmp_path, split)] for split in ("train", "val")
+    )
     assert len(train) + len(val) == 243 and 57 <= len(val) <= 65
     copies = {"000001.jpg", "copy1.jpg", "copy2.jpg", "copy3.jpg"}
     assert copies <= set(train) or copies <= set(val)
@@ -244,14 +389,19 @@ def test_val_fraction_writes_both_splits_without_leaks(drawn, run, tmp_path, rea
     assert report["val"]["duplicates"]["train"]["images"] == 0
     for name in shapes.CATEGORIES:
         held = report["val"]["classes"][name]["images"]
-        assert held / (held + report["train"]["classes"][name]["images"]) == pytest.approx(0.25, abs=0.06)
+        assert held / (held + report["train"]["classes"][name]["images"]) == pytest.approx(
+            0.25, abs=0.06
+        )
 
 
 def test_exif_boxes_follow_the_pixels(two, paint, write_coco, convert_coco, read_split):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown after a quarter turn clockwise
     paint(two / "images/a.jpg", exif=exif, quality=95)
-    for width, height, box in ((64, 48, [8, 16, 16, 24]), (48, 64, [8, 8, 24, 16])):  # as stored; as shown
+    for width, height, box in (
+        (64, 48, [8, 16, 16, 24]),
+        (48, 64, [8, 8, 24, 16]),
+    ):  # as stored; as shown
         write_coco(two / "annotations.json", [(1, "a.jpg", width, height)], [(1, 1, box, {})])
         assert convert_coco() == (0, "")
         (record,) = read_split(two / "out")
@@ -260,40 +410,72 @@ def test_exif_boxes_follow_the_pixels(two, paint, write_coco, convert_coco, read
 
 
 def test_report(two, write_coco, convert_coco, read_dataset):
-    boxes = [(1, 1, [8, 16, 16, 24], {}), (1, 1, [0, 0, 64, 16], {"iscrowd": 1}), (2, 3, [-4, 6, 20, 30], {})]
+    boxes = [
+        (1, 1, [8, 16, 16, 24], {}),
+        (1, 1, [0, 0, 64, 16], {"iscrowd": 1}),
+        (2, 3, [-4, 6, 20, 30], {}),
+    ]
     write_coco(two / "annotations.json", [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 99)], boxes)
     assert convert_coco() == (0, "")
     dataset, report = read_dataset(two / "out")
     entry = report["splits"]["train"]
-    assert entry["source"] == {"images": str(two / "images"), "annotations": str(two / "annotations.json")}
-    assert (entry["read"], entry["images"], entry["boxes"], entry["ignored"], entry["clipped"]) == (2, 2, 2, 1, 1)
+    assert entry["source"] == {
+        "images": str(two / "images"),
+        "annotations": str(two / "annotations.json"),
+    }
+    assert (entry["read"], entry["images"], entry["boxes"], entry["ignored"], entry["clipped"]) == (
+        2,
+        2,
+        2,
+        1,
+        1,
+    )
     assert entry["classes"] == {
         "cat": {"objects": 1, "ignored": 1, "images": 1},
         "dog": {"objects": 1, "ignored": 0, "images": 1},
     }
     # 16 x 24 -> 19.6; 64 x 16 -> 32; 16 x 30 once clipped -> 21.9. Aspects 0.67, 4, 0.53.
-    assert {name: number for name, number in entry["box_size_pixels"].items() if number} == {"16 to 32": 2, "32 to 64": 1}
+    assert {name: number for name, number in entry["box_size_pixels"].items() if number} == {
+        "16 to 32": 2,
+        "32 to 64": 1,
+    }
     assert {name: number for name, number in entry["box_aspect_ratio"].items() if number} == {
         "0.5 to 0.667": 1,
         "0.667 to 1.5": 1,
         "3 to 5": 1,
     }
-    assert entry["size_mismatches"] == {"images": 1, "files": [{"file": "b.jpg", "labels_hw": [99, 40], "image_hw": [60, 40]}]}
+    assert entry["size_mismatches"] == {
+        "images": 1,
+        "files": [{"file": "b.jpg", "labels_hw": [99, 40], "image_hw": [60, 40]}],
+    }
     assert (dataset["splits"]["train"]["boxes"], dataset["splits"]["train"]["ignored"]) == (2, 1)
 
 
-def test_the_first_hundred_dropped_boxes_are_named_and_all_counted(two, write_coco, convert_coco, read_dataset):
+def test_the_first_hundred_dropped_boxes_are_named_and_all_counted(
+    two, write_coco, convert_coco, read_dataset
+):
     boxes = [(1, 1, [8, 16, 16, 24], {})] + [(1, 1, [k, 0, 0, 5], {}) for k in range(130)]
     write_coco(two / "annotations.json", [(1, "a.jpg", 64, 48)], boxes)
     assert convert_coco() == (0, "")
     split = read_dataset(two / "out")[0]["splits"]["train"]
     assert (len(split["dropped"]), split["dropped_boxes"]) == (100, 130)
-    assert split["dropped"][99] == {"file": "a.jpg", "box": [99.0, 0.0, 99.0, 5.0], "reason": "degenerate"}
+    assert split["dropped"][99] == {
+        "file": "a.jpg",
+        "box": [99.0, 0.0, 99.0, 5.0],
+        "reason": "degenerate",
+    }
 
 
 def test_terminal_table(two, capsys):
-    given = {"images": two / "images", "annotations": two / "annotations.json", "output": two / "out", "workers": 1}
-    assert coco_to_tfrecord.main(["x", *(f"--{name}={value}" for name, value in given.items())]) == 0
+    given = {
+        "images": two / "images",
+        "annotations": two / "annotations.json",
+        "output": two / "out",
+        "workers": 1,
+    }
+    assert (
+        coco_to_tfrecord.main(["x", *(f"--{name}={value}" for name, value in given.items())]) == 0
+    )
     text = capsys.readouterr().out
     assert re.search(r"all +2 +2", text) and "train: 2 of 2 images, 0 without objects" in text
 
@@ -304,7 +486,13 @@ def test_terminal_tells_all_that_went_wrong(two, paint, write_coco, capsys):
     exif[0x0112] = 3
     paint(two / "images/d.jpg", exif=exif)
     (two / "images/e.jpg").write_bytes((two / "images/a.jpg").read_bytes())
-    images = [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 99), (3, "c.png", 64, 48), (4, "d.jpg", 64, 48), (5, "e.jpg", 64, 48)]
+    images = [
+        (1, "a.jpg", 64, 48),
+        (2, "b.jpg", 40, 99),
+        (3, "c.png", 64, 48),
+        (4, "d.jpg", 64, 48),
+        (5, "e.jpg", 64, 48),
+    ]
     images += [(6, "gone.jpg", 64, 48)]
     boxes = [
         (1, 1, [8, 16, 16, 24], {}),
@@ -313,9 +501,23 @@ def test_terminal_tells_all_that_went_wrong(two, paint, write_coco, capsys):
         (3, 7, [1, 2, 3, 4], {}),
     ]
     boxes += [(4, 1, [8, 16, 16, 24], {}), (6, 1, [8, 16, 16, 24], {}), (6, 1, [8, 16, 16, 24], {})]
-    write_coco(two / "annotations.json", images, boxes, categories=((1, "cat [small]"), (3, "dog"), (7, "cow")))
-    given = {"images": two / "images", "annotations": two / "annotations.json", "output": two / "out", "workers": 1}
-    argv = ["x", *(f"--{name}={value}" for name, value in given.items()), "--classes=cat [small],dog"]
+    write_coco(
+        two / "annotations.json",
+        images,
+        boxes,
+        categories=((1, "cat [small]"), (3, "dog"), (7, "cow")),
+    )
+    given = {
+        "images": two / "images",
+        "annotations": two / "annotations.json",
+        "output": two / "out",
+        "workers": 1,
+    }
+    argv = [
+        "x",
+        *(f"--{name}={value}" for name, value in given.items()),
+        "--classes=cat [small],dog",
+    ]
     assert coco_to_tfrecord.main(argv) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     megabytes = f"{sum(path.stat().st_size for path in (two / 'out').glob('*.tfrecord')) / 1e6:.1f}"
@@ -338,14 +540,19 @@ def test_terminal_tells_all_that_went_wrong(two, paint, write_coco, capsys):
         f"{two}/out/dataset.json and report.json tell the rest",
     ]
     entry = json.loads((two / "out/report.json").read_text())["splits"]["train"]
-    assert entry["repaired_files"] == [{"file": "c.png", "reason": "png"}, {"file": "d.jpg", "reason": "EXIF-rotated"}]
+    assert entry["repaired_files"] == [
+        {"file": "c.png", "reason": "png"},
+        {"file": "d.jpg", "reason": "EXIF-rotated"},
+    ]
     assert entry["bytes"] == sum(path.stat().st_size for path in (two / "out").glob("*.tfrecord"))
 
 
 def test_one_picture_in_both_splits_warns(two, write_coco, convert_coco):
     assert convert_coco() == (0, "")
     write_coco(two / "annotations.json", [(2, "b.jpg", 40, 60)], [(2, 3, [4, 6, 20, 30], {})])
-    assert convert_coco(split="val")[1].startswith("WARNING: 1 images of 'val' are in 'train' too (the first: b.jpg = b.jpg).")
+    assert convert_coco(split="val")[1].startswith(
+        "WARNING: 1 images of 'val' are in 'train' too (the first: b.jpg = b.jpg)."
+    )
 
 
 def test_a_conversion_that_would_keep_no_object(two, run, nothing_looks_finished):
@@ -356,9 +563,14 @@ def test_a_conversion_that_would_keep_no_object(two, run, nothing_looks_finished
     code, error = run("csv_to_tfrecord", **given, classes="Cat,dgo")
     warnings = ["Cat'; did you mean 'cat'?", "dgo'; cat"]
     lines = error.splitlines()
-    assert lines[:2] == [f"WARNING: --classes: the labels have no class '{text}" for text in warnings]
+    assert lines[:2] == [
+        f"WARNING: --classes: the labels have no class '{text}" for text in warnings
+    ]
     found = "2 of the class 'cat', which was not asked for"
-    assert (code, lines[2:]) == (1, [f"error: none of the 2 objects in the labels was kept: {found}"])
+    assert (code, lines[2:]) == (
+        1,
+        [f"error: none of the 2 objects in the labels was kept: {found}"],
+    )
     nothing_looks_finished(two / "out")
 
 
@@ -371,11 +583,15 @@ def test_labels_without_objects_are_told(two, write_coco, convert_coco):
 def test_a_second_conversion_into_the_same_folder_waits(two, convert_coco):
     with output_folder.alone(two / "out"):
         code, error = convert_coco(split="val")
-        assert code == 1 and f"another conversion is writing to {two}/out: wait for its end" in error
+        assert (
+            code == 1 and f"another conversion is writing to {two}/out: wait for its end" in error
+        )
     assert convert_coco() == (0, "")
 
 
-def test_a_name_that_no_file_has_does_not_stop_the_split(two, write_coco, convert_coco, read_dataset):
+def test_a_name_that_no_file_has_does_not_stop_the_split(
+    two, write_coco, convert_coco, read_dataset
+):
     write_coco(
         two / "annotations.json",
         [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 60), (3, "\0.jpg", 9, 9)],
@@ -390,7 +606,12 @@ def test_a_name_that_no_file_has_does_not_stop_the_split(two, write_coco, conver
 def test_every_flag_reaches_the_conversion():
     values = shared_flags.new_converter_flags()
     given = "--output=o --split=s --shards=3 --workers=2 --val_fraction=0.25 --split_seed=7 --classes=a,b --no-verify "
-    rest = values(["x", *f"{given}--drop_empty --strict --exif_boxes=shown --beam_runner=DirectRunner -- --n=4".split()])[1:]
+    rest = values(
+        [
+            "x",
+            *f"{given}--drop_empty --strict --exif_boxes=shown --beam_runner=DirectRunner -- --n=4".split(),
+        ]
+    )[1:]
     assert shared_flags._read_options(values, rest) == convert.Options(
         output="o",
         split="s",
@@ -408,7 +629,10 @@ def test_every_flag_reaches_the_conversion():
     )
 
 
-@pytest.mark.parametrize(("images", "wanted", "shards"), [(9_001, 0, 10), (500, 0, 8), (3, 0, 3), (9_001, 4, 4), (2, 4, 2)])
+@pytest.mark.parametrize(
+    ("images", "wanted", "shards"),
+    [(9_001, 0, 10), (500, 0, 8), (3, 0, 3), (9_001, 4, 4), (2, 4, 2)],
+)
 def test_one_shard_per_thousand_images(images, wanted, shards):
     assert convert.count_shards(images, wanted) == shards
 

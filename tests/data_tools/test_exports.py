@@ -26,7 +26,10 @@ def convert(tmp_path, run, read_split, read_dataset):
     def convert(command, split="train", **flags):
         assert run(command, output=tmp_path / "out", split=split, workers=1, **flags) == (0, "")
         keys = ("filename", "source_id", "width", "height", "texts")
-        records = [(*(record[key] for key in keys), record["boxes"].tolist()) for record in read_split(tmp_path / "out", split)]
+        records = [
+            (*(record[key] for key in keys), record["boxes"].tolist())
+            for record in read_split(tmp_path / "out", split)
+        ]
         return records, read_dataset(tmp_path / "out")[1]["splits"][split]
 
     return convert
@@ -55,8 +58,12 @@ def test_roboflow_yolo(plant, convert):
         ("b_png.rf.77aa.jpg", "b_png.rf.77aa", 80, 40, [], []),
     ]
     assert report["remarks"] == {}
-    assert convert("yolo_to_tfrecord", "val", yolo=folder)[0] == [("c.jpg", "c", 32, 48, ["cat"], [[0.5, 0, 1, 0.5]])]
-    assert convert("yolo_to_tfrecord", "test", yolo=folder)[0] == [("d.jpg", "d", 40, 48, ["dog"], [[0, 0, 1, 1]])]
+    assert convert("yolo_to_tfrecord", "val", yolo=folder)[0] == [
+        ("c.jpg", "c", 32, 48, ["cat"], [[0.5, 0, 1, 0.5]])
+    ]
+    assert convert("yolo_to_tfrecord", "test", yolo=folder)[0] == [
+        ("d.jpg", "d", 40, 48, ["dog"], [[0, 0, 1, 1]])
+    ]
 
 
 def test_roboflow_coco(plant, convert, tmp_path, read_dataset):
@@ -68,15 +75,41 @@ def test_roboflow_coco(plant, convert, tmp_path, read_dataset):
             {"id": 1, "name": "RBC", "supercategory": "cells"},
             {"id": 2, "name": "WBC", "supercategory": "cells"},
         ],
-        "images": [{"id": 0, "license": 1, "file_name": "a_jpg.rf.1.jpg", "height": 48, "width": 64, "extra": {"name": "a.jpg"}}],
+        "images": [
+            {
+                "id": 0,
+                "license": 1,
+                "file_name": "a_jpg.rf.1.jpg",
+                "height": 48,
+                "width": 64,
+                "extra": {"name": "a.jpg"},
+            }
+        ],
         "annotations": [
-            {"id": 0, "image_id": 0, "category_id": 2, "bbox": [16, 12, 32, 24.0], "area": 768, "segmentation": [], "iscrowd": 0}
+            {
+                "id": 0,
+                "image_id": 0,
+                "category_id": 2,
+                "bbox": [16, 12, 32, 24.0],
+                "area": 768,
+                "segmentation": [],
+                "iscrowd": 0,
+            }
         ],
     }
-    folder = plant({"train/a_jpg.rf.1.jpg": (64, 48), "train/_annotations.coco.json": json.dumps(content)})
-    records, report = convert("coco_to_tfrecord", images=folder / "train", annotations=folder / "train/_annotations.coco.json")
+    folder = plant(
+        {"train/a_jpg.rf.1.jpg": (64, 48), "train/_annotations.coco.json": json.dumps(content)}
+    )
+    records, report = convert(
+        "coco_to_tfrecord",
+        images=folder / "train",
+        annotations=folder / "train/_annotations.coco.json",
+    )
     assert records == [("a_jpg.rf.1.jpg", "0", 64, 48, ["WBC"], [[0.25, 0.25, 0.75, 0.75]])]
-    assert read_dataset(tmp_path / "out")[0]["classes"] == [{"name": "RBC", "id": 1}, {"name": "WBC", "id": 2}]
+    assert read_dataset(tmp_path / "out")[0]["classes"] == [
+        {"name": "RBC", "id": 1},
+        {"name": "WBC", "id": 2},
+    ]
     assert report["source"]["notes"] == [
         "category 0 'cells' is left out: it has no objects, and others have it as their name or supercategory"
     ]
@@ -85,9 +118,15 @@ def test_roboflow_coco(plant, convert, tmp_path, read_dataset):
 def test_roboflow_csv(plant, convert):
     rows = "filename,width,height,class,xmin,ymin,xmax,ymax\nb.jpg,64,48,dog,16,12,48,36\na.jpg,80,40,cat,0,10,20,30\n"
     folder = plant(
-        {"train/_annotations.csv": rows + "b.jpg,64,48,cat,0,0,64,24\n", "train/a.jpg": (80, 40), "train/b.jpg": (64, 48)}
+        {
+            "train/_annotations.csv": rows + "b.jpg,64,48,cat,0,0,64,24\n",
+            "train/a.jpg": (80, 40),
+            "train/b.jpg": (64, 48),
+        }
     )
-    records, report = convert("csv_to_tfrecord", csv=folder / "train/_annotations.csv", images=folder / "train")
+    records, report = convert(
+        "csv_to_tfrecord", csv=folder / "train/_annotations.csv", images=folder / "train"
+    )
     assert records == [
         ("b.jpg", "b", 64, 48, ["dog", "cat"], [[0.25, 0.25, 0.75, 0.75], [0, 0, 0.5, 1]]),
         ("a.jpg", "a", 80, 40, ["cat"], [[0.25, 0, 0.75, 0.25]]),
@@ -96,7 +135,10 @@ def test_roboflow_csv(plant, convert):
 
 
 def xml(name, filename, sides, size=""):
-    sides = "".join(f"<{key}>{side}</{key}>" for key, side in zip(("xmin", "ymin", "xmax", "ymax"), sides, strict=True))
+    sides = "".join(
+        f"<{key}>{side}</{key}>"
+        for key, side in zip(("xmin", "ymin", "xmax", "ymax"), sides, strict=True)
+    )
     return (
         f"<annotation><folder></folder><filename>{filename}</filename>{size}"
         f"<object><name>{name}</name><occluded>0</occluded><bndbox>{sides}</bndbox></object></annotation>"
@@ -123,11 +165,18 @@ def test_cvat_voc_with_folders(plant, convert):
         records, report = convert("voc_to_tfrecord", voc=folder, image_set=image_set)
         assert records == wanted
         assert report["source"]["notes"] == [f"image set {image_set}: 2 of 2 XML files"]
-        assert report["remarks"] == {"images that the labels do not name": {"count": 1, "first": ["a.jpg"]}}
+        assert report["remarks"] == {
+            "images that the labels do not name": {"count": 1, "first": ["a.jpg"]}
+        }
 
 
 def test_label_studio_voc(plant, convert):
-    folder = plant({"Annotations/0ab1-a.xml": xml("cat", "0ab1-a", (17, 13, 48, 36)), "images/0ab1-a.jpg": (64, 48)})
+    folder = plant(
+        {
+            "Annotations/0ab1-a.xml": xml("cat", "0ab1-a", (17, 13, 48, 36)),
+            "images/0ab1-a.jpg": (64, 48),
+        }
+    )
     records, _ = convert("voc_to_tfrecord", voc=folder)
     assert records == [("0ab1-a.jpg", "0ab1-a", 64, 48, ["cat"], [[0.25, 0.25, 0.75, 0.75]])]
 
@@ -136,7 +185,9 @@ def test_label_studio_yolo(plant, convert):
     folder = plant(
         {
             "classes.txt": "cat\ndog\n",
-            "notes.json": json.dumps({"categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]}),
+            "notes.json": json.dumps(
+                {"categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]}
+            ),
             "images/0ab1-a.jpg": (64, 48),
             "labels/0ab1-a.txt": "1 0.5 0.5 0.5 0.25\n",
         }
@@ -182,7 +233,9 @@ def test_cvat_yolo_1_1(plant, convert, prefix):
     wanted = [("a.jpg", "a", 64, 48, ["cat"], [[0.375, 0.25, 0.625, 0.75]])]
     assert convert("yolo_to_tfrecord", yolo=folder)[0] == wanted
     assert convert("yolo_to_tfrecord", yolo=folder / "obj.data")[0] == wanted
-    assert convert("yolo_to_tfrecord", "val", yolo=folder)[0] == [("b.jpg", "b", 80, 40, ["dog"], [[0, 0, 0.5, 0.5]])]
+    assert convert("yolo_to_tfrecord", "val", yolo=folder)[0] == [
+        ("b.jpg", "b", 80, 40, ["dog"], [[0, 0, 0.5, 0.5]])
+    ]
 
 
 def test_sets_in_folders_are_not_mixed(plant, convert):
@@ -190,9 +243,16 @@ def test_sets_in_folders_are_not_mixed(plant, convert):
     folder = plant(
         {
             "train/a.jpg": (64, 48),
-            "train/a.xml": xml("cat", "a.jpg", (17, 13, 48, 36), "<size><width>64</width><height>48</height></size>"),
+            "train/a.xml": xml(
+                "cat",
+                "a.jpg",
+                (17, 13, 48, 36),
+                "<size><width>64</width><height>48</height></size>",
+            ),
             "valid/b.jpg": (32, 48),
-            "valid/b.xml": xml("cat", "b.jpg", (1, 1, 16, 48), "<size><width>32</width><height>48</height></size>"),
+            "valid/b.xml": xml(
+                "cat", "b.jpg", (1, 1, 16, 48), "<size><width>32</width><height>48</height></size>"
+            ),
         }
     )
     train, report = convert("voc_to_tfrecord", voc=folder)

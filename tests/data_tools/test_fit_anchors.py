@@ -48,13 +48,21 @@ def test_the_nearest_cell_is_the_best_one():
         (AnchorLevel.from_sizes(30, 60, (2.0,), 8), fitting.LevelShapes(30, 60, (2.0,), 8)),
         (AnchorLevel.from_sizes(60, 111, (2.0, 3.0)), fitting.LevelShapes(60, 111, (2.0, 3.0))),
         (AnchorLevel.from_sizes(44), fitting.LevelShapes(44, None, ())),
-        (AnchorLevel(((10, 10), (14.142, 28.284), (28.284, 14.142))), fitting.LevelShapes(10, None, (2.0,))),
+        (
+            AnchorLevel(((10, 10), (14.142, 28.284), (28.284, 14.142))),
+            fitting.LevelShapes(10, None, (2.0,)),
+        ),
     ],
 )
 def test_the_start_is_the_configs_own(shapes, entry):
     found = fitting._from_anchor_level(shapes)
-    assert found.size == pytest.approx(entry.size) and found.next_size == pytest.approx(entry.next_size)
-    assert found.aspect_ratios == pytest.approx(entry.aspect_ratios, rel=1e-4) and found.step == entry.step
+    assert found.size == pytest.approx(entry.size) and found.next_size == pytest.approx(
+        entry.next_size
+    )
+    assert (
+        found.aspect_ratios == pytest.approx(entry.aspect_ratios, rel=1e-4)
+        and found.step == entry.step
+    )
 
 
 def test_finds_one_size_and_ratio():
@@ -62,39 +70,66 @@ def test_finds_one_size_and_ratio():
     size = np.array([20, 50])
     centres = np.array([[50, 50], [150, 50], [50, 150], [150, 150]], float)
     boxes = np.concatenate([centres - size, centres + size], 1) / 200
-    (level,) = fitting.fit([AnchorLevel.from_sizes(20, None, (1.2,))], [(2, 2)], (200, 200), boxes, 2000, 0)
-    assert level.size == pytest.approx(63.2, rel=0.03) and level.aspect_ratios[0] == pytest.approx(2.5, rel=0.05)
+    (level,) = fitting.fit(
+        [AnchorLevel.from_sizes(20, None, (1.2,))], [(2, 2)], (200, 200), boxes, 2000, 0
+    )
+    assert level.size == pytest.approx(63.2, rel=0.03) and level.aspect_ratios[0] == pytest.approx(
+        2.5, rel=0.05
+    )
 
 
 def test_raises_the_coverage_of_bccd_over_the_ssd300_table(real_data, run, tmp_path, capsys):
     from data_tools import fit_anchors
     from ssd_tf.config import load_config
 
-    assert run("voc_to_tfrecord", voc=real_data("bccd"), image_set="train", output=tmp_path / "bccd", workers=1)[0] == 0
+    assert (
+        run(
+            "voc_to_tfrecord",
+            voc=real_data("bccd"),
+            image_set="train",
+            output=tmp_path / "bccd",
+            workers=1,
+        )[0]
+        == 0
+    )
     (tmp_path / "c.yaml").write_text(SSD300)
     output = tmp_path / "fitted.yaml"
     flags = [f"--config={tmp_path / 'c.yaml'}", f"--output={output}", "--tries=1000"]
     assert fit_anchors.main(["x", str(tmp_path / "bccd"), *flags]) == 0
     text = capsys.readouterr().out
-    before, after = map(float, re.search(r"IoU >= 0.5: ([\d.]+)% before, ([\d.]+)% after", text).groups())
+    before, after = map(
+        float, re.search(r"IoU >= 0.5: ([\d.]+)% before, ([\d.]+)% after", text).groups()
+    )
     assert before == 96.4 and after >= 98.5
 
     (tmp_path / "mine.yaml").write_text("base: [c.yaml, fitted.yaml]\n")
     config = load_config(tmp_path / "mine.yaml")
     assert config.boxes.preset is None and len(config.boxes.levels) == 6
     assert [level.step for level in config.boxes.levels] == [8, 16, 32, 64, 100, 300]
-    assert [level.size for level in config.boxes.levels] == sorted(level.size for level in config.boxes.levels)
-    assert output.read_text().startswith("# Default boxes fitted to 2,804 objects of the split 'train'")
+    assert [level.size for level in config.boxes.levels] == sorted(
+        level.size for level in config.boxes.levels
+    )
+    assert output.read_text().startswith(
+        "# Default boxes fitted to 2,804 objects of the split 'train'"
+    )
 
 
 def test_refused(run, tmp_path):
     (tmp_path / "c.yaml").write_text(SSD300)
-    code, error = run("fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "x.yaml")
+    code, error = run(
+        "fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "x.yaml"
+    )
     assert code == 1 and "has no dataset.json" in error
     assert run("fit_anchors", str(tmp_path))[0] == 2
-    code, error = run("fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "c.yaml")
-    assert code == 2 and "is --config itself" in error and (tmp_path / "c.yaml").read_text() == SSD300
-    code, error = run("fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "no/x.yaml")
+    code, error = run(
+        "fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "c.yaml"
+    )
+    assert (
+        code == 2 and "is --config itself" in error and (tmp_path / "c.yaml").read_text() == SSD300
+    )
+    code, error = run(
+        "fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "no/x.yaml"
+    )
     assert code == 2 and f"there is no folder {tmp_path}/no" in error
 
 

@@ -25,7 +25,10 @@ def with_orientation(value):
     return exif
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30, "subsampling": 0}, {"exif": with_orientation(1)}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"quality": 30, "subsampling": 0}, {"exif": with_orientation(1)}],
+)
 def test_sound_jpeg_stays_byte_for_byte(paint, tmp_path, options):
     path = tmp_path / "a.jpg"
     paint(path, **options)
@@ -113,22 +116,44 @@ def test_exif_orientation_gives_the_picture_as_it_is_shown(paint, tmp_path, orie
 def test_orientation_of_other_formats(paint, tmp_path, suffix, orientation, corner):
     paint(tmp_path / f"a.{suffix}", exif=with_orientation(orientation))
     checked = images.check_image(tmp_path / f"a.{suffix}")
-    assert (checked.stored_hw, checked.orientation, checked.repair) == ((48, 64), orientation, "EXIF-rotated")
+    assert (checked.stored_hw, checked.orientation, checked.repair) == (
+        (48, 64),
+        orientation,
+        "EXIF-rotated",
+    )
     pixels = np.asarray(Image.open(io.BytesIO(checked.data))).astype(int)
-    assert pixels.shape[:2] == (checked.height, checked.width) == ((48, 64) if orientation == 3 else (64, 48))
-    assert np.abs(np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] < 80)).min(0) - corner).max() <= 1
+    assert (
+        pixels.shape[:2]
+        == (checked.height, checked.width)
+        == ((48, 64) if orientation == 3 else (64, 48))
+    )
+    assert (
+        np.abs(np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] < 80)).min(0) - corner).max()
+        <= 1
+    )
 
 
-@pytest.mark.parametrize(("brightest", "expected"), [(65535, 255), (4096, 16), (4095, 255), (2048, 128)])
+@pytest.mark.parametrize(
+    ("brightest", "expected"), [(65535, 255), (4096, 16), (4095, 255), (2048, 128)]
+)
 def test_twelve_bits_in_sixteen_are_not_black(brightest, expected):
     picture = Image.fromarray(np.array([[0, brightest]], np.uint16))
     assert np.asarray(images.to_rgb(picture)).tolist() == [[[0] * 3, [expected] * 3]]
 
 
-@pytest.mark.parametrize(("marker", "usual"), [(0xC0, True), (0xC1, True), (0xC2, True), (0xC3, False), (0xC9, False)])
+@pytest.mark.parametrize(
+    ("marker", "usual"), [(0xC0, True), (0xC1, True), (0xC2, True), (0xC3, False), (0xC9, False)]
+)
 def test_unusual_coding_is_seen(marker, usual):
     # A comment, the tables of Huffman codes (0xC4 is no frame), padding, then the frame.
-    data = b"\xff\xd8" + b"\xff\xfe\0\x04hi" + b"\xff\xc4\0\x03x" + b"\xff\xff" + bytes([marker]) + b"\0\x0bframe"
+    data = (
+        b"\xff\xd8"
+        + b"\xff\xfe\0\x04hi"
+        + b"\xff\xc4\0\x03x"
+        + b"\xff\xff"
+        + bytes([marker])
+        + b"\0\x0bframe"
+    )
     assert images._has_usual_coding(data) == usual
     assert not images._has_usual_coding(b"\xff\xd8\xff\xda\0\x02")
 
@@ -153,7 +178,10 @@ def bomb(path, _):
     # A PNG header that claims 60,000 x 60,000 pixels.
     header = struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND")
-    written = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    written = (
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
 
 
@@ -166,7 +194,9 @@ def broken_png(path, paint):
 
 
 def large(path, _):
-    Image.new("1", (10_000, 9_000)).save(path)  # 90 million pixels in a small file, below what Pillow itself refuses
+    Image.new("1", (10_000, 9_000)).save(
+        path
+    )  # 90 million pixels in a small file, below what Pillow itself refuses
 
 
 REFUSED = {
@@ -175,14 +205,20 @@ REFUSED = {
     "empty": ("empty", lambda path, _: path.touch()),
     "a folder": ("unreadable", lambda path, _: path.mkdir()),
     "text": ("not an image", lambda path, _: path.write_text("not a picture")),
-    "web page": ("not an image", lambda path, _: path.write_text("<!DOCTYPE html><title>404</title>")),
+    "web page": (
+        "not an image",
+        lambda path, _: path.write_text("<!DOCTYPE html><title>404</title>"),
+    ),
     "cut JPEG": ("truncated", truncated),
     "cut PNG": ("truncated", truncated_png),
     "JPEG without its end": ("truncated", without_end),
     "first bytes only": ("truncated", lambda path, _: path.write_bytes(b"\xff\xd8\xff\xe0")),
     "decompression bomb": ("too large", bomb),
     "broken PNG": ("broken", broken_png),
-    "float TIFF": ("not an image", lambda path, _: Image.fromarray(np.zeros((4, 6), np.float32)).save(path, "TIFF")),
+    "float TIFF": (
+        "not an image",
+        lambda path, _: Image.fromarray(np.zeros((4, 6), np.float32)).save(path, "TIFF"),
+    ),
 }
 
 
@@ -224,12 +260,16 @@ def test_the_verdict_on_a_damaged_jpeg_is_the_full_decoders(tmp_path, progressiv
     chance = random.Random(0)
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3)).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((150, 90), Image.Resampling.BICUBIC).save(buffer, "JPEG", progressive=progressive)
+    Image.fromarray(pixels).resize((150, 90), Image.Resampling.BICUBIC).save(
+        buffer, "JPEG", progressive=progressive
+    )
     verdicts = []
     for _ in range(300):
         data = bytearray(buffer.getvalue())
         at = chance.randrange(20, len(data))
-        data[at : at + chance.randrange(1, 9)] = chance.randbytes(8) if chance.random() < 0.7 else b""
+        data[at : at + chance.randrange(1, 9)] = (
+            chance.randbytes(8) if chance.random() < 0.7 else b""
+        )
         data = data[: chance.choice([len(data), chance.randrange(20, len(data))])]
         (tmp_path / "a.jpg").write_bytes(data)
         verdicts.append((passes_the_full_decoder(data), passes_the_check(tmp_path / "a.jpg")))

@@ -14,18 +14,29 @@ SSD300 = "model: {input_hw: [300, 300], backbone: {name: vgg16}}\nboxes: {preset
 
 @pytest.fixture
 def voc14(real_data, run, tmp_path):
-    assert run("voc_to_tfrecord", voc=real_data("voc14"), output=tmp_path / "voc14", workers=1) == (0, "")
+    assert run("voc_to_tfrecord", voc=real_data("voc14"), output=tmp_path / "voc14", workers=1) == (
+        0,
+        "",
+    )
     return tmp_path / "voc14"
 
 
 def ssd300_boxes_by_hand():
     """The SSD300 VOC table of Liu et al.'s released model, in pixels [8732, 4], and the map of each."""
-    sizes, maps, steps = (30, 60, 111, 162, 213, 264, 315), (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)
+    sizes, maps, steps = (
+        (30, 60, 111, 162, 213, 264, 315),
+        (38, 19, 10, 5, 3, 1),
+        (8, 16, 32, 64, 100, 300),
+    )
     boxes, level = [], []
     for k, (cells, step) in enumerate(zip(maps, steps, strict=True)):
         small, wide = sizes[k], [2, 3] if 1 <= k <= 3 else [2]
         shapes = [(small, small), (math.sqrt(small * sizes[k + 1]),) * 2]
-        shapes += [(small * f(r) ** 0.5, small / f(r) ** 0.5) for r in wide for f in (lambda r: r, lambda r: 1 / r)]
+        shapes += [
+            (small * f(r) ** 0.5, small / f(r) ** 0.5)
+            for r in wide
+            for f in (lambda r: r, lambda r: 1 / r)
+        ]
         for row in range(cells):
             for column in range(cells):
                 for w, h in shapes:
@@ -36,9 +47,16 @@ def ssd300_boxes_by_hand():
 
 
 def overlaps_by_hand(boxes, others):
-    low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
+    low, high = (
+        np.maximum(boxes[:, None, :2], others[:, :2]),
+        np.minimum(boxes[:, None, 2:], others[:, 2:]),
+    )
     shared = (high - low).clip(0).prod(-1)
-    return shared / ((boxes[:, 2:] - boxes[:, :2]).prod(-1)[:, None] + (others[:, 2:] - others[:, :2]).prod(-1) - shared)
+    return shared / (
+        (boxes[:, 2:] - boxes[:, :2]).prod(-1)[:, None]
+        + (others[:, 2:] - others[:, :2]).prod(-1)
+        - shared
+    )
 
 
 def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
@@ -49,7 +67,9 @@ def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
     (tmp_path / "c.yaml").write_text(SSD300)
     info = dataset_json.read_dataset(voc14)
     found = objects.read_split(info.shards("train"))
-    by_level, by_class = inspect_tfrecord.measure_coverage(load_config(tmp_path / "c.yaml"), found, info.names)
+    by_level, by_class = inspect_tfrecord.measure_coverage(
+        load_config(tmp_path / "c.yaml"), found, info.names
+    )
     assert [(row.name, row.objects, row.covered, row.forced) for row in by_level] == [
         ("38 x 38", 13, 11, 2),
         ("19 x 19", 9, 9, 0),
@@ -63,7 +83,10 @@ def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
     assert covered["person"] == (6, 8) and covered["car"] == (8, 8) and covered["all"] == (35, 37)
 
     records = read_split(voc14)
-    boxes = np.concatenate([record["boxes"][np.array(record["difficult"]) == 0] for record in records]) * 300.0
+    boxes = (
+        np.concatenate([record["boxes"][np.array(record["difficult"]) == 0] for record in records])
+        * 300.0
+    )
     defaults, level = ssd300_boxes_by_hand()
     overlaps = overlaps_by_hand(boxes, defaults)
     best = level[overlaps.argmax(1)]
@@ -79,7 +102,9 @@ def test_coverage_of_nothing_and_of_a_tie():
     (row,) = coverage.tabulate(index, overlaps, [])
     assert (row.objects, row.covered, math.isnan(row.share)) == (0, 0, True)
     # A box of 0.5 x 0.25 in the first corner: 0.125 shared with the first, union 0.25. Exactly .5 counts.
-    index, overlaps = coverage.best_overlaps(np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes)
+    index, overlaps = coverage.best_overlaps(
+        np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes
+    )
     assert (index.tolist(), overlaps.tolist()) == ([0], [0.5])
     assert coverage.tabulate(index, overlaps, ["one"])[0].covered == 1
 
@@ -89,7 +114,10 @@ def test_numbers_and_sheet(two_splits, capsys):
     assert inspect_tfrecord.main(["x", str(two_splits), f"--output={sheet}"]) == 0
     text = capsys.readouterr().out
     assert "split 'train' of train, val; 2 classes" in text
-    assert "2 images, 1 boxes, 1 ignored" in text and "width x height: 64 x 48 (1), 40 x 60 (1)" in text
+    assert (
+        "2 images, 1 boxes, 1 ignored" in text
+        and "width x height: 64 x 48 (1), 40 x 60 (1)" in text
+    )
     assert "  cat: 1 in 1 images\n  dog: 0 in 1 images, 1 ignored\n" in text
     with Image.open(sheet) as picture:
         assert picture.size == (1280, 320)
@@ -135,8 +163,13 @@ def test_records_that_contradict_dataset_json_are_told(two_splits, run):
 
 
 def test_refused(two_splits, run, tmp_path):
-    assert run("inspect_tfrecord") == (2, "error: give one folder of a converted data set (see --help)\n")
-    assert run("inspect_tfrecord", str(two_splits), split="test")[1].endswith("has no split 'test'; it has train, val\n")
+    assert run("inspect_tfrecord") == (
+        2,
+        "error: give one folder of a converted data set (see --help)\n",
+    )
+    assert run("inspect_tfrecord", str(two_splits), split="test")[1].endswith(
+        "has no split 'test'; it has train, val\n"
+    )
     (tmp_path / "empty").mkdir()
     code, error = run("inspect_tfrecord", str(tmp_path / "empty"))
     assert code == 1 and "has no dataset.json" in error
@@ -144,23 +177,33 @@ def test_refused(two_splits, run, tmp_path):
     (shard,) = two_splits.glob("train-00000*.tfrecord")
     shard.write_bytes(shard.read_bytes()[:40])
     code, error = run("inspect_tfrecord", str(two_splits))
-    assert code == 1 and f"error: {shard}: cut off or damaged at record 0 (from 0) or before" in error
+    assert (
+        code == 1 and f"error: {shard}: cut off or damaged at record 0 (from 0) or before" in error
+    )
     content = json.loads((two_splits / "dataset.json").read_text())
     (two_splits / "dataset.json").write_text(json.dumps(content | {"splits": {}}))
     assert "dataset.json lists no split" in run("inspect_tfrecord", str(two_splits))[1]
 
 
 def test_what_is_printed_and_drawn(two_splits, tmp_path, capsys):
-    (tmp_path / "c.yaml").write_text("model: {input_hw: [64, 64], backbone: {name: plain}, levels: 2}\nboxes: {preset: paper}\n")
+    (tmp_path / "c.yaml").write_text(
+        "model: {input_hw: [64, 64], backbone: {name: plain}, levels: 2}\nboxes: {preset: paper}\n"
+    )
     flags = [f"--config={tmp_path / 'c.yaml'}", f"--output={tmp_path / 'one.png'}", "--pictures=1"]
     assert inspect_tfrecord.main(["x", str(two_splits), *flags]) == 0
     text = capsys.readouterr().out
     assert "2 images, 1 boxes, 1 ignored" in text and "4 x 4" in text
-    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()[:1] in (["cat"], ["all"])}
+    rows = {
+        line.split()[0]: line.split()[1:]
+        for line in text.splitlines()
+        if line.split()[:1] in (["cat"], ["all"])
+    }
     assert len(rows["cat"]) == 5 and rows["cat"][0] == "1"
     with Image.open(tmp_path / "one.png") as sheet:
         drawn = np.asarray(sheet)
-    assert (drawn[:, 320:] == 255).all() and not (drawn[:, :320] == 255).all()  # one picture, in the first of four columns
+    assert (drawn[:, 320:] == 255).all() and not (
+        drawn[:, :320] == 255
+    ).all()  # one picture, in the first of four columns
 
     assert inspect_tfrecord.main(["x", str(two_splits), "--split=val", *flags[:1]]) == 0
     assert "nan" not in capsys.readouterr().out

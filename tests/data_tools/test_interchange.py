@@ -29,7 +29,9 @@ def write_foreign_record(path):
         "image/object/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 3])),
     }
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+        writer.write(
+            tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+        )
 
 
 def test_foreign_record_is_read(tmp_path):
@@ -40,7 +42,9 @@ def test_foreign_record_is_read(tmp_path):
     assert example["labels"].numpy().tolist() == [1, 3]
     np.testing.assert_allclose(example["boxes"][1], [0.0, 0.5, 0.6, 0.9], rtol=1e-6)
     assert not example["crowd"].numpy().any() and not example["difficult"].numpy().any()
-    np.testing.assert_allclose(example["area"], [0.6 * 30 * 0.3 * 50, 0.6 * 30 * 0.4 * 50], rtol=1e-5)
+    np.testing.assert_allclose(
+        example["area"], [0.6 * 30 * 0.3 * 50, 0.6 * 30 * 0.4 * 50], rtol=1e-5
+    )
     assert records.decode_image(example["image"]).numpy()[7, 9].tolist() == [10, 200, 30]
 
 
@@ -48,7 +52,9 @@ def test_foreign_record_with_a_dataset_json_is_inspected(tmp_path, run):
     write_foreign_record(tmp_path / "a.tfrecord")
     classes = [{"name": name, "id": k} for k, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
-    (tmp_path / "dataset.json").write_text(json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}}))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}})
+    )
     assert run("inspect_tfrecord", str(tmp_path), output=tmp_path / "sheet.png") == (0, "")
 
 
@@ -82,26 +88,44 @@ def test_ours_parse_with_the_other_readers_keys(tmp_path, paint, write_coco, con
         },
     )
     values = {key: getattr(value, "values", value).numpy() for key, value in parsed.items()}
-    assert (values["image/format"], values["image/filename"], values["image/source_id"]) == (b"jpeg", b"a.jpg", b"1")
+    assert (values["image/format"], values["image/filename"], values["image/source_id"]) == (
+        b"jpeg",
+        b"a.jpg",
+        b"1",
+    )
     assert (values["image/height"], values["image/width"]) == (48, 64)
-    assert values["image/object/class/label"].tolist() == [2, 1] and values["image/object/class/text"].tolist() == [
+    assert values["image/object/class/label"].tolist() == [2, 1] and values[
+        "image/object/class/text"
+    ].tolist() == [
         b"dog",
         b"cat",
     ]
-    assert values["image/object/bbox/xmin"].tolist() == [0.125, 0] and values["image/object/bbox/xmax"].tolist() == [0.375, 0.5]
-    assert values["image/object/bbox/ymin"].tolist() == [0.25, 0] and values["image/object/bbox/ymax"].tolist() == [0.75, 1]
-    assert values["image/object/is_crowd"].tolist() == [0, 1] and values["image/object/difficult"].tolist() == [0, 0]
+    assert values["image/object/bbox/xmin"].tolist() == [0.125, 0] and values[
+        "image/object/bbox/xmax"
+    ].tolist() == [0.375, 0.5]
+    assert values["image/object/bbox/ymin"].tolist() == [0.25, 0] and values[
+        "image/object/bbox/ymax"
+    ].tolist() == [0.75, 1]
+    assert values["image/object/is_crowd"].tolist() == [0, 1] and values[
+        "image/object/difficult"
+    ].tolist() == [0, 0]
     assert tf.io.decode_image(values["image/encoded"]).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("name", ["sound.jpg", "repaired.png"])
-def test_the_key_is_the_digest_of_the_stored_picture(tmp_path, paint, write_coco, convert_coco, name):
+def test_the_key_is_the_digest_of_the_stored_picture(
+    tmp_path, paint, write_coco, convert_coco, name
+):
     paint(tmp_path / "images" / name)
     write_coco(tmp_path / "annotations.json", [(1, name, 64, 48)], [(1, 3, [8, 12, 16, 24], {})])
     assert convert_coco() == (0, "")
-    (serialized,) = tf.data.TFRecordDataset([str(path) for path in (tmp_path / "out").glob("*.tfrecord")]).as_numpy_iterator()
+    (serialized,) = tf.data.TFRecordDataset(
+        [str(path) for path in (tmp_path / "out").glob("*.tfrecord")]
+    ).as_numpy_iterator()
     feature = tf.train.Example.FromString(serialized).features.feature
-    image, key = (feature[name].bytes_list.value[0] for name in ("image/encoded", "image/key/sha256"))
+    image, key = (
+        feature[name].bytes_list.value[0] for name in ("image/encoded", "image/key/sha256")
+    )
     assert key.decode() == hashlib.sha256(image).hexdigest()
     assert (image == (tmp_path / "images" / name).read_bytes()) == (name == "sound.jpg")
 
@@ -112,13 +136,19 @@ def test_foreign_records_are_trained_on(tmp_path):
     write_foreign_record(tmp_path / "a.tfrecord")
     classes = [{"name": name, "id": k} for k, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
-    (tmp_path / "dataset.json").write_text(json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}}))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}})
+    )
     (tmp_path / "c.yaml").write_text(
         "model: {input_hw: [64, 96], backbone: {name: mobilenet, alpha: 0.25}, levels: 2, head: separable}\n"
         "boxes: {levels: [{size: 20, next_size: 40}, {size: 40, next_size: 60}]}\n"
         "train: {steps: 2, batch_size: 2}\nwatch: {log_every: 1}\n"
     )
-    flags = [f"--config={tmp_path / 'c.yaml'}", f"--data={tmp_path}", f"--workdir={tmp_path / 'run'}"]
+    flags = [
+        f"--config={tmp_path / 'c.yaml'}",
+        f"--data={tmp_path}",
+        f"--workdir={tmp_path / 'run'}",
+    ]
     assert train.main(["x", *flags]) == 0
     rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
     losses = [float(row.split(",")[rows[0].split(",").index("loss")]) for row in rows[1:]]

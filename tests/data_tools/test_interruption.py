@@ -29,15 +29,26 @@ def source(tmp_path_factory):
         for link in range(LINKS):
             name = f"{link:02d}-{index:02d}"
             (folder / f"yolo/images/{name}.jpg").symlink_to(path)
-            (folder / f"yolo/labels/{name}.txt").write_text(f"{index % 3} 0.5 0.5 0.25 0.{index + 10}\n")
+            (folder / f"yolo/labels/{name}.txt").write_text(
+                f"{index % 3} 0.5 0.5 0.25 0.{index + 10}\n"
+            )
     (folder / "yolo/data.yaml").write_text("train: images\nnames: [a, b, c]\n")
     return folder / "yolo"
 
 
 def start(source, output, **process):
-    command = [sys.executable, "-m", "data_tools.yolo_to_tfrecord", f"--yolo={source}", f"--output={output}", "--workers=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "data_tools.yolo_to_tfrecord",
+        f"--yolo={source}",
+        f"--output={output}",
+        "--workers=2",
+    ]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, **{"preexec_fn": _hear_interrupts, **pipes, **process})
+    return subprocess.Popen(
+        command, cwd=ROOT, **{"preexec_fn": _hear_interrupts, **pipes, **process}
+    )
 
 
 def _hear_interrupts():
@@ -52,7 +63,11 @@ def finish(process):
 
 
 def digests(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.name[0] != "."}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.name[0] != "."
+    }
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +115,15 @@ yolo_to_tfrecord.main(["x", "--yolo={source}", "--output={output}", "--workers=1
 
 @pytest.mark.parametrize(
     ("module", "function", "left"),
-    [("convert", "withdraw", 11), ("report", "make_report_entry", 9), ("report", "make_dataset_entry", 10)],
+    [
+        ("convert", "withdraw", 11),
+        ("report", "make_report_entry", 9),
+        ("report", "make_dataset_entry", 10),
+    ],
 )
-def test_killed_while_a_finished_split_is_written_again(source, undisturbed, tmp_path, module, function, left):
+def test_killed_while_a_finished_split_is_written_again(
+    source, undisturbed, tmp_path, module, function, left
+):
     output = tmp_path / "out"
     output.mkdir()
     for name in undisturbed[0]:
@@ -143,4 +164,6 @@ def test_no_room_on_the_disk(source, tmp_path):
 def test_folder_that_may_not_be_written(source, tmp_path):
     tmp_path.chmod(0o555)
     code, error = finish(start(source, tmp_path / "out"))
-    assert code == 1 and "Permission denied; free some space there or give another --output" in error
+    assert (
+        code == 1 and "Permission denied; free some space there or give another --output" in error
+    )

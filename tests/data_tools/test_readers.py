@@ -13,7 +13,9 @@ def objects_of(image):
 
 
 def test_line_and_back():
-    thing = labels.LabeledObject("cät", (1.5, 2.0, math.inf, 4.0), area=None, crowd=True, difficult=False, fault="")
+    thing = labels.LabeledObject(
+        "cät", (1.5, 2.0, math.inf, 4.0), area=None, crowd=True, difficult=False, fault=""
+    )
     image = labels.LabeledImage("/p/a b.jpg", "a b.jpg", "7", (thing,), (3, 4), labels.SHARES)
     assert labels.from_line(labels.to_line(image)) == image
     empty = labels.LabeledImage("", "x", "y", fault="absent")
@@ -27,7 +29,12 @@ def test_coco(tmp_path, write_coco):
         images=[(7, "b.jpg", 64, 48), (5, "a.jpg", 30, 20)],
         annotations=[
             (5, 3, [1, 2, 3, 4], {}),
-            (7, 1, [10, 20, 30, 4.5], {"iscrowd": 1, "segmentation": {"counts": [1, 2], "size": [4, 4]}}),
+            (
+                7,
+                1,
+                [10, 20, 30, 4.5],
+                {"iscrowd": 1, "segmentation": {"counts": [1, 2], "size": [4, 4]}},
+            ),
             (5, 1, [0, 0, 2, 1], {}),
             (99, 1, [0, 0, 2, 1], {}),
             (7, 2, [0, 0, 2, 1], {}),
@@ -37,8 +44,16 @@ def test_coco(tmp_path, write_coco):
     source = coco.read_coco(path, tmp_path / "images")
     assert source.classes == [{"name": "cat", "id": 1}, {"name": "dog", "id": 3}]
     first, second = source.images
-    assert (first.filename, first.source_id, first.size_hw, first.unit) == ("b.jpg", "7", (48, 64), "pixels")
-    assert objects_of(first) == [("cat", (10, 20, 40, 24.5), ""), ("category 2", (0, 0, 2, 1), "unknown category")]
+    assert (first.filename, first.source_id, first.size_hw, first.unit) == (
+        "b.jpg",
+        "7",
+        (48, 64),
+        "pixels",
+    )
+    assert objects_of(first) == [
+        ("cat", (10, 20, 40, 24.5), ""),
+        ("category 2", (0, 0, 2, 1), "unknown category"),
+    ]
     assert first.objects[0].crowd and first.objects[0].area == 7.5
     assert objects_of(second) == [("dog", (1, 2, 4, 6), ""), ("cat", (0, 0, 2, 1), "")]
     assert (source.strays.count, source.strays.first) == (
@@ -59,11 +74,20 @@ def test_coco(tmp_path, write_coco):
     ],
 )
 def test_coco_ids_of_mixed_kinds(tmp_path, write_coco, image, claimed, source_id):
-    path = write_coco(tmp_path / "a.json", [(image, "a.jpg", 64, 48)], [(claimed, "3", [1, 2, 3, 4], {})], [("3", "dog")])
+    path = write_coco(
+        tmp_path / "a.json",
+        [(image, "a.jpg", 64, 48)],
+        [(claimed, "3", [1, 2, 3, 4], {})],
+        [("3", "dog")],
+    )
     source = coco.read_coco(path, tmp_path)
     (read,) = source.images
     assert source.classes == [{"name": "dog", "id": 3}]
-    assert (read.source_id, objects_of(read), source.strays.count) == (source_id, [("dog", (1, 2, 4, 6), "")], 0)
+    assert (read.source_id, objects_of(read), source.strays.count) == (
+        source_id,
+        [("dog", (1, 2, 4, 6), "")],
+        0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,21 +103,33 @@ def test_coco_ids_of_mixed_kinds(tmp_path, write_coco, image, claimed, source_id
 def test_coco_polygon_without_bbox(tmp_path, write_coco, more, box, fault):
     path = write_coco(tmp_path / "a.json", [(1, "a.jpg", 64, 48)], [(1, 1, None, more)])
     ((thing,),) = [image.objects for image in coco.read_coco(path, tmp_path).images]
-    assert thing.fault == fault and (thing.box == box or (box is None and all(map(math.isnan, thing.box))))
+    assert thing.fault == fault and (
+        thing.box == box or (box is None and all(map(math.isnan, thing.box)))
+    )
 
 
 ROOTS = [
     ("another's supercategory", ("cells", {}), ("RBC", {"supercategory": "cells"}), 1, ["RBC"]),
-    ("another's name", ("RBC", {"supercategory": "none"}), ("RBC", {"supercategory": "RBC"}), 1, ["RBC"]),
+    (
+        "another's name",
+        ("RBC", {"supercategory": "none"}),
+        ("RBC", {"supercategory": "RBC"}),
+        1,
+        ["RBC"],
+    ),
     ("with objects", ("cells", {}), ("RBC", {"supercategory": "cells"}), 0, ["cells", "RBC"]),
     ("of no other", ("WBC", {}), ("RBC", {"supercategory": "cells"}), 1, ["WBC", "RBC"]),
 ]
 
 
-@pytest.mark.parametrize(("first", "second", "used", "names"), [row[1:] for row in ROOTS], ids=[row[0] for row in ROOTS])
+@pytest.mark.parametrize(
+    ("first", "second", "used", "names"), [row[1:] for row in ROOTS], ids=[row[0] for row in ROOTS]
+)
 def test_coco_first_category_of_roboflow(tmp_path, write_coco, first, second, used, names):
     path = write_coco(tmp_path / "a.json", [(1, "a.jpg", 64, 48)], [(1, used, [1, 2, 3, 4], {})])
-    categories = [{"id": number, "name": name, **more} for number, (name, more) in enumerate((first, second))]
+    categories = [
+        {"id": number, "name": name, **more} for number, (name, more) in enumerate((first, second))
+    ]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": categories}))
     source = coco.read_coco(path, tmp_path)
     assert [entry["name"] for entry in source.classes] == names
@@ -105,7 +141,9 @@ def test_names_with_backslashes(tmp_path, paint):
     paint(tmp_path / "b.png", format="PNG")
     assert labels.find_image(tmp_path, "cam 1\\a.jpg") == tmp_path / "cam 1/a.jpg"
     assert labels.find_image(tmp_path, "..\\upload\\b.jpg") == tmp_path / "b.png"
-    assert labels.find_image(tmp_path, "c\\d.jpg") == tmp_path / "c\\d.jpg"  # none there: as written
+    assert (
+        labels.find_image(tmp_path, "c\\d.jpg") == tmp_path / "c\\d.jpg"
+    )  # none there: as written
     paint(tmp_path / "cam 1\\a.jpg")
     assert labels.find_image(tmp_path, "cam 1\\a.jpg") == tmp_path / "cam 1\\a.jpg"
 
@@ -118,7 +156,10 @@ def test_files_are_found_through_links_and_once(tmp_path):
     (tmp_path / "near/b").touch()
     (tmp_path / "near/a").touch()
     (tmp_path / "near/link").symlink_to(tmp_path / "far")
-    found = [(root.removeprefix(str(tmp_path)), files) for root, files in labels.walk_files(tmp_path / "near")]
+    found = [
+        (root.removeprefix(str(tmp_path)), files)
+        for root, files in labels.walk_files(tmp_path / "near")
+    ]
     assert found == [("/near", ["a", "b"]), ("/near/link", []), ("/near/link/deep", ["x"])]
 
 
@@ -144,7 +185,10 @@ def test_voc_devkit(tmp_path, paint):
     (tmp_path / "Annotations/a 1.xml").write_text("<annotation></annotation>")
     (tmp_path / "ImageSets/Main/test.txt").write_text("b  1\n\na -1\nc\na 1\n")
     first, second, third, fourth = voc.read_voc(tmp_path, "test").images
-    assert (first.path, first.source_id) == (str(tmp_path / "JPEGImages/b.PNG"), "b")  # found by its stem
+    assert (first.path, first.source_id) == (
+        str(tmp_path / "JPEGImages/b.PNG"),
+        "b",
+    )  # found by its stem
     assert (first.size_hw, first.unit) == ((48, 64), "pixels from one")
     assert objects_of(first)[:2] == [("cat", (5, 7.5, 20, 30), ""), ("dog", (5, 7, 20, 30), "")]
     assert [thing.difficult for thing in first.objects] == [True, False, False]
@@ -181,7 +225,9 @@ def test_voc_picture_of_an_xml_file(tmp_path, stem, written, files, chosen):
         (tmp_path / "JPEGImages" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "JPEGImages" / file).touch()
     (tmp_path / "Annotations/sub1").mkdir(parents=True)
-    (tmp_path / f"Annotations/{stem}.xml").write_text(f"<annotation><filename>{written}</filename></annotation>")
+    (tmp_path / f"Annotations/{stem}.xml").write_text(
+        f"<annotation><filename>{written}</filename></annotation>"
+    )
     (image,) = voc.read_voc(tmp_path, "all").images
     assert (image.path, image.source_id) == (str(tmp_path / "JPEGImages" / chosen), stem)
 
@@ -218,7 +264,9 @@ def test_voc_image_set_by_default(tmp_path, sets, split, chosen):
     assert voc.choose_image_set(tmp_path, split) == chosen
 
 
-@pytest.mark.parametrize(("split", "chosen"), [("train", "train"), ("val", "valid"), ("test", "test")])
+@pytest.mark.parametrize(
+    ("split", "chosen"), [("train", "train"), ("val", "valid"), ("test", "test")]
+)
 def test_voc_image_set_by_default_among_folders(tmp_path, split, chosen):
     for name in ("train", "valid"):
         (tmp_path / name).mkdir()
@@ -241,7 +289,9 @@ def test_voc_image_set_by_default_among_folders(tmp_path, split, chosen):
 def test_yolo_poses_and_polygons(tmp_path, paint, shape, line, box):
     paint(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text(line)
-    (tmp_path / "data.yaml").write_text(json.dumps({"train": ".", "names": ["cat"]} | ({"kpt_shape": shape} if shape else {})))
+    (tmp_path / "data.yaml").write_text(
+        json.dumps({"train": ".", "names": ["cat"]} | ({"kpt_shape": shape} if shape else {}))
+    )
     ((thing,),) = [image.objects for image in yolo.read_yolo(tmp_path, "train").images]
     if isinstance(box, str):
         assert thing.fault.startswith(box)
@@ -253,7 +303,9 @@ def test_yolo_poses_and_polygons(tmp_path, paint, shape, line, box):
 
 def test_yolo_blank_lines_and_marks_of_utf8(tmp_path, paint):
     paint(tmp_path / "a.jpg")
-    (tmp_path / "a.txt").write_text("\ufeff2 .5 .5 1 1\r\n1 .5 .5 1 1\r\n0 .5 .5 1 1\r\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text(
+        "\ufeff2 .5 .5 1 1\r\n1 .5 .5 1 1\r\n0 .5 .5 1 1\r\n", encoding="utf-8"
+    )
     (tmp_path / "classes.txt").write_text("\ufeffcat\r\n\r\ndog\r\n\r\n\r\n", encoding="utf-8")
     source = yolo.read_yolo(tmp_path, "train")
     assert source.classes == [{"name": "cat", "id": 0}, {"name": "dog", "id": 2}]
@@ -283,7 +335,10 @@ def test_yolo_labels_without_an_image(tmp_path, paint):
     source = yolo.read_yolo(tmp_path, "train")
     assert [image.filename for image in source.images] == ["a.jpg", "b.jfif", "c.JPG"]
     assert {what: (tally.count, tally.first) for what, tally in source.unused.items()} == {
-        "label files without an image": (2, [str(tmp_path / "labels/d.txt"), str(tmp_path / "labels/sub/e.txt")])
+        "label files without an image": (
+            2,
+            [str(tmp_path / "labels/d.txt"), str(tmp_path / "labels/sub/e.txt")],
+        )
     }
 
 
@@ -292,7 +347,10 @@ def test_yolo_labels_elsewhere_are_refused(tmp_path, paint):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/a.txt").write_text("0 .5 .5 1 1\n")
     (tmp_path / "classes.txt").write_text("cat\n")
-    with pytest.raises(FileNotFoundError, match=r"no image has a label file; that of a\.jpg was .*/labels/a\.txt and"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no image has a label file; that of a\.jpg was .*/labels/a\.txt and",
+    ):
         list(yolo.read_yolo(tmp_path, "train").images)
 
 
@@ -301,7 +359,9 @@ def test_yolo(tmp_path, paint):
     paint(tmp_path / "images/train/a.jpg")
     paint(tmp_path / "images/train/c.jpg")
     (tmp_path / "labels/train/sub").mkdir(parents=True)
-    (tmp_path / "labels/train/a.txt").write_text("1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.3 0.2 0.3 0.6\n7 .5 .5 .1 .1\n0 .5 .5\n")
+    (tmp_path / "labels/train/a.txt").write_text(
+        "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.3 0.2 0.3 0.6\n7 .5 .5 .1 .1\n0 .5 .5\n"
+    )
     (tmp_path / "labels/train/sub/b.txt").write_text("")
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
     source = yolo.read_yolo(tmp_path, "train")
@@ -310,7 +370,10 @@ def test_yolo(tmp_path, paint):
     assert [image.source_id for image in (a, c, b)] == ["a", "c", "b"]
     assert (c.objects, b.objects, a.size_hw, a.unit) == ((), (), None, "shares")
     # Centre .5, .5 with width .25 and height .5; the polygon's corners are .1..3 and .2..6.
-    assert objects_of(a)[:2] == [("dog", (0.375, 0.25, 0.625, 0.75), ""), ("cat", (0.1, 0.2, 0.3, 0.6), "")]
+    assert objects_of(a)[:2] == [
+        ("dog", (0.375, 0.25, 0.625, 0.75), ""),
+        ("cat", (0.1, 0.2, 0.3, 0.6), ""),
+    ]
     assert [thing.fault[:16] for thing in a.objects[2:]] == ["unknown category", "not a box: wants"]
 
 
@@ -318,11 +381,15 @@ def test_yolo_lists_names_by_number_and_neighbouring_folders(tmp_path, paint):
     paint(tmp_path / "data/train/images/a.jpg")
     (tmp_path / "data/train/images/a.txt").write_text("0 .5 .5 .2 .2\n")
     (tmp_path / "data/list.txt").write_text("train/images/a.jpg\n")
-    (tmp_path / "data/data.yaml").write_text("names: {2: dog, 0: cat}\ntrain: ../train/images\nval: [list.txt]\n")
+    (tmp_path / "data/data.yaml").write_text(
+        "names: {2: dog, 0: cat}\ntrain: ../train/images\nval: [list.txt]\n"
+    )
     for image_set in ("train", "val"):
         source = yolo.read_yolo(tmp_path / "data/data.yaml", image_set)
         assert source.classes == [{"name": "cat", "id": 0}, {"name": "dog", "id": 2}]
-        assert [image.path for image in source.images] == [str(tmp_path / "data/train/images/a.jpg")]
+        assert [image.path for image in source.images] == [
+            str(tmp_path / "data/train/images/a.jpg")
+        ]
 
 
 def test_yolo_loose_folder(tmp_path, paint):
@@ -347,7 +414,12 @@ def test_csv_rows_of_a_picture_need_not_stand_together(tmp_path):
     source = table.read_csv(tmp_path / "a.csv", tmp_path, one_based=True)
     assert source.classes is None
     b, a, e = source.images
-    assert (b.filename, b.source_id, b.size_hw, b.unit) == ("b.jpg", "b", (48, 64), "pixels from one")
+    assert (b.filename, b.source_id, b.size_hw, b.unit) == (
+        "b.jpg",
+        "b",
+        (48, 64),
+        "pixels from one",
+    )
     assert objects_of(b)[0] == ("cat", (5, 7, 20, 30), "")
     assert math.isnan(b.objects[1].box[3]) and b.objects[1].fault == ""
     assert [thing.fault for thing in a.objects] == ["", "no class name", "no box"]
@@ -357,9 +429,16 @@ def test_csv_rows_of_a_picture_need_not_stand_together(tmp_path):
 def test_csv_rows_of_one_file_are_one_picture(tmp_path, paint):
     paint(tmp_path / "1.jpg")
     paint(tmp_path / "x/1.jpg")
-    rows = ["./1.jpg,64,48,cat,1,2,3,4", "x\\1.jpg,64,48,cat,5,6,7,8", "1.jpg,64,48,dog,2,3,4,5", "x/1.jpg,64,48,dog,6,7,8,9"]
+    rows = [
+        "./1.jpg,64,48,cat,1,2,3,4",
+        "x\\1.jpg,64,48,cat,5,6,7,8",
+        "1.jpg,64,48,dog,2,3,4,5",
+        "x/1.jpg,64,48,dog,6,7,8,9",
+    ]
     rows += ["gone.jpg,64,48,cat,1,2,3,4", "./gone.jpg,64,48,cat,5,6,7,8"]
-    (tmp_path / "a.csv").write_text("filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows))
+    (tmp_path / "a.csv").write_text(
+        "filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows)
+    )
     first, second, gone = table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False).images
     assert (first.path, objects_of(first)) == (
         str(tmp_path / "1.jpg"),
@@ -377,9 +456,18 @@ def test_csv_with_semicolons_has_decimal_commas(tmp_path):
 
 
 def test_csv_with_a_quotation_mark_left_open(tmp_path):
-    rows = ["1.jpg,9,9,cat,1,2,3,4", '"2.jpg",9,9,"a ""b""\n",1,2,3,4', '3.jpg,9,9,"dog,1,2,3,4', "4.jpg,9,9,cat,1,2,3,4"]
-    (tmp_path / "a.csv").write_text("filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows))
-    with pytest.raises(ValueError, match=r"a\.csv, the row from line 5: .*quotation mark left open"):
+    rows = [
+        "1.jpg,9,9,cat,1,2,3,4",
+        '"2.jpg",9,9,"a ""b""\n",1,2,3,4',
+        '3.jpg,9,9,"dog,1,2,3,4',
+        "4.jpg,9,9,cat,1,2,3,4",
+    ]
+    (tmp_path / "a.csv").write_text(
+        "filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows)
+    )
+    with pytest.raises(
+        ValueError, match=r"a\.csv, the row from line 5: .*quotation mark left open"
+    ):
         table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)
 
 
@@ -390,11 +478,17 @@ def test_json_stream_over_window_borders(tmp_path, monkeypatch):
         "images": [{"id": k, "t": "é]}," * k} for k in range(9)],
         "none": [],
     }
-    (tmp_path / "a.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "a.json").write_text(
+        json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
     for chunk in (1, 2, 3, 7, 64, 4096):
         monkeypatch.setattr(json_stream, "_CHUNK", chunk)
         members = list(json_stream.read_members(tmp_path / "a.json", ("images", "none")))
-        assert members == [("images", None), *[("images", entry) for entry in content["images"]], ("none", None)]
+        assert members == [
+            ("images", None),
+            *[("images", entry) for entry in content["images"]],
+            ("none", None),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,30 @@ def remarks_of(tmp_path, convert_coco, read_dataset):
 def test_several_entries_for_one_file(tmp_path, paint, write_coco, remarks_of, convert_coco):
     for file in ("a.jpg", "b.jpg", "c.jpg"):
         paint(tmp_path / "images" / file)
-    files = [(1, "a.jpg"), (2, "cam1/b.jpg"), (3, "c.jpg"), (4, "cam3/../a.jpg"), (5, "cam2/b.jpg"), (6, "a.jpg")]
+    files = [
+        (1, "a.jpg"),
+        (2, "cam1/b.jpg"),
+        (3, "c.jpg"),
+        (4, "cam3/../a.jpg"),
+        (5, "cam2/b.jpg"),
+        (6, "a.jpg"),
+    ]
     files += [(7, None), (8, None)]  # no file, and so none that they share
     (tmp_path / "images/cam3").mkdir()
-    write_coco(tmp_path / "annotations.json", [(i, file, 64, 48) for i, file in files], [(1, 1, BOX, {})])
+    write_coco(
+        tmp_path / "annotations.json", [(i, file, 64, 48) for i, file in files], [(1, 1, BOX, {})]
+    )
     first = "a.jpg (id 1) = cam3/../a.jpg (id 4) = a.jpg (id 6)"
     assert remarks_of() == {
-        "several entries for one file": {"count": 2, "first": [first, "cam1/b.jpg (id 2) = cam2/b.jpg (id 5)"]}
+        "several entries for one file": {
+            "count": 2,
+            "first": [first, "cam1/b.jpg (id 2) = cam2/b.jpg (id 5)"],
+        }
     }
-    assert convert_coco(strict=True) == (1, f"error: --strict: several entries for one file: 2, the first {first}\n")
+    assert convert_coco(strict=True) == (
+        1,
+        f"error: --strict: several entries for one file: 2, the first {first}\n",
+    )
 
 
 def test_images_that_the_labels_do_not_name(tmp_path, paint, write_coco, remarks_of):
@@ -38,7 +53,12 @@ def test_images_that_the_labels_do_not_name(tmp_path, paint, write_coco, remarks
     (tmp_path / "images/notes.txt").touch()
     images = [(1, "cam1/a.jpg", 64, 48), (2, "gone/a.png", 64, 48)]
     write_coco(tmp_path / "annotations.json", images, [(1, 1, BOX, {})])
-    found = {"images that the labels do not name": {"count": 3, "first": ["b.HEIC", "z.jpg", "cam1/y.png"]}}
+    found = {
+        "images that the labels do not name": {
+            "count": 3,
+            "first": ["b.HEIC", "z.jpg", "cam1/y.png"],
+        }
+    }
     assert remarks_of() == found  # and not `other`, from which no labelled image comes
     write_coco(tmp_path / "annotations.json", images[:1], [(1, 1, BOX, {})])
     assert remarks_of(strict=True) == found
@@ -54,11 +74,16 @@ def test_a_hundred_are_named(tmp_path, paint, write_coco, remarks_of):
 
 
 @pytest.mark.parametrize("flags", [{}, {"val_fraction": 0.5}])
-def test_annotations_of_images_that_are_not_listed(tmp_path, paint, write_coco, convert_coco, read_dataset, flags):
+def test_annotations_of_images_that_are_not_listed(
+    tmp_path, paint, write_coco, convert_coco, read_dataset, flags
+):
     for number in range(4):
         paint(tmp_path / f"images/{number}.jpg", box=(number, 16, 24, 40))
     images = [(number, f"{number}.jpg", 64, 48) for number in range(4)]
-    listed, strays = [(number, 1, BOX, {}) for number in range(4)], [(9, 1, BOX, {})] * 3 + [(10, 3, [0, 0, 9, float("nan")], {})]
+    listed, strays = (
+        [(number, 1, BOX, {}) for number in range(4)],
+        [(9, 1, BOX, {})] * 3 + [(10, 3, [0, 0, 9, float("nan")], {})],
+    )
     write_coco(tmp_path / "annotations.json", images, listed + strays)
     assert convert_coco(**flags) == (0, "")
     dataset, report = read_dataset(tmp_path / "out")
@@ -72,7 +97,10 @@ def test_annotations_of_images_that_are_not_listed(tmp_path, paint, write_coco, 
         {"file": "image id 10", "box": [0, 0, 9, None], "reason": "image not listed"},
     ]
     code, error = convert_coco(strict=True, **flags)
-    assert (code, error) == (1, "error: --strict: image id 9: a box is dropped (image not listed): [8.0, 16.0, 24.0, 40.0]\n")
+    assert (code, error) == (
+        1,
+        "error: --strict: image id 9: a box is dropped (image not listed): [8.0, 16.0, 24.0, 40.0]\n",
+    )
 
 
 def test_terminal_tells_the_image_set_and_what_is_not_used(tmp_path, paint, capsys):
@@ -85,7 +113,12 @@ def test_terminal_tells_the_image_set_and_what_is_not_used(tmp_path, paint, caps
             text = f"<annotation><object><name>cat</name>{box}</object></annotation>"
             (tmp_path / f"voc/Annotations/{name}.xml").write_text(text)
     (tmp_path / "voc/ImageSets/Main/trainval.txt").write_text("a\n")
-    assert voc_to_tfrecord.main(["x", f"--voc={tmp_path / 'voc'}", f"--output={tmp_path / 'out'}", "--workers=1"]) == 0
+    assert (
+        voc_to_tfrecord.main(
+            ["x", f"--voc={tmp_path / 'voc'}", f"--output={tmp_path / 'out'}", "--workers=1"]
+        )
+        == 0
+    )
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "image set trainval: 1 of 2 XML files" in lines
     # b has labels, in another set.
@@ -104,4 +137,7 @@ def test_label_files_without_an_image(tmp_path, paint, run, read_dataset):
         "label files without an image": {"count": 2, "first": found}
     }
     code, error = run("yolo_to_tfrecord", **flags, strict=True)
-    assert (code, error) == (1, f"error: --strict: label files without an image: 2, the first {found[0]}\n")
+    assert (code, error) == (
+        1,
+        f"error: --strict: label files without an image: 2, the first {found[0]}\n",
+    )

@@ -22,13 +22,17 @@ def test_same_seed_same_bytes_whatever_the_number(drawn, tmp_path):
     for name in ("000001.jpg", "000002.jpg", "000003.jpg"):
         assert (tmp_path / "images" / name).read_bytes() == (folder / "images" / name).read_bytes()
     shapes.write_dataset(tmp_path / "other", 1, seed=4)
-    assert (tmp_path / "other/images/000001.jpg").read_bytes() != (folder / "images/000001.jpg").read_bytes()
+    assert (tmp_path / "other/images/000001.jpg").read_bytes() != (
+        folder / "images/000001.jpg"
+    ).read_bytes()
 
 
 def test_variety(drawn):
     _, content = drawn
     sizes = {(image["width"], image["height"]) for image in content["images"]}
-    assert any(width > height for width, height in sizes) and any(width < height for width, height in sizes)
+    assert any(width > height for width, height in sizes) and any(
+        width < height for width, height in sizes
+    )
     with_objects = {annotation["image_id"] for annotation in content["annotations"]}
     assert 0 < len(content["images"]) - len(with_objects) < 10
     assert {annotation["category_id"] for annotation in content["annotations"]} == {1, 2, 3, 5}
@@ -63,7 +67,10 @@ def test_a_filled_box_shows_the_objects_colour():
     while not objects or objects[-1][0] != "square":
         picture, objects = shapes.draw_picture(rng)
     xmin, ymin, xmax, ymax = objects[-1][1]
-    pixels = np.asarray(picture)[(ymin * 2 + ymax) // 3 : (ymin + ymax * 2) // 3, (xmin * 2 + xmax) // 3 : (xmin + xmax * 2) // 3]
+    pixels = np.asarray(picture)[
+        (ymin * 2 + ymax) // 3 : (ymin + ymax * 2) // 3,
+        (xmin * 2 + xmax) // 3 : (xmin + xmax * 2) // 3,
+    ]
     assert pixels.reshape(-1, 3).std(0).max() < 20
 
 

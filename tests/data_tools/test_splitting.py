@@ -12,7 +12,9 @@ def test_nothing_and_one():
 
 def test_each_class_in_its_share():
     # 100 pictures with a, 50 of them with b too; 10 with the rare c only; 40 empty ones.
-    classes_of = [frozenset("ab")] * 50 + [frozenset("a")] * 50 + [frozenset("c")] * 10 + [frozenset()] * 40
+    classes_of = (
+        [frozenset("ab")] * 50 + [frozenset("a")] * 50 + [frozenset("c")] * 10 + [frozenset()] * 40
+    )
     chosen = splitting.choose_validation(classes_of, range(150), 0.2, 0)
     parts = [chosen[:50].sum(), chosen[50:100].sum(), chosen[100:110].sum(), chosen[110:].sum()]
     assert parts == [10, 10, 2, 8]
@@ -20,7 +22,9 @@ def test_each_class_in_its_share():
 
 def test_seeds():
     classes_of = [frozenset("a")] * 40
-    one, again, other = (splitting.choose_validation(classes_of, range(40), 0.25, seed) for seed in (1, 1, 2))
+    one, again, other = (
+        splitting.choose_validation(classes_of, range(40), 0.25, seed) for seed in (1, 1, 2)
+    )
     assert one.sum() == other.sum() == 10
     assert (one == again).all() and (one != other).any()
 
@@ -34,5 +38,7 @@ def test_equal_files_stay_on_one_side():
 
 
 def test_the_order_of_pictures_is_kept():
-    chosen = splitting.choose_validation([frozenset("a")] * 6 + [frozenset("b")] * 2, np.arange(8), 0.5, 0)
+    chosen = splitting.choose_validation(
+        [frozenset("a")] * 6 + [frozenset("b")] * 2, np.arange(8), 0.5, 0
+    )
     assert chosen[:6].sum() == 3 and chosen[6:].sum() == 1

@@ -13,14 +13,28 @@ LEFT, RIGHT = [10.0, 5.0, 40.0, 20.0], [110.0, 20.0, 60.0, 60.0]
 
 def truth(*annotations):
     rows = [
-        {"id": number, "image_id": 1, "category_id": 3, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, **more}
+        {
+            "id": number,
+            "image_id": 1,
+            "category_id": 3,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+            **more,
+        }
         for number, (box, more) in enumerate(annotations, start=1)
     ]
-    return {"images": [{"id": 1, "height": 100, "width": 200}], "annotations": rows, "categories": CATEGORIES}
+    return {
+        "images": [{"id": 1, "height": 100, "width": 200}],
+        "annotations": rows,
+        "categories": CATEGORIES,
+    }
 
 
 def found(*rows, category=3):
-    return [{"image_id": 1, "category_id": category, "bbox": box, "score": score} for box, score in rows]
+    return [
+        {"image_id": 1, "category_id": category, "bbox": box, "score": score} for box, score in rows
+    ]
 
 
 def test_no_objects_and_no_detections():
@@ -37,8 +51,16 @@ def test_no_detections():
 
 def test_pycocotools_own_example(shared_data, tmp_path):
     metrics = shared_data / "metrics"
-    files = [metrics / "instances_val2014_fakebbox100_results.json", metrics / "instances_val2014_100.json"]
-    argv = ["evaluate.py", f"--detections={files[0]}", f"--annotations={files[1]}", f"--output={tmp_path}"]
+    files = [
+        metrics / "instances_val2014_fakebbox100_results.json",
+        metrics / "instances_val2014_100.json",
+    ]
+    argv = [
+        "evaluate.py",
+        f"--detections={files[0]}",
+        f"--annotations={files[1]}",
+        f"--output={tmp_path}",
+    ]
     assert evaluate.main(argv) == 0
     wanted = json.loads((metrics / "fakebbox100_pycocotools_stats.json").read_text())
     content = json.loads((tmp_path / "metrics.json").read_text())
@@ -46,7 +68,9 @@ def test_pycocotools_own_example(shared_data, tmp_path):
     assert list(content["coco"].values()) == pytest.approx(wanted, abs=1e-6)
     assert sorted(content) == ["coco", "latency_ms", "per_class", "settings", "voc"]
     # Written as they came, without what pycocotools notes in them.
-    assert json.loads((tmp_path / "detections.json").read_text()) == json.loads(files[0].read_text())
+    assert json.loads((tmp_path / "detections.json").read_text()) == json.loads(
+        files[0].read_text()
+    )
 
 
 def test_half_of_the_objects():
@@ -71,7 +95,9 @@ def test_the_mean_is_over_classes_that_have_objects():
     stats, per_class = coco_metrics(content, found((LEFT, 0.9)))
     assert stats["AP"] == pytest.approx(0.5)
     assert per_class == {"cat": pytest.approx({"AP": 1, "AP50": 1}), "dog": {"AP": 0, "AP50": 0}}
-    stats, per_class = coco_metrics(truth((LEFT, {})), found((LEFT, 0.9)) + found((RIGHT, 0.8), category=11))
+    stats, per_class = coco_metrics(
+        truth((LEFT, {})), found((LEFT, 0.9)) + found((RIGHT, 0.8), category=11)
+    )
     assert stats["AP"] == pytest.approx(1)
     assert list(per_class) == ["cat"]
 
@@ -82,7 +108,9 @@ def test_a_difficult_object_or_a_crowd_is_neither_wanted_nor_punished(flag):
     assert coco_metrics(content, found((LEFT, 0.8)))[0]["AP"] == pytest.approx(1)
     assert coco_metrics(content, found((RIGHT, 0.9), (LEFT, 0.8)))[0]["AP"] == pytest.approx(1)
     # The same detection is a mistake where the object is not there: precision 1 / 2.
-    assert coco_metrics(truth((LEFT, {})), found((RIGHT, 0.9), (LEFT, 0.8)))[0]["AP"] == pytest.approx(0.5)
+    assert coco_metrics(truth((LEFT, {})), found((RIGHT, 0.9), (LEFT, 0.8)))[0][
+        "AP"
+    ] == pytest.approx(0.5)
 
 
 def test_what_is_handed_in_stays_as_it_is():

@@ -4,19 +4,31 @@ import pytest
 from ssd_tf.evaluation.voc import all_points, eleven_point, voc_metrics
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 11, "name": "dog"}]
-BOXES = [[10.0, 5.0, 40.0, 20.0], [110.0, 20.0, 60.0, 60.0], [10.0, 60.0, 20.0, 30.0], [60.0, 10.0, 30.0, 80.0]]
+BOXES = [
+    [10.0, 5.0, 40.0, 20.0],
+    [110.0, 20.0, 60.0, 60.0],
+    [10.0, 60.0, 20.0, 30.0],
+    [60.0, 10.0, 30.0, 80.0],
+]
 NOWHERE = [180.0, 80.0, 15.0, 15.0]
 
 
 def truth(*annotations):
     rows = [{"image_id": 1, "category_id": 3, "bbox": box, **more} for box, more in annotations]
-    return {"images": [{"id": 1, "height": 100, "width": 200}], "annotations": rows, "categories": CATEGORIES}
+    return {
+        "images": [{"id": 1, "height": 100, "width": 200}],
+        "annotations": rows,
+        "categories": CATEGORIES,
+    }
 
 
 def found(*boxes, image=1, category=3):
     """Detections by falling score."""
     scores = [0.9 - 0.1 * number for number in range(len(boxes))]
-    return [{"image_id": image, "category_id": category, "bbox": b, "score": s} for b, s in zip(boxes, scores, strict=True)]
+    return [
+        {"image_id": image, "category_id": category, "bbox": b, "score": s}
+        for b, s in zip(boxes, scores, strict=True)
+    ]
 
 
 def means(content, rows):
@@ -40,7 +52,9 @@ def test_by_hand():
     eleven = (3 * 1 + 3 * 2 / 3 + 2 * 3 / 5) / 11
     everywhere = (1 + 2 / 3 + 3 / 5) / 4
     assert means(content, rows) == pytest.approx([eleven, everywhere])
-    assert means(content, rows[::-1]) == pytest.approx([eleven, everywhere])  # scores order them, not the file
+    assert means(content, rows[::-1]) == pytest.approx(
+        [eleven, everywhere]
+    )  # scores order them, not the file
 
 
 def test_overlap_of_one_half_is_enough():

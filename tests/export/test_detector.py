@@ -12,7 +12,10 @@ CLASSES = ["red", "green", "blue"]
 def strong(found, score=0.5):
     """(name, corners) of the detections scored >= score, by name."""
     rows = np.flatnonzero(found["scores"] >= score)
-    return sorted(((CLASSES[found["labels"][row] - 1], found["boxes"][row]) for row in rows), key=lambda pair: pair[0])
+    return sorted(
+        ((CLASSES[found["labels"][row] - 1], found["boxes"][row]) for row in rows),
+        key=lambda pair: pair[0],
+    )
 
 
 def test_no_object_in_the_picture(tiny_detector, pictures):
@@ -49,20 +52,32 @@ def test_best_first(tiny_detector, pictures):
     assert (np.diff(scores) <= 0).all()
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 6, 3), np.float32), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 6, 3), np.float32), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 4), np.uint8)],
+)
 def test_what_is_no_picture_is_refused(image):
-    with pytest.raises(ValueError, match=r"must be uint8 \[height, width, 3\], found (float32|uint8) \(4, 6"):
+    with pytest.raises(
+        ValueError, match=r"must be uint8 \[height, width, 3\], found (float32|uint8) \(4, 6"
+    ):
         Detector(None, "test")(image)
 
 
 def test_a_run_folder_tells_its_classes_and_config(tiny_detector, tiny_config):
-    assert (tiny_detector.kind, tiny_detector.classes, tiny_detector.config) == ("keras", CLASSES, tiny_config)
+    assert (tiny_detector.kind, tiny_detector.classes, tiny_detector.config) == (
+        "keras",
+        CLASSES,
+        tiny_config,
+    )
 
 
 def test_folders_and_files_that_are_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model at .*gone"):
         load_detector(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"no run folder \(config.yaml\), no SavedModel folder .* and no .tflite file"):
+    with pytest.raises(
+        ValueError,
+        match=r"no run folder \(config.yaml\), no SavedModel folder .* and no .tflite file",
+    ):
         load_detector(tmp_path)
 
 
@@ -79,7 +94,10 @@ def test_a_class_more_than_the_checkpoint_knows(tiny_run, tmp_path):
     content["classes"].append({"name": "white", "id": 99})
     (tmp_path / "run" / "dataset.json").write_text(json.dumps(content))
     # Of the finest map: 3 shapes of 5 classes with the background, where the checkpoint has 4.
-    with pytest.raises(ValueError, match=r"does not fit the model: logits0_conv/.* wants shape .*, the checkpoint has shape"):
+    with pytest.raises(
+        ValueError,
+        match=r"does not fit the model: logits0_conv/.* wants shape .*, the checkpoint has shape",
+    ):
         load_detector(tmp_path / "run")
 
 

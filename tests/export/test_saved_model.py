@@ -48,7 +48,10 @@ def encoded(image, image_format):
 )
 def test_signatures(signatures, name, entry):
     assert signatures[name].structured_input_signature == ((), {entry.name: entry})
-    outputs = {key: (spec.shape.as_list(), spec.dtype) for key, spec in signatures[name].structured_outputs.items()}
+    outputs = {
+        key: (spec.shape.as_list(), spec.dtype)
+        for key, spec in signatures[name].structured_outputs.items()
+    }
     if name == "raw":
         assert {key: (shape[-1], dtype) for key, (shape, dtype) in outputs.items()} == {
             "offsets": (4, tf.float32),
@@ -78,20 +81,26 @@ def test_a_batch_of_three(signatures, pictures):
 
 def test_encoded_pictures_of_several_sizes_and_formats(signatures, pictures):
     chosen = [pictures[1], pictures[3], pictures[0]]
-    found = signatures["serving_bytes"](image_bytes=tf.constant([encoded(image, "PNG") for image in chosen]))
+    found = signatures["serving_bytes"](
+        image_bytes=tf.constant([encoded(image, "PNG") for image in chosen])
+    )
     for index, image in enumerate(chosen):
         alone = signatures["serving_default"](input_tensor=tf.constant(image[None]))
         for name, value in alone.items():
             np.testing.assert_allclose(found[name][index], value[0], atol=1e-3, err_msg=name)
     jpeg = signatures["serving_bytes"](image_bytes=tf.constant([encoded(pictures[1], "JPEG")]))
-    np.testing.assert_allclose(jpeg["detection_boxes"][0, 0], found["detection_boxes"][0, 0], atol=0.05)
+    np.testing.assert_allclose(
+        jpeg["detection_boxes"][0, 0], found["detection_boxes"][0, 0], atol=0.05
+    )
 
 
 def test_boxes_in_pixels_of_the_picture_and_classes_from_one(signatures, pictures):
     # 96 x 64: green, the second class, on rows 30 to 78 and columns 10 to 42.
     found = signatures["serving_default"](input_tensor=tf.constant(pictures[1][None]))
     np.testing.assert_allclose(found["detection_boxes_pixels"][0, 0], [30, 10, 78, 42], atol=4)
-    np.testing.assert_allclose(found["detection_boxes"][0, 0], [30 / 96, 10 / 64, 78 / 96, 42 / 64], atol=0.05)
+    np.testing.assert_allclose(
+        found["detection_boxes"][0, 0], [30 / 96, 10 / 64, 78 / 96, 42 / 64], atol=0.05
+    )
     assert float(found["detection_classes"][0, 0]) == 2
     beyond = int(found["num_detections"][0])
     assert beyond < 20

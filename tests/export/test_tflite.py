@@ -47,7 +47,9 @@ def test_values_by_position_and_by_the_named_signature(interpreter, pictures):
     image = tf.image.resize(pictures[1], [64, 96]).numpy()[None]
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
     interpreter.invoke()
-    by_position = [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
+    by_position = [
+        interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()
+    ]
     boxes, classes, scores, count = by_position
     np.testing.assert_allclose(boxes[0, 0], [30 / 96, 10 / 64, 78 / 96, 42 / 64], atol=0.05)
     assert classes[0, 0] == 1
@@ -63,9 +65,20 @@ def test_values_by_position_and_by_the_named_signature(interpreter, pictures):
 
 def test_the_file_holds_constants_and_one_fused_operator(graph):
     codes = [(entry.builtinCode, entry.customCode) for entry in graph.operatorCodes]
-    builtin = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    builtin = {
+        value: name
+        for name, value in vars(schema.BuiltinOperator).items()
+        if isinstance(value, int)
+    }
     names = [builtin[code] for code, _ in codes]
-    assert not {"READ_VARIABLE", "VAR_HANDLE", "ASSIGN_VARIABLE", "WHILE", "TOPK_V2", "NON_MAX_SUPPRESSION_V4"} & set(names)
+    assert not {
+        "READ_VARIABLE",
+        "VAR_HANDLE",
+        "ASSIGN_VARIABLE",
+        "WHILE",
+        "TOPK_V2",
+        "NON_MAX_SUPPRESSION_V4",
+    } & set(names)
     assert [custom for _, custom in codes if custom] == [NAME.encode()]
 
 
@@ -94,5 +107,8 @@ def test_a_file_that_is_no_detector(tmp_path):
     double = tf.function(lambda image: 2 * image).get_concrete_function(tf.TensorSpec([1, 4, 6, 3]))
     path = tmp_path / "double.tflite"
     path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([double]).convert())
-    with pytest.raises(ValueError, match=r"double.tflite has 1 outputs; wanted a detector's four: boxes, classes, scores, count"):
+    with pytest.raises(
+        ValueError,
+        match=r"double.tflite has 1 outputs; wanted a detector's four: boxes, classes, scores, count",
+    ):
         load_detector(path)

@@ -12,14 +12,22 @@ def detector(*rows):
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
 
     def detect(_image):
-        return {"boxes": np.array(boxes).reshape(-1, 4), "scores": np.array(scores), "labels": np.array(labels, int)}
+        return {
+            "boxes": np.array(boxes).reshape(-1, 4),
+            "scores": np.array(scores),
+            "labels": np.array(labels, int),
+        }
 
     return detect
 
 
 def moved(row, by, score=None, label=None):
     box, old_score, old_label = row
-    return ([box[0], box[1], box[2], box[3] + by], old_score if score is None else score, label or old_label)
+    return (
+        [box[0], box[1], box[2], box[3] + by],
+        old_score if score is None else score,
+        label or old_label,
+    )
 
 
 def unpaired(reference, other):
@@ -29,11 +37,19 @@ def unpaired(reference, other):
 
 def test_nothing_found_on_either_side():
     report = compare(detector(), detector(), [PICTURE, PICTURE])
-    assert report == {"pictures": 2, "detections": 0, "unpaired": 0, "first_unpaired": [], "largest_corner_difference": 0.0}
+    assert report == {
+        "pictures": 2,
+        "detections": 0,
+        "unpaired": 0,
+        "first_unpaired": [],
+        "largest_corner_difference": 0.0,
+    }
 
 
 def test_the_same_and_a_little_moved():
-    report = compare(detector(RED, GREEN), detector(moved(GREEN, 0.004), moved(RED, -0.008)), [PICTURE])
+    report = compare(
+        detector(RED, GREEN), detector(moved(GREEN, 0.004), moved(RED, -0.008)), [PICTURE]
+    )
     assert (report["pictures"], report["detections"], report["unpaired"]) == (1, 4, 0)
     assert report["largest_corner_difference"] == pytest.approx(0.008)
 

@@ -40,7 +40,15 @@ def test_trainable_parameters_leave_statistics_out(small):
 def test_receptive_fields_by_hand(small):
     fields = measure.receptive_fields(small)
     # Positions are 2 pixels apart after the stride; a dilated 3x3 spans five of them.
-    expected = {"stride2": 3, "short": 3, "depthwise": 7, "dilated": 7 + 4 * 2, "add": 15, "pool": 17, "last": 17 + 2 * 4}
+    expected = {
+        "stride2": 3,
+        "short": 3,
+        "depthwise": 7,
+        "dilated": 7 + 4 * 2,
+        "add": 15,
+        "pool": 17,
+        "last": 17 + 2 * 4,
+    }
     assert {name: fields[name] for name in expected} == expected
 
 
@@ -61,13 +69,28 @@ def test_a_gradient_reaches_exactly_the_receptive_field(small):
 def test_published_figures_of_torchvision():
     # Its model pages: 34.86 and 0.583 G with 91 classes, background included; conv4_3 of VGG16 sees 92 pixels.
     vgg = ssd.build_model(check_config({"boxes": {"preset": "torchvision"}}, "test"), 90)
-    assert sum(cost.multiply_adds for cost in measure.layer_costs(vgg)) / 1e9 == pytest.approx(34.86, rel=1e-3)
+    assert sum(cost.multiply_adds for cost in measure.layer_costs(vgg)) / 1e9 == pytest.approx(
+        34.86, rel=1e-3
+    )
     assert measure.trainable_parameters(vgg) == 35_641_826
     fields = measure.receptive_fields(vgg)
-    assert [fields[name] for name in ("conv4_3", "pool5", "fc7", "offsets0_conv")] == [92, 228, 420, 108]
-    model = {"input_hw": [320, 320], "backbone": {"name": "mobilenet_v3_large"}, "head": "separable"}
-    lite = ssd.build_model(check_config({"model": model, "boxes": {"preset": "torchvision_ssdlite"}}, "test"), 90)
-    assert sum(cost.multiply_adds for cost in measure.layer_costs(lite)) / 1e9 == pytest.approx(0.583, rel=1e-3)
+    assert [fields[name] for name in ("conv4_3", "pool5", "fc7", "offsets0_conv")] == [
+        92,
+        228,
+        420,
+        108,
+    ]
+    model = {
+        "input_hw": [320, 320],
+        "backbone": {"name": "mobilenet_v3_large"},
+        "head": "separable",
+    }
+    lite = ssd.build_model(
+        check_config({"model": model, "boxes": {"preset": "torchvision_ssdlite"}}, "test"), 90
+    )
+    assert sum(cost.multiply_adds for cost in measure.layer_costs(lite)) / 1e9 == pytest.approx(
+        0.583, rel=1e-3
+    )
     assert measure.trainable_parameters(lite) == 3_440_060
 
 

@@ -8,7 +8,10 @@ from ssd_tf.models import postprocess
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 SETTINGS = {"score_floor": 0.1, "nms_iou": 0.45, "pre_nms_top_k": 10, "max_detections": 4}
 # Box 1 overlaps box 0 by 0.18 / 0.22 = 0.82; box 2 lies apart; box 3 hangs over the right edge, touching none.
-BOXES = np.array([[0.1, 0.1, 0.5, 0.6], [0.1, 0.15, 0.5, 0.65], [0.6, 0.1, 0.9, 0.3], [0.6, 0.7, 0.8, 1.2]], "float32")
+BOXES = np.array(
+    [[0.1, 0.1, 0.5, 0.6], [0.1, 0.15, 0.5, 0.65], [0.6, 0.1, 0.9, 0.3], [0.6, 0.7, 0.8, 1.2]],
+    "float32",
+)
 
 
 def detect(scores, boxes=BOXES, offsets=None, **settings):
@@ -16,7 +19,9 @@ def detect(scores, boxes=BOXES, offsets=None, **settings):
     scores = np.asarray(scores, "float32")
     logits = np.log(np.concatenate([1 - scores.sum(-1, keepdims=True), scores], -1) + 1e-12)
     offsets = np.zeros((*scores.shape[:2], 4), "float32") if offsets is None else offsets
-    found = postprocess.detect({"offsets": offsets, "logits": logits}, boxes, VARIANCES, **{**SETTINGS, **settings})
+    found = postprocess.detect(
+        {"offsets": offsets, "logits": logits}, boxes, VARIANCES, **{**SETTINGS, **settings}
+    )
     return {name: np.array(value) for name, value in found.items()}
 
 
@@ -103,12 +108,19 @@ def test_offsets_move_the_box():
 @pytest.mark.parametrize("shift", [0.0, 100.0, -100.0])
 def test_scores_are_a_softmax_over_background_and_classes(shift):
     logits = np.array([[[0.0, np.log(3.0)]]], "float32") + np.float32(shift)
-    found = postprocess.detect({"offsets": np.zeros((1, 1, 4), "float32"), "logits": logits}, BOXES[:1], VARIANCES, **SETTINGS)
+    found = postprocess.detect(
+        {"offsets": np.zeros((1, 1, 4), "float32"), "logits": logits},
+        BOXES[:1],
+        VARIANCES,
+        **SETTINGS,
+    )
     np.testing.assert_allclose(np.array(found["scores"])[0, 0], 0.75, atol=1e-5)
 
 
 def test_sigmoid_scores_are_each_class_alone():
-    logits = np.array([[[50.0, np.log(3.0), -np.log(4.0)]]], "float32")  # the background's logit is not looked at
+    logits = np.array(
+        [[[50.0, np.log(3.0), -np.log(4.0)]]], "float32"
+    )  # the background's logit is not looked at
     predictions = {"offsets": np.zeros((1, 1, 4), "float32"), "logits": logits}
     found = postprocess.detect(predictions, BOXES[:1], VARIANCES, **SETTINGS, scores="sigmoid")
     np.testing.assert_allclose(np.array(found["scores"]), [[0.75, 0.2, 0, 0]], atol=1e-6)

@@ -14,7 +14,9 @@ def build(backbone, input_hw=(64, 96), levels=3, classes=2, train=None, **model)
     backbone = {"name": backbone} if isinstance(backbone, str) else backbone
     model = {"input_hw": input_hw, "levels": levels, "backbone": backbone, **model}
     boxes = {"levels": [{"size": 12, "aspect_ratios": [2]}] * levels}
-    return ssd.build_model(check_config({"model": model, "boxes": boxes, "train": train or {}}, "test"), classes)
+    return ssd.build_model(
+        check_config({"model": model, "boxes": boxes, "train": train or {}}, "test"), classes
+    )
 
 
 def maps(model, levels):
@@ -32,11 +34,19 @@ def maps(model, levels):
     ],
 )
 def test_ssd300_on_resnets_has_nvidias_widths(name, parameters, widths):
-    config = check_config({"model": {"backbone": {"name": name}}, "boxes": {"preset": "nvidia"}}, "test")
+    config = check_config(
+        {"model": {"backbone": {"name": name}}, "boxes": {"preset": "nvidia"}}, "test"
+    )
     model = ssd.build_model(config, 90)
     assert measure.trainable_parameters(model) == parameters
     assert [feature.shape[-1] for feature in maps(model, 6)] == widths
-    assert [model.get_layer(f"extra{index}_reduce").output.shape[-1] for index in range(1, 6)] == [256, 256, 128, 128, 128]
+    assert [model.get_layer(f"extra{index}_reduce").output.shape[-1] for index in range(1, 6)] == [
+        256,
+        256,
+        128,
+        128,
+        128,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +55,12 @@ def test_ssd300_on_resnets_has_nvidias_widths(name, parameters, widths):
         # v2: the expansions of blocks 6 and 13 (6 * 32 and 6 * 96), then the last convolution; v3: 6 * 40, 6 * 112, 6 * 80.
         ({"name": "mobilenet", "first_stride": 8}, (160, 192), 5, [256, 512, 1024, 512, 256]),
         ({"name": "mobilenet_v2", "first_stride": 8}, (160, 192), 5, [192, 576, 1280, 512, 256]),
-        ({"name": "mobilenet_v3_large", "first_stride": 8}, (160, 192), 5, [240, 672, 480, 512, 256]),
+        (
+            {"name": "mobilenet_v3_large", "first_stride": 8},
+            (160, 192),
+            5,
+            [240, 672, 480, 512, 256],
+        ),
         # Extra maps have 512, 256, 256, 128 channels times alpha, but at least 64.
         ({"name": "mobilenet", "alpha": 0.25}, (320, 320), 6, [128, 256, 128, 64, 64, 64]),
         ({"name": "plain", "first_stride": 8}, (160, 192), 5, [64, 96, 128, 128, 128]),
@@ -53,13 +68,21 @@ def test_ssd300_on_resnets_has_nvidias_widths(name, parameters, widths):
     ],
 )
 def test_widths_of_the_maps(backbone, input_hw, levels, widths):
-    assert [feature.shape[-1] for feature in maps(build(backbone, input_hw, levels), levels)] == widths
+    assert [
+        feature.shape[-1] for feature in maps(build(backbone, input_hw, levels), levels)
+    ] == widths
 
 
 def test_ssd512_ends_in_a_4x4_convolution_of_128_channels():
     model = build("vgg16", (512, 512), 7)
     kernels = [model.get_layer(f"conv{index}_2").weights[0].shape for index in range(6, 11)]
-    assert kernels == [(3, 3, 256, 512), (3, 3, 128, 256), (3, 3, 128, 256), (3, 3, 128, 256), (4, 4, 128, 256)]
+    assert kernels == [
+        (3, 3, 256, 512),
+        (3, 3, 128, 256),
+        (3, 3, 128, 256),
+        (3, 3, 128, 256),
+        (4, 4, 128, 256),
+    ]
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50"])
@@ -71,25 +94,46 @@ def test_every_map_of_vgg_and_resnets_ends_in_a_relu(name):
         assert (values >= 0).all() and (values == 0).any() and values.any()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet", "mobilenet_v2", "mobilenet_v3_large", "plain"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet", "mobilenet_v2", "mobilenet_v3_large", "plain"]
+)
 def test_batch_norm_has_the_configured_momentum_everywhere(name):
     model = build(name, (96, 128), 4, head="separable", train={"bn_momentum": 0.7})
     norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     assert {layer.momentum for layer in norms} == {0.7}
     assert {"logits0_depthwise_bn", "offsets3_depthwise_bn"} <= {layer.name for layer in norms}
-    assert len({layer.epsilon for layer in norms}) == 1 + (name == "resnet18")  # 1e-5 there, as torchvision's; 1e-3 in the heads
+    assert len({layer.epsilon for layer in norms}) == 1 + (
+        name == "resnet18"
+    )  # 1e-5 there, as torchvision's; 1e-3 in the heads
 
 
 @pytest.mark.parametrize(
     ("name", "deviations"),
     [
         # Xavier: sqrt(2 / (fan in + fan out)). The heads have 3 boxes of 91 logits.
-        ("vgg16", {"conv3_1": (2 / (9 * (128 + 256))) ** 0.5, "fc7": (2 / 2048) ** 0.5, "conv6_2": (2 / (9 * 768)) ** 0.5}),
-        ("vgg16", {"logits0_conv": (2 / (9 * (512 + 273))) ** 0.5, "logits1_conv": (2 / (9 * (1024 + 273))) ** 0.5}),
+        (
+            "vgg16",
+            {
+                "conv3_1": (2 / (9 * (128 + 256))) ** 0.5,
+                "fc7": (2 / 2048) ** 0.5,
+                "conv6_2": (2 / (9 * 768)) ** 0.5,
+            },
+        ),
+        (
+            "vgg16",
+            {
+                "logits0_conv": (2 / (9 * (512 + 273))) ** 0.5,
+                "logits1_conv": (2 / (9 * (1024 + 273))) ** 0.5,
+            },
+        ),
         # He, by what goes out of each input (torchvision); NVIDIA's extra layers and heads are Xavier's.
         (
             "resnet50",
-            {"conv1": (2 / (49 * 64)) ** 0.5, "layer3_0_conv2": (2 / 2304) ** 0.5, "layer1_0_conv3": (2 / 256) ** 0.5},
+            {
+                "conv1": (2 / (49 * 64)) ** 0.5,
+                "layer3_0_conv2": (2 / 2304) ** 0.5,
+                "layer1_0_conv3": (2 / 256) ** 0.5,
+            },
         ),
         ("resnet50", {"extra1_reduce": (2 / 1280) ** 0.5, "extra1_conv": (2 / (9 * 768)) ** 0.5}),
         ("plain", {"stage4_conv1": (2 / (9 * 64)) ** 0.5}),
@@ -104,7 +148,9 @@ def test_first_weights(name, deviations):
 
 
 def test_the_scale_of_vggs_conv4_3_begins_at_20():
-    np.testing.assert_array_equal(build("vgg16", levels=2).get_layer("conv4_3_norm").get_weights(), [[20.0] * 512])
+    np.testing.assert_array_equal(
+        build("vgg16", levels=2).get_layer("conv4_3_norm").get_weights(), [[20.0] * 512]
+    )
 
 
 def test_the_norm_is_computed_in_float32_whatever_the_policy():

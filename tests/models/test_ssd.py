@@ -20,7 +20,11 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 # Not square, and every number of shapes, maps and steps different from its neighbours.
 SMALL = {
-    "model": {"input_hw": [64, 96], "backbone": {"name": "mobilenet", "alpha": 0.25, "first_stride": 8}, "levels": 3},
+    "model": {
+        "input_hw": [64, 96],
+        "backbone": {"name": "mobilenet", "alpha": 0.25, "first_stride": 8},
+        "levels": 3,
+    },
     "boxes": {
         "levels": [
             {"size": 12, "aspect_ratios": [2]},
@@ -37,8 +41,18 @@ def ssd300():
 
 
 def test_ssd300_has_the_papers_maps_boxes_and_parameters(ssd300):
-    assert ssd.feature_map_shapes(make_config()) == [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
-    assert ssd.make_default_boxes(make_config()).shape == (8732, 4)  # 38*38*4 + (19*19 + 10*10 + 5*5) * 6 + (3*3 + 1) * 4
+    assert ssd.feature_map_shapes(make_config()) == [
+        (38, 38),
+        (19, 19),
+        (10, 10),
+        (5, 5),
+        (3, 3),
+        (1, 1),
+    ]
+    assert ssd.make_default_boxes(make_config()).shape == (
+        8732,
+        4,
+    )  # 38*38*4 + (19*19 + 10*10 + 5*5) * 6 + (3*3 + 1) * 4
     assert {name: output.shape for name, output in ssd300.output.items()} == {
         "offsets": (None, 8732, 4),
         "logits": (None, 8732, 21),
@@ -67,7 +81,9 @@ def test_pool5_keeps_the_size_of_the_map(ssd300):
 def test_conv6_2_pads_one_pixel_on_every_side_before_its_stride(ssd300):
     convolution, pad = ssd300.get_layer("conv6_2"), ssd300.get_layer("conv6_2_pad")
     kernel = np.zeros((3, 3, 256, 512), "float32")
-    kernel[0, 0, 0, 0] = 1.0  # the upper left tap alone: output (y, x) shows input (2 y - 1, 2 x - 1)
+    kernel[0, 0, 0, 0] = (
+        1.0  # the upper left tap alone: output (y, x) shows input (2 y - 1, 2 x - 1)
+    )
     convolution.set_weights([kernel, np.zeros(512)])
     image = np.zeros((1, 19, 19, 256), "float32")
     image[0, :, :, 0] = np.arange(361).reshape(19, 19)
@@ -128,7 +144,9 @@ def check_order(config, steps=None):
             per_box = len(bias) // len(level.shapes_hw)
             for k in range(len(level.shapes_hw)):
                 if kind == "offsets":
-                    kernel[middle, middle, 0, k * per_box] = kernel[middle, middle, 1, k * per_box + 1] = 1.0
+                    kernel[middle, middle, 0, k * per_box] = kernel[
+                        middle, middle, 1, k * per_box + 1
+                    ] = 1.0
                 bias[k * per_box + 2] = index + k
             convolution.set_weights([kernel, bias])
         index += len(level.shapes_hw)
@@ -169,7 +187,9 @@ def test_order_of_a_small_model_in_literals():
     # Cell (0, 1) of the first map: its centre at (4, 12) px, its first shape 12 x 12.
     np.testing.assert_allclose(boxes[3], [-2 / 64, 6 / 96, 10 / 64, 18 / 96], atol=1e-6)
     # The last cell of the last map: its centre at (48, 80) px, the square of side sqrt(40 * 60) = 48.99.
-    np.testing.assert_allclose(boxes[-1], [23.505 / 64, 55.505 / 96, 72.495 / 64, 104.495 / 96], atol=1e-5)
+    np.testing.assert_allclose(
+        boxes[-1], [23.505 / 64, 55.505 / 96, 72.495 / 64, 104.495 / 96], atol=1e-5
+    )
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -183,15 +203,33 @@ def test_the_same_seed_gives_the_same_weights():
 # The maps, and the default boxes of all their cells, of every config of this repository.
 EXPECTED = {
     "bccd_mobilenet": ([(30, 40), (15, 20), (7, 10)], 30 * 40 * 4 + 15 * 20 * 6 + 7 * 10 * 6),
-    "shapes_plain": ([(24, 24), (12, 12), (6, 6), (3, 3)], 24 * 24 * 4 + 12 * 12 * 6 + 6 * 6 * 4 + 3 * 3 * 4),
-    **{f"ssd300_{name}": ([(n, n) for n in (38, 19, 10, 5, 3, 1)], 8732) for name in ("vgg16_voc", "vgg16_coco")},
-    **{f"ssd300_resnet{depth}_coco": ([(n, n) for n in (38, 19, 10, 5, 3, 1)], 8732) for depth in (18, 34, 50)},
-    **{f"ssd512_{name}": ([(n, n) for n in (64, 32, 16, 8, 4, 2, 1)], 24564) for name in ("vgg16_voc", "vgg16_coco")},
+    "shapes_plain": (
+        [(24, 24), (12, 12), (6, 6), (3, 3)],
+        24 * 24 * 4 + 12 * 12 * 6 + 6 * 6 * 4 + 3 * 3 * 4,
+    ),
+    **{
+        f"ssd300_{name}": ([(n, n) for n in (38, 19, 10, 5, 3, 1)], 8732)
+        for name in ("vgg16_voc", "vgg16_coco")
+    },
+    **{
+        f"ssd300_resnet{depth}_coco": ([(n, n) for n in (38, 19, 10, 5, 3, 1)], 8732)
+        for depth in (18, 34, 50)
+    },
+    **{
+        f"ssd512_{name}": ([(n, n) for n in (64, 32, 16, 8, 4, 2, 1)], 24564)
+        for name in ("vgg16_voc", "vgg16_coco")
+    },
     # 20, 10, 5, 3, 2, 1: 400 + 100 + 25 + 9 + 4 + 1 = 539 cells of six.
     "ssdlite320_mobilenet_v2_coco": ([(n, n) for n in (20, 10, 5, 3, 2, 1)], 3234),
     "ssdlite320_mobilenet_v3_coco": ([(n, n) for n in (20, 10, 5, 3, 2, 1)], 3234),
-    "ssdlite192_mobilenet_v2_035_coco": ([(n, n) for n in (12, 6, 3, 2, 1)], (144 + 36 + 9 + 4 + 1) * 6),
-    "ssd640_resnet50_fpn_coco": ([(n, n) for n in (80, 40, 20, 10, 5)], (6400 + 1600 + 400 + 100 + 25) * 6),
+    "ssdlite192_mobilenet_v2_035_coco": (
+        [(n, n) for n in (12, 6, 3, 2, 1)],
+        (144 + 36 + 9 + 4 + 1) * 6,
+    ),
+    "ssd640_resnet50_fpn_coco": (
+        [(n, n) for n in (80, 40, 20, 10, 5)],
+        (6400 + 1600 + 400 + 100 + 25) * 6,
+    ),
 }
 
 
@@ -199,9 +237,22 @@ EXPECTED = {
 STEPS = {300: (8, 16, 32, 64, 100, 300), 512: (8, 16, 32, 64, 128, 256, 512)}
 
 
-def row(preset, first, normalizer="global", min_negatives=3, evaluation=(0.01, 0.45, 400, 200), **other):
-    return {"preset": preset, "first": first, "normalizer": normalizer, "min_negatives": min_negatives} | {
-        **{"eval": evaluation, "clip_first": False, "size_limit": None, "train_difficult": False, "focal": (None, None)},
+def row(
+    preset, first, normalizer="global", min_negatives=3, evaluation=(0.01, 0.45, 400, 200), **other
+):
+    return {
+        "preset": preset,
+        "first": first,
+        "normalizer": normalizer,
+        "min_negatives": min_negatives,
+    } | {
+        **{
+            "eval": evaluation,
+            "clip_first": False,
+            "size_limit": None,
+            "train_difficult": False,
+            "focal": (None, None),
+        },
         **{"bn_momentum": 0.9, "scores": "softmax", "learning_rate": None, **other},
     }
 
@@ -213,21 +264,37 @@ VALUES = {
     "shapes_plain": row("paper", 0.07 * 192),
     "ssd300_vgg16_voc": row("caffe_voc", 30, min_negatives=0, train_difficult=True),
     "ssd300_vgg16_coco": row("caffe_coco", 21, min_negatives=0),
-    "ssd512_vgg16_voc": row("caffe_voc", 35, min_negatives=0, train_difficult=True),  # cut to whole pixels: 35.84 in the text
+    "ssd512_vgg16_voc": row(
+        "caffe_voc", 35, min_negatives=0, train_difficult=True
+    ),  # cut to whole pixels: 35.84 in the text
     "ssd512_vgg16_coco": row("caffe_coco", 20, min_negatives=0),  # 20.48
     **{
-        f"ssd300_resnet{depth}_coco": row("nvidia", 21, "nvidia", 0, (0.05, 0.5, 200, 200), learning_rate=rate)
+        f"ssd300_resnet{depth}_coco": row(
+            "nvidia", 21, "nvidia", 0, (0.05, 0.5, 200, 200), learning_rate=rate
+        )
         for depth, rate in ((18, 0.0026), (34, 0.0025), (50, 0.0026))
     },
     "ssd640_resnet50_fpn_coco": row(
-        "od_api_fpn", 32, evaluation=(0.01, 0.6, 400, 100), focal=(2.0, 0.25), scores="sigmoid", learning_rate=0.04
+        "od_api_fpn",
+        32,
+        evaluation=(0.01, 0.6, 400, 100),
+        focal=(2.0, 0.25),
+        scores="sigmoid",
+        learning_rate=0.04,
     ),
     "ssdlite320_mobilenet_v3_coco": row(
         *("torchvision_ssdlite", 64, "torchvision", 0, (0.001, 0.55, 300, 300)),
         **{"clip_first": True, "size_limit": 62.5, "bn_momentum": 0.97, "learning_rate": 0.15},
     ),
     "ssdlite320_mobilenet_v2_coco": row(
-        None, 48, "global", 0, (0.02, 0.45, 1000, 200), size_limit=62.5, bn_momentum=0.97, learning_rate=0.015
+        None,
+        48,
+        "global",
+        0,
+        (0.02, 0.45, 1000, 200),
+        size_limit=62.5,
+        bn_momentum=0.97,
+        learning_rate=0.015,
     ),
     "ssdlite192_mobilenet_v2_035_coco": row(
         *("torchvision_ssdlite", 0.2 * 192, "global", 0, (0.02, 0.45, 1000, 200)),
@@ -265,15 +332,25 @@ def test_the_implausible_figures_are_called_so():
 def test_resnets_are_fed_as_nvidias(depth):
     augment = load_config(CONFIGS / f"ssd300_resnet{depth}_coco.yaml").data.augment
     assert (augment.color_probability, augment.hue_degrees) == (1, 0)
-    assert (augment.zoom_out_probability, augment.channel_shuffle_probability, augment.crop_tries) == (0, 0, 1)
-    assert (augment.brightness_factor, augment.contrast, augment.saturation) == ((0.875, 1.125), (0.5, 1.5), (0.5, 1.5))
+    assert (
+        augment.zoom_out_probability,
+        augment.channel_shuffle_probability,
+        augment.crop_tries,
+    ) == (0, 0, 1)
+    assert (augment.brightness_factor, augment.contrast, augment.saturation) == (
+        (0.875, 1.125),
+        (0.5, 1.5),
+        (0.5, 1.5),
+    )
     assert (augment.crop_rule, augment.flip_probability) == ("torchvision", 0.5)
 
 
 def test_every_config_says_what_it_is_what_to_expect_and_how_to_run_it():
     assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == sorted(EXPECTED)
     for path in CONFIGS.glob("*.yaml"):
-        header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+        header = "".join(
+            line for line in path.read_text().splitlines(keepends=True) if line.startswith("#")
+        )
         assert f"--config configs/{path.name} --data" in header, path.name
         assert "# Expected" in header, path.name
         assert re.search(r"# Hardware: .*(GPU|A100|CPU)", header), path.name
@@ -286,7 +363,9 @@ def test_every_config_gives_its_maps_and_boxes_in_the_order_of_its_heads(name):
     assert ssd.feature_map_shapes(config) == maps
     assert ssd.make_default_boxes(config).shape == (boxes, 4)
     tabled = config.model.backbone.name == "vgg16" or config.boxes.preset == "nvidia"
-    np.testing.assert_allclose(*check_order(config, STEPS[config.model.input_hw[0]] if tabled else None), atol=1e-6)
+    np.testing.assert_allclose(
+        *check_order(config, STEPS[config.model.input_hw[0]] if tabled else None), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,9 +389,13 @@ def test_a_step_given_by_hand_stays():
     model = {"input_hw": [64, 96], "levels": 2, "backbone": {"name": "plain"}}
     found = ssd.make_default_boxes(make_config(model=model, boxes=boxes))
     assert len(found) == 4 * 6 + 2 * 3
-    np.testing.assert_allclose(found[7], [(18 - 10) / 64, (18 - 10) / 96, (18 + 10) / 64, (18 + 10) / 96], atol=1e-6)
+    np.testing.assert_allclose(
+        found[7], [(18 - 10) / 64, (18 - 10) / 96, (18 + 10) / 64, (18 + 10) / 96], atol=1e-6
+    )
 
 
 def test_levels_that_do_not_fit_give_one_line():
-    with pytest.raises(ConfigError, match=r"boxes give 3 levels, model.levels is 4: make them equal"):
+    with pytest.raises(
+        ConfigError, match=r"boxes give 3 levels, model.levels is 4: make them equal"
+    ):
         ssd.build_model(make_config(**{**SMALL, "model": {**SMALL["model"], "levels": 4}}), 2)

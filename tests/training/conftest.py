@@ -19,7 +19,9 @@ def toy_model():
         x = layers.Conv2D(5, 4, strides=4, name="conv")(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=0.5, name="bn")(x))
         offsets = layers.Reshape((NUMBER, 4))(layers.Conv2D(4, 1, name="offsets")(x))
-        logits = layers.Reshape((NUMBER, CLASSES + 1))(layers.Conv2D(CLASSES + 1, 1, name="logits")(x))
+        logits = layers.Reshape((NUMBER, CLASSES + 1))(
+            layers.Conv2D(CLASSES + 1, 1, name="logits")(x)
+        )
         return keras.Model(image, {"offsets": offsets, "logits": logits})
 
     return build
@@ -30,8 +32,18 @@ def toy_config():
     from ssd_tf.config import check_config
 
     def build(**train):
-        settings = {"steps": 6, "batch_size": 2, "learning_rate": 0.05, "weight_decay": 0.0, "checkpoint_every": 100, **train}
-        every = {"eval": {"every": settings.pop("eval_every", None)}, "watch": {"log_every": settings.pop("log_every", 1)}}
+        settings = {
+            "steps": 6,
+            "batch_size": 2,
+            "learning_rate": 0.05,
+            "weight_decay": 0.0,
+            "checkpoint_every": 100,
+            **train,
+        }
+        every = {
+            "eval": {"every": settings.pop("eval_every", None)},
+            "watch": {"log_every": settings.pop("log_every", 1)},
+        }
         return check_config({"boxes": {"preset": "paper"}, "train": settings, **every}, "toy")
 
     return build

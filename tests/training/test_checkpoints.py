@@ -8,7 +8,9 @@ from ssd_tf.training import checkpoints, trainer
 def saved(toy_model, toy_config, tmp_path):
     """A run folder with a last checkpoint, and the model that it was made of."""
     model = toy_model()
-    checkpoints.Checkpoints(tmp_path, model, trainer.make_optimizer(toy_config(), model)).save("last")
+    checkpoints.Checkpoints(tmp_path, model, trainer.make_optimizer(toy_config(), model)).save(
+        "last"
+    )
     return tmp_path, model
 
 
@@ -17,7 +19,9 @@ def test_weights_come_back_by_path(saved, toy_model):
     weights = checkpoints.read_weights(checkpoints.find_checkpoint(folder))
     assert sorted(weights) == sorted(variable.path for variable in model.variables)
     other = toy_model(seed=1)
-    assert not np.array_equal(other.get_layer("conv").kernel.numpy(), model.get_layer("conv").kernel.numpy())
+    assert not np.array_equal(
+        other.get_layer("conv").kernel.numpy(), model.get_layer("conv").kernel.numpy()
+    )
     assert checkpoints.assign_weights(other, weights) == []
     for theirs, ours in zip(other.variables, model.variables, strict=True):
         np.testing.assert_array_equal(theirs.numpy(), ours.numpy())
@@ -44,7 +48,9 @@ def test_best_comes_before_last(saved, toy_config):
 
 
 def test_a_folder_without_checkpoints(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint under .*checkpoints: train with --workdir"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no checkpoint under .*checkpoints: train with --workdir"
+    ):
         checkpoints.find_checkpoint(tmp_path)
 
 
@@ -55,17 +61,27 @@ def test_weights_that_do_not_fit_are_named(saved, toy_model):
     del weights["bn/gamma"]
     other = toy_model(seed=1)
     with pytest.raises(
-        ValueError, match=r"does not fit the model: bn/gamma wants shape \(5,\), the checkpoint has nothing \(2 of"
+        ValueError,
+        match=r"does not fit the model: bn/gamma wants shape \(5,\), the checkpoint has nothing \(2 of",
     ):
         checkpoints.assign_weights(other, weights)
     before = toy_model(seed=1)
-    np.testing.assert_array_equal(other.get_layer("conv").kernel.numpy(), before.get_layer("conv").kernel.numpy())
+    np.testing.assert_array_equal(
+        other.get_layer("conv").kernel.numpy(), before.get_layer("conv").kernel.numpy()
+    )
 
     left_out = checkpoints.assign_weights(other, weights, allow_partial=True)
     assert [line.partition(" ")[0] for line in left_out] == ["bn/gamma", "logits/kernel"]
-    assert left_out[1] == "logits/kernel wants shape (1, 1, 5, 3), the checkpoint has shape (1, 1, 5, 21)"
-    np.testing.assert_array_equal(other.get_layer("conv").kernel.numpy(), model.get_layer("conv").kernel.numpy())
-    np.testing.assert_array_equal(other.get_layer("logits").kernel.numpy(), before.get_layer("logits").kernel.numpy())
+    assert (
+        left_out[1]
+        == "logits/kernel wants shape (1, 1, 5, 3), the checkpoint has shape (1, 1, 5, 21)"
+    )
+    np.testing.assert_array_equal(
+        other.get_layer("conv").kernel.numpy(), model.get_layer("conv").kernel.numpy()
+    )
+    np.testing.assert_array_equal(
+        other.get_layer("logits").kernel.numpy(), before.get_layer("logits").kernel.numpy()
+    )
 
 
 def test_nothing_fits(toy_model):

@@ -19,8 +19,19 @@ from ssd_tf.training import checkpoints, distribution, monitor
 ROOT = pathlib.Path(__file__).parents[2]
 TWO = {"cluster": {"worker": ["a:1", "b:2"]}}
 # Batch norm is frozen, as its statistics belong to each machine.
-SETTINGS = ("train.steps=6", "train.batch_size=4", "train.bn=frozen", "train.warmup_steps=0", "train.checkpoint_every=3")
-SETTINGS += ("model.input_hw=[64, 96]", "watch.log_every=1", "watch.pictures=0", "train.learning_rate=0.02")
+SETTINGS = (
+    "train.steps=6",
+    "train.batch_size=4",
+    "train.bn=frozen",
+    "train.warmup_steps=0",
+    "train.checkpoint_every=3",
+)
+SETTINGS += (
+    "model.input_hw=[64, 96]",
+    "watch.log_every=1",
+    "watch.pictures=0",
+    "train.learning_rate=0.02",
+)
 
 
 def test_one_device(toy_config, monkeypatch):
@@ -36,9 +47,15 @@ BAD_TF_CONFIGS = {
     "{}": "wants the machines in TF_CONFIG, found none",
     "worker": "TF_CONFIG wants JSON with `cluster` and `task`, found 'worker'",
     '{"cluster": ["a:1"]}': "TF_CONFIG wants JSON with `cluster` and `task`",
-    json.dumps({"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}): "a cluster of workers .* is wanted, found ps, worker",
-    json.dumps({**TWO, "task": {"type": "worker", "index": 2}}): "`task` wants a type and an index of its own cluster",
-    json.dumps({**TWO, "task": {"type": "chief", "index": 0}}): "`task` wants a type and an index of its own cluster",
+    json.dumps(
+        {"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}
+    ): "a cluster of workers .* is wanted, found ps, worker",
+    json.dumps(
+        {**TWO, "task": {"type": "worker", "index": 2}}
+    ): "`task` wants a type and an index of its own cluster",
+    json.dumps(
+        {**TWO, "task": {"type": "chief", "index": 0}}
+    ): "`task` wants a type and an index of its own cluster",
     json.dumps(TWO): "`task` wants a type and an index of its own cluster, found {}",
 }
 
@@ -60,13 +77,17 @@ def test_machines_that_cannot_be_used(toy_config, monkeypatch, text, message):
     ],
 )
 def test_one_machine_is_the_chief(jobs, task, expected):
-    resolver = types.SimpleNamespace(task_type=task[0], task_id=task[1], cluster_spec=lambda: types.SimpleNamespace(jobs=jobs))
+    resolver = types.SimpleNamespace(
+        task_type=task[0], task_id=task[1], cluster_spec=lambda: types.SimpleNamespace(jobs=jobs)
+    )
     assert distribution.is_chief(types.SimpleNamespace(cluster_resolver=resolver)) == expected
 
 
 def test_the_batch_must_be_shared_out_evenly():
     two = types.SimpleNamespace(num_replicas_in_sync=2)
-    with pytest.raises(ConfigError, match=r"train.batch_size 3 must be a multiple of the 2 replicas"):
+    with pytest.raises(
+        ConfigError, match=r"train.batch_size 3 must be a multiple of the 2 replicas"
+    ):
         distribution.distribute(two, None, 0, 3)
 
 
@@ -78,17 +99,30 @@ def test_the_replicas_of_a_machine_share_its_batch():
         return tf.data.Dataset.range(8).batch(4)
 
     def distribute_datasets_from_function(make):
-        return make(tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=1, num_replicas_in_sync=4))
+        return make(
+            tf.distribute.InputContext(
+                num_input_pipelines=2, input_pipeline_id=1, num_replicas_in_sync=4
+            )
+        )
 
-    strategy = types.SimpleNamespace(num_replicas_in_sync=4, distribute_datasets_from_function=distribute_datasets_from_function)
-    batches = [batch.numpy().tolist() for batch in distribution.distribute(strategy, make_dataset, 5, 8)]
+    strategy = types.SimpleNamespace(
+        num_replicas_in_sync=4, distribute_datasets_from_function=distribute_datasets_from_function
+    )
+    batches = [
+        batch.numpy().tolist() for batch in distribution.distribute(strategy, make_dataset, 5, 8)
+    ]
     assert asked == [(5, 2, 1)]
     assert batches == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_a_machine_that_is_lost_is_one_line():
-    with pytest.raises(OSError, match=r"^another machine of TF_CONFIG has stopped"), distribution.lost_machines_named():
-        raise tf.errors.UnavailableError(None, None, "recvmsg:Connection reset by peer\nGraph execution error")
+    with (
+        pytest.raises(OSError, match=r"^another machine of TF_CONFIG has stopped"),
+        distribution.lost_machines_named(),
+    ):
+        raise tf.errors.UnavailableError(
+            None, None, "recvmsg:Connection reset by peer\nGraph execution error"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +131,16 @@ def records(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("machines")
     assert shapes.main(["shapes", "--output", str(folder), "--images", "24"]) == 0
-    given = [f"--{name}={folder / path}" for name, path in (("images", "images"), ("annotations", "annotations.json"))]
-    assert coco_to_tfrecord.main(["convert", *given, f"--output={folder / 'records'}", "--val_fraction=0.25"]) == 0
+    given = [
+        f"--{name}={folder / path}"
+        for name, path in (("images", "images"), ("annotations", "annotations.json"))
+    ]
+    assert (
+        coco_to_tfrecord.main(
+            ["convert", *given, f"--output={folder / 'records'}", "--val_fraction=0.25"]
+        )
+        == 0
+    )
     return folder / "records"
 
 
@@ -106,10 +148,14 @@ def start(records, workdir, machine=None, ports=()):
     """train.py as a process: alone, or as one of the machines that listen at these ports."""
     given = ["--config", "configs/shapes_plain.yaml", "--data", records, "--workdir", workdir]
     given += [part for setting in SETTINGS for part in ("--set", setting)]
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"} | {"CUDA_VISIBLE_DEVICES": "-1"}
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"} | {
+        "CUDA_VISIBLE_DEVICES": "-1"
+    }
     if machine is not None:
         cluster = {"worker": [f"localhost:{port}" for port in ports]}
-        environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": machine}})
+        environment["TF_CONFIG"] = json.dumps(
+            {"cluster": cluster, "task": {"type": "worker", "index": machine}}
+        )
     command = [sys.executable, "train.py", *map(str, given)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
 
@@ -117,7 +163,9 @@ def start(records, workdir, machine=None, ports=()):
 def finish(*processes):
     """The messages of each, once all have ended well."""
     messages = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(messages)[-4000:]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(
+        messages
+    )[-4000:]
     return messages
 
 
@@ -141,13 +189,23 @@ def test_two_machines_are_as_good_as_one(records, tmp_path):
     losses = {name: [float(row["loss"]) for row in rows[name][:6]] for name in rows}
     assert [row["positives"] for row in rows["two"]] == [row["positives"] for row in rows["one"]]
     np.testing.assert_allclose(losses["two"], losses["one"], rtol=1e-4)
-    one, two = (checkpoints.read_weights(checkpoints.find_checkpoint(tmp_path / name)) for name in ("one", "two"))
+    one, two = (
+        checkpoints.read_weights(checkpoints.find_checkpoint(tmp_path / name))
+        for name in ("one", "two")
+    )
     assert sorted(one) == sorted(two)
     for path, value in one.items():
-        np.testing.assert_allclose(two[path], value, rtol=1e-3, atol=1e-4 * np.abs(value).max(), err_msg=path)
+        np.testing.assert_allclose(
+            two[path], value, rtol=1e-3, atol=1e-4 * np.abs(value).max(), err_msg=path
+        )
     # A second machine that sees another run folder would begin at step 0.
     ports = free_ports(2)
-    apart = [start(records, tmp_path / name, machine, ports) for machine, name in enumerate(("two", "elsewhere"))]
+    apart = [
+        start(records, tmp_path / name, machine, ports)
+        for machine, name in enumerate(("two", "elsewhere"))
+    ]
     messages = [process.communicate(timeout=300)[1] for process in apart]
     assert [process.returncode for process in apart] == [1, 1]
-    assert all("error: the machines start from different steps ([0, 6])" in text for text in messages), messages
+    assert all(
+        "error: the machines start from different steps ([0, 6])" in text for text in messages
+    ), messages

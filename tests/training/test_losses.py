@@ -12,18 +12,29 @@ from ssd_tf.training import losses
 
 def make_targets(labels, offsets=None):
     labels = np.asarray(labels, "int32")
-    offsets = np.zeros((*labels.shape, 4), "float32") if offsets is None else np.asarray(offsets, "float32")
+    offsets = (
+        np.zeros((*labels.shape, 4), "float32")
+        if offsets is None
+        else np.asarray(offsets, "float32")
+    )
     return {"labels": tf.constant(labels), "offsets": tf.constant(offsets)}
 
 
 def make_predictions(logits, offsets=None):
     logits = np.asarray(logits, "float32")
-    offsets = np.zeros((*logits.shape[:2], 4), "float32") if offsets is None else np.asarray(offsets, "float32")
+    offsets = (
+        np.zeros((*logits.shape[:2], 4), "float32")
+        if offsets is None
+        else np.asarray(offsets, "float32")
+    )
     return {"logits": tf.constant(logits), "offsets": tf.constant(offsets)}
 
 
 def loss(predictions, targets, **options):
-    return {name: float(value) for name, value in losses.multibox_loss(predictions, targets, **options).items()}
+    return {
+        name: float(value)
+        for name, value in losses.multibox_loss(predictions, targets, **options).items()
+    }
 
 
 # One class. Logits (0, log n) make the object's probability n / (n + 1): boxes with .75, .5, .8 and .2 of it.
@@ -34,7 +45,9 @@ def test_four_boxes_by_hand():
     # Box 0 is the object: -log .75. One negative for it, the hardest: box 2 with -log .2. Boxes 1 and 3 take no part.
     targets = make_targets([[1, 0, 0, 0]], [[[0.0, 0.0, 0.0, 0.0], [9] * 4, [9] * 4, [9] * 4]])
     offsets = [[[0.5, -2.0, 0.0, 1.0], [1] * 4, [2] * 4, [3] * 4]]
-    found = loss(make_predictions(FOUR, offsets), targets, negatives_per_positive=1, min_negatives=0)
+    found = loss(
+        make_predictions(FOUR, offsets), targets, negatives_per_positive=1, min_negatives=0
+    )
     assert found["classification"] == pytest.approx(-math.log(0.75) - math.log(0.2), rel=1e-5)
     assert found["localization"] == pytest.approx(0.5 * 0.25 + (2 - 0.5) + 0 + 0.5, rel=1e-6)
     assert found["positives"] == 1
@@ -42,7 +55,9 @@ def test_four_boxes_by_hand():
 
 def test_localization_weight():
     targets, offsets = make_targets([[1, 0, 0, 0]]), np.ones((1, 4, 4))
-    assert loss(make_predictions(FOUR, offsets), targets, localization_weight=3.0)["localization"] == pytest.approx(3 * 4 * 0.5)
+    assert loss(make_predictions(FOUR, offsets), targets, localization_weight=3.0)[
+        "localization"
+    ] == pytest.approx(3 * 4 * 0.5)
 
 
 def test_three_negatives_for_each_positive_of_the_same_image():
@@ -73,7 +88,9 @@ def test_a_batch_without_objects_is_finite_and_so_is_its_gradient():
     logits = tf.Variable(np.array(FOUR, "float32"))
     with tf.GradientTape() as tape:
         found = losses.multibox_loss(
-            {"logits": logits, "offsets": tf.zeros([1, 4, 4])}, make_targets([[0, 0, 0, 0]]), min_negatives=1
+            {"logits": logits, "offsets": tf.zeros([1, 4, 4])},
+            make_targets([[0, 0, 0, 0]]),
+            min_negatives=1,
         )
     assert float(found["positives"]) == 0
     assert float(found["localization"]) == 0
@@ -84,12 +101,22 @@ def test_a_batch_without_objects_is_finite_and_so_is_its_gradient():
 
 
 def test_without_objects_and_without_least_negatives_nothing_is_left():
-    assert loss(make_predictions(FOUR), make_targets([[0, 0, 0, 0]]), min_negatives=0)["classification"] == 0
+    assert (
+        loss(make_predictions(FOUR), make_targets([[0, 0, 0, 0]]), min_negatives=0)[
+            "classification"
+        ]
+        == 0
+    )
 
 
 def test_ignored_boxes_take_no_part():
     # The hardest box is ignored, so the next one, of -log .5, is mined.
-    found = loss(make_predictions(FOUR), make_targets([[1, 0, -1, 0]]), negatives_per_positive=1, min_negatives=0)
+    found = loss(
+        make_predictions(FOUR),
+        make_targets([[1, 0, -1, 0]]),
+        negatives_per_positive=1,
+        min_negatives=0,
+    )
     assert found["classification"] == pytest.approx(-math.log(0.75) - math.log(0.5), rel=1e-5)
 
 
@@ -103,17 +130,28 @@ def test_smooth_l1_values_and_slope_around_its_knee():
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = losses.smooth_l1(x)
-    np.testing.assert_allclose(y, [1.5, 0.5, 0.125, 0, 0.125, 0.4990005, 0.5, 0.501, 2.5], rtol=1e-6)
-    np.testing.assert_allclose(tape.gradient(y, x), [-1, -1, -0.5, 0, 0.5, 0.999, 1, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        y, [1.5, 0.5, 0.125, 0, 0.125, 0.4990005, 0.5, 0.501, 2.5], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        tape.gradient(y, x), [-1, -1, -0.5, 0, 0.5, 0.999, 1, 1, 1], atol=1e-6
+    )
 
 
 def test_the_order_of_the_boxes_does_not_matter():
     rng = np.random.default_rng(0)
     labels = rng.choice([-1, 0, 0, 0, 0, 1, 2], (3, 40))
-    logits, offsets, wanted = rng.normal(size=(3, 40, 3)), rng.normal(size=(3, 40, 4)), rng.normal(size=(3, 40, 4))
+    logits, offsets, wanted = (
+        rng.normal(size=(3, 40, 3)),
+        rng.normal(size=(3, 40, 4)),
+        rng.normal(size=(3, 40, 4)),
+    )
     order = rng.permutation(40)
     before = loss(make_predictions(logits, offsets), make_targets(labels, wanted))
-    after = loss(make_predictions(logits[:, order], offsets[:, order]), make_targets(labels[:, order], wanted[:, order]))
+    after = loss(
+        make_predictions(logits[:, order], offsets[:, order]),
+        make_targets(labels[:, order], wanted[:, order]),
+    )
     assert before == pytest.approx(after, rel=1e-5)
     assert before["positives"] == (labels > 0).sum()
 
@@ -123,7 +161,9 @@ def test_the_order_of_the_boxes_does_not_matter():
 
 def random_case(classes=3, seed=1):
     rng = np.random.default_rng(seed)
-    return rng.normal(0, 2, (2, 30, classes + 1)).astype("float32"), rng.choice([-1, 0, 0, 0, 1, 2, 3], (2, 30))
+    return rng.normal(0, 2, (2, 30, classes + 1)).astype("float32"), rng.choice(
+        [-1, 0, 0, 0, 1, 2, 3], (2, 30)
+    )
 
 
 def softmax_of(row):
@@ -137,7 +177,9 @@ def test_softmax_with_label_smoothing():
     for place in np.ndindex(2, 30):
         p, label = softmax_of(logits[place]), max(labels[place], 0)
         # .1 spread over four classes: .025 each, and .9 more for the right one.
-        expected = -sum((0.925 if index == label else 0.025) * math.log(p[index]) for index in range(4))
+        expected = -sum(
+            (0.925 if index == label else 0.025) * math.log(p[index]) for index in range(4)
+        )
         assert found[place] == pytest.approx(expected, rel=1e-4)
 
 
@@ -154,19 +196,26 @@ def test_label_smoothing_does_not_choose_the_negatives():
 
 def test_focal_softmax():
     logits, labels = random_case()
-    found = np.array(losses.classification_loss(logits, tf.constant(labels), focal_gamma=2.0, focal_alpha=0.75))
+    found = np.array(
+        losses.classification_loss(logits, tf.constant(labels), focal_gamma=2.0, focal_alpha=0.75)
+    )
     for place in np.ndindex(2, 30):
         label = max(labels[place], 0)
         p = softmax_of(logits[place])[label]
-        assert found[place] == pytest.approx(-(0.75 if label else 0.25) * (1 - p) ** 2 * math.log(p), rel=1e-3, abs=1e-6)
+        assert found[place] == pytest.approx(
+            -(0.75 if label else 0.25) * (1 - p) ** 2 * math.log(p), rel=1e-3, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize(
-    ("gamma", "alpha", "smoothing"), [(None, None, 0.0), (2.0, 0.25, 0.0), (1.5, None, 0.0), (None, None, 0.2)]
+    ("gamma", "alpha", "smoothing"),
+    [(None, None, 0.0), (2.0, 0.25, 0.0), (1.5, None, 0.0), (None, None, 0.2)],
 )
 def test_sigmoid_and_its_focal_loss(gamma, alpha, smoothing):
     logits, labels = random_case()
-    found = np.array(losses.classification_loss(logits, tf.constant(labels), "sigmoid", gamma, alpha, smoothing))
+    found = np.array(
+        losses.classification_loss(logits, tf.constant(labels), "sigmoid", gamma, alpha, smoothing)
+    )
     for place in np.ndindex(2, 30):
         expected = 0.0
         for column in (1, 2, 3):
@@ -213,9 +262,15 @@ def test_negatives_are_mined_by_the_sigmoid_loss_too():
     # Columns of class 1: hardness of a negative is log(1 + e^x), largest for box 2.
     logits = [[[9.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, -3.0]]]
     found = loss(
-        make_predictions(logits), make_targets([[1, 0, 0, 0]]), scores="sigmoid", negatives_per_positive=1, min_negatives=0
+        make_predictions(logits),
+        make_targets([[1, 0, 0, 0]]),
+        scores="sigmoid",
+        negatives_per_positive=1,
+        min_negatives=0,
     )
-    assert found["classification"] == pytest.approx(math.log(2) + math.log(1 + math.exp(2)), rel=1e-5)
+    assert found["classification"] == pytest.approx(
+        math.log(2) + math.log(1 + math.exp(2)), rel=1e-5
+    )
 
 
 # Boxes ymin, xmin, ymax, xmax; the numbers derived by hand.
@@ -237,7 +292,9 @@ def test_iou_losses_on_literal_pairs(name):
     box, other, _, giou, diou, ciou = PAIRS[name]
     for measure, expected in ((losses.giou, giou), (losses.diou, diou), (losses.ciou, ciou)):
         for pair in ((box, other), (other, box)):
-            assert float(measure(*(tf.constant([[b]], tf.float32) for b in pair))[0, 0]) == pytest.approx(expected, abs=1e-5)
+            assert float(
+                measure(*(tf.constant([[b]], tf.float32) for b in pair))[0, 0]
+            ) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_weight_of_cious_aspect_ratio_has_no_gradient():
@@ -273,18 +330,37 @@ def test_an_iou_loss_takes_decoded_boxes_and_only_positives(kind):
     assert np.isfinite(gradient).all() and gradient[0, 0].any() and not gradient[0, 1].any()
 
 
-def normalized(name, classification=(6.0, 1.0, 8.0), localization=(3.0, 0.0, 4.0), positives=(3.0, 0.0, 1.0)):
-    found = losses.normalize(name, tf.constant(classification), tf.constant(localization), tf.constant(positives))
+def normalized(
+    name, classification=(6.0, 1.0, 8.0), localization=(3.0, 0.0, 4.0), positives=(3.0, 0.0, 1.0)
+):
+    found = losses.normalize(
+        name, tf.constant(classification), tf.constant(localization), tf.constant(positives)
+    )
     return {key: float(value) for key, value in found.items()}
 
 
 def test_normalizers_by_hand():
     # Three images with 3, 0 and 1 positives.
-    assert normalized("global") == {"classification": 15, "localization": 7, "positives": 4, "divisor": 4}
+    assert normalized("global") == {
+        "classification": 15,
+        "localization": 7,
+        "positives": 4,
+        "divisor": 4,
+    }
     for name in ("caffe", "torchvision"):
-        assert normalized(name) == {"classification": 15 / 4, "localization": 7 / 4, "positives": 4, "divisor": 1}
+        assert normalized(name) == {
+            "classification": 15 / 4,
+            "localization": 7 / 4,
+            "positives": 4,
+            "divisor": 1,
+        }
     # 6 / 3 + 0 + 8 / 1 and 3 / 3 + 0 + 4 / 1, to be divided by three images.
-    assert normalized("nvidia") == {"classification": 10, "localization": 5, "positives": 4, "divisor": 3}
+    assert normalized("nvidia") == {
+        "classification": 10,
+        "localization": 5,
+        "positives": 4,
+        "divisor": 3,
+    }
 
 
 @pytest.mark.parametrize("name", ["global", "caffe", "torchvision", "nvidia"])

@@ -36,7 +36,11 @@ def make_model():
     x = layers.Conv2D(8, 3, padding="same", activation="tanh", name="middle")(x)
     heads = {"offsets": 4, "logits": 4}
     return keras.Model(
-        image, {name: layers.Reshape((BOXES, size))(layers.Conv2D(2 * size, 1, name=name)(x)) for name, size in heads.items()}
+        image,
+        {
+            name: layers.Reshape((BOXES, size))(layers.Conv2D(2 * size, 1, name=name)(x))
+            for name, size in heads.items()
+        },
     )
 
 
@@ -53,7 +57,9 @@ def make_dataset():
             chosen = numbers.choice(BOXES, count, replace=False)
             labels[step, picture, chosen] = numbers.integers(1, 4, count)
             offsets[step, picture, chosen] = numbers.normal(size=(count, 4))
-    return tf.data.Dataset.from_tensor_slices((images, {"offsets": offsets, "labels": labels.astype(np.int32)}))
+    return tf.data.Dataset.from_tensor_slices(
+        (images, {"offsets": offsets, "labels": labels.astype(np.int32)})
+    )
 
 
 def main(replicas, folder):
@@ -73,8 +79,16 @@ def train(strategy, options, workdir):
     from ssd_tf.config import check_config
     from ssd_tf.training import checkpoints, monitor, trainer
 
-    settings = {"steps": STEPS, "batch_size": BATCH, "learning_rate": 0.05, "bn": "frozen", **options}
-    config = check_config({"boxes": {"preset": "paper"}, "train": settings, "watch": {"log_every": 1}}, "replicas")
+    settings = {
+        "steps": STEPS,
+        "batch_size": BATCH,
+        "learning_rate": 0.05,
+        "bn": "frozen",
+        **options,
+    }
+    config = check_config(
+        {"boxes": {"preset": "paper"}, "train": settings, "watch": {"log_every": 1}}, "replicas"
+    )
     with strategy.scope():
         model = make_model()
         optimizer = trainer.make_optimizer(config, model)
@@ -86,7 +100,9 @@ def train(strategy, options, workdir):
 
     trainer.train(config, model, optimizer, strategy, lambda *_: make_dataset(), workdir, evaluate)
     rows = [row for row in monitor.read_metrics(workdir / "metrics.csv") if row["loss"]]
-    parts = {part: [float(row[part]) for row in rows] for part in ("loss", "localization", "positives")}
+    parts = {
+        part: [float(row[part]) for row in rows] for part in ("loss", "localization", "positives")
+    }
     weights = checkpoints.read_weights(checkpoints.find_checkpoint(workdir))
     return {**parts, **weights, "evaluated": evaluated[0], "raw": kernel.numpy()}
 
@@ -100,11 +116,16 @@ def runs(tmp_path_factory):
         folders[count] = tmp_path_factory.mktemp(f"replicas{count}")
         code = f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests / 'training')!r}]; import pathlib, test_replicas;"
         code += f"test_replicas.main({count}, pathlib.Path({str(folders[count])!r}))"
-        processes[count] = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=tests.parent)
+        processes[count] = subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=tests.parent
+        )
     for process in processes.values():
         _, messages = process.communicate()
         assert process.returncode == 0, messages[-3000:]
-    return {count: {name: dict(np.load(folder / f"{name}.npz")) for name in RUNS} for count, folder in folders.items()}
+    return {
+        count: {name: dict(np.load(folder / f"{name}.npz")) for name in RUNS}
+        for count, folder in folders.items()
+    }
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -114,7 +135,9 @@ def test_two_replicas_are_as_good_as_one(runs, name):
     assert one["positives"].tolist() == two["positives"].tolist() == [6, 7, 5, 0, 8]
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
     for key in one:
-        np.testing.assert_allclose(two[key], one[key], rtol=1e-4, atol=1e-4 * np.abs(one[key]).max(), err_msg=key)
+        np.testing.assert_allclose(
+            two[key], one[key], rtol=1e-4, atol=1e-4 * np.abs(one[key]).max(), err_msg=key
+        )
 
 
 def test_the_comparison_means_something(runs):
@@ -122,5 +145,7 @@ def test_the_comparison_means_something(runs):
     assert plain["loss"][0] > 1
     assert not np.array_equal(plain["raw"], everything["raw"])
     for two in runs.values():
-        np.testing.assert_array_equal(two["everything"]["evaluated"], two["everything"]["conv/kernel"])
+        np.testing.assert_array_equal(
+            two["everything"]["evaluated"], two["everything"]["conv/kernel"]
+        )
         assert not np.array_equal(two["everything"]["evaluated"], two["everything"]["raw"])

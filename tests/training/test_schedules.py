@@ -3,7 +3,14 @@ import pytest
 from ssd_tf.config import Train
 from ssd_tf.training.schedules import learning_rate
 
-STEPS = Train(learning_rate=0.4, warmup_steps=4, warmup_from=0.25, decay_steps=(10, 20), decay_factor=0.1, steps=30)
+STEPS = Train(
+    learning_rate=0.4,
+    warmup_steps=4,
+    warmup_from=0.25,
+    decay_steps=(10, 20),
+    decay_factor=0.1,
+    steps=30,
+)
 COSINE = Train(learning_rate=0.4, warmup_steps=4, warmup_from=0.25, schedule="cosine", steps=12)
 
 

@@ -35,14 +35,18 @@ def one_step(toy_model):
                 variable.assign(tf.ones_like(variable.value))
         before = {variable.path: variable.numpy() for variable in model.variables}
         step = trainer.make_train_step(config, model, trainer.make_optimizer(config, model), ONE)
-        values = step(tf.constant(images), {name: tf.constant(value) for name, value in targets.items()})
+        values = step(
+            tf.constant(images), {name: tf.constant(value) for name, value in targets.items()}
+        )
         return before, {variable.path: variable.numpy() for variable in model.variables}, values
 
     return run
 
 
 def last_weights(folder):
-    return checkpoints.read_weights(tf.train.latest_checkpoint(str(folder / "checkpoints" / "last")))
+    return checkpoints.read_weights(
+        tf.train.latest_checkpoint(str(folder / "checkpoints" / "last"))
+    )
 
 
 def steps_of(folder):
@@ -61,7 +65,10 @@ def hand_batch():
     """One picture: two positives of class 1 with offsets of 0.5, four negatives."""
     labels = np.array([[1, 0, 0, 1, 0, 0]], np.int32)
     offsets = 0.5 * (labels > 0)[..., None] * np.ones((1, 6, 4))
-    return np.full((1, 8, 12, 3), 200.0, np.float32), {"offsets": offsets.astype(np.float32), "labels": labels}
+    return np.full((1, 8, 12, 3), 200.0, np.float32), {
+        "offsets": offsets.astype(np.float32),
+        "labels": labels,
+    }
 
 
 def test_iou_losses_measure_pixels_and_decode_by_the_configs_variances():
@@ -88,7 +95,9 @@ def test_loss_parts_are_divided_by_the_positives(toy_model, toy_config):
     config = toy_config()
     step = trainer.make_train_step(config, model, trainer.make_optimizer(config, model), ONE)
     images, targets = hand_batch()
-    values = step(tf.constant(images), {name: tf.constant(value) for name, value in targets.items()})
+    values = step(
+        tf.constant(images), {name: tf.constant(value) for name, value in targets.items()}
+    )
     # All predictions are 0. Cross-entropy: log 3 for each of 2 positives and the 4 negatives there are (6 are wanted), / 2.
     # Distance: 4 coordinates of 0.5 * 0.5^2 = 0.125 for each of 2 positives, / 2.
     assert float(values["classification"]) == pytest.approx(3 * math.log(3), rel=1e-6)
@@ -100,16 +109,28 @@ def test_loss_parts_are_divided_by_the_positives(toy_model, toy_config):
 @pytest.mark.parametrize(
     ("normalizer", "classification", "localization"),
     # The picture above, of 6 log 3 and 1.0 over 2 positives, and one without objects, of 3 log 3 for its three negatives.
-    [("global", 4.5, 0.5), ("caffe", 4.5, 0.5), ("torchvision", 4.5, 0.5), ("nvidia", (6 / 2 + 0) / 2, (1 / 2 + 0) / 2)],
+    [
+        ("global", 4.5, 0.5),
+        ("caffe", 4.5, 0.5),
+        ("torchvision", 4.5, 0.5),
+        ("nvidia", (6 / 2 + 0) / 2, (1 / 2 + 0) / 2),
+    ],
 )
-def test_loss_parts_are_divided_by_what_the_normaliser_says(toy_model, toy_config, normalizer, classification, localization):
+def test_loss_parts_are_divided_by_what_the_normaliser_says(
+    toy_model, toy_config, normalizer, classification, localization
+):
     model, config = toy_model(), toy_config()
     for variable in model.trainable_variables:
         variable.assign(tf.zeros_like(variable.value))
-    config = config.model_copy(update={"loss": config.loss.model_copy(update={"normalizer": normalizer})})
+    config = config.model_copy(
+        update={"loss": config.loss.model_copy(update={"normalizer": normalizer})}
+    )
     step = trainer.make_train_step(config, model, trainer.make_optimizer(config, model), ONE)
     images, targets = hand_batch()
-    targets = {name: tf.constant(np.concatenate([value, np.zeros_like(value)])) for name, value in targets.items()}
+    targets = {
+        name: tf.constant(np.concatenate([value, np.zeros_like(value)]))
+        for name, value in targets.items()
+    }
     values = step(tf.constant(np.concatenate([images, images])), targets)
     assert float(values["classification"]) == pytest.approx(classification * math.log(3), rel=1e-6)
     assert float(values["localization"]) == pytest.approx(localization, rel=1e-6)
@@ -129,7 +150,9 @@ def test_weight_decay_shrinks_kernels_alone(toy_config, one_step):
     kernels = [path for path in before if path.endswith("kernel")]
     assert sorted(kernels) == ["conv/kernel", "logits/kernel", "offsets/kernel"]
     for path, value in before.items():
-        np.testing.assert_allclose(after[path], value * (0.95 if path in kernels else 1.0), rtol=1e-6, err_msg=path)
+        np.testing.assert_allclose(
+            after[path], value * (0.95 if path in kernels else 1.0), rtol=1e-6, err_msg=path
+        )
 
 
 def test_clip_norm_shortens_the_whole_gradient(toy_config, one_step):
@@ -172,8 +195,15 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train, toy_config,
     for path, value in straight.items():
         np.testing.assert_array_equal(stopped[path], value, path)
     # A row for each step, and a row for each of the evaluations at steps 3 and 6.
-    assert steps_of(tmp_path / "stopped") == steps_of(tmp_path / "straight") == [1, 2, 3, 3, 4, 5, 6, 6]
-    losses = [[row["loss"] for row in monitor.read_metrics(tmp_path / n / "metrics.csv")] for n in ("straight", "stopped")]
+    assert (
+        steps_of(tmp_path / "stopped")
+        == steps_of(tmp_path / "straight")
+        == [1, 2, 3, 3, 4, 5, 6, 6]
+    )
+    losses = [
+        [row["loss"] for row in monitor.read_metrics(tmp_path / n / "metrics.csv")]
+        for n in ("straight", "stopped")
+    ]
     assert losses[0] == losses[1]
     assert len(list((tmp_path / "stopped" / "checkpoints" / "last").glob("*.index"))) == 1
 
@@ -194,16 +224,27 @@ def test_a_run_that_is_over_does_nothing(train, toy_config, tmp_path):
 
 def test_the_learning_rate_is_the_schedules(train, toy_config, tmp_path):
     train(toy_config(steps=5, learning_rate=0.4, warmup_steps=2, warmup_from=0.5, decay_steps=(4,)))
-    rates = [float(row["learning_rate"]) for row in monitor.read_metrics(tmp_path / "run" / "metrics.csv")]
+    rates = [
+        float(row["learning_rate"])
+        for row in monitor.read_metrics(tmp_path / "run" / "metrics.csv")
+    ]
     np.testing.assert_allclose(rates, [0.2, 0.3, 0.4, 0.4, 0.04], rtol=1e-5)
 
 
 @pytest.mark.parametrize("log_every", [1, 100])
-def test_a_loss_that_is_not_finite_stops_the_run(train, toy_config, toy_batches, tmp_path, log_every):
+def test_a_loss_that_is_not_finite_stops_the_run(
+    train, toy_config, toy_batches, tmp_path, log_every
+):
     def poisoned(start, *_):
-        return toy_batches(start).enumerate().map(lambda step, batch: (tf.where(step == 3, np.nan, batch[0]), batch[1]))
+        return (
+            toy_batches(start)
+            .enumerate()
+            .map(lambda step, batch: (tf.where(step == 3, np.nan, batch[0]), batch[1]))
+        )
 
-    with pytest.raises(ValueError, match=r"no longer finite at step (4|6) \(.*classification nan.*learning_rate"):
+    with pytest.raises(
+        ValueError, match=r"no longer finite at step (4|6) \(.*classification nan.*learning_rate"
+    ):
         train(toy_config(checkpoint_every=2, log_every=log_every), make_dataset=poisoned)
     # Nothing that is spoilt was kept.
     assert all(np.isfinite(value).all() for value in last_weights(tmp_path / "run").values())
@@ -222,7 +263,9 @@ def test_checkpoints_hand_out_the_averaged_weights(toy_model, toy_config, toy_ba
     weights = checkpoints.read_weights(checkpoints.find_checkpoint(tmp_path))
     np.testing.assert_allclose(weights["conv/kernel"], average, rtol=1e-5)
     assert np.abs(average - kernel).max() > 1e-4
-    np.testing.assert_array_equal(weights["bn/moving_mean"], model.get_layer("bn").moving_mean.numpy())
+    np.testing.assert_array_equal(
+        weights["bn/moving_mean"], model.get_layer("bn").moving_mean.numpy()
+    )
 
 
 def test_evaluation_sees_the_averages_and_training_goes_on_with_the_raw_weights(
@@ -253,7 +296,11 @@ def test_best_is_the_one_of_the_highest_ap(train, toy_config, tmp_path):
 
     train(toy_config(eval_every=2), evaluate=evaluate)
     assert checkpoints.find_checkpoint(tmp_path / "run").endswith("best/ckpt-4")
-    rows = {int(row["step"]): row["AP"] for row in monitor.read_metrics(tmp_path / "run" / "metrics.csv") if row["AP"]}
+    rows = {
+        int(row["step"]): row["AP"]
+        for row in monitor.read_metrics(tmp_path / "run" / "metrics.csv")
+        if row["AP"]
+    }
     assert rows == {2: "0.4", 4: "0.7", 6: "0.6"}
 
 
@@ -266,10 +313,16 @@ def test_mixed_bfloat16_computes_in_bfloat16_and_keeps_weights_and_outputs_in_fl
     train = tiny_config.train.model_copy(update={"precision": "mixed_bfloat16"})
     mixed = tiny_config.model_copy(update={"train": train})
     model, plain = trainer.make_model(mixed, 2), trainer.make_model(tiny_config, 2)
-    assert {layer.compute_dtype for layer in model.layers if layer.name.endswith("_conv")} == {"bfloat16"}
+    assert {layer.compute_dtype for layer in model.layers if layer.name.endswith("_conv")} == {
+        "bfloat16"
+    }
     assert {variable.dtype for variable in model.variables} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
-    image = np.random.default_rng(0).uniform(0, 255, (1, *tiny_config.model.input_hw, 3)).astype(np.float32)
+    image = (
+        np.random.default_rng(0)
+        .uniform(0, 255, (1, *tiny_config.model.input_hw, 3))
+        .astype(np.float32)
+    )
     found, wanted = model(image)["logits"], plain(image)["logits"]
     assert found.dtype == tf.float32
     difference = np.abs(found - wanted).max()
