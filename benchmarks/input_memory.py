@@ -35,7 +35,7 @@ def _main(options, rest):
     from ssd_tf.models import ssd
 
     stream = pipeline.build_dataset(
-        config, options.data, config.data.train_split, ssd.make_default_boxes(config)
+        config, options.data, config.data.train_split, ssd.build_model(config, 1).default_boxes
     )
     found = []
     for number, _ in enumerate(stream.take(CHECKS[-1]), start=1):

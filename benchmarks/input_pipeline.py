@@ -23,6 +23,7 @@ from rich.table import Table
 
 from ssd_tf import commandline
 from ssd_tf.config import load_config
+from ssd_tf.data.images import decode_image
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
@@ -52,9 +53,9 @@ def _main(options, rest):
     from ssd_tf.data import bad_records, dataset_json, pipeline, stages
     from ssd_tf.models import ssd
 
-    default_boxes = ssd.make_default_boxes(config)
+    default_boxes = ssd.build_model(config, 1).default_boxes
     info, split = dataset_json.read_dataset(options.data), config.data.train_split
-    skipped = bad_records.left_out(info, split, config.data.on_bad_record)
+    skipped = bad_records.scan_bad_records(info, split, config.data.on_bad_record)
     runs = {
         "decoding alone": iter(decoding(config, options.data, split, skipped)),
         "whole pipeline": iter(
@@ -88,7 +89,7 @@ def decoding(config, data, split, skipped):
     from ssd_tf.data import pipeline, records
 
     def decode(_, serialized):
-        return tf.shape(records.decode_image(records.parse_example(serialized)["image"]))
+        return tf.shape(decode_image(records.parse_example(serialized)["image"]))
 
     _, stream = pipeline.open_records(config, data, split, skipped=skipped)
     decoded = stream.map(decode, pipeline.usable_cores(), deterministic=True).batch(

@@ -17,6 +17,8 @@ import zlib
 
 import numpy as np
 
+from ssd_tf.data.images import resize
+
 TOLERANCE = 1e-4
 # Height and width of the pictures: none is square.
 SIZES = ((375, 500), (480, 333))
@@ -241,13 +243,13 @@ def compare_detector(name, theirs):
 
     from ssd_tf.boxes import matching
     from ssd_tf.config import check_config
-    from ssd_tf.export.detector import keras_detector
-    from ssd_tf.models import ssd
+    from ssd_tf.inference.detector import keras_detector
     from ssd_tf.training import losses
 
     config = check_config(DETECTORS[name], name)
-    model = filled_model(config, 90)
-    default_boxes = ssd.make_default_boxes(config)
+    network = filled_network(config, 90)
+    model = network.model
+    default_boxes = network.default_boxes
     images = [resized(picture, config.model.input_hw) for picture in pictures()]
     raw = {key: np.array(value) for key, value in model(tf.stack(images), training=False).items()}
     for key in ("offsets", "logits"):
@@ -261,7 +263,7 @@ def compare_detector(name, theirs):
         relative("losses", np.array([found["classification"], found["localization"]]), theirs),
         TOLERANCE,
     )
-    detections = keras_detector(config, model, None).batch(pictures())
+    detections = keras_detector(config, network, None).batch(pictures())
     for index, found in enumerate(detections):
         yield (
             f"detections {index}",
@@ -285,7 +287,7 @@ def compare_trunk(name, theirs):
             {
                 "model": {
                     "input_hw": [203, 300],
-                    "levels": 3,
+                    "num_levels": 3,
                     "neck": neck,
                     "backbone": {"name": name},
                 },
@@ -293,7 +295,7 @@ def compare_trunk(name, theirs):
             },
             name,
         )
-        model = filled_model(config, 2)
+        model = filled_network(config, 2).model
         names = {layer.name for layer in model.layers}
         for key, stage in layers.items():
             last = max(
@@ -304,14 +306,14 @@ def compare_trunk(name, theirs):
             yield key, relative(key, np.array(output), theirs), TOLERANCE
 
 
-def filled_model(config, num_classes):
-    """Our model with torchvision's arrays, drawn by their names and by the shapes that our layers want of them."""
+def filled_network(config, num_classes):
+    """Our network with torchvision's arrays, drawn by their names and by the shapes that our layers want of them."""
     from ssd_tf.models import ssd
     from ssd_tf.weights import torchvision
 
-    model = ssd.build_model(config, num_classes)
-    torchvision.load(model, config, seeded_state(model, config))
-    return model
+    network = ssd.build_model(config, num_classes)
+    torchvision.load(network.model, config, seeded_state(network.model, config))
+    return network
 
 
 def seeded_state(model, config):
@@ -350,9 +352,8 @@ def _theirs(weight):
 
 
 def resized(picture, input_hw):
-    from ssd_tf.data import augment
 
-    return augment.resize(picture, input_hw)
+    return resize(picture, input_hw)
 
 
 def example(objects):

@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from data_tools.conversion.flags import new_converter_flags, run_converter
+from data_tools.conversion.command import new_converter_flags, run_converter
 
 FLAGS = new_converter_flags()
 flags.DEFINE_string("images", None, "Folder of the images.", flag_values=FLAGS)
@@ -15,7 +15,7 @@ flags.DEFINE_string("annotations", None, "COCO instances JSON.", flag_values=FLA
 
 
 def _open(values):
-    from data_tools.readers.coco import read_coco
+    from data_tools.readers.coco_json import read_coco
 
     return read_coco(values.annotations, values.images)
 

@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from data_tools.conversion.flags import new_converter_flags, run_converter
+from data_tools.conversion.command import new_converter_flags, run_converter
 
 FLAGS = new_converter_flags()
 flags.DEFINE_string(
@@ -23,7 +23,7 @@ flags.DEFINE_bool(
 
 
 def _open(values):
-    from data_tools.readers.table import read_csv
+    from data_tools.readers.csv_table import read_csv
 
     return read_csv(values.csv, values.images, values.one_based)
 

@@ -27,11 +27,11 @@ flags.DEFINE_integer(
 
 
 def measure(levels, map_shapes, input_hw, boxes, clip=None):
-    """AnchorLevels, their maps, the input, boxes [N, 4] -> coverage Rows by level."""
-    from data_tools import coverage
-    from ssd_tf.boxes import anchors
+    """BoxLevels, their maps, the input, boxes [N, 4] -> coverage Rows by level."""
+    from data_tools.analysis import coverage
+    from ssd_tf.boxes import default_boxes as default_box_levels
 
-    default_boxes = anchors.make_default_boxes(levels, map_shapes, input_hw, clip)
+    default_boxes = default_box_levels.make_default_boxes(levels, map_shapes, input_hw, clip)
     index, overlaps = coverage.best_overlaps(boxes, default_boxes)
     names = [f"{height} x {width}" for height, width in map_shapes]
     return coverage.tabulate(coverage.level_of_boxes(levels, map_shapes)[index], overlaps, names)
@@ -76,21 +76,25 @@ def _fit(values, rest):
     split = values.split or config.data.train_split
     shards = info.shards(split)
     commandline.import_tensorflow()
-    from data_tools import fitting, inspect_tfrecord, objects
-    from ssd_tf.boxes import anchors
+    from data_tools import inspect_tfrecord
+    from data_tools.analysis import fitting, split_objects
+    from ssd_tf.boxes import default_boxes as default_box_levels
     from ssd_tf.data import bad_records
     from ssd_tf.models import ssd
 
-    with bad_records.named_errors(rest[0], split):
-        boxes = objects.read_split(shards).real_boxes
+    with bad_records.explain_record_errors(rest[0], split):
+        boxes = split_objects.read_split(shards).real_boxes
     if not len(boxes):
         raise ValueError(f"the split {split!r} of {rest[0]} has no objects to fit to")
+    network = ssd.build_model(config, len(info.classes))
     levels, map_shapes, input_hw = (
-        ssd.anchor_levels(config),
-        ssd.feature_map_shapes(config),
+        network.levels,
+        network.map_shapes,
         config.model.input_hw,
     )
-    before = measure(levels, map_shapes, input_hw, boxes, anchors.CLIP.get(config.boxes.preset))
+    before = measure(
+        levels, map_shapes, input_hw, boxes, default_box_levels.CLIP.get(config.boxes.preset)
+    )
     fitted = fitting.fit(levels, map_shapes, input_hw, boxes, values.tries, values.seed)
     after = measure([level.to_anchor_level() for level in fitted], map_shapes, input_hw, boxes)
     inspect_tfrecord.print_coverage("before: map", before)

@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 
 from ssd_tf import commandline
+from ssd_tf.data.images import decode_image
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("split", None, "Split to look at; without it, the first.", flag_values=FLAGS)
@@ -28,12 +29,13 @@ flags.DEFINE_integer(
 
 def measure_coverage(config, objects, names):
     """Config, SplitObjects, class names -> coverage Rows by level, and by class. Ignored objects are not counted."""
-    from data_tools import coverage
+    from data_tools.analysis import coverage
     from ssd_tf.models import ssd
 
-    index, overlaps = coverage.best_overlaps(objects.real_boxes, ssd.make_default_boxes(config))
-    map_shapes = ssd.feature_map_shapes(config)
-    level = coverage.level_of_boxes(ssd.anchor_levels(config), map_shapes)[index]
+    network = ssd.build_model(config, len(names))
+    index, overlaps = coverage.best_overlaps(objects.real_boxes, network.default_boxes)
+    map_shapes = network.map_shapes
+    level = coverage.level_of_boxes(network.levels, map_shapes)[index]
     by_level = coverage.tabulate(
         level, overlaps, [f"{height} x {width}" for height, width in map_shapes]
     )
@@ -54,7 +56,7 @@ def draw_sheet(shards, names, chosen):
             labels = example["labels"].numpy()
             hatched = (example["crowd"] | example["difficult"]).numpy()
             captions = [draw.name_of(label, names) for label in labels]
-            image = records.decode_image(example["image"]).numpy()
+            image = decode_image(example["image"]).numpy()
             pictures.append(
                 draw.draw_boxes(image, example["boxes"].numpy(), labels, captions, hatched)
             )
@@ -153,10 +155,10 @@ def _inspect(values, rest):
     split = values.split or next(iter(info.splits))
     shards = info.shards(split)
     commandline.import_tensorflow()
-    from data_tools import objects as split_objects
+    from data_tools.analysis import split_objects
     from ssd_tf.data import bad_records
 
-    with bad_records.named_errors(rest[0], split):
+    with bad_records.explain_record_errors(rest[0], split):
         objects = split_objects.read_split(shards)
     print(f"{rest[0]}, split {split!r} of {', '.join(info.splits)}; {len(info.names)} classes")
     print("\n".join(describe(objects, info.names)))
@@ -168,7 +170,7 @@ def _inspect(values, rest):
         chosen = np.random.default_rng(values.seed).choice(
             len(objects.sizes_hw), number, replace=False
         )
-        with bad_records.named_errors(rest[0], split):
+        with bad_records.explain_record_errors(rest[0], split):
             draw_sheet(shards, info.names, chosen.tolist()).save(values.output)
         print(f"{number} pictures: {values.output}")
     if config:

@@ -14,7 +14,7 @@ from absl import flags
 from PIL import Image, ImageDraw
 
 from ssd_tf import commandline
-from ssd_tf.data import dataset_json
+from ssd_tf.files import write_json
 
 # Category ids have a gap on purpose: real COCO files have them.
 CATEGORIES = {"circle": 1, "square": 2, "triangle": 3, "star": 5}
@@ -154,7 +154,7 @@ def write_dataset(output, number, seed):
                 }
             )
     categories = [{"id": number, "name": name} for name, number in CATEGORIES.items()]
-    dataset_json.write_json(
+    write_json(
         output / "annotations.json",
         {"images": images, "annotations": annotations, "categories": categories},
     )

@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from data_tools.conversion.flags import new_converter_flags, run_converter
+from data_tools.conversion.command import new_converter_flags, run_converter
 
 FLAGS = new_converter_flags()
 flags.DEFINE_string(
@@ -26,7 +26,7 @@ flags.DEFINE_string(
 
 
 def _open(values):
-    from data_tools.readers.voc import choose_image_set, read_voc
+    from data_tools.readers.voc_xml import choose_image_set, read_voc
 
     return read_voc(values.voc, values.image_set or choose_image_set(values.voc, values.split))
 

@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from data_tools.conversion.flags import new_converter_flags, run_converter
+from data_tools.conversion.command import new_converter_flags, run_converter
 
 FLAGS = new_converter_flags()
 flags.DEFINE_string(
@@ -22,7 +22,7 @@ flags.DEFINE_string(
 
 
 def _open(values):
-    from data_tools.readers.yolo import read_yolo
+    from data_tools.readers.yolo_txt import read_yolo
 
     return read_yolo(values.yolo, values.image_set or values.split)
 

@@ -11,9 +11,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "load_config": "ssd_tf.config",
     "build_model": "ssd_tf.models.ssd",
-    "make_default_boxes": "ssd_tf.models.ssd",
     "build_dataset": "ssd_tf.data.pipeline",
-    "load_detector": "ssd_tf.export.detector",
+    "load_detector": "ssd_tf.inference.detector",
 }
 __all__ = sorted(_HOMES)
 

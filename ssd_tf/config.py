@@ -103,7 +103,7 @@ class Backbone(Section):
 class Model(Section):
     input_hw: tuple[Positive, Positive] = (300, 300)
     backbone: Backbone = Backbone()
-    levels: Annotated[int, Field(ge=2, le=8)] = 6  # feature maps that are predicted from
+    num_levels: Annotated[int, Field(ge=2, le=8)] = 6  # feature maps that are predicted from
     head: Literal["conv", "separable"] = "conv"
     neck: Literal["none", "fpn"] = "none"  # fpn: 3 to 5 maps from stride 8 on (resnets, mobilenets)
 
@@ -274,7 +274,7 @@ class Loss(Section):
     negatives_per_positive: NotNegative = 3.0
     min_negatives: Count = 3  # per image, so that pictures without objects teach too
     localization_weight: NotNegative = 1.0
-    scores: Literal["softmax", "sigmoid"] = (
+    score_activation: Literal["softmax", "sigmoid"] = (
         "softmax"  # how logits become scores, in the loss and in detections
     )
     focal_gamma: NotNegative | None = None  # focal loss over all boxes instead of mined negatives
@@ -337,15 +337,14 @@ class Eval(Section):
 
 
 class Export(Section):
-    max_detections: Positive = (
-        100  # kept by the TFLite operator; of one class it never keeps more than 100
-    )
-    score_floor: Probability = 0.01
+    # Of the TFLite operator, which keeps at most 100 detections of a class.
+    max_detections: Positive | None = None  # default: eval.max_detections, at most 100
+    score_floor: Probability | None = None  # default: eval.score_floor
 
 
 class Watch(Section):
     log_every: Positive = 20
-    pictures: Count = 4  # drawn in TensorBoard at each evaluation
+    images: Count = 4  # drawn in TensorBoard at each evaluation
 
 
 class Config(Section):

@@ -49,8 +49,8 @@ def write_records(folder, splits, classes=CLASSES):
     """A data set of PICTURES: splits maps a split's name to the indices of its pictures."""
     import tensorflow as tf
 
-    from ssd_tf.data.dataset_json import write_json
     from ssd_tf.data.records import make_example
+    from ssd_tf.files import write_json
 
     names = [entry["name"] for entry in classes]
     content = {"version": 1, "classes": list(classes), "splits": {}}
@@ -86,7 +86,7 @@ TINY = {
     "model": {
         "input_hw": [64, 96],
         "backbone": {"name": "mobilenet", "alpha": 0.25, "weights": "none", "first_stride": 8},
-        "levels": 3,
+        "num_levels": 3,
         "head": "separable",
     },
     "boxes": {"preset": "paper", "s_min": 0.4, "s_max": 0.8, "aspect_ratios": [2.0]},
@@ -154,7 +154,7 @@ def tiny_run(tmp_path_factory, tiny_data, tiny_config):
 
 @pytest.fixture(scope="session")
 def tiny_detector(tiny_run):
-    from ssd_tf.export.detector import load_detector
+    from ssd_tf.inference.detector import load_detector
 
     return load_detector(tiny_run)
 

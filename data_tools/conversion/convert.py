@@ -23,10 +23,11 @@ from data_tools.conversion import (
     pool,
     remarks,
     report,
-    shards,
+    shard_writer,
     splitting,
 )
 from ssd_tf.data import dataset_json
+from ssd_tf.files import write_json
 
 VALIDATION = "val"
 # Digits are spelled out: the files of a split `train` are not those of a split `train-more`.
@@ -70,7 +71,7 @@ def convert(open_source, options, source_flags) -> dict:
         )
     with pool.show_waiting("reading the labels"):
         source = open_source()
-    with output_folder.clear_errors(output), output_folder.alone(output):
+    with output_folder.explain_write_errors(output), output_folder.lock_folder(output):
         _remove(output, splits, _TEMPORARY)
         plan_path = output / f".{options.split}-plan.{os.getpid()}.tmp"
         try:
@@ -133,7 +134,7 @@ def withdraw(output, splits):
             if split not in splits
         }
         if left:
-            dataset_json.write_json(path, content | {"splits": left})
+            write_json(path, content | {"splits": left})
         else:
             path.unlink(missing_ok=True)
     _remove(output, splits, _FINISHED)
@@ -175,7 +176,7 @@ def _divide(planned, options):
 def _write_all(output, planned, parts, chosen, options):
     """Writes every split under temporary names -> {split: (its account, {temporary path: name})}."""
     label_of = {entry["name"]: label for label, entry in enumerate(chosen, 1)}
-    rules = shards.Rules(
+    rules = shard_writer.Rules(
         label_of, options.verify, options.drop_empty, options.strict, options.exif_boxes
     )
     return {
@@ -193,13 +194,13 @@ def _write_split(output, split, offsets, plan_path, rules, options):
     number = count_shards(len(offsets), options.shards)
     names = [f"{split}-{index:05d}-of-{number:05d}.tfrecord" for index in range(number)]
     tasks = [
-        shards.ShardTask(str(output / f".{name}.{os.getpid()}.tmp"), plan_path, part, rules)
+        shard_writer.ShardTask(str(output / f".{name}.{os.getpid()}.tmp"), plan_path, part, rules)
         for name, part in zip(names, np.array_split(offsets, number), strict=True)
     ]
-    total = shards.new_account()
+    total = shard_writer.new_account()
     with duplicates.open_digests(output / f".{split}-images.{os.getpid()}.tmp", "w") as digests:
         for account in _run(tasks, options, len(offsets), f"converting {split}"):
-            shards.add_account(total, account)
+            shard_writer.add_account(total, account)
             duplicates.write_digests(digests, account["digests"])
     if not total["images"]:
         raise ValueError(_nothing_left(split, total))
@@ -212,9 +213,9 @@ def _run(tasks, options, total, what):
         from data_tools.conversion import beam
 
         return beam.run_tasks(
-            shards.write_shard, tasks, options.beam_runner, options.beam_arguments
+            shard_writer.write_shard, tasks, options.beam_runner, options.beam_arguments
         )
-    return pool.run_tasks(shards.write_shard, tasks, options.workers, total, what)
+    return pool.run_tasks(shard_writer.write_shard, tasks, options.workers, total, what)
 
 
 def _count_workers(options, images):
@@ -237,14 +238,14 @@ def _publish(output, written, chosen, source_flags):
         )
         for split, (account, _) in written.items()
     }
-    dataset_json.write_json(
+    write_json(
         output / "report.json", {"version": 1, "splits": report_json.get("splits", {}) | entries}
     )
     made = {
         split: report.make_dataset_entry(account, final.values())
         for split, (account, final) in written.items()
     }
-    dataset_json.write_json(
+    write_json(
         output / "dataset.json", {"version": 1, "classes": chosen, "splits": standing | made}
     )
     return entries

@@ -14,7 +14,7 @@ _FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.
 
 
 @contextlib.contextmanager
-def alone(folder):
+def lock_folder(folder):
     """Makes the folder and holds it. A second conversion into it meanwhile, which could mix up the classes, is refused."""
     folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
@@ -40,7 +40,7 @@ def _hold(handle, folder):
 
 
 @contextlib.contextmanager
-def clear_errors(folder):
+def explain_write_errors(folder):
     """A full disk or a folder that may not be written, as one line that says so."""
     try:
         yield

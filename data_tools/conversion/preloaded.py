@@ -10,9 +10,9 @@ os.environ.setdefault(
 )  # keeps TensorFlow from importing Keras, which workers have no use for
 commandline.import_tensorflow()
 
-from data_tools.conversion import shards  # noqa: E402
+from data_tools.conversion import shard_writer  # noqa: E402
 from ssd_tf.data import records  # noqa: E402
 
 gc.freeze()  # the collector would touch, and so copy, in every worker what all of them share
 
-__all__ = ["records", "shards"]
+__all__ = ["records", "shard_writer"]

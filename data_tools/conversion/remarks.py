@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from data_tools.conversion import plan, shards
+from data_tools.conversion import plan, shard_writer
 from data_tools.readers import labels
 
 SHARED = "several entries for one file"
@@ -25,12 +25,12 @@ def refuse(found, strays):
     """--strict: raises at what would not be used, or twice; photos without labels may lie beside the others."""
     if strays.count:
         first = strays.first[0]
-        raise shards.Problem(
+        raise shard_writer.Problem(
             f"--strict: {first['file']}: a box is dropped ({first['reason']}): {first['box']}"
         )
     for what, names in found.items():
         if what != UNLABELLED:
-            raise shards.Problem(
+            raise shard_writer.Problem(
                 f"--strict: {what}: {names['count']:,}, the first {names['first'][0]}"
             )
 

@@ -8,7 +8,7 @@ import rich.console
 import rich.markup
 import rich.table
 
-from data_tools.conversion import duplicates, shards
+from data_tools.conversion import duplicates, shard_writer
 
 
 def make_dataset_entry(account, names) -> dict:
@@ -38,7 +38,7 @@ def make_report_entry(account, source, folder, split, other_splits) -> dict:
         "boxes_of_dropped_images",
         "bytes",
     )
-    numbers += ("assumed_turns",)
+    numbers += ("assumed_orientations",)
     counters = ("repaired", "dropped_images", "dropped_boxes", "unlisted_classes")
     return {
         "source": source,
@@ -52,8 +52,8 @@ def make_report_entry(account, source, folder, split, other_splits) -> dict:
         },
         "remarks": account["remarks"],
         "classes": dict(sorted(account["classes"].items())),
-        "box_size_pixels": _in_order(account["size_histogram"], shards.SIZE_EDGES),
-        "box_aspect_ratio": _in_order(account["aspect_histogram"], shards.ASPECT_EDGES),
+        "box_size_pixels": _in_order(account["size_histogram"], shard_writer.SIZE_EDGES),
+        "box_aspect_ratio": _in_order(account["aspect_histogram"], shard_writer.ASPECT_EDGES),
         "duplicates": {
             "within": duplicates.find_within(folder, split),
             **{other: duplicates.find_across(folder, split, other) for other in other_splits},
@@ -63,7 +63,7 @@ def make_report_entry(account, source, folder, split, other_splits) -> dict:
 
 def _in_order(histogram, edges):
     return {
-        shards.name_bin(*pair): histogram.get(index, 0)
+        shard_writer.name_bin(*pair): histogram.get(index, 0)
         for index, pair in enumerate(itertools.pairwise(edges))
     }
 
@@ -132,9 +132,9 @@ def describe(split, entry):
         yield f"  boxes clipped at the picture's edge: {entry['clipped']:,}"
     if entry["empty_left_out"]:
         yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
-    if entry["assumed_turns"]:
+    if entry["assumed_orientations"]:
         yield (
-            f"  images turned by EXIF whose labels do not tell which way up they were drawn: {entry['assumed_turns']:,}, taken "
+            f"  images turned by EXIF whose labels do not tell which way up they were drawn: {entry['assumed_orientations']:,}, taken "
             "by --exif_boxes; look at them with inspect_tfrecord"
         )
     if entry["size_mismatches"]["images"]:

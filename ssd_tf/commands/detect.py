@@ -47,8 +47,8 @@ def _main(options, rest):
             f"--output {output} holds pictures to look at, which drawn ones could replace; name another folder"
         )
     commandline.import_tensorflow()
-    from ssd_tf.data.dataset_json import write_json
-    from ssd_tf.export.detector import load_detector
+    from ssd_tf.files import write_json
+    from ssd_tf.inference.detector import load_detector
 
     detector = load_detector(options.model, options.labels)
     names = detector.classes or []

@@ -70,7 +70,7 @@ def evaluate_model(model, data, split, labels=None, on_bad_record=None):
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.evaluation import evaluator
-    from ssd_tf.export.detector import load_detector
+    from ssd_tf.inference.detector import load_detector
 
     info = dataset_json.read_dataset(data)
     info.shards(split)
@@ -79,10 +79,10 @@ def evaluate_model(model, data, split, labels=None, on_bad_record=None):
     on_bad_record = on_bad_record or (
         detector.config.data.on_bad_record if detector.config else "stop"
     )
-    skipped = bad_records.left_out(info, split, on_bad_record)
+    skipped = bad_records.scan_bad_records(info, split, on_bad_record)
     examples = pipeline.read_examples(data, split, skipped)
     batch = detector.config.eval.batch_size if detector.config else 1
-    with bad_records.named_errors(data, split):
+    with bad_records.explain_record_errors(data, split):
         truth, found = evaluator.run_detector(run, examples, info.classes, batch)
     some = [example["image"] for example in examples.take(20).as_numpy_iterator()]
     settings = {"model": str(model), "kind": detector.kind, "split": split}
@@ -94,7 +94,7 @@ def evaluate_model(model, data, split, labels=None, on_bad_record=None):
 
 
 def write(content, found, output):
-    from ssd_tf.data.dataset_json import write_json
+    from ssd_tf.files import write_json
 
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "detections.json", found)

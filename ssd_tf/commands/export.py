@@ -52,22 +52,23 @@ def _main(options, rest):
     if present and not options.overwrite:
         raise FileExistsError(f"{present[0]} exists already; give --overwrite to replace it")
     commandline.import_tensorflow()
-    from ssd_tf.data.dataset_json import write_json
-    from ssd_tf.export import detector, saved_model, tflite
+    from ssd_tf.export import saved_model, tflite
+    from ssd_tf.files import write_json
+    from ssd_tf.inference import detector
 
-    config, info, model = detector.load_run(options.workdir)
+    config, info, network = detector.load_run(options.workdir)
     images = _read_pictures(options, config.data.on_bad_record)
     output.mkdir(parents=True, exist_ok=True)
     (output / "export.json").unlink(missing_ok=True)  # it comes back last
     (output / "labels.txt").write_text("".join(f"{name}\n" for name in info.names))
-    _write_default_boxes(config, output)
+    _write_default_boxes(config, network.default_boxes, output)
     for name, path in paths.items():
         if name == "saved_model":
-            saved_model.export_saved_model(config, model, info.names, path)
+            saved_model.export_saved_model(config, network, info.names, path)
         else:
-            tflite.export_tflite(config, model, len(info.classes), path)
+            tflite.export_tflite(config, network, len(info.classes), path)
         logging.info("written: %s", path)
-    reference = detector.keras_detector(config, model, info.names)
+    reference = detector.keras_detector(config, network, info.names)
     report = _verify(reference, paths, images)
     write_json(
         output / "export.json",
@@ -79,13 +80,12 @@ def _file_name(name):
     return name if name == "saved_model" else f"model_{name.removeprefix('tflite_')}.tflite"
 
 
-def _write_default_boxes(config, output):
-    from ssd_tf.data.dataset_json import write_json
-    from ssd_tf.models.ssd import make_default_boxes
+def _write_default_boxes(config, default_boxes, output):
+    from ssd_tf.files import write_json
 
-    boxes = np.round(make_default_boxes(config).astype(float), 7).tolist()
+    boxes = np.round(default_boxes.astype(float), 7).tolist()
     content = {
-        "scores": config.loss.scores,
+        "scores": config.loss.score_activation,
         "variances": list(config.boxes.variances),
         "boxes": boxes,
     }
@@ -98,13 +98,13 @@ def _read_pictures(options, on_bad_record):
         return []
     from ssd_tf.data import bad_records, dataset_json, pipeline
 
-    skipped = bad_records.left_out(
+    skipped = bad_records.scan_bad_records(
         dataset_json.read_dataset(options.data), options.verify_split, on_bad_record
     )
     examples = pipeline.read_examples(options.data, options.verify_split, skipped).take(
         options.verify_images
     )
-    with bad_records.named_errors(options.data, options.verify_split):
+    with bad_records.explain_record_errors(options.data, options.verify_split):
         return [example["image"] for example in examples.as_numpy_iterator()]
 
 
@@ -113,7 +113,8 @@ def _verify(reference, paths, images):
     if not images:
         logging.info("not checked against the run's model: give --data DIR for that")
         return {}
-    from ssd_tf.export import detector, verify
+    from ssd_tf.export import verify
+    from ssd_tf.inference import detector
 
     report = {}
     for name, path in paths.items():

@@ -56,9 +56,9 @@ def _main(options, rest):
     split = options.split or config.data.train_split
     info = dataset_json.read_dataset(options.data)
     info.shards(split)
-    default_boxes = ssd.make_default_boxes(config)
-    skipped = bad_records.left_out(info, split, config.data.on_bad_record)
-    with bad_records.named_errors(options.data, split):
+    default_boxes = ssd.build_model(config, len(info.classes)).default_boxes
+    skipped = bad_records.scan_bad_records(info, split, config.data.on_bad_record)
+    with bad_records.explain_record_errors(options.data, split):
         if options.images:
             _measure(config, options.data, split, default_boxes, options.images, skipped)
         sheet = _sheet(

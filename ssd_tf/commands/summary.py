@@ -41,10 +41,11 @@ def _main(options, rest):
     commandline.import_tensorflow()
     from ssd_tf.models import measure, ssd
 
-    model = ssd.build_model(config, options.classes)
-    costs, boxes = measure.layer_costs(model), len(ssd.make_default_boxes(config))
+    network = ssd.build_model(config, options.classes)
+    model = network.model
+    costs, boxes = measure.layer_costs(model), len(network.default_boxes)
     trainable, adds = measure.trainable_parameters(model), sum(cost.multiply_adds for cost in costs)
-    milliseconds = _milliseconds(config, model) if options.time else None
+    milliseconds = _milliseconds(config, network) if options.time else None
     if options.row:
         height, width = config.model.input_hw
         speed = "" if milliseconds is None else f" {milliseconds:.0f} |"
@@ -55,7 +56,7 @@ def _main(options, rest):
         return
     console = Console(highlight=False)
     console.print(_layer_table(costs))
-    console.print(_level_table(config, model, boxes))
+    console.print(_level_table(config, network))
     console.print(
         f"parameters: {model.count_params():,}, of which {trainable:,} are trained ({options.classes} classes)"
     )
@@ -82,15 +83,12 @@ def _layer_table(costs):
     return table
 
 
-def _level_table(config, model, total):
+def _level_table(config, network):
     """One row for each feature map: its size, its default boxes as the preset clips them, and how much its predictions see."""
-    from ssd_tf.models import measure, ssd
+    from ssd_tf.models import measure
 
-    fields, maps, boxes = (
-        measure.receptive_fields(model),
-        ssd.feature_map_shapes(config),
-        ssd.make_default_boxes(config),
-    )
+    fields = measure.receptive_fields(network.model)
+    boxes = network.default_boxes
     table = Table(
         "map",
         "size",
@@ -98,11 +96,11 @@ def _level_table(config, model, total):
         "boxes",
         "height x width in pixels",
         "sees",
-        title=f"{total:,} default boxes",
+        title=f"{len(boxes):,} default boxes",
     )
     begin = 0
     for index, (level, (height, width)) in enumerate(
-        zip(ssd.anchor_levels(config), maps, strict=True)
+        zip(network.levels, network.map_shapes, strict=True)
     ):
         count = len(level.shapes_hw)
         sizes = (
@@ -122,15 +120,15 @@ def _level_table(config, model, total):
     return table
 
 
-def _milliseconds(config, model, repeats=15):
+def _milliseconds(config, network, repeats=15):
     """Median time of one image of zeros through the compiled detection function, after three calls."""
     import numpy as np
     import tensorflow as tf
 
-    from ssd_tf.export.detector import make_detect
+    from ssd_tf.inference.detector import make_detect
 
     detect, image = (
-        tf.function(make_detect(config, model)),
+        tf.function(make_detect(config, network)),
         np.zeros((1, *config.model.input_hw, 3), np.float32),
     )
     times = []

@@ -40,7 +40,6 @@ def run_training(config: Config, data, workdir):
     """One run, from nothing or from the last checkpoint of `workdir`."""
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
-    from ssd_tf.models import ssd
     from ssd_tf.training import distribution, trainer
 
     info = dataset_json.read_dataset(data)
@@ -48,15 +47,17 @@ def run_training(config: Config, data, workdir):
     _check_same_run(config, info, workdir)
     strategy = distribution.make_strategy(config)
     with strategy.scope():
-        model = trainer.make_model(config, len(info.classes))
-        _initialize(config, model, info)
-        optimizer = trainer.make_optimizer(config, model)
-    default_boxes = ssd.make_default_boxes(config)
-    evaluate = _make_evaluate(config, data, info, model)
+        network = trainer.make_network(config, len(info.classes))
+        _initialize(config, network.model, info)
+        optimizer = trainer.make_optimizer(config, network.model)
+    default_boxes = network.default_boxes
+    evaluate = _make_evaluate(config, data, info, network)
     if distribution.is_chief(strategy):
         _write_run(config, info, workdir)
     logging.info(
-        "%d default boxes, %.2f million parameters", len(default_boxes), model.count_params() / 1e6
+        "%d default boxes, %.2f million parameters",
+        len(default_boxes),
+        network.model.count_params() / 1e6,
     )
 
     def make_dataset(start_step, machines, machine):
@@ -65,10 +66,10 @@ def run_training(config: Config, data, workdir):
         )
 
     with (
-        bad_records.named_errors(data, config.data.train_split),
-        distribution.lost_machines_named(),
+        bad_records.explain_record_errors(data, config.data.train_split),
+        distribution.explain_lost_worker(),
     ):
-        trainer.train(config, model, optimizer, strategy, make_dataset, workdir, evaluate)
+        trainer.train(config, network, optimizer, strategy, make_dataset, workdir, evaluate)
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 
 
@@ -115,15 +116,19 @@ def _differences(old, new, path=""):
 
 def _initialize(config, model, info):
     """Weights of the backbone, then those of another run where `init_from` names one."""
-    from ssd_tf.training import checkpoints
-    from ssd_tf.weights import imagenet
+    from ssd_tf.models import ssd
+    from ssd_tf.weights import imagenet, runs
 
     imagenet.load_backbone(model, config)
     if config.init_from is None:
         return
-    weights = checkpoints.read_weights(checkpoints.find_checkpoint(config.init_from))
-    left_out = checkpoints.assign_weights(model, weights, allow_partial=True)
-    wrong = [line for line in left_out if not line.startswith("logits")]
+    weights = runs.read_weights(runs.find_checkpoint(config.init_from))
+    mismatches = runs.assign_weights(model, weights, allow_partial=True)
+    wrong = [
+        mismatch
+        for mismatch in mismatches
+        if not mismatch.variable.path.startswith(ssd.CLASS_HEAD_PREFIX)
+    ]
     if wrong:
         raise ConfigError(
             f"init_from {config.init_from}: {wrong[0]} ({len(wrong)} arrays do not fit)"
@@ -131,16 +136,16 @@ def _initialize(config, model, info):
     logging.info(
         "init_from %s: %d arrays start anew for %d classes",
         config.init_from,
-        len(left_out),
+        len(mismatches),
         len(info.classes),
     )
 
 
-def _make_evaluate(config, data, info, model):
+def _make_evaluate(config, data, info, network):
     """The evaluation that the trainer calls; None where the data set has no pictures of such a split, which is said."""
     from ssd_tf.data import bad_records, pipeline
     from ssd_tf.evaluation import evaluator
-    from ssd_tf.export.detector import keras_detector
+    from ssd_tf.inference.detector import keras_detector
 
     split = config.data.val_split
     if not info.splits.get(split, {}).get("images"):
@@ -152,17 +157,17 @@ def _make_evaluate(config, data, info, model):
         return None
     # What is wrong with the split is told now, not after hours: shards that are gone, and, where they are skipped, bad records.
     examples = pipeline.read_examples(
-        data, split, bad_records.left_out(info, split, config.data.on_bad_record)
+        data, split, bad_records.scan_bad_records(info, split, config.data.on_bad_record)
     )
-    detector = keras_detector(config, model, info.names)
+    detector = keras_detector(config, network, info.names)
 
     def evaluate(monitor, step):
-        with bad_records.named_errors(data, split):
+        with bad_records.explain_record_errors(data, split):
             truth, found = evaluator.run_detector(
                 detector.batch, examples, info.classes, config.eval.batch_size
             )
         monitor.pictures(
-            step, "detections", _drawn(detector, examples.take(config.watch.pictures), info.names)
+            step, "detections", _drawn(detector, examples.take(config.watch.images), info.names)
         )
         return evaluator.metrics(truth, found)["coco"]
 

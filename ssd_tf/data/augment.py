@@ -7,7 +7,8 @@ All is made of graph ops; randomness comes from a stateless seed [2] int64. Shap
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf.data import colors, crops, records
+from ssd_tf.data import colors, crops
+from ssd_tf.data.images import decode_image
 
 FILL_RGB = (123.0, 117.0, 104.0)  # the authors' mean, which the canvas of a zoom-out is filled with
 
@@ -40,9 +41,7 @@ def open_picture(encoded):
     A JPEG is decoded later; its pixels are [0, 0, 3] here.
     """
     is_jpeg = tf.io.is_jpeg(encoded)
-    pixels = tf.cond(
-        is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: records.decode_image(encoded)
-    )
+    pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: decode_image(encoded))
     picture_hw = tf.cond(
         is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: tf.shape(pixels)[:2]
     )
@@ -106,8 +105,3 @@ def put_on_canvas(image, placement, output_hw):
     rows = canvas[begin[0] : end[0]]
     middle = tf.concat([rows[:, : begin[1]], image, rows[:, end[1] :]], 1)
     return tf.concat([canvas[: begin[0]], middle, canvas[end[0] :]], 0)
-
-
-def resize(image, output_hw):
-    """The one resize of evaluation, serving and detection: warp, bilinear, half-pixel centres, no antialias."""
-    return tf.image.resize(tf.cast(image, tf.float32), output_hw, "bilinear", antialias=False)

@@ -1,7 +1,7 @@
 """Records that cannot be used: named by file, number and source_id, and refused or left out.
 
 Inside the graph a bad record is an error without a name, and catching it there costs a third of the time of a good one. So the
-pipeline lets it fail; whoever runs it then looks through the split for what is wrong (`named_errors`).
+pipeline lets it fail; whoever runs it then looks through the split for what is wrong (`explain_record_errors`).
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 from ssd_tf.data import dataset_json, records, shards
+from ssd_tf.data.images import decode_image
 
 
 class BadRecord(ValueError):
@@ -38,7 +39,7 @@ def check(example, num_classes):
 
 
 @contextlib.contextmanager
-def named_errors(data_dir, split):
+def explain_record_errors(data_dir, split):
     """Inside, an error about a record of the split, raised by a data set's iterator, comes out as BadRecord: one line."""
     try:
         yield
@@ -59,7 +60,7 @@ def named_errors(data_dir, split):
         raise BadRecord(f"{found[0][2]}{cure}{more}") from None
 
 
-def left_out(info, split, on_bad_record="skip") -> list[tuple[str, int]]:
+def scan_bad_records(info, split, on_bad_record="skip") -> list[tuple[str, int]]:
     """The records of a split that are to be skipped, each logged: (file, number). One pass that decodes everything.
 
     on_bad_record: data.on_bad_record; `stop` skips nothing and looks at nothing. Raises BadRecord for a label beyond the class
@@ -96,7 +97,7 @@ def find(paths, num_classes) -> list[tuple[str, int, str, bool]]:
     @tf.autograph.experimental.do_not_convert
     def sound(file, number, serialized):
         example = check(records.parse_example(serialized), num_classes)
-        with tf.control_dependencies([example["boxes"], records.decode_image(example["image"])]):
+        with tf.control_dependencies([example["boxes"], decode_image(example["image"])]):
             return tf.identity(file), number
 
     passed = (
@@ -161,7 +162,7 @@ def _fault(serialized):
             cause = "are these pixels? boxes are wanted in shares of the picture"
             return f"box {index} has its centre outside the picture {where}; {cause}"
     try:
-        records.decode_image(example["image"])
+        decode_image(example["image"])
     except tf.errors.OpError as error:
         return f"its image cannot be decoded ({_first_line(error)})"
     return "it failed once and is sound now; was it changed meanwhile?"

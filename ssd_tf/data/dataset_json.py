@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 
 
@@ -64,11 +63,3 @@ def read_dataset(folder) -> DatasetInfo:
             f"{path} has no classes: nothing can be learnt or measured; convert data that has objects"
         )
     return info
-
-
-def write_json(path, content):
-    """Writes JSON whole or not at all."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from ssd_tf.boxes import matching
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.data import augment, bad_records, dataset_json, records, shards
+from ssd_tf.data.images import decode_image
 
 
 def build_dataset(
@@ -31,7 +32,7 @@ def build_dataset(
     reads all and keeps slice `worker` of each global batch, so that the batches do not depend on their number; `file`, each
     reads every num_workers-th shard, an endless stream of its own. parallelism: pictures prepared at once, by default as many as
     there are cores; it changes no number. skipped: as `open_records` takes it. Raises ValueError or FileNotFoundError for a data
-    set that is absent, unfinished or empty; run its iterator under `bad_records.named_errors`.
+    set that is absent, unfinished or empty; run its iterator under `bad_records.explain_record_errors`.
     """
     info, stream = open_records(config, data_dir, split, start_step, num_workers, worker, skipped)
     prepare, local = (
@@ -47,7 +48,7 @@ def build_dataset(
 def open_records(config, data_dir, split, start_step=0, num_workers=1, worker=0, skipped=None):
     """DatasetInfo and the endless stream (position, serialized) of the records that `build_dataset` makes batches of.
 
-    skipped: the records to leave out, as `bad_records.left_out` found them; by default it is asked, which takes a pass over
+    skipped: the records to leave out, as `bad_records.scan_bad_records` found them; by default it is asked, which takes a pass over
     the split where data.on_bad_record is `skip`.
     """
     batch = config.train.batch_size
@@ -62,7 +63,9 @@ def open_records(config, data_dir, split, start_step=0, num_workers=1, worker=0,
     info = dataset_json.read_dataset(data_dir)
     usable = shards.count_split(info, split)
     skipped = (
-        bad_records.left_out(info, split, config.data.on_bad_record) if skipped is None else skipped
+        bad_records.scan_bad_records(info, split, config.data.on_bad_record)
+        if skipped is None
+        else skipped
     )
     for file, _ in skipped:
         usable[file] -= 1
@@ -80,8 +83,8 @@ def open_records(config, data_dir, split, start_step=0, num_workers=1, worker=0,
 def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
     """The Examples of a split in file order, once, with `image` decoded to uint8 [H, W, 3], but for those skipped.
 
-    skipped: as `bad_records.left_out` found them. Raises ValueError or FileNotFoundError as `build_dataset` does; run its
-    iterator under `bad_records.named_errors`.
+    skipped: as `bad_records.scan_bad_records` found them. Raises ValueError or FileNotFoundError as `build_dataset` does; run its
+    iterator under `bad_records.explain_record_errors`.
     """
     info = dataset_json.read_dataset(data_dir)
     encoded = shards.in_file_order(list(shards.count_split(info, split)), skipped)
@@ -89,7 +92,7 @@ def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
     @tf.autograph.experimental.do_not_convert
     def prepare(serialized):
         example = bad_records.check(records.parse_example(serialized), len(info.classes))
-        return {**example, "image": records.decode_image(example["image"])}
+        return {**example, "image": decode_image(example["image"])}
 
     return encoded.map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 

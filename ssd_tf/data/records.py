@@ -7,6 +7,8 @@ import hashlib
 
 import tensorflow as tf
 
+from ssd_tf.data.images import decode_image
+
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
 
 
@@ -92,17 +94,6 @@ def parse_example(serialized):
         "height": height,
         "width": width,
     }
-
-
-def decode_image(encoded):
-    """Encoded JPEG, PNG, BMP or GIF -> uint8 [H, W, 3]."""
-    # The JPEG path is the exact one (as libjpeg and Pillow decode) and names its three channels for grayscale files too.
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
-    return tf.ensure_shape(image, [None, None, 3])
 
 
 def _size(parsed):

@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 
-from ssd_tf.evaluation.coco import coco_metrics
-from ssd_tf.evaluation.voc import voc_metrics
+from ssd_tf.evaluation.coco_metrics import coco_metrics
+from ssd_tf.evaluation.voc_metrics import voc_metrics
 
 
 def metrics(ground_truth: dict, detections: list[dict]) -> dict:

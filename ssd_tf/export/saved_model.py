@@ -8,24 +8,22 @@ import shutil
 
 import tensorflow as tf
 
-from ssd_tf.data import augment, records
-from ssd_tf.export.detector import make_detect
+from ssd_tf.data.images import decode_image, resize
+from ssd_tf.inference.detector import make_detect
 
 
 class Server(tf.Module):
     """What is saved: the model (so that its variables are tracked) and three signatures."""
 
-    def __init__(self, config, model):
+    def __init__(self, config, network):
         super().__init__()
-        self.model, self._detect, self._hw = (
-            model,
-            make_detect(config, model),
-            config.model.input_hw,
-        )
+        self.model = network.model
+        self._detect = make_detect(config, network)
+        self._hw = config.model.input_hw
 
     def serve(self, input_tensor):
         """uint8 [B, H, W, 3] of any size -> detections."""
-        images = augment.resize(input_tensor, self._hw)
+        images = resize(input_tensor, self._hw)
         size = tf.cast(tf.shape(input_tensor)[1:3], tf.float32)
         return _named(self._detect(images), tf.tile(size[None], [tf.shape(input_tensor)[0], 1]))
 
@@ -33,8 +31,8 @@ class Server(tf.Module):
         """Encoded pictures [B] string, each of its own size -> detections."""
 
         def read(encoded):
-            image = records.decode_image(encoded)
-            return augment.resize(image, self._hw), tf.cast(tf.shape(image)[:2], tf.float32)
+            image = decode_image(encoded)
+            return resize(image, self._hw), tf.cast(tf.shape(image)[:2], tf.float32)
 
         signature = (tf.TensorSpec([*self._hw, 3], tf.float32), tf.TensorSpec([2], tf.float32))
         images, sizes = tf.map_fn(read, image_bytes, fn_output_signature=signature)
@@ -45,12 +43,12 @@ class Server(tf.Module):
         return self.model(image, training=False)
 
 
-def export_saved_model(config, model, names, path):
+def export_saved_model(config, network, names, path):
     """Writes the SavedModel folder, whole or not at all; class names go into assets.extra/labels.txt."""
     path = pathlib.Path(path)
     temporary = path.with_name(path.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    server = Server(config, model)
+    server = Server(config, network)
     specs = {
         "serving_default": (
             server.serve,

@@ -9,7 +9,7 @@ def neck(maps, levels, channels=256):
     Coarse maps are enlarged by repeating pixels and added to the finer ones; beyond stride 32 come 3x3 convolutions of stride 2.
     """
     if not 3 <= levels <= 5:
-        raise ValueError(f"the fpn neck gives 3 to 5 maps, model.levels asks for {levels}")
+        raise ValueError(f"the fpn neck gives 3 to 5 maps, model.num_levels asks for {levels}")
     merged = [_conv(maps[-1], channels, 1, "fpn_lateral5")]
     for number, feature in ((4, maps[1]), (3, maps[0])):
         lateral = _conv(feature, channels, 1, f"fpn_lateral{number}")

@@ -69,7 +69,7 @@ def add_extras(maps, levels, backbone, bn_momentum, symmetric=False, initializer
         maps.append(x)
     if len(maps) < levels:
         raise ValueError(
-            f"{backbone.name} gives at most {len(maps)} maps, model.levels asks for {levels}"
+            f"{backbone.name} gives at most {len(maps)} maps, model.num_levels asks for {levels}"
         )
     return maps[:levels]
 

@@ -18,7 +18,7 @@ def features(image, backbone, levels, bn_momentum):
     first = {8: 2, 16: 3}[backbone.first_stride]
     if first + levels > len(_CHANNELS):
         raise ValueError(
-            f"plain gives at most {len(_CHANNELS) - first} maps, model.levels asks for {levels}"
+            f"plain gives at most {len(_CHANNELS) - first} maps, model.num_levels asks for {levels}"
         )
     return _stages(image, backbone, bn_momentum, first + levels)[first:]
 

@@ -1,91 +1,108 @@
-"""Predictions to detections: softmax, score floor, top k per class, non-maximum suppression per class, top k of the picture.
+"""Predictions to detections: scores, a floor, the best of each class, NMS per class, the best of the image.
 
 Shapes: `B` batch, `A` default boxes, `C` foreground classes, `K` detections kept.
 """
 
+import dataclasses
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_tf.boxes import coding
 
 
-def detect(
-    predictions,
-    default_boxes,
-    variances,
-    *,
-    score_floor,
-    nms_iou,
-    pre_nms_top_k,
-    max_detections,
-    scores="softmax",
-    clip_first=False,
-    size_limit=None,
-):
-    """Predictions {offsets [B, A, 4], logits [B, A, C + 1]} -> Detections {boxes [B, K, 4], scores, labels [B, K], count [B]}.
+@dataclasses.dataclass(frozen=True, eq=False)
+class PostProcessor:
+    """Turns a model's predictions into detections; the exporters read its parameters too.
 
-    Detections come by falling score, with zeros beyond `count`; boxes are clipped to the picture at the very end, so that
-    suppression sees them whole (as in the authors' DetectionOutput layer); clip_first clips them before (as torchvision does).
-    size_limit: heights and widths grow no further than so many times those of the default box (torchvision: 1000 / 16).
+    default_boxes: [A, 4], in the order of the predictions.
+    variances: those that the offsets were divided by.
+    score_activation: "softmax" or "sigmoid".
+    score_floor: detections score more than this.
+    nms_iou: of two boxes of one class that overlap more, the lower score is dropped.
+    pre_nms_top_k: candidates of a class that enter NMS.
+    max_detections: K.
+    clip_first: clips boxes to the image before NMS, as torchvision does. Otherwise they are clipped
+        at the end, so that NMS sees whole boxes, as in the DetectionOutput layer of the Caffe code.
+    size_limit: the largest ratio of a height or width to the default box's (torchvision: 62.5).
     """
-    offsets = predictions["offsets"]
-    if size_limit is not None:
-        offsets = tf.minimum(
-            offsets,
-            [math.inf] * 2 + [math.log(size_limit) / variance for variance in variances[2:]],
-        )
-    boxes = coding.decode(offsets, default_boxes, variances)
-    if clip_first:
-        boxes = tf.clip_by_value(boxes, 0.0, 1.0)
-    foreground = class_scores(predictions["logits"], scores)
 
-    def one(inputs):
-        return _detect_one(*inputs, score_floor, nms_iou, pre_nms_top_k, max_detections)
+    default_boxes: np.ndarray
+    variances: tuple[float, float, float, float]
+    score_activation: str
+    score_floor: float
+    nms_iou: float
+    pre_nms_top_k: int
+    max_detections: int
+    clip_first: bool
+    size_limit: float | None
 
-    signature = (
-        tf.TensorSpec([max_detections, 4], tf.float32),
-        tf.TensorSpec([max_detections], tf.float32),
-        tf.TensorSpec([max_detections], tf.int32),
-        tf.TensorSpec([], tf.int32),
-    )
-    kept = tf.map_fn(one, (boxes, foreground), fn_output_signature=signature)
-    return dict(zip(("boxes", "scores", "labels", "count"), kept, strict=True))
+    def __call__(self, predictions):
+        """Predictions {offsets [B, A, 4], logits [B, A, C + 1]} -> Detections, highest score first.
 
-
-def class_scores(logits, scores="softmax"):
-    """logits [B, A, C + 1] -> scores of the foreground classes [B, A, C], by softmax or, for each class alone, by sigmoid."""
-    return tf.sigmoid(logits[..., 1:]) if scores == "sigmoid" else tf.nn.softmax(logits)[..., 1:]
-
-
-def _detect_one(boxes, scores, score_floor, nms_iou, pre_nms_top_k, max_detections):
-    """boxes [A, 4], scores [A, C] -> the K best of the picture, padded with zeros."""
-    top_k = min(pre_nms_top_k, boxes.shape[0])
-    best, index = tf.math.top_k(tf.transpose(scores), top_k)  # [C, top_k]
-
-    def one_class(inputs):
-        own_scores, own_boxes = inputs
-        kept = tf.image.non_max_suppression(own_boxes, own_scores, top_k, nms_iou, score_floor)
-        pad = [[0, top_k - tf.shape(kept)[0]]]
-        return tf.pad(tf.gather(own_scores, kept), pad), tf.pad(
-            tf.gather(own_boxes, kept), [*pad, [0, 0]]
+        Detections: {boxes [B, K, 4], scores [B, K], labels [B, K], count [B]}, zeros beyond `count`.
+        """
+        offsets = self.limit_offsets(predictions["offsets"])
+        boxes = coding.decode(offsets, self.default_boxes, self.variances)
+        if self.clip_first:
+            boxes = tf.clip_by_value(boxes, 0.0, 1.0)
+        scores = class_scores(predictions["logits"], self.score_activation)
+        signature = {
+            "boxes": tf.TensorSpec([self.max_detections, 4], tf.float32),
+            "scores": tf.TensorSpec([self.max_detections], tf.float32),
+            "labels": tf.TensorSpec([self.max_detections], tf.int32),
+            "count": tf.TensorSpec([], tf.int32),
+        }
+        return tf.map_fn(
+            lambda image: self._detect_one(*image), (boxes, scores), fn_output_signature=signature
         )
 
-    candidates = tf.gather(boxes, index)  # [C, top_k, 4]
-    signature = (tf.TensorSpec([top_k], tf.float32), tf.TensorSpec([top_k, 4], tf.float32))
-    kept_scores, kept_boxes = tf.map_fn(
-        one_class, (best, candidates), fn_output_signature=signature
-    )
+    def limit_offsets(self, offsets):
+        """offsets [..., A, 4] -> the same, th and tw at most what `size_limit` allows."""
+        if self.size_limit is None:
+            return offsets
+        largest = [math.log(self.size_limit) / variance for variance in self.variances[2:]]
+        return tf.minimum(offsets, [math.inf, math.inf, *largest])
 
-    number = min(max_detections, kept_scores.shape[0] * top_k)
-    final, order = tf.math.top_k(tf.reshape(kept_scores, [-1]), number)
-    pad = [[0, max_detections - number]]
-    live = final > 0
-    labels = tf.where(live, order // top_k + 1, 0)
-    final_boxes = tf.where(live[:, None], tf.gather(tf.reshape(kept_boxes, [-1, 4]), order), 0.0)
-    return (
-        tf.pad(tf.clip_by_value(final_boxes, 0.0, 1.0), [*pad, [0, 0]]),
-        tf.pad(final, pad),
-        tf.pad(labels, pad),
-        tf.reduce_sum(tf.cast(live, tf.int32)),
-    )
+    def _detect_one(self, boxes, scores):
+        """boxes [A, 4], scores [A, C] of one image -> its Detections, without the batch axis."""
+        top_k = min(self.pre_nms_top_k, boxes.shape[0])
+        best, index = tf.math.top_k(tf.transpose(scores), top_k)  # [C, top_k]
+        candidates = tf.gather(boxes, index)  # [C, top_k, 4]
+        signature = (tf.TensorSpec([top_k], tf.float32), tf.TensorSpec([top_k, 4], tf.float32))
+        kept_scores, kept_boxes = tf.map_fn(
+            lambda one_class: self._suppress(*one_class),
+            (best, candidates),
+            fn_output_signature=signature,
+        )
+        num_kept = min(self.max_detections, kept_scores.shape[0] * top_k)
+        final_scores, order = tf.math.top_k(tf.reshape(kept_scores, [-1]), num_kept)
+        is_real = final_scores > 0
+        final_boxes = tf.gather(tf.reshape(kept_boxes, [-1, 4]), order)
+        final_boxes = tf.clip_by_value(tf.where(is_real[:, None], final_boxes, 0.0), 0.0, 1.0)
+        padding = [[0, self.max_detections - num_kept]]
+        return {
+            "boxes": tf.pad(final_boxes, [*padding, [0, 0]]),
+            "scores": tf.pad(final_scores, padding),
+            "labels": tf.pad(tf.where(is_real, order // top_k + 1, 0), padding),
+            "count": tf.reduce_sum(tf.cast(is_real, tf.int32)),
+        }
+
+    def _suppress(self, scores, boxes):
+        """NMS among the candidates of one class: scores [k], boxes [k, 4] -> the same, zero-padded."""
+        top_k = boxes.shape[0]
+        kept = tf.image.non_max_suppression(boxes, scores, top_k, self.nms_iou, self.score_floor)
+        padding = [[0, top_k - tf.shape(kept)[0]]]
+        kept_boxes = tf.pad(tf.gather(boxes, kept), [*padding, [0, 0]])
+        return tf.pad(tf.gather(scores, kept), padding), kept_boxes
+
+
+def class_scores(logits, score_activation):
+    """logits [B, A, C + 1] -> scores of the foreground classes [B, A, C].
+
+    The sigmoid treats each class by itself and does not use the background's logit.
+    """
+    if score_activation == "sigmoid":
+        return tf.sigmoid(logits[..., 1:])
+    return tf.nn.softmax(logits)[..., 1:]

@@ -31,7 +31,7 @@ def features(image, backbone, levels, bn_momentum):
     """
     if levels > 1 + len(_EXTRAS):
         raise ValueError(
-            f"{backbone.name} gives at most {1 + len(_EXTRAS)} maps, model.levels asks for {levels}"
+            f"{backbone.name} gives at most {1 + len(_EXTRAS)} maps, model.num_levels asks for {levels}"
         )
     x = _stages(image, backbone, bn_momentum, strides=(1, 2, 1))[-1]
     maps = [x]

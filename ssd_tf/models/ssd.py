@@ -1,9 +1,9 @@
-"""The detector: a backbone's feature maps, two heads on each, and the default boxes that belong to their outputs.
+"""The network: a backbone's feature maps, two heads on each, and the default boxes of their outputs.
 
-Shapes: `B` batch, `A` default boxes, `C` foreground classes, `k` default boxes of a cell.
+Shapes: `B` batch, `A` default boxes, `C` foreground classes, `k` default boxes per cell.
 """
 
-import functools
+import dataclasses
 import itertools
 import math
 
@@ -11,12 +11,20 @@ import keras
 import numpy as np
 from keras import layers
 
-from ssd_tf.boxes import anchors
+from ssd_tf.boxes.default_boxes import (
+    CLIP,
+    TABLED_PRESETS,
+    BoxLevel,
+    fit_steps,
+    make_default_boxes,
+    paper_levels,
+    preset_levels,
+)
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.models import fpn, limits, mobilenet, mobilenet_v3, plain, resnet, vgg
 
-# Each module has MEAN_RGB and STD_RGB, features() -> maps, stage_ends() -> layer names, pyramid() where an FPN can follow, and
-# INITIALIZER where the heads too start from another distribution than Xavier's.
+# Each module has MEAN_RGB and STD_RGB, features() -> maps, stage_ends() -> layer names, pyramid() if
+# an FPN can follow, and INITIALIZER if the heads start from another distribution than Xavier's.
 _BACKBONES = {
     "vgg16": vgg,
     "resnet18": resnet,
@@ -29,126 +37,138 @@ _BACKBONES = {
     "plain": plain,
 }
 
+# Layers whose names begin so depend on the number of classes.
+CLASS_HEAD_PREFIX = "logits"
 
-def build_model(config: Config, num_classes: int) -> keras.Model:
-    """The functional model: image [B, H, W, 3] float32 RGB in 0..255 -> {"offsets" [B, A, 4], "logits" [B, A, C + 1]}.
 
-    num_classes: C, without the background. Seeded by config.train.seed. Raises ConfigError for levels that do not fit.
+@dataclasses.dataclass(frozen=True)
+class SSD:
+    """A Keras model and the default boxes of exactly the feature maps that it predicts from.
+
+    model: image [B, H, W, 3] float32 RGB in 0..255 -> {"offsets" [B, A, 4], "logits" [B, A, C + 1]}.
+    default_boxes: [A, 4] float32, in the order of the outputs.
+    levels: a BoxLevel for each feature map, finest first.
+    map_shapes: (height, width) of each feature map.
+    """
+
+    model: keras.Model
+    default_boxes: np.ndarray
+    levels: tuple[BoxLevel, ...]
+    map_shapes: tuple[tuple[int, int], ...]
+
+
+def build_model(config: Config, num_classes: int) -> SSD:
+    """Builds the configured network for `num_classes` classes, the background not among them.
+
+    Initial weights are seeded by config.train.seed. Raises ConfigError when the network, the input
+    size and the default boxes do not fit together.
     """
     keras.utils.set_random_seed(config.train.seed)
     image = keras.Input((*config.model.input_hw, 3), name="image")
-    levels = _levels(config)
-    offsets, logits = [], []
-    for index, (feature, level) in enumerate(zip(_features(config, image), levels, strict=True)):
-        k = len(level.shapes_hw)
-        offsets.append(_head(config, feature, k, 4, f"offsets{index}"))
-        logits.append(
-            _head(
-                config,
-                feature,
-                k,
-                num_classes + 1,
-                f"logits{index}",
-                _prior(config, num_classes) * k,
-            )
-        )
-    outputs = {
-        # float32 whatever the policy: sums over thousands of boxes and exp() of sizes want it.
-        "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
-        "logits": layers.Concatenate(1, dtype="float32", name="logits")(logits),
-    }
-    model = keras.Model(image, outputs, name="ssd")
+    levels = _box_levels(config)
+    maps = _feature_maps(config, image)
+    map_shapes = tuple(tuple(feature.shape[1:3]) for feature in maps)
+    input_hw = config.model.input_hw
+    if config.boxes.preset is not None:  # explicit steps stay
+        levels = fit_steps(levels, map_shapes, input_hw)
+    clip = CLIP.get(config.boxes.preset)
+    default_boxes = make_default_boxes(levels, map_shapes, input_hw, clip)
+    model = keras.Model(image, _predictions(config, maps, levels, num_classes), name="ssd")
     _freeze(model, config.model.backbone)
-    return model
+    return SSD(model, default_boxes, tuple(levels), map_shapes)
 
 
-def feature_map_shapes(config: Config) -> list[tuple[int, int]]:
-    """(height, width) of each feature map that is predicted from, finest first."""
-    return list(_map_shapes(config))
+def backbone_layers(model: keras.Model, config: Config) -> list:
+    """The layers of the backbone up to the last stage that the model has.
+
+    Extra layers, neck and heads are not among them.
+    """
+    return _layers_up_to(model, _stage_ends(model, config.model.backbone)[-1])
 
 
-@functools.lru_cache(
-    maxsize=16
-)  # tracing a large backbone takes seconds, and every command asks more than once
-def _map_shapes(config):
-    image = keras.Input((*config.model.input_hw, 3))
-    return tuple(tuple(feature.shape[1:3]) for feature in _features(config, image))
-
-
-def anchor_levels(config: Config) -> list[anchors.AnchorLevel]:
-    """The AnchorLevels that config.boxes describes, one for each map."""
-    levels = _levels(config)
-    if config.boxes.preset is None:
-        return levels  # steps given by hand stay
-    return anchors.fit_steps(levels, feature_map_shapes(config), config.model.input_hw)
-
-
-def _levels(config):
-    """`anchor_levels` before anything is known of the maps but their number."""
-    boxes, hw, number = config.boxes, config.model.input_hw, config.model.levels
+def _box_levels(config):
+    """The BoxLevels that config.boxes describes; the steps of presets are those of their tables."""
+    boxes = config.boxes
+    input_hw = config.model.input_hw
+    num_levels = config.model.num_levels
     if boxes.levels is not None:
-        levels = [anchors.AnchorLevel.from_sizes(**level.model_dump()) for level in boxes.levels]
+        levels = [
+            BoxLevel.from_sizes(level.size, level.next_size, level.aspect_ratios, level.step)
+            for level in boxes.levels
+        ]
     elif boxes.preset == "paper":
-        levels = anchors.paper_levels(
-            number, hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios
+        levels = paper_levels(
+            num_levels, input_hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios
         )
     else:
         try:
-            levels = anchors.preset_levels(boxes.preset, number, hw, boxes.integer_sizes)
+            levels = preset_levels(boxes.preset, num_levels, input_hw, boxes.integer_sizes)
         except ValueError as error:
             raise ConfigError(f"boxes.preset: {error}") from None
-    if len(levels) != number:
+    if len(levels) != num_levels:
         raise ConfigError(
-            f"boxes give {len(levels)} levels, model.levels is {number}: make them equal"
+            f"boxes gives {len(levels)} levels, model.num_levels is {num_levels}: make them equal"
         )
     return levels
 
 
-def make_default_boxes(config: Config) -> np.ndarray:
-    """The default boxes [A, 4] of the configured model, in the order of its outputs."""
-    clip = anchors.CLIP.get(config.boxes.preset)
-    return anchors.make_default_boxes(
-        anchor_levels(config), feature_map_shapes(config), config.model.input_hw, clip
-    )
+def _predictions(config, maps, levels, num_classes):
+    """The model's outputs: both heads on each map, concatenated over all maps."""
+    offsets = []
+    logits = []
+    prior = _prior(config, num_classes)
+    for index, (feature, level) in enumerate(zip(maps, levels, strict=True)):
+        k = len(level.shapes_hw)
+        offsets.append(_head(config, feature, k, 4, f"offsets{index}"))
+        name = f"{CLASS_HEAD_PREFIX}{index}"
+        logits.append(_head(config, feature, k, num_classes + 1, name, prior * k))
+    # float32 under every policy: sums over thousands of boxes and exp() of sizes need it.
+    return {
+        "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
+        "logits": layers.Concatenate(1, dtype="float32", name="logits")(logits),
+    }
 
 
-def _features(config, image):
-    """The feature maps that are predicted from. Raises ConfigError, in one line, where the network cannot give them."""
-    backbone, levels = config.model.backbone, config.model.levels
+def _feature_maps(config, image):
+    """The feature maps that the heads predict from. Raises ConfigError when there cannot be any."""
+    backbone = config.model.backbone
+    num_levels = config.model.num_levels
+    bn_momentum = config.train.bn_momentum
     network = _BACKBONES[backbone.name]
-    x = _normalized(
-        image, backbone.mean_rgb or network.MEAN_RGB, backbone.std_rgb or network.STD_RGB
-    )
+    mean = backbone.mean_rgb or network.MEAN_RGB
+    std = backbone.std_rgb or network.STD_RGB
+    x = _normalized(image, mean, std)
     try:
         if config.model.neck == "fpn":
-            maps = fpn.neck(
-                _pyramid(network, backbone)(x, backbone, config.train.bn_momentum), levels
-            )
+            pyramid = _pyramid_of(network, backbone)
+            maps = fpn.neck(pyramid(x, backbone, bn_momentum), num_levels)
         else:
-            maps = network.features(x, backbone, levels, config.train.bn_momentum)
+            maps = network.features(x, backbone, num_levels, bn_momentum)
         _check_sizes(maps)
     except ValueError as error:
-        hw, advice = (
-            config.model.input_hw,
-            _advice(config) if isinstance(error, limits.TooSmall) else "",
-        )
-        raise ConfigError(f"model: {error}{advice} (input {hw[0]} x {hw[1]})") from None
+        height, width = config.model.input_hw
+        advice = _advice(config) if isinstance(error, limits.TooSmall) else ""
+        raise ConfigError(f"model: {error}{advice} (input {height} x {width})") from None
     return maps
 
 
 def _advice(config):
-    """What to do about an input that is too small, with what else would then be refused."""
+    """What to do about an input that is too small, and what else must then change."""
     boxes = config.boxes
-    if config.model.levels == (3 if config.model.neck == "fpn" else 2):
-        return ": take a larger input"  # fewer levels there are not
+    fewest_levels = 3 if config.model.neck == "fpn" else 2
+    if config.model.num_levels == fewest_levels:
+        return ": take a larger input"
     if boxes.levels is not None:
-        return ": take a larger input, or fewer model.levels with as many rows of boxes.levels"
-    if boxes.preset in anchors.TABLED:
-        return f": take a larger input, or fewer model.levels with a boxes.preset for them ({boxes.preset} is a table)"
-    return ": take a larger input or fewer model.levels"
+        return ": take a larger input, or fewer model.num_levels with as many rows of boxes.levels"
+    if boxes.preset in TABLED_PRESETS:
+        return (
+            ": take a larger input, or fewer model.num_levels with a boxes.preset for them "
+            f"({boxes.preset} is a table)"
+        )
+    return ": take a larger input or fewer model.num_levels"
 
 
-def _pyramid(network, backbone):
+def _pyramid_of(network, backbone):
     if not hasattr(network, "pyramid"):
         raise ValueError(
             f"{backbone.name} has no map of stride 32 for the fpn neck; take another backbone"
@@ -166,33 +186,31 @@ def _check_sizes(maps):
 
 
 def _normalized(image, mean, std):
-    """(image - mean) / std, with one number for all channels where they are equal."""
-    scale, offset = [1 / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
-    if len({*zip(scale, offset, strict=True)}) == 1:
-        scale, offset = scale[0], offset[0]
+    """(image - mean) / std, with one number for all channels when they are equal."""
+    scale = [1 / s for s in std]
+    offset = [-m / s for m, s in zip(mean, std, strict=True)]
+    if len(set(zip(scale, offset, strict=True))) == 1:
+        scale = scale[0]
+        offset = offset[0]
     return layers.Rescaling(scale, offset, name="normalize")(image)
 
 
 def _freeze(model, backbone):
-    """Takes the layers up to the end of stage `frozen_stages` out of training, batch norm's statistics included."""
-    if backbone.frozen_stages:
-        ends = _stage_ends(model, backbone)
-        if backbone.frozen_stages > len(ends):
-            raise ConfigError(
-                f"model.backbone.frozen_stages: {backbone.name} has {len(ends)} stages in this model, "
-                f"found {backbone.frozen_stages}"
-            )
-        for layer in _layers_up_to(model, ends[backbone.frozen_stages - 1]):
-            layer.trainable = False
-
-
-def backbone_layers(model, config: Config) -> list:
-    """The layers of the backbone up to the last of its stages that the model has: no extra layers, neck or heads."""
-    return _layers_up_to(model, _stage_ends(model, config.model.backbone)[-1])
+    """Freezes the first `frozen_stages` stages, the statistics of batch norm included."""
+    if backbone.frozen_stages == 0:
+        return
+    ends = _stage_ends(model, backbone)
+    if backbone.frozen_stages > len(ends):
+        raise ConfigError(
+            f"model.backbone.frozen_stages: {backbone.name} has {len(ends)} stages in this model, "
+            f"got {backbone.frozen_stages}"
+        )
+    for layer in _layers_up_to(model, ends[backbone.frozen_stages - 1]):
+        layer.trainable = False
 
 
 def _stage_ends(model, backbone):
-    """The last layer's name of each stage of the backbone that the model has (an SSD's ResNet has no conv5)."""
+    """Name of the last layer of each stage that the model has (an SSD's ResNet has no conv5)."""
     names = {layer.name for layer in model.layers}
     return [end for end in _BACKBONES[backbone.name].stage_ends(backbone) if end in names]
 
@@ -202,30 +220,44 @@ def _layers_up_to(model, end):
 
 
 def _prior(config, num_classes):
-    """First biases of a default box's logits: 0; with the focal loss such that objects get .01 (Lin et al. 2017, sec. 3.3)."""
+    """Initial biases of the logits of one default box [C + 1].
+
+    With the focal loss, objects start at a probability of .01 (Lin et al. 2017, sec. 3.3).
+    """
     if config.loss.focal_gamma is None:
         return [0.0] * (num_classes + 1)
-    if config.loss.scores == "sigmoid":
+    if config.loss.score_activation == "sigmoid":
         return [0.0] + [-math.log(99.0)] * num_classes
     return [math.log(99.0 * num_classes)] + [0.0] * num_classes
 
 
 def _head(config, feature, k, size, name, bias=None):
-    """feature [B, H, W, channels] -> predictions [B, H * W * k, size]; a cell's default boxes follow each other."""
-    kernel, initializer = (
-        3,
-        getattr(_BACKBONES[config.model.backbone.name], "INITIALIZER", "glorot_uniform"),
-    )
+    """feature [B, H, W, channels] -> predictions [B, H * W * k, size], cell by cell."""
+    network = _BACKBONES[config.model.backbone.name]
+    initializer = getattr(network, "INITIALIZER", "glorot_uniform")
+    kernel_size = 3
     if config.model.head == "separable":
-        options = {
-            "use_bias": False,
-            "depthwise_initializer": initializer,
-            "name": f"{name}_depthwise",
-        }
-        depthwise = layers.DepthwiseConv2D(3, padding="same", **options)
-        feature, kernel = mobilenet.conv_bn(depthwise, feature, config.train.bn_momentum), 1
-    options = {"kernel_initializer": initializer, "name": f"{name}_conv"}
-    if bias is not None and any(bias):
-        options["bias_initializer"] = keras.initializers.Constant(np.array(bias))
-    x = layers.Conv2D(k * size, kernel, padding="same", **options)(feature)
+        depthwise = layers.DepthwiseConv2D(
+            3,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=initializer,
+            name=f"{name}_depthwise",
+        )
+        feature = mobilenet.conv_bn(depthwise, feature, config.train.bn_momentum)
+        kernel_size = 1
+    x = layers.Conv2D(
+        k * size,
+        kernel_size,
+        padding="same",
+        kernel_initializer=initializer,
+        bias_initializer=_bias_initializer(bias),
+        name=f"{name}_conv",
+    )(feature)
     return layers.Reshape((-1, size), name=f"{name}_boxes")(x)
+
+
+def _bias_initializer(bias):
+    if bias is None or not any(bias):
+        return "zeros"
+    return keras.initializers.Constant(np.array(bias))

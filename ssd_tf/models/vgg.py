@@ -27,7 +27,7 @@ def features(image, backbone, levels, bn_momentum):  # noqa: ARG001 - all backbo
     The first is conv4_3, L2-normalised over its channels with a learned scale from 20 (ParseNet, Liu et al. 2015), then fc7.
     """
     if levels > 7:
-        raise ValueError(f"vgg16 gives at most 7 maps, model.levels asks for {levels}")
+        raise ValueError(f"vgg16 gives at most 7 maps, model.num_levels asks for {levels}")
     x = image
     for block, (channels, count) in enumerate(
         ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1

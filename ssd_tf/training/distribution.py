@@ -91,7 +91,7 @@ def distribute(strategy, make_dataset, start, batch_size):
     return iter(strategy.distribute_datasets_from_function(make))
 
 
-def meet(strategy, step, workdir):
+def barrier(strategy, step, workdir):
     """Waits for all machines. Raises ValueError where they are not at the same step: then they do not see the same run folder."""
     if strategy.cluster_resolver is None:
         return
@@ -108,7 +108,7 @@ def meet(strategy, step, workdir):
 
 
 @contextlib.contextmanager
-def lost_machines_named():
+def explain_lost_worker():
     """Inside, the failure of another machine, which TensorFlow tells as a broken connection, comes out as one line."""
     try:
         yield

@@ -17,7 +17,7 @@ def multibox_loss(
     negatives_per_positive=3.0,
     min_negatives=3,
     localization_weight=1.0,
-    scores="softmax",
+    score_activation="softmax",
     focal_gamma=None,
     focal_alpha=None,
     label_smoothing=0.0,
@@ -36,12 +36,12 @@ def multibox_loss(
     labels = targets["labels"]
     positive = labels > 0
     classification = classification_loss(
-        predictions["logits"], labels, scores, focal_gamma, focal_alpha, label_smoothing
+        predictions["logits"], labels, score_activation, focal_gamma, focal_alpha, label_smoothing
     )
     if focal_gamma is None:
         hardness = classification
         if label_smoothing:  # which would make a background box hard by being certain of itself
-            hardness = classification_loss(predictions["logits"], labels, scores)
+            hardness = classification_loss(predictions["logits"], labels, score_activation)
         taking_part = positive | mine_negatives(
             hardness, labels, negatives_per_positive, min_negatives
         )
@@ -89,7 +89,7 @@ def normalize(normalizer, classification, localization, positives):
 
 
 def classification_loss(
-    logits, labels, scores="softmax", focal_gamma=None, focal_alpha=None, label_smoothing=0.0
+    logits, labels, score_activation="softmax", focal_gamma=None, focal_alpha=None, label_smoothing=0.0
 ):
     """logits [B, A, C + 1], labels [B, A] (-1 as 0) -> loss of each box [B, A].
 
@@ -98,7 +98,7 @@ def classification_loss(
     Focal loss: Lin et al. 2017, eq. 5, for the sigmoid; the same factor (1 - p)^gamma of the true class for the softmax.
     focal_alpha weighs objects, 1 - focal_alpha the background. Label smoothing: Szegedy et al. 2016, sec. 7.
     """
-    if scores == "sigmoid":
+    if score_activation == "sigmoid":
         return _sigmoid_loss(logits[..., 1:], labels, focal_gamma, focal_alpha, label_smoothing)
     labels = tf.maximum(labels, 0)
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)

@@ -16,7 +16,7 @@ from ssd_tf.training import checkpoints, distribution, losses, schedules
 from ssd_tf.training.monitor import Monitor
 
 
-def make_model(config: Config, num_classes) -> keras.Model:
+def make_network(config: Config, num_classes) -> ssd.SSD:
     """The model in train.precision: with mixed_bfloat16 it computes in bfloat16; weights, outputs and loss stay float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.train.precision)
@@ -36,15 +36,18 @@ def make_optimizer(config: Config, model) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def make_train_step(config: Config, model, optimizer, strategy):
+def make_train_step(config: Config, network, optimizer, strategy):
     """A tf.function: batch (images, Targets) as the strategy distributes it -> loss parts of the global batch.
 
     Every sum is divided by the positives of the *global* batch (or by what loss.normalizer names), so that neither the loss nor
     the gradient depends on how pictures are spread over replicas. L2 is part of the gradient, on kernels alone (not on biases
     and batch norm).
     """
-    options, variables = config.train, model.trainable_variables
-    replicas, loss_options = strategy.num_replicas_in_sync, _loss_options(config)
+    options = config.train
+    model = network.model
+    variables = model.trainable_variables
+    replicas = strategy.num_replicas_in_sync
+    loss_options = _loss_options(config, network.default_boxes)
     decayed = [variable.name.endswith("kernel") for variable in variables]
 
     def replica_step(images, targets):
@@ -80,17 +83,15 @@ def make_train_step(config: Config, model, optimizer, strategy):
     return train_step
 
 
-def _loss_options(config):
+def _loss_options(config, default_boxes):
     options = config.loss.model_dump()
     if config.loss.box_loss == "smooth_l1":
         return options
-    default_boxes = ssd.make_default_boxes(config) * np.tile(config.model.input_hw, 2).astype(
-        np.float32
-    )
+    default_boxes = default_boxes * np.tile(config.model.input_hw, 2).astype(np.float32)
     return {**options, "default_boxes": default_boxes, "variances": config.boxes.variances}
 
 
-def train(config: Config, model, optimizer, strategy, make_dataset, workdir, evaluate=None):
+def train(config: Config, network, optimizer, strategy, make_dataset, workdir, evaluate=None):
     """Trains until config.train.steps, from the run folder's last checkpoint where it has one.
 
     make_dataset(start step, number of machines, this one's number) gives a machine's batches from there on;
@@ -98,19 +99,21 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
     checkpoints/last and, with evaluate, checkpoints/best by AP. Of several machines one writes, evaluates and reports.
     Raises ValueError, naming the step and the parts, where the loss is no longer finite.
     """
-    options, chief = config.train, distribution.is_chief(strategy)
+    options = config.train
+    chief = distribution.is_chief(strategy)
+    model = network.model
     state = checkpoints.Checkpoints(workdir, model, optimizer)
     if state.restore_last():
         logging.info("going on from step %d of %s", int(state.step), workdir)
     start = int(state.step)
-    distribution.meet(strategy, start, workdir)
+    distribution.barrier(strategy, start, workdir)
     monitor = Monitor(workdir, options.steps, start) if chief else None
     batches = (
         distribution.distribute(strategy, make_dataset, start, options.batch_size)
         if start < options.steps
         else None
     )
-    train_step = make_train_step(config, model, optimizer, strategy)
+    train_step = make_train_step(config, network, optimizer, strategy)
     for step in range(start + 1, options.steps + 1):
         rate = schedules.learning_rate(options, step - 1)
         optimizer.learning_rate.assign(rate)
@@ -131,7 +134,7 @@ def train(config: Config, model, optimizer, strategy, make_dataset, workdir, eva
             _keep(state, step, monitor, evaluate if evaluates else None, model, optimizer)
         if saves or evaluates or step == start + 1:  # the first step compiles
             monitor.restart_clock(step)
-    distribution.meet(
+    distribution.barrier(
         strategy, options.steps, workdir
     )  # or the first to end would take the others' connection with it
     if chief:

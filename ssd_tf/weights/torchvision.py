@@ -101,7 +101,7 @@ def module_names(model, config: Config, state) -> dict[str, str]:
         raise ConfigError(
             f"model.backbone.weights: {name} has no partner in torchvision; give a Keras HDF5 file"
         )
-    for index in range(config.model.levels):
+    for index in range(config.model.num_levels):
         for ours, theirs in (("logits", "classification"), ("offsets", "regression")):
             module = f"head.{theirs}_head.module_list.{index}"
             separable = config.model.head == "separable"

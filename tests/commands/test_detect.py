@@ -11,7 +11,7 @@ from ssd_tf.commands import detect
 def quick(monkeypatch, tiny_detector):
     """The model is loaded once for all of these tests."""
     monkeypatch.setattr(
-        "ssd_tf.export.detector.load_detector", lambda _model, _labels: tiny_detector
+        "ssd_tf.inference.detector.load_detector", lambda _model, _labels: tiny_detector
     )
 
 

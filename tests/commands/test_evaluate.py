@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ssd_tf.commands import evaluate
-from ssd_tf.export.detector import Detector
+from ssd_tf.inference.detector import Detector
 
 TRUTH = {
     "images": [{"id": 4, "height": 60, "width": 100}],

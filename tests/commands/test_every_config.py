@@ -10,7 +10,7 @@ from PIL import Image
 from ssd_tf.commands.train import run_training
 from ssd_tf.config import load_config
 from ssd_tf.export import saved_model, tflite, verify
-from ssd_tf.export.detector import keras_detector, load_detector, load_run
+from ssd_tf.inference.detector import keras_detector, load_detector, load_run
 from ssd_tf.models import ssd
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -70,12 +70,12 @@ def check_other_size(config, model):
     other = config.model_copy(
         update={"model": config.model.model_copy(update={"input_hw": other_hw})}
     )
-    larger = ssd.build_model(other, 3)
+    larger = ssd.build_model(other, 3).model
     larger.set_weights(model.get_weights())
-    boxes = ssd.make_default_boxes(other)
+    boxes = ssd.build_model(other, 2).default_boxes
     found = larger(np.full((1, *other_hw, 3), 99.0, np.float32))
     assert found["offsets"].shape == (1, len(boxes), 4)
-    assert len(boxes) > len(ssd.make_default_boxes(config))
+    assert len(boxes) > len(ssd.build_model(config, 2).default_boxes)
     assert np.isfinite(found["logits"]).all()
 
 
@@ -89,7 +89,7 @@ def test_every_config_goes_all_the_way(name, tiny_data, tmp_path):
 
 def test_loss_variants_go_all_the_way(tiny_data, tmp_path):
     focal = [
-        "loss.scores=sigmoid",
+        "loss.score_activation=sigmoid",
         "loss.focal_gamma=2",
         "loss.focal_alpha=0.25",
         "loss.label_smoothing=0.1",

@@ -75,8 +75,8 @@ def test_a_row_of_a_table(report):
     [
         ("model.backbone.name=mobilnet", "unknown value 'mobilnet'; did you mean 'mobilenet'?"),
         (
-            "model.levels=6",
-            "map 6, as map 5 is 1 x 1 already: take a larger input or fewer model.levels (input 64 x 96)",
+            "model.num_levels=6",
+            "map 6, as map 5 is 1 x 1 already: take a larger input or fewer model.num_levels (input 64 x 96)",
         ),
         (
             "model.input_hw=[24, 300]",

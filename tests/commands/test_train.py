@@ -9,7 +9,7 @@ import yaml
 from ssd_tf.commands import train
 from ssd_tf.config import load_config
 from ssd_tf.data import dataset_json
-from ssd_tf.export.detector import load_run
+from ssd_tf.inference.run import load_run
 from ssd_tf.training import checkpoints, monitor
 
 
@@ -125,7 +125,7 @@ def test_incomplete_data(refused, spoilt, change, wanted):
 
 
 def test_default_boxes_that_do_not_fit_the_model(refused):
-    assert "caffe_voc has a table for 6 and 7 maps, model.levels is 3" in refused(
+    assert "caffe_voc has a table for 6 and 7 maps, model.num_levels is 3" in refused(
         "--set", "boxes.preset=caffe_voc", code=2
     )
 
@@ -168,9 +168,9 @@ def test_other_ways_to_evaluate_and_to_watch_are_not(
     ]
     assert train.main([*argv, "--set", "eval.nms_iou=0.6", "--set", "watch.log_every=3"]) == 0
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert train.main([*argv, "--set", "train.seed=5", "model.levels=2"]) == 0
+    assert train.main([*argv, "--set", "train.seed=5", "model.num_levels=2"]) == 0
     assert [
-        (config.eval.nms_iou, config.train.seed, config.model.levels) for config in started
+        (config.eval.nms_iou, config.train.seed, config.model.num_levels) for config in started
     ] == [(0.6, 0, 3), (0.45, 5, 2)]
     assert load_config(tmp_path / "run" / "config.yaml") == started[1]
 
@@ -279,7 +279,7 @@ def test_init_from_takes_all_but_the_classes(tiny_run, tiny_data, tiny_config, s
 
     config = check_config({**tiny_config.model_dump(), "init_from": str(tiny_run)}, "test")
     data = spoilt(lambda content: content["classes"].append({"name": "white", "id": 99}))
-    model, fresh = ssd.build_model(config, 4), ssd.build_model(config, 4)
+    model, fresh = ssd.build_model(config, 4).model, ssd.build_model(config, 4).model
     train._initialize(config, model, dataset_json.read_dataset(data))
     learnt = {variable.path: variable.numpy() for variable in load_run(tiny_run)[2].variables}
     for variable, before in zip(model.variables, fresh.variables, strict=True):
@@ -293,4 +293,6 @@ def test_init_from_takes_all_but_the_classes(tiny_run, tiny_data, tiny_config, s
         {**config.model_dump(), "model": {**config.model_dump()["model"], "head": "conv"}}, "test"
     )
     with pytest.raises(ValueError, match=r"init_from .*run: offsets0_conv/kernel wants shape"):
-        train._initialize(other, ssd.build_model(other, 3), dataset_json.read_dataset(tiny_data))
+        train._initialize(
+            other, ssd.build_model(other, 3).model, dataset_json.read_dataset(tiny_data)
+        )

@@ -7,7 +7,8 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_tf.config import check_config
-from ssd_tf.data import dataset_json, records
+from ssd_tf.data import records
+from ssd_tf.files import write_json
 
 RECORDS = 22
 SHARDS = 3  # of 8, 7 and 7 records
@@ -55,7 +56,7 @@ def write_data(folder, changed=None):
         "repaired": {},
         "dropped": [],
     }
-    dataset_json.write_json(
+    write_json(
         folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}}
     )
     return folder

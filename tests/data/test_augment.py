@@ -12,6 +12,7 @@ from PIL import Image
 
 from ssd_tf.config import Augment
 from ssd_tf.data import augment, crops
+from ssd_tf.data.images import resize
 
 BACKGROUND, FILL = (60, 60, 60), augment.FILL_RGB
 COLORS = ((230, 40, 40), (40, 220, 60), (60, 80, 240), (240, 230, 50))
@@ -107,7 +108,7 @@ def test_the_extent_of_a_colour_is_its_box(name, image_format):
 def test_nothing_is_the_one_resize():
     example = witness("PNG")
     image, found = augment.augment(example, OUTPUT_HW, Augment(), tf.constant([0, 0], tf.int64))
-    expected = augment.resize(tf.io.decode_png(example["image"]), OUTPUT_HW)
+    expected = resize(tf.io.decode_png(example["image"]), OUTPUT_HW)
     np.testing.assert_allclose(image, expected, atol=1e-3)
     np.testing.assert_allclose(found["boxes"], example["boxes"], atol=1e-6)
 

@@ -70,7 +70,7 @@ BAD = {
 
 def run(config, data, number=7):
     """Consumes more than an epoch, as a training run does."""
-    with bad_records.named_errors(data, "train"):
+    with bad_records.explain_record_errors(data, "train"):
         stream = pipeline.build_dataset(config, data, "train", DEFAULTS)
         return [image for image, _ in itertools.islice(stream.as_numpy_iterator(), number)]
 
@@ -170,7 +170,7 @@ def test_a_worker_whose_records_are_all_bad_is_refused(small_config, striped, tm
 
 def test_examples_without_those_skipped(striped, tmp_path):
     data = striped.write_data(tmp_path, {7: b"\xff", 0: BAD["truncated image"][0](striped)})
-    skipped = bad_records.left_out(dataset_json.read_dataset(data), "train")
+    skipped = bad_records.scan_bad_records(dataset_json.read_dataset(data), "train")
     found = [
         example["source_id"].decode()
         for example in pipeline.read_examples(data, "train", skipped).as_numpy_iterator()
@@ -219,7 +219,7 @@ def test_examples_for_evaluation_are_named_too(striped, tmp_path):
     data = striped.write_data(tmp_path, {7: BAD["truncated image"][0](striped)})
     with (
         pytest.raises(bad_records.BadRecord, match="'id7'"),
-        bad_records.named_errors(data, "train"),
+        bad_records.explain_record_errors(data, "train"),
     ):
         list(pipeline.read_examples(data, "train").as_numpy_iterator())
 
@@ -227,6 +227,6 @@ def test_examples_for_evaluation_are_named_too(striped, tmp_path):
 def test_other_errors_stay_what_they_are(striped_data):
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="shapes"),
-        bad_records.named_errors(striped_data, "train"),
+        bad_records.explain_record_errors(striped_data, "train"),
     ):
         raise tf.errors.InvalidArgumentError(None, None, "shapes of something else")

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.config import ConfigError
-from ssd_tf.data import dataset_json, pipeline, shards
+from ssd_tf.data import pipeline, shards
+from ssd_tf.files import write_json
 
 DEFAULTS = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
 
@@ -142,7 +143,7 @@ def write_shards(folder, records, images):
                 writer.write(record)
     split = {"images": images, "shards": names}
     classes = [{"name": "a", "id": 1}, {"name": "b", "id": 2}]
-    dataset_json.write_json(
+    write_json(
         folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}}
     )
     return folder

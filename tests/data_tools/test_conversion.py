@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from data_tools import coco_to_tfrecord, shapes
+from data_tools.conversion import command as shared_flags
 from data_tools.conversion import convert, output_folder, pool
-from data_tools.conversion import flags as shared_flags
 
 
 def digests(folder):
@@ -581,7 +581,7 @@ def test_labels_without_objects_are_told(two, write_coco, convert_coco):
 
 
 def test_a_second_conversion_into_the_same_folder_waits(two, convert_coco):
-    with output_folder.alone(two / "out"):
+    with output_folder.lock_folder(two / "out"):
         code, error = convert_coco(split="val")
         assert (
             code == 1 and f"another conversion is writing to {two}/out: wait for its end" in error

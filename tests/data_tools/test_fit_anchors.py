@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from data_tools import fitting
-from ssd_tf.boxes.anchors import AnchorLevel
+from data_tools.analysis import fitting
+from ssd_tf.boxes.default_boxes import BoxLevel
 
 SSD300 = "model: {input_hw: [300, 300], backbone: {name: vgg16}}\nboxes: {preset: caffe_voc}\n"
 
@@ -29,14 +29,16 @@ def test_level_overlaps_in_literals():
 
 
 def test_the_nearest_cell_is_the_best_one():
-    from data_tools import coverage
-    from ssd_tf.boxes import anchors
+    from data_tools.analysis import coverage
+    from ssd_tf.boxes import default_boxes as default_box_levels
 
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 0.7, (200, 2))
     boxes = np.concatenate([low, low + rng.uniform(0.02, 0.3, (200, 2))], 1)
     level = fitting.LevelShapes(30.0, 55.0, (1.7, 2.6))
-    default_boxes = anchors.make_default_boxes([level.to_anchor_level()], [(7, 12)], (140, 260))
+    default_boxes = default_box_levels.make_default_boxes(
+        [level.to_anchor_level()], [(7, 12)], (140, 260)
+    )
     _, wanted = coverage.best_overlaps(boxes, default_boxes)
     found = fitting.level_overlaps(level, (7, 12), (140, 260), boxes * [140, 260, 140, 260])
     assert found == pytest.approx(wanted, abs=1e-5)
@@ -45,11 +47,11 @@ def test_the_nearest_cell_is_the_best_one():
 @pytest.mark.parametrize(
     ("shapes", "entry"),
     [
-        (AnchorLevel.from_sizes(30, 60, (2.0,), 8), fitting.LevelShapes(30, 60, (2.0,), 8)),
-        (AnchorLevel.from_sizes(60, 111, (2.0, 3.0)), fitting.LevelShapes(60, 111, (2.0, 3.0))),
-        (AnchorLevel.from_sizes(44), fitting.LevelShapes(44, None, ())),
+        (BoxLevel.from_sizes(30, 60, (2.0,), 8), fitting.LevelShapes(30, 60, (2.0,), 8)),
+        (BoxLevel.from_sizes(60, 111, (2.0, 3.0)), fitting.LevelShapes(60, 111, (2.0, 3.0))),
+        (BoxLevel.from_sizes(44), fitting.LevelShapes(44, None, ())),
         (
-            AnchorLevel(((10, 10), (14.142, 28.284), (28.284, 14.142))),
+            BoxLevel(((10, 10), (14.142, 28.284), (28.284, 14.142))),
             fitting.LevelShapes(10, None, (2.0,)),
         ),
     ],
@@ -71,7 +73,7 @@ def test_finds_one_size_and_ratio():
     centres = np.array([[50, 50], [150, 50], [50, 150], [150, 150]], float)
     boxes = np.concatenate([centres - size, centres + size], 1) / 200
     (level,) = fitting.fit(
-        [AnchorLevel.from_sizes(20, None, (1.2,))], [(2, 2)], (200, 200), boxes, 2000, 0
+        [BoxLevel.from_sizes(20, None, (1.2,))], [(2, 2)], (200, 200), boxes, 2000, 0
     )
     assert level.size == pytest.approx(63.2, rel=0.03) and level.aspect_ratios[0] == pytest.approx(
         2.5, rel=0.05
@@ -139,6 +141,6 @@ def test_no_fewer_objects_are_covered_than_before(seed):
     sides = np.array([20.0] * 19 + [37.0])
     centres = np.tile([[50.0, 50.0], [150.0, 50.0], [50.0, 150.0], [150.0, 150.0]], (5, 1))
     boxes = np.concatenate([centres - sides[:, None] / 2, centres + sides[:, None] / 2], 1) / 200
-    (level,) = fitting.fit([AnchorLevel.from_sizes(27)], [(2, 2)], (200, 200), boxes, 400, seed)
+    (level,) = fitting.fit([BoxLevel.from_sizes(27)], [(2, 2)], (200, 200), boxes, 400, seed)
     assert (fitting.level_overlaps(level, (2, 2), (200, 200), boxes * 200) >= 0.5).all()
     assert 26.1 < level.size < 27.01  # 37 * sqrt(.5) = 26.16 is as small as it may be

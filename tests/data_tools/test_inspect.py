@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools import coverage, inspect_tfrecord
+from data_tools import inspect_tfrecord
+from data_tools.analysis import coverage
 
 SSD300 = "model: {input_hw: [300, 300], backbone: {name: vgg16}}\nboxes: {preset: caffe_voc}\n"
 
@@ -60,13 +61,13 @@ def overlaps_by_hand(boxes, others):
 
 
 def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
-    from data_tools import objects
+    from data_tools.analysis import split_objects
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
     (tmp_path / "c.yaml").write_text(SSD300)
     info = dataset_json.read_dataset(voc14)
-    found = objects.read_split(info.shards("train"))
+    found = split_objects.read_split(info.shards("train"))
     by_level, by_class = inspect_tfrecord.measure_coverage(
         load_config(tmp_path / "c.yaml"), found, info.names
     )

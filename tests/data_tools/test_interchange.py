@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_tf.data import records
+from ssd_tf.data.images import decode_image
 
 
 def write_foreign_record(path):
@@ -45,7 +46,7 @@ def test_foreign_record_is_read(tmp_path):
     np.testing.assert_allclose(
         example["area"], [0.6 * 30 * 0.3 * 50, 0.6 * 30 * 0.4 * 50], rtol=1e-5
     )
-    assert records.decode_image(example["image"]).numpy()[7, 9].tolist() == [10, 200, 30]
+    assert decode_image(example["image"]).numpy()[7, 9].tolist() == [10, 200, 30]
 
 
 def test_foreign_record_with_a_dataset_json_is_inspected(tmp_path, run):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from data_tools.readers import coco, json_stream, labels, table, voc, yolo
+from data_tools.readers import coco_json, csv_table, json_stream, labels, voc_xml, yolo_txt
 
 
 def objects_of(image):
@@ -41,7 +41,7 @@ def test_coco(tmp_path, write_coco):
         ],
         categories=[(3, "dog"), (1, "cat")],
     )
-    source = coco.read_coco(path, tmp_path / "images")
+    source = coco_json.read_coco(path, tmp_path / "images")
     assert source.classes == [{"name": "cat", "id": 1}, {"name": "dog", "id": 3}]
     first, second = source.images
     assert (first.filename, first.source_id, first.size_hw, first.unit) == (
@@ -80,7 +80,7 @@ def test_coco_ids_of_mixed_kinds(tmp_path, write_coco, image, claimed, source_id
         [(claimed, "3", [1, 2, 3, 4], {})],
         [("3", "dog")],
     )
-    source = coco.read_coco(path, tmp_path)
+    source = coco_json.read_coco(path, tmp_path)
     (read,) = source.images
     assert source.classes == [{"name": "dog", "id": 3}]
     assert (read.source_id, objects_of(read), source.strays.count) == (
@@ -102,7 +102,7 @@ def test_coco_ids_of_mixed_kinds(tmp_path, write_coco, image, claimed, source_id
 )
 def test_coco_polygon_without_bbox(tmp_path, write_coco, more, box, fault):
     path = write_coco(tmp_path / "a.json", [(1, "a.jpg", 64, 48)], [(1, 1, None, more)])
-    ((thing,),) = [image.objects for image in coco.read_coco(path, tmp_path).images]
+    ((thing,),) = [image.objects for image in coco_json.read_coco(path, tmp_path).images]
     assert thing.fault == fault and (
         thing.box == box or (box is None and all(map(math.isnan, thing.box)))
     )
@@ -131,7 +131,7 @@ def test_coco_first_category_of_roboflow(tmp_path, write_coco, first, second, us
         {"id": number, "name": name, **more} for number, (name, more) in enumerate((first, second))
     ]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": categories}))
-    source = coco.read_coco(path, tmp_path)
+    source = coco_json.read_coco(path, tmp_path)
     assert [entry["name"] for entry in source.classes] == names
     assert len(source.notes) == 2 - len(names)
 
@@ -165,7 +165,7 @@ def test_files_are_found_through_links_and_once(tmp_path):
 
 def test_coco_gives_an_image_without_annotations(tmp_path, write_coco):
     path = write_coco(tmp_path / "a.json", images=[(1, "a.jpg", 64, 48)])
-    (image,) = coco.read_coco(path, tmp_path).images
+    (image,) = coco_json.read_coco(path, tmp_path).images
     assert image.objects == () and image.path == str(tmp_path / "a.jpg")
 
 
@@ -184,7 +184,7 @@ def test_voc_devkit(tmp_path, paint):
     paint(tmp_path / "JPEGImages/b.PNG", format="PNG")
     (tmp_path / "Annotations/a 1.xml").write_text("<annotation></annotation>")
     (tmp_path / "ImageSets/Main/test.txt").write_text("b  1\n\na -1\nc\na 1\n")
-    first, second, third, fourth = voc.read_voc(tmp_path, "test").images
+    first, second, third, fourth = voc_xml.read_voc(tmp_path, "test").images
     assert (first.path, first.source_id) == (
         str(tmp_path / "JPEGImages/b.PNG"),
         "b",
@@ -201,7 +201,7 @@ def test_voc_devkit(tmp_path, paint):
 def test_voc_loose_folder(tmp_path, paint):
     (tmp_path / "x.xml").write_text(VOC)
     paint(tmp_path / "whatever.jpg")
-    (image,) = voc.read_voc(tmp_path, voc.choose_image_set(tmp_path, "train")).images
+    (image,) = voc_xml.read_voc(tmp_path, voc_xml.choose_image_set(tmp_path, "train")).images
     assert (image.filename, image.source_id) == ("whatever.jpg", "x")  # no x.*: the name in the XML
 
 
@@ -228,7 +228,7 @@ def test_voc_picture_of_an_xml_file(tmp_path, stem, written, files, chosen):
     (tmp_path / f"Annotations/{stem}.xml").write_text(
         f"<annotation><filename>{written}</filename></annotation>"
     )
-    (image,) = voc.read_voc(tmp_path, "all").images
+    (image,) = voc_xml.read_voc(tmp_path, "all").images
     assert (image.path, image.source_id) == (str(tmp_path / "JPEGImages" / chosen), stem)
 
 
@@ -239,10 +239,10 @@ def test_voc_sets_with_folders_and_capitals(tmp_path):
         (tmp_path / "Annotations" / name).write_text("<annotation/>")
     (tmp_path / "Annotations/d.xml").write_text("<annotations><image/></annotations>")
     (tmp_path / "ImageSets/Main/train.txt").write_text("\ufeffsub/a\r\nb\r\n", encoding="utf-8")
-    source = voc.read_voc(tmp_path, "train")
+    source = voc_xml.read_voc(tmp_path, "train")
     assert [(image.source_id, image.fault) for image in source.images] == [("sub/a", ""), ("b", "")]
     assert source.notes == ["image set train: 2 of 4 XML files"]
-    images = list(voc.read_voc(tmp_path, "all").images)
+    images = list(voc_xml.read_voc(tmp_path, "all").images)
     assert [image.source_id for image in images] == ["b", "c", "d", "sub/a"]
     assert images[2].fault == "not a VOC annotation: it begins with <annotations>"
 
@@ -261,7 +261,7 @@ def test_voc_image_set_by_default(tmp_path, sets, split, chosen):
     for name in sets:
         (tmp_path / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"ImageSets/Main/{name}.txt").touch()
-    assert voc.choose_image_set(tmp_path, split) == chosen
+    assert voc_xml.choose_image_set(tmp_path, split) == chosen
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_voc_image_set_by_default(tmp_path, sets, split, chosen):
 def test_voc_image_set_by_default_among_folders(tmp_path, split, chosen):
     for name in ("train", "valid"):
         (tmp_path / name).mkdir()
-    assert voc.choose_image_set(tmp_path, split) == chosen
+    assert voc_xml.choose_image_set(tmp_path, split) == chosen
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_yolo_poses_and_polygons(tmp_path, paint, shape, line, box):
     (tmp_path / "data.yaml").write_text(
         json.dumps({"train": ".", "names": ["cat"]} | ({"kpt_shape": shape} if shape else {}))
     )
-    ((thing,),) = [image.objects for image in yolo.read_yolo(tmp_path, "train").images]
+    ((thing,),) = [image.objects for image in yolo_txt.read_yolo(tmp_path, "train").images]
     if isinstance(box, str):
         assert thing.fault.startswith(box)
     elif box is None:
@@ -307,7 +307,7 @@ def test_yolo_blank_lines_and_marks_of_utf8(tmp_path, paint):
         "\ufeff2 .5 .5 1 1\r\n1 .5 .5 1 1\r\n0 .5 .5 1 1\r\n", encoding="utf-8"
     )
     (tmp_path / "classes.txt").write_text("\ufeffcat\r\n\r\ndog\r\n\r\n\r\n", encoding="utf-8")
-    source = yolo.read_yolo(tmp_path, "train")
+    source = yolo_txt.read_yolo(tmp_path, "train")
     assert source.classes == [{"name": "cat", "id": 0}, {"name": "dog", "id": 2}]
     ((first, second, third),) = [image.objects for image in source.images]
     assert (first.name, first.fault, third.name, third.fault) == ("dog", "", "cat", "")
@@ -319,9 +319,9 @@ def test_yolo_chooses_the_yaml_with_names(tmp_path, paint):
     (tmp_path / "a.txt").write_text("0 .5 .5 1 1\n")
     (tmp_path / "args.yaml").write_text("lr0: 1\nnamesake: x\n")
     (tmp_path / "birds.yaml").write_text("train: .\nnames: [bird]\n")
-    assert yolo.read_yolo(tmp_path, "train").classes == [{"name": "bird", "id": 0}]
+    assert yolo_txt.read_yolo(tmp_path, "train").classes == [{"name": "bird", "id": 0}]
     (tmp_path / "data.yaml").write_text("train: .\nnames: [cat]\n")
-    assert yolo.read_yolo(tmp_path, "train").classes == [{"name": "cat", "id": 0}]
+    assert yolo_txt.read_yolo(tmp_path, "train").classes == [{"name": "cat", "id": 0}]
 
 
 def test_yolo_labels_without_an_image(tmp_path, paint):
@@ -332,7 +332,7 @@ def test_yolo_labels_without_an_image(tmp_path, paint):
         (tmp_path / "labels" / name).write_text("0 .5 .5 1 1\n")
     (tmp_path / "labels/classes.txt").write_text("cat\n")
     (tmp_path / "labels/notes.txt").write_text("the rest tomorrow\n")
-    source = yolo.read_yolo(tmp_path, "train")
+    source = yolo_txt.read_yolo(tmp_path, "train")
     assert [image.filename for image in source.images] == ["a.jpg", "b.jfif", "c.JPG"]
     assert {what: (tally.count, tally.first) for what, tally in source.unused.items()} == {
         "label files without an image": (
@@ -351,7 +351,7 @@ def test_yolo_labels_elsewhere_are_refused(tmp_path, paint):
         FileNotFoundError,
         match=r"no image has a label file; that of a\.jpg was .*/labels/a\.txt and",
     ):
-        list(yolo.read_yolo(tmp_path, "train").images)
+        list(yolo_txt.read_yolo(tmp_path, "train").images)
 
 
 def test_yolo(tmp_path, paint):
@@ -364,7 +364,7 @@ def test_yolo(tmp_path, paint):
     )
     (tmp_path / "labels/train/sub/b.txt").write_text("")
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
-    source = yolo.read_yolo(tmp_path, "train")
+    source = yolo_txt.read_yolo(tmp_path, "train")
     assert source.classes == [{"name": "cat", "id": 0}, {"name": "dog", "id": 1}]
     a, c, b = source.images
     assert [image.source_id for image in (a, c, b)] == ["a", "c", "b"]
@@ -385,7 +385,7 @@ def test_yolo_lists_names_by_number_and_neighbouring_folders(tmp_path, paint):
         "names: {2: dog, 0: cat}\ntrain: ../train/images\nval: [list.txt]\n"
     )
     for image_set in ("train", "val"):
-        source = yolo.read_yolo(tmp_path / "data/data.yaml", image_set)
+        source = yolo_txt.read_yolo(tmp_path / "data/data.yaml", image_set)
         assert source.classes == [{"name": "cat", "id": 0}, {"name": "dog", "id": 2}]
         assert [image.path for image in source.images] == [
             str(tmp_path / "data/train/images/a.jpg")
@@ -396,7 +396,7 @@ def test_yolo_loose_folder(tmp_path, paint):
     paint(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text("0 0.5 0.5 1 1\n")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    source = yolo.read_yolo(tmp_path, "train")
+    source = yolo_txt.read_yolo(tmp_path, "train")
     assert [entry["name"] for entry in source.classes] == ["cat", "dog"]
     assert [objects_of(image) for image in source.images] == [[("cat", (0, 0, 1, 1), "")]]
 
@@ -411,7 +411,7 @@ def test_csv_rows_of_a_picture_need_not_stand_together(tmp_path):
         "a.jpg,30,20,,1,2,3,4\n"
         "a.jpg,30,20,cat,,,,\n"
     )
-    source = table.read_csv(tmp_path / "a.csv", tmp_path, one_based=True)
+    source = csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=True)
     assert source.classes is None
     b, a, e = source.images
     assert (b.filename, b.source_id, b.size_hw, b.unit) == (
@@ -439,7 +439,7 @@ def test_csv_rows_of_one_file_are_one_picture(tmp_path, paint):
     (tmp_path / "a.csv").write_text(
         "filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows)
     )
-    first, second, gone = table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False).images
+    first, second, gone = csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False).images
     assert (first.path, objects_of(first)) == (
         str(tmp_path / "1.jpg"),
         [("cat", (1, 2, 3, 4), ""), ("dog", (2, 3, 4, 5), "")],
@@ -451,7 +451,7 @@ def test_csv_rows_of_one_file_are_one_picture(tmp_path, paint):
 def test_csv_with_semicolons_has_decimal_commas(tmp_path):
     text = "filename;width;height;class;xmin;ymin;xmax;ymax\na.jpg;64;48;a, b;1,5;2;30,25;4\n"
     (tmp_path / "a.csv").write_text("\ufeff" + text, encoding="utf-8")
-    (image,) = table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False).images
+    (image,) = csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False).images
     assert objects_of(image) == [("a, b", (1.5, 2, 30.25, 4), "")]
 
 
@@ -468,7 +468,7 @@ def test_csv_with_a_quotation_mark_left_open(tmp_path):
     with pytest.raises(
         ValueError, match=r"a\.csv, the row from line 5: .*quotation mark left open"
     ):
-        table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)
+        csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)
 
 
 def test_json_stream_over_window_borders(tmp_path, monkeypatch):

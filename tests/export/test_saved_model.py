@@ -6,8 +6,8 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_tf.export import verify
-from ssd_tf.export.detector import load_detector
 from ssd_tf.export.saved_model import export_saved_model
+from ssd_tf.inference.detector import load_detector
 
 OUTPUTS = {
     "detection_boxes": ([None, 20, 4], tf.float32),

@@ -6,7 +6,7 @@ from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.export import tflite, verify
-from ssd_tf.export.detector import load_detector
+from ssd_tf.inference.detector import load_detector
 
 NAME = "TFLite_Detection_PostProcess"
 

@@ -7,7 +7,7 @@ import pytest
 from ssd_tf.config import ConfigError, check_config
 from ssd_tf.models import fpn, ssd
 
-SMALL = {"input_hw": [64, 96], "levels": 3, "backbone": {"name": "plain"}}
+SMALL = {"input_hw": [64, 96], "num_levels": 3, "backbone": {"name": "plain"}}
 
 
 def make_config(**values):
@@ -29,7 +29,7 @@ BACKBONES = ["vgg16", "resnet18", "mobilenet", "mobilenet_v2", "mobilenet_v3_lar
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_weights_of_one_input_size_serve_another(backbone):
-    model, larger = (ssd.build_model(small(backbone, hw), 2) for hw in ((64, 96), (97, 75)))
+    model, larger = (ssd.build_model(small(backbone, hw), 2).model for hw in ((64, 96), (97, 75)))
     assert [v.path for v in model.variables] == [v.path for v in larger.variables]
     larger.set_weights(model.get_weights())
     assert larger.output["offsets"].shape[1] > 0
@@ -71,7 +71,7 @@ BEGINNINGS = {
 
 @pytest.mark.parametrize("backbone", STAGES)
 def test_freezing_by_stage(backbone):
-    model = ssd.build_model(small(backbone, input_hw=(32, 64)), 2)
+    model = ssd.build_model(small(backbone, input_hw=(32, 64)), 2).model
     for number in range(1, len(STAGES[backbone]) + 1):
         for layer in model.layers:
             layer.trainable = True
@@ -97,7 +97,7 @@ def test_no_more_stages_can_be_frozen_than_there_are():
 
 
 def test_frozen_batch_norm_keeps_its_statistics():
-    model = ssd.build_model(small("resnet18", options={"frozen_stages": 1}), 2)
+    model = ssd.build_model(small("resnet18", options={"frozen_stages": 1}), 2).model
     image = np.random.default_rng(0).uniform(0, 255, (2, 64, 96, 3)).astype("float32")
     model(image, training=True)
     assert not model.get_layer("bn1").get_weights()[2].any()
@@ -107,18 +107,18 @@ def test_frozen_batch_norm_keeps_its_statistics():
 @pytest.mark.parametrize(
     ("model", "boxes", "advice"),
     [
-        ({"levels": 3}, {"preset": "paper"}, "take a larger input or fewer model.levels"),
-        ({"levels": 2}, {"preset": "paper"}, "take a larger input"),
-        ({"levels": 3, "neck": "fpn"}, {"preset": "paper"}, "take a larger input"),
+        ({"num_levels": 3}, {"preset": "paper"}, "take a larger input or fewer model.num_levels"),
+        ({"num_levels": 2}, {"preset": "paper"}, "take a larger input"),
+        ({"num_levels": 3, "neck": "fpn"}, {"preset": "paper"}, "take a larger input"),
         (
-            {"levels": 6},
+            {"num_levels": 6},
             {"preset": "nvidia"},
-            r"take .* model.levels with a boxes.preset for them \(nvidia is a table\)",
+            r"take .* model.num_levels with a boxes.preset for them \(nvidia is a table\)",
         ),
         (
-            {"levels": 3},
+            {"num_levels": 3},
             {"levels": [{"size": 9}] * 3},
-            "take .* or fewer model.levels with as many rows of boxes.levels",
+            "take .* or fewer model.num_levels with as many rows of boxes.levels",
         ),
     ],
 )
@@ -147,9 +147,9 @@ def test_fpn_maps_halve_from_stride_8_on_whatever_the_size(backbone):
     }
     for hw, maps in cases.items():
         config = small(backbone, hw, levels=4, neck="fpn")
-        found = ssd.feature_map_shapes(config)
+        found = list(ssd.build_model(config, 2).map_shapes)
         assert maps is None or found == maps
-        model = ssd.build_model(config, 2)
+        model = ssd.build_model(config, 2).model
         assert (
             model.get_layer("fpn_output3").output.shape[-1]
             == model.get_layer("fpn_output6").output.shape[-1]
@@ -203,11 +203,13 @@ def test_fpn_repeats_the_last_row_and_column_where_the_coarse_map_is_short():
 def test_ssdlites_v3_starts_every_convolution_as_torchvision_does(loss):
     model = {
         "input_hw": [64, 96],
-        "levels": 4,
+        "num_levels": 4,
         "backbone": {"name": "mobilenet_v3_large"},
         "head": "separable",
     }
-    model = ssd.build_model(make_config(model=model, boxes={"preset": "paper"}, loss=loss), 20)
+    model = ssd.build_model(
+        make_config(model=model, boxes={"preset": "paper"}, loss=loss), 20
+    ).model
     kinds = (
         "stem",
         "block5_expand",
@@ -236,7 +238,7 @@ def test_ssdlites_v3_starts_every_convolution_as_torchvision_does(loss):
 
 def test_the_input_is_normalised_by_the_configured_mean_and_deviation():
     options = {"mean_rgb": [10.0, 20.0, 30.0], "std_rgb": [1.0, 2.0, 5.0]}
-    model = ssd.build_model(small("plain", options=options), 2)
+    model = ssd.build_model(small("plain", options=options), 2).model
     normalized = np.array(
         model.get_layer("normalize")(np.array([[[[12.0, 12.0, 40.0]]]], "float32"))
     )
@@ -252,7 +254,9 @@ def test_first_scores_with_the_focal_loss(scores, probabilities):
     config = make_config(
         model=SMALL, boxes={"preset": "paper"}, loss={"scores": scores, "focal_gamma": 2.0}
     )
-    bias = ssd.build_model(config, 2).get_layer("logits0_conv").get_weights()[1].reshape(-1, 3)
+    bias = (
+        ssd.build_model(config, 2).model.get_layer("logits0_conv").get_weights()[1].reshape(-1, 3)
+    )
     assert len(bias) == 4
     expected = (
         np.exp(bias) / np.exp(bias).sum(1, keepdims=True)
@@ -288,19 +292,19 @@ def test_unknown_names_are_answered_with_the_nearest(values, message):
     ("model", "boxes", "message"),
     [
         (
-            {"levels": 8},
+            {"num_levels": 8},
             {"preset": "paper"},
-            r"vgg16 gives at most 7 maps, model.levels asks for 8",
+            r"vgg16 gives at most 7 maps, model.num_levels asks for 8",
         ),
         (
-            {"levels": 5},
+            {"num_levels": 5},
             {"preset": "caffe_voc"},
-            r"boxes.preset: caffe_voc has a table for 6 and 7 maps, model.levels is 5",
+            r"boxes.preset: caffe_voc has a table for 6 and 7 maps, model.num_levels is 5",
         ),
         (
-            {"levels": 7},
+            {"num_levels": 7},
             {"preset": "nvidia"},
-            r"boxes.preset: nvidia has a table for 6 maps, model.levels is 7",
+            r"boxes.preset: nvidia has a table for 6 maps, model.num_levels is 7",
         ),
         (
             {"input_hw": [128, 200]},
@@ -323,7 +327,7 @@ def test_unknown_names_are_answered_with_the_nearest(values, message):
             r"at least 32 x 32 pixels \(input 31 x",
         ),
         (
-            {"levels": 4, "neck": "fpn"},
+            {"num_levels": 4, "neck": "fpn"},
             {"preset": "paper"},
             r"vgg16 has no map of stride 32 for the fpn neck",
         ),

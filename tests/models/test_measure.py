@@ -68,7 +68,7 @@ def test_a_gradient_reaches_exactly_the_receptive_field(small):
 
 def test_published_figures_of_torchvision():
     # Its model pages: 34.86 and 0.583 G with 91 classes, background included; conv4_3 of VGG16 sees 92 pixels.
-    vgg = ssd.build_model(check_config({"boxes": {"preset": "torchvision"}}, "test"), 90)
+    vgg = ssd.build_model(check_config({"boxes": {"preset": "torchvision"}}, "test"), 90).model
     assert sum(cost.multiply_adds for cost in measure.layer_costs(vgg)) / 1e9 == pytest.approx(
         34.86, rel=1e-3
     )
@@ -87,7 +87,7 @@ def test_published_figures_of_torchvision():
     }
     lite = ssd.build_model(
         check_config({"model": model, "boxes": {"preset": "torchvision_ssdlite"}}, "test"), 90
-    )
+    ).model
     assert sum(cost.multiply_adds for cost in measure.layer_costs(lite)) / 1e9 == pytest.approx(
         0.583, rel=1e-3
     )

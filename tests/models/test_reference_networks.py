@@ -16,7 +16,7 @@ def build(backbone, input_hw=(64, 96), levels=3, classes=2, train=None, **model)
     boxes = {"levels": [{"size": 12, "aspect_ratios": [2]}] * levels}
     return ssd.build_model(
         check_config({"model": model, "boxes": boxes, "train": train or {}}, "test"), classes
-    )
+    ).model
 
 
 def maps(model, levels):
@@ -37,7 +37,7 @@ def test_ssd300_on_resnets_has_nvidias_widths(name, parameters, widths):
     config = check_config(
         {"model": {"backbone": {"name": name}}, "boxes": {"preset": "nvidia"}}, "test"
     )
-    model = ssd.build_model(config, 90)
+    model = ssd.build_model(config, 90).model
     assert measure.trainable_parameters(model) == parameters
     assert [feature.shape[-1] for feature in maps(model, 6)] == widths
     assert [model.get_layer(f"extra{index}_reduce").output.shape[-1] for index in range(1, 6)] == [

@@ -23,7 +23,7 @@ SMALL = {
     "model": {
         "input_hw": [64, 96],
         "backbone": {"name": "mobilenet", "alpha": 0.25, "first_stride": 8},
-        "levels": 3,
+        "num_levels": 3,
     },
     "boxes": {
         "levels": [
@@ -37,11 +37,11 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def ssd300():
-    return ssd.build_model(make_config(), 20)
+    return ssd.build_model(make_config(), 20).model
 
 
 def test_ssd300_has_the_papers_maps_boxes_and_parameters(ssd300):
-    assert ssd.feature_map_shapes(make_config()) == [
+    assert list(ssd.build_model(make_config(), 2).map_shapes) == [
         (38, 38),
         (19, 19),
         (10, 10),
@@ -49,7 +49,7 @@ def test_ssd300_has_the_papers_maps_boxes_and_parameters(ssd300):
         (3, 3),
         (1, 1),
     ]
-    assert ssd.make_default_boxes(make_config()).shape == (
+    assert ssd.build_model(make_config(), 2).default_boxes.shape == (
         8732,
         4,
     )  # 38*38*4 + (19*19 + 10*10 + 5*5) * 6 + (3*3 + 1) * 4
@@ -125,8 +125,8 @@ def check_order(config, steps=None):
 
     Offsets then come out as (y, x) of the cell's centre and, by way of the index, the height and width of the default box.
     """
-    model, shapes = ssd.build_model(config, 2), ssd.feature_map_shapes(config)
-    hw, levels = config.model.input_hw, ssd.anchor_levels(config)
+    model, shapes = ssd.build_model(config, 2).model, list(ssd.build_model(config, 2).map_shapes)
+    hw, levels = config.model.input_hw, ssd.build_model(config, 2).levels
     maps, index, sizes = [], 0, []
     for number, (map_hw, level) in enumerate(zip(shapes, levels, strict=True)):
         channels = _first_layer(model, f"offsets{number}").input.shape[-1]
@@ -153,7 +153,7 @@ def check_order(config, steps=None):
         sizes += level.shapes_hw
     offsets, logits = run_heads(model, maps)
     running = offsets[0, :, 2].astype(int)
-    boxes = ssd.make_default_boxes(config)
+    boxes = ssd.build_model(config, 2).default_boxes
     assert sorted(set(running)) == list(range(index))
     np.testing.assert_array_equal(running, logits[0, :, 2])
     # Batch norm's epsilon of 1e-3 in the separable heads takes half of that from every number.
@@ -181,8 +181,8 @@ def test_outputs_and_default_boxes_share_one_order(head):
 
 def test_order_of_a_small_model_in_literals():
     config = make_config(**SMALL)
-    boxes = ssd.make_default_boxes(config)
-    assert ssd.feature_map_shapes(config) == [(8, 12), (4, 6), (2, 3)]
+    boxes = ssd.build_model(config, 2).default_boxes
+    assert list(ssd.build_model(config, 2).map_shapes) == [(8, 12), (4, 6), (2, 3)]
     assert len(boxes) == 8 * 12 * 3 + 4 * 6 * 6 + 2 * 3 * 2
     # Cell (0, 1) of the first map: its centre at (4, 12) px, its first shape 12 x 12.
     np.testing.assert_allclose(boxes[3], [-2 / 64, 6 / 96, 10 / 64, 18 / 96], atol=1e-6)
@@ -194,8 +194,8 @@ def test_order_of_a_small_model_in_literals():
 
 def test_the_same_seed_gives_the_same_weights():
     config = make_config(**SMALL)
-    one, two = (ssd.build_model(config, 2).get_weights() for _ in range(2))
-    other = ssd.build_model(make_config(**SMALL, train={"seed": 1}), 2).get_weights()
+    one, two = (ssd.build_model(config, 2).model.get_weights() for _ in range(2))
+    other = ssd.build_model(make_config(**SMALL, train={"seed": 1}), 2).model.get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -253,7 +253,7 @@ def row(
             "train_difficult": False,
             "focal": (None, None),
         },
-        **{"bn_momentum": 0.9, "scores": "softmax", "learning_rate": None, **other},
+        **{"bn_momentum": 0.9, "score_activation": "softmax", "learning_rate": None, **other},
     }
 
 
@@ -309,14 +309,14 @@ def test_every_config_has_the_values_of_its_source(name):
     found = config.eval
     assert {
         "preset": config.boxes.preset,
-        "first": pytest.approx(ssd.anchor_levels(config)[0].shapes_hw[0][0]),
+        "first": pytest.approx(ssd.build_model(config, 2).levels[0].shapes_hw[0][0]),
         "normalizer": config.loss.normalizer,
         "min_negatives": config.loss.min_negatives,
         "eval": (found.score_floor, found.nms_iou, found.pre_nms_top_k, found.max_detections),
         **{"clip_first": found.clip_first, "size_limit": found.size_limit},
         "train_difficult": config.data.train_difficult,
         "focal": (config.loss.focal_gamma, config.loss.focal_alpha),
-        **{"bn_momentum": config.train.bn_momentum, "scores": config.loss.scores},
+        **{"bn_momentum": config.train.bn_momentum, "scores": config.loss.score_activation},
         "learning_rate": expected["learning_rate"] and config.train.learning_rate,
     } == expected
 
@@ -360,8 +360,8 @@ def test_every_config_says_what_it_is_what_to_expect_and_how_to_run_it():
 def test_every_config_gives_its_maps_and_boxes_in_the_order_of_its_heads(name):
     config = load_config(CONFIGS / f"{name}.yaml", ["model.backbone.weights=none"])
     maps, boxes = EXPECTED[name]
-    assert ssd.feature_map_shapes(config) == maps
-    assert ssd.make_default_boxes(config).shape == (boxes, 4)
+    assert list(ssd.build_model(config, 2).map_shapes) == maps
+    assert ssd.build_model(config, 2).default_boxes.shape == (boxes, 4)
     tabled = config.model.backbone.name == "vgg16" or config.boxes.preset == "nvidia"
     np.testing.assert_allclose(
         *check_order(config, STEPS[config.model.input_hw[0]] if tabled else None), atol=1e-6
@@ -379,15 +379,15 @@ def test_every_config_gives_its_maps_and_boxes_in_the_order_of_its_heads(name):
 )
 def test_a_table_on_another_networks_maps_covers_the_picture(backbone, preset, maps):
     config = make_config(model={"backbone": backbone}, boxes={"preset": preset})
-    assert ssd.feature_map_shapes(config) == [(n, n) for n in maps]
+    assert list(ssd.build_model(config, 2).map_shapes) == [(n, n) for n in maps]
     steps = (8, 16, 32, 64, 100, 150) if backbone["name"] == "plain" else [300 / n for n in maps]
     np.testing.assert_allclose(*check_order(config, steps), atol=1e-6)
 
 
 def test_a_step_given_by_hand_stays():
     boxes = {"levels": [{"size": 20, "step": 12}, {"size": 30}]}
-    model = {"input_hw": [64, 96], "levels": 2, "backbone": {"name": "plain"}}
-    found = ssd.make_default_boxes(make_config(model=model, boxes=boxes))
+    model = {"input_hw": [64, 96], "num_levels": 2, "backbone": {"name": "plain"}}
+    found = ssd.build_model(make_config(model=model, boxes=boxes), 2).default_boxes
     assert len(found) == 4 * 6 + 2 * 3
     np.testing.assert_allclose(
         found[7], [(18 - 10) / 64, (18 - 10) / 96, (18 + 10) / 64, (18 + 10) / 96], atol=1e-6
@@ -396,6 +396,6 @@ def test_a_step_given_by_hand_stays():
 
 def test_levels_that_do_not_fit_give_one_line():
     with pytest.raises(
-        ConfigError, match=r"boxes give 3 levels, model.levels is 4: make them equal"
+        ConfigError, match=r"boxes give 3 levels, model.num_levels is 4: make them equal"
     ):
-        ssd.build_model(make_config(**{**SMALL, "model": {**SMALL["model"], "levels": 4}}), 2)
+        ssd.build_model(make_config(**{**SMALL, "model": {**SMALL["model"], "num_levels": 4}}), 2)

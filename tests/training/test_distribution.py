@@ -29,7 +29,7 @@ SETTINGS = (
 SETTINGS += (
     "model.input_hw=[64, 96]",
     "watch.log_every=1",
-    "watch.pictures=0",
+    "watch.images=0",
     "train.learning_rate=0.02",
 )
 
@@ -39,7 +39,7 @@ def test_one_device(toy_config, monkeypatch):
     strategy = distribution.make_strategy(toy_config(strategy="one"))
     assert strategy.num_replicas_in_sync == 1
     assert distribution.is_chief(strategy)
-    distribution.meet(strategy, 3, "run")  # nobody to wait for
+    distribution.barrier(strategy, 3, "run")  # nobody to wait for
 
 
 BAD_TF_CONFIGS = {
@@ -118,7 +118,7 @@ def test_the_replicas_of_a_machine_share_its_batch():
 def test_a_machine_that_is_lost_is_one_line():
     with (
         pytest.raises(OSError, match=r"^another machine of TF_CONFIG has stopped"),
-        distribution.lost_machines_named(),
+        distribution.explain_lost_worker(),
     ):
         raise tf.errors.UnavailableError(
             None, None, "recvmsg:Connection reset by peer\nGraph execution error"

@@ -264,7 +264,7 @@ def test_negatives_are_mined_by_the_sigmoid_loss_too():
     found = loss(
         make_predictions(logits),
         make_targets([[1, 0, 0, 0]]),
-        scores="sigmoid",
+        score_activation="sigmoid",
         negatives_per_positive=1,
         min_negatives=0,
     )

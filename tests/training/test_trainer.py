@@ -73,7 +73,7 @@ def hand_batch():
 
 def test_iou_losses_measure_pixels_and_decode_by_the_configs_variances():
     values = {
-        "model": {"input_hw": [64, 96], "levels": 2, "backbone": {"name": "plain"}},
+        "model": {"input_hw": [64, 96], "num_levels": 2, "backbone": {"name": "plain"}},
         "boxes": {"levels": [{"size": 16}, {"size": 40}], "variances": [0.5, 0.1, 0.2, 0.2]},
         "loss": {"box_loss": "diou", "min_negatives": 0},
     }
@@ -312,7 +312,7 @@ def test_without_evaluation_there_is_no_best(train, toy_config, tmp_path):
 def test_mixed_bfloat16_computes_in_bfloat16_and_keeps_weights_and_outputs_in_float32(tiny_config):
     train = tiny_config.train.model_copy(update={"precision": "mixed_bfloat16"})
     mixed = tiny_config.model_copy(update={"train": train})
-    model, plain = trainer.make_model(mixed, 2), trainer.make_model(tiny_config, 2)
+    model, plain = trainer.make_network(mixed, 2).model, trainer.make_network(tiny_config, 2).model
     assert {layer.compute_dtype for layer in model.layers if layer.name.endswith("_conv")} == {
         "bfloat16"
     }

@@ -44,7 +44,7 @@ def vgg_config(path, input_hw=(64, 96)):
     levels = [{"size": 30}, {"size": 60}]
     model = {
         "input_hw": list(input_hw),
-        "levels": 2,
+        "num_levels": 2,
         "backbone": {"name": "vgg16", "weights": str(path)},
     }
     return check_config({"model": model, "boxes": {"levels": levels}}, "test")
@@ -54,7 +54,7 @@ def mobilenet_config(weights, alpha=0.25, name="mobilenet"):
     backbone = {"name": name, "alpha": alpha, "weights": weights, "first_stride": 8}
     return check_config(
         {
-            "model": {"input_hw": [64, 96], "levels": 3, "backbone": backbone},
+            "model": {"input_hw": [64, 96], "num_levels": 3, "backbone": backbone},
             "boxes": {"preset": "paper"},
         },
         "test",
@@ -64,7 +64,7 @@ def mobilenet_config(weights, alpha=0.25, name="mobilenet"):
 def test_a_vgg16_file_without_its_top_fills_every_convolution(tmp_path):
     layers = vgg_layers()
     config = vgg_config(write_h5(tmp_path / "vgg.h5", layers))
-    model = ssd.build_model(config, 2)
+    model = ssd.build_model(config, 2).model
     fc6 = model.get_layer("fc6").get_weights()[0]
     assert imagenet.load_backbone(model, config) == 26
     for block, index in ((1, 2), (3, 3), (5, 2)):
@@ -117,7 +117,7 @@ def test_the_same_picture_gives_the_same_features_as_keras_own_networks(tmp_path
             if name == "vgg16"
             else mobilenet_config(str(path), name=name, **options)
         )
-        model = ssd.build_model(config, 2)
+        model = ssd.build_model(config, 2).model
         imagenet.load_backbone(model, config)
         expected = np.array(
             keras.Model(theirs.input, theirs.get_layer(last).output)(
@@ -162,7 +162,7 @@ def test_fc6_takes_every_third_position_and_every_fourth_channel():
 def test_the_real_mobilenet_file_fits_every_layer(shared_data, monkeypatch):
     monkeypatch.setenv("SSD_TF_WEIGHTS", str(shared_data / "weights"))
     config = mobilenet_config("imagenet")
-    model = ssd.build_model(config, 2)
+    model = ssd.build_model(config, 2).model
     assert (
         imagenet.load_backbone(model, config) == 135
     )  # of the file's 137 arrays; the top's two are left
@@ -189,7 +189,7 @@ def test_a_mobilenet_v2_file_is_found_by_its_name_and_fills_every_layer(tmp_path
     )
     monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
     config = mobilenet_config("imagenet", alpha=0.35, name="mobilenet_v2")
-    model = ssd.build_model(config, 2)
+    model = ssd.build_model(config, 2).model
     assert imagenet.load_backbone(model, config) == len(network.weights)
     np.testing.assert_array_equal(
         model.get_layer("block_13_expand").get_weights()[0], layers["block_13_expand"][0]
@@ -201,7 +201,7 @@ def test_a_mobilenet_v2_file_is_found_by_its_name_and_fills_every_layer(tmp_path
 
 def test_none_loads_nothing():
     config = mobilenet_config("none")
-    model = ssd.build_model(config, 2)
+    model = ssd.build_model(config, 2).model
     before = model.get_weights()
     assert imagenet.load_backbone(model, config) == 0
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
@@ -209,7 +209,7 @@ def test_none_loads_nothing():
 
 @pytest.fixture(scope="module")
 def small_model():
-    return ssd.build_model(mobilenet_config("none"), 2)
+    return ssd.build_model(mobilenet_config("none"), 2).model
 
 
 def test_bad_files_give_one_line(tmp_path, small_model):

@@ -76,7 +76,7 @@ def small_config(name="resnet18", levels=2, neck="none", **backbone):
 
 def test_arrays_of_a_file_reach_the_model(parity, tmp_path):
     config = small_config(weights=str(tmp_path / "resnet18.npz"))
-    model = ssd.build_model(config, 2)
+    model = ssd.build_model(config, 2).model
     random = np.random.default_rng(0)
     kernel, gamma = (
         random.normal(size=(64, 3, 7, 7)).astype("float32"),
@@ -114,7 +114,7 @@ def test_the_classifiers_fully_connected_layers_become_fc6_and_fc7():
     }
     state |= {"classifier.3.bias": np.arange(4096.0)}
     config = small_config("vgg16")
-    model = ssd.build_model(config, 2)
+    model = ssd.build_model(config, 2).model
     for number in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28):
         channels = {
             0: (64, 3),
@@ -139,9 +139,9 @@ def test_the_classifiers_fully_connected_layers_become_fc6_and_fc7():
 
 def test_heads_of_another_number_of_classes_are_left_alone(parity):
     config = small_config("vgg16")
-    theirs = ssd.build_model(config, 5)
+    theirs = ssd.build_model(config, 5).model
     state = parity.seeded_state(theirs, config)
-    ours = ssd.build_model(config, 2)
+    ours = ssd.build_model(config, 2).model
     before = ours.get_layer("logits0_conv").get_weights()[0]
     filled = torchvision.load(ours, config, state)
     assert filled == torchvision.load(theirs, config, state) - 2
@@ -155,8 +155,8 @@ def test_heads_of_another_number_of_classes_are_left_alone(parity):
 
 def test_a_file_of_another_network_of_the_family_is_refused(parity):
     smaller, config = small_config("resnet18"), small_config("resnet34")
-    state = parity.seeded_state(ssd.build_model(smaller, 2), smaller)
-    model = ssd.build_model(config, 2)
+    state = parity.seeded_state(ssd.build_model(smaller, 2).model, smaller)
+    model = ssd.build_model(config, 2).model
     with pytest.raises(
         ConfigError,
         match=r"the state dict has nothing for layer layer1_2_conv1 of resnet34: give the weights",
@@ -166,12 +166,12 @@ def test_a_file_of_another_network_of_the_family_is_refused(parity):
     assert torchvision.load(model, config, parity.seeded_state(model, config)) > 50
     fpn = small_config("resnet18", levels=3, neck="fpn")
     with pytest.raises(ConfigError, match=r"nothing for layer layer4_0_conv1 of resnet18"):
-        torchvision.load(ssd.build_model(fpn, 2), fpn, state)
+        torchvision.load(ssd.build_model(fpn, 2).model, fpn, state)
 
 
 def test_files_that_are_cut_off_or_something_else_give_one_line(parity, tmp_path):
     config = small_config()
-    model = ssd.build_model(config, 2)
+    model = ssd.build_model(config, 2).model
     state = parity.seeded_state(model, config)
     np.savez_compressed(tmp_path / "whole.npz", **state)
     content = (tmp_path / "whole.npz").read_bytes()
@@ -201,7 +201,7 @@ def test_files_that_are_cut_off_or_something_else_give_one_line(parity, tmp_path
 
 def test_what_does_not_fit_gives_one_line(tmp_path):
     config = small_config()
-    model = ssd.build_model(config, 2)
+    model = ssd.build_model(config, 2).model
     with pytest.raises(
         ConfigError, match=r"no array of the state dict has a name that resnet18 has in torchvision"
     ):
@@ -216,7 +216,7 @@ def test_what_does_not_fit_gives_one_line(tmp_path):
         torchvision.read_arrays(tmp_path / "text.npz")
     other = small_config("mobilenet")
     with pytest.raises(ConfigError, match=r"mobilenet has no partner in torchvision"):
-        torchvision.load(ssd.build_model(other, 2), other, {})
+        torchvision.load(ssd.build_model(other, 2).model, other, {})
     with pytest.raises(
         ConfigError, match=r"Keras has no resnet18 in this layout; give the path of an .npz"
     ):

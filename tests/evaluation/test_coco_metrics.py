@@ -4,7 +4,7 @@ import json
 import pytest
 
 from ssd_tf.commands import evaluate
-from ssd_tf.evaluation.coco import NAMES, coco_metrics
+from ssd_tf.evaluation.coco_metrics import NAMES, coco_metrics
 
 # Two classes with a gap in their ids, on a picture that is not square; boxes are x, y, width, height.
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 11, "name": "dog"}]

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from data_tools.conversion import boxes, images
+from data_tools.conversion import box_checks, image_checks
 from data_tools.readers import labels
 from ssd_tf import commandline
 
@@ -85,9 +85,9 @@ def make_record(labeled, rules, account) -> bytes | None:
     account["read"] += 1
     try:
         if labeled.fault:
-            raise images.BadImage(labeled.fault)
-        image = images.check_image(labeled.path, rules.verify)
-    except images.BadImage as error:
+            raise image_checks.BadImage(labeled.fault)
+        image = image_checks.check_image(labeled.path, rules.verify)
+    except image_checks.BadImage as error:
         _leave_out(labeled, error, rules, account)
         return None
     _compare_sizes(labeled, image, rules, account)
@@ -137,7 +137,7 @@ def new_account() -> dict:
         "boxes_of_dropped_images",
         "bytes",
     )
-    numbers += ("size_mismatches", "assumed_turns")
+    numbers += ("size_mismatches", "assumed_orientations")
     lists = ("left_out", "dropped", "repaired_files", "size_mismatch_files", "digests")
     account = (
         {name: collections.Counter() for name in counters}
@@ -188,16 +188,16 @@ def _compare_sizes(labeled, image, rules, account):
 
 
 def _keep_objects(labeled, image, rules, account):
-    """The objects that go into the record, each with its SettledBox."""
+    """The objects that go into the record, each with its NormalizedBox."""
     kept = []
-    turn, assumed = boxes.find_turn(labeled.size_hw, image, rules.exif_boxes)
-    account["assumed_turns"] += assumed and bool(labeled.objects)
+    turn, assumed = box_checks.boxes_orientation(labeled.size_hw, image, rules.exif_boxes)
+    account["assumed_orientations"] += assumed and bool(labeled.objects)
     for thing in labeled.objects:
         if not thing.fault and thing.name not in rules.label_of:
             account["unlisted_classes"][thing.name] += 1
             continue
-        box = boxes.settle_box(thing, labeled.unit, image, turn)
-        if isinstance(box, boxes.SettledBox):
+        box = box_checks.normalize_box(thing, labeled.unit, image, turn)
+        if isinstance(box, box_checks.NormalizedBox):
             kept.append((thing, box))
             continue
         dropped = {

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.conversion import images
+from data_tools.conversion import image_checks
+from ssd_tf.data.images import decode_image
 
 GREY, RED = (128, 128, 128), (230, 20, 20)
 
@@ -32,7 +33,7 @@ def with_orientation(value):
 def test_sound_jpeg_stays_byte_for_byte(paint, tmp_path, options):
     path = tmp_path / "a.jpg"
     paint(path, **options)
-    checked = images.check_image(path)
+    checked = image_checks.check_image(path)
     assert (checked.data, checked.repair) == (path.read_bytes(), "")
     assert (checked.height, checked.width, checked.orientation) == (48, 64, 1)
 
@@ -64,7 +65,7 @@ REPAIRED = {
 def test_repaired_to_rgb_jpeg(paint, tmp_path, reason):
     name, change, options = REPAIRED[reason]
     path = save(change(paint(None)), tmp_path / name, **options)
-    checked = images.check_image(path)
+    checked = image_checks.check_image(path)
     assert checked.repair == reason.strip()
     picture = Image.open(io.BytesIO(checked.data))
     assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (64, 48))
@@ -84,7 +85,7 @@ def test_repaired_to_rgb_jpeg(paint, tmp_path, reason):
 def test_a_sound_jpeg_under_another_name_keeps_its_bytes(paint, tmp_path):
     path = tmp_path / "a.png"
     paint(path, format="JPEG")
-    checked = images.check_image(path)
+    checked = image_checks.check_image(path)
     assert (checked.repair, checked.data) == ("wrongly named", path.read_bytes())
 
 
@@ -92,7 +93,7 @@ def test_a_sound_jpeg_under_another_name_keeps_its_bytes(paint, tmp_path):
 def test_exif_orientation_gives_the_picture_as_it_is_shown(paint, tmp_path, orientation):
     path = tmp_path / "a.jpg"
     paint(path, exif=with_orientation(orientation), quality=95)
-    checked = images.check_image(path)
+    checked = image_checks.check_image(path)
     assert checked.stored_hw == (48, 64)
     assert (checked.height, checked.width) == ((64, 48) if orientation >= 5 else (48, 64))
     pixels = np.asarray(Image.open(io.BytesIO(checked.data))).astype(int)
@@ -115,7 +116,7 @@ def test_exif_orientation_gives_the_picture_as_it_is_shown(paint, tmp_path, orie
 @pytest.mark.parametrize(("orientation", "corner"), [(3, (8, 40)), (6, (8, 8)), (8, (40, 16))])
 def test_orientation_of_other_formats(paint, tmp_path, suffix, orientation, corner):
     paint(tmp_path / f"a.{suffix}", exif=with_orientation(orientation))
-    checked = images.check_image(tmp_path / f"a.{suffix}")
+    checked = image_checks.check_image(tmp_path / f"a.{suffix}")
     assert (checked.stored_hw, checked.orientation, checked.repair) == (
         (48, 64),
         orientation,
@@ -138,7 +139,7 @@ def test_orientation_of_other_formats(paint, tmp_path, suffix, orientation, corn
 )
 def test_twelve_bits_in_sixteen_are_not_black(brightest, expected):
     picture = Image.fromarray(np.array([[0, brightest]], np.uint16))
-    assert np.asarray(images.to_rgb(picture)).tolist() == [[[0] * 3, [expected] * 3]]
+    assert np.asarray(image_checks.to_rgb(picture)).tolist() == [[[0] * 3, [expected] * 3]]
 
 
 @pytest.mark.parametrize(
@@ -154,8 +155,8 @@ def test_unusual_coding_is_seen(marker, usual):
         + bytes([marker])
         + b"\0\x0bframe"
     )
-    assert images._has_usual_coding(data) == usual
-    assert not images._has_usual_coding(b"\xff\xd8\xff\xda\0\x02")
+    assert image_checks._has_usual_coding(data) == usual
+    assert not image_checks._has_usual_coding(b"\xff\xd8\xff\xda\0\x02")
 
 
 def truncated(path, paint):
@@ -227,32 +228,31 @@ def test_refused_with_a_reason(paint, tmp_path, kind):
     reason, make = REFUSED[kind]
     path = tmp_path / ("a.png" if "PNG" in kind else "a.tif" if "TIFF" in kind else "a.jpg")
     make(path, paint)
-    with pytest.raises(images.BadImage) as caught:
-        images.check_image(path)
+    with pytest.raises(image_checks.BadImage) as caught:
+        image_checks.check_image(path)
     assert caught.value.reason == reason
 
 
 def test_absurdly_long_file(tmp_path, monkeypatch, paint):
     paint(tmp_path / "a.jpg")
-    monkeypatch.setattr(images, "MAX_BYTES", 100)
-    with pytest.raises(images.BadImage, match=r"too large: \d+ bytes; the limit is 100"):
-        images.check_image(tmp_path / "a.jpg")
+    monkeypatch.setattr(image_checks, "MAX_BYTES", 100)
+    with pytest.raises(image_checks.BadImage, match=r"too large: \d+ bytes; the limit is 100"):
+        image_checks.check_image(tmp_path / "a.jpg")
 
 
 def test_without_verify_a_cut_file_passes_and_a_wrong_kind_does_not(paint, tmp_path):
     truncated(tmp_path / "a.jpg", paint)
-    assert images.check_image(tmp_path / "a.jpg", verify=False).repair == ""
+    assert image_checks.check_image(tmp_path / "a.jpg", verify=False).repair == ""
     (tmp_path / "b.jpg").write_text("text")
-    with pytest.raises(images.BadImage):
-        images.check_image(tmp_path / "b.jpg", verify=False)
+    with pytest.raises(image_checks.BadImage):
+        image_checks.check_image(tmp_path / "b.jpg", verify=False)
 
 
 def test_every_repaired_or_sound_picture_decodes_in_tensorflow(paint, tmp_path):
-    from ssd_tf.data import records
 
     for reason, (name, change, options) in REPAIRED.items():
         path = save(change(paint(None)), tmp_path / f"{len(reason)}{name}", **options)
-        assert records.decode_image(images.check_image(path).data).shape == (48, 64, 3)
+        assert decode_image(image_checks.check_image(path).data).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -288,7 +288,7 @@ def passes_the_full_decoder(data):
 
 def passes_the_check(path):
     try:
-        images.check_image(path)
-    except images.BadImage:
+        image_checks.check_image(path)
+    except image_checks.BadImage:
         return False
     return True

@@ -46,7 +46,7 @@ def best_overlaps(boxes, default_boxes):
 
 
 def level_of_boxes(levels, map_shapes):
-    """AnchorLevels [L] and their maps' (height, width) -> the level of each default box [A]."""
+    """BoxLevels [L] and their maps' (height, width) -> the level of each default box [A]."""
     counts = [
         height * width * len(level.shapes_hw)
         for level, (height, width) in zip(levels, map_shapes, strict=True)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ssd_tf.boxes import anchors
-from ssd_tf.boxes.anchors import AnchorLevel
+from ssd_tf.boxes import default_boxes
+from ssd_tf.boxes.default_boxes import BoxLevel
 
 MAPS_300 = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
 
@@ -14,25 +14,27 @@ def pixels(boxes, input_hw):
 
 
 def boxes_300(preset):
-    levels = anchors.preset_levels(preset, 6, (300, 300))
+    levels = default_boxes.preset_levels(preset, 6, (300, 300))
     return pixels(
-        anchors.make_default_boxes(levels, MAPS_300, (300, 300), anchors.CLIP.get(preset)),
+        default_boxes.make_default_boxes(
+            levels, MAPS_300, (300, 300), default_boxes.CLIP.get(preset)
+        ),
         (300, 300),
     )
 
 
 def test_no_levels_for_no_maps_is_refused_only_where_numbers_differ():
-    level = AnchorLevel.from_sizes(10)
+    level = BoxLevel.from_sizes(10)
     with pytest.raises(ValueError, match="1 levels of default boxes for 2 feature maps"):
-        anchors.make_default_boxes([level], [(2, 2), (1, 1)], (16, 16))
+        default_boxes.make_default_boxes([level], [(2, 2), (1, 1)], (16, 16))
 
 
 def test_two_maps_of_a_picture_that_is_not_square():
     levels = [
-        AnchorLevel.from_sizes(8, aspect_ratios=(4,)),
-        AnchorLevel.from_sizes(9, next_size=16),
+        BoxLevel.from_sizes(8, aspect_ratios=(4,)),
+        BoxLevel.from_sizes(9, next_size=16),
     ]
-    boxes = pixels(anchors.make_default_boxes(levels, [(2, 3), (1, 2)], (20, 60)), (20, 60))
+    boxes = pixels(default_boxes.make_default_boxes(levels, [(2, 3), (1, 2)], (20, 60)), (20, 60))
     assert boxes.shape == (2 * 3 * 3 + 1 * 2 * 2, 4)
     # Cells of 10 x 20 px; the first one's centre is (5, 10). Ratio 4 at size 8: 16 wide, 4 high, then upright.
     np.testing.assert_allclose(
@@ -95,7 +97,7 @@ def test_first_cell_of_the_authors_table_has_four_shapes():
 
 def test_the_papers_formula():
     # s_min .2, s_max .9 over six maps: .2 .34 .48 .62 .76 .9, going on with 1.04.
-    levels = anchors.paper_levels(6, (100, 200))
+    levels = default_boxes.paper_levels(6, (100, 200))
     assert [len(level.shapes_hw) for level in levels] == [4, 6, 6, 6, 4, 4]
     np.testing.assert_allclose(
         [level.shapes_hw[0] for level in levels], [[s, s] for s in (20, 34, 48, 62, 76, 90)]
@@ -110,7 +112,7 @@ def test_the_papers_formula():
 
 def test_the_papers_formula_with_a_first_map_of_its_own():
     # Sec. 3.1: conv4_3 has .1, the five others .2 to .9 in steps of .175.
-    levels = anchors.paper_levels(6, (300, 300), s_first=0.1)
+    levels = default_boxes.paper_levels(6, (300, 300), s_first=0.1)
     np.testing.assert_allclose(
         [level.shapes_hw[0][0] for level in levels], [30, 60, 112.5, 165, 217.5, 270]
     )
@@ -118,7 +120,7 @@ def test_the_papers_formula_with_a_first_map_of_its_own():
 
 
 def test_one_level_is_enough():
-    (level,) = anchors.paper_levels(1, (100, 100))
+    (level,) = default_boxes.paper_levels(1, (100, 100))
     assert level.shapes_hw[0] == (20.0, 20.0)
 
 
@@ -148,8 +150,8 @@ def test_nvidia_also_moves_the_centres_that_lie_outside():
 )
 def test_the_authors_512_tables(name, first, last):
     maps = [(n, n) for n in (64, 32, 16, 8, 4, 2, 1)]
-    levels = anchors.preset_levels(name, 7, (512, 512))
-    boxes = pixels(anchors.make_default_boxes(levels, maps, (512, 512)), (512, 512))
+    levels = default_boxes.preset_levels(name, 7, (512, 512))
+    boxes = pixels(default_boxes.make_default_boxes(levels, maps, (512, 512)), (512, 512))
     assert len(boxes) == 24564
     np.testing.assert_allclose(
         boxes[0], [4 - first / 2, 4 - first / 2, 4 + first / 2, 4 + first / 2], atol=1e-3
@@ -167,56 +169,58 @@ def test_the_authors_512_tables(name, first, last):
     ],
 )
 def test_the_released_ssd512_has_whole_pixels(name, sizes):
-    levels = anchors.preset_levels(name, 7, (512, 512), integer_sizes=True)
+    levels = default_boxes.preset_levels(name, 7, (512, 512), integer_sizes=True)
     assert [level.shapes_hw[0][0] for level in levels] == sizes
     last = {"caffe_voc": 537, "caffe_coco": 542}[name]
     assert levels[6].shapes_hw[1][0] == pytest.approx((460 * last) ** 0.5)
     # At 300 the table has whole pixels already.
-    assert anchors.preset_levels(name, 6, (300, 300), True) == anchors.preset_levels(
+    assert default_boxes.preset_levels(name, 6, (300, 300), True) == default_boxes.preset_levels(
         name, 6, (300, 300)
     )
 
 
 def test_a_table_keeps_its_step_only_on_the_cells_that_it_cuts_the_input_into():
-    levels = anchors.preset_levels("caffe_voc", 6, (300, 300))
+    levels = default_boxes.preset_levels("caffe_voc", 6, (300, 300))
     # The reference's own maps, then MobileNet's: of those only 1 x 1 has the cells of its step (300).
     assert [
         level.step_hw and level.step_hw[0]
-        for level in anchors.fit_steps(levels, MAPS_300, (300, 300))
+        for level in default_boxes.fit_steps(levels, MAPS_300, (300, 300))
     ] == [*(8, 16, 32, 64, 100, 300)]
-    fitted = anchors.fit_steps(
+    fitted = default_boxes.fit_steps(
         levels, [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)], (300, 300)
     )
     assert [level.step_hw for level in fitted] == [None] * 5 + [(300, 300)]
     assert [level.shapes_hw for level in fitted] == [level.shapes_hw for level in levels]
     # One side that does not fit is enough.
     assert (
-        anchors.fit_steps([AnchorLevel(((9.0, 9.0),), (16, 16))], [(4, 5)], (64, 96))[0].step_hw
+        default_boxes.fit_steps([BoxLevel(((9.0, 9.0),), (16, 16))], [(4, 5)], (64, 96))[0].step_hw
         is None
     )
-    assert anchors.fit_steps([AnchorLevel(((9.0, 9.0),), (16, 16))], [(4, 6)], (64, 96))[
+    assert default_boxes.fit_steps([BoxLevel(((9.0, 9.0),), (16, 16))], [(4, 6)], (64, 96))[
         0
     ].step_hw == (16, 16)
 
 
 def test_a_table_scales_with_the_shorter_side_of_another_input():
-    levels = anchors.preset_levels("caffe_voc", 6, (600, 900))
+    levels = default_boxes.preset_levels("caffe_voc", 6, (600, 900))
     assert levels[0].shapes_hw[0] == (60.0, 60.0)
     assert [level.step_hw for level in levels] == [None] * 6
     # 76 x 113 cells of 600 / 76 = 7.895 by 900 / 113 = 7.965 pixels.
-    boxes = pixels(anchors.make_default_boxes(levels[:1], [(76, 113)], (600, 900)), (600, 900))
+    boxes = pixels(
+        default_boxes.make_default_boxes(levels[:1], [(76, 113)], (600, 900)), (600, 900)
+    )
     np.testing.assert_allclose((boxes[0, :2] + boxes[0, 2:]) / 2, [3.947, 3.982], atol=1e-3)
 
 
 def test_torchvision_ssdlite():
-    levels = anchors.preset_levels("torchvision_ssdlite", 6, (320, 320))
+    levels = default_boxes.preset_levels("torchvision_ssdlite", 6, (320, 320))
     # Scales .2 .35 .5 .65 .8 .95, then 1.
     np.testing.assert_allclose(
         [level.shapes_hw[0][0] for level in levels], [64, 112, 160, 208, 256, 304]
     )
     assert levels[5].shapes_hw[1][0] == pytest.approx((304 * 320) ** 0.5)
     assert [len(level.shapes_hw) for level in levels] == [6] * 6
-    boxes = anchors.make_default_boxes(
+    boxes = default_boxes.make_default_boxes(
         levels, [(n, n) for n in (20, 10, 5, 3, 2, 1)], (320, 320), "size"
     )
     assert boxes.shape == (3234, 4)
@@ -224,9 +228,11 @@ def test_torchvision_ssdlite():
 
 
 def test_od_api_has_1917_boxes_at_300_and_its_own_order():
-    levels = anchors.preset_levels("od_api", 6, (300, 300))
+    levels = default_boxes.preset_levels("od_api", 6, (300, 300))
     boxes = pixels(
-        anchors.make_default_boxes(levels, [(n, n) for n in (19, 10, 5, 3, 2, 1)], (300, 300)),
+        default_boxes.make_default_boxes(
+            levels, [(n, n) for n in (19, 10, 5, 3, 2, 1)], (300, 300)
+        ),
         (300, 300),
     )
     assert len(boxes) == 1917
@@ -246,19 +252,21 @@ def test_od_api_has_1917_boxes_at_300_and_its_own_order():
 
 
 def test_od_api_fpn_counts_in_strides():
-    levels = anchors.preset_levels("od_api_fpn", 5, (640, 480))
+    levels = default_boxes.preset_levels("od_api_fpn", 5, (640, 480))
     # Stride 8: 32 and 32 * sqrt(2), for ratios 1, 2 and 1/2.
     expected = [[32, 32], [45.255, 45.255], [22.627, 45.255], [32, 64], [45.255, 22.627], [64, 32]]
     np.testing.assert_allclose(levels[0].shapes_hw, expected, atol=1e-3)
     assert levels[4].shapes_hw[0] == (512.0, 512.0)
-    assert levels[4].shapes_hw == anchors.preset_levels("od_api_fpn", 5, (320, 320))[4].shapes_hw
+    assert (
+        levels[4].shapes_hw == default_boxes.preset_levels("od_api_fpn", 5, (320, 320))[4].shapes_hw
+    )
 
 
 def test_clip_rules_on_a_picture_that_is_not_square():
-    levels = [AnchorLevel(((30.0, 10.0),), (20.0, 20.0))]
+    levels = [BoxLevel(((30.0, 10.0),), (20.0, 20.0))]
     # Centres (10, 10) and (10, 30) in a picture of 20 x 25.
     whole, size, both = (
-        pixels(anchors.make_default_boxes(levels, [(1, 2)], (20, 25), clip), (20, 25))
+        pixels(default_boxes.make_default_boxes(levels, [(1, 2)], (20, 25), clip), (20, 25))
         for clip in (None, "size", "centre_and_size")
     )
     np.testing.assert_allclose(whole, [[-5, 5, 25, 15], [-5, 25, 25, 35]], atol=1e-5)
@@ -268,5 +276,7 @@ def test_clip_rules_on_a_picture_that_is_not_square():
 
 @pytest.mark.parametrize(("name", "number"), [("caffe_voc", 5), ("torchvision", 7), ("nvidia", 5)])
 def test_a_table_for_another_number_of_maps_is_refused(name, number):
-    with pytest.raises(ValueError, match=rf"{name} has a table for .*, model.levels is {number}"):
-        anchors.preset_levels(name, number, (300, 300))
+    with pytest.raises(
+        ValueError, match=rf"{name} has a table for .*, model.num_levels is {number}"
+    ):
+        default_boxes.preset_levels(name, number, (300, 300))

@@ -22,7 +22,7 @@ _TURNS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class SettledBox:
+class NormalizedBox:
     """corners: normalised; area: the annotation's, else the box's own, in pixels; clipped: whether the picture's edge cut it."""
 
     corners: tuple[float, float, float, float]
@@ -30,8 +30,8 @@ class SettledBox:
     clipped: bool
 
 
-def settle_box(thing: labels.LabeledObject, unit, image, turn) -> SettledBox | str:
-    """An object's box -> SettledBox, or the reason to drop it. `turn`: the EXIF orientation that the box has still to follow."""
+def normalize_box(thing: labels.LabeledObject, unit, image, turn) -> NormalizedBox | str:
+    """An object's box -> NormalizedBox, or the reason to drop it. `turn`: the EXIF orientation that the box has still to follow."""
     fault = thing.fault or find_fault(thing.box, unit)
     if fault:
         return fault
@@ -46,7 +46,7 @@ def settle_box(thing: labels.LabeledObject, unit, image, turn) -> SettledBox | s
     own_area = (corners[2] - corners[0]) * image.height * (corners[3] - corners[1]) * image.width
     area = thing.area if thing.area is not None and 0 < thing.area < math.inf else own_area
     over = max(-xmin, -ymin, xmax - 1, ymax - 1)
-    return SettledBox(corners, area, over > _ROUNDING)
+    return NormalizedBox(corners, area, over > _ROUNDING)
 
 
 def find_fault(box, unit):
@@ -59,7 +59,7 @@ def find_fault(box, unit):
     return "degenerate" if xmax <= xmin or ymax <= ymin else ""
 
 
-def find_turn(size_hw, image, assume):
+def boxes_orientation(size_hw, image, assume):
     """-> (the EXIF orientation that the boxes have still to follow: 1 where they were drawn on the picture as it is shown,
     whether that was assumed).
 

@@ -138,7 +138,9 @@ def test_boxes_are_numbers_only():
                 for name in names
                 if within(name, ["keras", "ssd_tf.config", "absl", "pathlib", "yaml"])
             ], module
-    assert not [name for name in FILES["ssd_tf.boxes.anchors"] if within(name, ["tensorflow"])]
+    assert not [
+        name for name in FILES["ssd_tf.boxes.default_boxes"] if within(name, ["tensorflow"])
+    ]
 
 
 @pytest.mark.parametrize("module", [name for name in FILES if within(name, ["data_tools"])])
@@ -159,7 +161,7 @@ def test_nothing_looks_into_the_converters():
 
 def test_importing_the_package_does_not_import_tensorflow():
     code = (
-        "import sys, ssd_tf, ssd_tf.config, ssd_tf.commandline, ssd_tf.draw, ssd_tf.boxes.anchors;"
+        "import sys, ssd_tf, ssd_tf.config, ssd_tf.commandline, ssd_tf.draw, ssd_tf.boxes.default_boxes;"
         "ssd_tf.load_config; print([name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
     done = subprocess.run(

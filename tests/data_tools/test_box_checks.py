@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from data_tools.conversion import boxes, images
+from data_tools.conversion import box_checks, image_checks
 from data_tools.readers.labels import PIXELS, PIXELS_FROM_ONE, SHARES, LabeledObject
 
 # A picture 200 wide and 100 high that EXIF did not turn.
@@ -16,7 +16,7 @@ TURNED = types.SimpleNamespace(height=200, width=100, stored_hw=(100, 200), orie
 
 
 def settle(box, unit=PIXELS, image=IMAGE, turn=1, **more):
-    return boxes.settle_box(LabeledObject("cat", box, **more), unit, image, turn)
+    return box_checks.normalize_box(LabeledObject("cat", box, **more), unit, image, turn)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_turn():
     ],
 )
 def test_whether_boxes_follow_exif(size_hw, assume, turn, assumed):
-    assert boxes.find_turn(size_hw, TURNED, assume) == (turn, assumed)
+    assert box_checks.boxes_orientation(size_hw, TURNED, assume) == (turn, assumed)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,6 @@ def test_whether_boxes_follow_exif(size_hw, assume, turn, assumed):
 )
 def test_boxes_follow_every_orientation(orientation, shown):
     height, width = (64, 48) if orientation >= 5 else (48, 64)
-    image = images.CheckedImage(b"", height, width, (48, 64), orientation, "", "", False)
+    image = image_checks.CheckedImage(b"", height, width, (48, 64), orientation, "", "", False)
     found = settle((8, 16, 24, 40), PIXELS, image, turn=orientation).corners
     assert np.array(found) * [height, width, height, width] == pytest.approx(shown)

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ssd_tf.export.detector import Detector, load_detector, read_labels
+from ssd_tf.inference.detector import Detector, load_detector, read_labels
 
 CLASSES = ["red", "green", "blue"]
 

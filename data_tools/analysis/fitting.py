@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 
-from ssd_tf.boxes.anchors import AnchorLevel
+from ssd_tf.boxes.default_boxes import BoxLevel
 
 _MOST_OBJECTS = 10_000  # a sample of so many tells as much
 _STEP = (0.3, 0.02)  # standard deviation of a change's logarithm, at the first try and at the last
@@ -26,11 +26,11 @@ class LevelShapes:
     step: float | None = None
 
     def to_anchor_level(self):
-        return AnchorLevel.from_sizes(*dataclasses.astuple(self))
+        return BoxLevel.from_sizes(*dataclasses.astuple(self))
 
 
 def fit(levels, map_shapes, input_hw, boxes, tries, seed) -> list[LevelShapes]:
-    """AnchorLevels, their maps' (height, width), the input's, normalised boxes [N, 4] -> LevelShapes of as many shapes a cell.
+    """BoxLevels, their maps' (height, width), the input's, normalised boxes [N, 4] -> LevelShapes of as many shapes a cell.
 
     Hill climbing from the given levels and from sizes spread over those of the objects: a change stays if it raises the mean of
     the best overlaps plus the share of objects with one of at least .5. The result has no smaller a share than the given levels.

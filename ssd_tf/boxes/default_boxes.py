@@ -11,7 +11,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class AnchorLevel:
+class BoxLevel:
     """The default boxes of one feature map, in pixels of the model's input.
 
     shapes_hw: height and width of each default box of a cell, in the order of the head's channels.
@@ -52,7 +52,7 @@ def paper_levels(number, input_hw, s_min=0.2, s_max=0.9, s_first=None, aspect_ra
     levels = []
     for k in range(number):
         ratios = aspect_ratios[:1] if k == 0 or k >= number - 2 else aspect_ratios
-        levels.append(AnchorLevel.from_sizes(sizes[k], sizes[k + 1], ratios))
+        levels.append(BoxLevel.from_sizes(sizes[k], sizes[k + 1], ratios))
     return levels
 
 
@@ -71,14 +71,14 @@ _LAYOUTS = {
 # torchvision's ssd300_vgg16 (fractions .07, .15, ... 1.05 of 300) and NVIDIA's SSD300 have the COCO sizes and clip them.
 _SAME_SIZES = {"torchvision": "caffe_coco", "nvidia": "caffe_coco"}
 # Presets that exist for certain numbers of maps only.
-TABLED = ("caffe_voc", "caffe_coco", *_SAME_SIZES)
+TABLED_PRESETS = ("caffe_voc", "caffe_coco", *_SAME_SIZES)
 
 # What a preset shortens; see make_default_boxes. The others clip nothing.
 CLIP = {"torchvision": "size", "torchvision_ssdlite": "size", "nvidia": "centre_and_size"}
 
 
 def preset_levels(name, number, input_hw, integer_sizes=False):
-    """The AnchorLevels of a named preset for `number` maps of an input; `paper` has its own function.
+    """The BoxLevels of a named preset for `number` maps of an input; `paper` has its own function.
 
     caffe_voc, caffe_coco (300 and 512), torchvision, nvidia (300): the references' tables. At another input size the boxes scale
     with its shorter side, and neighbouring centres are input / map apart instead of the table's steps (for maps of another
@@ -97,14 +97,14 @@ def preset_levels(name, number, input_hw, integer_sizes=False):
     table = (_SAME_SIZES.get(name, name), number)
     if table not in _TABLES or (name in _SAME_SIZES and number != 6):
         known = "6 maps" if name in _SAME_SIZES else "6 and 7 maps"
-        raise ValueError(f"{name} has a table for {known}, model.levels is {number}")
+        raise ValueError(f"{name} has a table for {known}, model.num_levels is {number}")
     side, ratios, steps = _LAYOUTS[number]
     sizes = _TABLES[table] if not integer_sizes else [int(size) for size in _TABLES[table]]
     if tuple(input_hw) != (side, side):
         sizes, steps = [size * min(input_hw) / side for size in sizes], [None] * number
     pairs = zip(sizes[:-1], sizes[1:], ratios, steps, strict=True)
     return [
-        AnchorLevel.from_sizes(size, following, some, step) for size, following, some, step in pairs
+        BoxLevel.from_sizes(size, following, some, step) for size, following, some, step in pairs
     ]
 
 
@@ -132,7 +132,7 @@ def _line(number, side, last):
 def _ssdlite_levels(number, side):
     """torchvision's ssdlite320: ratios 2 and 3 on every map; no steps."""
     sizes = _line(number, side, 1.0)
-    return [AnchorLevel.from_sizes(*pair, (2.0, 3.0)) for pair in itertools.pairwise(sizes)]
+    return [BoxLevel.from_sizes(*pair, (2.0, 3.0)) for pair in itertools.pairwise(sizes)]
 
 
 def _od_api_levels(number, side):
@@ -160,14 +160,14 @@ def _od_api_fpn_levels(number):
 
 
 def _shapes(pairs):
-    """(size, ratio) of each shape of a cell -> AnchorLevel."""
-    return AnchorLevel(
+    """(size, ratio) of each shape of a cell -> BoxLevel."""
+    return BoxLevel(
         tuple((size / math.sqrt(ratio), size * math.sqrt(ratio)) for size, ratio in pairs)
     )
 
 
 def make_default_boxes(levels, map_shapes, input_hw, clip=None) -> np.ndarray:
-    """AnchorLevels, the (height, width) of each map and of the input -> default boxes [A, 4].
+    """BoxLevels, the (height, width) of each map and of the input -> default boxes [A, 4].
 
     clip: None leaves boxes over the border as they are (the authors' models: `clip: false`); "size" makes none larger than the
     input (torchvision); "centre_and_size" also moves centres into it (NVIDIA). No reference clips corners: that moves centres.

@@ -1,0 +1,1 @@
+"""Measures of converted data sets: their objects, and how well default boxes cover them."""

@@ -1,0 +1,1 @@
+"""One way to call a run folder, a SavedModel or a TFLite file."""

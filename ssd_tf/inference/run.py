@@ -1,0 +1,35 @@
+"""A trained run, read from its folder."""
+
+import pathlib
+import typing
+
+from ssd_tf.config import Config, ConfigError, load_config
+from ssd_tf.data import dataset_json
+from ssd_tf.models import ssd
+from ssd_tf.weights import runs
+
+
+class Run(typing.NamedTuple):
+    """network: with the weights of the run's best checkpoint, else of its last."""
+
+    config: Config
+    dataset: dataset_json.DatasetInfo
+    network: ssd.SSD
+
+
+def load_run(workdir, overrides=()) -> Run:
+    """Reads a run folder. overrides: `KEY=VALUE` of eval.* and export.*, the keys that need no training.
+
+    Raises FileNotFoundError, ConfigError or ValueError.
+    """
+    for override in overrides:
+        if not override.startswith(("eval.", "export.")):
+            raise ConfigError(
+                f"--set {override}: expected a key of eval or export; the others were fixed in training"
+            )
+    config = load_config(pathlib.Path(workdir) / "config.yaml", overrides)
+    dataset = dataset_json.read_dataset(workdir)
+    weights = runs.read_weights(runs.find_checkpoint(workdir))
+    network = ssd.build_model(config, len(dataset.classes))
+    runs.assign_weights(network.model, weights)
+    return Run(config, dataset, network)
