@@ -1,4 +1,4 @@
-"""Metadata and extras; tools are set up in pyproject.toml, exact versions in constraints.txt."""
+"""Metadata and extras. pyproject.toml configures the tools, constraints.txt has exact versions."""
 
 import pathlib
 

@@ -1,13 +1,16 @@
-"""Conversion with full verification beside a bare loop that only reads and decodes the same files, in one run; and its memory.
+"""Conversion with full verification against a bare loop that only reads and decodes the same files.
 
-    python benchmarks/convert.py [--photos DIR] [--images 40000] [--workers 2] [--rounds 5]
+    python benchmarks/convert.py [--source DIR] [--images 40000] [--workers 2] [--rounds 5]
     python benchmarks/convert.py --memory [--images 10000,200000]
 
-The first: links to the photos of DIR under as many names as asked for, each side a command of its own with the same number of
-processes, start-up included; the ratio is images per second of the conversion over those of the bare loop. Processor seconds tell
-what it would be if the machine did nothing else. The second: generated pictures of 16 x 16 pixels; the memory of all processes
-together, at its peak: their proportional set sizes (PSS) but for files mapped into memory, such as TensorFlow's libraries (about
-200 MB), which count for less the more other programs hold them.
+Speed: links to the JPEG files of DIR under as many names as asked for. Each side is a command of
+its own with the same number of processes, start-up included; the ratio is images per second of the
+conversion over those of the bare loop. Processor seconds give the ratio on an otherwise idle
+machine.
+
+Memory: generated images of 16 x 16 pixels; the peak of all processes together. Counted is their
+proportional set size (PSS) without files mapped into memory, such as TensorFlow's libraries (about
+200 MB), whose share shrinks the more other programs map them.
 """
 
 import dataclasses
@@ -26,14 +29,14 @@ from absl import app, flags
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[1]
-PHOTOS = ROOT.parent / "shared" / "data" / "coco128" / "images"
-COLUMNS = 64  # shapes of the tiny pictures, so that they are not all one file
+SOURCE = ROOT.parent / "shared" / "data" / "coco128" / "images"
+NUM_REDS = 64  # levels of red in the tiny images, so that all files differ
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("photos", str(PHOTOS), "Folder of photos to link to.")
+flags.DEFINE_string("source", str(SOURCE), "Folder of JPEG files to link to.")
 flags.DEFINE_list("images", None, "Number of images; several for --memory.")
-flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Processes on either side.")
-flags.DEFINE_integer("rounds", 5, "Runs of either side; the medians count.")
+flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Processes of each side.")
+flags.DEFINE_integer("rounds", 5, "Runs of each side; the medians count.")
 flags.DEFINE_bool("memory", False, "Measure memory instead of speed.")
 flags.DEFINE_string(
     "scratch", None, "Folder for the links and the output; default: a temporary one."
@@ -41,22 +44,22 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "bare",
     None,
-    "Only read and decode the pictures of this folder (what the benchmark runs for itself).",
+    "Only read and decode the images of this folder (the benchmark calls itself with it).",
 )
 
 
 def write_labels(folder, names, size_wh):
-    """Two boxes for every picture, as COCO JSON."""
+    """Write COCO JSON with two boxes for every image."""
     width, height = size_wh
     images = [
-        {"id": k, "file_name": name, "width": width, "height": height}
-        for k, name in enumerate(names, 1)
+        {"id": image_id, "file_name": name, "width": width, "height": height}
+        for image_id, name in enumerate(names, 1)
     ]
     boxes = ([1, 2, width / 2, height / 3], [width / 3, height / 4, width / 2, height / 2])
     annotations = [
-        {"image_id": k, "category_id": 1 + j, "bbox": box}
-        for k in range(1, len(names) + 1)
-        for j, box in enumerate(boxes)
+        {"image_id": image_id, "category_id": category_id, "bbox": box}
+        for image_id in range(1, len(names) + 1)
+        for category_id, box in enumerate(boxes, 1)
     ]
     categories = [{"id": 1, "name": "one"}, {"id": 2, "name": "two"}]
     (folder / "annotations.json").write_text(
@@ -64,28 +67,31 @@ def write_labels(folder, names, size_wh):
     )
 
 
-def link_photos(folder, number):
-    photos = sorted(
+def link_images(folder, num_images):
+    """Link to the source's files in turn, and write labels."""
+    sources = sorted(
         path.resolve()
-        for path in pathlib.Path(FLAGS.photos).iterdir()
+        for path in pathlib.Path(FLAGS.source).iterdir()
         if path.suffix.lower() in (".jpg", ".jpeg")
     )
-    if not photos:
-        raise app.UsageError(f"--photos: no JPEG files in {FLAGS.photos}")
+    if not sources:
+        raise app.UsageError(f"--source: no JPEG files in {FLAGS.source}")
     (folder / "images").mkdir(parents=True)
-    names = [f"{k:07d}.jpg" for k in range(number)]
-    for k, name in enumerate(names):
-        (folder / "images" / name).symlink_to(photos[k % len(photos)])
+    names = [f"{index:07d}.jpg" for index in range(num_images)]
+    for index, name in enumerate(names):
+        (folder / "images" / name).symlink_to(sources[index % len(sources)])
     write_labels(folder, names, (200, 200))
-    for path in photos:
-        path.read_bytes()  # either side finds them in memory
+    for path in sources:
+        path.read_bytes()  # so that both sides find them in memory
 
 
-def write_tiny(folder, number):
+def write_tiny(folder, num_images):
+    """Write images of one colour each, and labels."""
     (folder / "images").mkdir(parents=True)
-    names = [f"{k:07d}.jpg" for k in range(number)]
-    for k, name in enumerate(names):
-        color = (k % COLUMNS * 4, k // COLUMNS % 256, k // COLUMNS // 256)
+    names = [f"{index:07d}.jpg" for index in range(num_images)]
+    for index, name in enumerate(names):
+        rest = index // NUM_REDS
+        color = (index % NUM_REDS * 4, rest % 256, rest // 256)
         Image.new("RGB", (16, 16), color).save(folder / "images" / name)
     write_labels(folder, names, (16, 16))
 
@@ -101,50 +107,50 @@ def run_bare(folder):
             pass
 
 
-def command_of_bare(folder):
+def bare_command(folder):
     return [sys.executable, __file__, f"--bare={folder / 'images'}", f"--workers={FLAGS.workers}"]
 
 
-def command_of_conversion(folder):
-    given = {
-        "images": folder / "images",
-        "annotations": folder / "annotations.json",
-        "output": folder / "out",
-    }
-    flags_given = [f"--{name}={value}" for name, value in given.items()]
+def conversion_command(folder):
     return [
         sys.executable,
         "-m",
         "data_tools.coco_to_tfrecord",
-        *flags_given,
+        f"--images={folder / 'images'}",
+        f"--annotations={folder / 'annotations.json'}",
+        f"--output={folder / 'out'}",
         f"--workers={FLAGS.workers}",
     ]
 
 
 @dataclasses.dataclass
-class Watched:
-    """A command that has run: seconds on the clock, of the processors, and the peak of its processes' memory together in MB."""
+class Measured:
+    """A command that has run: its seconds, its processor seconds, its peak memory in MB."""
 
     seconds: float
     processor: float
     memory: float
 
 
-def watch(command) -> Watched:
-    start, peak, used = time.perf_counter(), 0, {}
+def measure(command) -> Measured:
+    """Run a command to its end; the memory is measured only with --memory."""
+    start = time.perf_counter()
+    peak = 0
+    processor = {}
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     while process.poll() is None:
-        found = dict(processes_of(process.pid))
-        used |= found
-        peak = max(peak, sum(map(proportional_size, found))) if FLAGS.memory else 0
+        found = dict(find_processes(process.pid))
+        processor |= found
+        if FLAGS.memory:
+            peak = max(peak, sum(map(proportional_size, found)))
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}")
-    return Watched(time.perf_counter() - start, sum(used.values()), peak / 1e3)
+    return Measured(time.perf_counter() - start, sum(processor.values()), peak / 1e3)
 
 
-def processes_of(session):
-    """(process id, processor seconds) of a session."""
+def find_processes(session):
+    """Yield (process id, processor seconds) of each process of a session."""
     ticks = os.sysconf("SC_CLK_TCK")
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -167,33 +173,35 @@ def proportional_size(pid):
     )
 
 
-def measure_speed(folder, number):
-    link_photos(folder, number)
-    runs = {"bare": [], "conversion": []}
+def measure_speed(folder, num_images):
+    link_images(folder, num_images)
+    bare = []
+    conversion = []
     for _ in range(FLAGS.rounds):
-        runs["bare"].append(watch(command_of_bare(folder)))
-        runs["conversion"].append(watch(command_of_conversion(folder)))
-    for name, made in runs.items():
-        seconds = ", ".join(f"{run.seconds:.1f} ({run.processor:.1f})" for run in made)
-        rate = number / statistics.median(run.seconds for run in made)
+        bare.append(measure(bare_command(folder)))
+        conversion.append(measure(conversion_command(folder)))
+    for name, runs in (("bare", bare), ("conversion", conversion)):
+        seconds = ", ".join(f"{run.seconds:.1f} ({run.processor:.1f})" for run in runs)
+        rate = num_images / statistics.median(run.seconds for run in runs)
         print(f"{name}: {rate:.0f} images/s; seconds (processor seconds): {seconds}")
-    ratios = [compare(runs, what) for what in ("seconds", "processor")]
+    by_clock = median_ratio([run.seconds for run in bare], [run.seconds for run in conversion])
+    by_processor = median_ratio(
+        [run.processor for run in bare], [run.processor for run in conversion]
+    )
     print(
-        f"{number:,} images, {FLAGS.workers} processes: ratio {ratios[0]:.2f}, by processor seconds {ratios[1]:.2f}"
+        f"{num_images:,} images, {FLAGS.workers} processes: ratio {by_clock:.2f}, by processor "
+        f"seconds {by_processor:.2f}"
     )
 
 
-def compare(runs, what):
-    bare, conversion = (
-        statistics.median(getattr(run, what) for run in made) for made in runs.values()
-    )
-    return bare / conversion
+def median_ratio(bare, conversion):
+    return statistics.median(bare) / statistics.median(conversion)
 
 
-def measure_memory(folder, number):
-    write_tiny(folder, number)
-    peak = watch(command_of_conversion(folder)).memory
-    print(f"{number:,} tiny images, {FLAGS.workers} processes: peak {peak:.0f} MB", flush=True)
+def measure_memory(folder, num_images):
+    write_tiny(folder, num_images)
+    peak = measure(conversion_command(folder)).memory
+    print(f"{num_images:,} tiny images, {FLAGS.workers} processes: peak {peak:.0f} MB", flush=True)
     return peak
 
 
@@ -203,12 +211,13 @@ def main(_):
     with tempfile.TemporaryDirectory(dir=FLAGS.scratch) as scratch:
         if not FLAGS.memory:
             return measure_speed(pathlib.Path(scratch), int((FLAGS.images or ["40000"])[0]))
-        numbers = [int(number) for number in FLAGS.images or ["10000", "200000"]]
+        counts = [int(count) for count in FLAGS.images or ["10000", "200000"]]
         peaks = {
-            number: measure_memory(pathlib.Path(scratch, str(number)), number) for number in numbers
+            count: measure_memory(pathlib.Path(scratch, str(count)), count) for count in counts
         }
-        first, last = min(peaks), max(peaks)
-        print(f"{last:,} against {first:,} images: ratio {peaks[last] / peaks[first]:.2f}")
+        fewest = min(peaks)
+        most = max(peaks)
+        print(f"{most:,} against {fewest:,} images: ratio {peaks[most] / peaks[fewest]:.2f}")
 
 
 if __name__ == "__main__":

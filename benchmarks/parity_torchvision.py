@@ -1,33 +1,37 @@
-"""Are our models, default boxes, losses and detections those of torchvision? From the same NumPy-seeded weights and images.
+"""Compares our models, default boxes, losses and detections with torchvision's.
 
-Two halves, so that torch need not live beside TensorFlow:
+Both sides get the same NumPy-seeded weights and images. The script has two halves, so that torch
+does not have to be installed beside TensorFlow:
 
-  python benchmarks/parity_torchvision.py torch FOLDER     where torch and torchvision are installed: writes FOLDER/*.npz
-  python benchmarks/parity_torchvision.py compare FOLDER   where ssd_tf is installed: prints differences; exit code 1 above 1e-4
+  python benchmarks/parity_torchvision.py torch FOLDER     needs torch and torchvision;
+                                                           writes FOLDER/*.npz
+  python benchmarks/parity_torchvision.py compare FOLDER   needs ssd_tf; prints the differences,
+                                                           exit code 1 if one exceeds its limit
 
-A module `torchvision_ops` on the path, where there is one, is imported first: it may supply compiled operators that a build of
-torchvision lacks. With --golden the torch half keeps a few hundred of each array's entries, enough for
-tests/weights/test_torchvision.py.
+If there is a module `torchvision_ops` on the path, the torch half imports it first: it may supply
+compiled operators that a build of torchvision lacks. With --golden the torch half keeps a few
+hundred entries of each array, enough for tests/weights/test_torchvision.py.
 """
 
 import contextlib
 import pathlib
 import sys
+import typing
 import zlib
 
 import numpy as np
 
-from ssd_tf.data.images import resize
-
 TOLERANCE = 1e-4
-# Height and width of the pictures: none is square.
+# Height and width of the images: none is square.
 SIZES = ((375, 500), (480, 333))
-# Objects of the two pictures, in shares: ymin, xmin, ymax, xmax, label. No two of them want the same default box.
+# The objects of each image, normalised: ymin, xmin, ymax, xmax, label. No two of them have the same
+# best default box.
 OBJECTS = (
     ((0.05, 0.1, 0.45, 0.4, 3), (0.5, 0.55, 0.95, 0.9, 17), (0.1, 0.7, 0.2, 0.8, 44)),
     ((0.2, 0.15, 0.85, 0.75, 1),),
 )
-VGG_MEAN = tuple(255 * mean for mean in (0.48235, 0.45882, 0.40784))
+# torchvision's mean of ssd300_vgg16, times 255.
+VGG_MEAN = (255 * 0.48235, 255 * 0.45882, 255 * 0.40784)
 DETECTORS = {
     "ssd300_vgg16": {
         "model": {"backbone": {"name": "vgg16", "mean_rgb": VGG_MEAN}},
@@ -44,28 +48,40 @@ DETECTORS = {
         "boxes": {"preset": "torchvision_ssdlite"},
         "loss": {"normalizer": "torchvision", "min_negatives": 0},
         "eval": {
-            **{"clip_first": True, "size_limit": 62.5},
-            **{"score_floor": 0.001, "nms_iou": 0.55, "pre_nms_top_k": 300, "max_detections": 300},
+            "clip_first": True,
+            "size_limit": 62.5,
+            "score_floor": 0.001,
+            "nms_iou": 0.55,
+            "pre_nms_top_k": 300,
+            "max_detections": 300,
         },
     },
 }
 TRUNKS = ("resnet18", "resnet34", "resnet50")
+# The arrays that --golden samples; the others are small.
+SAMPLED = ("offsets", "logits", "default_boxes", "conv3", "conv4", "conv5", "conv4_ssd")
+
+
+class Comparison(typing.NamedTuple):
+    """How much one quantity differs from torchvision's."""
+
+    quantity: str
+    difference: float
+    limit: float
 
 
 def seeded_array(name, shape):
-    """An array of a state dict from its name and shape alone, of a scale that keeps activations alive through every layer."""
+    """An array of a state dict, drawn from its name and shape only.
+
+    Its scale keeps the activations alive through every layer.
+    """
     random = np.random.default_rng(zlib.crc32(name.encode()))
     if name.endswith("running_var"):
         value = random.uniform(0.5, 1.5, shape)
     elif name.endswith("scale_weight"):
         value = random.uniform(15, 25, shape)
     elif len(shape) == 4:
-        # Lone channels and heads get what keeps activations and logits near 1: larger ones drown the comparison in rounding, and
-        # make every score 1. VGG's activations are those of pixels, in the hundreds.
-        gain = 1.0 if shape[1] == 1 else 2.0
-        if "head." in name and shape[1] > 1:
-            gain = 5e-4 if shape[2] == 3 else 10.0
-        value = random.normal(0, np.sqrt(gain / np.prod(shape[1:])), shape)
+        value = random.normal(0, np.sqrt(_gain(name, shape) / np.prod(shape[1:])), shape)
     elif name.endswith("weight"):
         value = random.uniform(0.8, 1.2, shape)
     else:
@@ -73,30 +89,40 @@ def seeded_array(name, shape):
     return value.astype(np.float32)
 
 
-def pictures():
-    """uint8 pictures [H, W, 3] of SIZES: coarse random colours, enlarged."""
+def _gain(name, shape):
+    """What keeps activations and logits near 1.
+
+    Larger ones would drown the comparison in rounding and saturate every score. VGG's activations
+    are of the size of pixels, in the hundreds.
+    """
+    if "head." in name and shape[1] > 1:
+        return 5e-4 if shape[2] == 3 else 10.0
+    return 1.0 if shape[1] == 1 else 2.0
+
+
+def make_images():
+    """uint8 images [H, W, 3] of SIZES: coarse random colours, enlarged."""
     random = np.random.default_rng(7)
-    return [
-        np.kron(random.integers(0, 256, (h // 15 + 1, w // 15 + 1, 3)), np.ones((15, 15, 1)))[
-            :h, :w
-        ].astype(np.uint8)
-        for h, w in SIZES
-    ]
+    images = []
+    for height, width in SIZES:
+        coarse = random.integers(0, 256, (height // 15 + 1, width // 15 + 1, 3))
+        enlarged = np.kron(coarse, np.ones((15, 15, 1)))
+        images.append(enlarged[:height, :width].astype(np.uint8))
+    return images
 
 
-def sampled(name, array, golden):
-    """(indices, values): all entries, or 300 of them drawn by the array's name."""
+def sample(name, array):
+    """300 entries of an array, drawn by its name."""
     flat = np.asarray(array).reshape(-1)
-    if not golden:
-        return np.arange(len(flat)), flat
-    chosen = np.sort(np.random.default_rng(zlib.crc32(name.encode())).integers(0, len(flat), 300))
-    return chosen, flat[chosen]
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    return flat[np.sort(random.integers(0, len(flat), 300))]
 
 
 # The torch half.
 
 
 def run_torch(folder, golden):
+    """Write one .npz for each detector and trunk."""
     with contextlib.suppress(ModuleNotFoundError):
         import torchvision_ops  # noqa: F401
     import torch
@@ -118,79 +144,90 @@ def _fill(model):
     import torch
 
     state = model.state_dict()
-    filled = {
-        name: torch.from_numpy(seeded_array(name, tuple(v.shape)))
-        for name, v in state.items()
-        if "num_batches" not in name
-    }
-    model.load_state_dict({**state, **filled})
+    for name, value in state.items():
+        if "num_batches" not in name:
+            state[name] = torch.from_numpy(seeded_array(name, tuple(value.shape)))
+    model.load_state_dict(state)
+
+
+def _torch_images():
+    """The images as float tensors [3, H, W] in 0..1."""
+    import torch
+
+    return [
+        torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 255 for image in make_images()
+    ]
 
 
 def _torch_detector(model):
     import torch
 
-    images = [
-        torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255 for picture in pictures()
-    ]
+    images = _torch_images()
     batch, _ = model.transform(images)
     features = list(model.backbone(batch.tensors).values())
     outputs = model.head(features)
-    boxes = model.anchor_generator(batch, features)[0] / torch.tensor(
-        batch.tensors.shape[-2:]
-    ).flip(0).repeat(2)
+    boxes = model.anchor_generator(batch, features)[0]
+    boxes = boxes / torch.tensor(batch.tensors.shape[-2:]).flip(0).repeat(2)
+    trainable = [p.numel() for p in model.parameters() if p.requires_grad]
     arrays = {
         "offsets": outputs["bbox_regression"][..., [1, 0, 3, 2]],
         "logits": outputs["cls_logits"],
         "default_boxes": boxes[:, [1, 0, 3, 2]],
-        "size": torch.tensor([sum(p.numel() for p in model.parameters() if p.requires_grad)]),
+        "size": torch.tensor([sum(trainable)]),
+        "losses": _torch_losses(model, batch, features, outputs),
     }
     for index, found in enumerate(model(images)):
         height, width = SIZES[index]
-        share = found["boxes"] / torch.tensor([width, height, width, height])
-        arrays |= {
-            f"boxes{index}": share[:, [1, 0, 3, 2]],
-            f"scores{index}": found["scores"],
-            f"labels{index}": found["labels"],
-        }
-    # The model in its evaluation mode (batch norm by its statistics) and the loss of its training mode.
-    targets = []
-    for (height, width), objects in zip(batch.image_sizes, OBJECTS, strict=True):
-        rows = torch.tensor(
-            [[x0 * width, y0 * height, x1 * width, y1 * height] for y0, x0, y1, x1, _ in objects]
-        )
-        targets.append({"boxes": rows, "labels": torch.tensor([label for *_, label in objects])})
-    from torchvision.ops import box_iou
-
-    anchors = model.anchor_generator(batch, features)
-    matched = [
-        model.proposal_matcher(box_iou(t["boxes"], a))
-        for t, a in zip(targets, anchors, strict=True)
-    ]
-    loss = model.compute_loss(targets, outputs, anchors, matched)
-    arrays["losses"] = torch.stack([loss["classification"], loss["bbox_regression"]])
+        normalized = found["boxes"] / torch.tensor([width, height, width, height])
+        arrays[f"boxes{index}"] = normalized[:, [1, 0, 3, 2]]
+        arrays[f"scores{index}"] = found["scores"]
+        arrays[f"labels{index}"] = found["labels"]
     return {name: value.numpy() for name, value in arrays.items()}
 
 
+def _torch_losses(model, batch, features, outputs):
+    """Classification and localization loss of a model in evaluation mode.
+
+    Batch norm uses its statistics; the loss is that of the training mode.
+    """
+    import torch
+    from torchvision.ops import box_iou
+
+    targets = []
+    for (height, width), objects in zip(batch.image_sizes, OBJECTS, strict=True):
+        rows = [
+            [xmin * width, ymin * height, xmax * width, ymax * height]
+            for ymin, xmin, ymax, xmax, _ in objects
+        ]
+        labels = torch.tensor([label for *_, label in objects])
+        targets.append({"boxes": torch.tensor(rows), "labels": labels})
+    default_boxes = model.anchor_generator(batch, features)
+    matched = [
+        model.proposal_matcher(box_iou(target["boxes"], boxes))
+        for target, boxes in zip(targets, default_boxes, strict=True)
+    ]
+    loss = model.compute_loss(targets, outputs, default_boxes, matched)
+    return torch.stack([loss["classification"], loss["bbox_regression"]])
+
+
 def _torch_trunk(name):
-    """conv3, conv4 and conv5 of the classifier, and conv4 without its stride as NVIDIA's SSD300 has it."""
+    """conv3, conv4 and conv5 of the classifier; conv4 also without its stride (NVIDIA's SSD300)."""
     import torch
     import torchvision
 
     model = getattr(torchvision.models, name)(weights=None).eval()
     _fill(model)
-    mean, std = (
-        torch.tensor(v).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
-    # One picture of each size, cut so that strides meet odd sides.
-    images = [torch.from_numpy(p.transpose(2, 0, 1).copy())[None].float() / 255 for p in pictures()]
-    x = model.maxpool(
-        model.relu(model.bn1(model.conv1((images[0][:, :, :203, :300] - mean) / std)))
-    )
+    mean = torch.tensor((0.485, 0.456, 0.406)).reshape(1, 3, 1, 1)
+    std = torch.tensor((0.229, 0.224, 0.225)).reshape(1, 3, 1, 1)
+    # Cropped so that strides meet odd sides.
+    image = _torch_images()[0][None, :, :203, :300]
+    x = model.maxpool(model.relu(model.bn1(model.conv1((image - mean) / std))))
     conv3 = model.layer2(model.layer1(x))
     conv4 = model.layer3(conv3)
     arrays = {"conv3": conv3, "conv4": conv4, "conv5": model.layer4(conv4)}
     first = model.layer3[0]
-    first.conv1.stride = first.conv2.stride = first.downsample[0].stride = (1, 1)
+    for convolution in (first.conv1, first.conv2, first.downsample[0]):
+        convolution.stride = (1, 1)
     arrays["conv4_ssd"] = model.layer3(conv3)
     return {key: value.permute(0, 2, 3, 1).numpy() for key, value in arrays.items()}
 
@@ -198,16 +235,7 @@ def _torch_trunk(name):
 def _save(path, arrays, golden):
     content = {}
     for name, array in arrays.items():
-        keep = golden and name in (
-            "offsets",
-            "logits",
-            "default_boxes",
-            "conv3",
-            "conv4",
-            "conv5",
-            "conv4_ssd",
-        )
-        content[name] = sampled(name, array, golden)[1] if keep else array
+        content[name] = sample(name, array) if golden and name in SAMPLED else array
         content[f"{name}_shape"] = np.array(array.shape)
     np.savez_compressed(path, **content)
     print(f"written: {path} ({path.stat().st_size / 1e3:.0f} kB)")
@@ -217,97 +245,103 @@ def _save(path, arrays, golden):
 
 
 def compare(folder):
-    """Prints one line per quantity; returns how many differ by more than their limit."""
+    """Print one line per quantity; returns how many exceed their limit."""
     from ssd_tf import commandline
 
     commandline.import_tensorflow()
-    failed = 0
-    for name in DETECTORS:
-        for quantity, difference, limit in compare_detector(name, np.load(folder / f"{name}.npz")):
-            failed += not report(name, quantity, difference, limit)
-    for name in TRUNKS:
-        for quantity, difference, limit in compare_trunk(name, np.load(folder / f"{name}.npz")):
-            failed += not report(name, quantity, difference, limit)
-    return failed
-
-
-def report(name, quantity, difference, limit):
-    good = difference <= limit
-    print(f"{name:30s} {quantity:15s} {difference:9.2e} {'ok' if good else f'MORE THAN {limit:g}'}")
-    return good
+    num_failed = 0
+    for name in (*DETECTORS, *TRUNKS):
+        compare_one = compare_detector if name in DETECTORS else compare_trunk
+        for quantity, difference, limit in compare_one(name, np.load(folder / f"{name}.npz")):
+            is_ok = difference <= limit
+            verdict = "ok" if is_ok else f"MORE THAN {limit:g}"
+            print(f"{name:30s} {quantity:15s} {difference:9.2e} {verdict}")
+            num_failed += not is_ok
+    return num_failed
 
 
 def compare_detector(name, theirs):
-    """(quantity, difference, limit) of a detector: raw outputs, default boxes, losses, detections, trainable parameters."""
+    """The Comparisons of a detector with the arrays `theirs`.
+
+    Raw outputs, default boxes, losses, detections and trainable parameters.
+    """
     import tensorflow as tf
 
-    from ssd_tf.boxes import matching
     from ssd_tf.config import check_config
+    from ssd_tf.data.images import resize
     from ssd_tf.inference.detector import keras_detector
-    from ssd_tf.training import losses
 
     config = check_config(DETECTORS[name], name)
     network = filled_network(config, 90)
-    model = network.model
-    default_boxes = network.default_boxes
-    images = [resized(picture, config.model.input_hw) for picture in pictures()]
-    raw = {key: np.array(value) for key, value in model(tf.stack(images), training=False).items()}
+    images = tf.stack([resize(image, config.model.input_hw) for image in make_images()])
+    predictions = network.model(images, training=False)
+    predictions = {key: np.array(value) for key, value in predictions.items()}
     for key in ("offsets", "logits"):
-        yield key, relative(key, raw[key], theirs), TOLERANCE
-    yield "default boxes", relative("default_boxes", default_boxes, theirs, absolute=True), 1e-5
-    targets = [matching.make_targets(example(objects), default_boxes) for objects in OBJECTS]
-    targets = {key: tf.stack([target[key] for target in targets]) for key in targets[0]}
-    found = losses.multibox_loss(raw, targets, **config.loss.model_dump())
-    yield (
-        "losses",
-        relative("losses", np.array([found["classification"], found["localization"]]), theirs),
-        TOLERANCE,
+        yield Comparison(key, relative_difference(key, predictions[key], theirs), TOLERANCE)
+    difference = largest_difference("default_boxes", network.default_boxes, theirs)
+    yield Comparison("default boxes", difference, 1e-5)
+    losses = losses_of(config, network, predictions)
+    yield Comparison("losses", relative_difference("losses", losses, theirs), TOLERANCE)
+    for index, found in enumerate(keras_detector(config, network, None).batch(make_images())):
+        their_detections = {key: theirs[f"{key}{index}"] for key in ("boxes", "scores", "labels")}
+        yield Comparison(f"detections {index}", num_unpaired(found, their_detections), 0.0)
+    num_trainable = sum(
+        int(np.prod(variable.shape)) for variable in network.model.trainable_variables
     )
-    detections = keras_detector(config, network, None).batch(pictures())
-    for index, found in enumerate(detections):
-        yield (
-            f"detections {index}",
-            unpaired(found, {k: theirs[f"{k}{index}"] for k in ("boxes", "scores", "labels")}),
-            0.0,
-        )
-    trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    yield "parameters", abs(trainable - int(theirs["size"][0])), 0.0
+    yield Comparison("parameters", abs(num_trainable - int(theirs["size"][0])), 0.0)
+
+
+def losses_of(config, network, predictions):
+    """Classification and localization loss of the predictions for OBJECTS."""
+    import tensorflow as tf
+
+    from ssd_tf.boxes.matching import make_targets
+    from ssd_tf.training.step import make_loss
+
+    targets = [
+        make_targets(make_example(objects), network.default_boxes, config.boxes.variances, False)
+        for objects in OBJECTS
+    ]
+    targets = {key: tf.stack([target[key] for target in targets]) for key in targets[0]}
+    sums = make_loss(config, network.default_boxes)(predictions, targets)
+    return np.array([sums.classification, sums.localization])
 
 
 def compare_trunk(name, theirs):
+    """The Comparisons of a ResNet's feature maps with the arrays `theirs`."""
     import keras
     import tensorflow as tf
 
     from ssd_tf.config import check_config
 
-    image = tf.cast(pictures()[0][None, :203, :300], tf.float32)
-    for neck, layers in (("none", {"conv4_ssd": 3}), ("fpn", {"conv3": 2, "conv4": 3, "conv5": 4})):
-        levels = {"size": 30}
-        config = check_config(
-            {
-                "model": {
-                    "input_hw": [203, 300],
-                    "num_levels": 3,
-                    "neck": neck,
-                    "backbone": {"name": name},
-                },
-                "boxes": {"levels": [levels] * 3},
-            },
-            name,
-        )
+    image = tf.cast(make_images()[0][None, :203, :300], tf.float32)
+    for neck, stages in (("none", {"conv4_ssd": 3}), ("fpn", {"conv3": 2, "conv4": 3, "conv5": 4})):
+        model = {
+            "input_hw": [203, 300],
+            "num_levels": 3,
+            "neck": neck,
+            "backbone": {"name": name},
+        }
+        config = check_config({"model": model, "boxes": {"levels": [{"size": 30}] * 3}}, name)
         model = filled_network(config, 2).model
-        names = {layer.name for layer in model.layers}
-        for key, stage in layers.items():
-            last = max(
-                (n for n in names if n.startswith(f"layer{stage}_") and n.endswith("_relu")),
-                key=lambda n: int(n.split("_")[1]),
-            )
-            output = keras.Model(model.input, model.get_layer(last).output)(image)
-            yield key, relative(key, np.array(output), theirs), TOLERANCE
+        for key, stage in stages.items():
+            output = model.get_layer(_last_relu(model, stage)).output
+            features = np.array(keras.Model(model.input, output)(image))
+            yield Comparison(key, relative_difference(key, features, theirs), TOLERANCE)
+
+
+def _last_relu(model, stage):
+    """Name of the layer that ends a ResNet's stage: the last of layer3_0_relu, layer3_1_relu ..."""
+    names = [
+        layer.name
+        for layer in model.layers
+        if layer.name.startswith(f"layer{stage}_") and layer.name.endswith("_relu")
+    ]
+    return max(names, key=lambda name: int(name.split("_")[1]))
 
 
 def filled_network(config, num_classes):
-    """Our network with torchvision's arrays, drawn by their names and by the shapes that our layers want of them."""
+    """Our network with torchvision's arrays, drawn by their names and the shapes of our layers."""
     from ssd_tf.models import ssd
     from ssd_tf.weights import torchvision
 
@@ -317,25 +351,25 @@ def filled_network(config, num_classes):
 
 
 def seeded_state(model, config):
-    """The state dict that torchvision's half draws, as far as our layers have a partner there."""
+    """The state dict that the torch half draws, for the layers that have a counterpart there."""
     from ssd_tf.weights import torchvision
 
-    trunk = config.model.backbone.name.startswith("resnet")
-    state = (
-        {} if trunk else {"backbone.scale_weight": seeded_array("backbone.scale_weight", (512,))}
-    )
+    is_resnet = config.model.backbone.name.startswith("resnet")
+    state = {}
+    if not is_resnet:
+        state["backbone.scale_weight"] = seeded_array("backbone.scale_weight", (512,))
     modules = torchvision.module_names(model, config, state)
     for layer in model.layers:
         module = modules.get(layer.name, "")
-        if module in state or (trunk and not module.startswith(("conv1", "bn1", "layer"))):
+        if module in state or (is_resnet and not module.startswith(("conv1", "bn1", "layer"))):
             continue
         for weight in layer.weights if module else ():
-            part, shape = _theirs(weight)
+            part, shape = _torch_part(weight)
             state[f"{module}.{part}"] = seeded_array(f"{module}.{part}", shape)
     return state
 
 
-def _theirs(weight):
+def _torch_part(weight):
     """Name and shape that PyTorch gives one of our weights."""
     parts = {
         "gamma": "weight",
@@ -344,19 +378,19 @@ def _theirs(weight):
         "moving_variance": "running_var",
         "kernel": "weight",
     }
-    part, shape = parts.get(weight.name, weight.name), tuple(weight.shape)
+    part = parts.get(weight.name, weight.name)
+    shape = tuple(weight.shape)
     if len(shape) == 4:
-        depthwise = "depthwise" in weight.path
-        shape = (shape[2], 1, *shape[:2]) if depthwise else (shape[3], shape[2], *shape[:2])
+        height, width, num_inputs, num_outputs = shape
+        if "depthwise" in weight.path:
+            shape = (num_inputs, 1, height, width)
+        else:
+            shape = (num_outputs, num_inputs, height, width)
     return part, shape
 
 
-def resized(picture, input_hw):
-
-    return resize(picture, input_hw)
-
-
-def example(objects):
+def make_example(objects):
+    """Rows of OBJECTS -> what matching needs of an Example."""
     import tensorflow as tf
 
     rows = np.array(objects, "float32")
@@ -369,27 +403,34 @@ def example(objects):
     }
 
 
-def relative(name, ours, theirs, absolute=False):
-    """The largest difference, in units of the largest magnitude of theirs, of all entries or of those that were kept."""
-    expected, shape = theirs[name], tuple(theirs[f"{name}_shape"])
+def largest_difference(name, ours, theirs):
+    """The largest absolute difference of all entries, or of those that --golden kept."""
+    expected = theirs[name]
+    shape = tuple(theirs[f"{name}_shape"])
     if ours.shape != shape:
         raise SystemExit(f"{name}: ours has shape {ours.shape}, torchvision's {shape}")
-    kept = ours.reshape(-1) if expected.size == ours.size else sampled(name, ours, golden=True)[1]
-    return float(
-        np.abs(kept - expected.reshape(-1)).max() / (1.0 if absolute else np.abs(expected).max())
-    )
+    kept = ours.reshape(-1) if expected.size == ours.size else sample(name, ours)
+    return float(np.abs(kept - expected.reshape(-1)).max())
 
 
-def unpaired(found, theirs, tolerance=1e-3):
-    """How many detections, clearly above the lowest kept, have no partner of the same class, score and box on the other side."""
-    lowest = max(found["scores"].min(), theirs["scores"].min()) + 1e-5
+def relative_difference(name, ours, theirs):
+    """largest_difference in units of the largest magnitude of theirs."""
+    return largest_difference(name, ours, theirs) / float(np.abs(theirs[name]).max())
+
+
+def num_unpaired(ours, theirs, tolerance=1e-3):
+    """Number of detections without a partner of the same class, score and box on the other side.
+
+    Only detections that score clearly above the lowest one kept count.
+    """
+    lowest = max(ours["scores"].min(), theirs["scores"].min()) + 1e-5
     missing = 0
-    for side, other in ((found, theirs), (theirs, found)):
+    for side, other in ((ours, theirs), (theirs, ours)):
         for box, score, label in zip(side["boxes"], side["scores"], side["labels"], strict=True):
-            near = (np.abs(other["boxes"] - box).max(1) < tolerance) & (
-                np.abs(other["scores"] - score) < tolerance * score
-            )
-            missing += bool(score > lowest and not (near & (other["labels"] == label)).any())
+            near_box = np.abs(other["boxes"] - box).max(1) < tolerance
+            near_score = np.abs(other["scores"] - score) < tolerance * score
+            has_partner = (near_box & near_score & (other["labels"] == label)).any()
+            missing += bool(score > lowest and not has_partner)
     return missing
 
 

@@ -1,9 +1,10 @@
-"""torchvision's SSD training transforms on a folder of NAME.jpg and NAME.json; called by input_pipeline.py.
+"""torchvision's SSD training transforms on a folder of NAME.jpg and NAME.json.
 
     python torchvision_input.py DIR HEIGHT WIDTH BATCH WORKERS
 
-Needs torch, torchvision and Pillow, and nothing of this package. A module `torchvision_ops` on the path, where there is one, is
-imported first: it may supply compiled operators that a build of torchvision lacks.
+Called by input_pipeline.py. Needs torch, torchvision and Pillow, and nothing from this package. A
+module `torchvision_ops` on the path, if there is one, is imported first: it may supply compiled
+operators that a build of torchvision lacks.
 """
 
 import contextlib
@@ -19,11 +20,12 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-folder, *numbers = sys.argv[1:]
-height, width, batch_size, workers = map(int, numbers)
+folder, *sizes = sys.argv[1:]
+height, width, batch_size, num_workers = map(int, sizes)
 files = sorted(pathlib.Path(folder).glob("*.jpg"))
 
-# references/detection/presets.py, data augmentation "ssd" with the v2 transforms; ssd300_vgg16 resizes inside the model.
+# references/detection/presets.py, data augmentation "ssd" with the v2 transforms; ssd300_vgg16
+# resizes inside the model.
 transform = v2.Compose(
     [
         v2.RandomPhotometricDistort(),
@@ -37,17 +39,17 @@ transform = v2.Compose(
 )
 
 
-class Pictures(torch.utils.data.Dataset):
+class Images(torch.utils.data.Dataset):
     def __len__(self):
         return 100_000_000
 
     def __getitem__(self, index):
         file = files[index % len(files)]
         image = tv_tensors.Image(v2.functional.pil_to_tensor(Image.open(file).convert("RGB")))
-        row = json.loads(file.with_suffix(".json").read_text())
-        boxes = torch.tensor(row["boxes"], dtype=torch.float32).reshape(-1, 4)[:, [1, 0, 3, 2]]
+        objects = json.loads(file.with_suffix(".json").read_text())
+        boxes = torch.tensor(objects["boxes"], dtype=torch.float32).reshape(-1, 4)[:, [1, 0, 3, 2]]
         boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=image.shape[-2:])
-        return transform(image, {"boxes": boxes, "labels": torch.tensor(row["labels"])})
+        return transform(image, {"boxes": boxes, "labels": torch.tensor(objects["labels"])})
 
 
 def collate(items):
@@ -57,17 +59,17 @@ def collate(items):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     loader = torch.utils.data.DataLoader(
-        Pictures(), batch_size, collate_fn=collate, num_workers=workers
+        Images(), batch_size, collate_fn=collate, num_workers=num_workers
     )
     batches = iter(loader)
     for _ in range(4):
         next(batches)
-    start, number = time.perf_counter(), 12
-    for _ in range(number):
+    num_batches = 12
+    start = time.perf_counter()
+    for _ in range(num_batches):
         next(batches)
-    rate = number * batch_size / (time.perf_counter() - start)
-    print(
-        f"{rate:.0f} images/s with {workers} workers (torch {torch.__version__}; no matching, no encoding)"
-    )
+    rate = num_batches * batch_size / (time.perf_counter() - start)
+    versions = f"torch {torch.__version__}; no matching, no encoding"
+    print(f"{rate:.0f} images/s with {num_workers} workers ({versions})")
     sys.stdout.flush()
     batches._shutdown_workers()

@@ -1,1 +1,5 @@
-"""Labels of other formats to TFRecords, and tools to look at them. Each file with a `main` is a command."""
+"""Converts labels of other formats to TFRecords, and inspects them.
+
+Each file here with a `main` is a command; readers/ reads labels, conversion/ makes records of them,
+analysis/ measures how default boxes fit.
+"""

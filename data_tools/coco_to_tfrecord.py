@@ -1,6 +1,6 @@
 """COCO instances JSON to TFRecords.
 
-python -m data_tools.coco_to_tfrecord --images DIR --annotations FILE.json --output DIR [--split train]
+python -m data_tools.coco_to_tfrecord --images DIR --annotations FILE.json --output DIR
 """
 
 import sys
@@ -17,7 +17,7 @@ flags.DEFINE_string("annotations", None, "COCO instances JSON.", flag_values=FLA
 def _open(values):
     from data_tools.readers.coco_json import read_coco
 
-    return read_coco(values.annotations, values.images)
+    return read_coco(values.annotations, values.images, values.allow_outside)
 
 
 def main(argv=None):

@@ -1,4 +1,4 @@
-"""VOC XML to TFRecords: a devkit year, or a loose folder of XML beside images, as labelImg leaves it.
+"""VOC XML to TFRecords: a devkit year, or a folder of XML files and images, as labelImg leaves it.
 
 python -m data_tools.voc_to_tfrecord --voc DIR [--image_set trainval] --output DIR [--split train]
 """
@@ -19,8 +19,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "image_set",
     None,
-    "Name of a list in ImageSets/Main, of a folder of XML files, or `all`. Without it: trainval for the split train, else the "
-    "list or folder of the split's name; all XML files where there are neither lists nor folders train, val, valid, test.",
+    "Name of a list in ImageSets/Main, of a folder of XML files, or `all`. Default: trainval for "
+    "the split train, else the list or folder named like the split; all XML files if there are "
+    "neither lists nor folders train, val, valid, test.",
     flag_values=FLAGS,
 )
 
@@ -28,7 +29,8 @@ flags.DEFINE_string(
 def _open(values):
     from data_tools.readers.voc_xml import choose_image_set, read_voc
 
-    return read_voc(values.voc, values.image_set or choose_image_set(values.voc, values.split))
+    image_set = values.image_set or choose_image_set(values.voc, values.split)
+    return read_voc(values.voc, image_set, values.allow_outside)
 
 
 def main(argv=None):

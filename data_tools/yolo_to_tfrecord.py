@@ -13,18 +13,21 @@ FLAGS = new_converter_flags()
 flags.DEFINE_string(
     "yolo",
     None,
-    "data.yaml, obj.data, or the folder of one of them or of classes.txt.",
+    "data.yaml, obj.data, or the folder with one of them or with classes.txt.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "image_set", None, "Key of the list of images; without it, the split's name.", flag_values=FLAGS
+    "image_set",
+    None,
+    "Key of the list of images in that file. Default: the split's name.",
+    flag_values=FLAGS,
 )
 
 
 def _open(values):
     from data_tools.readers.yolo_txt import read_yolo
 
-    return read_yolo(values.yolo, values.image_set or values.split)
+    return read_yolo(values.yolo, values.image_set or values.split, values.allow_outside)
 
 
 def main(argv=None):

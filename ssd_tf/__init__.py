@@ -1,25 +1,28 @@
-"""SSD (Single Shot MultiBox Detector) in TensorFlow and Keras. Importing it does not import TensorFlow."""
+"""SSD (Single Shot MultiBox Detector) in TensorFlow and Keras.
+
+Importing it does not import TensorFlow.
+"""
 
 import importlib
 import os
 
-# Before TensorFlow is first imported, so that users see our lines and not its own.
+# Silences TensorFlow's start-up messages; must be set before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULE_OF = {
     "load_config": "ssd_tf.config",
     "build_model": "ssd_tf.models.ssd",
     "build_dataset": "ssd_tf.data.pipeline",
     "load_detector": "ssd_tf.inference.detector",
 }
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name):
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'ssd_tf' has no attribute {name!r}")
 
 

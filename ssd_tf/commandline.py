@@ -1,4 +1,4 @@
-"""What every command shares: --help at once, one clear line instead of a traceback, exit codes 0, 1 and 2."""
+"""What all commands share: a fast --help, errors as one line, exit codes 0, 1 and 2."""
 
 import contextlib
 import logging as python_logging
@@ -12,40 +12,38 @@ from ssd_tf.config import ConfigError
 
 
 def new_flags() -> flags.FlagValues:
-    """An empty set of flags of one command, with --help and --traceback."""
+    """A set of flags for one command, with --help and --traceback."""
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
-    flags.DEFINE_bool(
-        "traceback", False, "Show the whole traceback of an error.", flag_values=values
-    )
+    flags.DEFINE_bool("traceback", False, "Show the traceback of an error.", flag_values=values)
     return values
 
 
 def run(main, values, usage, required=(), argv=None) -> int:
-    """Parses argv into `values`, calls main(values, positional arguments) and returns the exit code.
+    """Parse argv into `values`, call main(values, positional arguments), return the exit code.
 
-    required: names of the flags that must be given (--help works without them).
-    2: flags or config; 1: anything else that went wrong; 130: interrupted. Errors print one line; --traceback shows all.
+    required: names of the flags that must be given; --help works without them.
+    Exit codes: 2 for flags and config, 1 for any other error, 130 for an interruption. An error
+    prints one line; --traceback raises it instead.
     """
     for name in values:
-        values[name].unparse()  # what an earlier call in this process left
+        values[name].unparse()  # forgets an earlier call in this process
     try:
-        rest = values(sys.argv if argv is None else argv)[1:]
+        positional = values(sys.argv if argv is None else argv)[1:]
     except flags.Error as error:
         return _fail(f"{error} (see --help)", 2)
     if values.help:
-        print(f"{usage.strip()}\n\nflags:\n{_help(values)}")
+        print(f"{usage.strip()}\n\nflags:\n{_describe_flags(values)}")
         return 0
-    _log_plainly()
+    _set_up_logging()
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # file names need not be Unicode, nor terminals know all of it
+        # File names may hold bytes that are not Unicode, or characters that the terminal lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         missing = [f"--{name}" for name in required if values[name].value in (None, [], "")]
         if missing:
             raise flags.Error(f"missing {', '.join(missing)} (see --help)")
-        return main(values, rest) or 0
+        return main(values, positional) or 0
     except (ConfigError, flags.Error) as error:
         return _report(error, values, 2)
     except KeyboardInterrupt:
@@ -55,7 +53,7 @@ def run(main, values, usage, required=(), argv=None) -> int:
 
 
 def import_tensorflow():
-    """Imports TensorFlow without the lines that its C++ side prints at that (no log level silences those)."""
+    """Import TensorFlow without the lines that its C++ code prints then at any log level."""
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()
@@ -75,26 +73,28 @@ def import_tensorflow():
             os.dup2(terminal, 2)
 
 
-def _log_plainly():
-    """Log lines go to stderr as they are, warnings with the word before them."""
-    flags.FLAGS(
-        sys.argv[:1]
-    )  # absl's own flags, so that it does not speak of "logging before flag parsing"
+def _set_up_logging():
+    """Log messages go to stderr as plain lines; warnings begin with `warning:`."""
+    # Parses absl's own flags, or absl complains about logging before flag parsing.
+    flags.FLAGS(sys.argv[:1])
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(_PlainFormatter())
-    handler.addFilter(
-        lambda record: record.levelno > python_logging.INFO or "tensorflow" not in record.pathname
-    )
+    handler.addFilter(_is_shown)
+
+
+def _is_shown(record):
+    """False for TensorFlow's own log messages below a warning."""
+    return record.levelno > python_logging.INFO or "tensorflow" not in record.pathname
 
 
 class _PlainFormatter(python_logging.Formatter):
     def format(self, record):
         text = record.getMessage()
-        return (
-            text if record.levelno <= python_logging.INFO else f"{record.levelname.lower()}: {text}"
-        )
+        if record.levelno <= python_logging.INFO:
+            return text
+        return f"{record.levelname.lower()}: {text}"
 
 
 def _report(error, values, code):
@@ -111,7 +111,8 @@ def _fail(text, code):
     return code
 
 
-def _help(values):
+def _describe_flags(values):
+    """One line per flag: its name, what it does and its default."""
     lines = []
     for name in sorted(values):
         flag = values[name]

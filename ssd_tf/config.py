@@ -1,11 +1,13 @@
-"""Experiment files: YAML checked by pydantic, with `base:` for inheritance and `KEY=VALUE` overrides.
+"""The config of an experiment: its keys, ranges and defaults, checked by pydantic.
 
-A config is unpacked where things are built; the mathematics below receives numbers and arrays, never a config.
+The config rule: builders (of the network, the input pipeline, the training step, the exports) read
+a Config, or the section that they are about. The mathematics below them (boxes/, losses,
+post-processing, crops, colors, images, records, schedules) receives numbers and arrays, never a
+config or a section, and repeats no default of this file: each default value lives in one file.
 """
 
 import difflib
 import json
-import pathlib
 import re
 import typing
 from typing import Annotated, Literal
@@ -14,23 +16,28 @@ import pydantic
 import yaml
 from pydantic import Field
 
-Positive = Annotated[int, Field(gt=0)]
+from ssd_tf import files
+from ssd_tf.config_files import ConfigError, read_values
+
+PositiveInt = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
 Scale = Annotated[float, Field(gt=0, le=1.5)]
+Variances = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 
 
-def _ordered(limits):
+def _check_order(limits):
     if limits[0] > limits[1]:
-        raise ValueError("wanted the smaller number first")
+        raise ValueError("expected the smaller number first")
     return limits
 
 
-Range = Annotated[tuple[float, float], pydantic.AfterValidator(_ordered)]
-Factors = Annotated[tuple[NotNegative, NotNegative], pydantic.AfterValidator(_ordered)]
-
+Range = Annotated[tuple[float, float], pydantic.AfterValidator(_check_order)]
+Factors = Annotated[
+    tuple[NonNegativeFloat, NonNegativeFloat], pydantic.AfterValidator(_check_order)
+]
 
 BackboneName = Literal[
     "vgg16",
@@ -55,15 +62,16 @@ BoxPreset = Literal[
 ]
 
 
-class ConfigError(ValueError):
-    """A key or a value of an experiment file that cannot be used; the message names its path."""
-
-
 class Section(pydantic.BaseModel):
+    """A group of keys. Unknown keys are errors, and values cannot be changed."""
+
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def refuse_without_effect(self, keys, reason):
-        """Raises ValueError for a key that has no effect and is not at its default (saved configs spell every default out)."""
+        """Raise ValueError for a key that has no effect and is not at its default.
+
+        Defaults pass, as saved configs spell out every one of them.
+        """
         for key in keys:
             default = type(self).model_fields[key].default
             if getattr(self, key) != default:
@@ -74,25 +82,20 @@ class Section(pydantic.BaseModel):
 
 class Backbone(Section):
     name: BackboneName = "vgg16"
-    weights: str = (
-        "none"  # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
-    )
-    alpha: PositiveFloat = 1.0  # width multiplier (all but vgg16)
-    first_stride: Literal[8, 16] = (
-        16  # of the finest map that is predicted from (mobilenets, plain; without a neck)
-    )
-    frozen_stages: Annotated[int, Field(ge=0, le=5)] = (
-        0  # the first stages that are not trained; each ends with a stride
-    )
-    mean_rgb: tuple[float, float, float] | None = (
-        None  # what is subtracted from the input; default: the backbone's own
-    )
-    std_rgb: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = (
-        None  # what that is divided by
-    )
+    # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
+    weights: str = "none"
+    # Width multiplier; vgg16 has none.
+    alpha: PositiveFloat = 1.0
+    # Stride of the finest feature map; for mobilenets and plain without a neck.
+    first_stride: Literal[8, 16] = 16
+    # The first stages that are not trained; each ends with a stride.
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
+    # The input is normalised as (image - mean_rgb) / std_rgb; default: the backbone's own numbers.
+    mean_rgb: tuple[float, float, float] | None = None
+    std_rgb: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
 
     @pydantic.model_validator(mode="after")
-    def _used(self):
+    def _refuse_unused_keys(self):
         if self.name == "vgg16":
             self.refuse_without_effect(["alpha", "first_stride"], "on vgg16")
         if self.name.startswith("resnet"):
@@ -101,14 +104,16 @@ class Backbone(Section):
 
 
 class Model(Section):
-    input_hw: tuple[Positive, Positive] = (300, 300)
+    input_hw: tuple[PositiveInt, PositiveInt] = (300, 300)
     backbone: Backbone = Backbone()
-    num_levels: Annotated[int, Field(ge=2, le=8)] = 6  # feature maps that are predicted from
+    # Feature maps that are predicted from.
+    num_levels: Annotated[int, Field(ge=2, le=8)] = 6
     head: Literal["conv", "separable"] = "conv"
-    neck: Literal["none", "fpn"] = "none"  # fpn: 3 to 5 maps from stride 8 on (resnets, mobilenets)
+    # fpn: 3 to 5 maps from stride 8 on; not for vgg16
+    neck: Literal["none", "fpn"] = "none"
 
     @pydantic.model_validator(mode="after")
-    def _neck_starts_at_stride_8(self):
+    def _refuse_first_stride_under_fpn(self):
         if self.neck == "fpn":
             try:
                 self.backbone.refuse_without_effect(
@@ -123,37 +128,40 @@ class Level(Section):
     """The default boxes of one feature map, in pixels of the model's input."""
 
     size: PositiveFloat
-    next_size: PositiveFloat | None = None  # adds a square box of side sqrt(size * next_size)
-    aspect_ratios: tuple[PositiveFloat, ...] = ()  # width / height; each adds its reciprocal too
-    step: PositiveFloat | None = None  # distance of the centres; default: input / map
+    # Adds a square box of side sqrt(size * next_size).
+    next_size: PositiveFloat | None = None
+    # width / height; each adds its reciprocal too
+    aspect_ratios: tuple[PositiveFloat, ...] = ()
+    # Distance of neighbouring centres; default: input size / map size.
+    step: PositiveFloat | None = None
 
 
 PAPER_KEYS = ("s_min", "s_max", "aspect_ratios", "s_first")
 
 
 class Boxes(Section):
+    """The default boxes: a preset, or explicit levels."""
+
     preset: BoxPreset | None = None
-    s_min: Scale = 0.2  # these four belong to the preset `paper`
+    # These four are for the preset `paper`.
+    s_min: Scale = 0.2
     s_max: Scale = 0.9
     aspect_ratios: tuple[PositiveFloat, ...] = (2.0, 3.0)
-    s_first: Scale | None = None  # scale of the first map where it does not follow the line
-    integer_sizes: bool = False  # presets caffe_*: sizes cut to whole pixels, as the authors' released SSD512 has them
+    # Scale of the first map if it does not follow the formula.
+    s_first: Scale | None = None
+    # Presets caffe_*: truncates sizes to whole pixels, as in the released SSD512 of Liu et al.
+    integer_sizes: bool = False
     levels: tuple[Level, ...] | None = None
-    variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (
-        0.1,
-        0.1,
-        0.2,
-        0.2,
-    )
+    variances: Variances = (0.1, 0.1, 0.2, 0.2)
 
     @pydantic.model_validator(mode="after")
-    def _one_source(self):
+    def _require_one_source(self):
         if (self.preset is None) == (self.levels is None):
             raise ValueError("give either preset or levels, and not both")
         return self
 
     @pydantic.model_validator(mode="after")
-    def _fit_the_source(self):
+    def _refuse_keys_of_other_presets(self):
         source = f"with preset {self.preset}" if self.preset else "with levels"
         if self.preset != "paper":
             self.refuse_without_effect(PAPER_KEYS, f"{source}, only with paper")
@@ -162,43 +170,50 @@ class Boxes(Section):
                 ["integer_sizes"], f"{source}, only with caffe_voc and caffe_coco"
             )
         if self.s_min > self.s_max:
-            raise ValueError(f"wanted s_min <= s_max, found {self.s_min} and {self.s_max}")
+            raise ValueError(f"expected s_min <= s_max, got {self.s_min} and {self.s_max}")
         return self
 
 
 class Augment(Section):
-    """Probabilities and ranges of the training augmentation; `preset` names a starting point, other keys replace its values."""
+    """Probabilities and ranges of the training augmentation.
+
+    `preset` gives the starting values; other keys replace them.
+    """
 
     preset: str = "none"
-    color_probability: Probability = 0.5  # of each of brightness, contrast, saturation and hue
-    brightness: NotNegative = 0.0  # largest shift, of 255
+    # Of each of brightness, contrast, saturation and hue.
+    color_probability: Probability = 0.5
+    # Largest shift, of 255.
+    brightness: NonNegativeFloat = 0.0
     brightness_factor: Factors = (1.0, 1.0)
     contrast: Factors = (1.0, 1.0)
-    contrast_about: Literal["black", "mean"] = (
-        "black"  # what contrast keeps: black, or the mean of the gray picture
-    )
+    # What contrast keeps: black, or the mean of the gray image.
+    contrast_about: Literal["black", "mean"] = "black"
     saturation: Factors = (1.0, 1.0)
-    saturation_by: Literal["hsv", "gray"] = (
-        "hsv"  # scales S of HSV, or the distance from the gray picture
-    )
-    hue_degrees: Annotated[float, Field(ge=0, le=360)] = 0.0  # largest turn
-    hue_wraps: bool = True  # false: a turn below red stays at red
+    # Scales S of HSV, or the distance from the gray image.
+    saturation_by: Literal["hsv", "gray"] = "hsv"
+    # Largest rotation.
+    hue_degrees: Annotated[float, Field(ge=0, le=360)] = 0.0
+    # False: hues that would be rotated below red stay red.
+    hue_wraps: bool = True
     channel_shuffle_probability: Probability = 0.0
     zoom_out_probability: Probability = 0.0
-    zoom_out_max: Annotated[float, Field(ge=1)] = 4.0  # side of the canvas, in sides of the picture
-    crop_rule: Literal["caffe", "torchvision"] = "caffe"  # see data/crops.py
-    crop_min_iou: tuple[
-        Probability, ...
-    ] = ()  # the sampler's modes besides "whole picture"; 0 is "any crop"
-    crop_scale: Range = (0.3, 1.0)  # side of the crop, in sides of the picture
+    # Side of the largest canvas, in sides of the image.
+    zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
+    # Which reference's crop sampler; data/crops.py describes them.
+    crop_rule: Literal["caffe", "torchvision"] = "caffe"
+    # The sampler's modes besides "whole image"; 0 is "any crop". Empty: no crops.
+    crop_min_iou: tuple[Probability, ...] = ()
+    # Side of the crop, in sides of the image.
+    crop_scale: Range = (0.3, 1.0)
     crop_aspect: Range = (0.5, 2.0)
-    crop_tries: Positive = 50
+    crop_tries: PositiveInt = 50
     flip_probability: Probability = 0.0
     vertical_flip_probability: Probability = 0.0
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _from_preset(cls, value):
+    def _start_from_preset(cls, value):
         if isinstance(value, str):
             value = {"preset": value}
         if not isinstance(value, dict):
@@ -209,21 +224,24 @@ class Augment(Section):
         return {**AUGMENT_PRESETS[name], **value}
 
     @pydantic.model_validator(mode="after")
-    def _crops_exist(self):
+    def _check_crop_ranges(self):
         if not (self.crop_scale[0] > 0 and self.crop_scale[1] <= 1):
-            raise ValueError(f"crop_scale must lie in (0, 1], found {list(self.crop_scale)}")
+            raise ValueError(f"crop_scale must lie in (0, 1], got {list(self.crop_scale)}")
         if not 0 < self.crop_aspect[0] <= 1 <= self.crop_aspect[1]:
-            raise ValueError(f"crop_aspect must hold 1, found {list(self.crop_aspect)}")
+            raise ValueError(f"crop_aspect must include 1, got {list(self.crop_aspect)}")
         return self
 
 
-# Liu et al. 2016, sec. 2.2 and 3.6, with the ranges of the authors' released scripts (ssd_pascal.py, ssd_coco.py).
+# Liu et al. 2016, sec. 2.2 and 3.6, with the ranges of the released scripts ssd_pascal.py and
+# ssd_coco.py.
 _CAFFE = {
     "brightness": 32.0,
     "contrast": (0.5, 1.5),
     "saturation": (0.5, 1.5),
-    "hue_degrees": 36.0,  # +-18 of OpenCV's half degrees; several ports read 18 degrees
-    "hue_wraps": False,  # their hue is a byte that saturates at 0
+    # +-18 of OpenCV's half degrees; several ports read this as 18 degrees.
+    "hue_degrees": 36.0,
+    # Hue is a byte there, which saturates at 0.
+    "hue_wraps": False,
     "zoom_out_probability": 0.5,
     "crop_min_iou": (0.1, 0.3, 0.5, 0.7, 0.9, 0.0),
     "flip_probability": 0.5,
@@ -237,9 +255,10 @@ AUGMENT_PRESETS = {
         "flip_probability": 0.5,
     },
     "caffe": _CAFFE,
-    # As the text has it: patches from .1 of the picture (the scripts say .3), and hue as an angle.
+    # As the paper's text: patches from .1 of the image (the scripts say .3), and hue as an angle.
     "paper": {**_CAFFE, "crop_scale": (0.1, 1.0), "hue_wraps": True},
-    # torchvision/references/detection, preset `ssd`: RandomPhotometricDistort, RandomZoomOut, RandomIoUCrop, flip.
+    # torchvision/references/detection, preset `ssd`: RandomPhotometricDistort, RandomZoomOut,
+    # RandomIoUCrop, flip.
     "torchvision": {
         "brightness_factor": (0.875, 1.125),
         "contrast": (0.5, 1.5),
@@ -261,94 +280,110 @@ class Data(Section):
     augment: Augment = Augment()
     train_split: str = "train"
     val_split: str = "val"
-    train_difficult: bool = False  # difficult objects are objects, not ignore regions
-    shuffle_buffer: Positive = 2048  # encoded records
-    shard: Literal["record", "file"] = (
-        "record"  # several workers: slices of one global batch, or shards of their own
-    )
-    # A record that cannot be parsed or decoded, also of val_split; skip decodes every picture once before the first step.
+    # Difficult objects are trained as objects instead of being ignore regions.
+    train_difficult: bool = False
+    # Encoded records.
+    shuffle_buffer: PositiveInt = 2048
+    # Several workers: slices of one global batch, or shards of their own.
+    shard: Literal["record", "file"] = "record"
+    # A record that cannot be parsed or decoded, in val_split too. skip: decodes every image once
+    # before the first step.
     on_bad_record: Literal["stop", "skip"] = "stop"
 
 
 class Loss(Section):
-    negatives_per_positive: NotNegative = 3.0
-    min_negatives: Count = 3  # per image, so that pictures without objects teach too
-    localization_weight: NotNegative = 1.0
-    score_activation: Literal["softmax", "sigmoid"] = (
-        "softmax"  # how logits become scores, in the loss and in detections
-    )
-    focal_gamma: NotNegative | None = None  # focal loss over all boxes instead of mined negatives
-    focal_alpha: Probability | None = (
-        None  # weight of objects in the focal loss; the background has 1 - alpha
-    )
+    negatives_per_positive: NonNegativeFloat = 3.0
+    # Per image, so that images without objects count too.
+    min_negatives: Count = 3
+    localization_weight: NonNegativeFloat = 1.0
+    # How logits become scores, in the loss and in detections.
+    score_activation: Literal["softmax", "sigmoid"] = "softmax"
+    # Focal loss over all boxes instead of mined negatives.
+    focal_gamma: NonNegativeFloat | None = None
+    # Weight of objects in the focal loss; the background has 1 - alpha.
+    focal_alpha: Probability | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     normalizer: Literal["global", "caffe", "torchvision", "nvidia"] = "global"
 
     @pydantic.model_validator(mode="after")
-    def _alpha_of_focal(self):
+    def _check_focal_keys(self):
         if self.focal_alpha is not None and self.focal_gamma is None:
             raise ValueError(
                 "focal_alpha is part of the focal loss: give focal_gamma too (2 in its paper)"
             )
         if self.focal_gamma is not None:
-            keys = ["negatives_per_positive", "min_negatives"]
             self.refuse_without_effect(
-                keys, "with the focal loss, which takes every box instead of mined negatives"
+                ["negatives_per_positive", "min_negatives"],
+                "with the focal loss, which takes every box instead of mined negatives",
             )
         return self
 
 
 class Train(Section):
-    steps: Positive = 120_000
-    batch_size: Positive = 32  # of all replicas together
+    steps: PositiveInt = 120_000
+    # Of all replicas together.
+    batch_size: PositiveInt = 32
     seed: Count = 0
-    # auto: multi_worker where TF_CONFIG names several machines, else mirrored where there are several GPUs
+    # auto: multi_worker if TF_CONFIG names several machines, else mirrored if there are several
+    # GPUs, else one
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     bn: Literal["train", "frozen"] = "train"
     bn_momentum: Probability = 0.9
     learning_rate: PositiveFloat = 1e-3
     momentum: Probability = 0.9
-    weight_decay: NotNegative = 5e-4  # L2 on kernels, in the gradient
+    # L2 on kernels, in the gradient.
+    weight_decay: NonNegativeFloat = 5e-4
     schedule: Literal["step", "cosine"] = "step"
-    decay_steps: tuple[Positive, ...] = (80_000, 100_000)  # schedule: step
+    # These two are for the schedule `step`.
+    decay_steps: tuple[PositiveInt, ...] = (80_000, 100_000)
     decay_factor: Probability = 0.1
     warmup_steps: Count = 0
-    warmup_from: Probability = 0.001  # first learning rate, as a share of the full one
-    clip_norm: PositiveFloat | None = None  # of the whole gradient, after the replicas' are summed
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of the averaged weights
-    checkpoint_every: Positive = 1000
+    # First learning rate, as a fraction of the full one.
+    warmup_from: Probability = 0.001
+    # Of the whole gradient, after summing over replicas.
+    clip_norm: PositiveFloat | None = None
+    # Momentum of the averaged weights.
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    checkpoint_every: PositiveInt = 1000
 
 
 class Eval(Section):
-    every: Positive | None = None  # steps between evaluations; default: only at the end
-    batch_size: Positive = 8
+    # Steps between evaluations; default: only at the end.
+    every: PositiveInt | None = None
+    batch_size: PositiveInt = 8
     score_floor: Probability = 0.01
     nms_iou: Probability = 0.45
-    pre_nms_top_k: Positive = 400  # per class
-    max_detections: Positive = 200  # per image
-    clip_first: bool = (
-        False  # boxes are clipped to the picture before suppression, as torchvision does, not after
-    )
-    size_limit: PositiveFloat | None = (
-        None  # largest ratio of a box's side to its default box's (torchvision: 62.5)
-    )
+    # Per class.
+    pre_nms_top_k: PositiveInt = 400
+    # Per image.
+    max_detections: PositiveInt = 200
+    # Clips boxes to the image before NMS, as torchvision does, instead of after it.
+    clip_first: bool = False
+    # Largest ratio of a box's side to its default box's (torchvision: 62.5).
+    size_limit: PositiveFloat | None = None
 
 
 class Export(Section):
-    # Of the TFLite operator, which keeps at most 100 detections of a class.
-    max_detections: Positive | None = None  # default: eval.max_detections, at most 100
-    score_floor: Probability | None = None  # default: eval.score_floor
+    """Limits of the TFLite operator, which keeps at most 100 detections of a class."""
+
+    # Default: eval.max_detections, at most 100.
+    max_detections: PositiveInt | None = None
+    # Default: eval.score_floor.
+    score_floor: Probability | None = None
 
 
 class Watch(Section):
-    log_every: Positive = 20
-    images: Count = 4  # drawn in TensorBoard at each evaluation
+    # Steps.
+    log_every: PositiveInt = 20
+    # Drawn in TensorBoard at each evaluation.
+    images: Count = 4
 
 
 class Config(Section):
-    init_from: str | None = None  # run folder whose weights are taken where name and shape fit
+    # Run folder whose weights are loaded if name and shape match.
+    init_from: str | None = None
     model: Model = Model()
     boxes: Boxes
     data: Data = Data()
@@ -359,113 +394,69 @@ class Config(Section):
     watch: Watch = Watch()
 
 
-def load_config(path, overrides=()) -> Config:
-    """Reads a YAML experiment file, its `base:` files and `key.path=value` overrides.
+# Keys of earlier versions, which saved configs may still have.
+_RENAMED_KEYS = {
+    "model.levels": "model.num_levels",
+    "loss.scores": "loss.score_activation",
+    "watch.pictures": "watch.images",
+}
 
-    Raises ConfigError for a missing file, an unknown key (with the nearest known name) or a value out of range.
+
+def load_config(path, overrides=()) -> Config:
+    """Read an experiment file, its `base:` files and `key.path=value` overrides.
+
+    Raises ConfigError for a missing file, an unknown key (with the nearest known name) or a value
+    out of range.
     """
-    values = _read_yaml(pathlib.Path(path))
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ConfigError(f"--set wants KEY=VALUE, found {override!r}")
-        change = _parse(text, where=f"--set {override}")
-        for name in reversed(key.strip().split(".")):
-            change = {name: change}
-        values = _merge(values, change)
-    return check_config(values, where=str(path))
+    return check_config(read_values(path, overrides), where=str(path))
 
 
 def check_config(values: dict, where: str) -> Config:
-    """Makes a Config of plain values; `where` opens the message of the ConfigError that a bad one raises."""
+    """Make a Config of plain values. `where` opens the message of a ConfigError."""
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        reasons = "; ".join(_explain(detail) for detail in error.errors())
+        raise ConfigError(f"{where}: {reasons}") from None
 
 
 def save_config(config: Config, path):
-    """Writes the resolved config, every default spelled out."""
-    pathlib.Path(path).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    """Write the resolved config atomically, with all defaults spelled out."""
+    files.write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def nearest(name, known) -> str:
-    """A hint for an unknown name: the closest known one, else all of them."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return (
-        f"; did you mean {close[0]!r}?"
-        if close
-        else f"; known: {', '.join(sorted(map(str, known)))}"
-    )
+    """A hint for an unknown name: the most similar known one, else all of them."""
+    close = difflib.get_close_matches(str(name), [str(candidate) for candidate in known], n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(sorted(map(str, known)))}"
 
 
-def _read_yaml(path, seen=()) -> dict:
-    if not path.is_file():
-        raise ConfigError(f"no config file at {path}")
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: `base` leads back to itself")
-    values = _parse(path.read_text(), where=str(path)) or {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: wanted keys and values, found {type(values).__name__}")
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    bases = [base] if isinstance(base, str) else base
-    merged = {}
-    for name in bases:
-        merged = _merge(merged, _read_yaml(path.parent / name, (*seen, path.resolve())))
-    return _merge(merged, values)
-
-
-def _parse(text, where):
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
-
-
-def _merge(under, over, path=()):
-    """`over` laid over `under`, the values of the section or key at `path`."""
-    if isinstance(under, str) and isinstance(over, dict):
-        if path != ("data", "augment"):
-            raise ConfigError(
-                f"{'.'.join(map(str, path))} is {under!r}, so it has no key {next(iter(over), '')!r}"
-            )
-        under = {"preset": under}  # `augment: caffe` is short for that
-    if not (isinstance(under, dict) and isinstance(over, dict)):
-        return over
-    merged = _without_replaced(under, over) if path == ("boxes",) else dict(under)
-    for key, value in over.items():
-        merged[key] = _merge(merged.get(key), value, (*path, key))
-    return merged
-
-
-def _without_replaced(under, over):
-    """Of default boxes `under` others, what still holds: another preset, or levels, replace a preset with all its keys."""
-    if not (over.get("levels") or over.get("preset", under.get("preset")) != under.get("preset")):
-        return under
-    replaced = {"preset", "levels", "integer_sizes", *PAPER_KEYS}
-    return {key: value for key, value in under.items() if key not in replaced}
-
-
-def _explain(error) -> str:
-    path = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {path}{nearest(error['loc'][-1], _fields_at(error['loc'][:-1]))}"
-    if error["type"] == "missing":
+def _explain(detail) -> str:
+    """One of pydantic's error details in a line, with the path of its key."""
+    path = ".".join(str(part) for part in detail["loc"])
+    if path in _RENAMED_KEYS:
+        return f"unknown key {path}: it is now {_RENAMED_KEYS[path]}"
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {path}{nearest(detail['loc'][-1], _fields_at(detail['loc'][:-1]))}"
+    if detail["type"] == "missing":
         return f"{path} is missing"
-    if error["type"] == "literal_error" and isinstance(error["input"], str):
-        return f"{path}: unknown value {error['input']!r}{nearest(error['input'], _choices(error))}"
-    message = error["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(error["input"], dict) else f", found {error['input']!r}"
-    return f"{path}: {message[0].lower()}{message[1:]}{found}"
+    value = detail["input"]
+    if detail["type"] == "literal_error" and isinstance(value, str):
+        return f"{path}: unknown value {value!r}{nearest(value, _choices(detail))}"
+    message = detail["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(value, dict) else f", got {value!r}"
+    return f"{path}: {message[0].lower()}{message[1:]}{got}"
 
 
-def _choices(error):
-    return re.findall(r"'([^']*)'", error["ctx"]["expected"])
+def _choices(detail):
+    """The allowed values of a Literal, from pydantic's message."""
+    return re.findall(r"'([^']*)'", detail["ctx"]["expected"])
 
 
 def _fields_at(location):
+    """The fields of the section at a location; indices of tuples are skipped."""
     section = Config
     for part in location:
         if isinstance(part, int):
@@ -473,5 +464,9 @@ def _fields_at(location):
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *typing.get_args(annotation)]
         candidates += [inner for outer in candidates for inner in typing.get_args(outer)]
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, Section))
+        section = next(
+            candidate
+            for candidate in candidates
+            if isinstance(candidate, type) and issubclass(candidate, Section)
+        )
     return section.model_fields

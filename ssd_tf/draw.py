@@ -1,9 +1,9 @@
-"""Boxes and class names drawn on pictures, and sheets of pictures. Needs Pillow and NumPy only."""
+"""Boxes and class names drawn on images, and contact sheets of images. Needs Pillow and NumPy."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Far apart in hue and lightness, so that neighbouring classes can be told apart.
+# Far apart in hue and lightness, so that neighbouring classes look different.
 _COLORS = (
     "#e6194b",
     "#3cb44b",
@@ -19,67 +19,79 @@ _COLORS = (
 
 
 def color_of(label):
-    """The colour of a class, from its label (from 1)."""
+    """The colour of a label (from 1)."""
     return _COLORS[(int(label) - 1) % len(_COLORS)]
 
 
 def name_of(label, names):
-    """The name of a label (from 1), or the label itself where there is no name for it."""
+    """The name of a label (from 1), or `class LABEL` if it has none."""
     return names[label - 1] if names and label <= len(names) else f"class {label}"
 
 
 def draw_boxes(image, boxes, labels, captions, hatched=None):
-    """uint8 image [H, W, 3], boxes [N, 4] normalised, labels [N], captions [N] -> Pillow image with them drawn.
+    """Draw boxes with captions on an image and return it as a Pillow image.
 
-    hatched [N] bool: ignore regions, filled with slanted lines instead of being named.
+    image: uint8 [H, W, 3]. boxes: [N, 4] normalised. labels: [N] from 1, they choose the colours.
+    captions: [N], empty ones are not drawn. hatched: [N] bool, boxes filled with slanted lines.
     """
-    picture = Image.fromarray(np.asarray(image, np.uint8))
-    pen = ImageDraw.Draw(picture)
-    line = max(1, round(min(picture.size) / 200))
-    font = ImageFont.load_default(max(10, min(picture.size) // 28))
+    canvas = Image.fromarray(np.asarray(image, np.uint8))
+    pen = ImageDraw.Draw(canvas)
+    line_width = max(1, round(min(canvas.size) / 200))
+    font = ImageFont.load_default(max(10, min(canvas.size) // 28))
     hatched = np.zeros(len(boxes), bool) if hatched is None else hatched
-    for box, label, caption, hatch in zip(boxes, labels, captions, hatched, strict=True):
-        ymin, xmin, ymax, xmax = np.clip(np.asarray(box, float), 0, 1) * np.tile(
-            picture.size[::-1], 2
-        )
-        if hatch:
-            _hatch(pen, xmin, ymin, xmax, ymax, color_of(label), line)
-        pen.rectangle([xmin, ymin, xmax, ymax], outline=color_of(label), width=line)
+    corner_scale = np.tile(canvas.size[::-1], 2)
+    for box, label, caption, is_hatched in zip(boxes, labels, captions, hatched, strict=True):
+        ymin, xmin, ymax, xmax = np.clip(np.asarray(box, float), 0, 1) * corner_scale
+        color = color_of(label)
+        if is_hatched:
+            _hatch(pen, (xmin, ymin, xmax, ymax), color, line_width)
+        pen.rectangle([xmin, ymin, xmax, ymax], outline=color, width=line_width)
         if caption:
-            _caption(pen, xmin, ymin, caption, color_of(label), font)
-    return picture
+            _draw_caption(pen, (xmin, ymin), caption, color, font)
+    return canvas
 
 
-def draw_detections(image, found, names, score=0.5):
-    """uint8 image [H, W, 3], {"boxes", "scores", "labels"} of it -> Pillow image with those scored >= score, best on top."""
-    live = np.flatnonzero(found["scores"] >= score)[::-1]
-    labels = found["labels"][live]
+def draw_detections(image, detections, names, score=0.5):
+    """Draw the detections that score at least `score`, the best on top.
+
+    image: uint8 [H, W, 3]. detections: {"boxes", "scores", "labels"}, best first. Returns a Pillow
+    image, as `draw_boxes` does.
+    """
+    drawn = np.flatnonzero(detections["scores"] >= score)[::-1]
+    labels = detections["labels"][drawn]
+    scores = detections["scores"][drawn]
     captions = [
-        f"{name_of(label, names)} {value:.2f}"
-        for label, value in zip(labels, found["scores"][live], strict=True)
+        f"{name_of(label, names)} {value:.2f}" for label, value in zip(labels, scores, strict=True)
     ]
-    return draw_boxes(image, found["boxes"][live], labels, captions)
+    return draw_boxes(image, detections["boxes"][drawn], labels, captions)
 
 
-def contact_sheet(pictures, columns=4, cell=320):
-    """Pillow images -> one image with all of them in a grid, each fitted into a `cell` x `cell` square."""
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * cell, max(rows, 1) * cell), "white")
-    for index, picture in enumerate(pictures):
-        small = picture.copy()
-        small.thumbnail((cell - 4, cell - 4))
-        sheet.paste(small, (index % columns * cell + 2, index // columns * cell + 2))
+def contact_sheet(images, num_columns=4, cell=320):
+    """Arrange Pillow images in a grid, each scaled down to fit a square of `cell` pixels."""
+    num_rows = max(-(-len(images) // num_columns), 1)
+    sheet = Image.new("RGB", (num_columns * cell, num_rows * cell), "white")
+    for index, image in enumerate(images):
+        thumbnail = image.copy()
+        thumbnail.thumbnail((cell - 4, cell - 4))
+        row, column = divmod(index, num_columns)
+        sheet.paste(thumbnail, (column * cell + 2, row * cell + 2))
     return sheet
 
 
-def _caption(pen, x, y, text, color, font):
+def _draw_caption(pen, corner, text, color, font):
+    """Write a caption above the corner (x, y) of a box, or inside the box if there is no room."""
+    x, y = corner
     left, top, right, bottom = pen.textbbox((x, y), text, font=font)
-    lift = min(bottom - y, y)  # above the box where there is room
+    lift = min(bottom - y, y)
     pen.rectangle([left, top - lift, right + 1, bottom - lift + 1], fill=color)
     pen.text((x, y - lift), text, fill="white", font=font)
 
 
-def _hatch(pen, xmin, ymin, xmax, ymax, color, line):
-    for start in np.arange(xmin - (ymax - ymin), xmax, 6 * line):
-        low, high = max(start, xmin), min(start + (ymax - ymin), xmax)
-        pen.line([low, ymin + low - start, high, ymin + high - start], fill=color, width=line)
+def _hatch(pen, box, color, line_width):
+    xmin, ymin, xmax, ymax = box
+    height = ymax - ymin
+    for start in np.arange(xmin - height, xmax, 6 * line_width):
+        left = max(start, xmin)
+        right = min(start + height, xmax)
+        ends = [left, ymin + left - start, right, ymin + right - start]
+        pen.line(ends, fill=color, width=line_width)

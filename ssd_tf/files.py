@@ -1,4 +1,4 @@
-"""Files written atomically: a reader finds the old content or the new, never a part of either."""
+"""Atomic writes: a reader finds the old content or the new, never a part of either."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import pathlib
 
 
 def write_bytes(path, content: bytes):
-    """Writes beside the file, then renames: an interrupted write leaves the old content in place."""
+    """Write a temporary file beside the target, then rename it over the target."""
     path = pathlib.Path(path)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
@@ -14,10 +14,10 @@ def write_bytes(path, content: bytes):
 
 
 def write_text(path, content: str):
-    """As `write_bytes`, in UTF-8."""
+    """Write text in UTF-8, as `write_bytes` does."""
     write_bytes(path, content.encode())
 
 
 def write_json(path, content):
-    """As `write_text`, indented by one space."""
+    """Write JSON, indented by one space, as `write_bytes` does."""
     write_text(path, json.dumps(content, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What several tests share: the folder of real data, a tiny generated data set, and a run trained on it."""
+"""Shared fixtures: the folder of real data, a tiny generated data set, a run trained on it."""
 
 import os
 
@@ -18,8 +18,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 CLASSES = ({"name": "red", "id": 7}, {"name": "green", "id": 3}, {"name": "blue", "id": 12})
 RGB = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 230)}
 
-# Height, width, then per object: class and corners ymin, xmin, ymax, xmax in pixels. No picture is square; one has no object.
-PICTURES = (
+# Height, width, then per object its class and corners ymin, xmin, ymax, xmax in pixels. No image is
+# square; one has no object.
+IMAGES = (
     (64, 96, [("red", 8, 6, 40, 46)]),
     (96, 64, [("green", 30, 10, 78, 42)]),
     (64, 96, [("blue", 16, 40, 56, 88)]),
@@ -29,9 +30,9 @@ PICTURES = (
 )
 
 
-def make_picture(index):
-    """One of PICTURES, uint8 [H, W, 3]: grey with a rectangle in its class's colour for each object."""
-    height, width, objects = PICTURES[index]
+def draw_image(index):
+    """One of IMAGES, uint8 [H, W, 3]: gray, with a rectangle in the class's colour per object."""
+    height, width, objects = IMAGES[index]
     noise = np.random.default_rng(index).integers(-12, 13, (height, width, 3))
     image = np.full((height, width, 3), 110) + noise
     for name, ymin, xmin, ymax, xmax in objects:
@@ -46,10 +47,9 @@ def encode(image, image_format="PNG"):
 
 
 def write_records(folder, splits, classes=CLASSES):
-    """A data set of PICTURES: splits maps a split's name to the indices of its pictures."""
+    """Write a data set of IMAGES; splits maps the name of a split to the indices of its images."""
     import tensorflow as tf
 
-    from ssd_tf.data.records import make_example
     from ssd_tf.files import write_json
 
     names = [entry["name"] for entry in classes]
@@ -58,28 +58,38 @@ def write_records(folder, splits, classes=CLASSES):
         shard = f"{split}-00000-of-00001.tfrecord"
         with tf.io.TFRecordWriter(str(folder / shard)) as writer:
             for index in indices:
-                height, width, objects = PICTURES[index]
-                example = make_example(
-                    image=encode(make_picture(index)),
-                    image_format="png",
-                    height=height,
-                    width=width,
-                    filename=f"{index}.png",
-                    source_id=str(100 + index),
-                    boxes=[
-                        [a / height, b / width, c / height, d / width] for _, a, b, c, d in objects
-                    ],
-                    labels=[names.index(name) + 1 for name, *_ in objects],
-                    texts=[name for name, *_ in objects],
-                )
-                writer.write(example.SerializeToString())
-        boxes = sum(len(PICTURES[index][2]) for index in indices)
+                writer.write(make_record(index, names).SerializeToString())
         content["splits"][split] = {
-            **{"images": len(indices), "boxes": boxes, "ignored": 0},
-            **{"shards": [shard], "repaired": {}, "dropped": []},
+            "images": len(indices),
+            "boxes": sum(len(IMAGES[index][2]) for index in indices),
+            "ignored": 0,
+            "shards": [shard],
+            "repaired": {},
+            "dropped": [],
         }
     write_json(folder / "dataset.json", content)
     return folder
+
+
+def make_record(index, names):
+    """One of IMAGES as a tf.train.Example; names: the classes in label order."""
+    from ssd_tf.data.records import make_example
+
+    height, width, objects = IMAGES[index]
+    return make_example(
+        image=encode(draw_image(index)),
+        image_format="png",
+        height=height,
+        width=width,
+        filename=f"{index}.png",
+        source_id=str(100 + index),
+        boxes=[
+            [ymin / height, xmin / width, ymax / height, xmax / width]
+            for _, ymin, xmin, ymax, xmax in objects
+        ],
+        labels=[names.index(name) + 1 for name, *_ in objects],
+        texts=[name for name, *_ in objects],
+    )
 
 
 TINY = {
@@ -104,16 +114,16 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The folder of real photographs and annotations beside the checkout."""
+    """The folder of real images and annotations beside the checkout."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"needs the real data of {folder}, which is not there")
+        pytest.skip(f"needs real data, and there is no folder {folder}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
-    """TFRecords of PICTURES: all of them in `train`, four of them in `val`."""
+    """TFRecords of IMAGES: all of them in `train`, four of them in `val`."""
     return write_records(
         tmp_path_factory.mktemp("tiny_data"), {"train": range(6), "val": [0, 1, 3, 4]}
     )
@@ -121,7 +131,7 @@ def tiny_data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def blue_first(tmp_path_factory):
-    """The same pictures in a data set that names blue first and red last, under other ids."""
+    """Some of IMAGES in a data set that lists blue first and red last, with other ids."""
     classes = [{"name": "blue", "id": 1}, {"name": "green", "id": 2}, {"name": "red", "id": 3}]
     return write_records(
         tmp_path_factory.mktemp("blue_first"), {"train": [0], "val": [0, 1, 3, 4]}, classes
@@ -144,7 +154,7 @@ def tiny_config(tiny_config_file):
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_data, tiny_config):
-    """A run folder of a detector that has learnt PICTURES by heart."""
+    """The run folder of a detector overfitted to IMAGES."""
     from ssd_tf.commands.train import run_training
 
     workdir = tmp_path_factory.mktemp("tiny_run") / "run"
@@ -160,5 +170,5 @@ def tiny_detector(tiny_run):
 
 
 @pytest.fixture(scope="session")
-def pictures():
-    return [make_picture(index) for index in range(len(PICTURES))]
+def images():
+    return [draw_image(index) for index in range(len(IMAGES))]

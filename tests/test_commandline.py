@@ -21,13 +21,13 @@ def do():
 
 
 def refuse(error):
-    def main(_options, _rest):
+    def main(_values, _positional):
         raise error
 
     return main
 
 
-def test_help_shows_usage_and_flags_and_does_nothing_else(do, capsys):
+def test_help_prints_usage_and_flags_and_runs_nothing(do, capsys):
     assert do(refuse(RuntimeError("called")), "--help", required=("name",)) == 0
     out, err = capsys.readouterr()
     assert out.startswith("Do it.")
@@ -39,42 +39,42 @@ def test_help_shows_usage_and_flags_and_does_nothing_else(do, capsys):
 def test_flags_and_positional_arguments_arrive(do):
     seen = []
 
-    def main(options, rest):
-        seen.append((options.name, options.count, rest))
+    def main(values, positional):
+        seen.append((values.name, values.count, positional))
 
     assert do(main, "--name", "x", "a", "--count=4", "b") == 0
     assert seen == [("x", 4, ["a", "b"])]
 
 
-def test_a_second_call_does_not_remember_the_first(do):
+def test_a_second_call_forgets_the_flags_of_the_first(do):
     seen = []
 
-    def main(options, _rest):
-        seen.append((options.name, options.count, options.set))
+    def main(values, _positional):
+        seen.append((values.name, values.count, values.set))
 
     do(main, "--name=x", "--count=4", "--set=a=1")
     do(main)
     assert seen == [("x", 4, ["a=1"]), (None, 3, [])]
 
 
-def test_a_code_of_the_command_is_passed_on(do):
-    assert do(lambda _options, _rest: 5) == 5
+def test_the_exit_code_of_the_command_is_returned(do):
+    assert do(lambda _values, _positional: 5) == 5
 
 
 @pytest.mark.parametrize(
-    ("argv", "wanted"),
+    ("argv", "message"),
     [
         (["--nmae=x"], "Unknown command line flag 'nmae'"),
         (["--name=x", "--count=many"], "count"),
         (["--count=1"], "missing --name"),
     ],
 )
-def test_wrong_flags_are_2(do, capsys, argv, wanted):
+def test_wrong_flags_end_with_2(do, capsys, argv, message):
     assert do(refuse(RuntimeError("called")), *argv, required=("name",)) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert wanted in err
+    assert message in err
     assert "--help" in err
 
 
@@ -82,7 +82,7 @@ def test_wrong_flags_are_2(do, capsys, argv, wanted):
     ("error", "code", "line"),
     [
         (ConfigError("train.steps: bad"), 2, "error: train.steps: bad\n"),
-        (flags.Error("wanted a picture"), 2, "error: wanted a picture\n"),
+        (flags.Error("no image"), 2, "error: no image\n"),
         (ValueError("two\n  lines"), 1, "error: two lines\n"),
         (FileNotFoundError("no file at x"), 1, "error: no file at x\n"),
         (KeyError("boxes"), 1, "error: KeyError: 'boxes' (--traceback shows where)\n"),
@@ -95,6 +95,6 @@ def test_errors_are_one_line(do, capsys, error, code, line):
     assert capsys.readouterr() == ("", line)
 
 
-def test_traceback_lets_the_error_through(do):
+def test_traceback_raises_the_error(do):
     with pytest.raises(ValueError, match="here"):
         do(refuse(ValueError("here")), "--traceback")

@@ -1,10 +1,15 @@
+import json
 import pathlib
+import re
 
+import pydantic
 import pytest
 
+from ssd_tf import config as config_module
 from ssd_tf.config import Augment, Config, ConfigError, Data, load_config, save_config
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 
 
 def write(path, text):
@@ -20,7 +25,7 @@ def small(tmp_path):
 
 
 def refusal(path, *overrides):
-    """The message of the ConfigError: one line."""
+    """The message of the ConfigError, which must be one line."""
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
     assert "\n" not in str(caught.value)
@@ -41,15 +46,15 @@ def test_values_overrides_and_defaults(small):
     assert config.train.warmup_steps == 5
     assert config.model.input_hw == (64, 96)
     assert config.train.ema == 0.99
-    assert config.train.learning_rate == 0.01  # YAML 1.1 reads 1e-2 as a text
+    assert config.train.learning_rate == 0.01  # YAML 1.1 reads 1e-2 as a string
     assert config.boxes.variances == (0.1, 0.1, 0.2, 0.2)
 
 
-def test_an_override_makes_sections_that_the_file_does_not_have(small):
+def test_an_override_adds_a_section_that_the_file_lacks(small):
     assert load_config(small, ["eval.nms_iou=0.6"]).eval.nms_iou == 0.6
 
 
-def test_base_is_a_start_and_the_file_goes_over_it(tmp_path):
+def test_the_file_overrides_its_base(tmp_path):
     write(
         tmp_path / "base.yaml",
         "boxes: {preset: paper, s_min: 0.3}\ntrain: {steps: 50, batch_size: 4}\n",
@@ -59,7 +64,7 @@ def test_base_is_a_start_and_the_file_goes_over_it(tmp_path):
     assert (config.train.steps, config.train.batch_size, config.boxes.s_min) == (60, 4, 0.3)
 
 
-def test_of_several_bases_the_later_one_wins_and_bases_have_bases(tmp_path):
+def test_later_bases_win_and_bases_may_have_bases(tmp_path):
     (tmp_path / "parts").mkdir()
     write(
         tmp_path / "parts" / "first.yaml",
@@ -72,13 +77,13 @@ def test_of_several_bases_the_later_one_wins_and_bases_have_bases(tmp_path):
     assert (train.steps, train.batch_size, train.seed) == (3, 2, 9)
 
 
-def test_a_base_that_leads_back_to_itself(tmp_path):
+def test_a_cycle_of_bases(tmp_path):
     write(tmp_path / "a.yaml", "base: b.yaml\n")
     path = write(tmp_path / "b.yaml", "base: a.yaml\n")
-    assert "leads back to itself" in refusal(path)
+    assert "`base` leads back to this file" in refusal(path)
 
 
-def test_levels_replace_the_preset_of_the_base_and_the_other_way_round(tmp_path):
+def test_levels_replace_the_preset_of_the_base_and_vice_versa(tmp_path):
     write(tmp_path / "preset.yaml", "boxes: {preset: paper}\n")
     levels = write(
         tmp_path / "levels.yaml",
@@ -110,7 +115,7 @@ def test_other_default_boxes_replace_the_preset_with_all_its_keys(tmp_path):
     )
 
 
-def test_a_name_is_short_for_a_preset_of_augment_alone(tmp_path):
+def test_a_name_is_short_for_a_preset_only_in_augment(tmp_path):
     path = write(tmp_path / "names.yaml", "model: {backbone: resnet18}\nboxes: {preset: paper}\n")
     assert "model.backbone" in refusal(path)
     assert (
@@ -135,11 +140,13 @@ def test_a_name_is_short_for_a_preset_of_augment_alone(tmp_path):
         ),
         (
             ["model.backbone={name: mobilenet, first_stride: 8}", "model.neck=fpn"],
-            "model: backbone.first_stride has no effect under the fpn neck, which starts at stride 8",
+            "model: backbone.first_stride has no effect under the fpn neck, "
+            "which starts at stride 8",
         ),
         (
             ["boxes.integer_sizes=true"],
-            "boxes: integer_sizes has no effect with preset paper, only with caffe_voc and caffe_coco",
+            "boxes: integer_sizes has no effect with preset paper, "
+            "only with caffe_voc and caffe_coco",
         ),
         (
             ["boxes={preset: nvidia, integer_sizes: true}"],
@@ -167,11 +174,11 @@ def test_a_name_is_short_for_a_preset_of_augment_alone(tmp_path):
         ),
     ],
 )
-def test_what_has_no_effect_is_refused(small, values, message):
+def test_keys_without_effect_are_refused(small, values, message):
     assert message in refusal(small, *values)
 
 
-def test_defaults_that_have_no_effect_are_no_fault(small, tmp_path):
+def test_defaults_without_effect_are_accepted(small, tmp_path):
     levels = [
         "boxes.levels=[{size: 9}, {size: 18}]",
         "model.backbone.name=resnet18",
@@ -182,7 +189,7 @@ def test_defaults_that_have_no_effect_are_no_fault(small, tmp_path):
     assert load_config(tmp_path / "saved.yaml") == config
 
 
-def test_the_resolved_config_reads_back_as_the_same(small, tmp_path):
+def test_a_saved_config_loads_as_the_same_config(small, tmp_path):
     config = load_config(
         small, ["data.augment=caffe", "boxes.aspect_ratios=[2.0]", "train.clip_norm=5"]
     )
@@ -190,7 +197,23 @@ def test_the_resolved_config_reads_back_as_the_same(small, tmp_path):
     assert load_config(tmp_path / "resolved.yaml") == config
 
 
-def test_augment_by_name_by_values_and_by_both(small):
+def test_a_failed_save_keeps_the_old_config(small, tmp_path, monkeypatch):
+    path = tmp_path / "saved.yaml"
+    save_config(load_config(small), path)
+    before = path.read_text()
+    write_bytes = pathlib.Path.write_bytes
+
+    def fill_disk(self, content):
+        write_bytes(self, content[:20])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", fill_disk)
+    with pytest.raises(OSError, match="disk full"):
+        save_config(load_config(small, ["train.steps=9"]), path)
+    assert path.read_text() == before
+
+
+def test_augment_by_name_by_values_or_by_both(small):
     assert load_config(small).data.augment == Augment()
     caffe = load_config(small, ["data.augment=caffe"]).data.augment
     assert (caffe.zoom_out_probability, caffe.hue_degrees, caffe.flip_probability) == (
@@ -200,10 +223,10 @@ def test_augment_by_name_by_values_and_by_both(small):
     )
     mixed = load_config(small, ["data.augment={preset: caffe, flip_probability: 0}"]).data.augment
     assert (mixed.zoom_out_probability, mixed.flip_probability) == (0.5, 0.0)
-    assert Data(augment=caffe).augment == caffe  # a Section as it stands, from Python
+    assert Data(augment=caffe).augment == caffe  # a Section object, from Python
 
 
-def test_a_value_of_an_augmentation_that_was_given_by_name(small):
+def test_an_override_within_an_augmentation_given_by_name(small):
     text = small.read_text() + "data: {augment: caffe}\n"
     augment = load_config(write(small, text), ["data.augment.flip_probability=0.25"]).data.augment
     assert (augment.zoom_out_probability, augment.flip_probability) == (0.5, 0.25)
@@ -226,21 +249,33 @@ def test_a_value_of_an_augmentation_that_was_given_by_name(small):
             "boxes.levels=[{sise: 3}]",
             ["boxes.levels.0.sise", "did you mean 'size'?", "boxes.levels.0.size is missing"],
         ),
-        ("watch.zzz=1", ["unknown key watch.zzz", "known: log_every, pictures"]),
+        ("watch.zzz=1", ["unknown key watch.zzz", "known: images, log_every"]),
     ],
 )
-def test_an_unknown_key_names_its_path_and_the_nearest(small, override, parts):
+def test_an_unknown_key_gives_its_path_and_the_nearest_key(small, override, parts):
     message = refusal(small, override)
     assert message.startswith(str(small))
     assert all(part in message for part in parts), message
 
 
 @pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.levels=6", "unknown key model.levels: it is now model.num_levels"),
+        ("loss.scores=sigmoid", "unknown key loss.scores: it is now loss.score_activation"),
+        ("watch.pictures=4", "unknown key watch.pictures: it is now watch.images"),
+    ],
+)
+def test_a_renamed_key_gives_its_new_name(small, override, message):
+    assert refusal(small, override) == f"{small}: {message}"
+
+
+@pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("train.steps=0", ["train.steps", "greater than 0", "found 0"]),
-        ("train.steps=many", ["train.steps", "integer", "found 'many'"]),
-        ("train.momentum=1.5", ["train.momentum", "less than or equal to 1", "found 1.5"]),
+        ("train.steps=0", ["train.steps", "greater than 0", "got 0"]),
+        ("train.steps=many", ["train.steps", "integer", "got 'many'"]),
+        ("train.momentum=1.5", ["train.momentum", "less than or equal to 1", "got 1.5"]),
         (
             "model.backbone.name=vgg",
             ["model.backbone.name", "unknown value 'vgg'", "did you mean 'vgg16'?"],
@@ -248,30 +283,30 @@ def test_an_unknown_key_names_its_path_and_the_nearest(small, override, parts):
         ("model.input_hw=[300]", ["model.input_hw"]),
         ("boxes.preset=null", ["boxes: give either preset or levels"]),
         ("data.augment=cafe", ["data.augment: unknown preset 'cafe'", "did you mean 'caffe'?"]),
-        ("data.augment=[caffe]", ["data.augment", "found ['caffe']"]),
+        ("data.augment=[caffe]", ["data.augment", "got ['caffe']"]),
         ("data.augment.preset=[caffe]", ["data.augment", "unknown preset ['caffe']"]),
         ("data.augment.contrast=[1.5, 0.5]", ["data.augment.contrast", "smaller number first"]),
-        ("train=null", ["train", "found None"]),
-        ("boxes.s_min=0", ["boxes.s_min", "greater than 0", "found 0"]),
-        ("boxes.s_first=1.6", ["boxes.s_first", "less than or equal to 1.5", "found 1.6"]),
-        ("boxes.s_max=0.1", ["boxes: wanted s_min <= s_max, found 0.2 and 0.1"]),
+        ("train=null", ["train", "got None"]),
+        ("boxes.s_min=0", ["boxes.s_min", "greater than 0", "got 0"]),
+        ("boxes.s_first=1.6", ["boxes.s_first", "less than or equal to 1.5", "got 1.6"]),
+        ("boxes.s_max=0.1", ["boxes: expected s_min <= s_max, got 0.2 and 0.1"]),
     ],
 )
-def test_a_bad_value_names_its_path_and_what_was_found(small, override, parts):
+def test_a_bad_value_gives_its_path_and_what_was_given(small, override, parts):
     message = refusal(small, override)
     assert all(part in message for part in parts), message
 
 
-def test_overrides_that_are_none(small):
-    assert refusal(small, "train.steps") == "--set wants KEY=VALUE, found 'train.steps'"
+def test_malformed_overrides(small):
+    assert refusal(small, "train.steps") == "--set: expected KEY=VALUE, got 'train.steps'"
     assert "train.steps: input should be a valid integer" in refusal(small, "train.steps.more=1")
     assert "not YAML" in refusal(small, "train.decay_steps=[1")
 
 
-def test_files_that_are_none(tmp_path):
+def test_malformed_files(tmp_path):
     assert refusal(tmp_path / "none.yaml") == f"no config file at {tmp_path / 'none.yaml'}"
     assert "not YAML" in refusal(write(tmp_path / "broken.yaml", "train: [1\n"))
-    assert "wanted keys and values, found list" in refusal(write(tmp_path / "list.yaml", "- 1\n"))
+    assert "expected keys and values, got a list" in refusal(write(tmp_path / "list.yaml", "- 1\n"))
     assert (
         refusal(write(tmp_path / "empty.yaml", ""))
         == f"{tmp_path / 'empty.yaml'}: boxes is missing"
@@ -279,8 +314,41 @@ def test_files_that_are_none(tmp_path):
     assert "no config file at" in refusal(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
 
 
-def test_a_config_cannot_be_changed_by_mistake(small):
+def test_a_config_is_frozen(small):
     config = load_config(small)
     with pytest.raises(ValueError, match="frozen"):
         config.train.steps = 3
     assert isinstance(config, Config)
+
+
+def schema_keys(section=Config, prefix=""):
+    """Paths of all keys that have a value, such as train.steps, and those of one level."""
+    for name, field in section.model_fields.items():
+        path = prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel):
+            yield from schema_keys(field.annotation, f"{path}.")
+        else:
+            yield path
+    if section is config_module.Boxes:
+        yield from (f"{prefix}levels.{name}" for name in config_module.Level.model_fields)
+
+
+def test_the_page_of_keys_is_complete():
+    """docs/configuration.md: a row of a table for each key, and none for keys that do not exist."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    documented = re.findall(r"^\| `([a-z0-9_.]+)` \|", page, re.MULTILINE)
+    assert sorted(documented) == sorted(schema_keys())
+
+
+def test_the_page_of_keys_has_the_defaults():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| ([^|]*) \|", page, re.MULTILINE))
+    defaults = Config(boxes={"preset": "paper"})
+    for key in schema_keys():
+        if key.startswith("boxes.levels.") or key == "boxes.preset":
+            continue  # one of preset and levels must be given; a level's size has no default
+        value = defaults
+        for name in key.split("."):
+            value = getattr(value, name)
+        text = "none" if value is None else json.dumps(value).strip('"')
+        assert rows[key] == text, key

@@ -1,1 +1,1 @@
-"""Measures of converted data sets: their objects, and how well default boxes cover them."""
+"""Statistics of converted data sets, and how well default boxes cover their objects."""

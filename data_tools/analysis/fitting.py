@@ -1,97 +1,138 @@
-"""Searches sizes and aspect ratios of default boxes that overlap given objects well. NumPy only.
+"""Search sizes and aspect ratios of default boxes that overlap given objects well. NumPy only.
 
-Shapes: `N` objects, `L` levels, `S` shapes of a cell. Sizes are pixels of the model's input, as in the config.
+Shapes: `N` objects, `L` levels, `S` default boxes per cell. Sizes are pixels of the model's input,
+as in the config.
 """
 
 import dataclasses
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 
 from ssd_tf.boxes.default_boxes import BoxLevel
 
-_MOST_OBJECTS = 10_000  # a sample of so many tells as much
-_STEP = (0.3, 0.02)  # standard deviation of a change's logarithm, at the first try and at the last
-_LEAST_SIZE = 2.0
+_MAX_OBJECTS = 10_000  # more objects give no better fit
+_CHANGE_STD = (0.3, 0.02)  # of the logarithm of a change, at the first try and at the last
+_MIN_SIZE = 2.0
 _RATIOS = (1.05, 8.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class LevelShapes:
-    """One entry of `boxes.levels`."""
+class LevelSizes:
+    """The numbers that the search changes, and the keys of an entry of `boxes.levels`.
+
+    A BoxLevel holds the shapes that follow from them.
+    """
 
     size: float
     next_size: float | None
     aspect_ratios: tuple[float, ...]
     step: float | None = None
 
-    def to_anchor_level(self):
-        return BoxLevel.from_sizes(*dataclasses.astuple(self))
+    @classmethod
+    def from_box_level(cls, level):
+        """The numbers that give as many shapes as a BoxLevel has.
+
+        They give the level's own shapes if those follow from a size and aspect ratios.
+        """
+        shapes = np.array(level.shapes_hw, float)
+        sides = np.sqrt(shapes.prod(1))
+        ratios = shapes[:, 1] / shapes[:, 0]
+        squares = np.sort(sides[np.isclose(ratios, 1)])
+        size = float(squares[0] if len(squares) else sides.min())
+        next_size = None
+        if len(shapes) % 2 == 0:
+            next_size = float(squares[1] ** 2 / size) if len(squares) > 1 else 2 * size
+        num_ratios = (len(shapes) - 1) // 2
+        wide = sorted({round(float(ratio), 6) for ratio in ratios if ratio > 1.01})
+        wide += [2.0 + i for i in range(num_ratios)]
+        step = None if level.step_hw is None else level.step_hw[0]
+        return cls(size, next_size, tuple(wide[:num_ratios]), step)
+
+    def to_box_level(self):
+        return BoxLevel.from_sizes(self.size, self.next_size, self.aspect_ratios, self.step)
 
 
-def fit(levels, map_shapes, input_hw, boxes, tries, seed) -> list[LevelShapes]:
-    """BoxLevels, their maps' (height, width), the input's, normalised boxes [N, 4] -> LevelShapes of as many shapes a cell.
+@dataclasses.dataclass(frozen=True)
+class FeatureMaps:
+    """shapes_hw: height and width of each feature map; input_hw: of the model's input, pixels."""
 
-    Hill climbing from the given levels and from sizes spread over those of the objects: a change stays if it raises the mean of
-    the best overlaps plus the share of objects with one of at least .5. The result has no smaller a share than the given levels.
+    shapes_hw: tuple[tuple[int, int], ...]
+    input_hw: tuple[int, int]
+
+
+class _Fit(NamedTuple):
+    """share: of the objects that are covered; score: what the search raises."""
+
+    share: float
+    score: float
+    levels: list[LevelSizes]
+
+
+def fit(levels, maps, boxes, tries, seed) -> list[LevelSizes]:
+    """BoxLevels, their FeatureMaps, normalised boxes [N, 4] -> sizes of as many shapes per cell.
+
+    Hill climbing, from the given levels and from sizes spread over those of the objects. A change
+    stays if it raises the mean of the best IoUs plus the share of objects whose best IoU is at
+    least .5. The result does not cover a smaller share of the objects than the given levels.
     """
     rng = np.random.default_rng(seed)
-    if len(boxes) > _MOST_OBJECTS:
-        boxes = boxes[np.sort(rng.choice(len(boxes), _MOST_OBJECTS, replace=False))]
-    boxes = np.asarray(boxes, float) * np.tile(input_hw, 2)
-    given = [_from_anchor_level(level) for level in levels]
+    if len(boxes) > _MAX_OBJECTS:
+        boxes = boxes[np.sort(rng.choice(len(boxes), _MAX_OBJECTS, replace=False))]
+    boxes = np.asarray(boxes, float) * np.tile(maps.input_hw, 2)
+    given = [LevelSizes.from_box_level(level) for level in levels]
     starts = (given, _spread(given, boxes))
-    share, _ = _measure(_overlaps(given, map_shapes, input_hw, boxes))
-    climbed = [
-        _climb(start, map_shapes, input_hw, boxes, tries // len(starts), rng, share)
-        for start in starts
-    ]
-    return max(climbed, key=lambda found: (found[0] >= share, found[1]))[2]
+    share, _ = _measure(_overlaps(given, maps, boxes))
+    fits = [_climb(start, maps, boxes, tries // len(starts), rng, share) for start in starts]
+    return max(fits, key=lambda found: (found.share >= share, found.score)).levels
 
 
 def level_overlaps(level, map_hw, input_hw, boxes):
-    """LevelShapes, boxes [N, 4] in pixels -> the best IoU of each with a default box of that level [N].
+    """LevelSizes, boxes [N, 4] in pixels -> the best IoU of each with a box of the level [N].
 
-    A shape overlaps an object most from the cell whose centre is nearest, so only that one is looked at.
+    A shape overlaps an object most from the cell with the nearest centre, so only that is measured.
     """
-    anchor = level.to_anchor_level()
-    step = np.array(anchor.step_hw or (input_hw[0] / map_hw[0], input_hw[1] / map_hw[1]))
+    box_level = level.to_box_level()
+    step = np.array(box_level.step_hw or (input_hw[0] / map_hw[0], input_hw[1] / map_hw[1]))
     cell = np.clip(np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 / step), 0, np.array(map_hw) - 1)
     centre = ((cell + 0.5) * step)[:, None]  # [N, 1, 2]
-    half = np.array(anchor.shapes_hw) / 2  # [S, 2]
-    low, high = boxes[:, None, :2], boxes[:, None, 2:]
-    shared = (
-        (np.minimum(high, centre + half) - np.maximum(low, centre - half)).clip(0).prod(-1)
-    )  # [N, S]
+    half = np.array(box_level.shapes_hw) / 2  # [S, 2]
+    low = boxes[:, None, :2]
+    high = boxes[:, None, 2:]
+    sides = np.minimum(high, centre + half) - np.maximum(low, centre - half)  # [N, S, 2]
+    shared = sides.clip(0).prod(-1)
     return (shared / ((high - low).prod(-1) + (2 * half).prod(-1) - shared)).max(1)
 
 
-def _climb(start, map_shapes, input_hw, boxes, tries, rng, least_share):
-    """-> (share, score, levels)."""
+def _climb(start, maps, boxes, tries, rng, min_share):
     levels = list(start)
-    overlaps = _overlaps(levels, map_shapes, input_hw, boxes)
+    overlaps = _overlaps(levels, maps, boxes)
     share, score = _measure(overlaps)
-    for spread in np.geomspace(*_STEP, max(tries, 1)):
+    for std in np.geomspace(*_CHANGE_STD, max(tries, 1)):
         index = rng.integers(len(levels))
-        changed = _change(levels[index], spread, rng)
+        changed = _change(levels[index], std, rng)
         if not _in_order([*levels[:index], changed, *levels[index + 1 :]]):
             continue
-        others = overlaps.copy()
-        others[index] = level_overlaps(changed, map_shapes[index], input_hw, boxes)
-        new_share, new_score = _measure(others)
-        if new_score > score and new_share >= min(share, least_share):
-            levels[index], overlaps, share, score = changed, others, new_share, new_score
-    return share, score, levels
+        new_overlaps = overlaps.copy()
+        new_overlaps[index] = level_overlaps(changed, maps.shapes_hw[index], maps.input_hw, boxes)
+        new_share, new_score = _measure(new_overlaps)
+        if new_score > score and new_share >= min(share, min_share):
+            levels[index] = changed
+            overlaps = new_overlaps
+            share = new_share
+            score = new_score
+    return _Fit(share, score, levels)
 
 
-def _overlaps(levels, map_shapes, input_hw, boxes):
-    return np.array(
-        [level_overlaps(*pair, input_hw, boxes) for pair in zip(levels, map_shapes, strict=True)]
-    )  # [L, N]
+def _overlaps(levels, maps, boxes):
+    """The best IoU of each object with the default boxes of each level [L, N]."""
+    pairs = zip(levels, maps.shapes_hw, strict=True)
+    return np.array([level_overlaps(*pair, maps.input_hw, boxes) for pair in pairs])
 
 
 def _in_order(levels):
-    # A coarse map sees much of the picture around a cell, and few cells: it is for what is large.
+    # A coarse map has few cells, and each sees much of the image: it is for large objects.
     return all(finer.size <= coarser.size for finer, coarser in itertools.pairwise(levels))
 
 
@@ -102,51 +143,31 @@ def _measure(overlaps):
     return share, best.mean() + share
 
 
-def _change(level, spread, rng):
-    """A level with one of its numbers changed at random."""
-    factor = np.exp(rng.normal(0, spread))
-    which = rng.integers(2 + len(level.aspect_ratios))
-    if which == 0 or (which == 1 and level.next_size is None):
-        grown = None if level.next_size is None else level.next_size * factor
-        return dataclasses.replace(
-            level, size=max(level.size * factor, _LEAST_SIZE), next_size=grown
-        )
-    if which == 1:
+def _change(level, std, rng):
+    """The level with one of its numbers changed at random."""
+    factor = np.exp(rng.normal(0, std))
+    index = rng.integers(2 + len(level.aspect_ratios))
+    if index == 0 or (index == 1 and level.next_size is None):
+        size = max(level.size * factor, _MIN_SIZE)
+        next_size = None if level.next_size is None else level.next_size * factor
+        return dataclasses.replace(level, size=size, next_size=next_size)
+    if index == 1:
         return dataclasses.replace(level, next_size=max(level.next_size * factor, level.size))
     ratios = list(level.aspect_ratios)
-    ratios[which - 2] = float(np.clip(ratios[which - 2] * factor, *_RATIOS))
+    ratios[index - 2] = float(np.clip(ratios[index - 2] * factor, *_RATIOS))
     return dataclasses.replace(level, aspect_ratios=tuple(sorted(ratios)))
 
 
-def _from_anchor_level(level):
-    """The entry that gives as many shapes; equal to the level's own where those follow the config's scheme."""
-    shapes = np.array(level.shapes_hw, float)
-    sides, ratios = np.sqrt(shapes.prod(1)), shapes[:, 1] / shapes[:, 0]
-    has_next = len(shapes) % 2 == 0
-    squares = np.sort(sides[np.isclose(ratios, 1)])
-    size = float(squares[0] if len(squares) else sides.min())
-    following = float(squares[1] ** 2 / size) if len(squares) > 1 else 2 * size
-    wide = sorted({round(float(ratio), 6) for ratio in ratios if ratio > 1.01})
-    number = (len(shapes) - 1) // 2
-    wide = tuple([*wide, *[2.0 + k for k in range(number)]][:number])
-    return LevelShapes(
-        size,
-        following if has_next else None,
-        wide,
-        None if level.step_hw is None else level.step_hw[0],
-    )
-
-
 def _spread(levels, boxes):
-    """The same levels with sizes at even shares of the objects' sizes, smallest first."""
+    """The levels with sizes at evenly spaced quantiles of the objects' sizes, smallest first."""
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
-    sizes = np.quantile(sides, (np.arange(len(levels)) + 0.5) / len(levels)).clip(_LEAST_SIZE)
-    following = [*sizes[1:], sizes[-1] * 1.5]
+    sizes = np.quantile(sides, (np.arange(len(levels)) + 0.5) / len(levels)).clip(_MIN_SIZE)
+    next_sizes = [*sizes[1:], sizes[-1] * 1.5]
     return [
         dataclasses.replace(
             level,
             size=float(size),
-            next_size=None if level.next_size is None else float(max(after, size)),
+            next_size=None if level.next_size is None else float(max(next_size, size)),
         )
-        for level, size, after in zip(levels, sizes, following, strict=True)
+        for level, size, next_size in zip(levels, sizes, next_sizes, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Reads the objects of a converted split, without decoding its pictures. Shapes: `N` objects, `I` images."""
+"""Read the objects of a converted split without decoding its images. Shapes: `N` objects."""
 
 import dataclasses
 
@@ -10,7 +10,14 @@ from ssd_tf.data import records
 
 @dataclasses.dataclass(frozen=True)
 class SplitObjects:
-    """boxes [N, 4] normalised, labels [N] from 1, ignored [N] bool (crowd or difficult), image_of [N], sizes_hw [I, 2] pixels."""
+    """The objects of a split, image after image.
+
+    boxes: [N, 4] normalised corners.
+    labels: [N] from 1.
+    ignored: [N] bool, crowd or difficult.
+    image_of: [N] index of the image.
+    sizes_hw: [images, 2] height and width of each image, pixels.
+    """
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -28,9 +35,13 @@ class SplitObjects:
 
 
 def read_split(shards) -> SplitObjects:
-    """Paths of a split's shards -> its objects, pictures counted in file order."""
-    parsed = tf.data.TFRecordDataset(shards).map(_without_picture, tf.data.AUTOTUNE)
-    boxes, labels, ignored, image_of, sizes_hw = [], [], [], [], []
+    """Read the objects of a split from the paths of its shards; images count in file order."""
+    parsed = tf.data.TFRecordDataset(shards).map(_without_image, tf.data.AUTOTUNE)
+    boxes = [np.zeros((0, 4), np.float32)]
+    labels = [np.zeros(0, np.int32)]
+    ignored = [np.zeros(0, bool)]
+    image_of = [np.zeros(0, np.int64)]
+    sizes_hw = []
     for index, example in enumerate(parsed.as_numpy_iterator()):
         boxes.append(example["boxes"])
         labels.append(example["labels"])
@@ -38,14 +49,14 @@ def read_split(shards) -> SplitObjects:
         image_of.append(np.full(len(example["labels"]), index))
         sizes_hw.append((example["height"], example["width"]))
     return SplitObjects(
-        np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
-        np.concatenate([np.zeros(0, np.int32), *labels]),
-        np.concatenate([np.zeros(0, bool), *ignored]),
-        np.concatenate([np.zeros(0, np.int64), *image_of]),
-        np.array(sizes_hw, np.int64).reshape(-1, 2),
+        boxes=np.concatenate(boxes),
+        labels=np.concatenate(labels),
+        ignored=np.concatenate(ignored),
+        image_of=np.concatenate(image_of),
+        sizes_hw=np.array(sizes_hw, np.int64).reshape(-1, 2),
     )
 
 
-def _without_picture(serialized):
+def _without_image(serialized):
     example = records.parse_example(serialized)
     return {key: value for key, value in example.items() if key != "image"}

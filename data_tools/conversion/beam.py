@@ -1,6 +1,6 @@
-"""The shards of a conversion as tasks of an Apache Beam pipeline.
+"""Runs the shards of a conversion as tasks of an Apache Beam pipeline.
 
-Its workers must see the pictures and the output folder under the paths that we see them under.
+Its workers must see the images and the output folder under the same paths as this process.
 """
 
 import pathlib
@@ -8,18 +8,21 @@ import pickle
 
 
 def run_tasks(function, tasks, runner, arguments):
-    """Yields function(task, tick) of each task in order, once the whole pipeline has run."""
+    """Yield function(task, tick) of each task, in order, once the whole pipeline has run.
+
+    runner: name of a Beam runner; arguments: its own options. Raises OSError if the pipeline fails,
+    ValueError if apache-beam is not installed.
+    """
     try:
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
         raise ValueError(
-            "--beam_runner wants apache-beam, which is not installed: pip install 'ssd-tf[beam]'"
+            "--beam_runner needs apache-beam, which is not installed: pip install 'ssd-tf[beam]'"
         ) from None
+    pipeline_options = PipelineOptions([f"--runner={runner}", *arguments])
     try:
-        with apache_beam.Pipeline(
-            options=PipelineOptions([f"--runner={runner}", *arguments])
-        ) as pipeline:
+        with apache_beam.Pipeline(options=pipeline_options) as pipeline:
             _ = (
                 pipeline
                 | apache_beam.Create([pickle.dumps((function, task)) for task in tasks])
@@ -29,18 +32,18 @@ def run_tasks(function, tasks, runner, arguments):
     except Exception as error:
         raise OSError(f"the Beam pipeline on {runner} failed: {_first_line(error)}") from None
     for task in tasks:
-        account = _account_file(task)
-        yield pickle.loads(account.read_bytes())
-        account.unlink()
+        path = _result_path(task)
+        yield pickle.loads(path.read_bytes())
+        path.unlink()
 
 
 def _run_task(pickled):
     function, task = pickle.loads(pickled)
-    _account_file(task).write_bytes(pickle.dumps(function(task, lambda: None)))
+    _result_path(task).write_bytes(pickle.dumps(function(task, lambda: None)))
 
 
-def _account_file(task):
-    return pathlib.Path(task.path + ".account")
+def _result_path(task):
+    return pathlib.Path(task.path + ".result")
 
 
 def _first_line(error):

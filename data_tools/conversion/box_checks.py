@@ -1,15 +1,16 @@
-"""From boxes as the labels write them to corners [ymin, xmin, ymax, xmax] in shares of the picture, or a reason to drop them."""
+"""Boxes as the labels write them -> normalised corners [ymin, xmin, ymax, xmax], or why not."""
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from data_tools.readers import labels
 
-_ROUNDING = 1e-6  # shares of the picture: what sums of written decimals may lie over its edge
-# EXIF orientation -> stored x, y in shares of the stored picture to x, y of the picture as it is shown.
-_TURNS = {
+_ROUNDING = 1e-6  # of the image: sums of written decimals may cross its edge by this much
+# EXIF orientation -> normalised x, y in the stored image to x, y in the image as shown.
+_TO_SHOWN = {
     1: lambda x, y: (x, y),
     2: lambda x, y: (1 - x, y),
     3: lambda x, y: (1 - x, 1 - y),
@@ -23,19 +24,38 @@ _TURNS = {
 
 @dataclasses.dataclass(frozen=True)
 class NormalizedBox:
-    """corners: normalised; area: the annotation's, else the box's own, in pixels; clipped: whether the picture's edge cut it."""
+    """A box of a record.
+
+    corners: [ymin, xmin, ymax, xmax], normalised; area: the annotation's, else the box's own, in
+    pixels; clipped: whether it crossed the edge of the image.
+    """
 
     corners: tuple[float, float, float, float]
     area: float
     clipped: bool
 
 
-def normalize_box(thing: labels.LabeledObject, unit, image, turn) -> NormalizedBox | str:
-    """An object's box -> NormalizedBox, or the reason to drop it. `turn`: the EXIF orientation that the box has still to follow."""
-    fault = thing.fault or find_fault(thing.box, unit)
+class BoxesOrientation(NamedTuple):
+    """How boxes follow EXIF.
+
+    orientation: the EXIF orientation still to apply to them; assumed: the labels do not say.
+    """
+
+    orientation: int
+    assumed: bool
+
+
+def normalize_box(obj: labels.LabeledObject, unit, image, orientation) -> NormalizedBox | str:
+    """Normalise the box of an object, or return the reason to drop it.
+
+    unit: of the labels (`labels.PIXELS` and so on); image: a CheckedImage; orientation: the EXIF
+    orientation still to apply to the box, 1 if it was drawn on the image as shown.
+    """
+    fault = obj.fault or find_fault(obj.box, unit)
     if fault:
         return fault
-    xmin, ymin, xmax, ymax = _turn(_to_shares(thing.box, unit, image, turn), turn)
+    normalized = _normalize(obj.box, unit, image, orientation)
+    xmin, ymin, xmax, ymax = _rotate(normalized, orientation)
     if xmin >= 1 or ymin >= 1 or xmax <= 0 or ymax <= 0:
         return "outside"
     corners = tuple(min(max(value, 0.0), 1.0) for value in (ymin, xmin, ymax, xmax))
@@ -44,13 +64,13 @@ def normalize_box(thing: labels.LabeledObject, unit, image, turn) -> NormalizedB
     if high_y <= low_y or high_x <= low_x:
         return "degenerate"
     own_area = (corners[2] - corners[0]) * image.height * (corners[3] - corners[1]) * image.width
-    area = thing.area if thing.area is not None and 0 < thing.area < math.inf else own_area
-    over = max(-xmin, -ymin, xmax - 1, ymax - 1)
-    return NormalizedBox(corners, area, over > _ROUNDING)
+    has_area = obj.area is not None and 0 < obj.area < math.inf
+    overhang = max(-xmin, -ymin, xmax - 1, ymax - 1)
+    return NormalizedBox(corners, obj.area if has_area else own_area, overhang > _ROUNDING)
 
 
-def find_fault(box, unit):
-    """What is wrong with a box as it is written; empty where nothing is."""
+def find_fault(box, unit) -> str:
+    """What is wrong with a box as written; empty if nothing is."""
     xmin, ymin, xmax, ymax = box
     if not all(map(math.isfinite, box)):
         return "not a number"
@@ -59,28 +79,31 @@ def find_fault(box, unit):
     return "degenerate" if xmax <= xmin or ymax <= ymin else ""
 
 
-def boxes_orientation(size_hw, image, assume):
-    """-> (the EXIF orientation that the boxes have still to follow: 1 where they were drawn on the picture as it is shown,
-    whether that was assumed).
+def boxes_orientation(size_hw, image, assume) -> BoxesOrientation:
+    """Whether the boxes of an EXIF-rotated image were drawn on it as stored or as shown.
 
-    The size that the labels give tells which; where it cannot, `assume` does: "stored" or "shown".
+    size_hw: the size that the labels give, which decides if it fits only one of the two; else
+    `assume` does: "stored" or "shown".
     """
     shown_hw = (image.height, image.width)
     if image.stored_hw != shown_hw and size_hw in (image.stored_hw, shown_hw):
-        return 1 if size_hw == shown_hw else image.orientation, False
-    return 1 if assume == "shown" else image.orientation, image.orientation != 1
+        return BoxesOrientation(1 if size_hw == shown_hw else image.orientation, False)
+    orientation = 1 if assume == "shown" else image.orientation
+    return BoxesOrientation(orientation, image.orientation != 1)
 
 
-def _to_shares(box, unit, image, turn):
+def _normalize(box, unit, image, orientation):
+    """[xmin, ymin, xmax, ymax] as fractions of the image that the box was drawn on."""
     xmin, ymin, xmax, ymax = box
     if unit == labels.SHARES:
         return box
     first = 1 if unit == labels.PIXELS_FROM_ONE else 0
-    height, width = (image.height, image.width) if turn == 1 else image.stored_hw
+    height, width = (image.height, image.width) if orientation == 1 else image.stored_hw
     return (xmin - first) / width, (ymin - first) / height, xmax / width, ymax / height
 
 
-def _turn(shares, orientation):
-    x1, y1 = _TURNS[orientation](*shares[:2])
-    x2, y2 = _TURNS[orientation](*shares[2:])
+def _rotate(box, orientation):
+    xmin, ymin, xmax, ymax = box
+    x1, y1 = _TO_SHOWN[orientation](xmin, ymin)
+    x2, y2 = _TO_SHOWN[orientation](xmax, ymax)
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)

@@ -1,4 +1,4 @@
-"""The flags that all converters share, and the run of a converter's command."""
+"""The flags that all converters share, and what runs a converter's command."""
 
 import math
 
@@ -8,106 +8,135 @@ from ssd_tf import commandline
 
 
 def new_converter_flags() -> flags.FlagValues:
-    """Flags of a converter; its own file adds those that say where the labels are."""
+    """The flags of every converter; each adds its own, which say where the labels are."""
     values = commandline.new_flags()
+    _define_output_flags(values)
+    _define_selection_flags(values)
+    _define_check_flags(values)
+    return values
 
-    def define(kind, name, default, text, **limits):
-        kind(name, default, text, flag_values=values, **limits)
 
-    define(
-        flags.DEFINE_string, "output", None, "Folder for the shards, dataset.json and report.json."
+def _define_output_flags(values):
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder for the shards, dataset.json and report.json.",
+        flag_values=values,
     )
-    define(flags.DEFINE_string, "split", "train", "Name of the split that is written.")
-    define(
-        flags.DEFINE_integer,
+    flags.DEFINE_integer(
         "shards",
         0,
         "Number of files; 0: one per 1,000 images, at least 8.",
         lower_bound=0,
+        flag_values=values,
     )
-    define(
-        flags.DEFINE_integer, "workers", 0, "Number of processes; 0: one per core.", lower_bound=0
+    flags.DEFINE_integer(
+        "workers",
+        0,
+        "Number of processes; 0: one per core.",
+        lower_bound=0,
+        flag_values=values,
     )
-    define(
-        flags.DEFINE_float,
+    flags.DEFINE_string(
+        "beam_runner",
+        "",
+        "Run on Apache Beam with this runner; its own options follow after --.",
+        flag_values=values,
+    )
+
+
+def _define_selection_flags(values):
+    flags.DEFINE_string("split", "train", "Name of the split to write.", flag_values=values)
+    flags.DEFINE_float(
         "val_fraction",
         0.0,
-        "Share of the images that goes into a split `val` instead, stratified by class, equal files on one side.",
+        "Fraction of the images to put into a split `val` instead, stratified by class, with "
+        "identical files on the same side.",
         lower_bound=0.0,
         upper_bound=0.95,
+        flag_values=values,
     )
-    define(
-        flags.DEFINE_integer,
+    flags.DEFINE_integer(
         "split_seed",
         0,
         "Another seed chooses other images for `val`.",
         lower_bound=0,
+        flag_values=values,
     )
-    define(
-        flags.DEFINE_string,
+    flags.DEFINE_string(
         "classes",
         None,
-        "File with one class name a line, or a,b,c: keep these, in this order.",
+        "File with one class name per line, or a,b,c: keep only these, in this order.",
+        flag_values=values,
     )
-    define(
-        flags.DEFINE_bool,
+    flags.DEFINE_bool("drop_empty", False, "Leave out images without objects.", flag_values=values)
+
+
+def _define_check_flags(values):
+    flags.DEFINE_bool(
         "no-verify",
         False,
-        "Trust images that look sound: do not decode each in full.",
+        "Trust images that look sound: do not decode each of them completely.",
+        flag_values=values,
     )
-    define(flags.DEFINE_bool, "drop_empty", False, "Leave out images without objects.")
-    define(
-        flags.DEFINE_bool,
+    flags.DEFINE_bool(
         "strict",
         False,
-        "End with exit code 1 at the first image or box that would be dropped.",
+        "Stop with exit code 1 at the first image or box that would be dropped.",
+        flag_values=values,
     )
-    text = "Boxes of an image that EXIF turns, where the labels give no size that tells: drawn on it as stored, or as shown?"
-    flags.DEFINE_enum("exif_boxes", "stored", ["stored", "shown"], text, flag_values=values)
-    define(
-        flags.DEFINE_string,
-        "beam_runner",
-        "",
-        "Run on Apache Beam with this runner; its own options follow after --.",
+    flags.DEFINE_bool(
+        "allow_outside",
+        False,
+        "Read images outside the image folder if the labels name them, instead of dropping them.",
+        flag_values=values,
     )
-    return values
+    flags.DEFINE_enum(
+        "exif_boxes",
+        None,
+        ["stored", "shown"],
+        "How the boxes of an EXIF-rotated image were drawn if the size in its labels does not "
+        "say: on the image as stored, or as shown. Default: shown for YOLO, else stored.",
+        flag_values=values,
+    )
 
 
 def run_converter(values, usage, required, open_source, argv=None) -> int:
-    """open_source(flag values) -> labels.Source. Returns the exit code."""
-    names = [name for name in values if name not in new_converter_flags()]
+    """Run a converter's command and return its exit code.
+
+    values: its flags; required: names of those that must be given; open_source(values) -> a
+    labels.Source.
+    """
+    shared = set(new_converter_flags())
+    own = [name for name in values if name not in shared]
 
     def main(values, rest):
         from data_tools.conversion import convert, report
 
-        options = _read_options(values, rest)
+        config = read_config(values, rest)
         source_flags = {
-            name: values[name].value
-            for name in names
-            if values[name].value not in (None, "", False)
+            name: values[name].value for name in own if values[name].value not in (None, "", False)
         }
-        entries = convert.convert(lambda: open_source(values), options, source_flags)
-        label_names = [
-            entry["name"] for entry in convert.dataset_json.read_dataset(values.output).classes
-        ]
-        report.print_report(entries, label_names)
-        print(f"{values.output}/dataset.json and report.json tell the rest")
+        conversion = convert.convert(lambda: open_source(values), config, source_flags)
+        report.print_report(conversion)
+        print(f"details: {values.output}/dataset.json and report.json")
 
     return commandline.run(main, values, usage, required=(*required, "output"), argv=argv)
 
 
-def _read_options(values, rest):
+def read_config(values, rest):
+    """The convert.ConversionConfig of parsed flags. rest: what follows after --, for Beam."""
     from data_tools.conversion import classes, convert
 
     if rest and not values.beam_runner:
         raise flags.Error(f"unexpected argument {rest[0]!r} (see --help)")
     if not values.split.replace("-", "").replace("_", "").isalnum():
         raise flags.Error(
-            f"--split wants a name of letters, digits, - and _, found {values.split!r}"
+            f"--split: expected a name of letters, digits, - and _, got {values.split!r}"
         )
     if not math.isfinite(values.val_fraction):
-        raise flags.Error(f"--val_fraction wants a share, found {values.val_fraction}")
-    return convert.Options(
+        raise flags.Error(f"--val_fraction: expected a fraction, got {values.val_fraction}")
+    return convert.ConversionConfig(
         output=values.output,
         split=values.split,
         shards=values.shards,

@@ -1,4 +1,4 @@
-"""The folder that a conversion writes to: held by one conversion at a time, and its troubles told in one line."""
+"""The output folder of a conversion: locked by one conversion at a time, write errors explained."""
 
 import contextlib
 import errno
@@ -15,33 +15,38 @@ _FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.
 
 @contextlib.contextmanager
 def lock_folder(folder):
-    """Makes the folder and holds it. A second conversion into it meanwhile, which could mix up the classes, is refused."""
+    """Create and lock the folder; a second conversion into it could mix up the classes.
+
+    Raises ValueError if another conversion holds the lock.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        # The hold ends with the process, however that ends. Some file systems have no locks: then there is none.
+        # The lock ends with the process, however that ends. Some file systems have no locks: then
+        # there is none.
         with contextlib.suppress(OSError):
-            _hold(handle, folder)
+            _lock(handle, folder)
         yield
     finally:
         os.close(handle)
 
 
-def _hold(handle, folder):
+def _lock(handle, folder):
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(
-            f"another conversion is writing to {folder}: wait for its end, or give another --output"
+            f"another conversion is writing to {folder}: wait until it ends, or give another "
+            "--output"
         ) from None
 
 
 @contextlib.contextmanager
 def explain_write_errors(folder):
-    """A full disk or a folder that may not be written, as one line that says so."""
+    """Turn a full disk or a folder that cannot be written into one line that says so."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -55,7 +60,7 @@ def explain_write_errors(folder):
     except OSError as error:
         if error.errno not in _FULL_OR_CLOSED:
             raise
-        where = error.filename or folder
         raise OSError(
-            f"cannot write to {where}: {error.strerror}; free some space there or give another --output"
+            f"cannot write to {error.filename or folder}: {error.strerror}; free some space there "
+            "or give another --output"
         ) from None

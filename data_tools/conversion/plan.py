@@ -1,4 +1,4 @@
-"""The plan file: every labelled picture as a line on disk, for data sets of any size, and for workers to share."""
+"""The plan file: one line per labelled image, on disk for data sets of any size and all workers."""
 
 import array
 import dataclasses
@@ -8,40 +8,53 @@ import numpy as np
 
 from data_tools.readers import labels
 
+NO_FILE = 0  # the hash of an image for which the labels name no file
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """offsets [n]: where each picture's line begins; files [n]: hash_path of its file, 0 where it has none.
+    """offsets [n]: where each image's line begins; file_hashes [n]: hash_path of its file.
 
-    folders: those of the files; seen: class names met; classes_of [n]: those of each picture, if asked.
+    folders: those of the files; class_names: those seen in the objects; classes_of [n]: the class
+    names of each image, if asked for.
     """
 
     path: str
     offsets: np.ndarray
-    files: np.ndarray
-    folders: frozenset
-    seen: frozenset
-    classes_of: list[frozenset]
+    file_hashes: np.ndarray
+    folders: frozenset[str]
+    class_names: frozenset[str]
+    classes_of: list[frozenset[str]]
 
 
 def write_plan(images, path, keep_classes) -> Plan:
-    """Writes one line per picture; keep_classes: whether to note the classes of each (for splitting)."""
-    offsets, files, folders = array.array("q"), array.array("q"), set()
-    seen, classes_of, shared = set(), [], {}
+    """Write one line per image; keep_classes: whether to note the classes of each, for a split."""
+    offsets = array.array("q")
+    file_hashes = array.array("q")
+    folders = set()
+    class_names = set()
+    classes_of = []
+    shared = {}  # images of the same classes hold one set in memory
     with open(path, "wb") as file:
         for image in images:
             offsets.append(file.tell())
-            files.append(hash_path(image.path))
+            file_hashes.append(hash_path(image.path))
             folders.add(os.path.dirname(image.path))
             file.write(labels.to_line(image).encode() + b"\n")
-            names = frozenset(thing.name for thing in image.objects if not thing.fault)
-            seen |= names
+            names = frozenset(obj.name for obj in image.objects if not obj.fault)
+            class_names |= names
             if keep_classes:
                 classes_of.append(shared.setdefault(names, names))
-    arrays = np.array(offsets, np.int64), np.array(files, np.int64)
-    return Plan(str(path), *arrays, frozenset(folders), frozenset(seen), classes_of)
+    return Plan(
+        str(path),
+        np.array(offsets, np.int64),
+        np.array(file_hashes, np.int64),
+        frozenset(folders),
+        frozenset(class_names),
+        classes_of,
+    )
 
 
 def hash_path(path) -> int:
-    """8 bytes, so that the paths of a large data set can be held and compared; 0 for none. It differs from process to process."""
-    return hash(os.path.normpath(path)) if path else 0
+    """8 bytes per path, so that those of a large data set fit in memory. Differs per process."""
+    return hash(os.path.normpath(path)) if path else NO_FILE

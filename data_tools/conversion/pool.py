@@ -1,4 +1,7 @@
-"""Runs tasks in all cores, in order of the tasks, with a progress bar; stops cleanly when it is told to or when it is killed."""
+"""Runs tasks on all cores, in their order, with a progress bar.
+
+Stops cleanly when it is interrupted or killed.
+"""
 
 import concurrent.futures
 import contextlib
@@ -14,7 +17,8 @@ import time
 import rich.console
 import rich.progress
 
-_SECONDS_PER_LINE = 10  # of plain progress lines, where the output is no terminal
+SECONDS_PER_LINE = 10  # of plain progress lines, if the output is not a terminal
+_SECONDS_PER_UPDATE = 0.1
 
 
 class Stopped(Exception):
@@ -26,32 +30,37 @@ def count_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_tasks(function, tasks, workers, total, what):
-    """Yields function(task, tick) of each task, in their order. tick() is to be called once for each of `total` pictures."""
-    with show_progress(total, what) as progress:
+def run_tasks(function, tasks, workers, num_images, title):
+    """Yield function(task, tick) of each task, in their order.
+
+    tick() is to be called once for each of `num_images` images; title: of the progress bar.
+    """
+    with show_progress(num_images, title) as show:
         if workers <= 1:
-            counter = _Counter(progress)
+            ticker = _Ticker(show)
             for task in tasks:
-                yield function(task, counter.tick)
+                yield function(task, ticker.tick)
         else:
-            yield from _run_in_processes(function, tasks, workers, progress)
+            yield from run_in_processes(function, tasks, workers, show)
 
 
-def _run_in_processes(function, tasks, workers, progress):
+def run_in_processes(function, tasks, workers, show):
+    """As run_tasks; show(num_done) is called now and then."""
     context = _make_context()
-    done, stop = context.Value("q", 0), context.Value("b", 0)
+    num_done = context.Value("q", 0)
+    stop = context.Value("b", 0)
     with concurrent.futures.ProcessPoolExecutor(
-        workers, context, _start_worker, (done, stop)
+        workers, context, _start_worker, (num_done, stop)
     ) as executor:
         try:
-            with _holding_interrupts():
-                waiting = [executor.submit(_call, function, task) for task in tasks]
-            for index, future in enumerate(waiting):
-                yield _wait(future, waiting, lambda: progress(done.value))
-                waiting[index] = None
+            with _interrupts_deferred():
+                futures = [executor.submit(_call, function, task) for task in tasks]
+            for index, future in enumerate(futures):
+                yield _wait(future, futures, lambda: show(num_done.value))
+                futures[index] = None  # frees the result
         except concurrent.futures.process.BrokenProcessPool:
             raise OSError(
-                "a worker process died, as happens where memory runs out; try fewer --workers"
+                "a worker process died, as happens when memory runs out; try fewer --workers"
             ) from None
         finally:
             stop.value = 1
@@ -59,7 +68,7 @@ def _run_in_processes(function, tasks, workers, progress):
 
 
 def _make_context():
-    # Workers come from a server that has imported TensorFlow and started no thread: forking it is safe, and imports it once.
+    # Workers are forked from a server that has imported TensorFlow once and started no thread.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
@@ -68,56 +77,54 @@ def _make_context():
 
 
 def start_early():
-    """Starts the workers' server, so that it imports while something else goes on here."""
+    """Start the workers' server, so that it imports while this process does other work."""
     if _make_context().get_start_method() == "forkserver":
-        multiprocessing.resource_tracker.ensure_running()  # once started inside, it would let Ctrl-C through again
-        with _holding_interrupts():
+        # If it started with interrupts deferred, it would let Ctrl-C through again.
+        multiprocessing.resource_tracker.ensure_running()
+        with _interrupts_deferred():
             multiprocessing.forkserver.ensure_running()
 
 
 @contextlib.contextmanager
-def _holding_interrupts():
-    """Puts Ctrl-C off until the end. Processes that start meanwhile never hear it: we do, and stop them."""
+def _interrupts_deferred():
+    """Defer Ctrl-C to the end of the block.
+
+    Processes that start inside never receive it: this process does, and stops them.
+    """
     if (
         not hasattr(signal, "pthread_sigmask")
         or threading.current_thread() is not threading.main_thread()
     ):
         yield
         return
-    heard = []
-    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
-    mask = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT}
-    )  # children inherit a mask, and no handler
+    received = []
+    handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
+    # Children inherit a mask, but no handler.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-    if heard:
+    if received:
         raise KeyboardInterrupt
 
 
-def _wait(future, waiting, show):
+def _wait(future, futures, show):
+    """The result of a future; raises the error of any future that fails meanwhile."""
     while not future.done():
         concurrent.futures.wait([future], timeout=0.2)
-        failed = next(
-            (
-                other
-                for other in waiting
-                if other is not None and other.done() and other.exception()
-            ),
-            None,
-        )
-        if failed:
-            return failed.result()
+        for other in futures:
+            if other is not None and other.done() and other.exception():
+                return other.result()
         show()
     return future.result()
 
 
-def _start_worker(done, stop):
-    global _done, _stop
-    _done, _stop = done, stop
+def _start_worker(num_done, stop):
+    global _num_done, _stop
+    _num_done = num_done
+    _stop = stop
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
@@ -133,35 +140,40 @@ def _call(function, task):
 def _tick():
     if _stop.value:
         raise Stopped
-    with _done.get_lock():
-        _done.value += 1
+    with _num_done.get_lock():
+        _num_done.value += 1
 
 
-class _Counter:
-    def __init__(self, progress):
-        self.done, self.progress, self.shown = 0, progress, 0.0
+class _Ticker:
+    """Counts images and shows the count, not more often than is seen."""
+
+    def __init__(self, show):
+        self.show = show
+        self.num_done = 0
+        self.last_shown = 0.0
 
     def tick(self):
-        self.done += 1
-        if time.monotonic() - self.shown > 0.1:
-            self.shown = time.monotonic()
-            self.progress(self.done)
+        self.num_done += 1
+        if time.monotonic() - self.last_shown > _SECONDS_PER_UPDATE:
+            self.last_shown = time.monotonic()
+            self.show(self.num_done)
 
 
-def show_waiting(what):
-    """A context in which a terminal shows that something goes on whose length is not known."""
-    return (
-        rich.console.Console(stderr=True).status(what)
-        if sys.stderr.isatty()
-        else contextlib.nullcontext()
-    )
+def show_waiting(title):
+    """A context that shows on a terminal that work of unknown length is going on."""
+    if sys.stderr.isatty():
+        return rich.console.Console(stderr=True).status(title)
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def show_progress(total, what):
-    """Gives a function that is told how many are done: a bar on a terminal, now and then a line elsewhere."""
+def show_progress(num_images, title):
+    """Give a function that takes how many are done.
+
+    It updates a bar on a terminal, and prints a line now and then elsewhere.
+    """
     if not sys.stderr.isatty():
-        yield _plain_progress(total, what)
+        yield _plain_progress(num_images, title)
         return
     columns = (
         rich.progress.TextColumn("{task.description}"),
@@ -172,26 +184,28 @@ def show_progress(total, what):
     )
     start = time.monotonic()
     with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total, rate=0.0)
-        yield lambda done: bar.update(
-            task, completed=done, rate=done / max(time.monotonic() - start, 1e-3)
+        task = bar.add_task(title, total=num_images, rate=0.0)
+        yield lambda num_done: bar.update(
+            task, completed=num_done, rate=num_done / max(time.monotonic() - start, 1e-3)
         )
-        bar.update(task, completed=total)
+        bar.update(task, completed=num_images)
 
 
-def _plain_progress(total, what):
+def _plain_progress(num_images, title):
     start = last = None
 
-    def show(done):
+    def show(num_done):
         nonlocal start, last
         now = time.monotonic()
         if start is None:  # workers take a while to begin
             start = last = now
-        if done and now - last >= _SECONDS_PER_LINE:
-            last, rate = now, done / (now - start)
-            left = round((total - done) / rate)
+        if num_done and now - last >= SECONDS_PER_LINE:
+            last = now
+            rate = num_done / (now - start)
+            seconds_left = round((num_images - num_done) / rate)
             print(
-                f"{what}: {done:,} of {total:,} images, {rate:.0f} images/s, {left} s left",
+                f"{title}: {num_done:,} of {num_images:,} images, {rate:.0f} images/s, "
+                f"{seconds_left} s left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,6 +1,8 @@
-"""What a conversion tells: the entries of dataset.json and report.json, and the table on the terminal."""
+"""What a conversion reports: its entries of dataset.json and report.json, and the terminal."""
 
+import dataclasses
 import itertools
+import math
 import sys
 
 import rich.box
@@ -8,158 +10,196 @@ import rich.console
 import rich.markup
 import rich.table
 
-from data_tools.conversion import duplicates, shard_writer
+from data_tools.conversion import counts, duplicates
+
+_CLASSES_SHOWN = 30
+_DROPPED_SHOWN = 10
 
 
-def make_dataset_entry(account, names) -> dict:
+def make_dataset_entry(split_counts, names) -> dict:
     """A split's entry of dataset.json; names: of all its files."""
     return {
-        "images": account["images"],
-        "boxes": account["boxes"],
-        "ignored": account["ignored"],
+        "images": split_counts.images,
+        "boxes": split_counts.boxes,
+        "ignored": split_counts.ignored,
         "shards": [name for name in names if name.endswith(".tfrecord")],
-        "repaired": dict(account["repaired"]),
-        "dropped": [*account["left_out"], *account["dropped"]],
-        "dropped_images": sum(account["dropped_images"].values()),
-        "dropped_boxes": sum(account["dropped_boxes"].values()),
+        "repaired": dict(split_counts.repaired),
+        "dropped": _list_dropped(split_counts),
+        "dropped_images": split_counts.dropped_images.total(),
+        "dropped_boxes": split_counts.dropped_boxes.total(),
     }
 
 
-def make_report_entry(account, source, folder, split, other_splits) -> dict:
-    """A split's entry of report.json; source: {flag: value} of what was read."""
-    numbers = (
-        "read",
-        "images",
-        "empty",
-        "empty_left_out",
-        "boxes",
-        "ignored",
-        "clipped",
-        "boxes_of_dropped_images",
-        "bytes",
-    )
-    numbers += ("assumed_orientations",)
-    counters = ("repaired", "dropped_images", "dropped_boxes", "unlisted_classes")
+def make_report_entry(split_counts, source_flags, folder, split, other_splits) -> dict:
+    """A split's entry of report.json, whose keys other people's scripts read.
+
+    source_flags: {flag: value} of what was converted.
+    """
     return {
-        "source": source,
-        **{name: account[name] for name in numbers},
-        **{name: dict(sorted(account[name].items())) for name in counters},
-        "dropped": [*account["left_out"], *account["dropped"]],
-        "repaired_files": account["repaired_files"],
+        "source": source_flags,
+        "read": split_counts.read,
+        "images": split_counts.images,
+        "empty": split_counts.empty,
+        "empty_left_out": split_counts.empty_left_out,
+        "boxes": split_counts.boxes,
+        "ignored": split_counts.ignored,
+        "clipped": split_counts.clipped,
+        "boxes_of_dropped_images": split_counts.boxes_of_dropped_images,
+        "bytes": split_counts.bytes,
+        "assumed_turns": split_counts.assumed_orientations,
+        "repaired": _sorted(split_counts.repaired),
+        "dropped_images": _sorted(split_counts.dropped_images),
+        "dropped_boxes": _sorted(split_counts.dropped_boxes),
+        "unlisted_classes": _sorted(split_counts.unlisted_classes),
+        "dropped": _list_dropped(split_counts),
+        "repaired_files": _to_dicts(split_counts.repaired_files),
         "size_mismatches": {
-            "images": account["size_mismatches"],
-            "files": account["size_mismatch_files"],
+            "images": split_counts.size_mismatches,
+            "files": _to_dicts(split_counts.size_mismatch_files),
         },
-        "remarks": account["remarks"],
-        "classes": dict(sorted(account["classes"].items())),
-        "box_size_pixels": _in_order(account["size_histogram"], shard_writer.SIZE_EDGES),
-        "box_aspect_ratio": _in_order(account["aspect_histogram"], shard_writer.ASPECT_EDGES),
-        "duplicates": {
-            "within": duplicates.find_within(folder, split),
-            **{other: duplicates.find_across(folder, split, other) for other in other_splits},
+        "remarks": {what: found._asdict() for what, found in split_counts.findings.items()},
+        "classes": {
+            name: dataclasses.asdict(of_class)
+            for name, of_class in sorted(split_counts.classes.items())
         },
+        "box_size_pixels": _name_bins(split_counts.size_histogram, counts.SIZE_EDGES),
+        "box_aspect_ratio": _name_bins(split_counts.aspect_histogram, counts.ASPECT_EDGES),
+        "duplicates": _find_duplicates(folder, split, other_splits),
     }
 
 
-def _in_order(histogram, edges):
-    return {
-        shard_writer.name_bin(*pair): histogram.get(index, 0)
-        for index, pair in enumerate(itertools.pairwise(edges))
-    }
+def _list_dropped(split_counts):
+    return _to_dicts([*split_counts.dropped_image_files, *split_counts.dropped_box_files])
 
 
-def print_report(entries, classes):
-    """entries: split -> its entry of report.json; classes: names in label order. A table, and what was mended and dropped."""
+def _to_dicts(entries):
+    return [dataclasses.asdict(entry) for entry in entries]
+
+
+def _sorted(counter):
+    return dict(sorted(counter.items()))
+
+
+def _name_bins(histogram, edges):
+    """{"8 to 16": count, ...}, the last one "512 and more"."""
+    named = {}
+    for index, (low, high) in enumerate(itertools.pairwise(edges)):
+        name = f"{low:.3g} to {high:.3g}" if high < math.inf else f"{low:.3g} and more"
+        named[name] = histogram[index]
+    return named
+
+
+def _find_duplicates(folder, split, other_splits):
+    found = {"within": duplicates.find_within(folder, split)}
+    for other in other_splits:
+        found[other] = duplicates.find_across(folder, split, other)
+    return found
+
+
+def print_report(conversion):
+    """Print a table of the classes, and what was repaired, dropped or odd in each split."""
     console = rich.console.Console(soft_wrap=True)
-    for note in dict.fromkeys(
-        note for entry in entries.values() for note in entry["source"].get("notes", ())
-    ):
+    reports = conversion.reports
+    notes = [note for entry in reports.values() for note in entry["source"].get("notes", ())]
+    for note in dict.fromkeys(notes):
         console.print(note, markup=False, highlight=False)
-    console.print(_make_table(entries, classes))
-    for split, entry in entries.items():
-        for line in describe(split, entry):
+    console.print(_make_table(reports, conversion.class_names))
+    for split, entry in reports.items():
+        for line in describe(split, entry, conversion.exif_boxes):
             console.print(line, markup=False, highlight=False)
         warn_of_leaks(split, entry)
 
 
-_CLASSES_SHOWN = 30
-
-
-def _make_table(entries, classes):
-    columns = [(split, what) for split in entries for what in ("images", "objects", "ignored")]
+def _make_table(reports, class_names):
     columns = [
-        (split, what) for split, what in columns if what != "ignored" or entries[split]["ignored"]
+        (split, what)
+        for split, entry in reports.items()
+        for what in ("images", "objects", "ignored")
+        if what != "ignored" or entry["ignored"]
     ]
     table = rich.table.Table("class", box=rich.box.SIMPLE)
     for split, what in columns:
         table.add_column(f"{split}\n{what}", justify="right")
-    for name in classes[:_CLASSES_SHOWN]:
-        numbers = (entries[split]["classes"].get(name, {}).get(what, 0) for split, what in columns)
-        table.add_row(rich.markup.escape(name), *(f"{number:,}" for number in numbers))
-    if len(classes) > _CLASSES_SHOWN:
-        table.add_row(f"and {len(classes) - _CLASSES_SHOWN} more")
+    for name in class_names[:_CLASSES_SHOWN]:
+        row = (reports[split]["classes"].get(name, {}).get(what, 0) for split, what in columns)
+        table.add_row(rich.markup.escape(name), *(f"{count:,}" for count in row))
+    if len(class_names) > _CLASSES_SHOWN:
+        table.add_row(f"and {len(class_names) - _CLASSES_SHOWN} more")
     totals = {"images": "images", "objects": "boxes", "ignored": "ignored"}
-    table.add_row(
-        "all", *(f"{entries[split][totals[what]]:,}" for split, what in columns), style="bold"
-    )
+    row = (reports[split][totals[what]] for split, what in columns)
+    table.add_row("all", *(f"{count:,}" for count in row), style="bold")
     return table
 
 
-def describe(split, entry):
-    """The lines below the table: what was repaired, dropped, clipped, left out, doubled."""
+def describe(split, entry, exif_boxes):
+    """Yield the lines below the table for a split.
+
+    entry: of report.json; exif_boxes: "stored" or "shown", as was assumed.
+    """
     images = f"{entry['images']:,} of {entry['read']:,} images"
     yield f"{split}: {images}, {entry['empty']:,} without objects, {entry['bytes'] / 1e6:,.1f} MB"
-    for key, what in (
-        ("repaired", "images repaired"),
-        ("dropped_images", "images dropped"),
-        ("dropped_boxes", "boxes dropped"),
-        ("unlisted_classes", "objects of classes that were not asked for"),
-    ):
-        if entry[key]:
-            reasons = ", ".join(f"{reason} {number:,}" for reason, number in entry[key].items())
-            lost = (
-                f", with {entry['boxes_of_dropped_images']:,} objects"
-                if key == "dropped_images"
-                else ""
-            )
-            yield f"  {what}: {sum(entry[key].values()):,} ({reasons}){lost}"
-    for dropped in entry["dropped"][:_DROPPED_SHOWN]:
-        box = dropped["box"] if any(value is not None for value in dropped["box"] or ()) else ""
-        yield f"    {dropped['file']}: {dropped['reason']} {box}".rstrip()
-    if len(entry["dropped"]) > _DROPPED_SHOWN:
-        yield "    … more of them in report.json"
+    yield from _describe_reasons(entry)
+    yield from _describe_dropped(entry["dropped"])
     if entry["clipped"]:
-        yield f"  boxes clipped at the picture's edge: {entry['clipped']:,}"
+        yield f"  boxes clipped at the edge of the image: {entry['clipped']:,}"
     if entry["empty_left_out"]:
         yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
-    if entry["assumed_orientations"]:
+    if entry["assumed_turns"]:
         yield (
-            f"  images turned by EXIF whose labels do not tell which way up they were drawn: {entry['assumed_orientations']:,}, taken "
-            "by --exif_boxes; look at them with inspect_tfrecord"
+            "  EXIF-rotated images whose labels do not say which way up: "
+            f"{entry['assumed_turns']:,}, boxes taken as drawn on the image as {exif_boxes} "
+            "(--exif_boxes); look at them with inspect_tfrecord"
         )
-    if entry["size_mismatches"]["images"]:
-        first = entry["size_mismatches"]["files"][0]
+    mismatches = entry["size_mismatches"]
+    if mismatches["images"]:
+        first = mismatches["files"][0]
         yield (
-            f"  sizes that differ from the labels': {entry['size_mismatches']['images']:,}, the first {first['file']}: "
-            f"height and width {first['image_hw']}, labels {first['labels_hw']}"
+            f"  images whose size is not the one in the labels: {mismatches['images']:,}, the "
+            f"first {first['file']}: height and width {first['image_hw']}, labels "
+            f"{first['labels_hw']}"
         )
     for what, found in entry["remarks"].items():
         yield f"  {what}: {found['count']:,}, the first {found['first'][0]}"
     within = entry["duplicates"]["within"]
     if within["groups"]:
-        first = ", ".join(within["files"][0])
-        yield f"  equal files: {within['images']:,} images in {within['groups']:,} groups, the first {first}"
+        yield (
+            f"  identical files: {within['images']:,} images in {within['groups']:,} groups, the "
+            f"first {', '.join(within['files'][0])}"
+        )
 
 
-_DROPPED_SHOWN = 10
+def _describe_reasons(entry):
+    for key, what in (
+        ("repaired", "images repaired"),
+        ("dropped_images", "images dropped"),
+        ("dropped_boxes", "boxes dropped"),
+        ("unlisted_classes", "objects of classes that --classes leaves out"),
+    ):
+        if entry[key]:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in entry[key].items())
+            line = f"  {what}: {sum(entry[key].values()):,} ({reasons})"
+            if key == "dropped_images":
+                line += f", with {entry['boxes_of_dropped_images']:,} objects"
+            yield line
+
+
+def _describe_dropped(dropped):
+    for first in dropped[:_DROPPED_SHOWN]:
+        has_box = any(value is not None for value in first["box"] or ())
+        box = f" {first['box']}" if has_box else ""
+        yield f"    {first['file']}: {first['reason']}{box}"
+    if len(dropped) > _DROPPED_SHOWN:
+        yield "    ... more of them in report.json"
 
 
 def warn_of_leaks(split, entry):
+    """Warn on stderr of images that are in another split, too."""
     for other, found in entry["duplicates"].items():
         if other != "within" and found["images"]:
             first = found["files"][0]
             print(
-                f"WARNING: {found['images']:,} images of {split!r} are in {other!r} too (the first: {first[split][0]} = "
-                f"{first[other][0]}). Results on one are no measure after training on the other.",
+                f"WARNING: {found['images']:,} images of {split!r} are in {other!r} too "
+                f"(the first: {first[split][0]} = {first[other][0]}). Results on one mean little "
+                "after training on the other.",
                 file=sys.stderr,
             )

@@ -1,10 +1,9 @@
-"""The record function: one labelled picture -> one serialized record; and a shard of them, with an account of what was done.
+"""Turns labelled images into records and writes a shard of them, counting what was done.
 
-Shards are a task each, for a process here or for a worker of a cluster; the same task always gives the same bytes.
+Each shard is a task, for a process here or a worker of a cluster; the same task always gives the
+same bytes.
 """
 
-import bisect
-import collections
 import dataclasses
 import math
 import os
@@ -12,42 +11,40 @@ import os
 import numpy as np
 
 from data_tools.conversion import box_checks, image_checks
+from data_tools.conversion.counts import (
+    Dropped,
+    ImageDigest,
+    RepairedFile,
+    SizeMismatch,
+    SplitCounts,
+)
 from data_tools.readers import labels
 from ssd_tf import commandline
 
-SIZE_EDGES = (
-    0.0,
-    8,
-    16,
-    32,
-    64,
-    96,
-    128,
-    256,
-    512,
-    math.inf,
-)  # square root of the box's area, in pixels
-ASPECT_EDGES = (0.0, 0.2, 1 / 3, 0.5, 2 / 3, 1.5, 2, 3, 5, math.inf)  # width / height
 
-
-class Problem(ValueError):
-    """What --strict ends at."""
+class StrictError(ValueError):
+    """A problem that ends the conversion under --strict."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How pictures become records. label_of: class name -> label from 1."""
+    """How images become records.
+
+    label_of: class name -> label from 1; verify: decode images that look sound, too; drop_empty:
+    leave out images without objects; strict: raise StrictError instead of dropping; exif_boxes:
+    "stored" or "shown", how boxes of EXIF-rotated images were drawn if their labels do not say.
+    """
 
     label_of: dict[str, int]
-    verify: bool = True
-    drop_empty: bool = False
-    strict: bool = False
-    exif_boxes: str = "stored"
+    verify: bool
+    drop_empty: bool
+    strict: bool
+    exif_boxes: str
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """Pictures of one shard: lines of the plan file that begin at `offsets`, written to `path`."""
+    """A shard to write to `path`; offsets: of its images' lines in the plan file."""
 
     path: str
     plan: str
@@ -55,208 +52,121 @@ class ShardTask:
     rules: Rules
 
 
-def write_shard(task, tick) -> dict:
-    """Writes one shard and returns its account; calls tick() after each picture."""
+def write_shard(task, tick) -> SplitCounts:
+    """Write one shard and return its counts; calls tick() after each image. Raises OSError."""
     commandline.import_tensorflow()
     import tensorflow as tf
 
-    account = new_account()
+    counts = SplitCounts()
     try:
         with tf.io.TFRecordWriter(task.path) as writer, open(task.plan, "rb") as plan:
             for offset in task.offsets:
                 plan.seek(offset)
-                example = make_record(labels.from_line(plan.readline()), task.rules, account)
-                if example is not None:
-                    writer.write(example)
+                record = make_record(labels.from_line(plan.readline()), task.rules, counts)
+                if record is not None:
+                    writer.write(record)
                 tick()
     except tf.errors.OpError as error:
-        found = error.message.removeprefix(f"{task.path}; ")
+        detail = error.message.removeprefix(f"{task.path}; ")
         raise OSError(
-            f"cannot write {task.path}: {found}; free some space there or give another --output"
+            f"cannot write {task.path}: {detail}; free some space there or give another --output"
         ) from None
-    account["bytes"] = os.path.getsize(task.path)
-    return account
+    counts.bytes = os.path.getsize(task.path)
+    return counts
 
 
-def make_record(labeled, rules, account) -> bytes | None:
-    """One picture -> its serialized record, or None where it is left out; `account` is kept either way."""
-    from ssd_tf.data import records
+def make_record(labeled, rules, counts) -> bytes | None:
+    """Make the serialized record of a labels.LabeledImage, or None if it is left out.
 
-    account["read"] += 1
+    Adds to `counts` either way. Raises StrictError.
+    """
+    counts.read += 1
     try:
         if labeled.fault:
             raise image_checks.BadImage(labeled.fault)
         image = image_checks.check_image(labeled.path, rules.verify)
     except image_checks.BadImage as error:
-        _leave_out(labeled, error, rules, account)
+        if rules.strict:
+            raise StrictError(f"--strict: {labeled.filename}: {error}") from None
+        counts.drop_image(labeled.filename, error, len(labeled.objects))
         return None
-    _compare_sizes(labeled, image, rules, account)
-    kept = _keep_objects(labeled, image, rules, account)
+    _compare_sizes(labeled, image, rules, counts)
+    kept = _keep_objects(labeled, image, rules, counts)
     if not kept and rules.drop_empty:
-        account["empty_left_out"] += 1
+        counts.empty_left_out += 1
         return None
-    _count_image(labeled, image, kept, account)
+    _count_image(labeled, image, kept, counts)
+    return _serialize(labeled, image, kept, rules.label_of)
+
+
+def _compare_sizes(labeled, image, rules, counts):
+    # Both sizes of a rotated image are right: they say how its boxes were drawn.
+    image_hw = (image.height, image.width)
+    if labeled.size_hw in (None, image_hw, image.stored_hw):
+        return
+    mismatch = SizeMismatch(labeled.filename, list(labeled.size_hw), list(image_hw))
+    if rules.strict:
+        raise StrictError(
+            f"--strict: {mismatch.file}: the labels say {mismatch.labels_hw}, the image is "
+            f"{mismatch.image_hw}"
+        )
+    counts.mismatch_size(mismatch)
+
+
+def _keep_objects(labeled, image, rules, counts):
+    """[(LabeledObject, NormalizedBox)] of the objects that go into the record."""
+    kept = []
+    orientation, assumed = box_checks.boxes_orientation(labeled.size_hw, image, rules.exif_boxes)
+    counts.assumed_orientations += assumed and bool(labeled.objects)
+    for obj in labeled.objects:
+        if not obj.fault and obj.name not in rules.label_of:
+            counts.unlisted_classes[obj.name] += 1
+            continue
+        box = box_checks.normalize_box(obj, labeled.unit, image, orientation)
+        if isinstance(box, box_checks.NormalizedBox):
+            kept.append((obj, box))
+            continue
+        written = [value if math.isfinite(value) else None for value in obj.box]
+        if rules.strict:
+            raise StrictError(
+                f"--strict: {labeled.filename}: a box of {obj.name!r} is dropped ({box}): {written}"
+            )
+        counts.drop_box(Dropped(labeled.filename, written, box))
+    return kept
+
+
+def _count_image(labeled, image, kept, counts):
+    counts.images += 1
+    counts.digests.append(ImageDigest(image.digest[:16], labeled.filename))
+    if not kept:
+        counts.empty += 1
+    if image.repair:
+        counts.repair(RepairedFile(labeled.filename, image.repair))
+    for obj, box in kept:
+        ymin, xmin, ymax, xmax = box.corners
+        size_hw = ((ymax - ymin) * image.height, (xmax - xmin) * image.width)
+        counts.add_object(obj.name, obj.crowd or obj.difficult, box.clipped, size_hw)
+    for name in {obj.name for obj, _ in kept}:
+        counts.classes[name].images += 1
+
+
+def _serialize(labeled, image, kept, label_of):
+    from ssd_tf.data import records
+
     example = records.make_example(
         image=image.data,
         image_format="jpeg",
         height=image.height,
         width=image.width,
-        filename=labeled.filename.encode(
-            errors="backslashreplace"
-        ),  # file names need not be Unicode
+        # File names need not be Unicode.
+        filename=labeled.filename.encode(errors="backslashreplace"),
         source_id=labeled.source_id.encode(errors="backslashreplace"),
         boxes=[box.corners for _, box in kept],
-        labels=[rules.label_of[thing.name] for thing, _ in kept],
-        texts=[thing.name for thing, _ in kept],
+        labels=[label_of[obj.name] for obj, _ in kept],
+        texts=[obj.name for obj, _ in kept],
         areas=[box.area for _, box in kept],
-        crowd=[thing.crowd for thing, _ in kept],
-        difficult=[thing.difficult for thing, _ in kept],
+        crowd=[obj.crowd for obj, _ in kept],
+        difficult=[obj.difficult for obj, _ in kept],
         sha256=image.digest if image.is_file else None,
     )
     return example.SerializeToString(deterministic=True)
-
-
-def new_account() -> dict:
-    """Counters of one shard, of plain types; add_account sums them."""
-    counters = (
-        "repaired",
-        "dropped_images",
-        "dropped_boxes",
-        "unlisted_classes",
-        "size_histogram",
-        "aspect_histogram",
-    )
-    numbers = (
-        "read",
-        "images",
-        "empty",
-        "empty_left_out",
-        "boxes",
-        "ignored",
-        "clipped",
-        "boxes_of_dropped_images",
-        "bytes",
-    )
-    numbers += ("size_mismatches", "assumed_orientations")
-    lists = ("left_out", "dropped", "repaired_files", "size_mismatch_files", "digests")
-    account = (
-        {name: collections.Counter() for name in counters}
-        | dict.fromkeys(numbers, 0)
-        | {name: [] for name in lists}
-    )
-    return account | {"classes": {}, "remarks": {}}
-
-
-def add_account(total, account):
-    """Adds a shard's account to the total; of named things the total keeps the first hundred. Digests stay out."""
-    for name, value in account.items():
-        if isinstance(value, collections.Counter):
-            total[name].update(value)
-        elif isinstance(value, int):
-            total[name] += value
-        elif isinstance(value, list) and name != "digests":
-            total[name] = [*total[name], *value][: labels.NAMED]
-    for name, numbers in account["classes"].items():
-        mine = total["classes"].setdefault(name, dict.fromkeys(numbers, 0))
-        for key, value in numbers.items():
-            mine[key] += value
-
-
-def _leave_out(labeled, error, rules, account):
-    if rules.strict:
-        raise Problem(f"--strict: {labeled.filename}: {error}")
-    account["dropped_images"][error.reason.partition(":")[0]] += 1
-    account["boxes_of_dropped_images"] += len(labeled.objects)
-    _name(account["left_out"], {"file": labeled.filename, "box": None, "reason": str(error)})
-
-
-def _compare_sizes(labeled, image, rules, account):
-    # Either size of a turned picture is right: it tells how its boxes were drawn.
-    if labeled.size_hw in (None, (image.height, image.width), image.stored_hw):
-        return
-    found = {
-        "file": labeled.filename,
-        "labels_hw": list(labeled.size_hw),
-        "image_hw": [image.height, image.width],
-    }
-    if rules.strict:
-        raise Problem(
-            f"--strict: {found['file']}: the labels say {found['labels_hw']}, the picture is {found['image_hw']}"
-        )
-    account["size_mismatches"] += 1
-    _name(account["size_mismatch_files"], found)
-
-
-def _keep_objects(labeled, image, rules, account):
-    """The objects that go into the record, each with its NormalizedBox."""
-    kept = []
-    turn, assumed = box_checks.boxes_orientation(labeled.size_hw, image, rules.exif_boxes)
-    account["assumed_orientations"] += assumed and bool(labeled.objects)
-    for thing in labeled.objects:
-        if not thing.fault and thing.name not in rules.label_of:
-            account["unlisted_classes"][thing.name] += 1
-            continue
-        box = box_checks.normalize_box(thing, labeled.unit, image, turn)
-        if isinstance(box, box_checks.NormalizedBox):
-            kept.append((thing, box))
-            continue
-        dropped = {
-            "file": labeled.filename,
-            "box": [_or_none(value) for value in thing.box],
-            "reason": box,
-        }
-        if rules.strict:
-            raise Problem(
-                f"--strict: {labeled.filename}: a box of {thing.name!r} is dropped ({box}): {dropped['box']}"
-            )
-        account["dropped_boxes"][box] += 1
-        _name(account["dropped"], dropped)
-    return kept
-
-
-def _count_image(labeled, image, kept, account):
-    account["images"] += 1
-    account["digests"].append((image.digest[:16], labeled.filename))
-    if not kept:
-        account["empty"] += 1
-    if image.repair:
-        account["repaired"][image.repair] += 1
-        _name(account["repaired_files"], {"file": labeled.filename, "reason": image.repair})
-    for thing, box in kept:
-        ignored = thing.crowd or thing.difficult
-        account["ignored" if ignored else "boxes"] += 1
-        account["clipped"] += box.clipped
-        numbers = account["classes"].setdefault(
-            thing.name, {"objects": 0, "ignored": 0, "images": 0}
-        )
-        numbers["ignored" if ignored else "objects"] += 1
-        _count_shape(box.corners, image, account)
-    for name in {thing.name for thing, _ in kept}:
-        account["classes"][name]["images"] += 1
-
-
-def _count_shape(corners, image, account):
-    height, width = (
-        (corners[2] - corners[0]) * image.height,
-        (corners[3] - corners[1]) * image.width,
-    )
-    account["size_histogram"][_bin(math.sqrt(height * width), SIZE_EDGES)] += 1
-    account["aspect_histogram"][_bin(width / height, ASPECT_EDGES)] += 1
-
-
-def _bin(value, edges):
-    return bisect.bisect_right(edges, value) - 1
-
-
-def name_bin(low, high):
-    """How a bin of a histogram is called."""
-    return f"{low:.3g} to {high:.3g}" if high < math.inf else f"{low:.3g} and more"
-
-
-def _name(names, entry):
-    if len(names) < labels.NAMED:
-        names.append(entry)
-
-
-def _or_none(value):
-    return value if math.isfinite(value) else None

@@ -1,1 +1,1 @@
-"""One small reader per label format; each gives the same plain record (labels.py)."""
+"""One small reader per label format; all of them give the same record (labels.py)."""

@@ -1,61 +1,58 @@
-"""CSV with a line per object: filename,width,height,class,xmin,ymin,xmax,ymax. A line without class and box: an empty picture.
+"""CSV with one line per object: filename,width,height,class,xmin,ymin,xmax,ymax.
 
-Rows of a picture need not stand together: they are sorted in a temporary database on disk, which vanishes with the process.
-Where the header has semicolons, so has the rest, and decimal commas in its numbers.
+A line without class and box is an image without objects. The rows of an image need not be
+adjacent: they are sorted in a temporary database on disk, which vanishes with the process.
+If the header has semicolons, so has the rest, and its numbers have decimal commas.
 """
 
 import csv
 import functools
+import io
 import itertools
 import math
 import os
 import pathlib
 import sqlite3
 
-from data_tools.readers import labels
+from data_tools.readers import files, labels, parsing
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-_WANTED = ("filename", "class", *_SIDES)
-_EMPTY = "no object"  # the mark of a line that only names a picture
+_COLUMNS = ("filename", "width", "height", "class", *_SIDES)
+_REQUIRED = ("filename", "class", *_SIDES)
+_NO_OBJECT = "no object"  # marks a line that only names an image
+MAX_LINE = 1 << 20  # characters
 
 
-def read_csv(path, images, one_based) -> labels.Source:
-    """one_based: boxes count from 1 and include their last pixel, as in the TensorFlow tutorials.
+def read_csv(path, images, one_based, allow_outside=False) -> labels.Source:
+    """Read the CSV file `path` for the images in the folder `images`.
 
-    `source_id`: the stem. Rows that name one file in several ways make one picture.
+    one_based: whether boxes count from 1 and include their last pixel, as in the TensorFlow
+    tutorials. allow_outside: whether a file name may lead out of the folder.
+    `source_id` is the stem. Rows that name one file in several ways make one image.
     """
-    path = labels.check_file(path, "--csv")
-    images = labels.check_folder(images, "--images")
-    database = sqlite3.connect("")  # the empty name: a private file that is deleted by itself
+    path = files.check_file(path, "--csv")
+    images = files.check_folder(images, "--images")
+    database = sqlite3.connect("")  # the empty name: a private file that SQLite deletes
     database.execute("pragma synchronous=off")
-    database.execute(
-        "create table object (path, first integer, file, width, height, class, xmin, ymin, xmax, ymax, fault)"
-    )
+    columns = "path, first integer, file, width, height, class, xmin, ymin, xmax, ymax, fault"
+    database.execute(f"create table object ({columns})")
     _load(path, images, database)
-    return labels.Source(
-        None, _read(database, labels.PIXELS_FROM_ONE if one_based else labels.PIXELS), folder=images
-    )
+    unit = labels.PIXELS_FROM_ONE if one_based else labels.PIXELS
+    allowed = files.ImageFolders((images,), allow_outside)
+    return labels.Source(None, _read(database, allowed, unit), folder=images)
 
 
 def _load(path, images, database):
     @functools.lru_cache(10_000)
     def find(name):  # as bytes: folders need not be Unicode
-        return os.fsencode(os.path.normpath(labels.find_image(images, name))) if name else b""
+        return os.fsencode(os.path.normpath(files.find_image(images, name))) if name else b""
 
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with (
+        files.open_regular(path) as data,
+        io.TextIOWrapper(data, "utf-8-sig", newline="") as file,
+    ):
         try:
-            header = file.readline()
-            file.seek(0)
-            comma = ";" if ";" in header and "," not in header else ","
-            reader = csv.DictReader(file, delimiter=comma, strict=True)
-            reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or []]
-            missing = [name for name in _WANTED if name not in reader.fieldnames]
-            if missing:
-                raise ValueError(
-                    f"{path} lacks the column {missing[0]!r}; wanted filename,width,height,class,xmin,ymin,xmax,ymax, "
-                    f"found {','.join(reader.fieldnames)[:100]!r}"
-                )
-            rows = (_row(entry, find, comma) for entry in _entries(reader, path))
+            rows = (_row(entry, find, comma) for entry, comma in _entries(file, path))
             database.executemany(f"insert into object values ({','.join('?' * 11)})", rows)
         except UnicodeDecodeError:
             raise ValueError(f"{path} is not CSV text in UTF-8: save it as UTF-8") from None
@@ -63,15 +60,28 @@ def _load(path, images, database):
             raise ValueError(f"{path} is not CSV text: {error}") from None
     database.execute("create index object_path on object (path)")
     database.execute(
-        "update object set first = (select min(rowid) from object as other where other.path = object.path)"
+        "update object set first = "
+        "(select min(rowid) from object as other where other.path = object.path)"
     )
 
 
-def _entries(reader, path):
+def _entries(file, path):
+    """Yield ({column: text}, the separator) of each row below the header."""
+    lines = _lines(file, path)
+    header = next(lines, "")
+    comma = ";" if ";" in header and "," not in header else ","
+    reader = csv.DictReader(itertools.chain([header], lines), delimiter=comma, strict=True)
+    reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or []]
+    missing = [name for name in _REQUIRED if name not in reader.fieldnames]
+    if missing:
+        raise ValueError(
+            f"{path} lacks the column {missing[0]!r}; expected {','.join(_COLUMNS)}, "
+            f"got {','.join(reader.fieldnames)[:100]!r}"
+        )
     while True:
         line = reader.line_num + 1
         try:
-            yield next(reader)
+            yield next(reader), comma
         except StopIteration:
             return
         except csv.Error as error:
@@ -80,46 +90,57 @@ def _entries(reader, path):
             ) from None
 
 
+def _lines(file, path):
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise ValueError(
+                f"{path} is not CSV text: it has a line of over {MAX_LINE:,} characters"
+            )
+        yield line
+
+
 def _row(entry, find, comma):
     text = {
         name: (value or "").strip() if not isinstance(value, list) else ""
         for name, value in entry.items()
     }
-    sides, name = [text[side] for side in _SIDES], text["class"]
-    fault = (
-        ""
-        if name and any(sides)
-        else "no box"
-        if name
-        else "no class name"
-        if any(sides)
-        else _EMPTY
-    )
-    numbers = [labels.to_number(side.replace(",", ".") if comma == ";" else side) for side in sides]
+    name = text["class"]
+    sides = [text[side] for side in _SIDES]
+    if comma == ";":
+        numbers = [parsing.to_number(side.replace(",", ".")) for side in sides]
+    else:
+        numbers = [parsing.to_number(side) for side in sides]
     file = text["filename"]
+    fault = _find_fault(name, any(sides))
     return (find(file), None, file, text.get("width"), text.get("height"), name, *numbers, fault)
 
 
-def _read(database, unit):
+def _find_fault(name, has_box):
+    if name:
+        return "" if has_box else "no box"
+    return "no class name" if has_box else _NO_OBJECT
+
+
+def _read(database, allowed, unit):
     columns = "path, file, width, height, class, xmin, ymin, xmax, ymax, fault"
     rows = database.execute(f"select {columns} from object order by first, rowid")
     for path, group in itertools.groupby(rows, key=lambda row: row[0]):
         group = list(group)
         _, file, width, height = group[0][:4]
+        found = allowed.check(os.fsdecode(path)) if file else None
         yield labels.LabeledImage(
-            path=os.fsdecode(path),
+            path=found.readable_path if found else "",
             filename=file or "a line without a file name",
             source_id=pathlib.PurePath(file.replace("\\", "/")).stem,
-            objects=tuple(_object(*row[4:]) for row in group if row[-1] != _EMPTY),
-            size_hw=labels.to_size(height, width),
+            objects=tuple(_object(*row[4:]) for row in group if row[-1] != _NO_OBJECT),
+            size_hw=parsing.to_size(height, width),
             unit=unit,
-            fault="" if file else "no file name",
+            fault=found.fault if found else "no file name",
         )
 
 
 def _object(name, *box_and_fault):
     *box, fault = box_and_fault
-    box = tuple(
-        math.nan if side is None else side for side in box
-    )  # the database keeps NaN as null
+    # The database keeps NaN as null.
+    box = tuple(math.nan if side is None else side for side in box)
     return labels.LabeledObject(name, box, fault=fault)

@@ -1,53 +1,62 @@
-"""Reads the long arrays of a JSON object element by element, so that a file of any size takes little memory."""
+"""Read the long arrays of a JSON object element by element, so that large files fit in memory."""
 
+import io
 import json
 
-_CHUNK = 1 << 20  # characters
-_raw_decode = json.JSONDecoder().raw_decode
+from data_tools.readers import files
+
+CHUNK = 1 << 20  # characters
+MAX_ELEMENT = 1 << 28  # characters
 _SPACE = " \t\r\n"
+_raw_decode = json.JSONDecoder().raw_decode
 
 
-def read_members(path, wanted):
-    """Yields (key, element) for each element of the arrays that `wanted` names, in file order; (key, None) where one begins.
+def read_members(path, keys):
+    """Yield (key, element) for each element of the arrays under `keys`, in file order.
 
-    Raises ValueError where the file is no JSON object, is cut short, or a wanted value is no array.
+    (key, None) marks the beginning of an array. Raises ValueError if the file is not a JSON object,
+    is cut short, or the value under one of the keys is not an array.
     """
-    with open(path, encoding="utf-8-sig") as file:
+    with files.open_regular(path) as data, io.TextIOWrapper(data, "utf-8-sig") as file:
         try:
-            yield from _Scanner(file).members(wanted)
+            yield from _Scanner(file).members(keys)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON, or is cut short: {error.msg}") from None
         except UnicodeDecodeError:
             raise ValueError(f"{path} is not JSON: it is not UTF-8 text") from None
         except RecursionError:
             raise ValueError(f"{path} is nested too deeply for an annotation file") from None
-        except _WrongShape as error:
+        except _WrongShapeError as error:
             raise ValueError(f"{path} {error}") from None
 
 
-class _WrongShape(Exception):
+class _WrongShapeError(Exception):
     pass
 
 
 class _Scanner:
-    """A window on the text: characters before `at` are done with."""
+    """A window on the text; everything before `position` has been consumed."""
 
     def __init__(self, file):
-        self.file, self.text, self.at, self.ended = file, "", 0, False
+        self.file = file
+        self.text = ""
+        self.position = 0
+        self.ended = False
 
-    def members(self, wanted):
+    def members(self, keys):
         if self.peek() != "{":
-            raise _WrongShape(
-                f"does not hold a JSON object with {', '.join(wanted)}: it begins with {self.text[:20]!r}"
+            raise _WrongShapeError(
+                f"does not hold a JSON object with {', '.join(keys)}: "
+                f"it begins with {self.text[:20]!r}"
             )
         for _ in self._separated("}"):
             key = self.value()
             self.expect(":")
-            if key not in wanted:
+            if key not in keys:
                 self.value()
                 continue
             if self.peek() != "[":
-                raise _WrongShape(f"holds no list under {key!r}")
+                raise _WrongShapeError(f"holds no list under {key!r}")
             yield key, None
             for _ in self._separated("]"):
                 yield key, self.value()
@@ -55,15 +64,15 @@ class _Scanner:
             raise json.JSONDecodeError("more text after the end", "", 0)
 
     def _separated(self, closing):
-        """Steps over the opening bracket, then stops at each element until the closing one."""
-        self.at += 1
+        """Step over the opening bracket, then stop at each element until the closing one."""
+        self.position += 1
         if self.peek() == closing:
-            self.at += 1
+            self.position += 1
             return
         while True:
             yield
             if self.peek() == closing:
-                self.at += 1
+                self.position += 1
                 return
             self.expect(",")
 
@@ -71,38 +80,43 @@ class _Scanner:
         self.peek()
         while True:
             try:
-                value, end = _raw_decode(self.text, self.at)
+                value, end = _raw_decode(self.text, self.position)
             except json.JSONDecodeError:
                 if not self.refill():
                     raise
                 continue
-            # A number that touches the window's end may go on beyond it.
+            # A number that touches the window's end may continue beyond it.
             if end < len(self.text) or not self.refill():
-                self.at = end
+                self.position = end
                 return value
 
     def expect(self, character):
         if self.peek() != character:
-            raise json.JSONDecodeError(
-                f"wanted {character!r}, found {self.text[self.at : self.at + 20]!r}", "", 0
-            )
-        self.at += 1
+            found = self.text[self.position : self.position + 20]
+            raise json.JSONDecodeError(f"expected {character!r}, got {found!r}", "", 0)
+        self.position += 1
 
     def peek(self):
-        """The next character that is no space; empty at the end."""
+        """The next character that is not a space; empty at the end."""
         while True:
-            while self.at < len(self.text):
-                if self.text[self.at] not in _SPACE:
-                    return self.text[self.at]
-                self.at += 1
+            while self.position < len(self.text):
+                if self.text[self.position] not in _SPACE:
+                    return self.text[self.position]
+                self.position += 1
             if not self.refill():
                 return ""
 
     def refill(self):
-        """Drops what is done with and reads on, by more the longer the element in hand is. False at the end of the file."""
-        rest = self.text[self.at :]
-        chunk = "" if self.ended else self.file.read(max(_CHUNK, len(rest)))
+        """Drop the consumed text and read on, the more the longer the current element is.
+
+        Returns False at the end of the file.
+        """
+        rest = self.text[self.position :]
+        if len(rest) > MAX_ELEMENT:
+            raise _WrongShapeError(f"has an element of over {MAX_ELEMENT:,} characters")
+        chunk = "" if self.ended else self.file.read(max(CHUNK, len(rest)))
         self.ended = not chunk
         if chunk:
-            self.text, self.at = rest + chunk, 0
+            self.text = rest + chunk
+            self.position = 0
         return bool(chunk)

@@ -1,1 +1,1 @@
-"""Box arithmetic: geometry, default boxes, coding, matching. Numbers only: no config, no files, no Keras."""
+"""Box arithmetic: geometry, default boxes, coding, matching. Numbers only: no config, no Keras."""

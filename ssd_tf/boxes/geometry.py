@@ -7,13 +7,14 @@ import tensorflow as tf
 
 
 def area(boxes):
-    """boxes [..., 4] -> area [...], in the square of the boxes' unit."""
+    """boxes [..., 4] -> area [...], in squares of the boxes' unit."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def intersection(boxes, others):
-    """boxes [N, 4], others [A, 4] -> area shared by each pair [N, A]."""
-    # One coordinate at a time keeps every intermediate contiguous in A; an [N, A, 2] layout costs about twice the time.
+    """boxes [N, 4], others [A, 4] -> shared area of each pair [N, A]."""
+    # One coordinate at a time keeps every intermediate contiguous in A; an [N, A, 2] layout takes
+    # about twice the time.
     ymin, xmin, ymax, xmax = tf.unstack(boxes[:, :, None], axis=1)  # [N, 1] each
     other_ymin, other_xmin, other_ymax, other_xmax = tf.unstack(others, axis=1)  # [A] each
     height = tf.minimum(ymax, other_ymax) - tf.maximum(ymin, other_ymin)
@@ -22,6 +23,6 @@ def intersection(boxes, others):
 
 
 def iou(boxes, others):
-    """boxes [N, 4], others [A, 4] -> intersection over union [N, A]; 0 where both are empty."""
+    """boxes [N, 4], others [A, 4] -> intersection over union [N, A]; 0 if both boxes are empty."""
     shared = intersection(boxes, others)
     return tf.math.divide_no_nan(shared, area(boxes)[:, None] + area(others) - shared)

@@ -1,137 +1,143 @@
-"""Which default box answers for which object (Liu et al. 2016, sec. 2.2).
+"""Which object each default box is trained on (Liu et al. 2016, sec. 2.2).
 
-Shapes: `N` objects of one picture, `A` default boxes, `G` ignore regions.
+Shapes: `N` objects of one image, `A` default boxes, `P` positive default boxes, `G` ignore regions.
 """
 
 import tensorflow as tf
 
 from ssd_tf.boxes import coding, geometry
 
+# A default box is positive from this IoU with an object on.
+POSITIVE_IOU = 0.5
+# A default box is ignored from this share of its area inside a crowd on, or from this IoU with an
+# ignored difficult object on.
+IGNORE_OVERLAP = 0.5
 
-def match(boxes, default_boxes, threshold=0.5):
-    """boxes [N, 4], default_boxes [A, 4] -> index of each default box's object [A] int32, -1 where it has none.
 
-    First bipartite, as the authors' code does it: the pair of the greatest IoU of all is joined and both leave, until every
-    object has a default box of its own. Then each default box left takes the object that it overlaps most, if by >= threshold.
-    Ties: the earlier object, then the earlier default box.
+def make_targets(example, default_boxes, variances, train_difficult):
+    """Example (boxes [N, 4], labels, crowd, difficult [N]) -> Targets: offsets [A, 4], labels [A].
+
+    Labels (int32) are the class of a positive, -1 if ignored, else 0; positives win over ignore
+    regions. Offsets are 0 unless positive. train_difficult: difficult objects count as objects
+    instead of ignore regions.
+    """
+    default_boxes = tf.convert_to_tensor(default_boxes)
+    boxes = example["boxes"]
+    crowd = example["crowd"]
+    difficult = example["difficult"] & ~crowd
+    if train_difficult:
+        difficult = tf.zeros_like(difficult)
+    is_object = ~(crowd | difficult)
+    object_rows = tf.where(is_object)[:, 0]
+    objects = tf.gather(boxes, object_rows)
+    classes = tf.cast(tf.gather(example["labels"], object_rows), tf.int32)
+
+    matched = match(objects, default_boxes)
+    positives = tf.where(matched >= 0)  # [P, 1]
+    object_index = tf.gather_nd(matched, positives)  # [P]
+    labels = tf.cond(
+        tf.reduce_all(is_object),
+        lambda: tf.zeros([tf.shape(default_boxes)[0]], tf.int32),
+        lambda: -tf.cast(is_ignored(default_boxes, boxes[crowd], boxes[difficult]), tf.int32),
+    )
+    labels = tf.tensor_scatter_nd_update(labels, positives, tf.gather(classes, object_index))
+    encoded = coding.encode(
+        tf.gather(objects, object_index), tf.gather_nd(default_boxes, positives), variances
+    )
+    offsets = tf.scatter_nd(positives, encoded, tf.shape(default_boxes, tf.int64))
+    return {"offsets": offsets, "labels": labels}
+
+
+def match(boxes, default_boxes):
+    """boxes [N, 4], default_boxes [A, 4] -> each default box's object [A] int32, -1 if none.
+
+    Bipartite matching comes first, as in the original Caffe code: the pair with the greatest IoU is
+    joined and leaves, until every object has a default box of its own. Then each remaining default
+    box takes the object that it overlaps most, if their IoU is at least POSITIVE_IOU.
+    Ties go to the earlier object, then to the earlier default box.
     """
     overlaps = geometry.iou(boxes, default_boxes)  # [N, A]
     return tf.cond(
         tf.shape(boxes)[0] > 0,
-        lambda: _match_some(overlaps, threshold),
+        lambda: _match_overlaps(overlaps),
         lambda: tf.fill([tf.shape(default_boxes)[0]], -1),
     )
 
 
-def _match_some(overlaps, threshold):
-    # The argmax over objects is the slowest pass of all, and few default boxes need it.
-    positive = tf.where(tf.reduce_max(overlaps, 0) >= threshold)  # [P, 1]
-    best_object = tf.argmax(tf.gather(overlaps, positive[:, 0], axis=1), 0, tf.int32)
-    matched = tf.tensor_scatter_nd_update(
-        tf.fill([tf.shape(overlaps)[1]], -1), positive, best_object
-    )
-    own = bipartite(overlaps)
-    objects = tf.where(own >= 0)
-    return tf.tensor_scatter_nd_update(
-        matched, tf.gather_nd(own, objects)[:, None], tf.cast(objects[:, 0], tf.int32)
-    )
+def _match_overlaps(overlaps):
+    # The argmax over objects is the slowest step, and few default boxes need it.
+    positives = tf.where(tf.reduce_max(overlaps, 0) >= POSITIVE_IOU)  # [P, 1]
+    best_object = tf.argmax(tf.gather(overlaps, positives[:, 0], axis=1), 0, tf.int32)
+    unmatched = tf.fill([tf.shape(overlaps)[1]], -1)
+    matched = tf.tensor_scatter_nd_update(unmatched, positives, best_object)
+    own_box = bipartite(overlaps)
+    objects = tf.where(own_box >= 0)  # [objects with a default box of their own, 1]
+    own_boxes = tf.gather_nd(own_box, objects)[:, None]
+    return tf.tensor_scatter_nd_update(matched, own_boxes, tf.cast(objects[:, 0], tf.int32))
 
 
 def bipartite(overlaps):
-    """IoU [N, A], N > 0 -> the default box of each object [N] int32; -1 where every one it touches is taken.
+    """IoU [N, A], N > 0 -> each object's own default box [N] int32, -1 if it gets none.
 
-    The same as taking the greatest pair over and over, but in rounds: every object without a default box asks for the best that
-    would have it, and each default box keeps the best that asked. Both sides rank by one and the same number,
-    so the outcome does not depend on the order; pictures seldom need more than three rounds.
+    Deferred acceptance (Gale and Shapley 1962). In each round, every object without a default box
+    proposes to the one it overlaps most among those that would accept it; each default box holds
+    the best proposal so far and rejects the others. Objects and default boxes rank each other by
+    the same IoU, so the result is that of joining the greatest remaining pair again and again.
+    Images seldom need more than three rounds.
     """
-    number, width = tf.unstack(tf.shape(overlaps))
-    index = tf.range(number)
+    num_objects, num_boxes = tf.unstack(tf.shape(overlaps))
+    index = tf.range(num_objects)
 
-    def ask(asking, chosen, value):
-        held = tf.tensor_scatter_nd_max(
-            tf.zeros([width]), _rows(chosen, value), tf.gather_nd(value, tf.where(value > 0))
+    def propose(proposing, choice, choice_iou):
+        """One round; proposing [N] bool, the box held by each object [N] and its IoU [N], or 0."""
+        is_held = choice_iou > 0
+        held_boxes = tf.boolean_mask(choice, is_held)[:, None]
+        held_iou = tf.tensor_scatter_nd_update(
+            tf.zeros([num_boxes]), held_boxes, tf.boolean_mask(choice_iou, is_held)
         )
         holder = tf.tensor_scatter_nd_update(
-            tf.fill([width], number), _rows(chosen, value), tf.boolean_mask(index, value > 0)
+            tf.fill([num_boxes], num_objects), held_boxes, tf.boolean_mask(index, is_held)
         )
-        mine, rows = tf.boolean_mask(index, asking), tf.boolean_mask(overlaps, asking)
-        free = (rows > held) | ((rows == held) & (mine[:, None] < holder) & (rows > 0))
-        rows = tf.where(free, rows, 0.0)
-        chosen = tf.tensor_scatter_nd_update(chosen, mine[:, None], tf.argmax(rows, 1, tf.int32))
-        value = tf.tensor_scatter_nd_update(value, mine[:, None], tf.reduce_max(rows, 1))
-        return _losers(chosen, value, index), chosen, value
+        proposers = tf.boolean_mask(index, proposing)
+        rows = tf.boolean_mask(overlaps, proposing)
+        wins_tie = (rows == held_iou) & (proposers[:, None] < holder) & (rows > 0)
+        accepted_rows = tf.where((rows > held_iou) | wins_tie, rows, 0.0)
+        choice = tf.tensor_scatter_nd_update(
+            choice, proposers[:, None], tf.argmax(accepted_rows, 1, tf.int32)
+        )
+        choice_iou = tf.tensor_scatter_nd_update(
+            choice_iou, proposers[:, None], tf.reduce_max(accepted_rows, 1)
+        )
+        return _reject_weaker(choice, choice_iou)
 
-    def keep_asking(asking, chosen, value):
-        losing, chosen, value = ask(asking, chosen, value)
-        return losing, chosen, tf.where(losing, 0.0, value)
-
-    first = tf.argmax(overlaps, 1, tf.int32), tf.reduce_max(overlaps, 1)
-    losing = _losers(*first, index)
-    _, chosen, value = tf.while_loop(
-        lambda asking, *_: tf.reduce_any(asking),
-        keep_asking,
-        (losing, first[0], tf.where(losing, 0.0, first[1])),
+    # The first round needs no masks: every object proposes and no default box is held.
+    first_round = _reject_weaker(tf.argmax(overlaps, 1, tf.int32), tf.reduce_max(overlaps, 1))
+    _, choice, choice_iou = tf.while_loop(
+        lambda proposing, *_: tf.reduce_any(proposing), propose, first_round
     )
-    return tf.where(value > 0, chosen, -1)
+    return tf.where(choice_iou > 0, choice, -1)
 
 
-def _rows(chosen, value):
-    return tf.boolean_mask(chosen, value > 0)[:, None]
+def _reject_weaker(choice, choice_iou):
+    """Of the objects that chose one default box, reject all but the one with the greatest IoU.
 
-
-def _losers(chosen, value, index):
-    """Objects whose default box is also chosen by one that overlaps it more, or as much and comes first [N] bool."""
-    rival = (chosen[:, None] == chosen) & (value > 0) & (value[:, None] > 0)
-    stronger = (value > value[:, None]) | ((value == value[:, None]) & (index < index[:, None]))
-    return tf.reduce_any(rival & stronger, 1)
-
-
-def ignored(default_boxes, crowds, difficult, threshold=0.5):
-    """Default boxes [A, 4] that are no negatives [A] bool: a crowd covers half of them, or they meet a difficult object.
-
-    crowds [G, 4]: intersection / area of the default box >= threshold; difficult [G, 4]: IoU >= threshold.
+    choice, choice_iou [N] -> rejected [N] bool, choice [N], choice_iou [N] with 0 if rejected.
+    Ties go to the earlier object.
     """
-    inside = geometry.intersection(crowds, default_boxes) / geometry.area(
-        tf.convert_to_tensor(default_boxes)
-    )
-    overlap = tf.concat([inside, geometry.iou(difficult, default_boxes)], 0)
-    return tf.reduce_any(overlap >= threshold, 0)
+    index = tf.range(tf.size(choice))
+    is_rival = (choice[:, None] == choice) & (choice_iou > 0) & (choice_iou[:, None] > 0)
+    is_greater = choice_iou > choice_iou[:, None]
+    wins_tie = (choice_iou == choice_iou[:, None]) & (index < index[:, None])
+    rejected = tf.reduce_any(is_rival & (is_greater | wins_tie), 1)
+    return rejected, choice, tf.where(rejected, 0.0, choice_iou)
 
 
-def make_targets(
-    example, default_boxes, variances=coding.VARIANCES, train_difficult=False, threshold=0.5
-):
-    """Example (boxes [N, 4], labels, crowd, difficult [N]) -> Targets: offsets [A, 4], labels [A] int32.
+def is_ignored(default_boxes, crowds, difficult):
+    """Default boxes [A, 4], crowds [G, 4], difficult [G, 4] -> which are not used as negatives [A].
 
-    Labels: the class where positive, -1 where ignored, else 0; positives win over ignore regions.
-    Offsets are 0 where not positive.
+    Those of which a crowd covers at least IGNORE_OVERLAP, and those that overlap a difficult object
+    by at least that IoU.
     """
-    default_boxes = tf.convert_to_tensor(default_boxes)
-    boxes, crowd = example["boxes"], example["crowd"]
-    difficult = example["difficult"] & ~crowd
-    if train_difficult:
-        difficult = tf.zeros_like(difficult)
-    real = ~(crowd | difficult)
-    rows = tf.where(real)[:, 0]
-    objects, classes = tf.gather(boxes, rows), tf.gather(example["labels"], rows)
-    matched = match(objects, default_boxes, threshold)
-    labels = tf.cond(
-        tf.reduce_all(real),
-        lambda: tf.zeros([tf.shape(default_boxes)[0]], tf.int32),
-        lambda: -tf.cast(ignored(default_boxes, boxes[crowd], boxes[difficult]), tf.int32),
-    )
-    where = tf.where(matched >= 0)
-    object_of = tf.gather_nd(matched, where)
-    offsets = encode_positives(objects, default_boxes, where, object_of, variances)
-    labels = tf.tensor_scatter_nd_update(
-        labels, where, tf.gather(tf.cast(classes, tf.int32), object_of)
-    )
-    return {"offsets": offsets, "labels": labels}
-
-
-def encode_positives(objects, default_boxes, where, object_of, variances):
-    """Offsets [A, 4] of the positives at `where` [P, 1] from their objects `object_of` [P]; 0 elsewhere."""
-    coded = coding.encode(
-        tf.gather(objects, object_of), tf.gather_nd(default_boxes, where), variances
-    )
-    return tf.scatter_nd(where, coded, tf.shape(default_boxes, tf.int64))
+    covered = geometry.intersection(crowds, default_boxes) / geometry.area(default_boxes)
+    overlaps = tf.concat([covered, geometry.iou(difficult, default_boxes)], 0)
+    return tf.reduce_any(overlaps >= IGNORE_OVERLAP, 0)

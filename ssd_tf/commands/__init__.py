@@ -1,1 +1,1 @@
-"""The commands: flags in, one library call, exit code out."""
+"""The commands: they read flags, call the library and return an exit code."""

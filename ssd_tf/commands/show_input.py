@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -13,9 +14,11 @@ from ssd_tf import commandline
 from ssd_tf.config import load_config
 
 USAGE = """
-Show what a training run is fed: pictures a second, the share of each stage, and a sheet of augmented pictures with boxes.
+Show what training sees: images per second, the share of each stage, and a sheet of augmented images
+with their boxes.
 
-  python -m ssd_tf.commands.show_input --config C --data DIR [--split train] [--output input.png] [--default_boxes]
+  python -m ssd_tf.commands.show_input --config C --data DIR [--split train] [--output input.png]
+      [--default_boxes] [--set KEY=VALUE ...]
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("config", None, "Experiment file (YAML).", flag_values=FLAGS)
@@ -23,12 +26,14 @@ flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag
 flags.DEFINE_string(
     "split", None, "Split to show; default: data.train_split of the config.", flag_values=FLAGS
 )
-flags.DEFINE_string("output", "input.png", "Sheet of pictures to write.", flag_values=FLAGS)
-flags.DEFINE_integer("pictures", 16, "Pictures on the sheet.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("output", "input.png", "Sheet of images to write.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "images",
+    "sheet_images", 16, "Number of images on the sheet.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "timed_images",
     1024,
-    "Pictures to measure with; 0 measures nothing.",
+    "Number of images to time; 0: no timing.",
     lower_bound=0,
     flag_values=FLAGS,
 )
@@ -39,102 +44,116 @@ flags.DEFINE_bool(
     flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(
-    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
+    "set", [], "KEY=VALUE that replaces a value of the config; repeatable.", flag_values=FLAGS
 )
+_WARMUP_BATCHES = 4  # threads start and buffers fill
+
+
+class DrawnBoxes(NamedTuple):
+    """The boxes to draw on an image, as `draw.draw_boxes` takes them."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    captions: list[str]
+    hatched: np.ndarray
 
 
 def main(argv=None):
     return commandline.run(_main, FLAGS, USAGE, ("config", "data"), argv)
 
 
-def _main(options, rest):
-    config = load_config(options.config, [*options.set, *rest])
+def _main(values, positional):
+    config = load_config(values.config, [*values.set, *positional])
     commandline.import_tensorflow()
-    from ssd_tf.data import bad_records, dataset_json
+    from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.models import ssd
 
-    split = options.split or config.data.train_split
-    info = dataset_json.read_dataset(options.data)
+    split = values.split or config.data.train_split
+    info = dataset_json.read_dataset(values.data)
     info.shards(split)
     default_boxes = ssd.build_model(config, len(info.classes)).default_boxes
     skipped = bad_records.scan_bad_records(info, split, config.data.on_bad_record)
-    with bad_records.explain_record_errors(options.data, split):
-        if options.images:
-            _measure(config, options.data, split, default_boxes, options.images, skipped)
-        sheet = _sheet(
-            config,
-            options.data,
-            split,
-            default_boxes,
-            options.pictures,
-            options.default_boxes,
-            skipped,
-        )
-    pathlib.Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(options.output)
-    print(f"written: {options.output}")
+    with bad_records.explain_record_errors(values.data, split):
+        if values.timed_images:
+            batches = pipeline.build_dataset(
+                config, values.data, split, default_boxes, skipped=skipped
+            )
+            rate = _time_batches(iter(batches), config.train.batch_size, values.timed_images)
+            del batches
+            _print_stages(config, values.data, split, default_boxes, skipped)
+            print(f"{rate:.0f} images/s, batch {config.train.batch_size}")
+        _, stream = pipeline.open_records(config, values.data, split, skipped=skipped)
+        prepare = pipeline.make_prepare(config, default_boxes, len(info.classes), with_example=True)
+        samples = stream.take(values.sheet_images).map(prepare)
+        drawn_defaults = default_boxes if values.default_boxes else None
+        sheet = _draw_sheet(samples, info.names, config.data.train_difficult, drawn_defaults)
+    pathlib.Path(values.output).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(values.output)
+    print(f"written: {values.output}")
 
 
-def _measure(config, data, split, default_boxes, images, skipped):
-    """Prints the rate of the whole pipeline and, of one core's time, the share of each stage."""
-    from ssd_tf.data import pipeline, stages
-
-    batches = iter(pipeline.build_dataset(config, data, split, default_boxes, skipped=skipped))
-    number = -(-images // config.train.batch_size)
-    for _ in range(4):
-        next(batches)  # threads start, buffers fill
-    start = time.perf_counter()
-    for _ in range(number):
+def _time_batches(batches, batch_size, num_images):
+    """Images per second of an iterator of batches, over at least num_images images."""
+    for _ in range(_WARMUP_BATCHES):
         next(batches)
-    rate = number * config.train.batch_size / (time.perf_counter() - start)
-    del batches
+    num_batches = -(-num_images // batch_size)
+    start = time.perf_counter()
+    for _ in range(num_batches):
+        next(batches)
+    return num_batches * batch_size / (time.perf_counter() - start)
+
+
+def _print_stages(config, data, split, default_boxes, skipped):
+    """Print the CPU time per image of each stage of the input pipeline."""
+    from ssd_tf.data import stages
+
     times = stages.stage_times(config, data, split, default_boxes, skipped=skipped)
     total = sum(times.values())
-    table = Table("stage", "ms", "share")
+    table = Table("stage", "ms", "share", title="CPU time per image")
     for name, milliseconds in times.items():
         table.add_row(name, f"{milliseconds:.3f}", f"{milliseconds / total:.0%}")
     table.add_row("all", f"{total:.3f}", "")
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{rate:.0f} images/s, batch {config.train.batch_size}; the table: milliseconds of one core a picture"
-    )
+    Console().print(table)
 
 
-def _sheet(config, data, split, default_boxes, number, matched, skipped):
-    """The first pictures of the training run, each with its boxes (ignore regions hatched)."""
+def _draw_sheet(samples, names, train_difficult, default_boxes):
+    """A contact sheet of training images with their boxes; ignore regions are hatched.
+
+    samples: dataset of (image, Targets, Example). default_boxes: None, or [A, 4]; those matched to
+    each object are drawn too.
+    """
     from ssd_tf import draw
-    from ssd_tf.data import pipeline
 
-    info, stream = pipeline.open_records(config, data, split, skipped=skipped)
-    prepare = pipeline.make_prepare(config, default_boxes, len(info.classes), with_example=True)
-    pictures = []
-    for image, _, example in stream.take(number).map(prepare).as_numpy_iterator():
-        ignored = example["crowd"] | (example["difficult"] & (not config.data.train_difficult))
-        captions = [draw.name_of(label, info.names) for label in example["labels"]]
-        rows = (example["boxes"], example["labels"], captions, ignored)
-        if matched:
-            rows = _with_default_boxes(*rows, default_boxes)
-        pictures.append(draw.draw_boxes(image, *rows))
-    return draw.contact_sheet(pictures, columns=min(4, number))
+    images = []
+    for image, _, example in samples.as_numpy_iterator():
+        is_ignored = example["crowd"] | (example["difficult"] & (not train_difficult))
+        captions = [draw.name_of(label, names) for label in example["labels"]]
+        drawn = DrawnBoxes(example["boxes"], example["labels"], captions, is_ignored)
+        if default_boxes is not None:
+            drawn = add_matched_boxes(drawn, default_boxes)
+        images.append(draw.draw_boxes(image, *drawn))
+    return draw.contact_sheet(images, num_columns=min(4, len(images)))
 
 
-def _with_default_boxes(boxes, labels, captions, ignored, default_boxes):
-    """Rows to draw: under each object, in a colour of its own, the default boxes that answer for it."""
+def add_matched_boxes(drawn: DrawnBoxes, default_boxes) -> DrawnBoxes:
+    """Add the default boxes [A, 4] that are matched to each object that is not hatched.
+
+    Each object and its default boxes get a colour of their own; captions give their number.
+    """
     from ssd_tf.boxes import matching
 
-    objects = np.flatnonzero(~ignored)
-    owner = matching.match(boxes[objects], default_boxes).numpy()
-    positive = np.flatnonzero(owner >= 0)
-    return (
-        np.concatenate([default_boxes[positive], boxes]),
-        np.concatenate([objects[owner[positive]], np.arange(len(labels))]) + 1,
-        [""] * len(positive)
-        + [
-            f"{caption}: {np.sum(objects[owner[positive]] == k)}"
-            for k, caption in enumerate(captions)
-        ],
-        np.concatenate([np.zeros(len(positive), bool), ignored]),
+    num_drawn = len(drawn.labels)
+    objects = np.flatnonzero(~drawn.hatched)
+    matched = matching.match(drawn.boxes[objects], default_boxes).numpy()
+    positives = np.flatnonzero(matched >= 0)
+    owners = objects[matched[positives]]
+    counts = np.bincount(owners, minlength=num_drawn)
+    captions = [f"{caption}: {n}" for caption, n in zip(drawn.captions, counts, strict=True)]
+    return DrawnBoxes(
+        boxes=np.concatenate([default_boxes[positives], drawn.boxes]),
+        labels=np.concatenate([owners, np.arange(num_drawn)]) + 1,
+        captions=[""] * len(positives) + captions,
+        hatched=np.concatenate([np.zeros(len(positives), bool), drawn.hatched]),
     )
 
 

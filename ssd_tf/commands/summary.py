@@ -13,10 +13,11 @@ from ssd_tf import commandline
 from ssd_tf.config import load_config
 
 USAGE = """
-What a config builds: its layers with their parameters and multiply-adds, the default boxes of each feature map, and how much of
-the picture a prediction of that map can see.
+Show what a config builds: its layers with parameters and multiply-adds, the default boxes of each
+feature map, and the receptive field of their predictions.
 
-  python -m ssd_tf.commands.summary --config configs/NAME.yaml [--classes 80] [--time] [--row] [--set KEY=VALUE ...]
+  python -m ssd_tf.commands.summary --config configs/NAME.yaml [--classes 80] [--time] [--row]
+      [--set KEY=VALUE ...]
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("config", None, "Experiment file (YAML).", flag_values=FLAGS)
@@ -24,47 +25,59 @@ flags.DEFINE_integer(
     "classes", 80, "Number of classes without the background.", lower_bound=1, flag_values=FLAGS
 )
 flags.DEFINE_bool(
-    "time", False, "Also time single pictures through model and post-processing.", flag_values=FLAGS
+    "time", False, "Also time the model and post-processing on one image.", flag_values=FLAGS
 )
 flags.DEFINE_bool("row", False, "Print one row of a Markdown table instead.", flag_values=FLAGS)
 flags.DEFINE_multi_string(
-    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
+    "set", [], "KEY=VALUE that replaces a value of the config; repeatable.", flag_values=FLAGS
 )
+_WARMUP_CALLS = 3
+_TIMED_CALLS = 15
 
 
 def main(argv=None):
     return commandline.run(_main, FLAGS, USAGE, ("config",), argv)
 
 
-def _main(options, rest):
-    config = load_config(options.config, [*options.set, *rest])
+def _main(values, positional):
+    config = load_config(values.config, [*values.set, *positional])
     commandline.import_tensorflow()
     from ssd_tf.models import measure, ssd
 
-    network = ssd.build_model(config, options.classes)
-    model = network.model
-    costs, boxes = measure.layer_costs(model), len(network.default_boxes)
-    trainable, adds = measure.trainable_parameters(model), sum(cost.multiply_adds for cost in costs)
-    milliseconds = _milliseconds(config, network) if options.time else None
-    if options.row:
-        height, width = config.model.input_hw
-        speed = "" if milliseconds is None else f" {milliseconds:.0f} |"
-        name = pathlib.Path(options.config).stem
-        print(
-            f"| {name} | {height} x {width} | {boxes:,} | {trainable / 1e6:.2f} | {adds / 1e9:.3f} |{speed}"
-        )
+    network = ssd.build_model(config, values.classes)
+    costs = measure.layer_costs(network.model)
+    trainable = measure.trainable_parameters(network.model)
+    multiply_adds = sum(cost.multiply_adds for cost in costs)
+    milliseconds = _time_one_image(config, network) if values.time else None
+    if values.row:
+        name = pathlib.Path(values.config).stem
+        print(_markdown_row(name, network, trainable, multiply_adds, milliseconds))
         return
+    height, width = config.model.input_hw
     console = Console(highlight=False)
     console.print(_layer_table(costs))
     console.print(_level_table(config, network))
     console.print(
-        f"parameters: {model.count_params():,}, of which {trainable:,} are trained ({options.classes} classes)"
+        f"parameters: {network.model.count_params():,}, of which {trainable:,} are trained "
+        f"({values.classes} classes)"
     )
-    console.print(
-        f"multiply-adds: {adds / 1e9:.3f} G for one image of {config.model.input_hw[0]} x {config.model.input_hw[1]}"
-    )
+    console.print(f"multiply-adds: {multiply_adds / 1e9:.3f} G for one image of {height} x {width}")
     if milliseconds is not None:
         console.print(f"one image through model and post-processing: {milliseconds:.1f} ms")
+
+
+def _markdown_row(name, network, trainable, multiply_adds, milliseconds):
+    height, width = network.model.input_shape[1:3]
+    cells = [
+        name,
+        f"{height} x {width}",
+        f"{len(network.default_boxes):,}",
+        f"{trainable / 1e6:.2f}",
+        f"{multiply_adds / 1e9:.3f}",
+    ]
+    if milliseconds is not None:
+        cells.append(f"{milliseconds:.0f}")
+    return f"| {' | '.join(cells)} |"
 
 
 def _layer_table(costs):
@@ -72,11 +85,10 @@ def _layer_table(costs):
     for name in ("parameters", "multiply-adds"):
         table.add_column(name, justify="right")
     for cost in costs:
-        shape = " x ".join(map(str, cost.shape))
         table.add_row(
             cost.name,
             cost.kind,
-            shape,
+            " x ".join(map(str, cost.shape)),
             f"{cost.parameters:,}",
             f"{cost.multiply_adds:,}" if cost.multiply_adds else "",
         )
@@ -84,59 +96,51 @@ def _layer_table(costs):
 
 
 def _level_table(config, network):
-    """One row for each feature map: its size, its default boxes as the preset clips them, and how much its predictions see."""
+    """One row per feature map: its size, its default boxes and their receptive field.
+
+    Box sizes are those of the first cell, clipped as the preset clips them.
+    """
     from ssd_tf.models import measure
 
     fields = measure.receptive_fields(network.model)
     boxes = network.default_boxes
+    title = f"{len(boxes):,} default boxes"
     table = Table(
-        "map",
-        "size",
-        "a cell",
-        "boxes",
-        "height x width in pixels",
-        "sees",
-        title=f"{len(boxes):,} default boxes",
+        "map", "size", "per cell", "boxes", "height x width in pixels", "sees", title=title
     )
     begin = 0
-    for index, (level, (height, width)) in enumerate(
-        zip(network.levels, network.map_shapes, strict=True)
-    ):
-        count = len(level.shapes_hw)
-        sizes = (
-            boxes[begin : begin + count, 2:] - boxes[begin : begin + count, :2]
-        ) * config.model.input_hw  # of the first cell
-        shapes = ", ".join(f"{h:.0f} x {w:.0f}" for h, w in sizes)
-        sees = f"{fields[f'offsets{index}_conv']} px"
+    for index, (level, map_hw) in enumerate(zip(network.levels, network.map_shapes, strict=True)):
+        per_cell = len(level.shapes_hw)
+        num_boxes = map_hw[0] * map_hw[1] * per_cell
+        first_cell = boxes[begin : begin + per_cell]
+        sizes_hw = (first_cell[:, 2:] - first_cell[:, :2]) * config.model.input_hw
         table.add_row(
             str(index),
-            f"{height} x {width}",
-            str(count),
-            f"{height * width * count:,}",
-            shapes,
-            sees,
+            f"{map_hw[0]} x {map_hw[1]}",
+            str(per_cell),
+            f"{num_boxes:,}",
+            ", ".join(f"{height:.0f} x {width:.0f}" for height, width in sizes_hw),
+            f"{fields[f'offsets{index}_conv']} px",
         )
-        begin += height * width * count
+        begin += num_boxes
     return table
 
 
-def _milliseconds(config, network, repeats=15):
-    """Median time of one image of zeros through the compiled detection function, after three calls."""
+def _time_one_image(config, network):
+    """Median milliseconds of one black image through the compiled detection function."""
     import numpy as np
     import tensorflow as tf
 
     from ssd_tf.inference.detector import make_detect
 
-    detect, image = (
-        tf.function(make_detect(config, network)),
-        np.zeros((1, *config.model.input_hw, 3), np.float32),
-    )
-    times = []
-    for _ in range(repeats + 3):
+    detect = tf.function(make_detect(config, network))
+    image = np.zeros((1, *config.model.input_hw, 3), np.float32)
+    seconds = []
+    for _ in range(_WARMUP_CALLS + _TIMED_CALLS):
         start = time.perf_counter()
         detect(image)["count"].numpy()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[3:])
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds[_WARMUP_CALLS:])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""Training augmentation: geometry first, on box coordinates alone; then only the pixels that are needed, resized once and
-distorted at the small size; the canvas around them last.
+"""Training augmentation, from config.Augment.
 
-All is made of graph ops; randomness comes from a stateless seed [2] int64. Shapes: `N` objects.
+Geometry comes first, on box coordinates only. Then only the pixels that are needed are decoded,
+resized once and distorted at the output size. The canvas around them comes last.
+
+Everything consists of graph operations; randomness comes from a stateless seed [2] int64 only.
+Shapes: `N` objects.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,97 +15,147 @@ import tensorflow as tf
 from ssd_tf.data import colors, crops
 from ssd_tf.data.images import decode_image
 
-FILL_RGB = (123.0, 117.0, 104.0)  # the authors' mean, which the canvas of a zoom-out is filled with
+FILL_RGB = (123.0, 117.0, 104.0)  # the mean of the original Caffe code: fills a zoom-out's canvas
 
 
-def augment(example, output_hw, options, seed):
-    """Example -> image float32 [h, w, 3] in 0..255 and the Example with its boxes in the picture's new coordinates.
+class OpenedImage(NamedTuple):
+    """An encoded image and its size; a JPEG is decoded later."""
 
-    options: config.Augment; one without any step warps the whole picture, as `resize` does. Crowds do not steer the crop.
+    encoded: tf.Tensor
+    pixels: tf.Tensor  # uint8 [H, W, 3]; of a JPEG [0, 0, 3]
+    is_jpeg: tf.Tensor
+    hw: tf.Tensor  # [2] int32
+
+
+def augment_example(example, output_hw, augment, seed):
+    """Return an image float32 [h, w, 3] in 0..255 and the Example with its boxes moved along.
+
+    augment: config.Augment; without any step the whole image is warped, as `resize` does.
+    Crowds do not guide the crop.
     """
-    picture, picture_hw = open_picture(example["image"])
-    placement, flips, example = sample_geometry(example, picture_hw, output_hw, options, seed)
-    image = resize_part(decode_part(picture, placement), placement)
-    image = colors.distort_color(image, options, seed)
-    return finish(image, placement, flips, output_hw), example
+    opened = open_image(example["image"])
+    placement, flips, example = sample_geometry(example, opened.hw, output_hw, augment, seed)
+    image = resize_part(decode_part(opened, placement), placement)
+    image = colors.distort_color(image, make_color_ranges(augment), seed)
+    return finish_image(image, placement, flips, output_hw), example
 
 
-def sample_geometry(example, picture_hw, output_hw, options, seed):
-    """Zoom-out, crop and flips -> Placement, flips [2] bool, the Example with its boxes moved."""
+def make_color_ranges(augment) -> colors.ColorRanges:
+    """Select the values of config.Augment that distort colours."""
+    return colors.ColorRanges(
+        probability=augment.color_probability,
+        brightness=augment.brightness,
+        brightness_factor=augment.brightness_factor,
+        contrast=augment.contrast,
+        contrast_about=augment.contrast_about,
+        saturation=augment.saturation,
+        saturation_by=augment.saturation_by,
+        hue_degrees=augment.hue_degrees,
+        hue_wraps=augment.hue_wraps,
+        channel_shuffle_probability=augment.channel_shuffle_probability,
+    )
+
+
+def make_zoom_out(augment) -> crops.ZoomOut:
+    """Select the values of config.Augment that zoom out."""
+    return crops.ZoomOut(probability=augment.zoom_out_probability, max_side=augment.zoom_out_max)
+
+
+def make_crop_rule(augment) -> crops.CropRule:
+    """Select the values of config.Augment that crop."""
+    return crops.CropRule(
+        sampler=augment.crop_rule,
+        min_iou=augment.crop_min_iou,
+        scale=augment.crop_scale,
+        aspect=augment.crop_aspect,
+        tries=augment.crop_tries,
+    )
+
+
+def sample_geometry(example, image_hw, output_hw, augment, seed):
+    """Sample zoom-out, crop and flips: Placement, flips [2] bool, the Example with moved boxes."""
     objects = tf.boolean_mask(example["boxes"], ~example["crowd"])
-    window = crops.sample_window(objects, picture_hw, options, seed)
-    placement, window = crops.place(window, picture_hw, output_hw)
+    zoom_out = make_zoom_out(augment)
+    window = crops.sample_window(objects, image_hw, zoom_out, make_crop_rule(augment), seed)
+    placement, window = crops.place_window(window, image_hw, output_hw)
     example = crops.move_boxes(example, window)
-    flips = crops.sample_flips(options, seed)
+    flips = crops.sample_flips(augment.vertical_flip_probability, augment.flip_probability, seed)
     return placement, flips, crops.flip_boxes(example, flips)
 
 
-def open_picture(encoded):
-    """Encoded picture -> (encoded, pixels uint8 [H, W, 3], is it a JPEG, [H, W] int32), [H, W] int32.
-
-    A JPEG is decoded later; its pixels are [0, 0, 3] here.
-    """
+def open_image(encoded) -> OpenedImage:
+    """Read the size of an encoded image; decode it unless it is a JPEG."""
     is_jpeg = tf.io.is_jpeg(encoded)
     pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: decode_image(encoded))
-    picture_hw = tf.cond(
+    hw = tf.cond(
         is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: tf.shape(pixels)[:2]
     )
-    return (encoded, pixels, is_jpeg, picture_hw), picture_hw
+    return OpenedImage(encoded, pixels, is_jpeg, hw)
 
 
-def decode_part(picture, placement):
-    """What `open_picture` gives -> uint8 [h, w, 3]: of a JPEG, only the part that is drawn is decoded."""
-    encoded, pixels, is_jpeg, picture_hw = picture
-    begin, end = placement.begin, placement.begin + placement.part_hw
+def decode_part(opened, placement):
+    """Return the part of an OpenedImage that is drawn, uint8 [h, w, 3].
+
+    Of a JPEG only that part is decoded.
+    """
+    begin = placement.begin
+    end = placement.begin + placement.part_hw
 
     def from_jpeg():
-        # A column more on either side, where there is one: libjpeg smooths the chroma of the outermost as if the picture ended.
+        # One more column on either side, if there is one: libjpeg smooths the chroma of the
+        # outermost columns as if the image ended there.
         left = tf.maximum(begin[1] - 1, 0)
-        right = tf.minimum(end[1] + 1, picture_hw[1])
+        right = tf.minimum(end[1] + 1, opened.hw[1])
         window = tf.stack([begin[0], left, placement.part_hw[0], right - left])
         part = tf.image.decode_and_crop_jpeg(
-            encoded, window, channels=3, dct_method="INTEGER_ACCURATE"
+            opened.encoded, window, channels=3, dct_method="INTEGER_ACCURATE"
         )
         return part[:, begin[1] - left : end[1] - left]
 
-    return tf.cond(is_jpeg, from_jpeg, lambda: pixels[begin[0] : end[0], begin[1] : end[1]])
+    def from_pixels():
+        return opened.pixels[begin[0] : end[0], begin[1] : end[1]]
+
+    return tf.cond(opened.is_jpeg, from_jpeg, from_pixels)
 
 
 def resize_part(part, placement):
-    """uint8 [h, w, 3] -> float32 at its size in the training picture [h, w, 3], at least one pixel: bilinear.
+    """Resize a part uint8 [h, w, 3] bilinearly to its size in the training image, float32.
 
-    # Differs from the authors: they resize with one of five interpolations, drawn at random for each picture.
+    The result has at least one pixel.
+    # Differs from the original Caffe code, which resizes with one of five interpolations, drawn at
+    # random per image.
     """
     size = tf.maximum(placement.target_hw, 1)
-    # Crops take the fastest op, which knows whole pixels only; tf.image.resize would cast first and carry every pixel four
-    # times as wide. The other op samples anywhere, in thrice the time.
-    crop = {"images": part[None], "size": size, "half_pixel_centers": True}
-    rest = {
-        "image": part[None],
-        "boxes": placement.samples[None],
-        "box_ind": [0],
-        "crop_size": size,
-    }
-    return tf.cond(
-        placement.is_crop,
-        lambda: tf.raw_ops.ResizeBilinear(**crop)[0],
-        lambda: tf.raw_ops.CropAndResize(**rest)[0],
-    )
+    images = part[None]
+
+    # Crops take the fastest operation, which knows whole pixels only; tf.image.resize would cast
+    # first and move four times as many bytes per pixel.
+    def resize_crop():
+        return tf.raw_ops.ResizeBilinear(images=images, size=size, half_pixel_centers=True)[0]
+
+    # The other operation samples at any position and takes three times as long.
+    def resize_at_samples():
+        return tf.raw_ops.CropAndResize(
+            image=images, boxes=placement.samples[None], box_ind=[0], crop_size=size
+        )[0]
+
+    return tf.cond(placement.is_crop, resize_crop, resize_at_samples)
 
 
-def finish(image, placement, flips, output_hw):
-    """The drawn part put on the canvas and flipped -> float32 [*output_hw, 3]."""
+def finish_image(image, placement, flips, output_hw):
+    """Put the drawn part on the canvas and flip it: float32 [*output_hw, 3]."""
     covers = tf.reduce_all(placement.target_hw == output_hw)
     image = tf.cond(covers, lambda: image, lambda: put_on_canvas(image, placement, output_hw))
-    # The op behind tf.reverse takes constant axes only, and a slice with step -1 takes fifteen times as long.
+    # tf.reverse accepts constant axes only, and a slice with step -1 takes fifteen times as long.
     image = tf.raw_ops.Reverse(tensor=image, dims=tf.concat([flips, [False]], 0))
     return tf.ensure_shape(image, [*output_hw, 3])
 
 
 def put_on_canvas(image, placement, output_hw):
-    """The drawn part with FILL_RGB around it [*output_hw, 3]."""
+    """Surround the drawn part with FILL_RGB: float32 [*output_hw, 3]."""
     canvas = tf.constant(np.full((*output_hw, 3), FILL_RGB, np.float32))
-    begin, end = placement.target_begin, placement.target_begin + placement.target_hw
+    begin = placement.target_begin
+    end = placement.target_begin + placement.target_hw
     image = image[: placement.target_hw[0], : placement.target_hw[1]]
     rows = canvas[begin[0] : end[0]]
     middle = tf.concat([rows[:, : begin[1]], image, rows[:, end[1] :]], 1)

@@ -1,11 +1,13 @@
-"""Records that cannot be used: named by file, number and source_id, and refused or left out.
+"""Records that cannot be used: reported with file, index and source_id, and rejected or skipped.
 
-Inside the graph a bad record is an error without a name, and catching it there costs a third of the time of a good one. So the
-pipeline lets it fail; whoever runs it then looks through the split for what is wrong (`explain_record_errors`).
+In the graph a bad record raises an error that does not name it, and catching that error there costs
+a third of the time of a good record. So the pipeline lets it fail, and whoever runs the pipeline
+then searches the split for the cause (`explain_record_errors`).
 """
 
 import contextlib
 import re
+from typing import NamedTuple
 
 import tensorflow as tf
 from absl import logging
@@ -15,165 +17,186 @@ from ssd_tf.data import dataset_json, records, shards
 from ssd_tf.data.images import decode_image
 
 
-class BadRecord(ValueError):
-    """A record that cannot be used; the message names its file, its number and its source_id."""
+class BadRecordError(ValueError):
+    """A record cannot be used; the message gives its file, index and source_id."""
 
 
-def check(example, num_classes):
-    """The Example, or an error where its lists differ in length, a label lies outside 1..num_classes, or a box has no area or
-    its centre outside the picture.
+class BadRecord(NamedTuple):
+    """A record that cannot be used, and why."""
+
+    file: str
+    index: int  # in the file, from 0
+    message: str  # one line
+    can_be_skipped: bool  # False: skipping it would not fix the cause
+
+
+def check_example(example, num_classes):
+    """Return the Example; running the graph fails if it cannot be used.
+
+    It cannot if its lists differ in length, a label is outside 1..num_classes, or a box has no area
+    or its centre outside the image.
     """
-    boxes, labels = example["boxes"], example["labels"]
+    boxes = example["boxes"]
+    labels = example["labels"]
     twice_centre = boxes[:, :2] + boxes[:, 2:]
-    lengths = tf.stack(
-        [tf.shape(example[key])[0] for key in ("boxes", "crowd", "difficult", "area")]
-    )
-    sound = tf.reduce_all((labels >= 1) & (labels <= num_classes)) & tf.reduce_all(
-        boxes[:, 2:] > boxes[:, :2]
-    )
-    sound &= tf.reduce_all(lengths == tf.shape(labels)[0]) & tf.reduce_all(
-        (twice_centre >= 0) & (twice_centre <= 2)
-    )
-    with tf.control_dependencies([tf.raw_ops.Assert(condition=sound, data=[labels])]):
+    lengths = [tf.shape(example[key])[0] for key in ("boxes", "crowd", "difficult", "area")]
+    usable = tf.reduce_all((labels >= 1) & (labels <= num_classes))
+    usable &= tf.reduce_all(boxes[:, 2:] > boxes[:, :2])
+    usable &= tf.reduce_all(tf.stack(lengths) == tf.shape(labels)[0])
+    usable &= tf.reduce_all((twice_centre >= 0) & (twice_centre <= 2))
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=usable, data=[labels])]):
         return {**example, "boxes": tf.identity(boxes)}
 
 
 @contextlib.contextmanager
 def explain_record_errors(data_dir, split):
-    """Inside, an error about a record of the split, raised by a data set's iterator, comes out as BadRecord: one line."""
+    """Turn a dataset iterator's error about a record of the split into a BadRecordError.
+
+    The message is one line.
+    """
     try:
         yield
     except (
         tf.errors.InvalidArgumentError,
         tf.errors.DataLossError,
-        UnicodeDecodeError,
-    ):  # the last: of TensorFlow's message
+        UnicodeDecodeError,  # raised for the text of a TensorFlow error
+    ):
         info = dataset_json.read_dataset(data_dir)
         logging.warning(
-            "a record cannot be used; looking for it in the split %r of %s", split, data_dir
+            "a record cannot be used; searching the split %r of %s for it", split, data_dir
         )
-        found = find(info.shards(split), len(info.classes))
-        if not found:
+        bad = find_bad_records(info.shards(split), len(info.classes))
+        if not bad:
             raise
-        more = f" ({len(found) - 1} more records cannot be used)" if len(found) > 1 else ""
-        cure = "" if found[0][3] else "; convert it again, or set data.on_bad_record=skip"
-        raise BadRecord(f"{found[0][2]}{cure}{more}") from None
+        remedy = "; convert it again, or set data.on_bad_record=skip"
+        if not bad[0].can_be_skipped:
+            remedy = ""
+        more = f" ({len(bad) - 1} more records cannot be used)" if len(bad) > 1 else ""
+        raise BadRecordError(f"{bad[0].message}{remedy}{more}") from None
 
 
-def scan_bad_records(info, split, on_bad_record="skip") -> list[tuple[str, int]]:
-    """The records of a split that are to be skipped, each logged: (file, number). One pass that decodes everything.
+def scan_bad_records(info, split, on_bad_record) -> list[shards.RecordId]:
+    """Find the records of a split to skip and log each; decodes the whole split once.
 
-    on_bad_record: data.on_bad_record; `stop` skips nothing and looks at nothing. Raises BadRecord for a label beyond the class
-    list, which no skipping mends, and where nothing is left.
+    on_bad_record: data.on_bad_record; with `stop` nothing is read and nothing is skipped.
+    Raises BadRecordError for a label outside the class list, which skipping does not fix, and if no
+    record is left.
     """
     if on_bad_record == "stop":
         return []
-    images = info.splits[split]["images"]
+    num_images = info.splits[split]["images"]
     logging.info(
-        "looking for records to skip: all %d pictures of the split %r are decoded once",
-        images,
+        "looking for records to skip: decoding all %d images of the split %r once",
+        num_images,
         split,
     )
-    found = find(info.shards(split), len(info.classes))
-    for _, _, line, refused in found:
-        if refused:
-            raise BadRecord(line)
-        logging.warning("skipped: %s", line)
-    if found:
-        logging.warning("%d of %d records are skipped", len(found), images)
-    if len(found) >= images:
-        raise BadRecord(
-            f"no record of the split {split!r} of {info.folder} can be used; {found[0][2]}"
+    bad = find_bad_records(info.shards(split), len(info.classes))
+    for record in bad:
+        if not record.can_be_skipped:
+            raise BadRecordError(record.message)
+        logging.warning("skipped: %s", record.message)
+    if bad:
+        logging.warning("%d of %d records are skipped", len(bad), num_images)
+    if len(bad) >= num_images:
+        raise BadRecordError(
+            f"no record of the split {split!r} of {info.folder} can be used; {bad[0].message}"
         )
-    return [(file, number) for file, number, _, _ in found]
+    return [shards.RecordId(record.file, record.index) for record in bad]
 
 
-def find(paths, num_classes) -> list[tuple[str, int, str, bool]]:
-    """The bad records of some shards: file, number, what is wrong in a line, whether skipping it is no cure.
+def find_bad_records(paths, num_classes) -> list[BadRecord]:
+    """Find the bad records of some shards; decodes them all.
 
-    Raises BadRecord for a file that is cut off or whose checksums are wrong: what follows in it cannot be read.
+    Raises BadRecordError for a file that is cut off or has wrong checksums: the records after the
+    damage cannot be read.
     """
-
-    @tf.autograph.experimental.do_not_convert
-    def sound(file, number, serialized):
-        example = check(records.parse_example(serialized), num_classes)
-        with tf.control_dependencies([example["boxes"], decode_image(example["image"])]):
-            return tf.identity(file), number
-
-    passed = (
-        shards.numbered_records(paths)
-        .map(sound, tf.data.AUTOTUNE, deterministic=True)
-        .ignore_errors()
-        .batch(256)
-    )
-    good = {
-        (file, number)
-        for batch in passed.as_numpy_iterator()
-        for file, number in zip(*batch, strict=True)
-    }
+    usable = _find_usable(paths, num_classes)
     bad = []
     for path in paths:
-        missing = [
-            number
-            for number in range(shards.count_records(path))
-            if (path.encode(), number) not in good
-        ]
-        bad += [
-            (path, number, *describe(path, number, _read(path, number), num_classes))
-            for number in missing
-        ]
+        for index in range(shards.count_records(path)):
+            if (path, index) not in usable:
+                bad.append(describe_record(path, index, _read_record(path, index), num_classes))
     return bad
 
 
-def describe(file, number, serialized, num_classes) -> tuple[str, bool]:
-    """What is wrong with a record, in a line, and whether it is to be refused even where bad records are skipped."""
-    source_id, reason, refused = "unknown", "it is no tf.train.Example", False
+def describe_record(file, index, serialized, num_classes) -> BadRecord:
+    """Say why a record cannot be used and whether it can be skipped."""
+    source_id = "unknown"
+    reason = "it is not a tf.train.Example"
+    can_be_skipped = True
     with contextlib.suppress(DecodeError):
         features = tf.train.Example.FromString(serialized).features.feature
         source_id = b"".join(features["image/source_id"].bytes_list.value).decode(errors="replace")
         labels = features["image/object/class/label"].int64_list.value
-        beyond = [label for label in labels if not 1 <= label <= num_classes]
-        refused = bool(beyond)
-        if refused:
-            reason = f"labels must lie in [1, {num_classes}], found {beyond[0]}; was the dataset.json of other data put here?"
+        unknown = [label for label in labels if not 1 <= label <= num_classes]
+        can_be_skipped = not unknown
+        if unknown:
+            reason = (
+                f"expected labels in [1, {num_classes}], got {unknown[0]}; "
+                "is this the dataset.json of another data set?"
+            )
         else:
-            reason = _fault(serialized)
-    return (
-        f"{file}: record {number} (from 0), source_id {source_id!r}, cannot be used: {reason}",
-        refused,
+            reason = _explain(serialized)
+    message = f"{file}: record {index} (from 0), source_id {source_id!r}, cannot be used: {reason}"
+    return BadRecord(file, index, message, can_be_skipped)
+
+
+def _find_usable(paths, num_classes):
+    """The RecordIds of the records that can be parsed, pass the check and can be decoded."""
+
+    @tf.autograph.experimental.do_not_convert
+    def identify_usable(file, index, serialized):
+        example = check_example(records.parse_example(serialized), num_classes)
+        with tf.control_dependencies([example["boxes"], decode_image(example["image"])]):
+            return tf.identity(file), index
+
+    usable = (
+        shards.indexed_records(paths)
+        .map(identify_usable, tf.data.AUTOTUNE, deterministic=True)
+        .ignore_errors()
+        .batch(256)
     )
+    return {
+        shards.RecordId(file.decode(), int(index))
+        for files, indices in usable.as_numpy_iterator()
+        for file, index in zip(files, indices, strict=True)
+    }
 
 
-def _fault(serialized):
+def _explain(serialized):
+    """Say why a record whose labels are valid cannot be used."""
     try:
         example = records.parse_example(serialized)
     except tf.errors.OpError as error:
-        return f"its keys do not fit together ({_first_line(error)})"
-    lengths = {key: len(example[key]) for key in ("labels", "boxes", "crowd", "difficult", "area")}
+        return f"its features do not fit together ({_first_line(error)})"
+    keys = ("labels", "boxes", "crowd", "difficult", "area")
+    lengths = {key: len(example[key]) for key in keys}
     if len(set(lengths.values())) > 1:
-        return "its lists differ in length: " + ", ".join(
-            f"{key} {length}" for key, length in lengths.items()
-        )
+        listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        return f"its lists differ in length: {listed}"
     for index, (ymin, xmin, ymax, xmax) in enumerate(example["boxes"].numpy()):
-        where = f"(ymin {ymin:g}, xmin {xmin:g}, ymax {ymax:g}, xmax {xmax:g})"
+        box = f"(ymin {ymin:g}, xmin {xmin:g}, ymax {ymax:g}, xmax {xmax:g})"
         if not (ymax > ymin and xmax > xmin):
-            return f"box {index} has no area {where}"
+            return f"box {index} has no area {box}"
         if not (0 <= ymin + ymax <= 2 and 0 <= xmin + xmax <= 2):
-            cause = "are these pixels? boxes are wanted in shares of the picture"
-            return f"box {index} has its centre outside the picture {where}; {cause}"
+            return (
+                f"box {index} has its centre outside the image {box}; expected coordinates "
+                "divided by the image size, are these pixels?"
+            )
     try:
         decode_image(example["image"])
     except tf.errors.OpError as error:
         return f"its image cannot be decoded ({_first_line(error)})"
-    return "it failed once and is sound now; was it changed meanwhile?"
+    return "it failed before and is valid now; was the file changed in the meantime?"
 
 
-def _read(path, number):
+def _read_record(path, index):
     try:
-        return next(tf.data.TFRecordDataset(path).skip(number).as_numpy_iterator())
+        return next(tf.data.TFRecordDataset(path).skip(index).as_numpy_iterator())
     except (tf.errors.DataLossError, StopIteration):
-        raise BadRecord(
-            f"{path}: cut off or damaged at record {number} (from 0) or before; convert the split again"
+        raise BadRecordError(
+            f"{path}: cut off or damaged at record {index} (from 0) or before; "
+            "convert the split again"
         ) from None
 
 

@@ -1,67 +1,117 @@
-"""Photometric distortion, at the size of the training picture. Every step keeps 0..255 (but for rounding), as 8-bit pictures do.
+"""Photometric distortion of the resized training image.
 
-All functions take and return image float32 [h, w, 3]; numbers that steer them are scalar tensors.
+Every step keeps values in 0..255 (up to rounding), as 8-bit images do. All functions take and
+return an image float32 [h, w, 3]; the factors, shifts and conditions are scalar tensors.
 """
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from ssd_tf.data.crops import uniform
+from ssd_tf.data.random_streams import RandomStream, uniform
 
-GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601 as torchvision rounds it
+GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601, rounded as in torchvision
+NO_CHANGE = (1.0, 1.0)  # a range of factors that leaves the image as it is
 
 
-def distort_color(image, options, seed):
-    """Brightness, contrast, saturation and hue, each with color_probability, then perhaps the channels shuffled.
+class ColorRanges(NamedTuple):
+    """Probabilities and ranges (low, high) of the distortions."""
 
-    Contrast comes before or after saturation and hue, at random: the order of the authors and of torchvision alike.
-    # Differs from the references: we distort the small picture, so the mean that torchvision's contrast keeps is that of the
-    # part that shows; and in floats, where the authors round hue to 2 degrees and all else to 1/255 at every step.
+    probability: float  # of each of brightness, contrast, saturation and hue
+    brightness: float  # largest shift, on the scale 0..255
+    brightness_factor: tuple[float, float]
+    contrast: tuple[float, float]
+    contrast_about: str  # what contrast keeps: "black", or the "mean" of the grayscale image
+    saturation: tuple[float, float]
+    saturation_by: str  # "hsv" scales S of HSV, "gray" the distance from the grayscale image
+    hue_degrees: float  # largest rotation
+    hue_wraps: bool  # False: a rotation below red stays at red
+    channel_shuffle_probability: float
+
+
+class PerStep(NamedTuple):
+    """One scalar per distortion step."""
+
+    brightness: tf.Tensor
+    contrast: tf.Tensor
+    saturation: tf.Tensor
+    hue: tf.Tensor
+    brightness_factor: tf.Tensor
+
+
+class ColorDraws(NamedTuple):
+    """Random numbers of one image; all scalars."""
+
+    amount: PerStep  # in [0, 1): position within the step's range
+    applies: PerStep  # bool
+    contrast_first: tf.Tensor  # bool: contrast before saturation and hue
+    shuffles: tf.Tensor  # bool: whether the channels are shuffled
+    channel_order: tf.Tensor  # in [0, 1)
+
+
+def distort_color(image, ranges, seed):
+    """Distort brightness, contrast, saturation and hue at random, then maybe shuffle the channels.
+
+    Contrast comes before or after saturation and hue, at random: the order of the original Caffe
+    code and of torchvision alike.
+    # Differs from the references: we distort the resized image, so torchvision's contrast keeps the
+    # mean of the visible part only; and we compute in floats, while the original Caffe code rounds
+    # hue to 2 degrees and everything else to 1/255 at every step.
     """
-    numbers = uniform(seed, 4, [13])
-    amount, on = numbers[:5], numbers[5:10] < options.color_probability
-    contrast_first = numbers[10] < 0.5
-    image = _adjust_brightness(image, options, amount, on)
-    image = _if(
-        on[1] & contrast_first,
-        _contrast_step(options, amount[1]),
-        image,
-        options.contrast != (1.0, 1.0),
-    )
-    image = _adjust_saturation_and_hue(image, options, amount, on)
-    image = _if(
-        on[1] & ~contrast_first,
-        _contrast_step(options, amount[1]),
-        image,
-        options.contrast != (1.0, 1.0),
-    )
-    shuffle = numbers[11] < options.channel_shuffle_probability
-    return _if(
-        shuffle,
-        lambda x: shuffle_channels(x, numbers[12]),
-        image,
-        options.channel_shuffle_probability,
+    draws = sample_draws(ranges, seed)
+    contrast_applies = draws.applies.contrast
+
+    def contrast(image):
+        factor = _interpolate(draws.amount.contrast, ranges.contrast)
+        return adjust_contrast(image, factor, ranges.contrast_about)
+
+    def shuffle(image):
+        return shuffle_channels(image, draws.channel_order)
+
+    has_contrast = ranges.contrast != NO_CHANGE
+    image = _distort_brightness(image, ranges, draws)
+    image = _apply_if(contrast_applies & draws.contrast_first, contrast, image, has_contrast)
+    image = _distort_saturation_and_hue(image, ranges, draws)
+    image = _apply_if(contrast_applies & ~draws.contrast_first, contrast, image, has_contrast)
+    return _apply_if(draws.shuffles, shuffle, image, ranges.channel_shuffle_probability > 0)
+
+
+def sample_draws(ranges, seed) -> ColorDraws:
+    """Draw the random numbers of one image."""
+    numbers = uniform(seed, RandomStream.COLORS, [13])
+    return ColorDraws(
+        amount=PerStep(*tf.unstack(numbers[:5])),
+        applies=PerStep(*tf.unstack(numbers[5:10] < ranges.probability)),
+        contrast_first=numbers[10] < 0.5,
+        shuffles=numbers[11] < ranges.channel_shuffle_probability,
+        channel_order=numbers[12],
     )
 
 
 def adjust_brightness(image, shift):
-    """Adds `shift`, of 255."""
+    """Add `shift`, on the scale 0..255."""
     return _clip(image + shift)
 
 
-def adjust_contrast(image, factor, about="black"):
-    """Scales the distance from black (the authors), or from the mean of the gray picture (torchvision)."""
+def adjust_contrast(image, factor, about):
+    """Scale the distance from a fixed point.
+
+    about: "black" (original Caffe code), or "mean", that of the grayscale image (torchvision).
+    """
     if about == "black":
         return _clip(image * factor)
     mean = tf.tensordot(tf.reduce_mean(image, [0, 1]), tf.constant(GRAY), 1)
     return _clip(image * factor + (1 - factor) * mean)
 
 
-def adjust_hsv(image, saturation, turn, wraps=True):
-    """HSV with S scaled by `saturation` (at most to 1) and H turned by `turn`, in turns between -1 and 1.
+def adjust_hsv(image, saturation, turn, wraps):
+    """Scale S of HSV by `saturation` (up to 1) and rotate H by `turn`, in turns from -1 to 1.
 
-    wraps: where false, a hue below 0 becomes 0 (red), as in a byte that saturates; OpenCV's other end does wrap.
+    wraps: if False, a hue below 0 becomes 0 (red), like a byte that saturates. A hue above 1 always
+    wraps, as in OpenCV.
     """
-    # Whole planes at a time: TensorFlow's own rgb_to_hsv and AdjustHue go pixel by pixel and take several times as long.
+    # Whole planes at a time: TensorFlow's own rgb_to_hsv and AdjustHue go pixel by pixel and take
+    # several times as long.
     red, green, blue = tf.unstack(image, axis=-1)
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
@@ -75,73 +125,94 @@ def adjust_hsv(image, saturation, turn, wraps=True):
     if not wraps:
         hue = tf.maximum(hue, 0.0)
     hue -= tf.floor(hue)
-    grown = tf.minimum(tf.math.divide_no_nan(chroma, value) * saturation, 1.0)
-    return tf.image.hsv_to_rgb(tf.transpose(tf.stack([hue, grown, value]), [1, 2, 0]))
+    scaled = tf.minimum(tf.math.divide_no_nan(chroma, value) * saturation, 1.0)
+    return tf.image.hsv_to_rgb(tf.transpose(tf.stack([hue, scaled, value]), [1, 2, 0]))
 
 
 def adjust_saturation(image, factor):
-    """`adjust_hsv` without a turn, in half of its time: only the distance from the largest channel changes."""
+    """Equal `adjust_hsv` without a rotation, in half the time.
+
+    Only the distance of each channel from the largest one changes.
+    """
     channels = tf.unstack(image, axis=-1)
     value = tf.maximum(tf.maximum(channels[0], channels[1]), channels[2])
     chroma = value - tf.minimum(tf.minimum(channels[0], channels[1]), channels[2])
-    factor = tf.minimum(tf.math.divide_no_nan(value, chroma), factor)  # S grows to 1 at most
+    factor = tf.minimum(tf.math.divide_no_nan(value, chroma), factor)  # S grows up to 1
     kept = value - value * factor
     return tf.transpose(tf.stack([channel * factor + kept for channel in channels]), [1, 2, 0])
 
 
 def adjust_saturation_by_gray(image, factor):
-    """Scales the distance of every pixel from its gray (torchvision)."""
+    """Scale the distance of each pixel from its gray value (torchvision)."""
     weights = factor * tf.eye(3) + (1 - factor) * tf.constant(GRAY)[:, None]
     return _clip(tf.reshape(tf.reshape(image, [-1, 3]) @ weights, tf.shape(image)))
 
 
-def shuffle_channels(image, number):
-    """One of the six orders of the channels, by a number in [0, 1)."""
-    orders = tf.constant([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
-    return tf.gather(image, orders[tf.cast(number * 6, tf.int32)], axis=-1)
+def shuffle_channels(image, order):
+    """Permute the channels; `order` in [0, 1) selects one of the six permutations."""
+    permutations = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+    index = tf.cast(order * 6, tf.int32)
+    return tf.gather(image, tf.constant(permutations)[index], axis=-1)
 
 
-def _adjust_brightness(image, options, amount, on):
-    image = _if(
-        on[0],
-        lambda x: adjust_brightness(x, (2 * amount[0] - 1) * options.brightness),
+def _distort_brightness(image, ranges, draws):
+    shift = (2 * draws.amount.brightness - 1) * ranges.brightness
+    factor = _interpolate(draws.amount.brightness_factor, ranges.brightness_factor)
+    image = _apply_if(
+        draws.applies.brightness,
+        lambda image: adjust_brightness(image, shift),
         image,
-        options.brightness,
+        ranges.brightness > 0,
     )
-    factor = _between(amount[4], options.brightness_factor)
-    return _if(on[4], lambda x: _clip(x * factor), image, options.brightness_factor != (1.0, 1.0))
-
-
-def _contrast_step(options, number):
-    return lambda image: adjust_contrast(
-        image, _between(number, options.contrast), options.contrast_about
+    return _apply_if(
+        draws.applies.brightness_factor,
+        lambda image: _clip(image * factor),
+        image,
+        ranges.brightness_factor != NO_CHANGE,
     )
 
 
-def _adjust_saturation_and_hue(image, options, amount, on):
-    """Both in one pass where both work on HSV: saturation keeps H and V, so their order there does not matter."""
-    saturation = tf.where(on[2], _between(amount[2], options.saturation), 1.0)
-    turn = tf.where(on[3], (2 * amount[3] - 1) * (options.hue_degrees / 360), 0.0)
-    scales, turns = options.saturation != (1.0, 1.0), options.hue_degrees > 0
-    if options.saturation_by == "gray":
-        image = _if(on[2], lambda x: adjust_saturation_by_gray(x, saturation), image, scales)
-        return _if(on[3], lambda x: adjust_hsv(x, 1.0, turn, options.hue_wraps), image, turns)
+def _distort_saturation_and_hue(image, ranges, draws):
+    """Distort both, in one pass if both work on HSV.
+
+    Saturation keeps H and V, so the order of the two does not matter there.
+    """
+    applies = draws.applies
+    factor = _interpolate(draws.amount.saturation, ranges.saturation)
+    factor = tf.where(applies.saturation, factor, 1.0)
+    turn = (2 * draws.amount.hue - 1) * (ranges.hue_degrees / 360)
+    turn = tf.where(applies.hue, turn, 0.0)
+    scales = ranges.saturation != NO_CHANGE
+    turns = ranges.hue_degrees > 0
+
+    def saturate(image):
+        return adjust_saturation(image, factor)
+
+    def saturate_by_gray(image):
+        return adjust_saturation_by_gray(image, factor)
+
+    def rotate_hue(image):
+        return adjust_hsv(image, 1.0, turn, ranges.hue_wraps)
+
+    if ranges.saturation_by == "gray":
+        image = _apply_if(applies.saturation, saturate_by_gray, image, scales)
+        return _apply_if(applies.hue, rotate_hue, image, turns)
     if not turns:
-        return _if(on[2], lambda x: adjust_saturation(x, saturation), image, scales)
+        return _apply_if(applies.saturation, saturate, image, scales)
     return tf.cond(
-        on[3],
-        lambda: adjust_hsv(image, saturation, turn, options.hue_wraps),
-        lambda: _if(on[2], lambda x: adjust_saturation(x, saturation), image, scales),
+        applies.hue,
+        lambda: adjust_hsv(image, factor, turn, ranges.hue_wraps),
+        lambda: _apply_if(applies.saturation, saturate, image, scales),
     )
 
 
-def _if(condition, step, image, possible):
-    """step(image) where the condition holds; no operation at all where the config leaves the step out."""
-    return tf.cond(condition, lambda: step(image), lambda: image) if possible else image
+def _apply_if(condition, step, image, is_possible):
+    """Return step(image) if the condition holds; add no operation if the step is not possible."""
+    return tf.cond(condition, lambda: step(image), lambda: image) if is_possible else image
 
 
-def _between(number, limits):
-    return limits[0] + number * (limits[1] - limits[0])
+def _interpolate(amount, limits):
+    return limits[0] + amount * (limits[1] - limits[0])
 
 
 def _clip(image):

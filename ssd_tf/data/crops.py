@@ -1,181 +1,201 @@
-"""The geometry of a training picture: zoom-out, crop and flips, on box coordinates and the picture's size alone.
+"""The geometry of a training image: zoom-out, crop and flips, from boxes and image size only.
 
-A *window* is the part of the plane that becomes the training picture, `[ymin, xmin, ymax, xmax]` in units of the original
-one: a crop lies inside [0, 1], a zoom-out reaches beyond. Shapes: `N` objects, `M` modes of the crop sampler, `T` tries.
+A *window* is the part of the plane that becomes the training image, `[ymin, xmin, ymax, xmax]` in
+units of the original one: a crop lies inside [0, 1], a zoom-out extends beyond it.
+Shapes: `N` objects, `M` modes of the crop sampler, `T` tries.
 """
 
-import typing
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from ssd_tf.boxes import geometry
+from ssd_tf.data.random_streams import RandomStream, uniform
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
-class Placement(typing.NamedTuple):
-    """Which pixels of the picture (part) are drawn into which pixels of the training picture (target); all [2], y first.
+class ZoomOut(NamedTuple):
+    """How often the image shrinks onto a canvas, and how large the canvas may be."""
 
-    The rest of the training picture is canvas; nothing is drawn where target_hw has a 0.
+    probability: float
+    max_side: float  # of the canvas, relative to the image
+
+
+class CropRule(NamedTuple):
+    """How crops are sampled; scale and aspect are ranges (low, high)."""
+
+    sampler: str  # "caffe" or "torchvision"
+    min_iou: tuple[float, ...]  # modes besides "whole image": 0 is any crop; () never crops
+    scale: tuple[float, float]  # side of the crop, relative to the image
+    aspect: tuple[float, float]  # width / height: relative to the image's (caffe), or in pixels
+    tries: int  # per mode
+
+
+class Placement(NamedTuple):
+    """Which pixels of the image (part) are drawn into which of the training image (target).
+
+    All [2], y first. The rest of the training image is canvas; nothing is drawn if target_hw
+    contains a 0.
     """
 
-    begin: tf.Tensor  # int32, as are the next three
+    begin: tf.Tensor  # int32, like the next three
     part_hw: tf.Tensor
     target_begin: tf.Tensor
     target_hw: tf.Tensor
-    is_crop: (
-        tf.Tensor
-    )  # bool: the window lies in the picture, so part and target are the whole window
-    samples: tf.Tensor  # [4] float32: else, corners of the target's outermost centres between those of the part, 0 to 1
+    is_crop: tf.Tensor  # bool: the window lies in the image, so part and target fill it
+    # Otherwise: corners [4] float32 of the target's outermost pixel centres, from 0 to 1 between
+    # the outermost pixel centres of the part.
+    samples: tf.Tensor
 
 
-def uniform(seed, stream, shape):
-    """Random numbers in [0, 1) of one purpose: `stream` 0, 1, 2, ... are independent of each other for a seed [2] int64."""
-    return tf.random.stateless_uniform(
-        shape, seed + tf.stack([tf.cast(stream, tf.int64) * 2**40, 0])
-    )
+def sample_window(boxes, image_hw, zoom_out, rule, seed):
+    """Sample the window [4] of a random zoom-out followed by a random crop of it.
 
-
-def sample_window(boxes, picture_hw, options, seed):
-    """The window [4] of a random zoom-out followed by a random crop of it; boxes [N, 4] steer the crop, picture_hw [2]."""
-    canvas = sample_zoom_out(options, seed)
-    if not options.crop_min_iou:
+    boxes [N, 4] guide the crop; image_hw [2]; zoom_out: ZoomOut; rule: CropRule.
+    """
+    canvas = sample_zoom_out(zoom_out, seed)
+    if not rule.min_iou:
         return canvas
-    sample = {"caffe": sample_crop_caffe, "torchvision": sample_crop_torchvision}[options.crop_rule]
-    crop = sample(into_window(boxes, canvas), picture_hw, options, seed)
-    if not options.zoom_out_probability:
-        return crop
-    return out_of_window(crop, canvas)
+    boxes = into_window(boxes, canvas)
+    if rule.sampler == "caffe":
+        crop = sample_crop_caffe(boxes, rule, seed)
+    else:
+        crop = sample_crop_torchvision(boxes, image_hw, rule, seed)
+    return out_of_window(crop, canvas) if zoom_out.probability else crop
 
 
-def sample_zoom_out(options, seed):
-    """A canvas of 1 to zoom_out_max sides with the picture at a random place of it, as a window [4].
+def sample_zoom_out(zoom_out, seed):
+    """Sample a canvas of 1 to max_side sides, the image at a random place in it; a window [4].
 
-    # Differs from the authors: they write the expanded canvas as a JPEG and read it again, ours is never encoded anew.
+    # Differs from the original Caffe code, which writes the expanded canvas as a JPEG and reads it
+    # again; ours is never re-encoded.
     """
-    if not options.zoom_out_probability:
+    if not zoom_out.probability:
         return tf.constant(WHOLE)
-    numbers = uniform(seed, 0, [4])
-    more = tf.where(
-        numbers[0] < options.zoom_out_probability, numbers[1] * (options.zoom_out_max - 1), 0.0
-    )
-    before = numbers[2:] * more  # canvas above the picture and left of it
-    return tf.concat([-before, 1 + more - before], 0)
+    numbers = uniform(seed, RandomStream.ZOOM_OUT, [4])
+    zooms = numbers[0] < zoom_out.probability
+    extra = tf.where(zooms, numbers[1] * (zoom_out.max_side - 1), 0.0)
+    before = numbers[2:] * extra  # canvas above the image and left of it
+    return tf.concat([-before, 1 + extra - before], 0)
 
 
-def sample_crop_caffe(boxes, picture_hw, options, seed):  # noqa: ARG001 - here aspect is relative to the picture
-    """The authors' sampler: every mode draws up to crop_tries crops; one of the modes that succeeded, or the whole, is taken.
+def sample_crop_caffe(boxes, rule, seed):
+    """Sample a crop [4] as the original Caffe code does (weiliu89/caffe, sampler.cpp).
 
-    A crop succeeds where *any* object of boxes [N, 4] has at least the mode's IoU with it; a mode of 0 takes any crop. Sides are
-    scale * sqrt(ratio) and scale / sqrt(ratio) of the picture's (weiliu89/caffe, sampler.cpp) -> crop [4].
-    # Differs from the authors: their "any crop" mode fails on a picture without objects, ours crops it.
+    Every mode draws up to `tries` crops; one of the modes that succeeded, or the whole image, is
+    chosen at random. A crop succeeds if *any* object of boxes [N, 4] has at least the mode's IoU
+    with it; a mode of 0 accepts any crop. Its height is scale / sqrt(ratio) of the image's height,
+    its width scale * sqrt(ratio) of the image's width.
+    # Differs from the original Caffe code: its "any crop" mode fails on an image without objects,
+    # ours crops it.
     """
-    least = tf.constant(options.crop_min_iou)
-    shape = [len(options.crop_min_iou), options.crop_tries]
-    scale, ratio, top, left = tf.unstack(uniform(seed, 1, [4, *shape]))
-    scale = _between(scale, *options.crop_scale)
+    min_iou = tf.constant(rule.min_iou)
+    shape = [len(rule.min_iou), rule.tries]
+    scale, ratio, top, left = tf.unstack(uniform(seed, RandomStream.CAFFE_CROPS, [4, *shape]))
+    scale = _interpolate(scale, *rule.scale)
     square = scale * scale
-    ratio = tf.sqrt(
-        _between(
-            ratio,
-            tf.maximum(options.crop_aspect[0], square),
-            tf.minimum(options.crop_aspect[1], 1 / square),
-        )
-    )
-    crops = _crops(scale / ratio, scale * ratio, top, left)  # [M, T, 4]
+    low = tf.maximum(rule.aspect[0], square)
+    high = tf.minimum(rule.aspect[1], 1 / square)
+    ratio = tf.sqrt(_interpolate(ratio, low, high))
+    crops = _make_crops(scale / ratio, scale * ratio, top, left)  # [M, T, 4]
 
     overlaps = geometry.iou(tf.reshape(crops, [-1, 4]), boxes)  # [M * T, N]
     best = tf.reshape(tf.reduce_max(overlaps, 1), shape)  # -inf without objects
-    accepted = tf.maximum(best, 0.0) >= least[:, None]
+    accepted = tf.maximum(best, 0.0) >= min_iou[:, None]
     first = tf.gather(crops, tf.argmax(accepted, 1), batch_dims=1)  # [M, 4]
-    succeeded = tf.concat([[True], tf.reduce_any(accepted, 1)], 0)  # the whole picture always does
-    lot = tf.where(succeeded, uniform(seed, 2, [shape[0] + 1]), -1.0)
-    return tf.concat([[WHOLE], first], 0)[tf.argmax(lot)]
+    succeeded = tf.concat([[True], tf.reduce_any(accepted, 1)], 0)  # the whole image always does
+    lots = tf.where(succeeded, uniform(seed, RandomStream.CAFFE_CHOICE, [shape[0] + 1]), -1.0)
+    return tf.concat([[WHOLE], first], 0)[tf.argmax(lots)]
 
 
-def sample_crop_torchvision(boxes, picture_hw, options, seed):
-    """torchvision's RandomIoUCrop: draws a mode first and, where crop_tries crops fail it, another -> crop [4].
+def sample_crop_torchvision(boxes, image_hw, rule, seed):
+    """Sample a crop [4] as torchvision's RandomIoUCrop does.
 
-    Unlike the authors': both sides are drawn independently; aspect is width / height in pixels; an object counts only with its
-    centre inside the crop, and one must even for a mode of 0, so a picture without objects stays whole.
+    Draws a mode first and, if `tries` crops fail it, another one. Differences from the original
+    Caffe code: both sides are drawn independently; aspect is width / height in pixels; an object
+    counts only if its centre lies inside the crop, and one must, even for a mode of 0, so an image
+    without objects stays whole.
     """
-    hw = tf.cast(picture_hw, tf.float32)
-    modes = [*options.crop_min_iou, 1.0]  # the last leaves the picture whole
+    hw = tf.cast(image_hw, tf.float32)
+    modes = [*rule.min_iou, 1.0]  # the last leaves the image whole
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
 
-    def draw(done, _, turn):
-        numbers = uniform(seed, 16 + turn, [5, options.crop_tries])
+    def draw(done, _, attempt):
+        numbers = uniform(seed, RandomStream.TORCHVISION_CROPS, [5, rule.tries], attempt)
         mode = tf.cast(numbers[4, 0] * len(modes), tf.int32)
-        height, width = tf.unstack(_between(numbers[:2], *options.crop_scale))
-        crops = _crops(height, width, numbers[2], numbers[3])  # [T, 4]
+        height, width = tf.unstack(_interpolate(numbers[:2], *rule.scale))
+        crops = _make_crops(height, width, numbers[2], numbers[3])  # [T, 4]
         aspect = width * hw[1] / (height * hw[0])
-        inside = tf.reduce_all(
-            (crops[:, None, :2] < centres) & (centres < crops[:, None, 2:]), 2
-        )  # [T, N]
-        accepted = tf.reduce_any(
-            inside & (geometry.iou(crops, boxes) >= tf.constant(modes)[mode]), 1
-        )
-        accepted &= (aspect >= options.crop_aspect[0]) & (aspect <= options.crop_aspect[1])
+        inside = (crops[:, None, :2] < centres) & (centres < crops[:, None, 2:])
+        overlaps = geometry.iou(crops, boxes) >= tf.constant(modes)[mode]  # [T, N]
+        accepted = tf.reduce_any(tf.reduce_all(inside, 2) & overlaps, 1)
+        accepted &= (aspect >= rule.aspect[0]) & (aspect <= rule.aspect[1])
         whole = mode == len(modes) - 1
         crop = tf.where(whole, tf.constant(WHOLE), crops[tf.argmax(accepted)])
-        return done | whole | tf.reduce_any(accepted), crop, turn + 1
+        return done | whole | tf.reduce_any(accepted), crop, attempt + 1
 
-    return tf.while_loop(lambda done, *_: ~done, draw, (tf.constant(False), tf.constant(WHOLE), 0))[
-        1
-    ]
-
-
-def sample_flips(options, seed):
-    """Whether to flip upside down and left to right [2] bool."""
-    return uniform(seed, 3, [2]) < [options.vertical_flip_probability, options.flip_probability]
+    start = (tf.constant(False), tf.constant(WHOLE), 0)
+    _, crop, _ = tf.while_loop(lambda done, *_: ~done, draw, start)
+    return crop
 
 
-def place(window, picture_hw, output_hw):
-    """window [4], picture_hw [2] -> its Placement and the window that this draws exactly [4].
+def sample_flips(vertical_probability, horizontal_probability, seed):
+    """Sample whether to flip upside down and left to right: [2] bool."""
+    return uniform(seed, RandomStream.FLIPS, [2]) < [vertical_probability, horizontal_probability]
 
-    Each side is rounded to whole pixels of the picture, on the canvas too, as in the references: it moves by at most half of
-    one, or one and a half where the window would else be less than a pixel wide. Boxes go through the window returned.
-    Where the window reaches beyond the picture, a pixel of the training picture is drawn if its centre lies between the
-    centres of the picture's pixels; the others are canvas, with the outer half of the picture's outermost pixels.
+
+def place_window(window, image_hw, output_hw):
+    """Convert window [4] and image_hw [2] to a Placement and the window [4] that it draws exactly.
+
+    Each side is rounded to whole pixels of the image, on the canvas too, as in the references: it
+    moves by at most half a pixel, or by one and a half if the window would otherwise be narrower
+    than a pixel. Boxes go through the returned window.
+    If the window extends beyond the image, a pixel of the training image is drawn if its centre
+    lies between the centres of the image's pixels; the others are canvas, including the outer half
+    of the image's outermost pixels.
     """
-    size, output = tf.cast(picture_hw, tf.float32), tf.constant(output_hw, tf.float32)
-    low, high = tf.round(window[:2] * size), tf.round(window[2:] * size)
-    low = tf.where(high <= size, tf.minimum(low, size - 1), low)  # a crop shows a pixel at least
+    size = tf.cast(image_hw, tf.float32)
+    output = tf.constant(output_hw, tf.float32)
+    low = tf.round(window[:2] * size)
+    high = tf.round(window[2:] * size)
+    low = tf.where(high <= size, tf.minimum(low, size - 1), low)  # a crop shows at least a pixel
     high = tf.maximum(high, low + 1)
     exact = tf.concat([low / size, high / size], 0)
     is_crop = tf.reduce_all((low >= 0) & (high <= size))
-    margin = tf.where(
-        is_crop, 0.0, 1.0
-    )  # neighbours for the outermost pixels of a side that is cut off
+    margin = tf.where(is_crop, 0.0, 1.0)  # neighbours of the outermost pixels where a side is cut
     begin = tf.clip_by_value(low - margin, 0.0, size - 1)
     part = tf.clip_by_value(high + margin, begin + 1, size) - begin
-    target_begin, target, samples = _target(low, (high - low) / output, size, output, begin, part)
-    target_begin, target = tf.where(is_crop, 0.0, target_begin), tf.where(is_crop, output, target)
-    whole = (tf.cast(x, tf.int32) for x in (begin, part, target_begin, target))
-    return Placement(*whole, is_crop, samples), exact
+    pixel = (high - low) / output
+    target_begin, target_hw, samples = _place_on_canvas(low, pixel, size, output, begin, part)
+    target_begin = tf.where(is_crop, 0.0, target_begin)
+    target_hw = tf.where(is_crop, output, target_hw)
+    pixels = [tf.cast(values, tf.int32) for values in (begin, part, target_begin, target_hw)]
+    return Placement(*pixels, is_crop, samples), exact
 
 
-def _target(low, pixel, size, output, begin, part):
-    """Where a picture lies that does not fill its window: target_begin, target_hw and samples of a Placement, as floats.
+def _place_on_canvas(low, pixel, size, output, begin, part):
+    """Compute target_begin, target_hw and samples of an image that does not fill its window.
 
-    low: the window's begin; pixel: the size of one of the training picture; both in pixels of the picture; all [2].
+    low: where the window begins; pixel: the size of a pixel of the training image. All [2] float32,
+    in pixels of the image, but output, in pixels of the training image.
     """
-    rim = (
-        0.5 + 3e-6 * size
-    )  # more than the error of a place in float32, so that no sample lies outside
+    # Exceeds the float32 error of a position, so that no sample lies outside.
+    rim = 0.5 + 3e-6 * size
     target_begin = tf.clip_by_value(tf.math.ceil((rim - low) / pixel - 0.5), 0.0, output)
     target_end = tf.clip_by_value(tf.floor((size - rim - low) / pixel + 0.5), target_begin, output)
-    ends = (
-        tf.stack([target_begin + 0.5, target_end - 0.5]) * pixel + low - 0.5 - begin
-    )  # [2, 2], in pixels of the part
-    samples = tf.clip_by_value(ends / tf.maximum(part - 1, 1.0), 0.0, 1.0)
+    centres = tf.stack([target_begin + 0.5, target_end - 0.5])  # [2, 2]: first and last
+    positions = centres * pixel + low - 0.5 - begin  # in pixels of the part
+    samples = tf.clip_by_value(positions / tf.maximum(part - 1, 1.0), 0.0, 1.0)
     return target_begin, target_end - target_begin, tf.reshape(samples, [4])
 
 
 def move_boxes(example, window):
-    """The Example as seen through the window: boxes moved, those with their centre outside dropped, the others clipped.
+    """Return the Example as seen through the window.
 
-    Liu et al. 2016, sec. 2.2. Crowds stay while any of them shows: a region to ignore is one whether or not its middle does.
+    Boxes move; those whose centre is outside are dropped, the others are clipped (Liu et al. 2016,
+    sec. 2.2). Crowds stay while any part of them is visible: a region to ignore remains one even if
+    its centre is outside.
     """
     boxes = into_window(example["boxes"], window)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -183,38 +203,43 @@ def move_boxes(example, window):
     clipped = tf.clip_by_value(boxes, 0.0, 1.0)
     visible = tf.reduce_all(clipped[:, 2:] > clipped[:, :2], 1)
     keep = tf.where(visible & (inside | example["crowd"]))[:, 0]
-    per_object = {"boxes": clipped} | {
-        key: example[key] for key in ("labels", "crowd", "difficult", "area")
-    }
-    return {**example, **{key: tf.gather(value, keep) for key, value in per_object.items()}}
+    moved = {**example, "boxes": tf.gather(clipped, keep)}
+    for key in ("labels", "crowd", "difficult", "area"):
+        moved[key] = tf.gather(example[key], keep)
+    return moved
 
 
 def flip_boxes(example, flips):
-    """The Example mirrored: flips [2] bool, upside down and left to right."""
-    low, high = example["boxes"][:, :2], example["boxes"][:, 2:]
-    return {
-        **example,
-        "boxes": tf.concat([tf.where(flips, 1 - high, low), tf.where(flips, 1 - low, high)], 1),
-    }
+    """Mirror the boxes of an Example; flips [2] bool: upside down, left to right."""
+    low = example["boxes"][:, :2]
+    high = example["boxes"][:, 2:]
+    flipped = [tf.where(flips, 1 - high, low), tf.where(flips, 1 - low, high)]
+    return {**example, "boxes": tf.concat(flipped, 1)}
 
 
 def into_window(boxes, window):
-    """boxes [N, 4] in the picture's units -> in the window's."""
-    origin, size = window[:2], window[2:] - window[:2]
+    """Convert boxes [N, 4] from the image's units to the window's."""
+    origin = window[:2]
+    size = window[2:] - window[:2]
     return (boxes - tf.tile(origin, [2])) / tf.tile(size, [2])
 
 
 def out_of_window(boxes, window):
-    """boxes [..., 4] in the window's units -> in the picture's; the inverse of `into_window`."""
-    origin, size = window[:2], window[2:] - window[:2]
+    """Convert boxes [..., 4] from the window's units to the image's; inverse of `into_window`."""
+    origin = window[:2]
+    size = window[2:] - window[:2]
     return boxes * tf.tile(size, [2]) + tf.tile(origin, [2])
 
 
-def _between(numbers, low, high):
-    return low + numbers * (high - low)
+def _interpolate(amounts, low, high):
+    return low + amounts * (high - low)
 
 
-def _crops(height, width, top, left):
-    """Sides and random numbers for the place, each [...] -> crops [..., 4] inside the picture."""
-    top, left = top * (1 - height), left * (1 - width)
+def _make_crops(height, width, top, left):
+    """Combine sides and positions, all [...] in 0..1, to crops [..., 4] inside the image.
+
+    top and left are shares of the space that the crop leaves.
+    """
+    top = top * (1 - height)
+    left = left * (1 - width)
     return tf.stack([top, left, top + height, left + width], -1)

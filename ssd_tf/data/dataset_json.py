@@ -1,4 +1,7 @@
-"""`dataset.json`: the classes and splits of a folder of TFRecords. Written last, so its presence means a whole data set."""
+"""`dataset.json`: the classes and splits of a folder of TFRecords.
+
+It is written last, so its presence means that the data set is complete.
+"""
 
 import dataclasses
 import json
@@ -7,7 +10,10 @@ import pathlib
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """classes: [{"name", "id"}] in label order (label 1 is classes[0]); splits: name -> counts and shards."""
+    """The content of a `dataset.json`.
+
+    classes: {"name", "id"} in label order (label 1 is classes[0]); splits: name -> counts, shards.
+    """
 
     folder: pathlib.Path
     classes: tuple[dict, ...]
@@ -22,7 +28,10 @@ class DatasetInfo:
         return [entry["id"] for entry in self.classes]
 
     def shards(self, split):
-        """Paths of a split's shards. Raises ValueError where there is no such split, or it is empty, or a shard is gone."""
+        """Return the paths of a split's shards.
+
+        Raises ValueError if the split is unknown or empty, FileNotFoundError if a shard is missing.
+        """
         if split not in self.splits:
             raise ValueError(
                 f"{self.folder} has no split {split!r}; it has {', '.join(self.splits) or 'none'}"
@@ -33,22 +42,24 @@ class DatasetInfo:
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
             raise FileNotFoundError(
-                f"{self.folder} lacks {missing[0]} that its dataset.json lists; convert the split again"
+                f"{self.folder} lacks {missing[0]}, which its dataset.json lists; "
+                "convert the split again"
             )
         return [str(path) for path in paths]
 
 
 def read_dataset(folder) -> DatasetInfo:
-    """Reads `dataset.json` of a folder. Raises FileNotFoundError or ValueError, saying what to do."""
+    """Read the `dataset.json` of a folder. Raises FileNotFoundError or ValueError."""
     folder = pathlib.Path(folder)
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no data folder at {folder}; make one with python -m data_tools.coco_to_tfrecord"
+            f"no data folder at {folder}; create one with python -m data_tools.coco_to_tfrecord"
         )
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no dataset.json: it is no converted data set, or its conversion did not finish"
+            f"{folder} has no dataset.json: it is not a converted data set, or its conversion did "
+            "not finish"
         )
     try:
         content = json.loads(path.read_text())
@@ -60,6 +71,7 @@ def read_dataset(folder) -> DatasetInfo:
         ) from None
     if not info.classes:
         raise ValueError(
-            f"{path} has no classes: nothing can be learnt or measured; convert data that has objects"
+            f"{path} has no classes, so there is nothing to learn or measure; "
+            "convert data that has objects"
         )
     return info

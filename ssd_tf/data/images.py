@@ -1,10 +1,10 @@
-"""The one decoder and the one resize of evaluation, serving and detection."""
+"""The decoder and the resize that evaluation, serving and detection share."""
 
 import tensorflow as tf
 
 
 def decode_image(encoded):
-    """Encoded JPEG, PNG, BMP or GIF -> uint8 [H, W, 3]."""
+    """Decode a JPEG, PNG, BMP or GIF to uint8 [H, W, 3]."""
     # INTEGER_ACCURATE decodes as libjpeg and Pillow do; `channels` also converts grayscale files.
     image = tf.cond(
         tf.io.is_jpeg(encoded),
@@ -15,8 +15,8 @@ def decode_image(encoded):
 
 
 def resize(image, output_hw):
-    """uint8 [..., H, W, 3] -> float32 [..., *output_hw, 3].
+    """Warp uint8 [..., H, W, 3] to float32 [..., *output_hw, 3].
 
-    Warps to the size: bilinear, half-pixel centres, no antialiasing.
+    Bilinear, half-pixel centres, no antialiasing.
     """
     return tf.image.resize(tf.cast(image, tf.float32), output_hw, "bilinear", antialias=False)

@@ -1,10 +1,12 @@
-"""TFRecords -> batches of images and targets, for training; -> pictures and ground truth, for evaluation.
+"""TFRecords -> batches of images and targets for training, or Examples for evaluation.
 
-Randomness is stateless, from the seed and the position in the endless stream of records: the same seed gives the same batches
-whatever the parallelism, and a run that goes on from step n skips what was seen without decoding it.
+Randomness is stateless, derived from the seed and the position in the endless stream of records:
+the same seed gives the same batches at any parallelism, and a run that resumes from step n skips
+the records before it without decoding them.
 """
 
 import os
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -14,117 +16,138 @@ from ssd_tf.data import augment, bad_records, dataset_json, records, shards
 from ssd_tf.data.images import decode_image
 
 
+class StreamSlice(NamedTuple):
+    """The part of the endless stream that one worker reads, from a step on."""
+
+    start_step: int = 0
+    num_workers: int = 1
+    worker: int = 0  # index of this one
+
+
+WHOLE_STREAM = StreamSlice()
+
+
 def build_dataset(
-    config: Config,
-    data_dir,
-    split,
-    default_boxes,
-    start_step=0,
-    num_workers=1,
-    worker=0,
-    parallelism=None,
-    skipped=None,
+    config: Config, data_dir, split, default_boxes, stream_slice=WHOLE_STREAM, skipped=None
 ) -> tf.data.Dataset:
-    """Endless batches (images [b, H, W, 3] float32 in 0..255, Targets {offsets [b, A, 4], labels [b, A]}) of a split.
+    """Endless batches (images, Targets) of a split.
 
-    b is the global batch over num_workers. Each epoch shuffles the shards and then a bounded buffer of encoded records; the
-    stream goes on over the epochs' ends, so no batch is short and no record is left out. data.shard: `record`, every worker
-    reads all and keeps slice `worker` of each global batch, so that the batches do not depend on their number; `file`, each
-    reads every num_workers-th shard, an endless stream of its own. parallelism: pictures prepared at once, by default as many as
-    there are cores; it changes no number. skipped: as `open_records` takes it. Raises ValueError or FileNotFoundError for a data
-    set that is absent, unfinished or empty; run its iterator under `bad_records.explain_record_errors`.
+    images [B, H, W, 3] float32 in 0..255; Targets: offsets [B, A, 4], labels [B, A]. B is
+    train.batch_size / num_workers. Each epoch shuffles the shards and then a bounded buffer of
+    encoded records; batches cross the ends of epochs, so none is short and no record is left out.
+    data.shard: with `record` every worker reads everything and keeps its slice of each global
+    batch, so the batches do not depend on num_workers; with `file` each worker reads every
+    num_workers-th shard as an endless stream of its own.
+
+    stream_slice: default all, from step 0; skipped: see `open_records`.
+    Raises ValueError or FileNotFoundError if the data set is missing, incomplete or empty. Run its
+    iterator inside `bad_records.explain_record_errors`.
     """
-    info, stream = open_records(config, data_dir, split, start_step, num_workers, worker, skipped)
-    prepare, local = (
-        make_prepare(config, default_boxes, len(info.classes)),
-        config.train.batch_size // num_workers,
+    info, stream = open_records(config, data_dir, split, stream_slice, skipped)
+    prepare = make_prepare(config, default_boxes, len(info.classes))
+    local_batch = config.train.batch_size // stream_slice.num_workers
+    batches = stream.map(prepare, usable_cores(), deterministic=True).batch(
+        local_batch, drop_remainder=True
     )
-    batches = stream.map(prepare, parallelism or usable_cores(), deterministic=True).batch(
-        local, drop_remainder=True
-    )
-    return batches.prefetch(2).with_options(options())
+    return batches.prefetch(2).with_options(dataset_options())
 
 
-def open_records(config, data_dir, split, start_step=0, num_workers=1, worker=0, skipped=None):
-    """DatasetInfo and the endless stream (position, serialized) of the records that `build_dataset` makes batches of.
+def open_records(config, data_dir, split, stream_slice=WHOLE_STREAM, skipped=None):
+    """Return DatasetInfo and the endless stream (position, serialized) behind `build_dataset`.
 
-    skipped: the records to leave out, as `bad_records.scan_bad_records` found them; by default it is asked, which takes a pass over
-    the split where data.on_bad_record is `skip`.
+    skipped: RecordIds to leave out, from `bad_records.scan_bad_records`, which is called if they
+    are not given (with data.on_bad_record=skip it decodes the whole split).
     """
-    batch = config.train.batch_size
-    if batch % num_workers:
-        raise ConfigError(
-            f"train.batch_size {batch} must be a multiple of the {num_workers} workers"
-        )
-    if not 0 <= worker < num_workers:
-        raise ConfigError(
-            f"worker must lie in [0, {num_workers - 1}], as there are {num_workers}, found {worker}"
-        )
+    start_step, num_workers, worker = stream_slice
+    batch_size = config.train.batch_size
+    _check_workers(batch_size, num_workers, worker)
     info = dataset_json.read_dataset(data_dir)
     usable = shards.count_split(info, split)
-    skipped = (
-        bad_records.scan_bad_records(info, split, config.data.on_bad_record)
-        if skipped is None
-        else skipped
-    )
-    for file, _ in skipped:
-        usable[file] -= 1
-    by_file, local = config.data.shard == "file", batch // num_workers
-    paths = shards.own_shards(usable, num_workers, worker) if by_file else list(usable)
-    start, images = start_step * (local if by_file else batch), sum(usable[path] for path in paths)
+    if skipped is None:
+        skipped = bad_records.scan_bad_records(info, split, config.data.on_bad_record)
+    for record in skipped:
+        usable[record.file] -= 1
+    local_batch = batch_size // num_workers
+    by_file = config.data.shard == "file"
+    paths = shards.shards_of_worker(usable, num_workers, worker) if by_file else list(usable)
     stream = shards.record_stream(
-        paths, images, config.data.shuffle_buffer, config.train.seed, start, skipped
+        paths,
+        num_images=sum(usable[path] for path in paths),
+        buffer=config.data.shuffle_buffer,
+        seed=config.train.seed,
+        start=start_step * (local_batch if by_file else batch_size),
+        skipped=skipped,
     )
     if num_workers > 1 and not by_file:
-        stream = stream.filter(lambda position, _: position % batch // local == worker)
+        stream = stream.filter(lambda position, _: position % batch_size // local_batch == worker)
     return info, stream
 
 
 def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
-    """The Examples of a split in file order, once, with `image` decoded to uint8 [H, W, 3], but for those skipped.
+    """The Examples of a split, once, in file order, with `image` decoded to uint8 [H, W, 3].
 
-    skipped: as `bad_records.scan_bad_records` found them. Raises ValueError or FileNotFoundError as `build_dataset` does; run its
-    iterator under `bad_records.explain_record_errors`.
+    skipped: RecordIds to leave out, from `bad_records.scan_bad_records`.
+    Raises ValueError or FileNotFoundError like `build_dataset`. Run its iterator inside
+    `bad_records.explain_record_errors`.
     """
     info = dataset_json.read_dataset(data_dir)
-    encoded = shards.in_file_order(list(shards.count_split(info, split)), skipped)
+    encoded = shards.records_in_file_order(list(shards.count_split(info, split)), skipped)
 
     @tf.autograph.experimental.do_not_convert
     def prepare(serialized):
-        example = bad_records.check(records.parse_example(serialized), len(info.classes))
+        example = bad_records.check_example(records.parse_example(serialized), len(info.classes))
         return {**example, "image": decode_image(example["image"])}
 
     return encoded.map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def make_prepare(config, default_boxes, num_classes, with_example=False):
-    """The function (position, serialized) -> image [H, W, 3], Targets and, with_example, the augmented Example."""
-    output_hw, number = config.model.input_hw, len(default_boxes)
+    """Make the function (position, serialized) -> image [H, W, 3], Targets.
+
+    with_example: it also returns the augmented Example. `stages.make_stages` has the same steps one
+    by one; a test compares the two.
+    """
+    output_hw = config.model.input_hw
+    num_boxes = len(default_boxes)
 
     def prepare(position, serialized):
-        example = bad_records.check(records.parse_example(serialized), num_classes)
+        example = bad_records.check_example(records.parse_example(serialized), num_classes)
         seed = tf.stack([tf.constant(config.train.seed, tf.int64), position])
-        image, example = augment.augment(example, output_hw, config.data.augment, seed)
+        image, example = augment.augment_example(example, output_hw, config.data.augment, seed)
         targets = matching.make_targets(
             example, default_boxes, config.boxes.variances, config.data.train_difficult
         )
-        shapes = {"offsets": [number, 4], "labels": [number]}
-        targets = {key: tf.ensure_shape(targets[key], shape) for key, shape in shapes.items()}
+        targets = {
+            "offsets": tf.ensure_shape(targets["offsets"], [num_boxes, 4]),
+            "labels": tf.ensure_shape(targets["labels"], [num_boxes]),
+        }
         return (image, targets, example) if with_example else (image, targets)
 
     return tf.autograph.experimental.do_not_convert(prepare)
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def options() -> tf.data.Options:
-    """Order kept; one thread an operation, as the pictures of a batch keep every core busy."""
-    chosen = tf.data.Options()
-    chosen.deterministic = True
-    chosen.threading.max_intra_op_parallelism = 1
-    # Its book-keeping takes a tenth of the time, and its buffers grow; all it could find out here is the number of cores.
-    chosen.autotune.enabled = False
-    return chosen
+def dataset_options() -> tf.data.Options:
+    """Keep the order; one thread per operation, as the images of a batch keep every core busy."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.max_intra_op_parallelism = 1
+    # Autotuning takes a tenth of the time and lets buffers grow; all it could find out here is the
+    # number of cores.
+    options.autotune.enabled = False
+    return options
+
+
+def _check_workers(batch_size, num_workers, worker):
+    if batch_size % num_workers:
+        raise ConfigError(
+            f"train.batch_size {batch_size} must be a multiple of the {num_workers} workers"
+        )
+    if not 0 <= worker < num_workers:
+        raise ConfigError(
+            f"expected worker in [0, {num_workers - 1}] for {num_workers} workers, got {worker}"
+        )

@@ -1,6 +1,7 @@
-"""One picture and its objects as a tf.train.Example: the writer and the reader side by side, so that they cannot drift.
+"""One image and its objects as a tf.train.Example.
 
-The keys are those of the TF Object Detection API. Shapes: `N` objects.
+Writer and reader are side by side, so that they stay consistent. The keys are those of the TF
+Object Detection API. Shapes: `N` objects.
 """
 
 import hashlib
@@ -28,14 +29,20 @@ def make_example(
     difficult=None,
     sha256=None,
 ) -> tf.train.Example:
-    """image: encoded bytes; boxes [N, 4] normalised corners; labels [N] from 1; texts [N] class names; areas [N] in pixels.
+    """Make the record of one image.
 
-    areas default to the boxes' own, crowd and difficult [N] to false; sha256: that of `image` in hexadecimal, if it is known.
+    image: encoded bytes; boxes [N, 4] normalised corners; labels [N] from 1; texts [N] class names;
+    areas [N] in pixels, default: those of the boxes; crowd and difficult [N], default: false;
+    sha256: of `image`, in hexadecimal, default: computed.
     """
     boxes = [tuple(map(float, box)) for box in boxes]
     if areas is None:
         areas = [(ymax - ymin) * height * (xmax - xmin) * width for ymin, xmin, ymax, xmax in boxes]
-    none = [0] * len(boxes)
+    zeros = [0] * len(boxes)
+    sides = {
+        f"image/object/bbox/{side}": [box[index] for box in boxes]
+        for index, side in enumerate(_SIDES)
+    }
     lists = {
         "bytes_list": {
             "image/encoded": [image],
@@ -49,55 +56,48 @@ def make_example(
             "image/height": [height],
             "image/width": [width],
             "image/object/class/label": labels,
-            "image/object/is_crowd": none if crowd is None else crowd,
-            "image/object/difficult": none if difficult is None else difficult,
+            "image/object/is_crowd": zeros if crowd is None else crowd,
+            "image/object/difficult": zeros if difficult is None else difficult,
         },
-        "float_list": {
-            "image/object/area": areas,
-            **{
-                f"image/object/bbox/{side}": [box[k] for box in boxes]
-                for k, side in enumerate(_SIDES)
-            },
-        },
+        "float_list": {"image/object/area": areas} | sides,
     }
     return _fill(tf.train.Example(), lists)
 
 
 def parse_example(serialized):
-    """Serialized tf.train.Example -> Example dict: image (encoded), boxes [N, 4], labels [N], crowd, difficult [N] bool,
-    area [N] pixels, source_id, height, width.
+    """Parse a serialized tf.train.Example into an Example dict.
 
-    Everything but the image, the boxes and the labels may be absent, as in records written for the TF Object Detection API.
+    Keys: image (encoded bytes), boxes [N, 4], labels [N], crowd [N] and difficult [N] bool, area
+    [N] in pixels, source_id, file_name (the record's image/filename, "" if absent), height, width.
+
+    Everything but the image, the boxes and the labels may be absent, as in records written for the
+    TF Object Detection API.
     """
     parsed = tf.io.parse_single_example(serialized, _FEATURES)
     boxes = tf.stack([parsed[f"image/object/bbox/{side}"] for side in _SIDES], -1)
     labels = parsed["image/object/class/label"]
-    number = tf.shape(labels)[0]
-    height, width = _size(parsed)
-    own_area = (
-        (boxes[:, 2] - boxes[:, 0])
-        * (boxes[:, 3] - boxes[:, 1])
-        * tf.cast(height * width, tf.float32)
-    )
+    num_objects = tf.shape(labels)[0]
+    height, width = _image_size(parsed)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    box_area = sides[:, 0] * sides[:, 1] * tf.cast(height * width, tf.float32)
+    area = parsed["image/object/area"]
     return {
         "image": parsed["image/encoded"],
         "boxes": boxes,
-        "labels": tf.saturate_cast(labels, tf.int32),  # so that 2**32 + 1 does not come out as 1
-        "crowd": tf.cast(_or_zeros(parsed["image/object/is_crowd"], number), tf.bool),
-        "difficult": tf.cast(_or_zeros(parsed["image/object/difficult"], number), tf.bool),
-        "area": tf.cond(
-            tf.size(parsed["image/object/area"]) > 0,
-            lambda: parsed["image/object/area"],
-            lambda: own_area,
-        ),
+        "labels": tf.saturate_cast(labels, tf.int32),  # 2**32 + 1 must not become 1
+        "crowd": tf.cast(_or_zeros(parsed["image/object/is_crowd"], num_objects), tf.bool),
+        "difficult": tf.cast(_or_zeros(parsed["image/object/difficult"], num_objects), tf.bool),
+        "area": tf.cond(tf.size(area) > 0, lambda: area, lambda: box_area),
         "source_id": parsed["image/source_id"],
+        "file_name": parsed["image/filename"],
         "height": height,
         "width": width,
     }
 
 
-def _size(parsed):
-    height, width = parsed["image/height"], parsed["image/width"]
+def _image_size(parsed):
+    height = parsed["image/height"]
+    width = parsed["image/width"]
     shape = tf.cond(
         (height > 0) & (width > 0),
         lambda: tf.cast([height, width], tf.int32),
@@ -106,37 +106,40 @@ def _size(parsed):
     return shape[0], shape[1]
 
 
-def _or_zeros(values, number):
-    return tf.cond(tf.size(values) > 0, lambda: values, lambda: tf.zeros([number], tf.int64))
+def _or_zeros(values, count):
+    return tf.cond(tf.size(values) > 0, lambda: values, lambda: tf.zeros([count], tf.int64))
 
 
-def _many(dtype):
+def _list_of(dtype):
     return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
 
 
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
     "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
+    "image/filename": tf.io.FixedLenFeature([], tf.string, ""),
     "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
     "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
-    "image/object/class/label": _many(tf.int64),
-    "image/object/is_crowd": _many(tf.int64),
-    "image/object/difficult": _many(tf.int64),
-    "image/object/area": _many(tf.float32),
-    **{f"image/object/bbox/{side}": _many(tf.float32) for side in _SIDES},
-}
+    "image/object/class/label": _list_of(tf.int64),
+    "image/object/is_crowd": _list_of(tf.int64),
+    "image/object/difficult": _list_of(tf.int64),
+    "image/object/area": _list_of(tf.float32),
+} | {f"image/object/bbox/{side}": _list_of(tf.float32) for side in _SIDES}
 
 
 def _fill(example, lists):
-    """Puts {kind of list: {key: values}} into an example, in place: constructors of messages would copy the picture thrice."""
-    plain = {
-        "bytes_list": lambda x: x.encode() if isinstance(x, str) else x,
-        "int64_list": int,
-        "float_list": float,
-    }
+    """Put {kind of list: {key: values}} into an example, in place.
+
+    Message constructors would copy the image three times.
+    """
+    converters = {"bytes_list": _to_bytes, "int64_list": int, "float_list": float}
     for kind, features in lists.items():
         for key, values in features.items():
             field = getattr(example.features.feature[key], kind)
-            field.SetInParent()  # an empty list has its kind, too
-            field.value.extend(map(plain[kind], values))
+            field.SetInParent()  # so that an empty list has its kind, too
+            field.value.extend(map(converters[kind], values))
     return example
+
+
+def _to_bytes(value):
+    return value.encode() if isinstance(value, str) else value

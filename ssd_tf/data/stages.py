@@ -1,5 +1,6 @@
-"""Where the time of the input pipeline goes: milliseconds of CPU a picture, stage by stage."""
+"""Where the time of the input pipeline goes: milliseconds of CPU per image, stage by stage."""
 
+import statistics
 import time
 
 import tensorflow as tf
@@ -7,61 +8,66 @@ import tensorflow as tf
 from ssd_tf.boxes import matching
 from ssd_tf.data import augment, bad_records, colors, pipeline, records
 
+IMAGES = 128  # that each stage runs on, kept in memory
+ROUNDS = 5  # of which the median is taken
 
-def stage_times(
-    config, data_dir, split, default_boxes, images=128, rounds=5, skipped=None
-) -> dict[str, float]:
-    """Stage -> milliseconds of CPU a picture, in the order of the pipeline; the median of several rounds, taken in turn.
 
-    Each stage runs alone, on what the one before it made of `images` pictures, kept in memory. `rest` is what the whole
-    pipeline takes besides: reading, batching, threads. skipped: as `pipeline.open_records` takes it.
+def stage_times(config, data_dir, split, default_boxes, skipped=None) -> dict[str, float]:
+    """Return {stage: milliseconds of CPU per image}, in the order of the pipeline.
+
+    Each stage runs alone, on what the one before it made of IMAGES images; the stages take turns.
+    `rest` is what the whole pipeline takes in addition: reading, batching, threads.
+    skipped: see `pipeline.open_records`.
     """
     info, stream = pipeline.open_records(config, data_dir, split, skipped=skipped)
-    made = stream.take(images).cache()
-    runs = {"": _emptied(made.repeat(), images)}
-    for name, stage in _stages(config, default_boxes, len(info.classes)).items():
-        runs[name] = _emptied(made.repeat().map(stage), images)
+    made = stream.take(IMAGES).cache()
+    runs = {"": _discard_elements(made.repeat(), IMAGES)}
+    for name, stage in make_stages(config, default_boxes, len(info.classes)).items():
+        runs[name] = _discard_elements(made.repeat().map(stage), IMAGES)
         made = made.map(stage).cache()
-    times = _alone(runs, images, rounds)
+    times = time_on_demand(runs, IMAGES, ROUNDS)
     empty = times.pop("")
     times = {name: max(0.0, value - empty) for name, value in times.items()}
-    times["decode"] += times.pop(
-        "open"
-    )  # of a JPEG its size is read there, but a PNG, BMP or GIF is decoded
+    # Opening reads the size of a JPEG, but decodes a PNG, BMP or GIF.
+    times["decode"] += times.pop("open")
     batches = pipeline.build_dataset(config, data_dir, split, default_boxes, skipped=skipped)
-    whole = _steady(iter(batches), config.train.batch_size, images * rounds)
-    return {**times, "rest": max(0.0, whole - sum(times.values()))}
+    total = time_batches(iter(batches), config.train.batch_size, IMAGES * ROUNDS)
+    times["rest"] = max(0.0, total - sum(times.values()))
+    return times
 
 
-def _stages(config, default_boxes, num_classes):
-    """name -> function of what the stage before it returns; the first takes an element of the record stream."""
-    options, output_hw = config.data.augment, config.model.input_hw
+def make_stages(config, default_boxes, num_classes):
+    """Return {stage: function of what the stage before it returned}.
+
+    The first takes an element of the record stream. Together they do what `pipeline.make_prepare`
+    does; a test compares the two.
+    """
+    section = config.data.augment
+    output_hw = config.model.input_hw
 
     def parse(position, serialized):
-        example = bad_records.check(records.parse_example(serialized), num_classes)
+        example = bad_records.check_example(records.parse_example(serialized), num_classes)
         return tf.stack([tf.constant(config.train.seed, tf.int64), position]), example
 
-    def open_picture(seed, example):
-        return seed, *augment.open_picture(example["image"]), example
+    def open_image(seed, example):
+        return seed, augment.open_image(example["image"]), example
 
-    def crop(seed, picture, picture_hw, example):
-        return (
-            seed,
-            picture,
-            *augment.sample_geometry(example, picture_hw, output_hw, options, seed),
-        )
+    def crop(seed, opened, example):
+        geometry = augment.sample_geometry(example, opened.hw, output_hw, section, seed)
+        return seed, opened, *geometry
 
-    def decode(seed, picture, placement, flips, example):
-        return seed, augment.decode_part(picture, placement), placement, flips, example
+    def decode(seed, opened, placement, flips, example):
+        return seed, augment.decode_part(opened, placement), placement, flips, example
 
     def resize(seed, part, placement, flips, example):
         return seed, augment.resize_part(part, placement), placement, flips, example
 
-    def color(seed, image, placement, flips, example):
-        return colors.distort_color(image, options, seed), placement, flips, example
+    def distort_color(seed, image, placement, flips, example):
+        ranges = augment.make_color_ranges(section)
+        return colors.distort_color(image, ranges, seed), placement, flips, example
 
     def finish(image, placement, flips, example):
-        return augment.finish(image, placement, flips, output_hw), example
+        return augment.finish_image(image, placement, flips, output_hw), example
 
     def match(image, example):
         targets = matching.make_targets(
@@ -71,27 +77,21 @@ def _stages(config, default_boxes, num_classes):
 
     return {
         "parse": parse,
-        "open": open_picture,
+        "open": open_image,
         "zoom-out, crop, boxes": crop,
         "decode": decode,
         "resize": resize,
-        "colour": color,
+        "colour": distort_color,
         "canvas, flip": finish,
         "match, encode": match,
     }
 
 
-def _emptied(dataset, number):
-    """An iterator each of whose elements costs `number` of the data set's, without handing those to Python."""
-    options = pipeline.options()
-    options.experimental_optimization.inject_prefetch = (
-        False  # else the work is done before it is asked for
-    )
-    return iter(dataset.shard(number, number - 1).with_options(options))
+def time_on_demand(runs, images, rounds) -> dict[str, float]:
+    """Median milliseconds of CPU per image of {name: iterator} that work only when asked.
 
-
-def _alone(runs, images, rounds):
-    """Median milliseconds a picture of iterators that work only when asked."""
+    Each element of an iterator is worth `images` images. The iterators take turns.
+    """
     times = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -99,15 +99,29 @@ def _alone(runs, images, rounds):
             next(run)
             if turn:  # the first fills the caches
                 times[name].append((time.process_time() - start) / images * 1e3)
-    return {name: sorted(values)[len(values) // 2] for name, values in times.items()}
+    return {name: statistics.median_high(values) for name, values in times.items()}
 
 
-def _steady(batches, batch, images):
-    """Milliseconds a picture of an iterator that works ahead: between two moments at which it is as far ahead."""
+def time_batches(batches, batch_size, images) -> float:
+    """Milliseconds of CPU per image of an iterator over batches that works ahead.
+
+    Measured between two moments at which it is equally far ahead.
+    """
     for _ in range(8):
         next(batches)
+    num_batches = max(1, images // batch_size)
     start = time.process_time()
-    number = max(1, images // batch)
-    for _ in range(number):
+    for _ in range(num_batches):
         next(batches)
-    return (time.process_time() - start) / (number * batch) * 1e3
+    return (time.process_time() - start) / (num_batches * batch_size) * 1e3
+
+
+def _discard_elements(dataset, count):
+    """An iterator each of whose elements costs `count` of the dataset's.
+
+    Python receives only the last of them.
+    """
+    options = pipeline.dataset_options()
+    # Otherwise the work is done before it is asked for.
+    options.experimental_optimization.inject_prefetch = False
+    return iter(dataset.shard(count, count - 1).with_options(options))

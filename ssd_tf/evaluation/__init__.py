@@ -1,1 +1,1 @@
-"""Detections against ground truth, by the rules of COCO and of VOC."""
+"""Metrics of detections against ground truth, by the rules of COCO and of PASCAL VOC."""

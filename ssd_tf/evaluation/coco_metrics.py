@@ -1,4 +1,4 @@
-"""COCO's twelve numbers and AP per class, by pycocotools."""
+"""COCO's twelve numbers and AP per class, computed by pycocotools."""
 
 import contextlib
 import io
@@ -8,23 +8,22 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
+_ALL_AREAS = 0
+_MOST_DETECTIONS = -1  # of the limits 1, 10 and 100 the last
 
 
 def coco_metrics(ground_truth: dict, detections: list[dict]) -> tuple[dict, dict]:
-    """COCO instances JSON and COCO results, both as plain Python -> the twelve numbers by name, and per class {AP, AP50}.
+    """COCO instances and results -> the twelve numbers by name, {"AP", "AP50"} per class name.
 
-    Annotations may carry `difficult`: those are neither wanted nor punished, like objects outside of an area range.
-    A number is -1 where there is nothing to measure it on, as pycocotools has it; a class without objects is left out.
+    Annotations may carry `difficult`: such objects count neither as found nor as missed, like
+    objects outside an area range. Their ids do not matter; `iscrowd` defaults to 0 and `area` to
+    the box's own. A number is -1 if there is nothing to measure it on, as in pycocotools; classes
+    without objects are left out.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _index(ground_truth)
-        # A copy: pycocotools writes areas, ids and outlines into the rows.
-        results = (
-            truth.loadRes([dict(row) for row in detections])
-            if detections
-            else _index({**ground_truth, "annotations": []})
-        )
-        evaluation = _Evaluation(truth, results, "bbox")
+        truth = _index_annotations(ground_truth)
+        evaluation = _Evaluation(truth, _index_results(truth, detections), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -36,31 +35,53 @@ class _Evaluation(COCOeval):
     def _prepare(self):
         super()._prepare()
         for objects in self._gts.values():
-            for item in objects:
-                item["ignore"] = int(bool(item["ignore"] or item.get("difficult")))
+            for obj in objects:
+                obj["ignore"] = int(bool(obj["ignore"] or obj.get("difficult")))
 
 
-def _index(content):
+def _index_annotations(ground_truth):
+    """Ground truth as pycocotools' COCO, made of copies: pycocotools writes into the rows."""
     coco = COCO()
-    # A copy: pycocotools writes into the annotations.
-    coco.dataset = {
-        **content,
-        "annotations": [dict(annotation) for annotation in content["annotations"]],
-    }
+    # Numbered from 1: to pycocotools, a match with id 0 is no match, and equal ids are one object.
+    annotations = [
+        _complete_annotation(annotation, annotation_id)
+        for annotation_id, annotation in enumerate(ground_truth["annotations"], start=1)
+    ]
+    coco.dataset = {**ground_truth, "annotations": annotations}
     coco.createIndex()
     return coco
 
 
+def _complete_annotation(annotation, annotation_id):
+    """A copy of an annotation with a new id and the keys that pycocotools needs."""
+    area = annotation.get("area")
+    if area is None:
+        _, _, width, height = annotation["bbox"]
+        area = width * height
+    return {
+        **annotation,
+        "id": annotation_id,
+        "area": area,
+        "iscrowd": int(bool(annotation.get("iscrowd"))),
+    }
+
+
+def _index_results(truth, detections):
+    """Detections as pycocotools' COCO. Other keys than its own could change how it reads them."""
+    if not detections:
+        return _index_annotations({**truth.dataset, "annotations": []})
+    return truth.loadRes([{key: row[key] for key in _RESULT_KEYS} for row in detections])
+
+
 def _per_class(evaluation, ground_truth):
-    precision = evaluation.eval["precision"][
-        :, :, :, 0, -1
-    ]  # IoU, recall, class; all areas, 100 detections
+    precision = evaluation.eval["precision"]  # [IoU, recall, class, area, detection limit]
+    precision = precision[:, :, :, _ALL_AREAS, _MOST_DETECTIONS]
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}
     per_class = {}
-    for column, category in enumerate(evaluation.params.catIds):
-        values = precision[:, :, column]
+    for index, category_id in enumerate(evaluation.params.catIds):
+        values = precision[:, :, index]
         if (values > -1).any():
-            per_class[names[category]] = {
+            per_class[names[category_id]] = {
                 "AP": float(np.mean(values)),
                 "AP50": float(np.mean(values[0])),
             }

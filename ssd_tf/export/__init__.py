@@ -1,1 +1,1 @@
-"""Trained runs to SavedModel and TFLite, and one way to call all of them."""
+"""Export trained runs to SavedModel and TFLite, and compare the exports with the run."""

@@ -17,19 +17,19 @@ from ssd_tf.config import Config
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.models import postprocess, ssd
 
-# What clients of TFLite detectors expect: these tensors, in this order.
+# Clients of TFLite detectors expect these outputs in this order.
 OUTPUTS = ("boxes", "classes", "scores", "count")
 _OPERATOR = "TFLite_Detection_PostProcess"
 _OPERATOR_OUTPUTS = (_OPERATOR, f"{_OPERATOR}:1", f"{_OPERATOR}:2", f"{_OPERATOR}:3")
-# The operator keeps no more of one class, and its converter drops the attribute that would.
-_MOST_DETECTIONS = 100
+# The operator's limit per class; the attribute that raises it is lost in conversion.
+_MOST_PER_CLASS = 100
 
 
 def export_tflite(config: Config, network: ssd.SSD, num_classes, path):
-    """Writes a float32 .tflite file, atomically.
+    """Write a float32 .tflite file atomically.
 
-    Input: image [1, H, W, 3] float32 RGB in 0..255. Outputs: boxes [1, K, 4], classes [1, K] from 0,
-    scores [1, K], count [1]. Raises RuntimeError when the converted file has other outputs.
+    Input: image [1, H, W, 3] float32 RGB in 0..255. Outputs: boxes [1, K, 4], classes [1, K] from
+    0, scores [1, K], count [1]. Raises RuntimeError when the converted file has other outputs.
     """
     postprocessor = operator_postprocessor(config, network.default_boxes)
     module = _Exported(network.model, postprocessor, num_classes)
@@ -47,15 +47,14 @@ def export_tflite(config: Config, network: ssd.SSD, num_classes, path):
 
 
 def operator_postprocessor(config: Config, default_boxes) -> postprocess.PostProcessor:
-    """The post-processing of the Keras model, with the two limits that config.export may replace.
+    """The operator's parameters: those of the Keras model, with the limits of config.export.
 
-    Of its parameters the operator lacks pre_nms_top_k (all candidates enter NMS) and clip_first
-    (boxes are never clipped).
+    The operator has no pre_nms_top_k and no clip_first; see `operator_differences`.
     """
     postprocessor = make_postprocessor(config, default_boxes)
     max_detections = config.export.max_detections
     if max_detections is None:
-        max_detections = min(postprocessor.max_detections, _MOST_DETECTIONS)
+        max_detections = min(postprocessor.max_detections, _MOST_PER_CLASS)
     score_floor = config.export.score_floor
     if score_floor is None:
         score_floor = postprocessor.score_floor
@@ -64,11 +63,34 @@ def operator_postprocessor(config: Config, default_boxes) -> postprocess.PostPro
     )
 
 
+def operator_differences(config: Config, default_boxes) -> list[str]:
+    """What the operator does otherwise than the Keras model of this config, one phrase each."""
+    keras = make_postprocessor(config, default_boxes)
+    operator = operator_postprocessor(config, default_boxes)
+    differences = []
+    if keras.pre_nms_top_k < len(default_boxes):
+        differences.append(
+            "all boxes above the score floor enter NMS, not the best "
+            f"{keras.pre_nms_top_k} per class (eval.pre_nms_top_k)"
+        )
+    if keras.clip_first:
+        differences.append("boxes are not clipped before NMS (eval.clip_first)")
+    if operator.max_detections != keras.max_detections:
+        differences.append(
+            f"at most {operator.max_detections} detections, not {keras.max_detections}"
+        )
+    if operator.max_detections > _MOST_PER_CLASS:
+        differences.append(f"at most {_MOST_PER_CLASS} detections per class")
+    if operator.score_floor != keras.score_floor:
+        differences.append(f"a score floor of {operator.score_floor:g}, not {keras.score_floor:g}")
+    return differences
+
+
 def order_outputs(content: bytes) -> bytes:
-    """Puts the four outputs into the order of OUTPUTS and gives them the operator's names.
+    """Put the four outputs into the order of OUTPUTS and give them the operator's names.
 
     The converter orders them by name and calls them StatefulPartitionedCall:k; clients go by
-    position or by TFLite_Detection_PostProcess, :1, :2, :3. The named signature keeps pointing to
+    position or by TFLite_Detection_PostProcess, :1, :2, :3. The named signature keeps referring to
     the same tensors.
     """
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -83,13 +105,14 @@ def order_outputs(content: bytes) -> bytes:
 
 
 class _Exported(tf.Module):
-    """The graph to convert; tracks the variables, or the converter leaves reads of them in the file."""
+    """The graph to convert. It tracks the variables, or the file would read them at run time."""
 
     def __init__(self, model, postprocessor, num_classes):
         super().__init__()
         self.model = model
         self.tracked = [variable.value for variable in model.variables]
         self._postprocessor = postprocessor
+        self._centred_boxes = coding.to_centre_form(postprocessor.default_boxes).numpy()
         self._operator = _operator(postprocessor, num_classes)
 
     def detect(self, image):
@@ -98,13 +121,12 @@ class _Exported(tf.Module):
         scores = postprocess.class_scores(
             predictions["logits"], self._postprocessor.score_activation
         )
-        centred_boxes = coding.to_centre_form(self._postprocessor.default_boxes)
-        outputs = self._operator(offsets, scores, tf.constant(centred_boxes.numpy()))
+        outputs = self._operator(offsets, scores, tf.constant(self._centred_boxes))
         return dict(zip(OUTPUTS, outputs, strict=True))
 
 
 def _operator(postprocessor, num_classes):
-    """A function that the converter replaces by the operator; its body only gives the shapes."""
+    """A function that the converter replaces by the operator; its body only sets the shapes."""
     num_kept = postprocessor.max_detections
     y_scale, x_scale, h_scale, w_scale = (1 / variance for variance in postprocessor.variances)
     attributes = {

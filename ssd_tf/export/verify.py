@@ -1,46 +1,50 @@
-"""Does an exported detector find what the Keras model finds?"""
+"""Compare the detections of an exported model with those of the Keras model."""
 
 import numpy as np
 
 
 def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=0.01) -> dict:
-    """Runs two Detectors over pictures and pairs their detections, both ways.
+    """Run two Detectors over images and pair their detections, in both directions.
 
-    Every detection scored >= score on one side wants a partner >= partner_score of the same class on the other, with every
-    corner within `tolerance` of the picture's side. Returns {"pictures", "detections", "unpaired", "first_unpaired" (up to 20),
-    "largest_corner_difference"}.
+    A detection that scores at least `score` on one side is paired if the other side has one of the
+    same class that scores at least `partner_score` and whose corners all lie within `tolerance` of
+    its own, in normalised coordinates. Returns {"images", "detections", "unpaired",
+    "first_unpaired" (up to 20), "largest_corner_difference" (of the paired)}.
     """
-    unpaired, largest, detections = [], 0.0, 0
+    unpaired = []
+    distances = []
     for index, image in enumerate(images):
         found = {"reference": reference(image), "other": other(image)}
         for side, opposite in (("reference", "other"), ("other", "reference")):
             for row in np.flatnonzero(found[side]["scores"] >= score):
-                detections += 1
                 distance = _nearest(found[side], row, found[opposite], partner_score)
                 if distance <= tolerance:
-                    largest = max(largest, distance)
+                    distances.append(distance)
                 else:
-                    box = np.round(found[side]["boxes"][row].astype(float), 4).tolist()
-                    unpaired.append(
-                        {
-                            "picture": index,
-                            "side": side,
-                            "box": box,
-                            "label": int(found[side]["labels"][row]),
-                        }
-                    )
+                    unpaired.append(_describe(index, side, found[side], row))
     return {
-        "pictures": len(images),
-        "detections": detections,
+        "images": len(images),
+        "detections": len(distances) + len(unpaired),
         "unpaired": len(unpaired),
         "first_unpaired": unpaired[:20],
-        "largest_corner_difference": float(largest),
+        "largest_corner_difference": max(distances, default=0.0),
     }
 
 
-def _nearest(found, row, others, partner_score):
-    """The largest corner difference to the nearest partner, infinite where there is none."""
-    candidates = (others["labels"] == found["labels"][row]) & (others["scores"] >= partner_score)
-    if not candidates.any():
+def _nearest(detections, row, others, partner_score):
+    """The largest corner difference to the nearest partner, infinite if there is none."""
+    is_candidate = others["labels"] == detections["labels"][row]
+    is_candidate &= others["scores"] >= partner_score
+    if not is_candidate.any():
         return np.inf
-    return float(np.abs(others["boxes"][candidates] - found["boxes"][row]).max(1).min())
+    differences = np.abs(others["boxes"][is_candidate] - detections["boxes"][row])
+    return float(differences.max(1).min())
+
+
+def _describe(index, side, detections, row):
+    return {
+        "image": index,
+        "side": side,
+        "box": np.round(detections["boxes"][row].astype(float), 4).tolist(),
+        "label": int(detections["labels"][row]),
+    }

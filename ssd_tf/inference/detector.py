@@ -1,6 +1,6 @@
 """One way to call a run folder, a SavedModel or a TFLite file: an image in, detections out.
 
-Shapes: `K` detections that the model keeps, `n` detections found in one image.
+Shapes: `B` batch, `K` detections kept, `n` detections in one image.
 """
 
 import pathlib
@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf.config import Config
+from ssd_tf.config import Config, ConfigError
 from ssd_tf.data.images import resize
 from ssd_tf.inference.run import load_run
 from ssd_tf.models import ssd
@@ -16,14 +16,17 @@ from ssd_tf.models.postprocess import PostProcessor
 
 
 class Detector:
-    """Calls `run` on batches of images of any size.
+    """A model that detects objects in images of any size.
 
     detector(image): uint8 [H, W, 3] -> {"boxes" [n, 4] normalised corners, "scores" [n],
     "labels" [n] from 1}, highest score first. detector.batch(images) does the same for a list.
+    kind: "keras", "saved_model" or "tflite".
     classes: names of the labels, or None when they are unknown.
+    config: the config of a run, else None.
     """
 
     def __init__(self, run, kind, classes=None, config=None):
+        """run: a list of such images -> a list of such detections."""
         self._run = run
         self.kind = kind
         self.classes = classes
@@ -43,21 +46,24 @@ class Detector:
 
 
 def load_detector(path, labels=None, overrides=()) -> Detector:
-    """A run folder, a SavedModel folder or a .tflite file -> its Detector.
+    """Load a run folder, a SavedModel folder or a .tflite file.
 
-    A run folder gives its best checkpoint, else its last; averaged weights when EMA is on.
-    labels: a text file of class names, one per line; default: labels.txt beside the model.
-    overrides: `KEY=VALUE` of a run's eval.*.
-    Raises FileNotFoundError or ValueError.
+    A run folder gives its best checkpoint, else its last; averaged weights if EMA is on.
+    labels: a text file of class names for an exported model, one per line; default: the labels.txt
+    that our exports bring along.
+    overrides: `KEY=VALUE` of a run's config, as `load_run` takes them.
+    Raises FileNotFoundError, ConfigError or ValueError.
     """
     path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no model at {path}")
     if (path / "config.yaml").is_file():
         run = load_run(path, overrides)
         return keras_detector(run.config, run.network, run.dataset.names)
     if overrides:
-        raise ValueError(
-            f"--set {overrides[0]}: {path} is no run folder, and an exported model's settings are "
-            "fixed in it; export it again with --set"
+        raise ConfigError(
+            f"--set {overrides[0]}: {path} is an exported model with fixed settings; give a run "
+            "folder, or export again with --set"
         )
     if path.suffix == ".tflite" and path.is_file():
         from ssd_tf.inference import tflite  # loads the interpreter, which nothing else needs
@@ -67,8 +73,6 @@ def load_detector(path, labels=None, overrides=()) -> Detector:
     if (path / "saved_model.pb").is_file():
         names = _class_names(labels, path / "assets.extra" / "labels.txt")
         return Detector(_saved_model_runner(path), "saved_model", names)
-    if not path.exists():
-        raise FileNotFoundError(f"no model at {path}")
     raise ValueError(
         f"{path}: expected a run folder (config.yaml), a SavedModel folder (saved_model.pb) "
         "or a .tflite file"
@@ -76,7 +80,7 @@ def load_detector(path, labels=None, overrides=()) -> Detector:
 
 
 def make_postprocessor(config: Config, default_boxes) -> PostProcessor:
-    """The post-processing that config.eval describes; the evaluator and all exporters use it."""
+    """The post-processing that the config describes, for the evaluator and all exporters."""
     return PostProcessor(
         default_boxes=default_boxes,
         variances=config.boxes.variances,
@@ -91,13 +95,13 @@ def make_postprocessor(config: Config, default_boxes) -> PostProcessor:
 
 
 def make_detect(config: Config, network: ssd.SSD):
-    """A function of graph ops: images [B, H, W, 3] float32 at the model's size -> Detections."""
+    """A function of TensorFlow ops: images [B, H, W, 3] float32, at input_hw -> Detections."""
     postprocessor = make_postprocessor(config, network.default_boxes)
     return lambda images: postprocessor(network.model(images, training=False))
 
 
 def keras_detector(config: Config, network: ssd.SSD, classes) -> Detector:
-    """The Keras model with the configured post-processing."""
+    """A Detector of the Keras model with the configured post-processing."""
     detect = tf.function(make_detect(config, network))
 
     def run(images):
@@ -112,21 +116,21 @@ def read_class_names(path):
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file of class names at {path}")
-    names = path.read_text().splitlines()
+    names = path.read_text(encoding="utf-8").splitlines()
     return names[1:] if names and names[0] in ("???", "background") else names
 
 
 def _class_names(given, beside):
-    """Class names of the file that the user gives, else of the one beside the model, else None."""
+    """The class names of the file given, else of the one beside the model, else None."""
     return read_class_names(given or beside) if given or beside.is_file() else None
 
 
 def _saved_model_runner(path):
     loaded = tf.saved_model.load(str(path))
-    serve = loaded.signatures["serving_default"]
 
     def run_one(image):
-        outputs = serve(input_tensor=tf.constant(image[None]))
+        # By way of `loaded`: the signature by itself does not keep the variables alive.
+        outputs = loaded.signatures["serving_default"](input_tensor=tf.constant(image[None]))
         detections = {
             "boxes": outputs["detection_boxes"].numpy(),
             "scores": outputs["detection_scores"].numpy(),
@@ -135,11 +139,7 @@ def _saved_model_runner(path):
         }
         return _split_batch(detections)[0]
 
-    def run(images):
-        run.module = loaded  # the signature alone does not keep its variables alive
-        return [run_one(image) for image in images]
-
-    return run
+    return lambda images: [run_one(image) for image in images]
 
 
 def _split_batch(detections):

@@ -10,7 +10,7 @@ from ssd_tf.weights import runs
 
 
 class Run(typing.NamedTuple):
-    """network: with the weights of the run's best checkpoint, else of its last."""
+    """A run folder's content; the network has the weights of the best checkpoint, else the last."""
 
     config: Config
     dataset: dataset_json.DatasetInfo
@@ -18,14 +18,15 @@ class Run(typing.NamedTuple):
 
 
 def load_run(workdir, overrides=()) -> Run:
-    """Reads a run folder. overrides: `KEY=VALUE` of eval.* and export.*, the keys that need no training.
+    """Read a run folder.
 
+    overrides: `KEY=VALUE` for keys of eval and export, the sections that training does not fix.
     Raises FileNotFoundError, ConfigError or ValueError.
     """
     for override in overrides:
         if not override.startswith(("eval.", "export.")):
             raise ConfigError(
-                f"--set {override}: expected a key of eval or export; the others were fixed in training"
+                f"--set {override}: expected a key of eval or export, as training fixed all others"
             )
     config = load_config(pathlib.Path(workdir) / "config.yaml", overrides)
     dataset = dataset_json.read_dataset(workdir)

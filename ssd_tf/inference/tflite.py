@@ -1,4 +1,4 @@
-"""Runs TFLite detectors, ours or foreign."""
+"""Run TFLite detectors, ours or foreign."""
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter

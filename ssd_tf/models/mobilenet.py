@@ -1,6 +1,7 @@
-"""MobileNet v1 (Howard et al. 2017) and v2 (Sandler et al. 2018) with a width multiplier, and light extra layers.
+"""MobileNet v1 (Howard et al. 2017) and v2 (Sandler et al. 2018), and light extra layers.
 
-Both come from keras.applications, so that its ImageNet weights fit.
+Both networks come from keras.applications, so that its ImageNet weights fit.
+models/ssd.py lists what a backbone offers.
 """
 
 import keras
@@ -8,10 +9,12 @@ from keras import layers
 
 MEAN_RGB = (127.5, 127.5, 127.5)
 STD_RGB = (127.5, 127.5, 127.5)
+INITIALIZER = "glorot_uniform"
 
 # Channels of the extra maps before the width multiplier.
 _EXTRAS = (512, 256, 256, 128, 128, 128)
-# Layers whose outputs are the maps of a stride. Of v2 the expansions before the strides to 16 and 32, as its SSDLite has them.
+# The layer whose output is the map of a stride. Of v2 the expansions before the strides to 16 and
+# 32, as in its SSDLite.
 _MAPS = {
     "mobilenet": {8: "conv_pw_5_relu", 16: "conv_pw_11_relu", 32: "conv_pw_13_relu"},
     "mobilenet_v2": {8: "block_6_expand_relu", 16: "block_13_expand_relu", 32: "out_relu"},
@@ -34,15 +37,15 @@ _STAGE_ENDS = {
 }
 
 
-def features(image, backbone, levels, bn_momentum):
-    """Normalised image [B, H, W, 3] -> `levels` maps of strides backbone.first_stride, then twice that, and so on."""
+def features(image, backbone, num_levels, bn_momentum):
+    """num_levels maps of strides backbone.first_stride, twice that, and so on."""
     network = _network(image, backbone, bn_momentum)
     maps = [
         network.get_layer(name).output
         for stride, name in _MAPS[backbone.name].items()
         if stride >= backbone.first_stride
     ]
-    return add_extras(maps, levels, backbone, bn_momentum)
+    return add_extras(maps, backbone, num_levels, bn_momentum, INITIALIZER, pad_like_torch=False)
 
 
 def pyramid(image, backbone, bn_momentum):
@@ -52,50 +55,49 @@ def pyramid(image, backbone, bn_momentum):
 
 
 def stage_ends(backbone):
-    """Names of the layers that end the stages, one for each stride from 2 to 32."""
+    """The last layer of each stage, one stage for each stride from 2 to 32."""
     return _STAGE_ENDS[backbone.name]
 
 
-def add_extras(maps, levels, backbone, bn_momentum, symmetric=False, initializer="glorot_uniform"):
-    """Goes on from the last of `maps` until there are `levels`; raises ValueError where that is too many.
+def add_extras(maps, backbone, num_levels, bn_momentum, initializer, pad_like_torch):
+    """The maps, cut or continued from the last one to num_levels.
 
-    symmetric: the strides pad one pixel on every side as PyTorch does, not at the far side of even maps only.
     initializer: of the kernels.
+    pad_like_torch: strided convolutions pad one pixel on every side, instead of even maps at the
+    far side only. Raises ValueError for more levels than there are extra layers.
     """
-    maps, x = list(maps), maps[-1]
-    for index, channels in enumerate(_EXTRAS[: max(levels - len(maps), 0)], start=1):
-        channels = max(int(channels * backbone.alpha), 64)
-        x = _extra(x, channels, bn_momentum, f"extra{index}", symmetric, initializer)
-        maps.append(x)
-    if len(maps) < levels:
+    maps = list(maps)
+    num_extras = max(num_levels - len(maps), 0)
+    for index, base_channels in enumerate(_EXTRAS[:num_extras], start=1):
+        channels = max(int(base_channels * backbone.alpha), 64)
+        name = f"extra{index}"
+        maps.append(_extra(maps[-1], channels, name, bn_momentum, initializer, pad_like_torch))
+    if len(maps) < num_levels:
         raise ValueError(
-            f"{backbone.name} gives at most {len(maps)} maps, model.num_levels asks for {levels}"
+            f"{backbone.name} gives at most {len(maps)} maps, "
+            f"model.num_levels asks for {num_levels}"
         )
-    return maps[:levels]
+    return maps[:num_levels]
 
 
-def conv_bn(convolution, x, bn_momentum, activation="relu6"):
-    """A convolution, batch normalisation (eps 1e-3 as in every MobileNet) and an activation or None."""
+def conv_bn(x, convolution, bn_momentum, activation="relu6"):
+    """A convolution layer, batch norm (epsilon 1e-3 in every MobileNet), an activation or None."""
+    name = convolution.name
     x = convolution(x)
-    x = layers.BatchNormalization(
-        momentum=bn_momentum, epsilon=1e-3, name=f"{convolution.name}_bn"
-    )(x)
-    return (
-        layers.Activation(activation, name=f"{convolution.name}_{activation}")(x)
-        if activation
-        else x
-    )
+    x = layers.BatchNormalization(momentum=bn_momentum, epsilon=1e-3, name=f"{name}_bn")(x)
+    if activation is None:
+        return x
+    return layers.Activation(activation, name=f"{name}_{activation}")(x)
 
 
 def _network(image, backbone, bn_momentum):
-    if min(image.shape[1:3]) < 32:  # Keras' own rule, which it tells in words of its own
-        raise ValueError(f"{backbone.name} wants an input of at least 32 x 32 pixels")
-    application = (
-        keras.applications.MobileNet
-        if backbone.name == "mobilenet"
-        else keras.applications.MobileNetV2
-    )
-    network = application(
+    if min(image.shape[1:3]) < 32:  # Keras' own rule; its message does not name our keys
+        raise ValueError(f"{backbone.name} needs an input of at least 32 x 32 pixels")
+    applications = {
+        "mobilenet": keras.applications.MobileNet,
+        "mobilenet_v2": keras.applications.MobileNetV2,
+    }
+    network = applications[backbone.name](
         input_tensor=image,
         input_shape=image.shape[1:],
         alpha=backbone.alpha,
@@ -108,17 +110,29 @@ def _network(image, backbone, bn_momentum):
     return network
 
 
-def _extra(x, channels, bn_momentum, name, symmetric, initializer):
-    """Halves the map: 1x1 to half the channels, depthwise 3x3 of stride 2, 1x1 to the channels (SSDLite, Sandler et al. 2018)."""
-    options = {"use_bias": False, "kernel_initializer": initializer}
-    x = conv_bn(layers.Conv2D(channels // 2, 1, name=f"{name}_reduce", **options), x, bn_momentum)
+def _extra(x, channels, name, bn_momentum, initializer, pad_like_torch):
+    """Halves the map (SSDLite, Sandler et al. 2018).
+
+    1x1 to half the channels, depthwise 3x3 of stride 2, 1x1 to the channels.
+    """
+    reduce = layers.Conv2D(
+        channels // 2, 1, use_bias=False, kernel_initializer=initializer, name=f"{name}_reduce"
+    )
+    x = conv_bn(x, reduce, bn_momentum)
     padding = "same"
-    if symmetric:
-        x, padding = layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
-    depthwise = {
-        "use_bias": False,
-        "depthwise_initializer": initializer,
-        "name": f"{name}_depthwise",
-    }
-    x = conv_bn(layers.DepthwiseConv2D(3, 2, padding=padding, **depthwise), x, bn_momentum)
-    return conv_bn(layers.Conv2D(channels, 1, name=f"{name}_expand", **options), x, bn_momentum)
+    if pad_like_torch:
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        padding = "valid"
+    depthwise = layers.DepthwiseConv2D(
+        3,
+        2,
+        padding,
+        use_bias=False,
+        depthwise_initializer=initializer,
+        name=f"{name}_depthwise",
+    )
+    x = conv_bn(x, depthwise, bn_momentum)
+    expand = layers.Conv2D(
+        channels, 1, use_bias=False, kernel_initializer=initializer, name=f"{name}_expand"
+    )
+    return conv_bn(x, expand, bn_momentum)

@@ -1,7 +1,10 @@
-"""MobileNet v3-Large (Howard et al. 2019) as torchvision's ssdlite320_mobilenet_v3_large has it, with the reduced tail.
+"""MobileNet v3-Large (Howard et al. 2019) as in torchvision's ssdlite320_mobilenet_v3_large.
 
-Its convolutions pad as PyTorch does, by half the kernel on every side.
+It has the reduced tail, and its convolutions pad as PyTorch does, by half the kernel on every side.
+models/ssd.py lists what a backbone offers.
 """
+
+import typing
 
 from keras import layers
 
@@ -9,43 +12,50 @@ from ssd_tf.models import mobilenet
 
 MEAN_RGB = (127.5, 127.5, 127.5)
 STD_RGB = (127.5, 127.5, 127.5)
-
-# Of every convolution, in the backbone, the extra layers and the heads; biases start at 0
+# Of every convolution, in the backbone too; biases start at 0
 # (torchvision, models/detection/ssdlite.py, _normal_init).
 INITIALIZER = {"class_name": "RandomNormal", "config": {"stddev": 0.03}}
 
-# Per block: kernel, expanded channels, output channels, squeeze-and-excite, activation, stride. Table 1 of the paper; the last
-# three blocks have half its channels (table 6: "reduced tail").
+
+class Block(typing.NamedTuple):
+    """A row of table 1 of the paper, an inverted residual block."""
+
+    kernel_size: int
+    expanded_channels: int
+    channels: int
+    squeeze_and_excite: bool
+    activation: str
+    stride: int
+
+
+# The last three blocks have half the channels of table 1 (table 6: "reduced tail").
 BLOCKS = (
-    (3, 16, 16, False, "relu", 1),
-    (3, 64, 24, False, "relu", 2),
-    (3, 72, 24, False, "relu", 1),
-    (5, 72, 40, True, "relu", 2),
-    (5, 120, 40, True, "relu", 1),
-    (5, 120, 40, True, "relu", 1),
-    (3, 240, 80, False, "hard_swish", 2),
-    (3, 200, 80, False, "hard_swish", 1),
-    (3, 184, 80, False, "hard_swish", 1),
-    (3, 184, 80, False, "hard_swish", 1),
-    (3, 480, 112, True, "hard_swish", 1),
-    (3, 672, 112, True, "hard_swish", 1),
-    (5, 672, 80, True, "hard_swish", 2),
-    (5, 480, 80, True, "hard_swish", 1),
-    (5, 480, 80, True, "hard_swish", 1),
+    Block(3, 16, 16, False, "relu", 1),
+    Block(3, 64, 24, False, "relu", 2),
+    Block(3, 72, 24, False, "relu", 1),
+    Block(5, 72, 40, True, "relu", 2),
+    Block(5, 120, 40, True, "relu", 1),
+    Block(5, 120, 40, True, "relu", 1),
+    Block(3, 240, 80, False, "hard_swish", 2),
+    Block(3, 200, 80, False, "hard_swish", 1),
+    Block(3, 184, 80, False, "hard_swish", 1),
+    Block(3, 184, 80, False, "hard_swish", 1),
+    Block(3, 480, 112, True, "hard_swish", 1),
+    Block(3, 672, 112, True, "hard_swish", 1),
+    Block(5, 672, 80, True, "hard_swish", 2),
+    Block(5, 480, 80, True, "hard_swish", 1),
+    Block(5, 480, 80, True, "hard_swish", 1),
 )
-# The stride of each map and the block whose expansion it is; stride 32 is the last convolution.
-_MAPS = {8: 7, 16: 13}
+# The blocks whose expansions are the maps of strides 8 and 16; stride 32 is the last convolution.
+_STRIDE_OF_BLOCK = {7: 8, 13: 16}
 
 
-def features(image, backbone, levels, bn_momentum):
-    """Normalised image [B, H, W, 3] -> `levels` maps of strides backbone.first_stride, then twice that, and so on."""
-    maps = [
-        feature
-        for stride, feature in _maps(image, backbone, bn_momentum).items()
-        if stride >= backbone.first_stride
-    ]
+def features(image, backbone, num_levels, bn_momentum):
+    """num_levels maps of strides backbone.first_stride, twice that, and so on."""
+    maps = _maps(image, backbone, bn_momentum)
+    maps = [feature for stride, feature in maps.items() if stride >= backbone.first_stride]
     return mobilenet.add_extras(
-        maps, levels, backbone, bn_momentum, symmetric=True, initializer=INITIALIZER
+        maps, backbone, num_levels, bn_momentum, INITIALIZER, pad_like_torch=True
     )
 
 
@@ -54,59 +64,90 @@ def pyramid(image, backbone, bn_momentum):
     return list(_maps(image, backbone, bn_momentum).values())
 
 
-def stage_ends(backbone):  # noqa: ARG001 - of one size only
-    """Names of the layers that end the stages, one for each stride from 2 to 32."""
+def stage_ends(backbone):  # noqa: ARG001 - of one size
+    """The last layer of each stage, one stage for each stride from 2 to 32."""
     return ["block1_add", "block3_add", "block6_add", "block12_add", "last_hard_swish"]
 
 
 def _maps(image, backbone, bn_momentum):
-    """{stride: feature map} of the strides 8, 16 and 32."""
+    """{stride: feature map} for the strides 8, 16 and 32."""
     maps = {}
-    x = _conv(image, _divisible(16 * backbone.alpha), 3, 2, bn_momentum, "stem", "hard_swish")
-    for index, (size, wide, narrow, squeezes, activation, stride) in enumerate(BLOCKS, start=1):
-        entry, name = x, f"block{index}"
-        wide, narrow = _divisible(wide * backbone.alpha), _divisible(narrow * backbone.alpha)
-        if wide != x.shape[-1]:
-            x = _conv(x, wide, 1, 1, bn_momentum, f"{name}_expand", activation)
-        maps.update({number: x for number, tapped in _MAPS.items() if tapped == index})
-        x = _conv(x, None, size, stride, bn_momentum, f"{name}_depthwise", activation)
-        if squeezes:
-            x = _squeeze_and_excite(x, _divisible(wide // 4), name)
-        x = _conv(x, narrow, 1, 1, bn_momentum, f"{name}_project", None)
-        if entry.shape == x.shape and stride == 1:
-            x = layers.Add(name=f"{name}_add")([entry, x])
-    maps[32] = _conv(x, 6 * x.shape[-1], 1, 1, bn_momentum, "last", "hard_swish")
+    stem = _conv(_round_channels(16 * backbone.alpha), 3, 2, "stem")
+    x = _conv_bn(image, stem, bn_momentum, "hard_swish")
+    for index, block in enumerate(BLOCKS, start=1):
+        name = f"block{index}"
+        expanded = _expand(x, block, backbone.alpha, name, bn_momentum)
+        if index in _STRIDE_OF_BLOCK:
+            maps[_STRIDE_OF_BLOCK[index]] = expanded
+        y = _project(expanded, block, backbone.alpha, name, bn_momentum)
+        if block.stride == 1 and x.shape == y.shape:
+            y = layers.Add(name=f"{name}_add")([x, y])
+        x = y
+    last = _conv(6 * x.shape[-1], 1, 1, "last")
+    maps[32] = _conv_bn(x, last, bn_momentum, "hard_swish")
     return maps
 
 
-def _conv(x, channels, size, stride, bn_momentum, name, activation):
-    """Convolution, or depthwise where `channels` is None, batch norm and activation."""
-    padding = "same"
-    if stride > 1:
-        x, padding = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
-    if channels is None:
-        options = {"use_bias": False, "depthwise_initializer": INITIALIZER, "name": name}
-        return mobilenet.conv_bn(
-            layers.DepthwiseConv2D(size, stride, padding, **options), x, bn_momentum, activation
-        )
-    options = {"use_bias": False, "kernel_initializer": INITIALIZER, "name": name}
-    return mobilenet.conv_bn(
-        layers.Conv2D(channels, size, stride, padding, **options), x, bn_momentum, activation
+def _expand(x, block, alpha, name, bn_momentum):
+    """The 1x1 convolution to the block's expanded channels, if x does not have them already."""
+    channels = _round_channels(block.expanded_channels * alpha)
+    if channels == x.shape[-1]:
+        return x
+    expand = _conv(channels, 1, 1, f"{name}_expand")
+    return _conv_bn(x, expand, bn_momentum, block.activation)
+
+
+def _project(x, block, alpha, name, bn_momentum):
+    """The rest of a block: depthwise convolution, squeeze-and-excite, 1x1 convolution."""
+    padding = "same" if block.stride == 1 else "valid"
+    depthwise = layers.DepthwiseConv2D(
+        block.kernel_size,
+        block.stride,
+        padding,
+        use_bias=False,
+        depthwise_initializer=INITIALIZER,
+        name=f"{name}_depthwise",
+    )
+    x = _conv_bn(x, depthwise, bn_momentum, block.activation)
+    if block.squeeze_and_excite:
+        x = _squeeze_and_excite(x, _round_channels(x.shape[-1] // 4), name)
+    project = _conv(_round_channels(block.channels * alpha), 1, 1, f"{name}_project")
+    return _conv_bn(x, project, bn_momentum, None)
+
+
+def _conv(channels, size, stride, name):
+    """A convolution layer without bias; _conv_bn pads before those that stride."""
+    padding = "same" if stride == 1 else "valid"
+    return layers.Conv2D(
+        channels, size, stride, padding, use_bias=False, kernel_initializer=INITIALIZER, name=name
     )
 
 
+def _conv_bn(x, convolution, bn_momentum, activation):
+    """Half the kernel of padding on every side if it strides, then mobilenet.conv_bn."""
+    if convolution.strides[0] > 1:
+        pad = convolution.kernel_size[0] // 2
+        x = layers.ZeroPadding2D(pad, name=f"{convolution.name}_pad")(x)
+    return mobilenet.conv_bn(x, convolution, bn_momentum, activation)
+
+
 def _squeeze_and_excite(x, channels, name):
-    """Multiplies each channel by a gate between 0 and 1 computed from the means of all."""
+    """Multiplies each channel by a gate in 0..1 that is computed from the means of all channels."""
     gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
-    options = {"kernel_initializer": INITIALIZER}
-    gate = layers.Conv2D(channels, 1, activation="relu", name=f"{name}_squeeze", **options)(gate)
     gate = layers.Conv2D(
-        x.shape[-1], 1, activation="hard_sigmoid", name=f"{name}_excite", **options
+        channels, 1, activation="relu", kernel_initializer=INITIALIZER, name=f"{name}_squeeze"
+    )(gate)
+    gate = layers.Conv2D(
+        x.shape[-1],
+        1,
+        activation="hard_sigmoid",
+        kernel_initializer=INITIALIZER,
+        name=f"{name}_excite",
     )(gate)
     return layers.Multiply(name=f"{name}_scale")([x, gate])
 
 
-def _divisible(channels, by=8):
-    """The nearest multiple of `by`, not below `by` nor more than a tenth below `channels` (as all MobileNets round)."""
-    rounded = max(by, int(channels + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * channels else rounded
+def _round_channels(channels):
+    """The nearest multiple of 8, at least 8 and at most a tenth below, as in all MobileNets."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded

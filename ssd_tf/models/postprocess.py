@@ -1,4 +1,4 @@
-"""Predictions to detections: scores, a floor, the best of each class, NMS per class, the best of the image.
+"""Predictions to detections: score floor, top k and NMS per class, the best of the image.
 
 Shapes: `B` batch, `A` default boxes, `C` foreground classes, `K` detections kept.
 """
@@ -20,12 +20,13 @@ class PostProcessor:
     variances: those that the offsets were divided by.
     score_activation: "softmax" or "sigmoid".
     score_floor: detections score more than this.
-    nms_iou: of two boxes of one class that overlap more, the lower score is dropped.
-    pre_nms_top_k: candidates of a class that enter NMS.
+    nms_iou: if two boxes of a class overlap more, the one with the lower score is dropped.
+    pre_nms_top_k: number of candidates per class that enter NMS.
     max_detections: K.
-    clip_first: clips boxes to the image before NMS, as torchvision does. Otherwise they are clipped
-        at the end, so that NMS sees whole boxes, as in the DetectionOutput layer of the Caffe code.
-    size_limit: the largest ratio of a height or width to the default box's (torchvision: 62.5).
+    clip_first: boxes are clipped to the image before NMS, as in torchvision, instead of at the end.
+        Clipping at the end lets NMS see whole boxes, as in the original DetectionOutput layer.
+    size_limit: the largest ratio of a box's height or width to its default box's, or None for no
+        limit (torchvision: 62.5).
     """
 
     default_boxes: np.ndarray
@@ -39,9 +40,10 @@ class PostProcessor:
     size_limit: float | None
 
     def __call__(self, predictions):
-        """Predictions {offsets [B, A, 4], logits [B, A, C + 1]} -> Detections, highest score first.
+        """Predictions {offsets [B, A, 4], logits [B, A, C + 1]} -> Detections.
 
-        Detections: {boxes [B, K, 4], scores [B, K], labels [B, K], count [B]}, zeros beyond `count`.
+        Detections {boxes [B, K, 4], scores [B, K], labels [B, K] int32, count [B] int32}: highest
+        score first, zeros beyond `count`.
         """
         offsets = self.limit_offsets(predictions["offsets"])
         boxes = coding.decode(offsets, self.default_boxes, self.variances)
@@ -59,7 +61,7 @@ class PostProcessor:
         )
 
     def limit_offsets(self, offsets):
-        """offsets [..., A, 4] -> the same, th and tw at most what `size_limit` allows."""
+        """offsets [..., A, 4] -> the same, with th and tw limited by `size_limit`."""
         if self.size_limit is None:
             return offsets
         largest = [math.log(self.size_limit) / variance for variance in self.variances[2:]]
@@ -90,7 +92,7 @@ class PostProcessor:
         }
 
     def _suppress(self, scores, boxes):
-        """NMS among the candidates of one class: scores [k], boxes [k, 4] -> the same, zero-padded."""
+        """NMS within one class: scores [top_k], boxes [top_k, 4] -> those kept, zero-padded."""
         top_k = boxes.shape[0]
         kept = tf.image.non_max_suppression(boxes, scores, top_k, self.nms_iou, self.score_floor)
         padding = [[0, top_k - tf.shape(kept)[0]]]

@@ -1,131 +1,167 @@
-"""ResNet v1.5 (He et al. 2015) in torchvision's layout: the stride sits in the 3x3 convolution of a bottleneck.
+"""ResNet v1.5 (He et al. 2015) as in torchvision: a bottleneck strides in its 3x3 convolution.
 
-Layers are called as torchvision calls its modules, with `_` for `.`: layer3_0_conv2 is layer3.0.conv2.
+Layers are named after torchvision's modules, with `_` for `.`: layer3_0_conv2 is layer3.0.conv2.
+models/ssd.py lists what a backbone offers.
 """
+
+import typing
 
 from keras import initializers, layers
 
 from ssd_tf.models import limits
 
-# Of torchvision's classification weights: ImageNet's mean and deviation, times 255.
+# Of torchvision's classification weights: ImageNet's mean and standard deviation, times 255.
 MEAN_RGB = (123.675, 116.28, 103.53)
 STD_RGB = (58.395, 57.12, 57.375)
+INITIALIZER = "glorot_uniform"
 
+# Number of blocks of conv2 to conv5.
 _BLOCKS = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
 }
-_PLAIN = ("resnet18", "resnet34")  # two 3x3 convolutions a block; the others have bottlenecks
-
-# Per extra stage: 1x1 channels, 3x3 channels, stride of the 3x3. Stride 2 pads by one pixel on every side, stride 1 by none.
-_EXTRAS = ((256, 512, 2), (256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))
+_WITH_BASIC_BLOCKS = ("resnet18", "resnet34")  # the others have bottlenecks
 
 
-def features(image, backbone, levels, bn_momentum):
-    """The form of NVIDIA's SSD300 v1.1 and MLPerf's ssd-v1: conv4 without its stride, conv5 cut off, then extra layers.
+class _Extra(typing.NamedTuple):
+    """An extra stage; stride 2 pads one pixel on every side, stride 1 none."""
 
-    At 300 x 300 the six maps are 38, 19, 10, 5, 3, 1.
-    Source: NVIDIA DeepLearningExamples, PyTorch/Detection/SSD/ssd/model.py (MLPerf's extra layers have no batch norm).
+    reduced_channels: int  # of the 1x1 convolution
+    channels: int  # of the 3x3 convolution
+    stride: int
+
+
+_EXTRAS = (
+    _Extra(256, 512, 2),
+    _Extra(256, 512, 2),
+    _Extra(128, 256, 2),
+    _Extra(128, 256, 1),
+    _Extra(128, 256, 1),
+)
+_RESNET18_LAST_EXTRA = _Extra(128, 128, 1)
+
+
+def features(image, backbone, num_levels, bn_momentum):
+    """num_levels maps: conv4 without its stride, then extra layers; at 300: 38, 19, 10, 5, 3, 1.
+
+    The form of NVIDIA's SSD300 v1.1 and MLPerf's ssd-v1, without conv5.
+    Source: NVIDIA DeepLearningExamples, PyTorch/Detection/SSD/ssd/model.py (MLPerf's extra layers
+    have no batch norm).
     """
-    if levels > 1 + len(_EXTRAS):
+    extras = _EXTRAS
+    if backbone.name == "resnet18":
+        extras = (*_EXTRAS[:-1], _RESNET18_LAST_EXTRA)
+    most = 1 + len(extras)
+    if num_levels > most:
         raise ValueError(
-            f"{backbone.name} gives at most {1 + len(_EXTRAS)} maps, model.num_levels asks for {levels}"
+            f"{backbone.name} gives at most {most} maps, model.num_levels asks for {num_levels}"
         )
-    x = _stages(image, backbone, bn_momentum, strides=(1, 2, 1))[-1]
+    x = _stages(image, backbone, (1, 2, 1), bn_momentum)[-1]
     maps = [x]
-    for index, (narrow, wide, stride) in enumerate(_EXTRAS[: levels - 1], start=1):
-        if backbone.name == "resnet18" and index == len(_EXTRAS):
-            wide = 128
-        narrow, wide = int(narrow * backbone.alpha), int(wide * backbone.alpha)
-        x = _relu(
-            _conv_bn(x, narrow, 1, 1, bn_momentum, f"extra{index}_reduce", "glorot_uniform"),
-            f"extra{index}_reduce_relu",
-        )
-        padding, pad = ("same", 1) if stride == 2 else ("valid", 0)
-        limits.check_window(x, 3, pad, f"extra{index}_conv")
-        x = _conv_bn(
-            x, wide, 3, stride, bn_momentum, f"extra{index}_conv", "glorot_uniform", padding
-        )
-        x = _relu(x, f"extra{index}_relu")
+    for index, extra in enumerate(extras[: num_levels - 1], start=1):
+        x = _extra(x, extra, backbone.alpha, f"extra{index}", bn_momentum)
         maps.append(x)
     return maps
 
 
 def pyramid(image, backbone, bn_momentum):
     """The maps of strides 8, 16 and 32: conv3, conv4 and conv5, each with its stride."""
-    return _stages(image, backbone, bn_momentum, strides=(1, 2, 2, 2))[-3:]
+    return _stages(image, backbone, (1, 2, 2, 2), bn_momentum)[-3:]
 
 
 def stage_ends(backbone):
-    """Names of the layers that end the stages: the stem, then conv2 to conv5."""
+    """The last layer of each stage: the stem, then conv2 to conv5."""
     counts = _BLOCKS[backbone.name]
-    return [
-        "maxpool",
-        *(f"layer{stage}_{count - 1}_relu" for stage, count in enumerate(counts, start=1)),
-    ]
+    ends = [f"layer{stage}_{count - 1}_relu" for stage, count in enumerate(counts, start=1)]
+    return ["maxpool", *ends]
 
 
-def _stages(image, backbone, bn_momentum, strides):
-    """Image -> the output of each of the first len(strides) stages after the stem."""
-    name, width = backbone.name, int(64 * backbone.alpha)
-    x = _relu(_conv_bn(image, width, 7, 2, bn_momentum, "conv1", bn_name="bn1"), "relu")
-    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # nothing is below zero after the activation
+def _stages(image, backbone, strides, bn_momentum):
+    """The outputs of the first len(strides) stages after the stem."""
+    width = int(64 * backbone.alpha)
+    x = _conv_bn(image, width, 7, 2, "conv1", bn_momentum)
+    x = layers.ReLU(name="relu")(x)
+    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zeros never exceed what the ReLU gives
     x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
-    block = _plain if name in _PLAIN else _bottleneck
+    block = _basic_block if backbone.name in _WITH_BASIC_BLOCKS else _bottleneck
+    counts = _BLOCKS[backbone.name]
     outputs = []
-    for stage, (count, stride) in enumerate(zip(_BLOCKS[name], strides, strict=False), start=1):
+    for stage, (count, first_stride) in enumerate(zip(counts, strides, strict=False), start=1):
+        channels = width * 2 ** (stage - 1)
         for index in range(count):
-            x = block(
-                x,
-                width * 2 ** (stage - 1),
-                stride if index == 0 else 1,
-                bn_momentum,
-                f"layer{stage}_{index}",
-                index == 0,
-            )
+            stride = first_stride if index == 0 else 1
+            x = block(x, channels, stride, f"layer{stage}_{index}", bn_momentum)
         outputs.append(x)
     return outputs
 
 
-def _plain(x, channels, stride, bn_momentum, name, first):
-    y = _relu(_conv_bn(x, channels, 3, stride, bn_momentum, f"{name}_conv1"), f"{name}_relu1")
-    y = _conv_bn(y, channels, 3, 1, bn_momentum, f"{name}_conv2")
-    if first and name != "layer1_0":
-        x = _downsample(x, channels, stride, bn_momentum, name)
-    return _relu(layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu")
+def _basic_block(x, channels, stride, name, bn_momentum):
+    y = _conv_bn(x, channels, 3, stride, f"{name}_conv1", bn_momentum)
+    y = layers.ReLU(name=f"{name}_relu1")(y)
+    y = _conv_bn(y, channels, 3, 1, f"{name}_conv2", bn_momentum)
+    x = _shortcut(x, channels, stride, name, bn_momentum)
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _bottleneck(x, channels, stride, bn_momentum, name, first):
-    y = _relu(_conv_bn(x, channels, 1, 1, bn_momentum, f"{name}_conv1"), f"{name}_relu1")
-    y = _relu(_conv_bn(y, channels, 3, stride, bn_momentum, f"{name}_conv2"), f"{name}_relu2")
-    y = _conv_bn(y, channels * 4, 1, 1, bn_momentum, f"{name}_conv3")
-    if first:
-        x = _downsample(x, channels * 4, stride, bn_momentum, name)
-    return _relu(layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu")
+def _bottleneck(x, channels, stride, name, bn_momentum):
+    y = _conv_bn(x, channels, 1, 1, f"{name}_conv1", bn_momentum)
+    y = layers.ReLU(name=f"{name}_relu1")(y)
+    y = _conv_bn(y, channels, 3, stride, f"{name}_conv2", bn_momentum)
+    y = layers.ReLU(name=f"{name}_relu2")(y)
+    y = _conv_bn(y, channels * 4, 1, 1, f"{name}_conv3", bn_momentum)
+    x = _shortcut(x, channels * 4, stride, name, bn_momentum)
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _downsample(x, channels, stride, bn_momentum, name):
-    return _conv_bn(
-        x, channels, 1, stride, bn_momentum, f"{name}_downsample_0", bn_name=f"{name}_downsample_1"
-    )
+def _shortcut(x, channels, stride, name, bn_momentum):
+    """The input of a block, projected if the block changes its shape."""
+    if stride == 1 and x.shape[-1] == channels:
+        return x
+    return _conv_bn(x, channels, 1, stride, f"{name}_downsample_0", bn_momentum)
 
 
-def _conv_bn(
-    x, channels, size, stride, bn_momentum, name, initializer=None, padding="same", bn_name=None
-):
-    """A convolution that pads `size // 2` pixels on every side, also where it strides, as PyTorch does; then batch norm."""
+def _conv_bn(x, channels, size, stride, name, bn_momentum):
+    """A convolution that pads size // 2 pixels on every side, then batch norm."""
+    padding = "same"
     if stride > 1 and size > 1:
-        # "same" pads an even map at the far side only.
-        x, padding = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
-    initializer = initializer or initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+        # "same" would pad an even map at the far side only.
+        x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+        padding = "valid"
+    initializer = initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     x = layers.Conv2D(
         channels, size, stride, padding, use_bias=False, kernel_initializer=initializer, name=name
     )(x)
-    bn_name = bn_name or (name.replace("conv", "bn") if name.startswith("layer") else f"{name}_bn")
-    return layers.BatchNormalization(momentum=bn_momentum, epsilon=1e-5, name=bn_name)(x)
+    bn_name = name.replace("conv", "bn").replace("downsample_0", "downsample_1")
+    return _batch_norm(x, bn_name, bn_momentum)
 
 
-def _relu(x, name):
-    return layers.ReLU(name=name)(x)
+def _extra(x, extra, alpha, name, bn_momentum):
+    x = layers.Conv2D(
+        int(extra.reduced_channels * alpha),
+        1,
+        use_bias=False,
+        kernel_initializer=INITIALIZER,
+        name=f"{name}_reduce",
+    )(x)
+    x = _batch_norm(x, f"{name}_reduce_bn", bn_momentum)
+    x = layers.ReLU(name=f"{name}_reduce_relu")(x)
+    pad = 1 if extra.stride == 2 else 0
+    limits.check_window(x, 3, pad, f"{name}_conv")
+    if pad:
+        x = layers.ZeroPadding2D(pad, name=f"{name}_conv_pad")(x)
+    x = layers.Conv2D(
+        int(extra.channels * alpha),
+        3,
+        extra.stride,
+        use_bias=False,
+        kernel_initializer=INITIALIZER,
+        name=f"{name}_conv",
+    )(x)
+    x = _batch_norm(x, f"{name}_conv_bn", bn_momentum)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _batch_norm(x, name, bn_momentum):
+    return layers.BatchNormalization(momentum=bn_momentum, epsilon=1e-5, name=name)(x)

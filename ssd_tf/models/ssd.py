@@ -1,4 +1,4 @@
-"""The network: a backbone's feature maps, two heads on each, and the default boxes of their outputs.
+"""The network: a backbone's feature maps, two heads on each, and their default boxes.
 
 Shapes: `B` batch, `A` default boxes, `C` foreground classes, `k` default boxes per cell.
 """
@@ -20,11 +20,19 @@ from ssd_tf.boxes.default_boxes import (
     paper_levels,
     preset_levels,
 )
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import Backbone, Config, ConfigError
 from ssd_tf.models import fpn, limits, mobilenet, mobilenet_v3, plain, resnet, vgg
 
-# Each module has MEAN_RGB and STD_RGB, features() -> maps, stage_ends() -> layer names, pyramid() if
-# an FPN can follow, and INITIALIZER if the heads start from another distribution than Xavier's.
+# Every backbone module offers the same names:
+#   MEAN_RGB, STD_RGB           normalisation of the input, in 0..255
+#   INITIALIZER                 of the kernels in the extra layers and the heads
+#   features(image, backbone, num_levels, bn_momentum)
+#                               normalised image [B, H, W, 3] -> feature maps, finest first
+#   pyramid(image, backbone, bn_momentum)
+#                               normalised image -> the maps of strides 8, 16 and 32 for the FPN
+#   stage_ends(backbone)        names of the layers that end the stages, for frozen_stages
+# `backbone` is the section of the config. features and pyramid raise ValueError for what the
+# network cannot give.
 _BACKBONES = {
     "vgg16": vgg,
     "resnet18": resnet,
@@ -45,7 +53,8 @@ CLASS_HEAD_PREFIX = "logits"
 class SSD:
     """A Keras model and the default boxes of exactly the feature maps that it predicts from.
 
-    model: image [B, H, W, 3] float32 RGB in 0..255 -> {"offsets" [B, A, 4], "logits" [B, A, C + 1]}.
+    model: image [B, H, W, 3] float32 RGB in 0..255 -> Predictions, a dict of
+        "offsets" [B, A, 4] and "logits" [B, A, C + 1].
     default_boxes: [A, 4] float32, in the order of the outputs.
     levels: a BoxLevel for each feature map, finest first.
     map_shapes: (height, width) of each feature map.
@@ -58,36 +67,50 @@ class SSD:
 
 
 def build_model(config: Config, num_classes: int) -> SSD:
-    """Builds the configured network for `num_classes` classes, the background not among them.
+    """Build the configured network for `num_classes` classes, without counting the background.
 
-    Initial weights are seeded by config.train.seed. Raises ConfigError when the network, the input
+    Initial weights are seeded by config.train.seed. Raises ConfigError if the network, the input
     size and the default boxes do not fit together.
     """
     keras.utils.set_random_seed(config.train.seed)
-    image = keras.Input((*config.model.input_hw, 3), name="image")
+    input_hw = config.model.input_hw
+    image = keras.Input((*input_hw, 3), name="image")
     levels = _box_levels(config)
     maps = _feature_maps(config, image)
     map_shapes = tuple(tuple(feature.shape[1:3]) for feature in maps)
-    input_hw = config.model.input_hw
     if config.boxes.preset is not None:  # explicit steps stay
         levels = fit_steps(levels, map_shapes, input_hw)
     clip = CLIP.get(config.boxes.preset)
     default_boxes = make_default_boxes(levels, map_shapes, input_hw, clip)
     model = keras.Model(image, _predictions(config, maps, levels, num_classes), name="ssd")
-    _freeze(model, config.model.backbone)
+    freeze_stages(model, config.model.backbone)
     return SSD(model, default_boxes, tuple(levels), map_shapes)
 
 
-def backbone_layers(model: keras.Model, config: Config) -> list:
-    """The layers of the backbone up to the last stage that the model has.
+def freeze_stages(model: keras.Model, backbone: Backbone):
+    """Freeze the first backbone.frozen_stages stages, including the statistics of batch norm.
 
-    Extra layers, neck and heads are not among them.
+    Raises ConfigError if the model has fewer.
     """
+    if backbone.frozen_stages == 0:
+        return
+    ends = _stage_ends(model, backbone)
+    if backbone.frozen_stages > len(ends):
+        raise ConfigError(
+            f"model.backbone.frozen_stages: {backbone.name} has {len(ends)} stages in this model, "
+            f"got {backbone.frozen_stages}"
+        )
+    for layer in _layers_up_to(model, ends[backbone.frozen_stages - 1]):
+        layer.trainable = False
+
+
+def backbone_layers(model: keras.Model, config: Config) -> list:
+    """The layers up to the end of the backbone: no extra layers, neck or heads."""
     return _layers_up_to(model, _stage_ends(model, config.model.backbone)[-1])
 
 
 def _box_levels(config):
-    """The BoxLevels that config.boxes describes; the steps of presets are those of their tables."""
+    """The BoxLevels that config.boxes describes; presets keep the steps of their tables."""
     boxes = config.boxes
     input_hw = config.model.input_hw
     num_levels = config.model.num_levels
@@ -130,30 +153,29 @@ def _predictions(config, maps, levels, num_classes):
 
 
 def _feature_maps(config, image):
-    """The feature maps that the heads predict from. Raises ConfigError when there cannot be any."""
+    """The feature maps that the heads predict from. Raises ConfigError if the network has none."""
     backbone = config.model.backbone
     num_levels = config.model.num_levels
     bn_momentum = config.train.bn_momentum
-    network = _BACKBONES[backbone.name]
-    mean = backbone.mean_rgb or network.MEAN_RGB
-    std = backbone.std_rgb or network.STD_RGB
-    x = _normalized(image, mean, std)
+    module = _BACKBONES[backbone.name]
+    mean = backbone.mean_rgb or module.MEAN_RGB
+    std = backbone.std_rgb or module.STD_RGB
+    x = _normalize(image, mean, std)
     try:
         if config.model.neck == "fpn":
-            pyramid = _pyramid_of(network, backbone)
-            maps = fpn.neck(pyramid(x, backbone, bn_momentum), num_levels)
+            maps = fpn.neck(module.pyramid(x, backbone, bn_momentum), num_levels)
         else:
-            maps = network.features(x, backbone, num_levels, bn_momentum)
+            maps = module.features(x, backbone, num_levels, bn_momentum)
         _check_sizes(maps)
     except ValueError as error:
         height, width = config.model.input_hw
-        advice = _advice(config) if isinstance(error, limits.TooSmall) else ""
+        advice = _advice(config) if isinstance(error, limits.InputTooSmallError) else ""
         raise ConfigError(f"model: {error}{advice} (input {height} x {width})") from None
     return maps
 
 
 def _advice(config):
-    """What to do about an input that is too small, and what else must then change."""
+    """What to do about an input that is too small, and what has to change with it."""
     boxes = config.boxes
     fewest_levels = 3 if config.model.neck == "fpn" else 2
     if config.model.num_levels == fewest_levels:
@@ -168,25 +190,18 @@ def _advice(config):
     return ": take a larger input or fewer model.num_levels"
 
 
-def _pyramid_of(network, backbone):
-    if not hasattr(network, "pyramid"):
-        raise ValueError(
-            f"{backbone.name} has no map of stride 32 for the fpn neck; take another backbone"
-        )
-    return network.pyramid
-
-
 def _check_sizes(maps):
+    """Raise InputTooSmallError if a map of one pixel follows another."""
     sizes = [tuple(feature.shape[1:3]) for feature in maps]
     for index, pair in enumerate(itertools.pairwise(sizes), start=2):
         if pair == ((1, 1), (1, 1)):
-            raise limits.TooSmall(
+            raise limits.InputTooSmallError(
                 f"the input is too small for map {index}, as map {index - 1} is 1 x 1 already"
             )
 
 
-def _normalized(image, mean, std):
-    """(image - mean) / std, with one number for all channels when they are equal."""
+def _normalize(image, mean, std):
+    """(image - mean) / std, with one number for all channels if they are equal."""
     scale = [1 / s for s in std]
     offset = [-m / s for m, s in zip(mean, std, strict=True)]
     if len(set(zip(scale, offset, strict=True))) == 1:
@@ -195,22 +210,8 @@ def _normalized(image, mean, std):
     return layers.Rescaling(scale, offset, name="normalize")(image)
 
 
-def _freeze(model, backbone):
-    """Freezes the first `frozen_stages` stages, the statistics of batch norm included."""
-    if backbone.frozen_stages == 0:
-        return
-    ends = _stage_ends(model, backbone)
-    if backbone.frozen_stages > len(ends):
-        raise ConfigError(
-            f"model.backbone.frozen_stages: {backbone.name} has {len(ends)} stages in this model, "
-            f"got {backbone.frozen_stages}"
-        )
-    for layer in _layers_up_to(model, ends[backbone.frozen_stages - 1]):
-        layer.trainable = False
-
-
 def _stage_ends(model, backbone):
-    """Name of the last layer of each stage that the model has (an SSD's ResNet has no conv5)."""
+    """The last layer of each stage that the model has; without an FPN, ResNets have no conv5."""
     names = {layer.name for layer in model.layers}
     return [end for end in _BACKBONES[backbone.name].stage_ends(backbone) if end in names]
 
@@ -233,8 +234,7 @@ def _prior(config, num_classes):
 
 def _head(config, feature, k, size, name, bias=None):
     """feature [B, H, W, channels] -> predictions [B, H * W * k, size], cell by cell."""
-    network = _BACKBONES[config.model.backbone.name]
-    initializer = getattr(network, "INITIALIZER", "glorot_uniform")
+    initializer = _BACKBONES[config.model.backbone.name].INITIALIZER
     kernel_size = 3
     if config.model.head == "separable":
         depthwise = layers.DepthwiseConv2D(
@@ -244,7 +244,7 @@ def _head(config, feature, k, size, name, bias=None):
             depthwise_initializer=initializer,
             name=f"{name}_depthwise",
         )
-        feature = mobilenet.conv_bn(depthwise, feature, config.train.bn_momentum)
+        feature = mobilenet.conv_bn(feature, depthwise, config.train.bn_momentum)
         kernel_size = 1
     x = layers.Conv2D(
         k * size,

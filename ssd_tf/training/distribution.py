@@ -1,6 +1,7 @@
-"""Where a step runs: on one device, on all GPUs of a machine, or on several machines.
+"""Where a step runs: on one device, on all GPUs of a machine, or on several workers.
 
-Several machines find each other by the environment variable TF_CONFIG, and see data and run folder under the same paths.
+Workers find each other by the environment variable TF_CONFIG, and must see the data and the run
+folder under the same paths.
 """
 
 import contextlib
@@ -9,91 +10,109 @@ import os
 
 import tensorflow as tf
 
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import ConfigError
+from ssd_tf.data.pipeline import StreamSlice
 
 
-def make_strategy(config: Config) -> tf.distribute.Strategy:
-    """The tf.distribute strategy of train.strategy. To be called before any TensorFlow operation where machines are several.
+def make_strategy(name) -> tf.distribute.Strategy:
+    """The tf.distribute strategy of a train.strategy.
 
-    `auto` is several machines where TF_CONFIG names them, else all GPUs where there are several, else one device.
-    Raises ConfigError where TF_CONFIG cannot be used.
+    `auto`: several workers if TF_CONFIG names them, else all GPUs if there are several, else one
+    device. With several workers this must be the first operation of TensorFlow.
+    Raises ConfigError if TF_CONFIG cannot be used.
     """
-    chosen, machines = config.train.strategy, _count_machines()
-    if chosen == "multi_worker" and not machines:
+    num_workers = _count_workers_of_tf_config()
+    if name == "multi_worker" and not num_workers:
         raise ConfigError(
-            'train.strategy=multi_worker wants the machines in TF_CONFIG, found none; e.g. {"cluster": {"worker": '
-            '["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}, with index 1 on the second'
+            "train.strategy=multi_worker: expected the workers in TF_CONFIG, got none; e.g. "
+            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+            '"task": {"type": "worker", "index": 0}}, with index 1 on the second'
         )
-    if chosen == "multi_worker" or (chosen == "auto" and machines > 1):
+    if name == "multi_worker" or (name == "auto" and num_workers > 1):
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if chosen == "mirrored" or (
-        chosen == "auto" and len(tf.config.list_logical_devices("GPU")) > 1
-    ):
+    if name == "mirrored" or (name == "auto" and len(tf.config.list_logical_devices("GPU")) > 1):
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 
 
-def _count_machines():
-    """The workers that TF_CONFIG names; 0 where it is not set or names no cluster."""
+def _count_workers_of_tf_config():
+    """The number of workers that TF_CONFIG names; 0 if it is not set or names no cluster."""
     text = os.environ.get("TF_CONFIG")
     if not text:
         return 0
     try:
         content = json.loads(text)
-        cluster, task = content.get("cluster", {}), content.get("task", {})
-        jobs = {job: len(addresses) for job, addresses in cluster.items()}
+        cluster = content.get("cluster", {})
+        task = content.get("task", {})
+        num_tasks = {job: len(addresses) for job, addresses in cluster.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"TF_CONFIG wants JSON with `cluster` and `task`, found {text[:80]!r} ({error})"
+            f"TF_CONFIG: expected JSON with `cluster` and `task`, got {text[:80]!r} ({error})"
         ) from None
-    if not jobs:
+    if not num_tasks:
         return 0
-    if set(jobs) - {"chief", "worker"}:
+    if set(num_tasks) - {"chief", "worker"}:
         raise ConfigError(
-            f"TF_CONFIG: a cluster of workers (and a chief) is wanted, found {', '.join(sorted(jobs))}"
+            "TF_CONFIG: expected a cluster of workers (and a chief), "
+            f"got {', '.join(sorted(num_tasks))}"
         )
-    if task.get("type") not in jobs or task.get("index") not in range(jobs[task["type"]]):
+    if task.get("type") not in num_tasks or task.get("index") not in range(num_tasks[task["type"]]):
         raise ConfigError(
-            f"TF_CONFIG: `task` wants a type and an index of its own cluster, found {json.dumps(task)}"
+            "TF_CONFIG: expected a `task` with a type and an index of its own cluster, "
+            f"got {json.dumps(task)}"
         )
-    return sum(jobs.values())
+    return sum(num_tasks.values())
 
 
 def is_chief(strategy) -> bool:
-    """Whether this process is the one that writes checkpoints, metrics and evaluations: the only one, the chief, or worker 0."""
+    """Whether this process writes checkpoints, metrics and evaluations.
+
+    It is the only process, the chief, or worker 0 of a cluster without a chief.
+    """
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type in (None, "chief"):
         return True
     return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
-def distribute(strategy, make_dataset, start, batch_size):
-    """An iterator over the batches from step `start` on, as strategy.run takes them.
+def has_several_workers(strategy) -> bool:
+    """Whether the strategy connects this process with others."""
+    resolver = strategy.cluster_resolver
+    if resolver is None:
+        return False
+    cluster = resolver.cluster_spec()
+    return sum(cluster.num_tasks(job) for job in cluster.jobs) > 1
 
-    make_dataset(start step, number of machines, this one's number) gives batches of batch_size over the number of machines; here
-    they are divided over the machine's replicas. Raises ConfigError where the batch cannot be shared out evenly.
+
+def distribute(strategy, make_dataset, start_step, batch_size):
+    """An iterator over the batches from `start_step` on, as strategy.run takes them.
+
+    make_dataset(StreamSlice) gives batches of batch_size / num_workers images; they are split over
+    the worker's replicas. Raises ConfigError if the batch cannot be split evenly.
     """
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
+    num_replicas = strategy.num_replicas_in_sync
+    if batch_size % num_replicas:
         raise ConfigError(
-            f"train.batch_size {batch_size} must be a multiple of the {replicas} replicas"
+            f"train.batch_size {batch_size} must be a multiple of the {num_replicas} replicas"
         )
 
-    def make(context):
-        machines = context.num_input_pipelines
-        dataset = make_dataset(start, machines, context.input_pipeline_id)
-        return (
-            dataset
-            if replicas == machines
-            else dataset.rebatch(batch_size // replicas, drop_remainder=True)
-        )
+    def make_worker_dataset(context):
+        num_workers = context.num_input_pipelines
+        worker = context.input_pipeline_id
+        dataset = make_dataset(StreamSlice(start_step, num_workers, worker))
+        if num_replicas == num_workers:
+            return dataset
+        return dataset.rebatch(batch_size // num_replicas, drop_remainder=True)
 
-    return iter(strategy.distribute_datasets_from_function(make))
+    return iter(strategy.distribute_datasets_from_function(make_worker_dataset))
 
 
 def barrier(strategy, step, workdir):
-    """Waits for all machines. Raises ValueError where they are not at the same step: then they do not see the same run folder."""
-    if strategy.cluster_resolver is None:
+    """Wait for all workers.
+
+    Raises ValueError if their steps differ: then they do not see the same run folder.
+    """
+    if not has_several_workers(strategy):
         return
 
     @tf.function
@@ -103,17 +122,20 @@ def barrier(strategy, step, workdir):
     steps = sorted(set(gather().numpy().tolist()))
     if len(steps) > 1:
         raise ValueError(
-            f"the machines start from different steps ({steps}): {workdir} must be one folder that all of them see"
+            f"the workers start from different steps ({steps}): "
+            f"{workdir} must be one folder that all of them see"
         )
 
 
 @contextlib.contextmanager
-def explain_lost_worker():
-    """Inside, the failure of another machine, which TensorFlow tells as a broken connection, comes out as one line."""
+def explain_lost_worker(strategy):
+    """Inside, replace the broken connection that a lost worker leaves by an error of one line."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError):
+        if not has_several_workers(strategy):
+            raise
         raise OSError(
-            "another machine of TF_CONFIG has stopped or cannot be reached; see what it says, then start the same command on "
-            "all of them again: training goes on from the last checkpoint"
+            "another worker of TF_CONFIG has stopped or cannot be reached; see its messages, then "
+            "start the same command on all of them again: training resumes from the last checkpoint"
         ) from None

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a progress line, `metrics.csv` and TensorBoard."""
+"""Reports of a running training: a progress line, `metrics.csv` and TensorBoard."""
 
 import csv
 import pathlib
@@ -23,11 +23,13 @@ _COLUMNS = (
 
 
 class Monitor:
-    """Reports numbers by step; on a restart, rows of metrics.csv from after the restored step are dropped."""
+    """Writes the reports of a run; a restart drops rows of metrics.csv after start_step."""
 
-    def __init__(self, workdir, total_steps, start_step):
+    def __init__(self, workdir, num_steps, batch_size, start_step):
         workdir = pathlib.Path(workdir)
-        self._total, self._console = total_steps, Console(stderr=True)
+        self._num_steps = num_steps
+        self._batch_size = batch_size
+        self._console = Console(stderr=True)
         self._writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
         self._csv = workdir / "metrics.csv"
         kept = [row for row in read_metrics(self._csv) if int(row["step"]) <= start_step]
@@ -35,36 +37,55 @@ class Monitor:
             rows = csv.DictWriter(file, _COLUMNS)
             rows.writeheader()
             rows.writerows(kept)
-        self._since, self._since_step = time.perf_counter(), start_step
+        self.restart_clock(start_step)
 
-    def progress(self, step, values, batch_size):
-        """values: loss, classification, localization, positives, learning_rate of the step that just ended."""
-        seconds = time.perf_counter() - self._since
-        rate = (step - self._since_step) * batch_size / seconds
+    def report_step(self, step, values):
+        """Report the step that has just ended.
+
+        values: loss, classification, localization, positives, learning_rate.
+        """
+        seconds = time.perf_counter() - self._clock_start
+        images_per_second = (step - self._clock_step) * self._batch_size / seconds
         self.restart_clock(step)
-        left = (self._total - step) * batch_size / rate
+        left = int((self._num_steps - step) * self._batch_size / images_per_second)
         line = (
-            f"step {step}/{self._total}  loss {values['loss']:.3f} "
+            f"step {step}/{self._num_steps}  loss {values['loss']:.3f} "
             f"(class {values['classification']:.3f}, box {values['localization']:.3f})  "
-            f"lr {values['learning_rate']:.2g}  {rate:.1f} images/s  {int(left) // 60}:{int(left) % 60:02d} left"
+            f"lr {values['learning_rate']:.2g}  {images_per_second:.1f} images/s  "
+            f"{left // 60}:{left % 60:02d} left"
         )
-        self.say(line, lasting=False)
-        self.record(step, {**values, "images_per_second": rate})
+        self._print(line, overwritable=True)
+        self._write(step, {**values, "images_per_second": images_per_second})
 
-    def say(self, line, lasting=True):
-        """Prints a line; on a terminal, one that is not lasting is overwritten by the next."""
+    def report_metrics(self, step, metrics):
+        """Report the metrics of an evaluation, AP and AP50 among them."""
+        self._write(step, metrics)
+        self._print(f"step {step}  AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}")
+
+    def report_images(self, step, name, images):
+        """Show Pillow images of any sizes in TensorBoard, one by one."""
+        with self._writer.as_default(step):
+            for index, image in enumerate(images):
+                tf.summary.image(f"{name}/{index}", np.asarray(image)[None])
+
+    def restart_clock(self, step):
+        """Leave the time until now (compilation, an evaluation) out of the images per second."""
+        self._clock_start = time.perf_counter()
+        self._clock_step = step
+
+    def close(self):
+        self._writer.close()
+
+    def _print(self, line, overwritable=False):
+        """Print a line; on a terminal, the next line replaces an overwritable one."""
         if self._console.is_terminal:
-            self._console.print(
-                line.ljust(self._console.width - 1), end="\n" if lasting else "\r", highlight=False
-            )
+            line = line.ljust(self._console.width - 1)
+            self._console.print(line, end="\r" if overwritable else "\n", highlight=False)
         else:
             logging.info("%s", line)
 
-    def restart_clock(self, step):
-        """Leaves the time until now (an evaluation, a checkpoint) out of the rate of images per second."""
-        self._since, self._since_step = time.perf_counter(), step
-
-    def record(self, step, values):
+    def _write(self, step, values):
+        """Write a row of metrics.csv and TensorBoard's scalars."""
         with self._csv.open("a", newline="") as file:
             csv.DictWriter(file, _COLUMNS, extrasaction="ignore").writerow({"step": step, **values})
         with self._writer.as_default(step):
@@ -72,18 +93,9 @@ class Monitor:
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
-    def pictures(self, step, name, pictures):
-        """Pictures: Pillow images of any sizes, shown one by one in TensorBoard."""
-        with self._writer.as_default(step):
-            for index, picture in enumerate(pictures):
-                tf.summary.image(f"{name}/{index}", np.asarray(picture)[None])
-
-    def close(self):
-        self._writer.close()
-
 
 def read_metrics(path) -> list[dict]:
-    """The rows of a metrics.csv as dicts of strings; none where there is no file."""
+    """The rows of a metrics.csv as dicts of strings; none if there is no file."""
     path = pathlib.Path(path)
     if not path.is_file():
         return []

@@ -1,21 +1,23 @@
-"""Learning rate by step: linear warm-up, then steps or a cosine."""
+"""Learning rates as fractions of the full rate, by step: warm-up, steps, cosine.
+
+A step is the index of an update, from 0.
+"""
 
 import math
 
-from ssd_tf.config import Train
+
+def linear_warmup(step, num_steps, first_fraction) -> float:
+    """A linear rise from first_fraction at step 0 to 1 at num_steps."""
+    return first_fraction + (1 - first_fraction) * step / num_steps
 
 
-def learning_rate(options: Train, step: int) -> float:
-    """The learning rate of the update number `step`, from 0.
+def step_decay(step, decay_steps, decay_factor) -> float:
+    """1 at first; multiplied by decay_factor at each of decay_steps."""
+    num_decays = sum(step >= boundary for boundary in decay_steps)
+    return decay_factor**num_decays
 
-    Warm-up rises linearly from warmup_from to the full rate over warmup_steps. `step` multiplies by decay_factor at each of
-    decay_steps; `cosine` falls from the end of the warm-up to 0 at options.steps (Loshchilov & Hutter 2017).
-    """
-    if step < options.warmup_steps:
-        share = options.warmup_from + (1 - options.warmup_from) * step / options.warmup_steps
-        return options.learning_rate * share
-    if options.schedule == "step":
-        passed = sum(step >= boundary for boundary in options.decay_steps)
-        return options.learning_rate * options.decay_factor**passed
-    done = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+def cosine_decay(step, num_steps) -> float:
+    """A cosine from 1 at step 0 to 0 at num_steps and after (Loshchilov & Hutter 2017)."""
+    progress = min(step / max(num_steps, 1), 1.0)
+    return 0.5 * (1 + math.cos(math.pi * progress))

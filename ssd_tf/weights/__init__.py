@@ -1,1 +1,1 @@
-"""Other people's weights -> our model; one file per source."""
+"""Weights from elsewhere -> our model: one file per source format."""

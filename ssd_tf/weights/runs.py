@@ -1,4 +1,4 @@
-"""Weights of our own runs: reads a run's checkpoints into a model."""
+"""Weights of our own runs: finds, reads and assigns checkpoints."""
 
 import pathlib
 import typing
@@ -10,7 +10,10 @@ _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Mismatch(typing.NamedTuple):
-    """A variable of a model that a checkpoint has no array for; found: the shape it has, or None."""
+    """A variable of the model that the checkpoint has no fitting array for.
+
+    found: the shape of the array with its path, or None if there is no such array.
+    """
 
     variable: keras.Variable
     found: tuple[int, ...] | None
@@ -24,7 +27,7 @@ class Mismatch(typing.NamedTuple):
 def find_checkpoint(run) -> str:
     """The prefix of a run folder's best checkpoint, else of its last.
 
-    Raises FileNotFoundError when it has none.
+    Raises FileNotFoundError if it has neither.
     """
     folder = pathlib.Path(run) / "checkpoints"
     for name in ("best", "last"):
@@ -40,6 +43,7 @@ def read_weights(prefix) -> dict:
     weights = {}
     averages = {}
     for key in reader.get_variable_to_shape_map():
+        # TensorFlow escapes the slashes of variable paths as ".S".
         part, _, path = key.removesuffix(_SUFFIX).replace(".S", "/").partition("/")
         if part == "weights":
             weights[path] = reader.get_tensor(key)
@@ -49,9 +53,9 @@ def read_weights(prefix) -> dict:
 
 
 def assign_weights(model, weights, allow_partial=False) -> list[Mismatch]:
-    """Assigns arrays to the model's variables by path; returns the variables that keep their values.
+    """Assign arrays to the model's variables by path; returns those that keep their values.
 
-    Raises ValueError when nothing fits, or when anything does not and allow_partial is false.
+    Raises ValueError if nothing fits, or if anything does not and allow_partial is false.
     """
     mismatches = []
     fitting = []

@@ -1,6 +1,6 @@
 """Weights of torchvision's models, as arrays by the names of its state dict, into ours.
 
-Made from a .pth file where torch is installed; this package does not need it:
+The .npz is made from a .pth file where torch is installed; this package does not need torch:
 
     arrays = {name: tensor.numpy() for name, tensor in torch.load("ssd300_vgg16_coco.pth").items()}
     numpy.savez("ssd300_vgg16_coco.npz", **arrays)
@@ -17,6 +17,7 @@ from keras import layers
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.mobilenet_v3 import BLOCKS
+from ssd_tf.weights.checks import check_backbone_filled, shorten
 
 # torchvision's VGG16 numbers its modules; these are its convolutions, block by block.
 _VGG_MODULES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
@@ -24,139 +25,136 @@ _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def read_arrays(path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz file by name. Raises ConfigError where it is none."""
+    """The arrays of an .npz file by name. Raises ConfigError for any other file."""
     try:
         with open(path, "rb") as content, np.load(content) as file:
             return dict(file)
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(
-            f"model.backbone.weights: {path} is not a whole .npz file of arrays ({one_line(error)})"
+            f"model.backbone.weights: {path} is not a complete .npz file of arrays "
+            f"({shorten(error)})"
         ) from None
 
 
-def one_line(error) -> str:
-    """The beginning of an error's message."""
-    return " ".join(str(error).split())[:120]
+def load(model: keras.Model, config: Config, state: dict, source="the state dict") -> set[str]:
+    """Fill the model from a state dict (arrays by name); returns the names of the layers filled.
 
-
-def load(model: keras.Model, config: Config, state: dict, source="the state dict") -> int:
-    """Puts a state dict (arrays by name) into the model; returns the number of layers filled. source: what errors call it.
-
-    For vgg16: ssd300_vgg16, or the classifier vgg16 (its fc6 and fc7 are decimated as for Keras' file); for resnets: the
-    classifiers; for mobilenet_v3_large: ssdlite320_mobilenet_v3_large. Heads are filled where the number of classes fits.
-    Raises ConfigError where no array fits, one has another shape than the model wants, or a layer of the backbone finds none
-    (extra layers, neck and heads may).
+    For vgg16: ssd300_vgg16, or the classifier vgg16 (its fc6 and fc7 are decimated as for Keras'
+    file); for resnets: the classifiers; for mobilenet_v3_large: ssdlite320_mobilenet_v3_large.
+    Class heads are filled if the number of classes is the same.
+    source: what messages call the origin of the arrays.
+    Raises ConfigError if no array fits, one has another shape, or a layer of the backbone is
+    missing (extra layers, neck and heads may be).
     """
-    state = _with_reduced_fc(state)
-    prefixes = module_names(model, config, state)
+    state = _reduce_classifier(state)
+    modules = module_names(model, config, state)
     filled = set()
     for layer in model.layers:
-        prefix = prefixes.get(layer.name)
-        if prefix not in state and f"{prefix}.weight" not in state:
+        module = modules.get(layer.name)
+        if module not in state and f"{module}.weight" not in state:
             continue
-        values = _arrays(layer, prefix, state, source)
-        wanted, found = [tuple(w.shape) for w in layer.weights], [v.shape for v in values]
-        if wanted == found:
+        values = _read_module(layer, module, state, source)
+        expected = [tuple(weight.shape) for weight in layer.weights]
+        found = [value.shape for value in values]
+        if found == expected:
             layer.set_weights(values)
             filled.add(layer.name)
-        elif layer.name.startswith("logits"):
+        elif layer.name.startswith(ssd.CLASS_HEAD_PREFIX):
             logging.info(
-                "%s starts anew: the file has other classes (%s, wanted %s)",
+                "%s starts from scratch: %s has other classes (expected shape %s, got %s)",
                 layer.name,
+                source,
+                expected[0],
                 found[0],
-                wanted[0],
             )
         else:
             raise ConfigError(
-                f"model.backbone.weights: {prefix} of {source} gives {layer.name} shapes {found}, the model wants {wanted}"
+                f"model.backbone.weights: {module} of {source}: "
+                f"layer {layer.name} expected shapes {expected}, got {found}"
             )
     if not filled:
         raise ConfigError(
-            f"model.backbone.weights: no array of {source} has a name that {config.model.backbone.name} has in torchvision"
+            f"model.backbone.weights: {source} has no array of torchvision's "
+            f"{config.model.backbone.name}"
         )
-    check_whole(model, config, filled, source)
-    return len(filled)
-
-
-def check_whole(model: keras.Model, config: Config, filled, source):
-    """Raises ConfigError where a layer of the backbone is not among the names `filled`."""
-    for layer in ssd.backbone_layers(model, config):
-        if layer.weights and layer.name not in filled:
-            raise ConfigError(
-                f"model.backbone.weights: {source} has nothing for layer {layer.name} of {config.model.backbone.name}: "
-                "give the weights of this very network"
-            )
+    check_backbone_filled(model, config, filled, source)
+    return filled
 
 
 def module_names(model, config: Config, state) -> dict[str, str]:
-    """Name of our layer -> name of torchvision's module, for those layers that have one."""
+    """Name of our layer -> name of torchvision's module, for layers that have one.
+
+    Raises ConfigError for a backbone that torchvision has in another form or not at all.
+    """
     name = config.model.backbone.name
     if name == "vgg16":
-        names = _vgg_names(detector="backbone.scale_weight" in state)
-    elif name.startswith("resnet"):
+        if "backbone.scale_weight" in state:
+            return _ssd300_names() | _head_names(config)
+        return _vgg_names("features") | {"fc6": "fc6", "fc7": "fc7"}
+    if name == "mobilenet_v3_large":
+        return _ssdlite_names() | _head_names(config)
+    if name.startswith("resnet"):
         return {layer.name: layer.name.replace("_", ".") for layer in model.layers}
-    elif name == "mobilenet_v3_large":
-        names = _ssdlite_names()
-    else:
-        raise ConfigError(
-            f"model.backbone.weights: {name} has no partner in torchvision; give a Keras HDF5 file"
-        )
-    for index in range(config.model.num_levels):
-        for ours, theirs in (("logits", "classification"), ("offsets", "regression")):
-            module = f"head.{theirs}_head.module_list.{index}"
-            separable = config.model.head == "separable"
-            names[f"{ours}{index}_conv"] = f"{module}.1" if separable else module
-            names[f"{ours}{index}_depthwise"], names[f"{ours}{index}_depthwise_bn"] = (
-                f"{module}.0.0",
-                f"{module}.0.1",
-            )
-    return names
+    raise ConfigError(
+        f"model.backbone.weights: torchvision has no counterpart of {name}; "
+        "give a Keras HDF5 file (.h5)"
+    )
 
 
-def _vgg_names(detector):
-    names, prefix = {}, "backbone.features" if detector else "features"
+def _vgg_names(prefix):
+    names = {}
     for block, modules in enumerate(_VGG_MODULES, start=1):
         for index, module in enumerate(modules, start=1):
             names[f"conv{block}_{index}"] = f"{prefix}.{module}"
-    if not detector:
-        return {**names, "fc6": "fc6", "fc7": "fc7"}
+    return names
+
+
+def _ssd300_names():
+    names = _vgg_names("backbone.features")
     extra = "backbone.extra"
     names |= {
         "conv4_3_norm": "backbone.scale_weight",
+        "conv5_1": f"{extra}.0.1",
+        "conv5_2": f"{extra}.0.3",
+        "conv5_3": f"{extra}.0.5",
         "fc6": f"{extra}.0.7.1",
         "fc7": f"{extra}.0.7.3",
     }
-    names |= {f"conv5_{index}": f"{extra}.0.{module}" for index, module in ((1, 1), (2, 3), (3, 5))}
     for stage in range(1, 5):
-        names |= {
-            f"conv{stage + 5}_1": f"{extra}.{stage}.0",
-            f"conv{stage + 5}_2": f"{extra}.{stage}.2",
-        }
+        names[f"conv{stage + 5}_1"] = f"{extra}.{stage}.0"
+        names[f"conv{stage + 5}_2"] = f"{extra}.{stage}.2"
     return names
 
 
 def _ssdlite_names():
-    names = _convolution("stem", "backbone.features.0.0")
-    for index, (*_, squeezes, _, _) in enumerate(BLOCKS, start=1):
-        parts = ["expand"] * (index > 1) + ["depthwise"] + ["se"] * squeezes + ["project"]
+    names = _conv_bn_names("stem", "backbone.features.0.0")
+    for index, block in enumerate(BLOCKS, start=1):
+        parts = ["depthwise", "project"]
+        if index > 1:
+            parts.insert(0, "expand")
+        if block.squeeze_and_excite:
+            parts.insert(-1, "squeeze_and_excite")
         for position, part in enumerate(parts):
             module = _block_module(index, position)
-            if part == "se":
-                names |= {
-                    f"block{index}_squeeze": f"{module}.fc1",
-                    f"block{index}_excite": f"{module}.fc2",
-                }
+            if part == "squeeze_and_excite":
+                names[f"block{index}_squeeze"] = f"{module}.fc1"
+                names[f"block{index}_excite"] = f"{module}.fc2"
             else:
-                names |= _convolution(f"block{index}_{part}", module)
-    names |= _convolution("last", "backbone.features.1.3")
+                names |= _conv_bn_names(f"block{index}_{part}", module)
+    names |= _conv_bn_names("last", "backbone.features.1.3")
     for extra in range(4):
         for position, part in enumerate(("reduce", "depthwise", "expand")):
-            names |= _convolution(f"extra{extra + 1}_{part}", f"backbone.extra.{extra}.{position}")
+            module = f"backbone.extra.{extra}.{position}"
+            names |= _conv_bn_names(f"extra{extra + 1}_{part}", module)
     return names
 
 
 def _block_module(index, position):
-    """torchvision splits its 13th block: the expansion ends the first half of the network, the rest begins the second."""
+    """torchvision's module of a part of a block, by their positions.
+
+    It splits its 13th block: the expansion ends the first half of the network, the rest begins the
+    second.
+    """
     if index < 13:
         return f"backbone.features.0.{index}.block.{position}"
     if index > 13:
@@ -164,29 +162,45 @@ def _block_module(index, position):
     return f"backbone.features.1.0.{position}" if position else "backbone.features.0.13"
 
 
-def _convolution(ours, theirs):
-    return {ours: f"{theirs}.0", f"{ours}_bn": f"{theirs}.1"}
+def _conv_bn_names(layer, module):
+    return {layer: f"{module}.0", f"{layer}_bn": f"{module}.1"}
 
 
-def _arrays(layer, prefix, state, source):
-    """A module's arrays in Keras' layout: convolutions HWIO (PyTorch: OIHW), depthwise HWC1 (PyTorch: C1HW)."""
-    if prefix in state:
-        return [np.asarray(state[prefix])]
+def _head_names(config):
+    names = {}
+    for index in range(config.model.num_levels):
+        for head, torch_head in (("logits", "classification"), ("offsets", "regression")):
+            layer = f"{head}{index}"
+            module = f"head.{torch_head}_head.module_list.{index}"
+            if config.model.head == "separable":
+                names |= _conv_bn_names(f"{layer}_depthwise", f"{module}.0")
+                names[f"{layer}_conv"] = f"{module}.1"
+            else:
+                names[f"{layer}_conv"] = module
+    return names
+
+
+def _read_module(layer, module, state, source):
+    """A module's arrays in Keras' layout.
+
+    Convolutions: HWIO (PyTorch: OIHW); depthwise convolutions: HWC1 (PyTorch: C1HW).
+    """
+    if module in state:
+        return [np.asarray(state[module])]
     if isinstance(layer, layers.BatchNormalization):
-        missing = [f"{prefix}.{part}" for part in _BATCH_NORM if f"{prefix}.{part}" not in state]
+        names = [f"{module}.{part}" for part in _BATCH_NORM]
+        missing = [name for name in names if name not in state]
         if missing:
             raise ConfigError(f"model.backbone.weights: {source} lacks {', '.join(missing)}")
-        return [np.asarray(state[f"{prefix}.{part}"]) for part in _BATCH_NORM]
-    kernel = np.asarray(state[f"{prefix}.weight"])
-    depthwise = isinstance(layer, layers.DepthwiseConv2D)
-    values = [kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(2, 3, 1, 0)]
-    if f"{prefix}.bias" in state:
-        values.append(np.asarray(state[f"{prefix}.bias"]))
-    return (
-        [_swap_coordinates(value) for value in values]
-        if layer.name.startswith("offsets") and not depthwise
-        else values
-    )
+        return [np.asarray(state[name]) for name in names]
+    kernel = np.asarray(state[f"{module}.weight"])
+    is_depthwise = isinstance(layer, layers.DepthwiseConv2D)
+    values = [kernel.transpose(2, 3, 0, 1) if is_depthwise else kernel.transpose(2, 3, 1, 0)]
+    if f"{module}.bias" in state:
+        values.append(np.asarray(state[f"{module}.bias"]))
+    if layer.name.startswith("offsets") and not is_depthwise:
+        values = [_swap_coordinates(value) for value in values]
+    return values
 
 
 def _swap_coordinates(value):
@@ -195,17 +209,18 @@ def _swap_coordinates(value):
     return grouped[..., [1, 0, 3, 2]].reshape(value.shape)
 
 
-def _with_reduced_fc(state):
-    """The classifier's two layers of vgg16 as fc6 and fc7: every third position, every fourth channel (Chen et al. 2015)."""
-    if "classifier.0.weight" not in state or np.shape(state["classifier.0.weight"]) != (
-        4096,
-        25088,
-    ):
+def _reduce_classifier(state):
+    """The state with fc6 and fc7 made from the fully connected layers of the classifier vgg16.
+
+    Every third position and every fourth channel (Chen et al. 2015). Other states stay as they are.
+    """
+    if np.shape(state.get("classifier.0.weight", ())) != (4096, 25088):
         return state
-    wide = np.asarray(state["classifier.0.weight"]).reshape(4096, 512, 7, 7)[::4, :, ::3, ::3]
-    narrow = np.asarray(state["classifier.3.weight"])[::4, ::4, None, None]
-    return {
-        **state,
-        **{"fc6.weight": wide, "fc6.bias": np.asarray(state["classifier.0.bias"])[::4]},
-        **{"fc7.weight": narrow, "fc7.bias": np.asarray(state["classifier.3.bias"])[::4]},
+    wide = np.asarray(state["classifier.0.weight"]).reshape(4096, 512, 7, 7)
+    narrow = np.asarray(state["classifier.3.weight"])
+    return state | {
+        "fc6.weight": wide[::4, :, ::3, ::3],
+        "fc6.bias": np.asarray(state["classifier.0.bias"])[::4],
+        "fc7.weight": narrow[::4, ::4, None, None],
+        "fc7.bias": np.asarray(state["classifier.3.bias"])[::4],
     }

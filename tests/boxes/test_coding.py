@@ -3,15 +3,16 @@ import tensorflow as tf
 
 from ssd_tf.boxes import coding
 
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
 # Upright: 0.4 high, 0.2 wide, about (0.4, 0.4).
 DEFAULT = tf.constant([[0.2, 0.3, 0.6, 0.5]])
 
 
 def test_no_boxes():
     empty = tf.zeros([0, 4])
-    assert coding.encode(empty, empty).shape == (0, 4)
-    assert coding.decode(empty, empty).shape == (0, 4)
-    assert coding.decode(tf.zeros([2, 0, 4]), empty).shape == (2, 0, 4)
+    assert coding.encode(empty, empty, VARIANCES).shape == (0, 4)
+    assert coding.decode(empty, empty, VARIANCES).shape == (0, 4)
+    assert coding.decode(tf.zeros([2, 0, 4]), empty, VARIANCES).shape == (2, 0, 4)
 
 
 def test_centre_form():
@@ -19,46 +20,45 @@ def test_centre_form():
 
 
 def test_encode_by_hand():
-    # The object is 0.2 high and 0.4 wide about (0.4, 0.45). Centre: 0 down, and 0.05 to the right = 0.25 widths; / 0.1.
-    # Size: half as high, twice as wide; log(2) / 0.2 = 3.465736.
+    # The object is 0.2 high and 0.4 wide about (0.4, 0.45). Centre: 0 down, and 0.05 to the right
+    # = 0.25 widths; / 0.1. Size: half as high, twice as wide; log(2) / 0.2 = 3.465736.
     box = tf.constant([[0.3, 0.25, 0.5, 0.65]])
     np.testing.assert_allclose(
-        coding.encode(box, DEFAULT), [[0.0, 2.5, -3.465736, 3.465736]], atol=1e-5
+        coding.encode(box, DEFAULT, VARIANCES), [[0.0, 2.5, -3.465736, 3.465736]], atol=1e-5
     )
 
 
 def test_decode_by_hand():
-    # Down 2 * 0.1 heights of 0.4 = 0.08, left 0.1 widths of 0.2 = 0.02; as high as before, e^0.2 = 1.2214028 times as wide.
+    # Down 2 * 0.1 heights of 0.4 = 0.08, left 0.1 widths of 0.2 = 0.02; as high as before,
+    # e^0.2 = 1.2214028 times as wide.
     offsets = tf.constant([[[2.0, -1.0, 0.0, 1.0]]])
     half_width = 0.12214028
     expected = [[[0.28, 0.38 - half_width, 0.68, 0.38 + half_width]]]
-    np.testing.assert_allclose(coding.decode(offsets, DEFAULT), expected, atol=1e-6)
+    np.testing.assert_allclose(coding.decode(offsets, DEFAULT, VARIANCES), expected, atol=1e-6)
 
 
-def test_zero_offsets_are_the_default_boxes_themselves():
-    np.testing.assert_allclose(coding.decode(tf.zeros([1, 4]), DEFAULT), DEFAULT, atol=1e-7)
+def test_zero_offsets_decode_to_the_default_boxes():
+    decoded = coding.decode(tf.zeros([1, 4]), DEFAULT, VARIANCES)
+    np.testing.assert_allclose(decoded, DEFAULT, atol=1e-7)
 
 
 def test_variances_are_per_coordinate():
     box = tf.constant([[0.3, 0.25, 0.5, 0.65]])
-    encoded = coding.encode(box, DEFAULT, (1.0, 0.5, 0.1, 1.0))
+    variances = (1.0, 0.5, 0.1, 1.0)
+    encoded = coding.encode(box, DEFAULT, variances)
     np.testing.assert_allclose(encoded, [[0.0, 0.5, -6.931472, 0.693147]], atol=1e-5)
-    np.testing.assert_allclose(
-        coding.decode(encoded, DEFAULT, (1.0, 0.5, 0.1, 1.0)), box, atol=1e-6
-    )
+    np.testing.assert_allclose(coding.decode(encoded, DEFAULT, variances), box, atol=1e-6)
 
 
 def test_decode_is_the_inverse_of_encode():
-    numbers = np.random.default_rng(0).uniform(0.02, 0.5, (2, 50, 4)).astype(np.float32)
-    boxes, default_boxes = np.concatenate(
-        [numbers[..., :2], numbers[..., :2] + numbers[..., 2:]], -1
-    )
-    decoded = coding.decode(
-        coding.encode(tf.constant(boxes), tf.constant(default_boxes)), default_boxes
-    )
+    corners_and_sizes = np.random.default_rng(0).uniform(0.02, 0.5, (2, 50, 4)).astype(np.float32)
+    low = corners_and_sizes[..., :2]
+    boxes, default_boxes = np.concatenate([low, low + corners_and_sizes[..., 2:]], -1)
+    encoded = coding.encode(tf.constant(boxes), tf.constant(default_boxes), VARIANCES)
+    decoded = coding.decode(encoded, default_boxes, VARIANCES)
     np.testing.assert_allclose(decoded, boxes, atol=1e-5)
 
 
 def test_decoded_boxes_may_reach_over_the_border():
-    decoded = coding.decode(tf.constant([[-20.0, 0.0, 0.0, 0.0]]), DEFAULT)
+    decoded = coding.decode(tf.constant([[-20.0, 0.0, 0.0, 0.0]]), DEFAULT, VARIANCES)
     np.testing.assert_allclose(decoded[0, 0], -0.6, atol=1e-6)

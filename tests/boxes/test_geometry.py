@@ -22,7 +22,8 @@ def test_area():
 
 def test_intersection_of_each_pair():
     others = tf.constant([[0.1, 0.4, 0.3, 0.7], [0.0, 0.0, 1.0, 1.0]])
-    # Rows 0.1 to 0.2 and columns 0.4 to 0.7 of the wide box; rows 0.1 to 0.3, columns 0.6 to 0.7 of the tall one.
+    # Rows 0.1 to 0.2 and columns 0.4 to 0.7 of the wide box; rows 0.1 to 0.3 and columns 0.6 to 0.7
+    # of the tall one.
     expected = [[0.03, 0.16], [0.02, 0.16], [0.0, 0.005]]
     np.testing.assert_allclose(geometry.intersection(BOXES, others), expected, atol=1e-7)
 
@@ -37,10 +38,10 @@ def test_iou_of_each_pair():
     "other",
     [[0.2, 0.0, 0.4, 0.8], [0.0, 0.8, 0.2, 1.0], [0.1, 0.9, 0.15, 1.0], [0.5, 0.1, 0.9, 0.5]],
 )
-def test_boxes_that_touch_or_lie_apart_share_nothing(other):
+def test_adjacent_and_distant_boxes_have_an_iou_of_zero(other):
     assert geometry.iou(BOXES[:1], tf.constant([other])).numpy() == 0.0
 
 
-def test_boxes_without_area_are_no_division_by_zero():
+def test_empty_boxes_do_not_divide_by_zero():
     point = tf.constant([[0.3, 0.3, 0.3, 0.3]])
     assert geometry.iou(point, point).numpy() == 0.0

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture
 def fails(capsys):
-    """A function: calls a command that must end with `code` and one line on stderr; gives that line."""
+    """A function: run a command that must fail with `code` and one line on stderr; returns it."""
 
     def call(main, *argv, code):
         capsys.readouterr()
@@ -22,15 +22,15 @@ def fails(capsys):
 
 @pytest.fixture
 def with_bad_record(tiny_data, tmp_path):
-    """A function: a copy of the tiny data in which one record of a split is no Example."""
+    """A function: copy the tiny data and overwrite one record of a split with a broken one."""
 
-    def make(split, number=1):
+    def make(split, index=1):
         import tensorflow as tf
 
         folder = shutil.copytree(tiny_data, tmp_path / f"bad_{split}")
         (shard,) = map(str, folder.glob(f"{split}-*.tfrecord"))
         records = list(tf.data.TFRecordDataset(shard).as_numpy_iterator())
-        records[number] = b"\xff"
+        records[index] = b"\xff"
         with tf.io.TFRecordWriter(shard) as writer:
             for record in records:
                 writer.write(record)

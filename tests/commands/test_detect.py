@@ -2,22 +2,26 @@ import json
 
 import numpy as np
 import pytest
+from fixed_detector import IMAGES, NAMES, draw, make_network
 from PIL import Image
 
 from ssd_tf.commands import detect
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tiny_detector):
-    """The model is loaded once for all of these tests."""
-    monkeypatch.setattr(
-        "ssd_tf.inference.detector.load_detector", lambda _model, _labels: tiny_detector
-    )
+@pytest.fixture(autouse=True, scope="module")
+def fixed_weights(tiny_config):
+    """detect.py gets a detector with fixed weights, whatever --model says."""
+    from ssd_tf.inference.detector import keras_detector
+
+    detector = keras_detector(tiny_config, make_network(), NAMES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssd_tf.inference.detector.load_detector", lambda _model, _labels: detector)
+        yield
 
 
 @pytest.fixture
 def look(tmp_path):
-    """A function: detect.py with these arguments, which must succeed; gives the rows and the drawn pictures by name."""
+    """A function: run detect.py, which must succeed; returns the rows and the drawn images."""
 
     def call(*argv):
         output = tmp_path / "out"
@@ -29,83 +33,107 @@ def look(tmp_path):
 
 
 @pytest.fixture
-def photos(tmp_path, pictures):
-    """A folder of two pictures: blue in one; green and red in the other."""
+def photos(tmp_path):
+    """A folder of two images: green in `green.png`; blue and red in `0042.jpg`."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    Image.fromarray(pictures[2]).save(folder / "blue.png")
-    Image.fromarray(pictures[3]).save(folder / "0042.jpg", quality=95)
+    Image.fromarray(IMAGES[1]).save(folder / "green.png")
+    Image.fromarray(IMAGES[2]).save(folder / "0042.jpg", quality=95)
     return folder
 
 
-def test_rows_and_drawn_pictures(look, photos, pictures):
-    rows, drawn = look(photos)
-    assert sorted(
-        (row["file_name"], row["class"], row["category_id"], row["image_id"]) for row in rows
-    ) == [
-        (str(photos / "0042.jpg"), "green", 2, 42),
-        (str(photos / "0042.jpg"), "red", 1, 42),
-        (str(photos / "blue.png"), "blue", 3, 2),
+def test_rows(look, photos):
+    rows, _ = look(photos)
+    assert sorted((row["file_name"], row["class"], row["category_id"]) for row in rows) == [
+        (str(photos / "0042.jpg"), "blue", 3),
+        (str(photos / "0042.jpg"), "red", 1),
+        (str(photos / "green.png"), "green", 2),
     ]
-    # Of 80 x 120: green on columns 8 to 36 and rows 4 to 60.
     (green,) = [row for row in rows if row["class"] == "green"]
-    assert green["bbox"] == pytest.approx([8, 4, 28, 56], abs=5)
-    assert sorted(drawn) == ["0042.png", "blue.png"]
-    assert drawn["0042.png"].shape == (80, 120, 3)
-    # A line in the third class's colour (67, 99, 216) goes round the object on rows 16 to 56, columns 40 to 88, not through it.
-    blue_line = (drawn["blue.png"] == (67, 99, 216)).all(-1)
-    assert blue_line[25:50, 35:46].any()
-    assert blue_line[25:50, 82:93].any()
-    assert not blue_line[30:45, 50:78].any()
-    np.testing.assert_array_equal(drawn["blue.png"][30:45, 50:78], pictures[2][30:45, 50:78])
+    # Of 128 x 96: 8 pixels below the cell in its upper right corner, 24 pixels wide.
+    assert green["bbox"] == pytest.approx([68, 8, 24, 64], abs=1e-3)
+    assert sorted(green) == ["bbox", "category_id", "class", "file_name", "image_id", "score"]
 
 
-def test_only_some_classes_and_only_the_best(look, photos):
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["2.png", "a.png"], [1, 2]),
+        (["7.png", "0042.png"], [7, 42]),
+        (["5.png", "05.png"], [1, 2]),
+    ],
+)
+def test_image_ids_are_unique(look, tmp_path, names, ids):
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        Image.fromarray(IMAGES[0]).save(path)
+    rows, _ = look(*paths)
+    assert [(row["image_id"], row["file_name"]) for row in rows] == list(
+        zip(ids, map(str, paths), strict=True)
+    )
+
+
+def test_drawn_images(look, photos):
+    _, drawn = look(photos)
+    assert sorted(drawn) == ["0042.png", "green.png"]
+    assert drawn["0042.png"].shape == (96, 90, 3)
+    # The box is outlined in the colour of the second class, and not filled: rows 8 to 72, columns
+    # 68 to 92. Its caption lies over its upper edge.
+    outline = (drawn["green.png"] == (60, 180, 75)).all(-1)
+    assert outline[30:72, 66:71].any()
+    assert outline[30:72, 90:95].any()
+    assert outline[70:75, 70:90].any()
+    assert not outline[30:65, 75:86].any()
+    np.testing.assert_array_equal(drawn["green.png"][30:65, 75:86], IMAGES[1][30:65, 75:86])
+
+
+def test_classes_max_and_score(look, photos):
     rows, _ = look("--classes=green,blue", photos)
-    assert [row["class"] for row in rows] == ["green", "blue"]
+    assert [row["class"] for row in rows] == ["blue", "green"]
     rows, _ = look("--max=1", photos)
     assert len(rows) == 2
     rows, _ = look("--score=0.0001", photos)
     assert len(rows) > 3
 
 
-def test_a_picture_without_objects(look, tmp_path, pictures):
-    Image.fromarray(pictures[4]).save(tmp_path / "empty.png")
+def test_an_image_without_objects(look, tmp_path):
+    Image.fromarray(IMAGES[3]).save(tmp_path / "empty.png")
     rows, drawn = look(tmp_path / "empty.png")
     assert rows == []
-    np.testing.assert_array_equal(drawn["empty.png"], pictures[4])
+    np.testing.assert_array_equal(drawn["empty.png"], IMAGES[3])
 
 
-def test_gray_and_turned_pictures(look, tmp_path, pictures):
-    Image.fromarray(pictures[0]).convert("L").save(tmp_path / "gray.png")
-    # Stored lying on its side, with the note to turn it back: seen, it is the picture of 96 x 64 with green.
-    turned = Image.fromarray(np.rot90(pictures[1]).copy())
+def test_gray_and_rotated_images(look, tmp_path):
+    Image.fromarray(IMAGES[0]).convert("L").save(tmp_path / "gray.png")
+    # Stored rotated to the left; EXIF says how to show it: 128 x 96 with green.
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    rows, drawn = look(tmp_path / "gray.png", tmp_path / "turned.jpg")
+    rotated = Image.fromarray(np.rot90(IMAGES[1]).copy())
+    rotated.save(tmp_path / "rotated.jpg", exif=exif, quality=95)
+    rows, drawn = look(tmp_path / "gray.png", tmp_path / "rotated.jpg")
     assert drawn["gray.png"].shape == (64, 96, 3)
-    assert drawn["turned.png"].shape == (96, 64, 3)
-    (green,) = [row for row in rows if row["file_name"].endswith("turned.jpg")]
-    assert green["bbox"] == pytest.approx([10, 30, 32, 48], abs=5)
+    assert drawn["rotated.png"].shape == (128, 96, 3)
+    (green,) = rows
+    assert green["file_name"].endswith("rotated.jpg")
+    assert green["bbox"] == pytest.approx([68, 8, 24, 64], abs=1e-3)
 
 
-def test_two_pictures_of_one_name(look, photos, tmp_path, pictures):
+def test_two_images_of_one_name(look, photos, tmp_path):
     (tmp_path / "more").mkdir()
-    Image.fromarray(pictures[4]).save(tmp_path / "more" / "blue.jpg")
-    _, drawn = look(photos / "blue.png", tmp_path / "more" / "blue.jpg")
-    assert sorted(drawn) == ["blue.png", "blue_2.png"]
-    # A second call takes the same names again.
-    _, drawn = look(photos / "blue.png", tmp_path / "more" / "blue.jpg")
-    assert sorted(drawn) == ["blue.png", "blue_2.png"]
+    Image.fromarray(draw(40, 60)).save(tmp_path / "more" / "green.jpg")
+    _, drawn = look(photos / "green.png", tmp_path / "more" / "green.jpg")
+    assert sorted(drawn) == ["green.png", "green_2.png"]
+    # A second call uses the same names again.
+    _, drawn = look(photos / "green.png", tmp_path / "more" / "green.jpg")
+    assert sorted(drawn) == ["green.png", "green_2.png"]
 
 
-def test_an_unreadable_file_is_left_out(look, photos):
+def test_an_unreadable_file_is_skipped(look, photos):
     (photos / "broken.jpg").write_bytes((photos / "0042.jpg").read_bytes()[:300])
-    (photos / "text.png").write_text("no picture")
+    (photos / "text.png").write_text("no image")
     (photos / "notes.txt").write_text("not looked at")
     rows, drawn = look(photos)
-    assert sorted(drawn) == ["0042.png", "blue.png"]
+    assert sorted(drawn) == ["0042.png", "green.png"]
     assert len(rows) == 3
 
 
@@ -120,17 +148,17 @@ def test_bad_input(fails, photos, tmp_path):
     assert "the model has no class 'grene'; did you mean 'green'?" in refuse(
         "--classes=red,grene", photos, code=2
     )
-    assert "name at least one picture" in refuse(code=2)
+    assert "name at least one image" in refuse(code=2)
     assert "--score" in refuse("--score=1.5", photos, code=2)
-    assert f"no picture or folder at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
+    assert f"no image or folder at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
     (tmp_path / "none").mkdir()
-    assert "no pictures (.bmp, " in refuse(tmp_path / "none", code=1)
-    (tmp_path / "none" / "a.png").write_text("no picture")
-    assert "none of the 1 pictures could be read" in refuse(tmp_path / "none", code=1)
+    assert "no images (.bmp, " in refuse(tmp_path / "none", code=1)
+    (tmp_path / "none" / "a.png").write_text("no image")
+    assert "none of the 1 images could be read" in refuse(tmp_path / "none", code=1)
 
 
-def test_the_pictures_themselves_are_not_written_over(fails, photos):
-    before = (photos / "blue.png").read_bytes()
+def test_input_images_are_not_overwritten(fails, photos):
+    before = (photos / "green.png").read_bytes()
     line = fails(detect.main, "--model=any", f"--output={photos}", photos, code=2)
-    assert "holds pictures to look at" in line
-    assert (photos / "blue.png").read_bytes() == before
+    assert "holds input images" in line
+    assert (photos / "green.png").read_bytes() == before

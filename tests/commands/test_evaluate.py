@@ -1,11 +1,13 @@
+import contextlib
+import io
 import json
 import shutil
 
-import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from ssd_tf.commands import evaluate
-from ssd_tf.inference.detector import Detector
 
 TRUTH = {
     "images": [{"id": 4, "height": 60, "width": 100}],
@@ -24,170 +26,258 @@ TRUTH = {
 FOUND = [{"image_id": 4, "category_id": 9, "bbox": [10, 10, 40, 20], "score": 0.9}]
 
 
+def with_annotation(**changes):
+    """TRUTH with other values in its annotation; None removes a key."""
+    row = {**TRUTH["annotations"][0], **changes}
+    row = {key: value for key, value in row.items() if value is not None}
+    return {**TRUTH, "annotations": [row]}
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def write_files(folder, truth, found):
+    """The arguments that evaluate these contents."""
+    for name, content in (("truth", truth), ("found", found)):
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return [f"--annotations={folder / 'truth'}", f"--detections={folder / 'found'}"]
+
+
 @pytest.fixture
 def files_refused(fails, tmp_path):
-    """A function: evaluate files of this content, which must fail and write nothing; gives the line."""
+    """A function: evaluate files, which must fail and write nothing; returns the line."""
 
     def call(truth, found):
-        for name, content in (("truth", truth), ("found", found)):
-            (tmp_path / name).write_text(
-                content if isinstance(content, str) else json.dumps(content)
-            )
         output = tmp_path / "out"
-        argv = [
-            f"--annotations={tmp_path / 'truth'}",
-            f"--detections={tmp_path / 'found'}",
-            f"--output={output}",
-        ]
-        line = fails(evaluate.main, *argv, code=1)
+        argv = write_files(tmp_path, truth, found)
+        line = fails(evaluate.main, *argv, f"--output={output}", code=1)
         assert not output.exists()
         return line
 
     return call
 
 
-def test_a_run_on_its_own_data(tiny_run, tiny_data, tmp_path):
-    assert (
-        evaluate.main(
-            ["evaluate", f"--model={tiny_run}", f"--data={tiny_data}", f"--output={tmp_path}"]
-        )
-        == 0
-    )
-    content = json.loads((tmp_path / "metrics.json").read_text())
+def run(*argv):
+    assert evaluate.main(["evaluate", *map(str, argv)]) == 0
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_run, tiny_data, tmp_path_factory):
+    """The output folder of a run evaluated on its own data, with low scores to have detections."""
+    output = tmp_path_factory.mktemp("evaluated")
+    argv = [f"--model={tiny_run}", f"--data={tiny_data}", f"--output={output}"]
+    run(*argv, "--set=eval.score_floor=0.0001")
+    return output
+
+
+def test_metrics_of_a_run(evaluated):
+    content = read(evaluated, "metrics.json")
     assert sorted(content) == ["coco", "latency_ms", "per_class", "settings", "voc"]
-    assert content["coco"]["AP50"] == pytest.approx(1)
-    assert sorted(content["per_class"]) == ["green", "red"]  # no picture of this split shows blue
+    assert sorted(content["per_class"]) == ["green", "red"]  # no image of this split shows blue
     assert content["settings"]["kind"] == "keras"
     assert (content["settings"]["images"], content["settings"]["max_detections"]) == (4, 20)
     assert content["latency_ms"]["per_image"] > 0
-    rows = json.loads((tmp_path / "detections.json").read_text())
-    assert {tuple(sorted(row)) for row in rows} == {("bbox", "category_id", "image_id", "score")}
-    # Picture 101 of 96 x 64: green, category id 3, columns 10 to 42 and rows 30 to 78.
-    (green,) = [row for row in rows if row["image_id"] == 101 and row["score"] > 0.5]
-    assert green["category_id"] == 3
-    assert green["bbox"] == pytest.approx([10, 30, 32, 48], abs=4)
 
 
-def test_bad_records_are_skipped_by_flag_and_by_the_runs_config(
+def test_detections_of_a_run(evaluated, tiny_run, images):
+    from ssd_tf.inference.detector import load_detector
+
+    detector = load_detector(tiny_run, overrides=["eval.score_floor=0.0001"])
+    rows = read(evaluated, "detections.json")
+    for index in (0, 1, 3, 4):
+        found = detector(images[index])
+        own = [row for row in rows if row["image_id"] == 100 + index]
+        assert {(row["file_name"], row["source_id"]) for row in own} == {
+            (f"{index}.png", str(100 + index))
+        }
+        # Labels 1, 2, 3 have the category ids 7, 3, 12.
+        assert [row["category_id"] for row in own] == [
+            [7, 3, 12][label - 1] for label in found["labels"]
+        ]
+        assert [row["score"] for row in own] == pytest.approx(found["scores"].tolist(), abs=1e-4)
+        height, width = images[index].shape[:2]
+        for row, (ymin, xmin, ymax, xmax) in zip(own, found["boxes"].astype(float), strict=True):
+            box = [xmin * width, ymin * height, (xmax - xmin) * width, (ymax - ymin) * height]
+            assert row["bbox"] == pytest.approx(box, abs=0.1)
+
+
+def test_any_coco_tool_can_be_run_on_the_written_pair(evaluated):
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(evaluated / "ground_truth.json")
+        results = truth.loadRes(str(evaluated / "detections.json"))
+        evaluation = COCOeval(truth, results, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    expected = read(evaluated, "metrics.json")["coco"]
+    assert evaluation.stats.tolist() == pytest.approx(list(expected.values()), abs=1e-9)
+
+
+def test_the_written_pair_evaluates_to_the_same_metrics(evaluated, tmp_path):
+    annotations = evaluated / "ground_truth.json"
+    detections = evaluated / "detections.json"
+    run(f"--annotations={annotations}", f"--detections={detections}", f"--output={tmp_path}")
+    for key in ("coco", "voc", "per_class"):
+        assert read(tmp_path, "metrics.json")[key] == read(evaluated, "metrics.json")[key]
+
+
+def test_bad_records_are_skipped_by_flag_and_by_the_config_of_the_run(
     fails, tiny_run, with_bad_record, tmp_path
 ):
-    data, run = with_bad_record("val"), shutil.copytree(tiny_run, tmp_path / "run")
+    data = with_bad_record("val")
 
-    def images(*flags, model=tiny_run):
-        argv = [f"--model={model}", f"--data={data}", f"--output={tmp_path / 'out'}", *flags]
-        assert evaluate.main(["evaluate", *argv]) == 0
-        settings = json.loads((tmp_path / "out" / "metrics.json").read_text())["settings"]
+    def counts(*argv, model=tiny_run):
+        run(f"--model={model}", f"--data={data}", f"--output={tmp_path / 'out'}", *argv)
+        settings = read(tmp_path / "out", "metrics.json")["settings"]
         return settings["images"], settings["skipped"]
 
     argv = [f"--data={data}", f"--output={tmp_path / 'none'}"]
-    assert "val-00000-of-00001.tfrecord: record 1 (from 0)" in fails(
-        evaluate.main, f"--model={tiny_run}", *argv, code=1
+    line = fails(evaluate.main, f"--model={tiny_run}", *argv, code=1)
+    assert "val-00000-of-00001.tfrecord: record 1 (from 0)" in line
+    assert counts("--on_bad_record=skip") == (3, 1)
+    copied = shutil.copytree(tiny_run, tmp_path / "run")
+    config = (copied / "config.yaml").read_text()
+    (copied / "config.yaml").write_text(
+        config.replace("on_bad_record: stop", "on_bad_record: skip")
     )
-    assert images("--on_bad_record=skip") == (3, 1)
-    config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.replace("on_bad_record: stop", "on_bad_record: skip"))
-    assert images(model=run) == (3, 1)
-    assert "record 1 (from 0)" in fails(
-        evaluate.main, f"--model={run}", *argv, "--on_bad_record=stop", code=1
+    assert counts(model=copied) == (3, 1)
+    line = fails(evaluate.main, f"--model={copied}", *argv, "--on_bad_record=stop", code=1)
+    assert "record 1 (from 0)" in line
+
+
+def test_classes_in_another_order(tiny_run, blue_first, evaluated, tmp_path):
+    run(
+        f"--model={tiny_run}",
+        f"--data={blue_first}",
+        f"--output={tmp_path}",
+        "--set=eval.score_floor=0.0001",
     )
-
-
-def test_classes_in_another_order(tiny_run, blue_first, tmp_path):
-    assert (
-        evaluate.main(
-            ["evaluate", f"--model={tiny_run}", f"--data={blue_first}", f"--output={tmp_path}"]
-        )
-        == 0
-    )
-    content = json.loads((tmp_path / "metrics.json").read_text())
-    assert content["coco"]["AP50"] == pytest.approx(1)
-    rows = json.loads((tmp_path / "detections.json").read_text())
-    assert [
-        row["category_id"] for row in rows if row["image_id"] == 101 and row["score"] > 0.5
-    ] == [2]
-
-
-def found_one_of_each(images):
-    boxes = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0.3, 0.4, 0.4], [0.5, 0.5, 0.6, 0.6]])
-    return [
-        {"boxes": boxes, "scores": np.array([0.9, 0.8, 0.7]), "labels": np.array([1, 2, 3])}
-        for _ in images
+    # Red, green and blue have the ids 3, 2 and 1 in this data set.
+    other_id = {7: 3, 3: 2, 12: 1}
+    expected = [
+        {**row, "category_id": other_id[row["category_id"]]}
+        for row in read(evaluated, "detections.json")
     ]
+    assert read(tmp_path, "detections.json") == expected
+    expected = read(evaluated, "metrics.json")["coco"]
+    assert read(tmp_path, "metrics.json")["coco"] == pytest.approx(expected)
 
 
-def test_classes_are_matched_by_name():
-    detector = Detector(found_one_of_each, "test", ["dog", "cat", "owl"])
-    run = evaluate._in_order_of(detector, ["cat", "bat", "dog"])
-    (found,) = run([np.zeros((4, 6, 3), np.uint8)])
-    assert found["labels"] == [3, 1]
-    assert found["scores"].tolist() == [0.9, 0.8]
-    np.testing.assert_array_equal(found["boxes"], [[0.1, 0.1, 0.2, 0.2], [0.3, 0.3, 0.4, 0.4]])
+def test_set_replaces_settings_of_the_run(tiny_run, tiny_data, tmp_path):
+    argv = [f"--model={tiny_run}", f"--data={tiny_data}", f"--output={tmp_path}"]
+    run(*argv, "--set=eval.max_detections=2", "--set=eval.nms_iou=0.7", "--set=eval.score_floor=0")
+    settings = read(tmp_path, "metrics.json")["settings"]
+    assert (settings["max_detections"], settings["nms_iou"]) == (2, 0.7)
+    image_ids = [row["image_id"] for row in read(tmp_path, "detections.json")]
+    assert image_ids == [100, 100, 101, 101, 103, 103, 104, 104]
 
 
-def test_labels_beyond_the_names_are_left_out():
-    run = evaluate._in_order_of(Detector(found_one_of_each, "test", ["cat", "dog"]), ["dog", "cat"])
-    assert run([np.zeros((4, 6, 3), np.uint8)])[0]["labels"] == [2, 1]
+def test_what_set_refuses(fails, tiny_run, tiny_data, tmp_path):
+    def refuse(model, override):
+        argv = [f"--model={model}", f"--data={tiny_data}", f"--output={tmp_path / 'out'}"]
+        line = fails(evaluate.main, *argv, f"--set={override}", code=2)
+        assert not (tmp_path / "out").exists()
+        return line
 
-
-def test_no_class_in_common_and_no_names():
-    with pytest.raises(
-        ValueError, match=r"no class in common: the model knows owl, ..., the data cat, dog, ..."
-    ):
-        evaluate._in_order_of(Detector(None, "test", ["owl"]), ["cat", "dog"])
-    with pytest.raises(ValueError, match="give them with --labels FILE"):
-        evaluate._in_order_of(Detector(None, "test"), ["cat"])
-
-
-def test_files_are_measured(tmp_path):
-    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
-    (tmp_path / "found.json").write_text(json.dumps(FOUND))
-    argv = [
-        "evaluate",
-        f"--annotations={tmp_path / 'truth.json'}",
-        f"--detections={tmp_path / 'found.json'}",
-    ]
-    assert evaluate.main([*argv, f"--output={tmp_path}"]) == 0
-    content = json.loads((tmp_path / "metrics.json").read_text())
-    assert content["per_class"]["cat"]["AP50"] == pytest.approx(1)
-    assert content["voc"] == {"AP50_11point": 1, "AP50_all": 1}
+    assert "expected a key of eval or export" in refuse(tiny_run, "train.steps=5")
+    assert "unknown key eval.nms_iuo; did you mean 'nms_iou'?" in refuse(
+        tiny_run, "eval.nms_iuo=0.5"
+    )
+    assert "eval.nms_iou" in refuse(tiny_run, "eval.nms_iou=2")
+    (tmp_path / "model.tflite").touch()
+    assert "is an exported model with fixed settings" in refuse(
+        tmp_path / "model.tflite", "eval.nms_iou=0.5"
+    )
+    argv = [*write_files(tmp_path, TRUTH, FOUND), f"--output={tmp_path / 'out'}"]
+    line = fails(evaluate.main, *argv, "--set=eval.nms_iou=0.5", code=2)
+    assert "--set eval.nms_iou=0.5 needs --model" in line
 
 
 @pytest.mark.parametrize(
-    ("truth", "wanted"),
+    "truth",
     [
-        ("{", "truth is not JSON"),
-        ([], "not a COCO instances file: wanted 'images', a list of id"),
-        ({**TRUTH, "annotations": None}, "wanted 'annotations'"),
-        ({"images": [], "annotations": []}, "wanted 'categories', a list of id, name"),
-        ({**TRUTH, "images": {"4": "a.jpg"}}, "wanted 'images'"),
-        (
-            {**TRUTH, "annotations": [{"id": 1, "image_id": 4}]},
-            "wanted 'annotations', a list of area, bbox, category_id, id",
-        ),
+        TRUTH,
+        with_annotation(id=0),
+        with_annotation(id=None),
+        with_annotation(iscrowd=None),
+        with_annotation(area=None),
     ],
 )
-def test_annotations_that_are_no_coco_file(files_refused, truth, wanted):
-    assert wanted in files_refused(truth, FOUND)
+def test_files(truth, tmp_path):
+    run(*write_files(tmp_path, truth, FOUND), f"--output={tmp_path / 'out'}")
+    content = read(tmp_path / "out", "metrics.json")
+    assert content["coco"]["AP"] == pytest.approx(1)
+    assert content["per_class"]["cat"]["AP50"] == pytest.approx(1)
+    assert content["voc"] == {"AP50_11point": 1, "AP50_all": 1}
+    assert read(tmp_path / "out", "ground_truth.json") == truth
+    assert read(tmp_path / "out", "detections.json") == FOUND
+
+
+def test_files_without_rows(tmp_path):
+    run(*write_files(tmp_path, TRUTH, []), f"--output={tmp_path / 'missed'}")
+    assert read(tmp_path / "missed", "metrics.json")["coco"]["AP"] == 0
+    run(*write_files(tmp_path, {**TRUTH, "annotations": []}, []), f"--output={tmp_path / 'none'}")
+    assert read(tmp_path / "none", "metrics.json")["coco"]["AP"] == -1
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted"),
+    ("truth", "expected"),
+    [
+        ("", "truth is not JSON"),
+        ("{", "truth is not JSON"),
+        ([], "not a COCO instances file: expected an object with images, annotations, categories"),
+        (
+            {**TRUTH, "annotations": None},
+            "annotations: expected a list of objects with image_id, category_id, bbox, got nothing",
+        ),
+        (
+            {"images": TRUTH["images"], "annotations": []},
+            "categories: expected a list of objects with id, name, got nothing",
+        ),
+        (
+            {**TRUTH, "images": {"4": "a.jpg"}},
+            "images: expected a list of objects with id, got an object",
+        ),
+        ({**TRUTH, "images": []}, "truth has no images"),
+        (
+            {**TRUTH, "annotations": [{"id": 1, "image_id": 4}]},
+            "annotations[0]: expected category_id as a number or a string, got nothing",
+        ),
+        ({**TRUTH, "annotations": [{}]}, "annotations[0]: expected image_id"),
+        ({**TRUTH, "images": [7]}, "images[0]: expected an object, got 7"),
+        (with_annotation(bbox=[1, 2, 3]), "annotations[0]: expected bbox as four finite numbers"),
+        (with_annotation(bbox=[1, 2, 3, "4"]), 'got [1, 2, 3, "4"]'),
+        (with_annotation(area="big"), 'expected area as a finite number, got "big"'),
+        (with_annotation(image_id=[4]), "expected image_id as a number or a string, got [4]"),
+    ],
+)
+def test_files_that_are_not_coco_instances(files_refused, truth, expected):
+    assert expected in files_refused(truth, FOUND)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
     [
         ("[", "found is not JSON"),
         (
             TRUTH,
-            "not a COCO results file: wanted a list of rows with bbox, category_id, image_id, score",
+            "not a COCO results file: rows: expected a list of objects with image_id, "
+            "category_id, bbox, score, got an object",
         ),
-        ([1], "not a COCO results file"),
-        ([{"image_id": 4}], "not a COCO results file"),
-        ([{**FOUND[0], "image_id": 5}], "has detections of image 5 that"),
+        ([1], "rows[0]: expected an object, got 1"),
+        ([{}], "rows[0]: expected image_id as a number or a string, got nothing"),
+        ([FOUND[0], {"image_id": 4}], "rows[1]: expected category_id"),
+        ([{**FOUND[0], "bbox": [10, 10, 40]}], "rows[0]: expected bbox as four finite numbers"),
+        ([{**FOUND[0], "score": float("nan")}], "expected score as a finite number, got NaN"),
+        ([{**FOUND[0], "image_id": 5}], "has detections of image 5, which is not among"),
     ],
 )
-def test_detections_that_are_no_results_file(files_refused, found, wanted):
-    assert wanted in files_refused(TRUTH, found)
+def test_files_that_are_not_coco_results(files_refused, found, expected):
+    assert expected in files_refused(TRUTH, found)
 
 
-def test_what_is_not_there(fails, tiny_run, tiny_data, tmp_path):
+def test_what_is_missing(fails, tiny_run, tiny_data, tmp_path):
     def refuse(*argv, code=1):
         line = fails(evaluate.main, *argv, f"--output={tmp_path / 'out'}", code=code)
         assert not (tmp_path / "out").exists()

@@ -6,23 +6,23 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.commands import evaluate, export
+from ssd_tf.inference.detector import load_detector
+
+
+def run(workdir, output, *argv):
+    assert export.main(["export", f"--workdir={workdir}", f"--output={output}", *argv]) == 0
+    return json.loads((output / "export.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def exported(tiny_run, tiny_data, tmp_path_factory):
     output = tmp_path_factory.mktemp("exports")
-    argv = [
-        "export",
-        f"--workdir={tiny_run}",
-        f"--output={output}",
-        f"--data={tiny_data}",
-        "--verify_split=train",
-    ]
-    assert export.main([*argv, "--formats=saved_model,tflite_float32"]) == 0
+    formats = "--formats=saved_model,tflite_float32"
+    run(tiny_run, output, f"--data={tiny_data}", "--verify_split=train", formats)
     return output
 
 
-def test_what_is_written(exported, tiny_run):
+def test_files(exported, tiny_run):
     names = {
         "saved_model",
         "model_float32.tflite",
@@ -34,36 +34,49 @@ def test_what_is_written(exported, tiny_run):
     assert (exported / "labels.txt").read_text() == "red\ngreen\nblue\n"
     report = json.loads((exported / "export.json").read_text())
     assert (report["workdir"], report["classes"]) == (str(tiny_run), ["red", "green", "blue"])
+    assert report["settings"]["eval"]["max_detections"] == 20
+    assert report["settings"]["export"] == {"max_detections": 20, "score_floor": 0.01}
     for name in ("saved_model", "tflite_float32"):
-        assert (report["verify"][name]["pictures"], report["verify"][name]["detections"]) == (6, 14)
+        assert report["verify"][name]["images"] == 6
+        assert report["verify"][name]["detections"] > 0
         assert report["verify"][name]["unpaired"] == 0
 
 
-def test_default_boxes_of_the_file(exported):
+def test_default_boxes(exported):
     content = json.loads((exported / "default_boxes.json").read_text())
     boxes = np.array(content["boxes"])
-    assert content["scores"] == "softmax"
+    assert content["score_activation"] == "softmax"
     assert content["variances"] == [0.1, 0.1, 0.2, 0.2]
-    # Maps of 8 x 12, 4 x 6 and 2 x 3 cells with four boxes each: a square of two sizes, and 2:1 both ways.
+    # Maps of 8 x 12, 4 x 6 and 2 x 3 cells with four boxes each: squares of two sizes, 2:1 and 1:2.
     assert boxes.shape == ((96 + 24 + 6) * 4, 4)
     # The first: centre at half a cell of 8 pixels in an input of 64 x 96, side 0.4 * 64 = 25.6.
     np.testing.assert_allclose(boxes[0], [-8.8 / 64, -8.8 / 96, 16.8 / 64, 16.8 / 96], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["saved_model", "model_float32.tflite"])
-def test_exports_measure_as_the_run_does(exported, tiny_data, tmp_path, name):
-    assert (
-        evaluate.main(
-            [
-                "evaluate",
-                f"--model={exported / name}",
-                f"--data={tiny_data}",
-                f"--output={tmp_path}",
-            ]
-        )
-        == 0
+def test_exports_evaluate_to_what_the_run_does(exported, tiny_run, tiny_data, tmp_path, name):
+    numbers = []
+    for model in (exported / name, tiny_run):
+        argv = [f"--model={model}", f"--data={tiny_data}", f"--output={tmp_path}"]
+        assert evaluate.main(["evaluate", *argv]) == 0
+        numbers.append(json.loads((tmp_path / "metrics.json").read_text())["coco"])
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
+
+
+def test_set_replaces_settings_of_the_run(tiny_run, images, tmp_path, caplog):
+    overrides = ["eval.max_detections=3", "eval.score_floor=0", "export.max_detections=2"]
+    report = run(tiny_run, tmp_path, *(f"--set={override}" for override in overrides))
+    assert report["settings"]["eval"]["max_detections"] == 3
+    assert report["settings"]["export"] == {"max_detections": 2, "score_floor": 0}
+    assert len(load_detector(tmp_path / "saved_model")(images[3])["scores"]) == 3
+    assert len(load_detector(tmp_path / "model_float32.tflite")(images[3])["scores"]) == 2
+    (line,) = [text for text in caplog.messages if "differs from the Keras model" in text]
+    # 400 candidates are fewer than the 504 default boxes.
+    assert line == (
+        "model_float32.tflite: its operator differs from the Keras model: all boxes above the "
+        "score floor enter NMS, not the best 400 per class (eval.pre_nms_top_k); "
+        "at most 2 detections, not 3"
     )
-    assert json.loads((tmp_path / "metrics.json").read_text())["coco"]["AP50"] == pytest.approx(1)
 
 
 def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
@@ -75,19 +88,27 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
     assert "unknown format 'tflite_float23'; did you mean 'tflite_float32'?" in refuse(
         "--formats=tflite_float23", code=2
     )
-    assert "unexpected 'tflite_float32'; several formats are written with commas" in refuse(
+    assert "unexpected 'tflite_float32'; separate several formats by commas" in refuse(
         "--formats=saved_model", "tflite_float32", code=2
     )
-    assert "exists already; give --overwrite to replace it" in refuse(output=exported, code=1)
+    assert "already exists; give --overwrite to replace it" in refuse(output=exported, code=1)
     gone = tmp_path / "gone"
     assert str(gone) in refuse(workdir=gone, code=2)
     assert f"no data folder at {gone}" in refuse(f"--data={gone}", code=1)
     assert "has no split 'test'" in refuse(f"--data={tiny_data}", "--verify_split=test", code=1)
+    assert "--set model.num_levels=2: expected a key of eval or export" in refuse(
+        "--set=model.num_levels=2", code=2
+    )
+    assert "export.score_floor" in refuse("--set=export.score_floor=2", code=2)
+
+
+def test_a_broken_record(fails, tiny_run, tiny_data, tmp_path):
     edited = shutil.copytree(tiny_data, tmp_path / "edited")
     shard = next(edited.glob("val*.tfrecord"))
     with tf.io.TFRecordWriter(str(shard)) as writer:
         for _ in range(4):
             writer.write(b"\xff")
-    assert f"{shard}: record 0 (from 0), source_id 'unknown', cannot be used" in refuse(
-        f"--data={edited}", code=1
-    )
+    argv = [f"--workdir={tiny_run}", f"--output={tmp_path / 'out'}", f"--data={edited}"]
+    line = fails(export.main, *argv, code=1)
+    assert f"{shard}: record 0 (from 0), source_id 'unknown'" in line
+    assert not (tmp_path / "out").exists()

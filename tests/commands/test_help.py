@@ -1,4 +1,4 @@
-"""Every command shows its help at once, and the names that setup.py installs lead somewhere."""
+"""--help of every command, without TensorFlow; the scripts of setup.py and of the root folder."""
 
 import ast
 import importlib.util
@@ -19,7 +19,7 @@ print("imported:", [name for name in ("tensorflow", "keras") if name in sys.modu
 
 
 def commands():
-    """Modules with a `main`."""
+    """The modules that have a `main`."""
     paths = sorted(
         [*(ROOT / "ssd_tf" / "commands").glob("*.py"), *(ROOT / "data_tools").glob("*.py")]
     )
@@ -34,7 +34,7 @@ def has_main(path):
 
 
 def installed():
-    """Name and `module:function` of the scripts in setup.py."""
+    """(name, `module:function`) of the scripts in setup.py."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     (value,) = [
         node.value
@@ -64,7 +64,7 @@ def test_help_of_every_command_without_tensorflow():
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "detect", "export"])
-def test_the_scripts_of_the_root(name):
+def test_help_of_the_scripts_in_the_root_folder(name):
     done = subprocess.run(
         [sys.executable, f"{name}.py", "--help"], capture_output=True, text=True, cwd=ROOT
     )
@@ -73,7 +73,7 @@ def test_the_scripts_of_the_root(name):
 
 
 @pytest.mark.parametrize(("name", "target"), installed())
-def test_installed_names(name, target):
+def test_installed_scripts_lead_to_a_main(name, target):
     module, _, function = target.partition(":")
     assert function == "main", name
     assert has_main(pathlib.Path(importlib.util.find_spec(module).origin))

@@ -22,35 +22,39 @@ def test_layers_boxes_and_totals(report):
     # 64 x 96 on maps of 8 x 12, 4 x 6 and 2 x 3, with four default boxes each: 384 + 96 + 24.
     assert "504 default boxes" in text
     assert "8 x 12" in text and "384" in text
-    # The first map: .4 of 64 px, and the square on the way to .6.
+    # The first map: .4 of 64 px, and the square between .4 and .6.
     assert "26 x 26, 31 x 31, 18 x 36, 36 x 18" in text
     assert "conv_dw_5" in text and "DepthwiseConv2D" in text
     assert "multiply-adds: 0.0" in text and "G for one image of 64 x 96" in text
     assert "(3 classes)" in text and "ms" not in text.splitlines()[-1]
 
 
-def test_each_map_sees_its_own_part_of_the_picture(report):
+def test_receptive_field_of_each_map(report):
     _, output = report()
     rows = [line for line in output.out.splitlines() if " px " in line]
-    # MobileNet v1: 3 pixels after conv1, 7, 11, 19, 27, 43 after conv_dw_1 to 5, where positions are 8 apart; the head's 3x3
-    # spans two of those more. Then 59 + 5 * 32 = 219 and two of 16; 251 + 64 = 315 and two of 32.
+    # MobileNet v1: 3 pixels after conv1; 7, 11, 19, 27, 43 after conv_dw_1 to 5, whose cells are
+    # 8 apart; the head's 3x3 adds two of those: 59. The second map: 59 after conv_dw_6,
+    # 59 + 5 * 32 = 219 after conv_dw_11, 16 apart: 251. The third: 251 after conv_dw_12,
+    # 251 + 64 = 315 after conv_dw_13, 32 apart: 379.
     assert [line.split(" px ")[0].split()[-1] for line in rows] == ["59", "251", "379"]
 
 
-def test_default_boxes_are_shown_as_the_preset_clips_them(report):
+def test_default_boxes_are_shown_clipped(report):
     code, output = report("--set", "boxes={preset: torchvision_ssdlite}")
     assert code == 0
-    # The third map: .95 of 64, sqrt(60.8 * 64), ratios 2 (86 x 43 and upright) and 3 (105 x 35), at most 64 high and 96 wide.
+    # The third map: .95 of 64; sqrt(60.8 * 64); ratio 2, 86 x 43 and upright; ratio 3, 105 x 35 and
+    # upright; all at most 64 high and 96 wide.
     assert "61 x 61, 62 x 62, 43 x 86, 64 x 43, 35 x 96, 64 x 35" in output.out
 
 
-def test_statistics_of_batch_norm_are_not_trained(report):
+def test_batch_norm_statistics_are_not_trained(report):
     _, output = report()
-    every, trained = re.search(
+    total, trained = re.search(
         r"parameters: ([\d,]+), of which ([\d,]+) are trained", output.out
     ).groups()
-    # Two for each channel of conv1 (8), the depthwise (1,240) and 1x1 convolutions (1,488), and the heads' depthwise (2 * 448).
-    assert int(every.replace(",", "")) - int(trained.replace(",", "")) == 2 * (
+    # Two per channel of conv1 (8), of the depthwise (1,240) and 1x1 (1,488) convolutions, and of
+    # the heads' depthwise convolutions (2 * 448).
+    assert int(total.replace(",", "")) - int(trained.replace(",", "")) == 2 * (
         8 + 1240 + 1488 + 2 * (64 + 128 + 256)
     )
 
@@ -61,7 +65,7 @@ def test_time(report):
     assert output.out.splitlines()[-1].startswith("one image through model and post-processing:")
 
 
-def test_a_row_of_a_table(report):
+def test_a_markdown_row(report):
     code, output = report("--row")
     assert code == 0
     name, size, boxes, *numbers = (
@@ -76,11 +80,12 @@ def test_a_row_of_a_table(report):
         ("model.backbone.name=mobilnet", "unknown value 'mobilnet'; did you mean 'mobilenet'?"),
         (
             "model.num_levels=6",
-            "map 6, as map 5 is 1 x 1 already: take a larger input or fewer model.num_levels (input 64 x 96)",
+            "map 6, as map 5 is 1 x 1 already: take a larger input or fewer model.num_levels "
+            "(input 64 x 96)",
         ),
         (
             "model.input_hw=[24, 300]",
-            "mobilenet wants an input of at least 32 x 32 pixels (input 24 x 300)",
+            "mobilenet needs an input of at least 32 x 32 pixels (input 24 x 300)",
         ),
     ],
 )

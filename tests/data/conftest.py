@@ -14,8 +14,8 @@ RECORDS = 22
 SHARDS = 3  # of 8, 7 and 7 records
 
 
-def picture_bytes(index, image_format="JPEG"):
-    """A picture 30 high and 44 wide, gray with a block, whose mean tells its index."""
+def image_bytes(index, image_format="JPEG"):
+    """An image 30 high and 44 wide, gray with a block; its mean identifies its index."""
     image = np.full((30, 44, 3), 10 + 10 * index, np.uint8)
     image[8:20, 10:30, 0] += 5
     buffer = io.BytesIO()
@@ -25,27 +25,28 @@ def picture_bytes(index, image_format="JPEG"):
 
 def make_record(index, **changes):
     values = {
-        "image": picture_bytes(index),
+        "image": image_bytes(index),
         "image_format": "jpeg",
         "height": 30,
         "width": 44,
         "filename": f"{index}.jpg",
-    }
-    values |= {
         "source_id": f"id{index}",
         "boxes": [[8 / 30, 10 / 44, 20 / 30, 30 / 44]],
         "labels": [1 + index % 2],
         "texts": ["a"],
     }
-    return records.make_example(**{**values, **changes}).SerializeToString()
+    return records.make_example(**(values | changes)).SerializeToString()
 
 
 def write_data(folder, changed=None):
-    """A data set of RECORDS pictures in SHARDS files; changed maps the index of a record to other bytes."""
-    shards = [f"train-{k:05d}-of-{SHARDS:05d}.tfrecord" for k in range(SHARDS)]
-    for number, shard in enumerate(shards):
+    """A data set of RECORDS images in SHARDS files.
+
+    changed: {index of a record: its bytes instead}.
+    """
+    shards = [f"train-{i:05d}-of-{SHARDS:05d}.tfrecord" for i in range(SHARDS)]
+    for first, shard in enumerate(shards):
         with tf.io.TFRecordWriter(str(folder / shard)) as writer:
-            for index in range(number, RECORDS, SHARDS):
+            for index in range(first, RECORDS, SHARDS):
                 writer.write((changed or {}).get(index) or make_record(index))
     classes = [{"name": "a", "id": 4}, {"name": "b", "id": 9}]
     split = {
@@ -64,21 +65,21 @@ def write_data(folder, changed=None):
 
 @pytest.fixture(scope="session")
 def striped():
-    """The functions that make records and data sets of them."""
+    """The functions that make images, records and data sets."""
     return types.SimpleNamespace(
-        picture_bytes=picture_bytes, make_record=make_record, write_data=write_data
+        image_bytes=image_bytes, make_record=make_record, write_data=write_data
     )
 
 
 @pytest.fixture(scope="session")
 def striped_data(tmp_path_factory):
-    """Record k of the 22 lies in shard k % 3; its picture's mean is about 10 + 10 k."""
+    """Record i of the 22 lies in shard i % 3; the mean of its image is about 10 + 10 i."""
     return write_data(tmp_path_factory.mktemp("striped"))
 
 
 @pytest.fixture
 def small_config():
-    """A function: a config of batches of 4 at 24 x 36 pixels with some values replaced (section__key=value)."""
+    """A function that makes a config: batches of 4, 24 x 36 pixels; changes: section__key=value."""
 
     def make(**changes):
         values = {

@@ -1,4 +1,4 @@
-"""Windows: literals for the geometry, and for the samplers the statistics of a slow NumPy version of their rules."""
+"""Windows: literals for the geometry; for the samplers, the statistics of a slow NumPy version."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,13 @@ BOXES = np.array([[0.1, 0.05, 0.5, 0.3], [0.3, 0.4, 0.9, 0.85], [0.6, 0.1, 0.7, 
 DRAWS = 10_000
 
 
-def objects(boxes, crowd=()):
+def make_objects(boxes, crowd=()):
+    """The Example of boxes [N, 4]; crowd: indices of those that are crowds."""
     boxes = np.reshape(np.asarray(boxes, np.float32), (-1, 4))
     return {
         "boxes": tf.constant(boxes),
         "labels": tf.range(1, len(boxes) + 1),
-        "crowd": tf.constant(
-            [index in crowd for index in range(len(boxes))], tf.bool, [len(boxes)]
-        ),
+        "crowd": tf.constant([i in crowd for i in range(len(boxes))], tf.bool, [len(boxes)]),
         "difficult": tf.zeros([len(boxes)], tf.bool),
         "area": tf.fill([len(boxes)], 50.0),
     }
@@ -35,159 +34,171 @@ def iou(crop, boxes):
     return shared / ((bottom - top) * (right - left) + areas - shared)
 
 
-def slow_zoom_out(rng, options):
-    if rng.random() >= options.zoom_out_probability:
+def slow_zoom_out(rng, section):
+    if rng.random() >= section.zoom_out_probability:
         return np.array([0, 0, 1, 1.0])
-    side = rng.uniform(1, options.zoom_out_max)
-    top, left = rng.uniform(0, side - 1), rng.uniform(0, side - 1)
+    side = rng.uniform(1, section.zoom_out_max)
+    top, left = rng.uniform(0, side - 1, 2)
     return np.array([-top, -left, side - top, side - left])
 
 
-def slow_caffe(rng, boxes, options):
-    """Every mode tries; of those that found a crop, and the whole picture, one is taken."""
+def slow_caffe(rng, boxes, section):
+    """Every mode tries; of those that found a crop, and the whole image, one is chosen."""
     candidates = [np.array([0, 0, 1, 1.0])]
-    for least in options.crop_min_iou:
-        numbers = rng.random((4, options.crop_tries if least else 1))
-        scale = options.crop_scale[0] + numbers[0] * (options.crop_scale[1] - options.crop_scale[0])
-        low, high = (
-            np.maximum(options.crop_aspect[0], scale**2),
-            np.minimum(options.crop_aspect[1], 1 / scale**2),
-        )
-        ratio = (low + numbers[1] * (high - low)) ** 0.5
+    for min_iou in section.crop_min_iou:
+        numbers = rng.random((4, section.crop_tries if min_iou else 1))
+        scale = interpolate(numbers[0], *section.crop_scale)
+        low = np.maximum(section.crop_aspect[0], scale**2)
+        high = np.minimum(section.crop_aspect[1], 1 / scale**2)
+        ratio = interpolate(numbers[1], low, high) ** 0.5
         tries = crops_at(scale / ratio, scale * ratio, numbers[2:])
-        candidates += list(tries[iou(tries, boxes).max(1) >= least][:1])
+        candidates += list(tries[iou(tries, boxes).max(1) >= min_iou][:1])
     return candidates[rng.integers(len(candidates))]
 
 
-def slow_torchvision(rng, boxes, options):
-    """One mode is drawn; where its tries fail, another."""
+def slow_torchvision(rng, boxes, section):
+    """One mode is drawn; if its tries fail, another."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     while True:
-        mode = rng.integers(len(options.crop_min_iou) + 1)
-        if mode == len(options.crop_min_iou):
+        mode = rng.integers(len(section.crop_min_iou) + 1)
+        if mode == len(section.crop_min_iou):
             return np.array([0, 0, 1, 1.0])
-        numbers = rng.random((4, options.crop_tries))
-        height, width = options.crop_scale[0] + numbers[:2] * (
-            options.crop_scale[1] - options.crop_scale[0]
-        )
+        numbers = rng.random((4, section.crop_tries))
+        height, width = interpolate(numbers[:2], *section.crop_scale)
         aspect = width * HW[1] / (height * HW[0])
         tries = crops_at(height, width, numbers[2:])
         inside = np.all((tries[:, None, :2] < centres) & (centres < tries[:, None, 2:]), 2)
         best = np.where(inside, iou(tries, boxes), -1).max(1)
-        good = (
-            (aspect >= options.crop_aspect[0])
-            & (aspect <= options.crop_aspect[1])
-            & (best >= options.crop_min_iou[mode])
-        )
+        good = best >= section.crop_min_iou[mode]
+        good &= (aspect >= section.crop_aspect[0]) & (aspect <= section.crop_aspect[1])
         if good.any():
             return tries[good][0]
 
 
+def interpolate(numbers, low, high):
+    return low + numbers * (high - low)
+
+
 def crops_at(height, width, numbers):
-    top, left = numbers[0] * (1 - height), numbers[1] * (1 - width)
+    top = numbers[0] * (1 - height)
+    left = numbers[1] * (1 - width)
     return np.stack([top, left, top + height, left + width], 1)
 
 
-def slow_window(rng, options):
-    canvas = slow_zoom_out(rng, options)
-    origin, side = np.tile(canvas[:2], 2), np.tile(canvas[2:] - canvas[:2], 2)
-    sample = {"caffe": slow_caffe, "torchvision": slow_torchvision}[options.crop_rule]
-    return origin + sample(rng, (BOXES - origin) / side, options) * side
+def slow_window(rng, section):
+    canvas = slow_zoom_out(rng, section)
+    origin = np.tile(canvas[:2], 2)
+    side = np.tile(canvas[2:] - canvas[:2], 2)
+    sample = {"caffe": slow_caffe, "torchvision": slow_torchvision}[section.crop_rule]
+    return origin + sample(rng, (BOXES - origin) / side, section) * side
 
 
-def windows(options, boxes=BOXES, number=DRAWS):
-    draws = tf.data.Dataset.range(number).map(
-        lambda i: crops.sample_window(
-            tf.constant(boxes), tf.constant(HW), options, tf.stack([np.int64(3), i])
-        ),
-        2,
-    )
+def sample_windows(section, boxes=BOXES, count=DRAWS):
+    """Windows [count, 4] of as many seeds."""
+    zoom_out = augment.make_zoom_out(section)
+    rule = augment.make_crop_rule(section)
+
+    def sample(index):
+        seed = tf.stack([np.int64(3), index])
+        return crops.sample_window(tf.constant(boxes), tf.constant(HW), zoom_out, rule, seed)
+
+    draws = tf.data.Dataset.range(count).map(sample, 2)
     return np.stack(list(draws.as_numpy_iterator())).astype(float)
 
 
-def distance(some, others):
-    """Kolmogorov and Smirnov's: the largest gap between two samples' shares below a value."""
+def kolmogorov_smirnov(some, others):
+    """The largest difference between the distribution functions of two samples."""
     values = np.concatenate([some, others])
-    below = [
+    below, others_below = (
         np.searchsorted(np.sort(sample), values, "right") / len(sample) for sample in (some, others)
-    ]
-    return np.abs(below[0] - below[1]).max()
+    )
+    return np.abs(below - others_below).max()
 
 
-def traits(found):
-    height, width = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
-    overlaps = np.array([iou(window, BOXES) for window in found])
+def describe(windows):
+    """{name: a number per window} of windows [..., 4]."""
+    height = windows[:, 2] - windows[:, 0]
+    width = windows[:, 3] - windows[:, 1]
+    overlaps = np.array([iou(window, BOXES) for window in windows])
     columns = {
-        "top": found[:, 0],
-        "left": found[:, 1],
+        "top": windows[:, 0],
+        "left": windows[:, 1],
         "area": height * width,
         "aspect": width / height,
+        "best IoU": overlaps.max(1),
+        "objects over .3": (overlaps > 0.3).sum(1),
     }
-    columns |= {"best IoU": overlaps.max(1), "objects over .3": (overlaps > 0.3).sum(1)}
     return {name: np.round(column, 5) for name, column in columns.items()}
 
 
 @pytest.mark.parametrize("preset", ["caffe", "torchvision", "paper", "light"])
-def test_ten_thousand_windows_as_by_the_slow_rules(preset):
-    options = Augment(preset=preset)
-    found = windows(options)
+def test_ten_thousand_windows_are_distributed_like_the_slow_ones(preset):
+    section = Augment(preset=preset)
+    found = sample_windows(section)
     rng = np.random.default_rng(1)
-    slow = np.array([slow_window(rng, options) for _ in range(DRAWS)])
-    whole = [np.mean(np.abs(sample - [0, 0, 1, 1]).max(1) < 1e-4) for sample in (found, slow)]
-    assert (
-        abs(whole[0] - whole[1]) < 0.02
-    )  # four standard deviations of a difference of two shares near .1
-    expected = traits(slow)
-    for name, column in traits(found).items():
-        # Beyond .0276 lie one in a thousand pairs of samples of this size from one distribution.
-        assert distance(column, expected[name]) < 0.0276, name
+    slow = np.array([slow_window(rng, section) for _ in range(DRAWS)])
+    whole, slow_whole = (
+        np.mean(np.abs(sample - [0, 0, 1, 1]).max(1) < 1e-4) for sample in (found, slow)
+    )
+    # Four standard deviations of the difference of two shares near .1.
+    assert abs(whole - slow_whole) < 0.02
+    expected = describe(slow)
+    for name, column in describe(found).items():
+        # One in a thousand pairs of samples of this size from one distribution exceeds .0276.
+        assert kolmogorov_smirnov(column, expected[name]) < 0.0276, name
 
 
 def test_without_objects():
     none = np.zeros((0, 4), np.float32)
-    np.testing.assert_array_equal(
-        windows(Augment(preset="torchvision", zoom_out_probability=0), none, 50),
-        [[0, 0, 1, 1]] * 50,
-    )
-    found = windows(Augment(preset="caffe", zoom_out_probability=0), none, 200)
+    found = sample_windows(Augment(preset="torchvision", zoom_out_probability=0), none, 50)
+    np.testing.assert_array_equal(found, [[0, 0, 1, 1]] * 50)
+    found = sample_windows(Augment(preset="caffe", zoom_out_probability=0), none, 200)
     assert 70 < np.sum(np.all(found == [0, 0, 1, 1], 1)) < 130  # whole or "any crop", one in two
     assert found.min() >= 0 and found.max() <= 1
 
 
-def test_torchvisions_crops_hold_a_centre_and_the_authors_need_not():
+def test_torchvisions_crops_contain_a_centre_and_caffes_need_not():
+    boxes = np.array([[0.8, 0.8, 0.9, 0.9]], np.float32)  # centre (.85, .85)
+
     def share_with_the_centre(rule):
-        found = windows(
-            Augment(crop_rule=rule, crop_min_iou=(0.0,)),
-            np.array([[0.8, 0.8, 0.9, 0.9]], np.float32),
-            200,
-        )
+        found = sample_windows(Augment(crop_rule=rule, crop_min_iou=(0.0,)), boxes, 200)
         cropped = found[np.any(np.abs(found - [0, 0, 1, 1]) > 1e-6, 1)]
-        return len(cropped), np.mean(np.all((cropped[:, :2] < 0.85) & (cropped[:, 2:] > 0.85), 1))
+        assert len(cropped) > 60
+        return np.mean(np.all((cropped[:, :2] < 0.85) & (cropped[:, 2:] > 0.85), 1))
 
-    number, share = share_with_the_centre("torchvision")
-    assert number > 60 and share == 1
-    number, share = share_with_the_centre("caffe")
-    assert number > 60 and share < 0.8
+    assert share_with_the_centre("torchvision") == 1
+    assert share_with_the_centre("caffe") < 0.8
 
 
-def test_a_window_inside_the_picture_is_drawn_everywhere():
-    # Picture 90 x 140, window of rows 18.4..62.8 and columns 14..84: rounded to rows 18..63.
-    placement, window = crops.place(
+def test_a_window_inside_the_image_is_drawn_everywhere():
+    # Image 90 x 140, window of rows 18.4..62.8 and columns 14..84: rounded to rows 18..63.
+    placement, window = crops.place_window(
         tf.constant([0.20444444, 0.1, 0.69777778, 0.6]), tf.constant(HW), (30, 20)
     )
-    assert [list(x.numpy()) for x in placement[:4]] == [[18, 14], [45, 70], [0, 0], [30, 20]]
+    assert [list(values.numpy()) for values in placement[:4]] == [
+        [18, 14],
+        [45, 70],
+        [0, 0],
+        [30, 20],
+    ]
     assert placement.is_crop
     np.testing.assert_allclose(window, [18 / 90, 14 / 140, 63 / 90, 84 / 140], rtol=1e-6)
 
 
-def test_a_window_beyond_the_picture_leaves_canvas():
-    # Twice as high and wide as the picture, which sits 30 rows down and 70 columns in: at 60 x 80 pixels its upper left corner
-    # comes to 30 / 180 * 60 = 10 and 70 / 280 * 80 = 20, its size to 30 x 40.
-    placement, window = crops.place(
+def test_a_window_beyond_the_image_leaves_canvas():
+    # Twice as high and wide as the image, which begins at row 30 and column 70: at 60 x 80 pixels
+    # its upper left corner is at 30 / 180 * 60 = 10 and 70 / 280 * 80 = 20, its size is 30 x 40.
+    placement, window = crops.place_window(
         tf.constant([-30 / 90, -70 / 140, 150 / 90, 210 / 140]), tf.constant(HW), (60, 80)
     )
-    assert [list(x.numpy()) for x in placement[:4]] == [[0, 0], [90, 140], [10, 20], [30, 40]]
-    # Of 3 x 3.5 of its pixels the first centre is at (1.5, 1.75), a pixel less half from that of the picture's first pixel.
+    assert [list(values.numpy()) for values in placement[:4]] == [
+        [0, 0],
+        [90, 140],
+        [10, 20],
+        [30, 40],
+    ]
+    # A pixel covers 3 x 3.5 of the image's: the first centre is at (1.5, 1.75), so 1 and 1.25 from
+    # the centre of the image's first pixel.
     np.testing.assert_allclose(
         placement.samples, [1 / 89, 1.25 / 139, 88 / 89, 137.75 / 139], rtol=1e-5
     )
@@ -199,32 +210,31 @@ def test_a_window_beyond_the_picture_leaves_canvas():
     "window",
     [[1.5, 0.2, 2.0, 0.7], [-1.0, 0.2, -0.3, 0.7], [0.1, -0.8, 0.6, -0.2], [0.1, 1.0, 0.6, 1.5]],
 )
-def test_a_window_beside_the_picture_shows_nothing(window):
-    placement, exact = crops.place(tf.constant(window), tf.constant(HW), (60, 80))
+def test_a_window_beside_the_image_shows_nothing(window):
+    placement, exact = crops.place_window(tf.constant(window), tf.constant(HW), (60, 80))
     assert min(placement.target_hw.numpy()) == 0
     np.testing.assert_allclose(exact, window)
 
 
 @pytest.mark.parametrize("preset", ["caffe", "torchvision", "paper"])
-def test_the_window_drawn_is_the_one_sampled_to_half_a_pixel_of_the_picture(preset):
-    sampled = windows(Augment(preset=preset, zoom_out_probability=0.8), number=1500)
+def test_the_drawn_window_is_the_sampled_one_to_half_a_pixel_of_the_image(preset):
+    sampled = sample_windows(Augment(preset=preset, zoom_out_probability=0.8), count=1500)
+    assert np.mean(np.any(sampled < 0, 1)) > 0.3  # many extend beyond the image
     for size in ((480, 640), (90, 140), (44, 30), (1200, 37)):
         placed = tf.data.Dataset.from_tensor_slices(sampled.astype(np.float32)).map(
-            lambda window, size=size: crops.place(window, tf.constant(size), (300, 300))
+            lambda window, size=size: crops.place_window(window, tf.constant(size), (300, 300))
         )
         placements, drawn = zip(*placed.as_numpy_iterator(), strict=True)
         moved = np.abs(np.array(drawn, float) - sampled) * np.tile(size, 2)
-        assert np.mean(np.any(sampled < 0, 1)) > 0.3  # many reach beyond the picture
         assert moved.max() < 0.5 + 2e-3
         for placement, window in zip(placements, drawn, strict=True):
-            check_placement(
-                placement, np.round(window.astype(float) * np.tile(size, 2)), np.array(size)
-            )
+            pixels = np.round(window.astype(float) * np.tile(size, 2))
+            check_placement(placement, pixels, np.array(size))
 
 
 def check_placement(placement, window, size):
-    """Every pixel of the target shows the point of the picture that the window (in pixels) puts there."""
-    begin, part, first, target = (x.astype(int) for x in placement[:4])
+    """Each pixel of the target shows the point that the window (in pixels) puts there."""
+    begin, part, first, target = (values.astype(int) for values in placement[:4])
     if placement.is_crop:
         np.testing.assert_array_equal(np.concatenate([begin, begin + part]), window)
         assert target.tolist() == [300, 300]
@@ -244,59 +254,59 @@ def check_placement(placement, window, size):
 
 
 def test_every_drawn_pixel_shows_its_place():
-    """A picture whose colours are its own rows and columns, seen through windows that reach beyond it."""
+    """An image whose colours are its own rows and columns, in windows that extend beyond it."""
     rows, columns = np.meshgrid(np.arange(HW[0]), np.arange(HW[1]), indexing="ij")
-    picture = tf.constant(np.stack([rows, columns, columns], -1).astype(np.uint8))
-    options, seen = Augment(preset="caffe", zoom_out_probability=1), 0
-    for window in windows(options, number=60).astype(np.float32):
-        placement, exact = crops.place(tf.constant(window), tf.constant(HW), (60, 80))
+    source = tf.constant(np.stack([rows, columns, columns], -1).astype(np.uint8))
+    section = Augment(preset="caffe", zoom_out_probability=1)
+    num_seen = 0
+    for window in sample_windows(section, count=60).astype(np.float32):
+        placement, exact = crops.place_window(tf.constant(window), tf.constant(HW), (60, 80))
         if placement.is_crop:
             continue
-        part = picture[placement.begin[0] :, placement.begin[1] :][
-            : placement.part_hw[0], : placement.part_hw[1]
-        ]
-        image = augment.finish(
-            augment.resize_part(part, placement), placement, tf.constant([False, False]), (60, 80)
-        ).numpy()
+        part = source[placement.begin[0] :, placement.begin[1] :]
+        part = part[: placement.part_hw[0], : placement.part_hw[1]]
+        resized = augment.resize_part(part, placement)
+        no_flips = tf.constant([False, False])
+        image = augment.finish_image(resized, placement, no_flips, (60, 80)).numpy()
         top, left, bottom, right = exact.numpy() * np.tile(HW, 2)
         y = top + (np.arange(60) + 0.5) * (bottom - top) / 60 - 0.5
         x = left + (np.arange(80) + 0.5) * (right - left) / 80 - 0.5
         drawn = ((y >= 0) & (y <= HW[0] - 1))[:, None] & ((x >= 0) & (x <= HW[1] - 1))
         expected = np.stack(np.broadcast_arrays(y[:, None], x, x), -1)
         expected = np.where(drawn[..., None], expected, (123, 117, 104))
-        on_the_edge = (np.abs(y * (y - HW[0] + 1)) < 0.5)[:, None] | (
-            np.abs(x * (x - HW[1] + 1)) < 0.5
-        )
+        on_the_edge = (np.abs(y * (y - HW[0] + 1)) < 0.5)[:, None]
+        on_the_edge = on_the_edge | (np.abs(x * (x - HW[1] + 1)) < 0.5)
         np.testing.assert_allclose(image[~on_the_edge], expected[~on_the_edge], atol=0.02)
-        seen += 1
-    assert seen > 40
+        num_seen += 1
+    assert num_seen > 40
 
 
 def test_the_largest_canvas():
     for largest in (2.0, 4.0):
-        found = windows(Augment(zoom_out_probability=1, zoom_out_max=largest), number=500)
+        found = sample_windows(Augment(zoom_out_probability=1, zoom_out_max=largest), count=500)
         sides = found[:, 2:] - found[:, :2]
         np.testing.assert_allclose(sides[:, 0], sides[:, 1], rtol=1e-5)
         assert 1 <= sides.min() < 1 + 0.05 * (largest - 1)
         assert largest - 0.05 * (largest - 1) < sides.max() <= largest
 
 
-def test_crowds_do_not_steer_the_crop():
-    options = Augment(preset="torchvision", zoom_out_probability=0)
+def test_crowds_do_not_guide_the_crop():
+    section = Augment(preset="torchvision", zoom_out_probability=0)
 
     def draw(crowd, boxes):
-        draws = tf.data.Dataset.range(100).map(
-            lambda i: crops_of(objects(boxes, crowd), options, tf.stack([np.int64(3), i]))
-        )
-        return np.array(list(draws.as_numpy_iterator()))
+        example = make_objects(boxes, crowd)
 
-    def crops_of(example, options, seed):
-        placement, *_ = augment.sample_geometry(example, tf.constant(HW), (30, 20), options, seed)
-        return tf.concat([placement.begin, placement.part_hw], 0)
+        def sample(index):
+            seed = tf.stack([np.int64(3), index])
+            size = tf.constant(HW)
+            placement, *_ = augment.sample_geometry(example, size, (30, 20), section, seed)
+            return tf.concat([placement.begin, placement.part_hw], 0)
 
-    alone = draw((), BOXES[:1])
-    np.testing.assert_array_equal(draw([1], BOXES[:2]), alone)
-    assert np.mean(np.any(draw((), BOXES[:2]) != alone, 1)) > 0.2
+        return np.array(list(tf.data.Dataset.range(100).map(sample).as_numpy_iterator()))
+
+    without_crowd = draw((), BOXES[:1])
+    np.testing.assert_array_equal(draw([1], BOXES[:2]), without_crowd)
+    assert np.mean(np.any(draw((), BOXES[:2]) != without_crowd, 1)) > 0.2
 
 
 def test_boxes_move_by_centre_and_are_clipped():
@@ -304,11 +314,11 @@ def test_boxes_move_by_centre_and_are_clipped():
     boxes = [
         [0.2, 0.6, 0.6, 0.9],  # centre (.4, .75): inside; top -.1 clipped
         [0.0, 0.5, 0.4, 0.7],  # centre (.2, .6): outside
-        [0.25, 0.0, 0.75, 1.0],  # centre (.5, .5) on the left border, which belongs to it
+        [0.25, 0.0, 0.75, 1.0],  # centre (.5, .5) on the left border, which counts as inside
         [0.0, 0.0, 0.75, 1.0],  # centre (.375, .5): inside
         [0.5, 0.9, 1.0, 1.0],  # centre (.75, .95) on the lower border, which does not
     ]
-    moved = crops.move_boxes(objects(boxes), window)
+    moved = crops.move_boxes(make_objects(boxes), window)
     np.testing.assert_array_equal(moved["labels"], [1, 3, 4])
     np.testing.assert_allclose(
         moved["boxes"], [[0, 0.2, 0.7, 0.8], [0, 0, 1, 1], [0, 0, 1, 1]], atol=1e-6
@@ -316,18 +326,15 @@ def test_boxes_move_by_centre_and_are_clipped():
     assert moved["area"].shape == [3]
 
 
-def test_what_belongs_to_a_box_stays_with_it():
-    example = objects(
+def test_the_attributes_of_a_box_stay_with_it():
+    example = make_objects(
         [[0.3, 0.6, 0.6, 0.9], [0.0, 0.5, 0.2, 0.7], [0.4, 0.5, 0.5, 0.7], [0.5, 0.6, 0.6, 0.7]],
         crowd=[2],
     )
-    example |= {
-        "difficult": tf.constant([True, True, False, False]),
-        "area": tf.constant([11.0, 12.0, 13.0, 14.0]),
-    }
-    moved = crops.move_boxes(
-        example, tf.constant([0.25, 0.5, 0.75, 1.0])
-    )  # the second has its centre outside
+    example["difficult"] = tf.constant([True, True, False, False])
+    example["area"] = tf.constant([11.0, 12.0, 13.0, 14.0])
+    # The second box has its centre outside.
+    moved = crops.move_boxes(example, tf.constant([0.25, 0.5, 0.75, 1.0]))
     np.testing.assert_array_equal(moved["labels"], [1, 3, 4])
     np.testing.assert_array_equal(moved["crowd"], [False, True, False])
     np.testing.assert_array_equal(moved["difficult"], [True, False, False])
@@ -335,15 +342,18 @@ def test_what_belongs_to_a_box_stays_with_it():
     np.testing.assert_allclose(moved["boxes"][1], [0.3, 0, 0.5, 0.4], atol=1e-6)
 
 
-def test_crowds_stay_while_they_show():
+def test_crowds_stay_while_they_are_visible():
     boxes = [[0.0, 0.0, 0.3, 0.6], [0.0, 0.0, 0.2, 0.6], [0.0, 0.0, 0.3, 0.6]]
-    moved = crops.move_boxes(objects(boxes, crowd=[0, 1]), tf.constant([0.25, 0.5, 0.75, 1.0]))
+    moved = crops.move_boxes(make_objects(boxes, crowd=[0, 1]), tf.constant([0.25, 0.5, 0.75, 1.0]))
     np.testing.assert_array_equal(moved["labels"], [1])
     np.testing.assert_allclose(moved["boxes"], [[0, 0, 0.1, 0.2]], atol=1e-6)
 
 
 def test_no_boxes_move_to_no_boxes():
-    assert crops.move_boxes(objects([]), tf.constant([0.2, 0.2, 0.8, 0.9]))["boxes"].shape == [0, 4]
+    assert crops.move_boxes(make_objects([]), tf.constant([0.2, 0.2, 0.8, 0.9]))["boxes"].shape == [
+        0,
+        4,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -356,40 +366,36 @@ def test_no_boxes_move_to_no_boxes():
     ],
 )
 def test_flips(flips, expected):
-    flipped = crops.flip_boxes(objects([[0.1, 0.2, 0.4, 0.9]]), tf.constant(flips))
+    flipped = crops.flip_boxes(make_objects([[0.1, 0.2, 0.4, 0.9]]), tf.constant(flips))
     np.testing.assert_allclose(flipped["boxes"], [expected], atol=1e-6)
 
 
-def test_flips_are_drawn_apart():
-    options = Augment(flip_probability=0.5, vertical_flip_probability=0.25)
-    seeds = tf.data.Dataset.range(4000).map(
-        lambda i: crops.sample_flips(options, tf.stack([np.int64(0), i]))
-    )
-    found = np.stack(list(seeds.as_numpy_iterator()))
+def test_flips_are_independent():
+    def sample(index):
+        return crops.sample_flips(0.25, 0.5, tf.stack([np.int64(0), index]))
+
+    found = np.stack(list(tf.data.Dataset.range(4000).map(sample).as_numpy_iterator()))
     assert np.abs(found.mean(0) - [0.25, 0.5]).max() < 0.03
     assert abs(np.mean(found[:, 0] & found[:, 1]) - 0.125) < 0.02
 
 
-def test_flips_do_not_follow_the_zoom_out():
-    options = Augment(zoom_out_probability=0.5, flip_probability=0.5, vertical_flip_probability=0.5)
+def test_flips_do_not_depend_on_the_zoom_out():
+    zoom_out = crops.ZoomOut(probability=0.5, max_side=4.0)
 
-    def draw(index):
+    def sample(index):
         seed = tf.stack([np.int64(6), index])
-        canvas, flips = crops.sample_zoom_out(options, seed), crops.sample_flips(options, seed)
-        numbers = [
-            canvas[2] - canvas[0],
-            -canvas[0],
-            -canvas[1],
-            tf.cast(canvas[0] < 0, tf.float32),
-        ]
+        canvas = crops.sample_zoom_out(zoom_out, seed)
+        flips = crops.sample_flips(0.5, 0.5, seed)
+        zooms = tf.cast(canvas[0] < 0, tf.float32)
+        numbers = [canvas[2] - canvas[0], -canvas[0], -canvas[1], zooms]
         return tf.concat([numbers, tf.cast(flips, tf.float32)], 0)
 
-    found = np.stack(list(tf.data.Dataset.range(2000).map(draw).as_numpy_iterator()))
+    found = np.stack(list(tf.data.Dataset.range(2000).map(sample).as_numpy_iterator()))
     correlations = np.corrcoef(found, rowvar=False)[:4, 4:]
     assert np.abs(correlations).max() < 0.08  # three and a half standard deviations
 
 
-def test_into_and_out_of_a_window_are_inverse():
+def test_into_window_and_out_of_window_are_inverse():
     window = tf.constant([-0.4, 0.1, 1.3, 0.6])
     np.testing.assert_allclose(
         crops.out_of_window(crops.into_window(BOXES, window), window), BOXES, atol=1e-6

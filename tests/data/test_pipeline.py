@@ -1,4 +1,4 @@
-"""The stream: which records come when, whatever the parallelism, the start, the workers."""
+"""The stream: which records come when, at any parallelism, start and number of workers."""
 
 import itertools
 
@@ -7,15 +7,16 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.config import ConfigError
-from ssd_tf.data import pipeline, shards
+from ssd_tf.data import pipeline, records, shards
 from ssd_tf.files import write_json
 
-DEFAULTS = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
+DEFAULT_BOXES = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
 
 
-def batches(config, data, number, **arguments):
-    stream = pipeline.build_dataset(config, data, "train", DEFAULTS, **arguments)
-    return list(itertools.islice(stream.as_numpy_iterator(), number))
+def batches(config, data, num_batches, **stream_slice):
+    part = pipeline.StreamSlice(**stream_slice)
+    stream = pipeline.build_dataset(config, data, "train", DEFAULT_BOXES, part)
+    return list(itertools.islice(stream.as_numpy_iterator(), num_batches))
 
 
 def assert_same(some, others):
@@ -27,7 +28,7 @@ def assert_same(some, others):
 
 
 def indices(found):
-    """Which pictures the batches hold, by their means."""
+    """The indices of the images in the batches, from their means."""
     means = np.concatenate([image for image, _ in found]).mean((1, 2, 3))
     return np.round((means - 10.2) / 10).astype(int).tolist()
 
@@ -40,37 +41,38 @@ def test_shapes(small_config, striped_data):
 
 
 @pytest.mark.parametrize("preset", ["caffe", "torchvision"])
-def test_parallelism_changes_nothing(small_config, striped_data, preset):
+def test_parallelism_changes_nothing(small_config, striped_data, preset, monkeypatch):
     config = small_config(data__augment=preset)
-    assert_same(
-        batches(config, striped_data, 14, parallelism=1),
-        batches(config, striped_data, 14, parallelism=5),
-    )
+    by_cores = []
+    for cores in (1, 5):
+        monkeypatch.setattr(pipeline, "usable_cores", lambda cores=cores: cores)
+        by_cores.append(batches(config, striped_data, 14))
+    assert_same(*by_cores)
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch(small_config, striped_data):
+def test_a_run_resumes_in_the_middle_of_an_epoch(small_config, striped_data):
     config = small_config(data__augment="caffe")
     whole = batches(config, striped_data, 14)  # 56 records: two and a half epochs
-    for start in (
-        3,
-        6,
-        11,
-    ):  # in the first epoch, across its end (22 = 5.5 batches), at the second's end
+    # In the first epoch, across its end (22 = 5.5 batches), at the end of the second.
+    for start in (3, 6, 11):
         assert_same(whole[start:], batches(config, striped_data, 14 - start, start_step=start))
 
 
-def test_workers_slices_are_the_single_workers_batch(small_config, striped_data):
+def test_the_workers_slices_make_up_the_single_workers_batch(small_config, striped_data):
     config = small_config(data__augment="caffe")
     whole = batches(config, striped_data, 8)
     parts = [batches(config, striped_data, 8, num_workers=2, worker=worker) for worker in (0, 1)]
     joined = [
-        (np.concatenate([a, b]), {key: np.concatenate([t[key], u[key]]) for key in t})
-        for (a, t), (b, u) in zip(*parts, strict=True)
+        (
+            np.concatenate([first, second]),
+            {key: np.concatenate([targets[key], others[key]]) for key in targets},
+        )
+        for (first, targets), (second, others) in zip(*parts, strict=True)
     ]
     assert_same(joined, whole)
 
 
-def test_every_epoch_holds_every_record_once_in_an_order_of_its_own(small_config, striped_data):
+def test_every_epoch_has_every_record_once_in_a_new_order(small_config, striped_data):
     found = indices(batches(small_config(), striped_data, 11))  # 44 records: two epochs
     assert sorted(found[:22]) == sorted(found[22:]) == list(range(22))
     assert found[:22] != found[22:]
@@ -78,28 +80,27 @@ def test_every_epoch_holds_every_record_once_in_an_order_of_its_own(small_config
 
 
 def test_a_bounded_buffer_moves_records_by_no_more_than_its_size(small_config, striped_data):
-    # With a buffer of one the order is that of the shards read in turn: neighbours are of different shards.
+    # With a buffer of one, shards are read in turn: neighbours come from different shards.
     found = indices(batches(small_config(data__shuffle_buffer=1), striped_data, 5))
     assert all(a % 3 != b % 3 for a, b in itertools.pairwise(found))
 
 
-def test_the_shards_are_shuffled_anew_and_so_is_the_buffer(small_config, striped_data):
+def test_shards_and_buffer_are_reshuffled_every_epoch(small_config, striped_data):
     found = indices(batches(small_config(data__shuffle_buffer=1), striped_data, 11))
-    assert found[:22] != found[22:]  # a buffer of one keeps the order: the shards' has changed
+    assert found[:22] != found[22:]  # a buffer of one keeps the order, so the shards have moved
     one_file = [str(striped_data / "train-00000-of-00003.tfrecord")]
     stream = shards.record_stream(one_file, 8, 8, seed=0).take(24)
-    epochs = np.reshape(
-        [serialized for _, serialized in stream.as_numpy_iterator()], (3, 8)
-    ).tolist()
+    found = [serialized for _, serialized in stream.as_numpy_iterator()]
+    epochs = np.reshape(found, (3, 8)).tolist()
     assert epochs[0] != epochs[1] != epochs[2]
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
 
 
-def test_the_same_record_is_augmented_anew_in_every_epoch(small_config, striped_data):
+def test_a_record_is_augmented_differently_in_every_epoch(small_config, striped_data):
     config = small_config(data__augment={"brightness": 32, "color_probability": 1})
     plain, bright = (
-        np.concatenate([image for image, _ in batches(c, striped_data, 11)])
-        for c in (small_config(), config)
+        np.concatenate([image for image, _ in batches(each, striped_data, 11)])
+        for each in (small_config(), config)
     )
     order = np.round((plain.mean((1, 2, 3)) - 10.2) / 10).astype(int)
     shifts = (bright - plain).mean((1, 2, 3))
@@ -107,37 +108,37 @@ def test_the_same_record_is_augmented_anew_in_every_epoch(small_config, striped_
     assert len(of_record_9) == 2 and abs(of_record_9[0] - of_record_9[1]) > 0.1
 
 
-def test_files_of_their_own(small_config, striped_data):
+def test_separate_files_per_worker(small_config, striped_data):
     config = small_config(data__shard="file")
-    # Worker 0 of 2 reads shards 0 and 2 (records k with k % 3 != 1: 8 + 7), worker 1 reads shard 1 (7).
+    # Worker 0 of 2 reads shards 0 and 2 (records i with i % 3 != 1: 8 + 7), worker 1 shard 1 (7).
     first = indices(batches(config, striped_data, 15, num_workers=2, worker=0))
     second = indices(batches(config, striped_data, 7, num_workers=2, worker=1))
-    assert sorted(first[:15]) == [k for k in range(22) if k % 3 != 1] == sorted(first[15:])
+    assert sorted(first[:15]) == [i for i in range(22) if i % 3 != 1] == sorted(first[15:])
     assert sorted(second[:7]) == list(range(1, 22, 3)) == sorted(second[7:])
     resumed = indices(batches(config, striped_data, 5, num_workers=2, worker=0, start_step=10))
     assert resumed == first[20:]
 
 
-def test_what_workers_cannot_share_is_refused(small_config, striped_data):
+def test_impossible_numbers_of_workers_are_rejected(small_config, striped_data):
+    def build(num_workers, worker=0, **changes):
+        part = pipeline.StreamSlice(num_workers=num_workers, worker=worker)
+        config = small_config(**changes)
+        pipeline.build_dataset(config, striped_data, "train", DEFAULT_BOXES, part)
+
     with pytest.raises(ConfigError, match="batch_size 4 must be a multiple of the 3 workers"):
-        pipeline.build_dataset(small_config(), striped_data, "train", DEFAULTS, num_workers=3)
-    with pytest.raises(ConfigError, match="wants a shard a worker, found 3 for 4"):
-        pipeline.build_dataset(
-            small_config(data__shard="file"), striped_data, "train", DEFAULTS, num_workers=4
-        )
+        build(num_workers=3)
+    with pytest.raises(ConfigError, match="one shard per worker, got 3 for 4 workers"):
+        build(num_workers=4, data__shard="file")
     for worker in (-1, 2):
-        with pytest.raises(
-            ConfigError, match=rf"worker must lie in \[0, 1\], as there are 2, found {worker}"
-        ):
-            pipeline.build_dataset(
-                small_config(), striped_data, "train", DEFAULTS, num_workers=2, worker=worker
-            )
+        line = rf"expected worker in \[0, 1\] for 2 workers, got {worker}"
+        with pytest.raises(ConfigError, match=line):
+            build(num_workers=2, worker=worker)
 
 
-def write_shards(folder, records, images):
-    """A data set of some lists of records, a shard each, that claims that many images."""
-    names = [f"train-{k}.tfrecord" for k in range(len(records))]
-    for name, content in zip(names, records, strict=True):
+def write_shards(folder, contents, images):
+    """A data set of lists of records, a shard per list; its dataset.json says `images` images."""
+    names = [f"train-{i}.tfrecord" for i in range(len(contents))]
+    for name, content in zip(names, contents, strict=True):
         with tf.io.TFRecordWriter(str(folder / name)) as writer:
             for record in content:
                 writer.write(record)
@@ -152,15 +153,17 @@ def write_shards(folder, records, images):
 @pytest.mark.parametrize(
     ("held", "images"), [((3, 2), 6), ((3, 2), 4), ((0, 0), 5)], ids=["fewer", "more", "none"]
 )
-def test_records_that_are_not_as_many_as_dataset_json_says(
+def test_a_count_that_differs_from_dataset_json_is_rejected(
     held, images, small_config, striped, tmp_path
 ):
-    data = write_shards(
-        tmp_path, [[striped.make_record(k) for k in range(number)] for number in held], images
+    contents = [[striped.make_record(i) for i in range(count)] for count in held]
+    data = write_shards(tmp_path, contents, images)
+    line = (
+        rf"split 'train' has {images} images, its shards hold {sum(held)} records; "
+        "convert the split again"
     )
-    line = rf"split 'train' has {images} images, its shards hold {sum(held)} records; convert the split again"
     with pytest.raises(ValueError, match=line):
-        pipeline.build_dataset(small_config(), data, "train", DEFAULTS)
+        pipeline.build_dataset(small_config(), data, "train", DEFAULT_BOXES)
     with pytest.raises(ValueError, match=line):
         pipeline.read_examples(data, "train")
 
@@ -169,32 +172,27 @@ def test_empty_shards(small_config, striped, tmp_path):
     data = write_shards(tmp_path, [[striped.make_record(5)], [], []], 1)
     assert indices(batches(small_config(), data, 2)) == [5] * 8
     assert indices(batches(small_config(data__shard="file"), data, 2)) == [5] * 8
-    with pytest.raises(
-        ConfigError,
-        match=r"no record that can be used in the shards of worker 1 of 2 .*train-1.tfrecord",
-    ):
-        pipeline.build_dataset(
-            small_config(data__shard="file"), data, "train", DEFAULTS, num_workers=2
-        )
+    line = r"no usable record in the shards of worker 1 of 2 .*train-1.tfrecord"
+    with pytest.raises(ConfigError, match=line):
+        batches(small_config(data__shard="file"), data, 1, num_workers=2)
 
 
-def test_the_seed_steers_the_augmentation(small_config, striped):
-    """The same record at the same place of the stream, so that the order plays no part."""
+def test_the_seed_determines_the_augmentation(small_config, striped):
+    """The same record at the same position of the stream, so that the order does not matter."""
     serialized, position = tf.constant(striped.make_record(4)), tf.constant(7, tf.int64)
 
     def shift(seed):
         config = small_config(
             train__seed=seed, data__augment={"brightness": 32, "color_probability": 1}
         )
-        return float(
-            tf.reduce_mean(pipeline.make_prepare(config, DEFAULTS, 2)(position, serialized)[0])
-        )
+        image, _ = pipeline.make_prepare(config, DEFAULT_BOXES, 2)(position, serialized)
+        return float(tf.reduce_mean(image))
 
     assert shift(3) == shift(3)
     assert len({round(shift(seed), 2) for seed in (3, 4, 5)}) == 3
 
 
-def test_the_seed_steers_the_order_of_the_shards(striped_data):
+def test_the_seed_determines_the_order_of_the_shards(striped_data):
     paths = sorted(map(str, striped_data.glob("*.tfrecord")))
     firsts = [
         next(shards.record_stream(paths, 22, 1, seed).as_numpy_iterator())[1] for seed in range(12)
@@ -202,18 +200,18 @@ def test_the_seed_steers_the_order_of_the_shards(striped_data):
     assert len(set(firsts)) == 3  # each shard comes first for some seed
 
 
-def test_the_variances_of_the_config_are_those_of_the_targets(small_config, striped_data):
+def test_the_targets_use_the_variances_of_the_config(small_config, striped_data):
     ((_, targets),) = batches(small_config(), striped_data, 1)
     ((_, others),) = batches(small_config(boxes__variances=[0.2, 0.4, 0.1, 0.05]), striped_data, 1)
     assert np.any(targets["offsets"])
     np.testing.assert_allclose(others["offsets"], targets["offsets"] * [0.5, 0.25, 2, 4], rtol=1e-5)
 
 
-def test_difficult_objects_of_the_config(small_config, striped, tmp_path):
-    data = write_shards(tmp_path, [[striped.make_record(k, difficult=[1]) for k in range(4)]], 4)
+def test_the_config_says_whether_difficult_objects_are_trained(small_config, striped, tmp_path):
+    data = write_shards(tmp_path, [[striped.make_record(i, difficult=[1]) for i in range(4)]], 4)
     ((_, ignored),) = batches(small_config(), data, 1)
     ((_, trained),) = batches(small_config(data__train_difficult=True), data, 1)
-    # The object meets the first default box by more than half, and no other.
+    # The object's IoU with the first default box is above one half, with the others below.
     assert ignored["labels"].tolist() == [[-1, 0, 0]] * 4
     assert sorted(trained["labels"].tolist()) == [[1, 0, 0]] * 2 + [[2, 0, 0]] * 2
 
@@ -228,4 +226,12 @@ def test_examples_come_in_file_order(striped_data):
         example["source_id"].decode()
         for example in pipeline.read_examples(striped_data, "train").as_numpy_iterator()
     ]
-    assert found == [f"id{k}" for start in range(3) for k in range(start, 22, 3)]
+    assert found == [f"id{i}" for start in range(3) for i in range(start, 22, 3)]
+
+
+def test_an_example_has_the_file_name_of_its_record(striped):
+    named = records.parse_example(striped.make_record(4))
+    assert (named["file_name"], named["source_id"]) == (b"4.jpg", b"id4")
+    example = tf.train.Example.FromString(striped.make_record(4))
+    del example.features.feature["image/filename"]
+    assert records.parse_example(example.SerializeToString())["file_name"] == b""

@@ -1,4 +1,4 @@
-"""What the presets of the augmentation hold, value by value, and which values are refused."""
+"""The values of the augmentation presets, and the values that are rejected."""
 
 import pytest
 
@@ -25,8 +25,9 @@ NOTHING = {
     "flip_probability": 0.0,
     "vertical_flip_probability": 0.0,
 }
-# The authors' scripts: brightness 32 of 255, contrast and saturation .5 to 1.5, hue +-18 of OpenCV's half degrees as a byte that
-# saturates, no shuffled channels; expand p .5 to 4 sides; min IoU .1 to .9 and "any"; scale .3 to 1, aspect .5 to 2, 50 tries.
+# The scripts of the original Caffe code: brightness 32 of 255, contrast and saturation .5 to 1.5,
+# hue +-18 of OpenCV's half degrees as a byte that saturates, no shuffled channels; expand p .5 to 4
+# sides; min IoU .1 to .9 and "any"; scale .3 to 1, aspect .5 to 2, 50 tries.
 CAFFE = NOTHING | {
     "brightness": 32.0,
     "contrast": (0.5, 1.5),
@@ -41,7 +42,7 @@ PRESETS = {
     "none": NOTHING,
     "caffe": CAFFE,
     "paper": CAFFE | {"crop_scale": (0.1, 1.0), "hue_wraps": True},
-    # Brightness by a factor, hue +-.05 of a turn, channels shuffled p .5, 40 tries a mode.
+    # Brightness by a factor, hue +-.05 of a turn, channels shuffled p .5, 40 tries per mode.
     "torchvision": NOTHING
     | {
         "brightness_factor": (0.875, 1.125),
@@ -57,7 +58,7 @@ PRESETS = {
         "crop_tries": 40,
         "flip_probability": 0.5,
     },
-    # Flip and scale jitter, and no colour.
+    # Flip and scale jitter, no colour distortion.
     "light": NOTHING
     | {
         "crop_min_iou": (0.0,),
@@ -76,24 +77,24 @@ def test_the_values_of_a_preset(name):
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("brightness", float("inf"), "finite number, found inf"),
-        ("brightness", float("nan"), "found nan"),
-        ("contrast", [float("nan"), 1.0], "finite number, found nan"),
-        ("contrast", [-1, 1.5], "greater than or equal to 0, found -1"),
-        ("saturation", [-2, 1], "greater than or equal to 0, found -2"),
-        ("brightness_factor", [-0.5, 1], "greater than or equal to 0, found -0.5"),
-        ("brightness_factor", [1.2, 0.8], "wanted the smaller number first"),
-        ("hue_degrees", 361, "less than or equal to 360, found 361"),
-        ("hue_degrees", float("inf"), "found inf"),
-        ("zoom_out_max", float("inf"), "finite number, found inf"),
-        ("zoom_out_max", 0.5, "greater than or equal to 1, found 0.5"),
-        ("crop_scale", [float("nan"), 1.0], "finite number, found nan"),
+        ("brightness", float("inf"), "finite number, got inf"),
+        ("brightness", float("nan"), "got nan"),
+        ("contrast", [float("nan"), 1.0], "finite number, got nan"),
+        ("contrast", [-1, 1.5], "greater than or equal to 0, got -1"),
+        ("saturation", [-2, 1], "greater than or equal to 0, got -2"),
+        ("brightness_factor", [-0.5, 1], "greater than or equal to 0, got -0.5"),
+        ("brightness_factor", [1.2, 0.8], "expected the smaller number first"),
+        ("hue_degrees", 361, "less than or equal to 360, got 361"),
+        ("hue_degrees", float("inf"), "got inf"),
+        ("zoom_out_max", float("inf"), "finite number, got inf"),
+        ("zoom_out_max", 0.5, "greater than or equal to 1, got 0.5"),
+        ("crop_scale", [float("nan"), 1.0], "finite number, got nan"),
     ],
 )
 def test_values_out_of_range(key, value, line):
     with pytest.raises(ConfigError) as caught:
         check_config({"boxes": {"preset": "paper"}, "data": {"augment": {key: value}}}, "test")
     message = str(caught.value)
-    assert (
-        message.startswith(f"test: data.augment.{key}") and line in message and "\n" not in message
-    )
+    assert message.startswith(f"test: data.augment.{key}")
+    assert line in message
+    assert "\n" not in message

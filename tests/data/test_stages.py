@@ -1,31 +1,58 @@
-"""The stages that the time of the input pipeline is told by."""
+"""The stages that the timing of the input pipeline reports."""
 
+import numpy as np
+import pytest
 import tensorflow as tf
 
 from ssd_tf.config import Augment
-from ssd_tf.data import stages
+from ssd_tf.data import pipeline, stages
+
+DEFAULT_BOXES = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1]], np.float32)
 
 
-def test_decoding_counts_as_decoding_whatever_the_format(small_config, striped):
-    """A JPEG is decoded in the stage `decode`, where its part is cut out, a PNG where it is opened: both are told as one."""
-    functions = stages._stages(
-        small_config(data__augment=Augment(preset="caffe")), tf.constant([[0.0, 0, 1, 1]]), 2
-    )
+@pytest.mark.parametrize("preset", ["none", "caffe", "torchvision"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_the_stages_together_are_the_pipeline(preset, image_format, small_config, striped):
+    config = small_config(data__augment=preset)
+    record = striped.make_record(3, image=striped.image_bytes(3, image_format))
+    prepare = tf.function(pipeline.make_prepare(config, DEFAULT_BOXES, 2), autograph=False)
+
+    @tf.function(autograph=False)
+    def by_stages(*value):
+        for stage in stages.make_stages(config, DEFAULT_BOXES, 2).values():
+            value = stage(*value)
+        return value
+
+    for position in range(10):
+        element = (tf.constant(position, tf.int64), tf.constant(record))
+        image, targets = prepare(*element)
+        staged_image, staged_targets = by_stages(*element)
+        np.testing.assert_allclose(staged_image, image, atol=1e-3)
+        np.testing.assert_allclose(staged_targets["offsets"], targets["offsets"], atol=1e-4)
+        np.testing.assert_array_equal(staged_targets["labels"], targets["labels"])
+
+
+def test_decoding_counts_as_decoding_in_any_format(small_config, striped):
+    """A JPEG is decoded in the stage `decode`, a PNG in `open`: both are reported as `decode`."""
+    config = small_config(data__augment=Augment(preset="caffe"))
+    functions = stages.make_stages(config, DEFAULT_BOXES, 2)
     for image_format, size in (("JPEG", (0, 0, 3)), ("PNG", (30, 44, 3))):
-        record = tf.constant(striped.make_record(3, image=striped.picture_bytes(3, image_format)))
+        record = tf.constant(striped.make_record(3, image=striped.image_bytes(3, image_format)))
         value = functions["parse"](tf.constant(0, tf.int64), record)
-        value = functions["open"](*value)
-        assert tuple(value[1][1].shape) == size
-        value = functions["decode"](*functions["zoom-out, crop, boxes"](*value))
-        assert min(value[1].shape) > 0
+        _, opened, _ = value = functions["open"](*value)
+        assert tuple(opened.pixels.shape) == size
+        _, part, *_ = functions["decode"](*functions["zoom-out, crop, boxes"](*value))
+        assert min(part.shape) > 0
 
 
 def test_opening_is_part_of_decode(small_config, striped_data, monkeypatch):
-    monkeypatch.setattr(
-        stages, "_alone", lambda runs, *_: {name: 1.0 + index for index, name in enumerate(runs)}
-    )
-    monkeypatch.setattr(stages, "_steady", lambda *_: 100.0)
-    times = stages.stage_times(small_config(), striped_data, "train", [[0.0, 0, 1, 1]], images=4)
-    # In the order of the pipeline 2, 3, 4, ... milliseconds, each with the 1 that an empty stage takes: open 2, decode 4.
+    def time_on_demand(runs, *_):
+        return {name: 1.0 + index for index, name in enumerate(runs)}
+
+    monkeypatch.setattr(stages, "time_on_demand", time_on_demand)
+    monkeypatch.setattr(stages, "time_batches", lambda *_: 100.0)
+    times = stages.stage_times(small_config(), striped_data, "train", DEFAULT_BOXES)
+    # In the order of the pipeline 2, 3, 4, ... milliseconds, each with the 1 that an empty stage
+    # takes: open 2, decode 4.
     assert list(times.values()) == [1, 3, 2 + 4, 5, 6, 7, 8, 100 - 36]
     assert list(times)[:3] == ["parse", "zoom-out, crop, boxes", "decode"]

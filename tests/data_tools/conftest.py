@@ -1,4 +1,4 @@
-"""Pictures, label files and read-back that the tests of data_tools share."""
+"""Images, label files and reading of records that the tests of data_tools share."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ REAL_DATA = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
 
 @pytest.fixture
 def real_data():
-    """A function: name of a folder of the real data -> its path; skips where it is absent."""
+    """A function: name of a folder of real data -> its path; skips if it is absent."""
 
     def find(name):
         if not (REAL_DATA / name).is_dir():
@@ -27,43 +27,50 @@ def real_data():
 
 @pytest.fixture
 def paint():
-    """A function: path, width and height, a red box [xmin, ymin, xmax, ymax] -> a grey picture with that box filled."""
+    """A function: path, size, box -> a gray Pillow image with a red box, saved unless path is None.
+
+    size_wh: width, height; box: [xmin, ymin, xmax, ymax] in pixels; save: options of Image.save.
+    """
 
     def paint(path, size_wh=(64, 48), box=(8, 16, 24, 40), **save):
         pixels = np.full((size_wh[1], size_wh[0], 3), 128, np.uint8)
         xmin, ymin, xmax, ymax = box
         pixels[ymin:ymax, xmin:xmax] = (230, 20, 20)
-        picture = Image.fromarray(pixels)
+        image = Image.fromarray(pixels)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path, **save)
-        return picture
+            image.save(path, **save)
+        return image
 
     return paint
 
 
 @pytest.fixture
 def write_coco():
-    """A function: writes COCO JSON of images [(id, file, width, height)], annotations [(image id, category id, bbox, more)]."""
+    """A function: writes COCO JSON and returns its path.
+
+    images: [(id, file, width, height)]; annotations: [(image id, category id, bbox, more keys)];
+    categories: [(id, name)].
+    """
 
     def write(path, images, annotations=(), categories=((1, "cat"), (3, "dog"))):
         images = [
-            {"id": i, "file_name": file, "width": width, "height": height}
-            for i, file, width, height in images
+            {"id": image_id, "file_name": file, "width": width, "height": height}
+            for image_id, file, width, height in images
         ]
         annotations = [
             {
-                "id": k,
-                "image_id": image,
+                "id": annotation_id,
+                "image_id": image_id,
                 "category_id": category,
                 "bbox": box,
                 "area": 7.5,
                 "iscrowd": 0,
                 **more,
             }
-            for k, (image, category, box, more) in enumerate(annotations, 1)
+            for annotation_id, (image_id, category, box, more) in enumerate(annotations, 1)
         ]
-        categories = [{"id": number, "name": name} for number, name in categories]
+        categories = [{"id": category, "name": name} for category, name in categories]
         path.write_text(
             json.dumps({"images": images, "annotations": annotations, "categories": categories})
         )
@@ -74,8 +81,8 @@ def write_coco():
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """A function: name of a data_tools command, its flags -> (exit code, what it printed to stderr but for progress)."""
-    monkeypatch.setattr(pool, "_SECONDS_PER_LINE", 1e9)
+    """A function: a data_tools command, its flags -> (exit code, stderr without progress)."""
+    monkeypatch.setattr(pool, "SECONDS_PER_LINE", 1e9)
 
     def run(command, *arguments, **flags):
         argv = [command]
@@ -89,7 +96,10 @@ def run(capsys, monkeypatch):
 
 @pytest.fixture
 def convert_coco(tmp_path, run):
-    """A function: flags -> converts tmp_path/images and tmp_path/annotations.json into tmp_path/out; (exit code, stderr)."""
+    """A function: flags -> (exit code, stderr).
+
+    Converts tmp_path/images and tmp_path/annotations.json into tmp_path/out.
+    """
 
     def convert(**flags):
         given = {
@@ -104,7 +114,7 @@ def convert_coco(tmp_path, run):
 
 @pytest.fixture
 def read_split():
-    """A function: folder, split -> its records in order, plain dicts of what the keys hold."""
+    """A function: folder, split -> its records in order, as plain dicts."""
 
     def read(folder, split="train"):
         import tensorflow as tf

@@ -1,4 +1,4 @@
-"""The Beam route gives the shards of the local one."""
+"""A conversion on Beam writes the same files as a local one."""
 
 import hashlib
 import pathlib

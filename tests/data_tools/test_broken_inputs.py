@@ -1,4 +1,4 @@
-"""A row per kind of broken input, with its exact outcome: repaired, dropped with the reason, or refused with the message."""
+"""Broken inputs, one row per kind: repaired, dropped with a reason, or refused with a message."""
 
 import json
 import pathlib
@@ -15,17 +15,17 @@ GOOD = {"images": [(1, "a.jpg", 64, 48)], "annotations": [(1, 1, [8, 16, 16, 24]
 
 @pytest.fixture
 def data(tmp_path, paint, write_coco):
-    """tmp_path with one sound picture, a.jpg, beside the one under test, and COCO labels that each row may replace."""
+    """tmp_path with one sound image, a.jpg, and COCO labels that each test may replace."""
     paint(tmp_path / "images/a.jpg")
     write_coco(tmp_path / "annotations.json", **GOOD)
     return tmp_path
 
 
-# Pictures: how b.<suffix> is written -> what becomes of it.
+# Images: how b.<suffix> is written -> what becomes of it.
 
 
-def cut(path, picture):
-    picture.save(path, "JPEG")
+def cut(path, image):
+    image.save(path, "JPEG")
     path.write_bytes(path.read_bytes()[:-30])
 
 
@@ -43,12 +43,12 @@ def bomb(path, _):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
 
 
-def save(change=lambda picture: picture, **options):
-    return lambda path, picture: change(picture).save(path, **options)
+def save(change=lambda image: image, **options):
+    return lambda path, image: change(image).save(path, **options)
 
 
-def deepen(picture):
-    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+def deepen(image):
+    return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
 
 
 def orientation(value):
@@ -57,18 +57,18 @@ def orientation(value):
     return exif
 
 
-PICTURES = [
-    ("grayscale JPEG", "b.jpg", save(lambda p: p.convert("L")), ("repaired", "grayscale")),
-    ("CMYK JPEG", "b.jpg", save(lambda p: p.convert("CMYK")), ("repaired", "cmyk")),
+IMAGES = [
+    ("grayscale JPEG", "b.jpg", save(lambda image: image.convert("L")), ("repaired", "grayscale")),
+    ("CMYK JPEG", "b.jpg", save(lambda image: image.convert("CMYK")), ("repaired", "cmyk")),
     (
         "16-bit PNG",
         "b.png",
         save(deepen),
         ("repaired", "16-bit"),
     ),
-    ("palette PNG", "b.png", save(lambda p: p.convert("P")), ("repaired", "palette")),
+    ("palette PNG", "b.png", save(lambda image: image.convert("P")), ("repaired", "palette")),
     ("PNG", "b.png", save(), ("repaired", "png")),
-    ("PNG with alpha", "b.png", save(lambda p: p.convert("RGBA")), ("repaired", "png")),
+    ("PNG with alpha", "b.png", save(lambda image: image.convert("RGBA")), ("repaired", "png")),
     ("WebP", "b.webp", save(), ("repaired", "webp")),
     ("BMP", "b.bmp", save(), ("repaired", "bmp")),
     ("AVIF", "b.avif", save(), ("repaired", "avif")),
@@ -110,9 +110,9 @@ PICTURES = [
 
 
 @pytest.mark.parametrize(
-    ("what", "name", "write", "outcome"), PICTURES, ids=[row[0] for row in PICTURES]
+    ("what", "name", "write", "outcome"), IMAGES, ids=[row[0] for row in IMAGES]
 )
-def test_picture(
+def test_image(
     data, paint, write_coco, convert_coco, read_dataset, read_split, what, name, write, outcome
 ):
     write(data / "images" / name, paint(None))
@@ -148,8 +148,8 @@ BOXES = [
     ("text", 1, [8, 16, "wide", 24], "not a number"),
     ("three numbers", 1, [8, 16, 16], "not a number"),
     ("null", 1, None, "no box"),
-    ("right of the picture", 1, [64, 16, 8, 8], "outside"),
-    ("above the picture", 1, [8, -30, 16, 24], "outside"),
+    ("right of the image", 1, [64, 16, 8, 8], "outside"),
+    ("above the image", 1, [8, -30, 16, 24], "outside"),
     ("a category that is not listed", 2, [8, 16, 16, 24], "unknown category"),
     ("over the edge", 1, [56, 36, 16, 24], (0.75, 0.875, 1, 1)),
     ("over two edges", 1, [-8, -12, 16, 24], (0, 0, 0.25, 0.125)),
@@ -180,12 +180,19 @@ def test_box(
     assert (data / "out/dataset.json").read_text().count("NaN") == 0  # strict JSON
 
 
-# VOC, YOLO and CSV: a label file -> what becomes of its one picture or object.
+# VOC and YOLO: a label file -> what becomes of its one image or object.
 BOX = "<bndbox><xmin>9</xmin><ymin>17</ymin><xmax>24</xmax><ymax>40</ymax></bndbox>"
+
+
+def annotation(box, more=""):
+    """VOC XML with a cat."""
+    return f"<annotation>{more}<object><name>cat</name>{box}</object></annotation>"
+
+
 XML = [
     (
         "no size, pose or difficult tags",
-        f"<annotation><object><name>cat</name>{BOX}</object></annotation>",
+        annotation(BOX),
         ("boxes", 1),
     ),
     ("no objects", "<annotation></annotation>", ("empty", 1)),
@@ -201,17 +208,17 @@ XML = [
     ),
     (
         "box without ymax",
-        f"<annotation><object><name>cat</name>{BOX.replace('<ymax>40</ymax>', '')}</object></annotation>",
+        annotation(BOX.replace("<ymax>40</ymax>", "")),
         ("dropped_boxes", {"not a number": 1}),
     ),
     (
         "zero area as written",
-        f"<annotation><object><name>cat</name>{BOX.replace('>24<', '>9<')}</object></annotation>",
+        annotation(BOX.replace(">24<", ">9<")),
         ("dropped_boxes", {"degenerate": 1}),
     ),
     (
-        "size of another picture",
-        f"<annotation><size><width>99</width><height>48</height></size><object><name>cat</name>{BOX}</object></annotation>",
+        "size of another image",
+        annotation(BOX, "<size><width>99</width><height>48</height></size>"),
         (
             "size_mismatches",
             {
@@ -248,7 +255,7 @@ LINES = [
     ("a word for a number", "0 .5 .5 .2 wide", {"not a number": 1}),
     ("class out of range", "5 .5 .5 .2 .2", {"unknown category": 1}),
     ("class that is no number", "cat .5 .5 .2 .2", {"unknown category": 1}),
-    ("pixels where shares are wanted", "0 30 20 16 10", {"outside": 1}),
+    ("pixels instead of fractions", "0 30 20 16 10", {"outside": 1}),
 ]
 
 
@@ -262,12 +269,11 @@ def test_yolo_line(tmp_path, paint, run, read_dataset, what, line, reasons):
         "",
     )
     entry = read_dataset(tmp_path / "out")[1]["splits"]["train"]
-    assert {
-        reason.split(":")[0]: number for reason, number in entry["dropped_boxes"].items()
-    } == reasons, what
+    found = {reason.split(":")[0]: count for reason, count in entry["dropped_boxes"].items()}
+    assert found == reasons, what
 
 
-# Refused: how the data is spoilt -> flags, exit code and message.
+# Refused: how the data is spoilt, flags -> exit code and message.
 def write(name, text):
     return lambda data: (data / name).write_text(text)
 
@@ -360,7 +366,7 @@ REFUSED = [
         coco(categories=[{"id": 1}]),
         {},
         1,
-        "a category wants a number `id` and a `name`",
+        "expected a category with a `name` and a numeric `id`",
     ),
     (
         "two categories of one name",
@@ -374,7 +380,7 @@ REFUSED = [
         coco(categories=[{"id": 2**70, "name": "a"}]),
         {},
         1,
-        "ids of at most 64 bits, found",
+        "`id` of at most 64 bits, got",
     ),
     (
         "two images of one id",
@@ -425,9 +431,9 @@ REFUSED = [
         lambda _: None,
         {"val_fraction": 0.2, "split": "val"},
         2,
-        "writes a split 'val' beside --split",
+        "writes a split 'val' beside --split: give --split another name",
     ),
-    ("a path as split", lambda _: None, {"split": "../x"}, 2, "--split wants a name"),
+    ("a path as split", lambda _: None, {"split": "../x"}, 2, "--split: expected a name"),
     ("negative workers", lambda _: None, {"workers": -1}, 2, "workers"),
     ("unknown flag", lambda _: None, {"wrokers": 1}, 2, "Unknown command line flag 'wrokers'"),
 ]
@@ -446,14 +452,13 @@ def test_refused_in_one_line(
     found, error = convert_coco(**flags | paths)
     assert found == code, what
     assert error.count("\n") == 1 and error.startswith("error: ")
-
     assert re.search(message, error), error
     if pathlib.Path(data / "out").is_dir():
         nothing_looks_finished(data / "out")
 
 
 STRICT = [
-    ("an absent picture", {"images": [(1, "z.jpg", 64, 48)]}, "--strict: z.jpg: absent"),
+    ("an absent image", {"images": [(1, "z.jpg", 64, 48)]}, "--strict: z.jpg: absent"),
     (
         "a box without area",
         {"annotations": [(1, 1, [8, 16, 0, 24], {})]},
@@ -462,16 +467,15 @@ STRICT = [
     (
         "another size",
         {"images": [(1, "a.jpg", 64, 99)]},
-        "--strict: a.jpg: the labels say .99, 64., the picture is .48, 64.",
+        "--strict: a.jpg: the labels say .99, 64., the image is .48, 64.",
     ),
 ]
 
 
 @pytest.mark.parametrize(("what", "changes", "message"), STRICT, ids=[row[0] for row in STRICT])
-def test_strict_ends_at_the_first_problem(
+def test_strict_stops_at_the_first_problem(
     data, write_coco, convert_coco, nothing_looks_finished, what, changes, message
 ):
-
     write_coco(data / "annotations.json", **GOOD | changes)
     code, error = convert_coco(strict=True)
     assert code == 1 and re.search(message, error), what
@@ -492,7 +496,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("name", "reason"), NAMES)
-def test_names_that_no_file_has(data, write_coco, convert_coco, read_dataset, name, reason):
+def test_names_that_no_file_can_have(data, write_coco, convert_coco, read_dataset, name, reason):
     write_coco(
         data / "annotations.json", [(1, "a.jpg", 64, 48), (2, name, 64, 48)], GOOD["annotations"]
     )
@@ -531,7 +535,7 @@ def test_duplicates_with_odd_names(tmp_path, paint, run, read_dataset):
     assert "\tä.jpg\n" in (tmp_path / "out/train-images.tsv").read_text(errors="replace")
 
 
-def test_a_split_whose_name_begins_with_anothers(data, convert_coco):
+def test_split_whose_name_begins_with_that_of_another(data, convert_coco):
     assert convert_coco(split="train-more") == (0, "")
     assert convert_coco(split="train")[0] == 0
     assert len(list((data / "out").glob("*.tfrecord"))) == 2
@@ -565,14 +569,14 @@ OTHER_READERS = [
         "yolo",
         {"yolo": "d.yaml"},
         {"d.yaml": "- a\n"},
-        "d.yaml is no data.yaml: wanted keys",
+        "d.yaml is not a data.yaml: expected keys",
     ),
     (
         "data.yaml without names",
         "yolo",
         {"yolo": "d.yaml"},
         {"d.yaml": "train: images\nnc: 2\n"},
-        "wants `names`",
+        "expected `names` to be a list",
     ),
     (
         "no such set",
@@ -600,7 +604,7 @@ OTHER_READERS = [
         "yolo",
         {"yolo": "d.yaml"},
         {"d.yaml": "train: 5\nnames: [a]\n"},
-        "d.yaml wants under 'train' a folder, a list of files, or several of them; found .5.",
+        "d.yaml: expected a folder, a list of files, or several of them under 'train', got .5.",
     ),
     (
         "class names in Latin-1",
@@ -614,7 +618,7 @@ OTHER_READERS = [
         "yolo",
         {"yolo": "obj.data"},
         {"obj.data": "train = train.txt\n"},
-        "wants a line `names = FILE`",
+        "obj.data: expected a line `names = FILE`",
     ),
     (
         "CSV in Latin-1",
@@ -649,7 +653,7 @@ OTHER_READERS = [
         "--image_set: no test.txt in .*; it has none",
     ),
     (
-        "pictures without objects only",
+        "only images without objects",
         "voc",
         {"voc": "."},
         {"a.xml": "<annotation/>"},

@@ -1,7 +1,8 @@
-"""Whole conversions: real data through every reader that fits, splits, classes, duplicates, reports, the same bytes always."""
+"""Whole conversions: real data, splits, classes, duplicates, reports, reproducible bytes."""
 
 import csv
 import hashlib
+import io
 import json
 import re
 import xml.etree.ElementTree
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools import coco_to_tfrecord, shapes
-from data_tools.conversion import command as shared_flags
+from data_tools import coco_to_tfrecord, shapes, yolo_to_tfrecord
+from data_tools.conversion import command as converter_command
 from data_tools.conversion import convert, output_folder, pool
+
+ROTATE_90 = 6  # EXIF: the stored pixels are shown rotated clockwise by 90 degrees
 
 
 def digests(folder):
@@ -39,7 +42,7 @@ def test_coco128(real_data, run, tmp_path, read_dataset, read_split):
         10,
         80,
     )
-    assert split["shards"] == [f"train-0000{k}-of-00008.tfrecord" for k in range(8)]
+    assert split["shards"] == [f"train-0000{index}-of-00008.tfrecord" for index in range(8)]
     assert report["splits"]["train"]["empty"] == 2
     assert dataset["classes"][11] == {"name": "stop sign", "id": 13}  # 12 is a gap
     records = read_split(tmp_path)
@@ -114,7 +117,7 @@ def test_bccd_names_its_two_degenerate_boxes(real_data, run, tmp_path, read_data
 
 
 def read_bccd(folder):
-    """(stem, width, height, [(name, xmin, ymin, xmax, ymax)]) of every picture, as the XML says."""
+    """(stem, width, height, [(name, xmin, ymin, xmax, ymax)]) of every image, as the XML says."""
     for path in sorted((folder / "Annotations").glob("*.xml")):
         root = xml.etree.ElementTree.parse(path).getroot()
         sides = [
@@ -131,13 +134,15 @@ def read_bccd(folder):
 
 
 def make_other_formats(bccd, folder):
-    """BCCD as COCO, YOLO and CSV files with 9 decimals; degenerate boxes stay degenerate in each."""
+    """Write BCCD as COCO, YOLO and CSV files with 9 decimals; degenerate boxes stay degenerate."""
     names = ["Platelets", "RBC", "WBC"]
     images, annotations, rows = [], [], []
     (folder / "labels").mkdir()
     (folder / "images").symlink_to(bccd / "JPEGImages")
-    for number, (stem, width, height, objects) in enumerate(read_bccd(bccd)):
-        images.append({"id": number, "file_name": f"{stem}.jpg", "width": width, "height": height})
+    for image_id, (stem, width, height, objects) in enumerate(read_bccd(bccd)):
+        images.append(
+            {"id": image_id, "file_name": f"{stem}.jpg", "width": width, "height": height}
+        )
         lines = []
         for name, (xmin, ymin, xmax, ymax) in objects:
             empty = xmin == xmax
@@ -148,7 +153,7 @@ def make_other_formats(bccd, folder):
                 0 if empty else ymax - ymin + 1,
             ]
             annotations.append(
-                {"image_id": number, "category_id": 10 + names.index(name), "bbox": box}
+                {"image_id": image_id, "category_id": 10 + names.index(name), "bbox": box}
             )
             centre = [
                 (box[0] + box[2] / 2) / width,
@@ -167,7 +172,7 @@ def make_other_formats(bccd, folder):
                 ]
             )
         (folder / f"labels/{stem}.txt").write_text("\n".join(lines))
-    categories = [{"id": 10 + k, "name": name} for k, name in enumerate(names)]
+    categories = [{"id": 10 + index, "name": name} for index, name in enumerate(names)]
     (folder / "a.json").write_text(
         json.dumps({"images": images, "annotations": annotations, "categories": categories})
     )
@@ -193,7 +198,7 @@ def test_bccd_is_the_same_through_all_four_readers(
             "one_based": True,
         },
     }
-    wanted = None
+    expected = None
     for command, flags in commands.items():
         assert run(command, **flags, output=tmp_path / command, workers=1) == (0, "")
         dataset = read_dataset(tmp_path / command)[0]
@@ -201,8 +206,8 @@ def test_bccd_is_the_same_through_all_four_readers(
         assert (split["images"], split["boxes"], split["dropped_boxes"]) == (364, 4886, 2)
         assert [entry["name"] for entry in dataset["classes"]] == ["Platelets", "RBC", "WBC"]
         records = read_split(tmp_path / command)
-        wanted = wanted or records
-        for record, other in zip(records, wanted, strict=True):
+        expected = expected or records
+        for record, other in zip(records, expected, strict=True):
             for key in (
                 "filename",
                 "image",
@@ -220,13 +225,13 @@ def test_bccd_is_the_same_through_all_four_readers(
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """240 generated pictures: enough for processes to be used."""
+    """240 generated images: enough for processes to be used."""
     folder = tmp_path_factory.mktemp("drawn")
     shapes.write_dataset(folder, 240, seed=0)
     return folder
 
 
-def test_same_bytes_whatever_the_workers(drawn, run, tmp_path, monkeypatch):
+def test_same_bytes_for_any_number_of_workers(drawn, run, tmp_path, monkeypatch):
     flags = {
         "images": drawn / "images",
         "annotations": drawn / "annotations.json",
@@ -234,9 +239,9 @@ def test_same_bytes_whatever_the_workers(drawn, run, tmp_path, monkeypatch):
     }
     assert run("coco_to_tfrecord", **flags, output=tmp_path / "one", workers=1) == (0, "")
     used = []
-    run_in_processes = pool._run_in_processes
+    run_in_processes = pool.run_in_processes
     monkeypatch.setattr(
-        pool, "_run_in_processes", lambda *given: used.append(given[2]) or run_in_processes(*given)
+        pool, "run_in_processes", lambda *given: used.append(given[2]) or run_in_processes(*given)
     )
     assert run("coco_to_tfrecord", **flags, output=tmp_path / "three", workers=3) == (0, "")
     assert used == [3, 3, 3]  # comparing files, then each split
@@ -245,7 +250,7 @@ def test_same_bytes_whatever_the_workers(drawn, run, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*/.*"))  # no temporary file is left
 
 
-def test_another_number_of_shards_holds_the_same_records(drawn, run, tmp_path, read_split):
+def test_any_number_of_shards_holds_the_same_records(drawn, run, tmp_path, read_split):
     flags = {
         "images": drawn / "images",
         "annotations": drawn / "annotations.json",
@@ -254,7 +259,7 @@ def test_another_number_of_shards_holds_the_same_records(drawn, run, tmp_path, r
     }
     assert run("coco_to_tfrecord", **flags, shards=3) == (0, "")
     names = [record["filename"] for record in read_split(tmp_path)]
-    assert names == [f"{k:06d}.jpg" for k in range(1, 241)]
+    assert names == [f"{index:06d}.jpg" for index in range(1, 241)]
     assert (
         sorted(path.name for path in tmp_path.glob("*.tfrecord"))[-1]
         == "train-00002-of-00003.tfrecord"
@@ -266,7 +271,7 @@ def test_another_number_of_shards_holds_the_same_records(drawn, run, tmp_path, r
 
 @pytest.fixture
 def two(tmp_path, paint, write_coco):
-    """Two pictures with a cat and a dog."""
+    """Two images, of a cat and of a dog."""
     paint(tmp_path / "images/a.jpg")
     paint(tmp_path / "images/b.jpg", size_wh=(40, 60))
     boxes = [(1, 1, [8, 16, 16, 24], {}), (2, 3, [4, 6, 20, 30], {})]
@@ -274,7 +279,7 @@ def two(tmp_path, paint, write_coco):
     return tmp_path
 
 
-def test_id_gaps_are_closed_and_kept(two, convert_coco, read_dataset, read_split):
+def test_labels_have_no_gaps_and_ids_keep_theirs(two, convert_coco, read_dataset, read_split):
     assert convert_coco() == (0, "")
     assert read_dataset(two / "out")[0]["classes"] == [
         {"name": "cat", "id": 1},
@@ -283,7 +288,7 @@ def test_id_gaps_are_closed_and_kept(two, convert_coco, read_dataset, read_split
     assert [record["labels"] for record in read_split(two / "out")] == [[1], [2]]
 
 
-def test_images_without_objects_stay_or_go(two, write_coco, convert_coco, read_dataset):
+def test_images_without_objects_are_kept_or_dropped(two, write_coco, convert_coco, read_dataset):
     write_coco(
         two / "annotations.json",
         [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 60)],
@@ -332,7 +337,7 @@ def test_a_second_split_is_added_and_must_know_its_classes(
         categories=[(5, "cow")],
     )
     code, error = convert_coco(split="test")
-    assert code == 1 and "class 'cow', which dataset.json does not know (cat, dog)" in error
+    assert code == 1 and "class 'cow', which dataset.json does not list (cat, dog)" in error
     write_coco(
         two / "annotations.json",
         [(7, "b.jpg", 40, 60)],
@@ -342,14 +347,17 @@ def test_a_second_split_is_added_and_must_know_its_classes(
     code, error = convert_coco(split="test")
     assert code == 1 and "the class 'dog' has the id 5 here and 3 in dataset.json" in error
     code, error = convert_coco(split="test", classes="dog")
-    assert code == 2 and "--classes gives dog; the data set that is added to has cat, dog" in error
+    assert (
+        code == 2
+        and "--classes gives dog, but the data set to add a split to has cat, dog" in error
+    )
     assert list(read_dataset(two / "out")[0]["splits"]) == [
         "train",
         "val",
-    ]  # what stood there still stands
+    ]  # what was there is still there
 
 
-def test_equal_files_across_splits_warn_loudly(two, convert_coco, read_dataset):
+def test_identical_files_across_splits_give_a_warning(two, convert_coco, read_dataset):
     assert convert_coco() == (0, "")
     code, error = convert_coco(split="val")
     assert code == 0
@@ -359,18 +367,20 @@ def test_equal_files_across_splits_warn_loudly(two, convert_coco, read_dataset):
     found = read_dataset(two / "out")[1]["splits"]["val"]["duplicates"]
     assert found["train"] == {
         "images": 2,
-        "files": [{"val": [n], "train": [n]} for n in ("a.jpg", "b.jpg")],
+        "files": [{"val": [name], "train": [name]} for name in ("a.jpg", "b.jpg")],
     }
 
 
 def test_val_fraction_writes_both_splits_without_leaks(
     drawn, run, tmp_path, read_dataset, read_split
 ):
-    for number in (1, 2, 3):  # three more copies of one picture
-        (drawn / f"images/copy{number}.jpg").write_bytes((drawn / "images/000001.jpg").read_bytes())
+    for copy in (1, 2, 3):  # three more copies of one image
+        (drawn / f"images/copy{copy}.jpg").write_bytes((drawn / "images/000001.jpg").read_bytes())
     content = json.loads((drawn / "annotations.json").read_text())
     size = {key: content["images"][0][key] for key in ("width", "height")}
-    content["images"] += [{"id": 1000 + n, "file_name": f"copy{n}.jpg", **size} for n in (1, 2, 3)]
+    content["images"] += [
+        {"id": 1000 + copy, "file_name": f"copy{copy}.jpg", **size} for copy in (1, 2, 3)
+    ]
     (tmp_path / "a.json").write_text(json.dumps(content))
     flags = {
         "images": drawn / "images",
@@ -394,9 +404,9 @@ def test_val_fraction_writes_both_splits_without_leaks(
         )
 
 
-def test_exif_boxes_follow_the_pixels(two, paint, write_coco, convert_coco, read_split):
+def test_boxes_follow_the_rotation_of_the_pixels(two, paint, write_coco, convert_coco, read_split):
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    exif[0x0112] = ROTATE_90
     paint(two / "images/a.jpg", exif=exif, quality=95)
     for width, height, box in (
         (64, 48, [8, 16, 16, 24]),
@@ -407,6 +417,70 @@ def test_exif_boxes_follow_the_pixels(two, paint, write_coco, convert_coco, read
         (record,) = read_split(two / "out")
         assert (record["height"], record["width"]) == (64, 48)
         assert record["boxes"][0] == pytest.approx([8 / 64, 8 / 48, 24 / 64, 32 / 48])
+
+
+def write_rotated_yolo(folder, paint):
+    """Write one JPEG, stored 64 x 48 and shown 48 x 64, with its label on the image as shown.
+
+    The red box, 8..24, 16..40 as stored, is shown at x 8..32, y 8..24.
+    """
+    exif = Image.Exif()
+    exif[0x0112] = ROTATE_90
+    paint(folder / "a.jpg", exif=exif, quality=95)
+    (folder / "a.txt").write_text(f"0 {20 / 48} {16 / 64} {24 / 48} {16 / 64}\n")
+    (folder / "classes.txt").write_text("cat\n")
+
+
+def red_corners(record):
+    """Normalised corners of the red box in the image of a record."""
+    pixels = np.asarray(Image.open(io.BytesIO(record["image"]))).astype(int)
+    red = np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] < 80))
+    return np.array([*red.min(0), *red.max(0) + 1]) / [*pixels.shape[:2], *pixels.shape[:2]]
+
+
+def convert_rotated_yolo(folder, capsys, *flags):
+    """Convert, and return the line that the terminal shows about EXIF."""
+    given = [f"--yolo={folder}", f"--output={folder / 'out'}", "--workers=1"]
+    assert yolo_to_tfrecord.main(["x", *given, *flags]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "--exif_boxes" in line)
+    return " ".join(line.split())
+
+
+def test_yolo_boxes_are_on_the_image_as_shown(tmp_path, paint, capsys, read_split):
+    write_rotated_yolo(tmp_path, paint)
+    line = convert_rotated_yolo(tmp_path, capsys)
+    (record,) = read_split(tmp_path / "out")
+    assert (record["height"], record["width"]) == (64, 48)
+    assert record["boxes"][0] == pytest.approx([8 / 64, 8 / 48, 24 / 64, 32 / 48])
+    assert record["boxes"][0] == pytest.approx(red_corners(record), abs=1 / 48)
+    assert line.startswith(
+        "EXIF-rotated images whose labels do not say which way up: 1, boxes taken as drawn on the "
+        "image as shown (--exif_boxes)"
+    )
+
+
+def test_exif_boxes_overrides_the_default_of_the_format(tmp_path, paint, capsys, read_split):
+    write_rotated_yolo(tmp_path, paint)
+    line = convert_rotated_yolo(tmp_path, capsys, "--exif_boxes=stored")
+    (record,) = read_split(tmp_path / "out")
+    # Taken as stored, x 1/6..2/3 and y 1/8..3/8; rotated: x becomes y, 1 - y becomes x.
+    assert record["boxes"][0] == pytest.approx([1 / 6, 5 / 8, 2 / 3, 7 / 8])
+    assert "taken as drawn on the image as stored (--exif_boxes)" in line
+
+
+def test_csv_boxes_without_a_size_are_on_the_image_as_stored(tmp_path, paint, run, read_split):
+    exif = Image.Exif()
+    exif[0x0112] = ROTATE_90
+    paint(tmp_path / "images/a.jpg", exif=exif, quality=95)
+    (tmp_path / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,8,16,24,40\n")
+    flags = {"csv": tmp_path / "a.csv", "images": tmp_path / "images", "workers": 1}
+    for output, more, expected in (
+        ("default", {}, [8 / 64, 8 / 48, 24 / 64, 32 / 48]),
+        ("shown", {"exif_boxes": "shown"}, [16 / 64, 8 / 48, 40 / 64, 24 / 48]),
+    ):
+        assert run("csv_to_tfrecord", **flags, **more, output=tmp_path / output) == (0, "")
+        (record,) = read_split(tmp_path / output)
+        assert record["boxes"][0] == pytest.approx(expected)
 
 
 def test_report(two, write_coco, convert_coco, read_dataset):
@@ -435,11 +509,11 @@ def test_report(two, write_coco, convert_coco, read_dataset):
         "dog": {"objects": 1, "ignored": 0, "images": 1},
     }
     # 16 x 24 -> 19.6; 64 x 16 -> 32; 16 x 30 once clipped -> 21.9. Aspects 0.67, 4, 0.53.
-    assert {name: number for name, number in entry["box_size_pixels"].items() if number} == {
+    assert {name: count for name, count in entry["box_size_pixels"].items() if count} == {
         "16 to 32": 2,
         "32 to 64": 1,
     }
-    assert {name: number for name, number in entry["box_aspect_ratio"].items() if number} == {
+    assert {name: count for name, count in entry["box_aspect_ratio"].items() if count} == {
         "0.5 to 0.667": 1,
         "0.667 to 1.5": 1,
         "3 to 5": 1,
@@ -454,7 +528,7 @@ def test_report(two, write_coco, convert_coco, read_dataset):
 def test_the_first_hundred_dropped_boxes_are_named_and_all_counted(
     two, write_coco, convert_coco, read_dataset
 ):
-    boxes = [(1, 1, [8, 16, 16, 24], {})] + [(1, 1, [k, 0, 0, 5], {}) for k in range(130)]
+    boxes = [(1, 1, [8, 16, 16, 24], {})] + [(1, 1, [x, 0, 0, 5], {}) for x in range(130)]
     write_coco(two / "annotations.json", [(1, "a.jpg", 64, 48)], boxes)
     assert convert_coco() == (0, "")
     split = read_dataset(two / "out")[0]["splits"]["train"]
@@ -480,7 +554,7 @@ def test_terminal_table(two, capsys):
     assert re.search(r"all +2 +2", text) and "train: 2 of 2 images, 0 without objects" in text
 
 
-def test_terminal_tells_all_that_went_wrong(two, paint, write_coco, capsys):
+def test_terminal_reports_all_that_went_wrong(two, paint, write_coco, capsys):
     paint(two / "images/c.png")
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -521,7 +595,7 @@ def test_terminal_tells_all_that_went_wrong(two, paint, write_coco, capsys):
     assert coco_to_tfrecord.main(argv) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     megabytes = f"{sum(path.stat().st_size for path in (two / 'out').glob('*.tfrecord')) / 1e6:.1f}"
-    start = next(number for number, line in enumerate(lines) if line.startswith("class"))
+    start = next(index for index, line in enumerate(lines) if line.startswith("class"))
     assert lines[start] == "class images objects ignored"
     assert lines[start + 2 : start + 5] == ["cat [small] 2 2 0", "dog 1 0 1", "all 5 2 1"]
     assert [line for line in lines[start + 5 :] if line] == [
@@ -529,15 +603,16 @@ def test_terminal_tells_all_that_went_wrong(two, paint, write_coco, capsys):
         "images repaired: 2 (EXIF-rotated 1, png 1)",
         "images dropped: 1 (absent 1), with 2 objects",
         "boxes dropped: 1 (degenerate 1)",
-        "objects of classes that were not asked for: 1 (cow 1)",
+        "objects of classes that --classes leaves out: 1 (cow 1)",
         f"gone.jpg: absent: no file at {two}/images/gone.jpg",
         "a.jpg: degenerate [8.0, 16.0, 8.0, 40.0]",
-        "boxes clipped at the picture's edge: 1",
-        "images turned by EXIF whose labels do not tell which way up they were drawn: 1, taken by --exif_boxes; "
-        "look at them with inspect_tfrecord",
-        "sizes that differ from the labels': 1, the first b.jpg: height and width [60, 40], labels [99, 40]",
-        "equal files: 2 images in 1 groups, the first a.jpg, e.jpg",
-        f"{two}/out/dataset.json and report.json tell the rest",
+        "boxes clipped at the edge of the image: 1",
+        "EXIF-rotated images whose labels do not say which way up: 1, boxes taken as drawn on the "
+        "image as stored (--exif_boxes); look at them with inspect_tfrecord",
+        "images whose size is not the one in the labels: 1, the first b.jpg: height and width "
+        "[60, 40], labels [99, 40]",
+        "identical files: 2 images in 1 groups, the first a.jpg, e.jpg",
+        f"details: {two}/out/dataset.json and report.json",
     ]
     entry = json.loads((two / "out/report.json").read_text())["splits"]["train"]
     assert entry["repaired_files"] == [
@@ -547,7 +622,7 @@ def test_terminal_tells_all_that_went_wrong(two, paint, write_coco, capsys):
     assert entry["bytes"] == sum(path.stat().st_size for path in (two / "out").glob("*.tfrecord"))
 
 
-def test_one_picture_in_both_splits_warns(two, write_coco, convert_coco):
+def test_one_image_in_both_splits_gives_a_warning(two, write_coco, convert_coco):
     assert convert_coco() == (0, "")
     write_coco(two / "annotations.json", [(2, "b.jpg", 40, 60)], [(2, 3, [4, 6, 20, 30], {})])
     assert convert_coco(split="val")[1].startswith(
@@ -555,7 +630,7 @@ def test_one_picture_in_both_splits_warns(two, write_coco, convert_coco):
     )
 
 
-def test_a_conversion_that_would_keep_no_object(two, run, nothing_looks_finished):
+def test_conversion_that_would_keep_no_object(two, run, nothing_looks_finished):
     (two / "a.csv").write_text(
         "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,64,48,cat,8,16,24,40\na.jpg,64,48,cat,9,9,9,9\n"
     )
@@ -566,7 +641,7 @@ def test_a_conversion_that_would_keep_no_object(two, run, nothing_looks_finished
     assert lines[:2] == [
         f"WARNING: --classes: the labels have no class '{text}" for text in warnings
     ]
-    found = "2 of the class 'cat', which was not asked for"
+    found = "2 of the class 'cat', which --classes leaves out"
     assert (code, lines[2:]) == (
         1,
         [f"error: none of the 2 objects in the labels was kept: {found}"],
@@ -574,22 +649,22 @@ def test_a_conversion_that_would_keep_no_object(two, run, nothing_looks_finished
     nothing_looks_finished(two / "out")
 
 
-def test_labels_without_objects_are_told(two, write_coco, convert_coco):
+def test_labels_without_objects_give_a_warning(two, write_coco, convert_coco):
     write_coco(two / "annotations.json", [(1, "a.jpg", 64, 48)])
-    told = "WARNING: the labels name no object: every image counts as one without objects\n"
-    assert convert_coco() == (0, told)
+    warning = "WARNING: the labels name no object: every image counts as one without objects\n"
+    assert convert_coco() == (0, warning)
 
 
-def test_a_second_conversion_into_the_same_folder_waits(two, convert_coco):
+def test_second_conversion_into_the_same_folder_is_refused(two, convert_coco):
     with output_folder.lock_folder(two / "out"):
         code, error = convert_coco(split="val")
         assert (
-            code == 1 and f"another conversion is writing to {two}/out: wait for its end" in error
+            code == 1 and f"another conversion is writing to {two}/out: wait until it ends" in error
         )
     assert convert_coco() == (0, "")
 
 
-def test_a_name_that_no_file_has_does_not_stop_the_split(
+def test_name_that_no_file_can_have_does_not_stop_the_split(
     two, write_coco, convert_coco, read_dataset
 ):
     write_coco(
@@ -604,15 +679,14 @@ def test_a_name_that_no_file_has_does_not_stop_the_split(
 
 
 def test_every_flag_reaches_the_conversion():
-    values = shared_flags.new_converter_flags()
-    given = "--output=o --split=s --shards=3 --workers=2 --val_fraction=0.25 --split_seed=7 --classes=a,b --no-verify "
-    rest = values(
-        [
-            "x",
-            *f"{given}--drop_empty --strict --exif_boxes=shown --beam_runner=DirectRunner -- --n=4".split(),
-        ]
-    )[1:]
-    assert shared_flags._read_options(values, rest) == convert.Options(
+    values = converter_command.new_converter_flags()
+    given = (
+        "--output=o --split=s --shards=3 --workers=2 --val_fraction=0.25 --split_seed=7 "
+        "--classes=a,b --no-verify --drop_empty --strict --exif_boxes=shown "
+        "--beam_runner=DirectRunner -- --n=4"
+    )
+    rest = values(["x", *given.split()])[1:]
+    assert converter_command.read_config(values, rest) == convert.ConversionConfig(
         output="o",
         split="s",
         shards=3,
@@ -630,20 +704,20 @@ def test_every_flag_reaches_the_conversion():
 
 
 @pytest.mark.parametrize(
-    ("images", "wanted", "shards"),
+    ("num_images", "requested", "num_shards"),
     [(9_001, 0, 10), (500, 0, 8), (3, 0, 3), (9_001, 4, 4), (2, 4, 2)],
 )
-def test_one_shard_per_thousand_images(images, wanted, shards):
-    assert convert.count_shards(images, wanted) == shards
+def test_one_shard_per_thousand_images(num_images, requested, num_shards):
+    assert convert.count_shards(num_images, requested) == num_shards
 
 
-def test_progress_where_there_is_no_terminal(monkeypatch, capsys):
+def test_progress_without_a_terminal(monkeypatch, capsys):
     now = iter([100.0, 104.0, 110.0, 112.0, 125.0])
     monkeypatch.setattr(pool.time, "monotonic", lambda: next(now))
     with pool.show_progress(9_000, "converting train") as show:
         for done in (0, 900, 2_000, 2_100, 5_000):
             show(done)
-    # 2,000 in 10 s, then 5,000 in 25 s: 200 images/s, of which 7,000 and 4,000 are left.
+    # 2,000 in 10 s, then 5,000 in 25 s: 200 images/s; 7,000 and 4,000 are left.
     assert capsys.readouterr().err.splitlines() == [
         "converting train: 2,000 of 9,000 images, 200 images/s, 35 s left",
         "converting train: 5,000 of 9,000 images, 200 images/s, 20 s left",
@@ -655,7 +729,7 @@ def test_help(command, run):
     assert run(f"{command}_to_tfrecord", help=True)[0] == 0
 
 
-def test_a_run_that_fails_leaves_an_older_split_as_it_was(two, convert_coco):
+def test_failed_conversion_leaves_an_older_split_unchanged(two, convert_coco):
     assert convert_coco() == (0, "")
     before = digests(two / "out")
     (two / "elsewhere").mkdir()

@@ -1,4 +1,7 @@
-"""Small trees as labelling tools leave them: the images, labels and boxes [ymin, xmin, ymax, xmax] that come out."""
+"""Exports of labelling tools in miniature: the images, labels and boxes that come out.
+
+Boxes are [ymin, xmin, ymax, xmax].
+"""
 
 import json
 
@@ -7,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def plant(tmp_path, paint):
-    """A function: {path: text, or (width, height) of a picture} -> the folder of that tree."""
+    """A function: {path: text, or (width, height) of an image} -> the folder that holds them."""
 
     def plant(files):
         for name, content in files.items():
@@ -21,7 +24,10 @@ def plant(tmp_path, paint):
 
 @pytest.fixture
 def convert(tmp_path, run, read_split, read_dataset):
-    """A function: command, split, flags -> (records as (file, source id, width, height, names, boxes), report entry)."""
+    """A function: command, split, flags -> (records, report entry).
+
+    A record is (file, source id, width, height, names, boxes).
+    """
 
     def convert(command, split="train", **flags):
         assert run(command, output=tmp_path / "out", split=split, workers=1, **flags) == (0, "")
@@ -39,8 +45,8 @@ def test_roboflow_yolo(plant, convert):
     folder = plant(
         {
             "README.roboflow.txt": "0 1 2 3 4\n",
-            "data.yaml": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\nnames: ['cat', 'dog']\n"
-            "\nroboflow:\n  workspace: w\n  version: 1\n",
+            "data.yaml": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\n"
+            "nc: 2\nnames: ['cat', 'dog']\n\nroboflow:\n  workspace: w\n  version: 1\n",
             "train/images/a_jpg.rf.0c1d.jpg": (64, 48),
             "train/labels/a_jpg.rf.0c1d.txt": "1 0.5 0.5 0.25 0.5\n0 0.125 0.25 0.25 0.25",
             "train/images/b_png.rf.77aa.jpg": (80, 40),
@@ -111,12 +117,17 @@ def test_roboflow_coco(plant, convert, tmp_path, read_dataset):
         {"name": "WBC", "id": 2},
     ]
     assert report["source"]["notes"] == [
-        "category 0 'cells' is left out: it has no objects, and others have it as their name or supercategory"
+        "category 0 'cells' is left out: it has no objects, "
+        "and others have it as their name or supercategory"
     ]
 
 
 def test_roboflow_csv(plant, convert):
-    rows = "filename,width,height,class,xmin,ymin,xmax,ymax\nb.jpg,64,48,dog,16,12,48,36\na.jpg,80,40,cat,0,10,20,30\n"
+    rows = (
+        "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+        "b.jpg,64,48,dog,16,12,48,36\n"
+        "a.jpg,80,40,cat,0,10,20,30\n"
+    )
     folder = plant(
         {
             "train/_annotations.csv": rows + "b.jpg,64,48,cat,0,0,64,24\n",
@@ -157,13 +168,13 @@ def test_cvat_voc_with_folders(plant, convert):
             "JPEGImages/cam2/a.jpg": (80, 40),
         }
     )
-    wanted = [
+    expected = [
         ("a.jpg", "cam1/a", 64, 48, ["cat"], [[0.25, 0.25, 0.75, 0.75]]),
         ("a.jpg", "cam2/a", 80, 40, ["dog"], [[0, 0, 0.25, 0.5]]),
     ]
     for image_set in ("default", "all"):
         records, report = convert("voc_to_tfrecord", voc=folder, image_set=image_set)
-        assert records == wanted
+        assert records == expected
         assert report["source"]["notes"] == [f"image set {image_set}: 2 of 2 XML files"]
         assert report["remarks"] == {
             "images that the labels do not name": {"count": 1, "first": ["a.jpg"]}
@@ -220,7 +231,8 @@ def test_cvat_ultralytics_yolo(plant, convert, prefix):
 def test_cvat_yolo_1_1(plant, convert, prefix):
     folder = plant(
         {
-            "obj.data": f"classes = 2\ntrain = {prefix}train.txt\nvalid = {prefix}valid.txt\nnames = {prefix}obj.names\n",
+            "obj.data": f"classes = 2\ntrain = {prefix}train.txt\n"
+            f"valid = {prefix}valid.txt\nnames = {prefix}obj.names\n",
             "obj.names": "cat\ndog\n",
             "train.txt": f"{prefix}obj_train_data/a.jpg\n",
             "valid.txt": f"{prefix}obj_valid_data/b.jpg\n",
@@ -230,16 +242,16 @@ def test_cvat_yolo_1_1(plant, convert, prefix):
             "obj_valid_data/b.txt": "1 0.25 0.25 0.5 0.5\n",
         }
     )
-    wanted = [("a.jpg", "a", 64, 48, ["cat"], [[0.375, 0.25, 0.625, 0.75]])]
-    assert convert("yolo_to_tfrecord", yolo=folder)[0] == wanted
-    assert convert("yolo_to_tfrecord", yolo=folder / "obj.data")[0] == wanted
+    expected = [("a.jpg", "a", 64, 48, ["cat"], [[0.375, 0.25, 0.625, 0.75]])]
+    assert convert("yolo_to_tfrecord", yolo=folder)[0] == expected
+    assert convert("yolo_to_tfrecord", yolo=folder / "obj.data")[0] == expected
     assert convert("yolo_to_tfrecord", "val", yolo=folder)[0] == [
         ("b.jpg", "b", 80, 40, ["dog"], [[0, 0, 0.5, 0.5]])
     ]
 
 
 def test_sets_in_folders_are_not_mixed(plant, convert):
-    """Roboflow's VOC export: each set is a folder of pictures beside their XML."""
+    """Roboflow's VOC export: each set is a folder of images beside their XML."""
     folder = plant(
         {
             "train/a.jpg": (64, 48),

@@ -1,4 +1,4 @@
-"""fit_anchors: what it searches with, and that it raises coverage."""
+"""fit_anchors: the measure that it raises, and that it raises coverage."""
 
 import re
 
@@ -13,7 +13,7 @@ SSD300 = "model: {input_hw: [300, 300], backbone: {name: vgg16}}\nboxes: {preset
 
 def test_level_overlaps_in_literals():
     # Cells of 50 x 25 pixels on a 100 x 50 input; squares of 20 and of 40, sqrt(20 * 80).
-    level = fitting.LevelShapes(20.0, 80.0, ())
+    level = fitting.LevelSizes(20.0, 80.0, ())
     boxes = np.array(
         [
             [15, 2.5, 35, 22.5],  # the square of 20 around the first centre (25, 12.5)
@@ -30,54 +30,48 @@ def test_level_overlaps_in_literals():
 
 def test_the_nearest_cell_is_the_best_one():
     from data_tools.analysis import coverage
-    from ssd_tf.boxes import default_boxes as default_box_levels
+    from ssd_tf.boxes.default_boxes import make_default_boxes
 
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 0.7, (200, 2))
     boxes = np.concatenate([low, low + rng.uniform(0.02, 0.3, (200, 2))], 1)
-    level = fitting.LevelShapes(30.0, 55.0, (1.7, 2.6))
-    default_boxes = default_box_levels.make_default_boxes(
-        [level.to_anchor_level()], [(7, 12)], (140, 260)
-    )
-    _, wanted = coverage.best_overlaps(boxes, default_boxes)
+    level = fitting.LevelSizes(30.0, 55.0, (1.7, 2.6))
+    default_boxes = make_default_boxes([level.to_box_level()], [(7, 12)], (140, 260))
+    expected = coverage.find_best_matches(boxes, default_boxes).iou
     found = fitting.level_overlaps(level, (7, 12), (140, 260), boxes * [140, 260, 140, 260])
-    assert found == pytest.approx(wanted, abs=1e-5)
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
     ("shapes", "entry"),
     [
-        (BoxLevel.from_sizes(30, 60, (2.0,), 8), fitting.LevelShapes(30, 60, (2.0,), 8)),
-        (BoxLevel.from_sizes(60, 111, (2.0, 3.0)), fitting.LevelShapes(60, 111, (2.0, 3.0))),
-        (BoxLevel.from_sizes(44), fitting.LevelShapes(44, None, ())),
+        (BoxLevel.from_sizes(30, 60, (2.0,), 8), fitting.LevelSizes(30, 60, (2.0,), 8)),
+        (BoxLevel.from_sizes(60, 111, (2.0, 3.0)), fitting.LevelSizes(60, 111, (2.0, 3.0))),
+        (BoxLevel.from_sizes(44), fitting.LevelSizes(44, None, ())),
         (
             BoxLevel(((10, 10), (14.142, 28.284), (28.284, 14.142))),
-            fitting.LevelShapes(10, None, (2.0,)),
+            fitting.LevelSizes(10, None, (2.0,)),
         ),
     ],
 )
 def test_the_start_is_the_configs_own(shapes, entry):
-    found = fitting._from_anchor_level(shapes)
-    assert found.size == pytest.approx(entry.size) and found.next_size == pytest.approx(
-        entry.next_size
-    )
-    assert (
-        found.aspect_ratios == pytest.approx(entry.aspect_ratios, rel=1e-4)
-        and found.step == entry.step
-    )
+    found = fitting.LevelSizes.from_box_level(shapes)
+    assert found.size == pytest.approx(entry.size)
+    assert found.next_size == pytest.approx(entry.next_size)
+    assert found.aspect_ratios == pytest.approx(entry.aspect_ratios, rel=1e-4)
+    assert found.step == entry.step
 
 
 def test_finds_one_size_and_ratio():
-    # Every object is 40 high and 100 wide in the middle of a cell: size sqrt(4000) = 63.2, ratio 2.5.
+    # Every object is 40 high and 100 wide, in the middle of a cell: size sqrt(4000) = 63.2 and
+    # ratio 2.5.
     size = np.array([20, 50])
     centres = np.array([[50, 50], [150, 50], [50, 150], [150, 150]], float)
     boxes = np.concatenate([centres - size, centres + size], 1) / 200
-    (level,) = fitting.fit(
-        [BoxLevel.from_sizes(20, None, (1.2,))], [(2, 2)], (200, 200), boxes, 2000, 0
-    )
-    assert level.size == pytest.approx(63.2, rel=0.03) and level.aspect_ratios[0] == pytest.approx(
-        2.5, rel=0.05
-    )
+    maps = fitting.FeatureMaps(((2, 2),), (200, 200))
+    (level,) = fitting.fit([BoxLevel.from_sizes(20, None, (1.2,))], maps, boxes, 2000, 0)
+    assert level.size == pytest.approx(63.2, rel=0.03)
+    assert level.aspect_ratios[0] == pytest.approx(2.5, rel=0.05)
 
 
 def test_raises_the_coverage_of_bccd_over_the_ssd300_table(real_data, run, tmp_path, capsys):
@@ -137,10 +131,12 @@ def test_refused(run, tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_fewer_objects_are_covered_than_before(seed):
-    # A square of 27 has an IoU of (20 / 27)^2 = .55 with the many, and (27 / 37)^2 = .53 with the one; 20 would suit the many.
+    # A square of 27 has an IoU of (20 / 27)^2 = .55 with the many and of (27 / 37)^2 = .53 with
+    # the single one; 20 would suit the many.
     sides = np.array([20.0] * 19 + [37.0])
     centres = np.tile([[50.0, 50.0], [150.0, 50.0], [50.0, 150.0], [150.0, 150.0]], (5, 1))
     boxes = np.concatenate([centres - sides[:, None] / 2, centres + sides[:, None] / 2], 1) / 200
-    (level,) = fitting.fit([BoxLevel.from_sizes(27)], [(2, 2)], (200, 200), boxes, 400, seed)
+    maps = fitting.FeatureMaps(((2, 2),), (200, 200))
+    (level,) = fitting.fit([BoxLevel.from_sizes(27)], maps, boxes, 400, seed)
     assert (fitting.level_overlaps(level, (2, 2), (200, 200), boxes * 200) >= 0.5).all()
-    assert 26.1 < level.size < 27.01  # 37 * sqrt(.5) = 26.16 is as small as it may be
+    assert 26.1 < level.size < 27.01  # at least 37 * sqrt(.5) = 26.16

@@ -1,4 +1,4 @@
-"""Checking and repairing picture files: what goes in byte for byte, what is re-encoded and why, what is refused."""
+"""Image files: which are kept byte for byte, which are re-encoded and why, which are dropped."""
 
 import io
 import random
@@ -12,11 +12,12 @@ from PIL import Image
 from data_tools.conversion import image_checks
 from ssd_tf.data.images import decode_image
 
-GREY, RED = (128, 128, 128), (230, 20, 20)
+GRAY = (128, 128, 128)
+RED = (230, 20, 20)
 
 
-def save(picture, path, **options):
-    picture.save(path, **options)
+def save(image, path, **options):
+    image.save(path, **options)
     return path
 
 
@@ -30,7 +31,7 @@ def with_orientation(value):
     "options",
     [{}, {"progressive": True}, {"quality": 30, "subsampling": 0}, {"exif": with_orientation(1)}],
 )
-def test_sound_jpeg_stays_byte_for_byte(paint, tmp_path, options):
+def test_sound_jpeg_is_kept_byte_for_byte(paint, tmp_path, options):
     path = tmp_path / "a.jpg"
     paint(path, **options)
     checked = image_checks.check_image(path)
@@ -38,26 +39,26 @@ def test_sound_jpeg_stays_byte_for_byte(paint, tmp_path, options):
     assert (checked.height, checked.width, checked.orientation) == (48, 64, 1)
 
 
-def sixteen_bit(picture):
-    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+def sixteen_bit(image):
+    return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
 
 
 REPAIRED = {
-    "grayscale": ("a.jpg", lambda p: p.convert("L"), {}),
-    "grayscale ": ("a.png", lambda p: p.convert("L"), {}),
-    "grayscale  ": ("a.png", lambda p: p.convert("1"), {}),
-    "cmyk": ("a.jpg", lambda p: p.convert("CMYK"), {}),
+    "grayscale": ("a.jpg", lambda image: image.convert("L"), {}),
+    "grayscale ": ("a.png", lambda image: image.convert("L"), {}),
+    "grayscale  ": ("a.png", lambda image: image.convert("1"), {}),
+    "cmyk": ("a.jpg", lambda image: image.convert("CMYK"), {}),
     "16-bit": ("a.png", sixteen_bit, {}),
-    "palette": ("a.png", lambda p: p.convert("P"), {}),
-    "png": ("a.png", lambda p: p, {}),
-    "png ": ("a.png", lambda p: p.convert("RGBA"), {}),
-    "webp": ("a.webp", lambda p: p, {"lossless": True}),
-    "bmp": ("a.bmp", lambda p: p, {}),
-    "palette ": ("a.gif", lambda p: p, {}),
-    "tiff": ("a.tif", lambda p: p, {}),
-    "wrongly named": ("a.jpg", lambda p: p, {"format": "PNG"}),
-    "wrongly named ": ("a.png", lambda p: p.convert("L"), {"format": "JPEG"}),
-    "EXIF-rotated": ("a.jpg", lambda p: p, {"exif": with_orientation(3)}),
+    "palette": ("a.png", lambda image: image.convert("P"), {}),
+    "png": ("a.png", lambda image: image, {}),
+    "png ": ("a.png", lambda image: image.convert("RGBA"), {}),
+    "webp": ("a.webp", lambda image: image, {"lossless": True}),
+    "bmp": ("a.bmp", lambda image: image, {}),
+    "palette ": ("a.gif", lambda image: image, {}),
+    "tiff": ("a.tif", lambda image: image, {}),
+    "wrongly named": ("a.jpg", lambda image: image, {"format": "PNG"}),
+    "wrongly named ": ("a.png", lambda image: image.convert("L"), {"format": "JPEG"}),
+    "EXIF-rotated": ("a.jpg", lambda image: image, {"exif": with_orientation(3)}),
 }
 
 
@@ -67,22 +68,20 @@ def test_repaired_to_rgb_jpeg(paint, tmp_path, reason):
     path = save(change(paint(None)), tmp_path / name, **options)
     checked = image_checks.check_image(path)
     assert checked.repair == reason.strip()
-    picture = Image.open(io.BytesIO(checked.data))
-    assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (64, 48))
+    image = Image.open(io.BytesIO(checked.data))
+    assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 48))
     # Rotated by half a turn, the red box 8..24, 16..40 lies at 40..56, 8..32.
     inside = (48, 20) if reason == "EXIF-rotated" else (16, 28)
-    shown = np.asarray(picture)[inside[1], inside[0]].astype(int)
-    light = (
-        87 if "gray" in reason or "16" in reason or reason == "wrongly named " else None
-    )  # .299 230 + .587 20 + .114 20 = 82.8
-    expected = (light,) * 3 if light else RED
+    pixel = np.asarray(image)[inside[1], inside[0]].astype(int)
+    is_gray = "gray" in reason or "16" in reason or reason == "wrongly named "
+    expected = (83,) * 3 if is_gray else RED  # .299 230 + .587 20 + .114 20 = 82.8
     if reason != "grayscale  ":  # one bit cannot show it
-        assert np.abs(shown - expected).max() < 26
-        corner = np.asarray(picture)[2, 2].astype(int)
-        assert np.abs(corner - GREY).max() < (30 if reason == "palette" else 12)  # few colours
+        assert np.abs(pixel - expected).max() < 26
+        corner = np.asarray(image)[2, 2].astype(int)
+        assert np.abs(corner - GRAY).max() < (30 if reason == "palette" else 12)  # few colours
 
 
-def test_a_sound_jpeg_under_another_name_keeps_its_bytes(paint, tmp_path):
+def test_misnamed_sound_jpeg_keeps_its_bytes(paint, tmp_path):
     path = tmp_path / "a.png"
     paint(path, format="JPEG")
     checked = image_checks.check_image(path)
@@ -90,7 +89,7 @@ def test_a_sound_jpeg_under_another_name_keeps_its_bytes(paint, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_gives_the_picture_as_it_is_shown(paint, tmp_path, orientation):
+def test_exif_orientation_gives_the_image_as_shown(paint, tmp_path, orientation):
     path = tmp_path / "a.jpg"
     paint(path, exif=with_orientation(orientation), quality=95)
     checked = image_checks.check_image(path)
@@ -98,7 +97,7 @@ def test_exif_orientation_gives_the_picture_as_it_is_shown(paint, tmp_path, orie
     assert (checked.height, checked.width) == ((64, 48) if orientation >= 5 else (48, 64))
     pixels = np.asarray(Image.open(io.BytesIO(checked.data))).astype(int)
     red = np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] < 80))
-    # The box 8..24, 16..40 of 64 x 48, mirrored and turned by hand: ymin, xmin, ymax, xmax.
+    # The box 8..24, 16..40 of 64 x 48, flipped and rotated by hand: ymin, xmin, ymax, xmax.
     shown = {
         1: (16, 8, 40, 24),
         2: (16, 40, 40, 56),
@@ -123,30 +122,25 @@ def test_orientation_of_other_formats(paint, tmp_path, suffix, orientation, corn
         "EXIF-rotated",
     )
     pixels = np.asarray(Image.open(io.BytesIO(checked.data))).astype(int)
-    assert (
-        pixels.shape[:2]
-        == (checked.height, checked.width)
-        == ((48, 64) if orientation == 3 else (64, 48))
-    )
-    assert (
-        np.abs(np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] < 80)).min(0) - corner).max()
-        <= 1
-    )
+    expected_hw = (48, 64) if orientation == 3 else (64, 48)
+    assert pixels.shape[:2] == (checked.height, checked.width) == expected_hw
+    red = np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] < 80))
+    assert np.abs(red.min(0) - corner).max() <= 1
 
 
 @pytest.mark.parametrize(
     ("brightest", "expected"), [(65535, 255), (4096, 16), (4095, 255), (2048, 128)]
 )
 def test_twelve_bits_in_sixteen_are_not_black(brightest, expected):
-    picture = Image.fromarray(np.array([[0, brightest]], np.uint16))
-    assert np.asarray(image_checks.to_rgb(picture)).tolist() == [[[0] * 3, [expected] * 3]]
+    image = Image.fromarray(np.array([[0, brightest]], np.uint16))
+    assert np.asarray(image_checks.to_rgb(image)).tolist() == [[[0] * 3, [expected] * 3]]
 
 
 @pytest.mark.parametrize(
     ("marker", "usual"), [(0xC0, True), (0xC1, True), (0xC2, True), (0xC3, False), (0xC9, False)]
 )
-def test_unusual_coding_is_seen(marker, usual):
-    # A comment, the tables of Huffman codes (0xC4 is no frame), padding, then the frame.
+def test_unusual_coding_is_detected(marker, usual):
+    # A comment, the Huffman tables (0xC4 is not a frame), padding, then the frame.
     data = (
         b"\xff\xd8"
         + b"\xff\xfe\0\x04hi"
@@ -155,8 +149,8 @@ def test_unusual_coding_is_seen(marker, usual):
         + bytes([marker])
         + b"\0\x0bframe"
     )
-    assert image_checks._has_usual_coding(data) == usual
-    assert not image_checks._has_usual_coding(b"\xff\xd8\xff\xda\0\x02")
+    assert image_checks.has_usual_coding(data) == usual
+    assert not image_checks.has_usual_coding(b"\xff\xd8\xff\xda\0\x02")
 
 
 def truncated(path, paint):
@@ -189,23 +183,22 @@ def bomb(path, _):
 def broken_png(path, paint):
     paint(path, format="PNG")
     data = bytearray(path.read_bytes())
-    at = data.index(b"IDAT") + 12
-    data[at : at + 8] = b"\xff" * 8
+    start = data.index(b"IDAT") + 12
+    data[start : start + 8] = b"\xff" * 8
     path.write_bytes(data)
 
 
 def large(path, _):
-    Image.new("1", (10_000, 9_000)).save(
-        path
-    )  # 90 million pixels in a small file, below what Pillow itself refuses
+    # 90 million pixels in a small file: fewer than Pillow itself refuses.
+    Image.new("1", (10_000, 9_000)).save(path)
 
 
-REFUSED = {
+BAD = {
     "large PNG": ("too large", large),
     "absent": ("absent", lambda *_: None),
     "empty": ("empty", lambda path, _: path.touch()),
     "a folder": ("unreadable", lambda path, _: path.mkdir()),
-    "text": ("not an image", lambda path, _: path.write_text("not a picture")),
+    "text": ("not an image", lambda path, _: path.write_text("not an image")),
     "web page": (
         "not an image",
         lambda path, _: path.write_text("<!DOCTYPE html><title>404</title>"),
@@ -223,9 +216,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_refused_with_a_reason(paint, tmp_path, kind):
-    reason, make = REFUSED[kind]
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_image_has_a_reason(paint, tmp_path, kind):
+    reason, make = BAD[kind]
     path = tmp_path / ("a.png" if "PNG" in kind else "a.tif" if "TIFF" in kind else "a.jpg")
     make(path, paint)
     with pytest.raises(image_checks.BadImage) as caught:
@@ -233,14 +226,14 @@ def test_refused_with_a_reason(paint, tmp_path, kind):
     assert caught.value.reason == reason
 
 
-def test_absurdly_long_file(tmp_path, monkeypatch, paint):
+def test_file_above_the_size_limit(tmp_path, monkeypatch, paint):
     paint(tmp_path / "a.jpg")
     monkeypatch.setattr(image_checks, "MAX_BYTES", 100)
     with pytest.raises(image_checks.BadImage, match=r"too large: \d+ bytes; the limit is 100"):
         image_checks.check_image(tmp_path / "a.jpg")
 
 
-def test_without_verify_a_cut_file_passes_and_a_wrong_kind_does_not(paint, tmp_path):
+def test_without_verify_a_truncated_file_passes_but_not_a_text_file(paint, tmp_path):
     truncated(tmp_path / "a.jpg", paint)
     assert image_checks.check_image(tmp_path / "a.jpg", verify=False).repair == ""
     (tmp_path / "b.jpg").write_text("text")
@@ -248,15 +241,14 @@ def test_without_verify_a_cut_file_passes_and_a_wrong_kind_does_not(paint, tmp_p
         image_checks.check_image(tmp_path / "b.jpg", verify=False)
 
 
-def test_every_repaired_or_sound_picture_decodes_in_tensorflow(paint, tmp_path):
-
+def test_every_repaired_or_sound_image_decodes_in_tensorflow(paint, tmp_path):
     for reason, (name, change, options) in REPAIRED.items():
         path = save(change(paint(None)), tmp_path / f"{len(reason)}{name}", **options)
         assert decode_image(image_checks.check_image(path).data).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_the_verdict_on_a_damaged_jpeg_is_the_full_decoders(tmp_path, progressive):
+def test_verdict_on_a_damaged_jpeg_is_that_of_the_full_decoder(tmp_path, progressive):
     chance = random.Random(0)
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3)).astype(np.uint8)
     buffer = io.BytesIO()
@@ -266,21 +258,20 @@ def test_the_verdict_on_a_damaged_jpeg_is_the_full_decoders(tmp_path, progressiv
     verdicts = []
     for _ in range(300):
         data = bytearray(buffer.getvalue())
-        at = chance.randrange(20, len(data))
-        data[at : at + chance.randrange(1, 9)] = (
+        start = chance.randrange(20, len(data))
+        data[start : start + chance.randrange(1, 9)] = (
             chance.randbytes(8) if chance.random() < 0.7 else b""
         )
         data = data[: chance.choice([len(data), chance.randrange(20, len(data))])]
         (tmp_path / "a.jpg").write_bytes(data)
         verdicts.append((passes_the_full_decoder(data), passes_the_check(tmp_path / "a.jpg")))
     assert all(full == ours for full, ours in verdicts)
-    assert 30 < sum(full for full, _ in verdicts) < 270  # both verdicts are met often
+    assert 30 < sum(full for full, _ in verdicts) < 270  # both verdicts occur often
 
 
 def passes_the_full_decoder(data):
     try:
-        picture = Image.open(io.BytesIO(data), formats=["JPEG"])
-        picture.load()
+        Image.open(io.BytesIO(data), formats=["JPEG"]).load()
     except Exception:
         return False
     return True

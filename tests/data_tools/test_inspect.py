@@ -1,4 +1,4 @@
-"""inspect_tfrecord: its numbers, its sheet, and the coverage by default boxes against a few lines of NumPy."""
+"""inspect_tfrecord: its numbers and its sheet, and coverage against a few lines of NumPy."""
 
 import json
 import math
@@ -23,41 +23,38 @@ def voc14(real_data, run, tmp_path):
 
 
 def ssd300_boxes_by_hand():
-    """The SSD300 VOC table of Liu et al.'s released model, in pixels [8732, 4], and the map of each."""
-    sizes, maps, steps = (
-        (30, 60, 111, 162, 213, 264, 315),
-        (38, 19, 10, 5, 3, 1),
-        (8, 16, 32, 64, 100, 300),
-    )
-    boxes, level = [], []
-    for k, (cells, step) in enumerate(zip(maps, steps, strict=True)):
-        small, wide = sizes[k], [2, 3] if 1 <= k <= 3 else [2]
-        shapes = [(small, small), (math.sqrt(small * sizes[k + 1]),) * 2]
-        shapes += [
-            (small * f(r) ** 0.5, small / f(r) ** 0.5)
-            for r in wide
-            for f in (lambda r: r, lambda r: 1 / r)
-        ]
+    """The SSD300 VOC table of Liu et al.'s released model.
+
+    In pixels [8732, 4], and the index of the feature map of each [8732].
+    """
+    sizes = (30, 60, 111, 162, 213, 264, 315)
+    maps = (38, 19, 10, 5, 3, 1)
+    steps = (8, 16, 32, 64, 100, 300)
+    boxes = []
+    levels = []
+    for level, (cells, step) in enumerate(zip(maps, steps, strict=True)):
+        size = sizes[level]
+        ratios = [2, 1 / 2, 3, 1 / 3] if 1 <= level <= 3 else [2, 1 / 2]
+        shapes_wh = [(size, size), (math.sqrt(size * sizes[level + 1]),) * 2]
+        shapes_wh += [(size * ratio**0.5, size / ratio**0.5) for ratio in ratios]
         for row in range(cells):
             for column in range(cells):
-                for w, h in shapes:
-                    x, y = (column + 0.5) * step, (row + 0.5) * step
-                    boxes.append((y - h / 2, x - w / 2, y + h / 2, x + w / 2))
-                    level.append(k)
-    return np.array(boxes), np.array(level)
+                x = (column + 0.5) * step
+                y = (row + 0.5) * step
+                for width, height in shapes_wh:
+                    corners = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+                    boxes.append(corners)
+                    levels.append(level)
+    return np.array(boxes), np.array(levels)
 
 
 def overlaps_by_hand(boxes, others):
-    low, high = (
-        np.maximum(boxes[:, None, :2], others[:, :2]),
-        np.minimum(boxes[:, None, 2:], others[:, 2:]),
-    )
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
     shared = (high - low).clip(0).prod(-1)
-    return shared / (
-        (boxes[:, 2:] - boxes[:, :2]).prod(-1)[:, None]
-        + (others[:, 2:] - others[:, :2]).prod(-1)
-        - shared
-    )
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    other_areas = (others[:, 2:] - others[:, :2]).prod(-1)
+    return shared / (areas[:, None] + other_areas - shared)
 
 
 def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
@@ -96,18 +93,17 @@ def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
     assert by_level[-1].mean_iou == pytest.approx(overlaps.max(1).mean(), abs=1e-5)
 
 
-def test_coverage_of_nothing_and_of_a_tie():
+def test_coverage_of_no_objects_and_of_a_tie():
     default_boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1]], np.float32)
-    index, overlaps = coverage.best_overlaps(np.zeros((0, 4), np.float32), default_boxes)
-    assert len(index) == len(overlaps) == 0
-    (row,) = coverage.tabulate(index, overlaps, [])
+    best = coverage.find_best_matches(np.zeros((0, 4), np.float32), default_boxes)
+    assert len(best.index) == len(best.iou) == 0
+    (row,) = coverage.tabulate(best.index, best.iou, [])
     assert (row.objects, row.covered, math.isnan(row.share)) == (0, 0, True)
-    # A box of 0.5 x 0.25 in the first corner: 0.125 shared with the first, union 0.25. Exactly .5 counts.
-    index, overlaps = coverage.best_overlaps(
-        np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes
-    )
-    assert (index.tolist(), overlaps.tolist()) == ([0], [0.5])
-    assert coverage.tabulate(index, overlaps, ["one"])[0].covered == 1
+    # A box of 0.5 x 0.25 in the first corner shares 0.125 with the first; their union is 0.25.
+    # Exactly .5 counts.
+    best = coverage.find_best_matches(np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes)
+    assert (best.index.tolist(), best.iou.tolist()) == ([0], [0.5])
+    assert coverage.tabulate(best.index, best.iou, ["one"])[0].covered == 1
 
 
 def test_numbers_and_sheet(two_splits, capsys):
@@ -120,13 +116,13 @@ def test_numbers_and_sheet(two_splits, capsys):
         and "width x height: 64 x 48 (1), 40 x 60 (1)" in text
     )
     assert "  cat: 1 in 1 images\n  dog: 0 in 1 images, 1 ignored\n" in text
-    with Image.open(sheet) as picture:
-        assert picture.size == (1280, 320)
+    with Image.open(sheet) as image:
+        assert image.size == (1280, 320)
 
 
 @pytest.fixture
 def two_splits(tmp_path, paint, write_coco, convert_coco):
-    """A converted folder: train with a cat and a crowd of dogs, val with an empty picture."""
+    """A converted folder: train has a cat and a crowd of dogs, val an image without objects."""
     paint(tmp_path / "images/a.jpg")
     paint(tmp_path / "images/b.jpg", size_wh=(40, 60))
     paint(tmp_path / "images/c.jpg", size_wh=(70, 50))
@@ -145,14 +141,15 @@ def test_ignore_regions_are_hatched(two_splits):
     shards = info.shards("train")
     hatched = np.asarray(inspect_tfrecord.draw_sheet(shards, info.names, [1])).astype(int)
     plain = np.asarray(inspect_tfrecord.draw_sheet(shards, ["a", "b"], [0])).astype(int)
-    # Inside the crowd's box (4..24, 6..36) slanted lines of the second class's green; inside the cat's box none.
+    # The crowd's box (4..24, 6..36) holds slanted lines in the second class's green; the cat's
+    # box does not.
     inside = hatched[2 + 12 : 2 + 34, 2 + 6 : 2 + 22]
     assert np.sum(inside[..., 1] - inside[..., 0] > 60) > 20
     inside = plain[2 + 26 : 2 + 38, 2 + 10 : 2 + 22]
     assert np.sum(inside[..., 1] - inside[..., 0] > 60) == 0
 
 
-def test_records_that_contradict_dataset_json_are_told(two_splits, run):
+def test_records_that_contradict_dataset_json_are_reported(two_splits, run):
     content = json.loads((two_splits / "dataset.json").read_text())
     content["splits"]["train"]["boxes"] = 5
     content["classes"] = content["classes"][:1]
@@ -186,11 +183,12 @@ def test_refused(two_splits, run, tmp_path):
     assert "dataset.json lists no split" in run("inspect_tfrecord", str(two_splits))[1]
 
 
-def test_what_is_printed_and_drawn(two_splits, tmp_path, capsys):
+def test_coverage_is_printed_and_images_are_drawn(two_splits, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(
-        "model: {input_hw: [64, 64], backbone: {name: plain}, levels: 2}\nboxes: {preset: paper}\n"
+        "model: {input_hw: [64, 64], backbone: {name: plain}, num_levels: 2}\n"
+        "boxes: {preset: paper}\n"
     )
-    flags = [f"--config={tmp_path / 'c.yaml'}", f"--output={tmp_path / 'one.png'}", "--pictures=1"]
+    flags = [f"--config={tmp_path / 'c.yaml'}", f"--output={tmp_path / 'one.png'}", "--images=1"]
     assert inspect_tfrecord.main(["x", str(two_splits), *flags]) == 0
     text = capsys.readouterr().out
     assert "2 images, 1 boxes, 1 ignored" in text and "4 x 4" in text
@@ -202,9 +200,9 @@ def test_what_is_printed_and_drawn(two_splits, tmp_path, capsys):
     assert len(rows["cat"]) == 5 and rows["cat"][0] == "1"
     with Image.open(tmp_path / "one.png") as sheet:
         drawn = np.asarray(sheet)
-    assert (drawn[:, 320:] == 255).all() and not (
-        drawn[:, :320] == 255
-    ).all()  # one picture, in the first of four columns
+    # One image, in the first of four columns.
+    assert (drawn[:, 320:] == 255).all()
+    assert not (drawn[:, :320] == 255).all()
 
     assert inspect_tfrecord.main(["x", str(two_splits), "--split=val", *flags[:1]]) == 0
     assert "nan" not in capsys.readouterr().out

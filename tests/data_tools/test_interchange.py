@@ -1,4 +1,4 @@
-"""Records of the TF Object Detection API are read here, and ours parse with its keys."""
+"""Records made for the TF Object Detection API are read, and ours parse with its keys."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ from ssd_tf.data.images import decode_image
 
 
 def write_foreign_record(path):
-    """PNG inside, labels with a gap, none of the optional keys: what a script written for the other reader leaves."""
+    """A PNG, labels with a gap, no optional keys: what scripts for that API write."""
     buffer = io.BytesIO()
     Image.fromarray(np.full((30, 50, 3), (10, 200, 30), np.uint8)).save(buffer, "PNG")
 
@@ -51,7 +51,7 @@ def test_foreign_record_is_read(tmp_path):
 
 def test_foreign_record_with_a_dataset_json_is_inspected(tmp_path, run):
     write_foreign_record(tmp_path / "a.tfrecord")
-    classes = [{"name": name, "id": k} for k, name in enumerate("abc", 1)]
+    classes = [{"name": name, "id": index} for index, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
     (tmp_path / "dataset.json").write_text(
         json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}})
@@ -59,14 +59,15 @@ def test_foreign_record_with_a_dataset_json_is_inspected(tmp_path, run):
     assert run("inspect_tfrecord", str(tmp_path), output=tmp_path / "sheet.png") == (0, "")
 
 
-def test_ours_parse_with_the_other_readers_keys(tmp_path, paint, write_coco, convert_coco):
+def test_our_records_parse_with_the_apis_keys(tmp_path, paint, write_coco, convert_coco):
     paint(tmp_path / "images/a.jpg")
     boxes = [(1, 3, [8, 12, 16, 24], {}), (1, 1, [0, 0, 32, 48], {"iscrowd": 1})]
     write_coco(tmp_path / "annotations.json", [(1, "a.jpg", 64, 48)], boxes)
     assert convert_coco() == (0, "")
     (path,) = (tmp_path / "out").glob("*.tfrecord")
     (serialized,) = tf.data.TFRecordDataset(str(path))
-    one, many = tf.io.FixedLenFeature, tf.io.VarLenFeature
+    one = tf.io.FixedLenFeature
+    many = tf.io.VarLenFeature
     parsed = tf.io.parse_single_example(
         serialized,
         {
@@ -89,34 +90,23 @@ def test_ours_parse_with_the_other_readers_keys(tmp_path, paint, write_coco, con
         },
     )
     values = {key: getattr(value, "values", value).numpy() for key, value in parsed.items()}
-    assert (values["image/format"], values["image/filename"], values["image/source_id"]) == (
-        b"jpeg",
-        b"a.jpg",
-        b"1",
-    )
+    assert values["image/format"] == b"jpeg"
+    assert values["image/filename"] == b"a.jpg"
+    assert values["image/source_id"] == b"1"
     assert (values["image/height"], values["image/width"]) == (48, 64)
-    assert values["image/object/class/label"].tolist() == [2, 1] and values[
-        "image/object/class/text"
-    ].tolist() == [
-        b"dog",
-        b"cat",
-    ]
-    assert values["image/object/bbox/xmin"].tolist() == [0.125, 0] and values[
-        "image/object/bbox/xmax"
-    ].tolist() == [0.375, 0.5]
-    assert values["image/object/bbox/ymin"].tolist() == [0.25, 0] and values[
-        "image/object/bbox/ymax"
-    ].tolist() == [0.75, 1]
-    assert values["image/object/is_crowd"].tolist() == [0, 1] and values[
-        "image/object/difficult"
-    ].tolist() == [0, 0]
+    assert values["image/object/class/label"].tolist() == [2, 1]
+    assert values["image/object/class/text"].tolist() == [b"dog", b"cat"]
+    assert values["image/object/bbox/xmin"].tolist() == [0.125, 0]
+    assert values["image/object/bbox/xmax"].tolist() == [0.375, 0.5]
+    assert values["image/object/bbox/ymin"].tolist() == [0.25, 0]
+    assert values["image/object/bbox/ymax"].tolist() == [0.75, 1]
+    assert values["image/object/is_crowd"].tolist() == [0, 1]
+    assert values["image/object/difficult"].tolist() == [0, 0]
     assert tf.io.decode_image(values["image/encoded"]).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("name", ["sound.jpg", "repaired.png"])
-def test_the_key_is_the_digest_of_the_stored_picture(
-    tmp_path, paint, write_coco, convert_coco, name
-):
+def test_key_is_the_digest_of_the_stored_image(tmp_path, paint, write_coco, convert_coco, name):
     paint(tmp_path / "images" / name)
     write_coco(tmp_path / "annotations.json", [(1, name, 64, 48)], [(1, 3, [8, 12, 16, 24], {})])
     assert convert_coco() == (0, "")
@@ -124,9 +114,8 @@ def test_the_key_is_the_digest_of_the_stored_picture(
         [str(path) for path in (tmp_path / "out").glob("*.tfrecord")]
     ).as_numpy_iterator()
     feature = tf.train.Example.FromString(serialized).features.feature
-    image, key = (
-        feature[name].bytes_list.value[0] for name in ("image/encoded", "image/key/sha256")
-    )
+    (image,) = feature["image/encoded"].bytes_list.value
+    (key,) = feature["image/key/sha256"].bytes_list.value
     assert key.decode() == hashlib.sha256(image).hexdigest()
     assert (image == (tmp_path / "images" / name).read_bytes()) == (name == "sound.jpg")
 
@@ -135,13 +124,14 @@ def test_foreign_records_are_trained_on(tmp_path):
     from ssd_tf.commands import train
 
     write_foreign_record(tmp_path / "a.tfrecord")
-    classes = [{"name": name, "id": k} for k, name in enumerate("abc", 1)]
+    classes = [{"name": name, "id": index} for index, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
     (tmp_path / "dataset.json").write_text(
         json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}})
     )
     (tmp_path / "c.yaml").write_text(
-        "model: {input_hw: [64, 96], backbone: {name: mobilenet, alpha: 0.25}, levels: 2, head: separable}\n"
+        "model: {input_hw: [64, 96], backbone: {name: mobilenet, alpha: 0.25}, "
+        "num_levels: 2, head: separable}\n"
         "boxes: {levels: [{size: 20, next_size: 40}, {size: 40, next_size: 60}]}\n"
         "train: {steps: 2, batch_size: 2}\nwatch: {log_every: 1}\n"
     )

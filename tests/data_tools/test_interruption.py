@@ -1,4 +1,4 @@
-"""A conversion that is killed, interrupted or runs out of disk leaves nothing that looks finished, and can be run again."""
+"""A conversion that is killed, interrupted or out of space never looks complete."""
 
 import hashlib
 import os
@@ -15,18 +15,19 @@ import pytest
 from data_tools import shapes
 
 ROOT = pathlib.Path(__file__).parents[2]
-PICTURES, LINKS = 20, 60  # drawn, and links to each
+NUM_DRAWN = 20
+LINKS_PER_IMAGE = 60
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """1,200 pictures: 20 drawn ones under 60 names each."""
+    """1,200 images: 20 drawn ones under 60 names each."""
     folder = tmp_path_factory.mktemp("source")
-    shapes.write_dataset(folder / "drawn", PICTURES, seed=0)
+    shapes.write_dataset(folder / "drawn", NUM_DRAWN, seed=0)
     (folder / "yolo/images").mkdir(parents=True)
     (folder / "yolo/labels").mkdir()
     for index, path in enumerate(sorted((folder / "drawn/images").iterdir())):
-        for link in range(LINKS):
+        for link in range(LINKS_PER_IMAGE):
             name = f"{link:02d}-{index:02d}"
             (folder / f"yolo/images/{name}.jpg").symlink_to(path)
             (folder / f"yolo/labels/{name}.txt").write_text(
@@ -47,12 +48,12 @@ def start(source, output, **process):
     ]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
-        command, cwd=ROOT, **{"preexec_fn": _hear_interrupts, **pipes, **process}
+        command, cwd=ROOT, **{"preexec_fn": _accept_interrupts, **pipes, **process}
     )
 
 
-def _hear_interrupts():
-    """A shell starts its background jobs, and so this test and its children, deaf to SIGINT."""
+def _accept_interrupts():
+    """Restore SIGINT, which background jobs of a shell, such as this test, may ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -79,19 +80,20 @@ def undisturbed(source, tmp_path_factory):
 
 
 def kill_at_random_moments(source, output, undisturbed, times):
-    wanted, seconds, _ = undisturbed
-    killed, chance = 0, random.Random(0)
-    while killed < times:
+    expected, seconds, _ = undisturbed
+    num_killed = 0
+    chance = random.Random(0)
+    while num_killed < times:
         process = start(source, output)
         time.sleep(chance.uniform(0, seconds))
-        killed += process.poll() is None
+        num_killed += process.poll() is None
         process.kill()
         finish(process)
         found = digests(output) if output.exists() else {}
-        assert found.items() <= wanted.items()  # whatever has its last name is whole
-        assert "dataset.json" not in found or found == wanted
+        assert found.items() <= expected.items()  # what has its final name is complete
+        assert "dataset.json" not in found or found == expected
     assert finish(start(source, output)) == (0, "")
-    assert digests(output) == wanted
+    assert digests(output) == expected
     assert [path.name for path in output.iterdir() if path.name[0] == "."] == []
 
 
@@ -116,12 +118,12 @@ yolo_to_tfrecord.main(["x", "--yolo={source}", "--output={output}", "--workers=1
 @pytest.mark.parametrize(
     ("module", "function", "left"),
     [
-        ("convert", "withdraw", 11),
+        ("publish", "withdraw", 11),
         ("report", "make_report_entry", 9),
         ("report", "make_dataset_entry", 10),
     ],
 )
-def test_killed_while_a_finished_split_is_written_again(
+def test_killed_while_a_finished_split_is_rewritten(
     source, undisturbed, tmp_path, module, function, left
 ):
     output = tmp_path / "out"
@@ -131,7 +133,8 @@ def test_killed_while_a_finished_split_is_written_again(
     code = DIES.format(module=module, function=function, source=source, output=output)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert done.returncode == 9
-    # 8 shards, images.tsv, report.json, dataset.json: before the old split is withdrawn it stands, afterwards nothing names it.
+    # 8 shards, images.tsv, report.json and dataset.json are there until the old split is withdrawn;
+    # after that nothing names it.
     assert len(digests(output)) == left and digests(output).items() <= undisturbed[0].items()
     assert (output / "dataset.json").exists() == (function == "withdraw")
 
@@ -142,26 +145,26 @@ def test_interrupted(source, tmp_path):
     while not list(output.glob(".train-0*.tmp")):
         assert process.poll() is None
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: every process of ours hears it
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
     assert finish(process) == (130, "error: interrupted\n")
     assert list(output.iterdir()) == []
 
 
-def no_room():
-    # A stand-in for a full disk: no file of this process or its children may grow beyond 200 kB.
+def limit_file_size():
+    # Stands in for a full disk: no file of this process or its children may exceed 200 kB.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
 
-def test_no_room_on_the_disk(source, tmp_path):
+def test_full_disk(source, tmp_path):
     output = tmp_path / "out"
-    code, error = finish(start(source, output, preexec_fn=no_room))
+    code, error = finish(start(source, output, preexec_fn=limit_file_size))
     assert code == 1 and error.startswith("error: cannot write") and error.count("\n") == 1
     assert list(output.iterdir()) == []
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_folder_that_may_not_be_written(source, tmp_path):
+def test_folder_without_write_permission(source, tmp_path):
     tmp_path.chmod(0o555)
     code, error = finish(start(source, tmp_path / "out"))
     assert (

@@ -1,22 +1,30 @@
-"""Each reader against a label file written by hand: the plain record that comes out, boxes as they were written."""
+"""Each reader on a handwritten label file: the records that come out, with boxes as written."""
 
 import json
 import math
 
 import pytest
 
-from data_tools.readers import coco_json, csv_table, json_stream, labels, voc_xml, yolo_txt
+from data_tools.readers import (
+    coco_json,
+    csv_table,
+    files,
+    json_stream,
+    labels,
+    voc_xml,
+    yolo_txt,
+)
 
 
 def objects_of(image):
-    return [(thing.name, thing.box, thing.fault) for thing in image.objects]
+    return [(obj.name, obj.box, obj.fault) for obj in image.objects]
 
 
-def test_line_and_back():
-    thing = labels.LabeledObject(
+def test_a_record_survives_its_line_of_json():
+    obj = labels.LabeledObject(
         "cät", (1.5, 2.0, math.inf, 4.0), area=None, crowd=True, difficult=False, fault=""
     )
-    image = labels.LabeledImage("/p/a b.jpg", "a b.jpg", "7", (thing,), (3, 4), labels.SHARES)
+    image = labels.LabeledImage("/p/a b.jpg", "a b.jpg", "7", (obj,), (3, 4), labels.SHARES)
     assert labels.from_line(labels.to_line(image)) == image
     empty = labels.LabeledImage("", "x", "y", fault="absent")
     assert labels.from_line(labels.to_line(empty)) == empty
@@ -102,13 +110,13 @@ def test_coco_ids_of_mixed_kinds(tmp_path, write_coco, image, claimed, source_id
 )
 def test_coco_polygon_without_bbox(tmp_path, write_coco, more, box, fault):
     path = write_coco(tmp_path / "a.json", [(1, "a.jpg", 64, 48)], [(1, 1, None, more)])
-    ((thing,),) = [image.objects for image in coco_json.read_coco(path, tmp_path).images]
-    assert thing.fault == fault and (
-        thing.box == box or (box is None and all(map(math.isnan, thing.box)))
+    ((obj,),) = [image.objects for image in coco_json.read_coco(path, tmp_path).images]
+    assert obj.fault == fault and (
+        obj.box == box or (box is None and all(map(math.isnan, obj.box)))
     )
 
 
-ROOTS = [
+ROOT_CATEGORIES = [
     ("another's supercategory", ("cells", {}), ("RBC", {"supercategory": "cells"}), 1, ["RBC"]),
     (
         "another's name",
@@ -123,12 +131,14 @@ ROOTS = [
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "used", "names"), [row[1:] for row in ROOTS], ids=[row[0] for row in ROOTS]
+    ("first", "second", "used", "names"),
+    [row[1:] for row in ROOT_CATEGORIES],
+    ids=[row[0] for row in ROOT_CATEGORIES],
 )
 def test_coco_first_category_of_roboflow(tmp_path, write_coco, first, second, used, names):
     path = write_coco(tmp_path / "a.json", [(1, "a.jpg", 64, 48)], [(1, used, [1, 2, 3, 4], {})])
     categories = [
-        {"id": number, "name": name, **more} for number, (name, more) in enumerate((first, second))
+        {"id": index, "name": name} | more for index, (name, more) in enumerate((first, second))
     ]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": categories}))
     source = coco_json.read_coco(path, tmp_path)
@@ -136,19 +146,19 @@ def test_coco_first_category_of_roboflow(tmp_path, write_coco, first, second, us
     assert len(source.notes) == 2 - len(names)
 
 
-def test_names_with_backslashes(tmp_path, paint):
+def test_file_names_with_backslashes(tmp_path, paint):
     paint(tmp_path / "cam 1/a.jpg")
     paint(tmp_path / "b.png", format="PNG")
-    assert labels.find_image(tmp_path, "cam 1\\a.jpg") == tmp_path / "cam 1/a.jpg"
-    assert labels.find_image(tmp_path, "..\\upload\\b.jpg") == tmp_path / "b.png"
+    assert files.find_image(tmp_path, "cam 1\\a.jpg") == tmp_path / "cam 1/a.jpg"
+    assert files.find_image(tmp_path, "..\\upload\\b.jpg") == tmp_path / "b.png"
     assert (
-        labels.find_image(tmp_path, "c\\d.jpg") == tmp_path / "c\\d.jpg"
-    )  # none there: as written
+        files.find_image(tmp_path, "c\\d.jpg") == tmp_path / "c\\d.jpg"
+    )  # no such file: as written
     paint(tmp_path / "cam 1\\a.jpg")
-    assert labels.find_image(tmp_path, "cam 1\\a.jpg") == tmp_path / "cam 1\\a.jpg"
+    assert files.find_image(tmp_path, "cam 1\\a.jpg") == tmp_path / "cam 1\\a.jpg"
 
 
-def test_files_are_found_through_links_and_once(tmp_path):
+def test_links_to_folders_are_followed_once(tmp_path):
     (tmp_path / "far/deep").mkdir(parents=True)
     (tmp_path / "far/deep/x").touch()
     (tmp_path / "far/deep/loop").symlink_to(tmp_path / "far")
@@ -158,22 +168,27 @@ def test_files_are_found_through_links_and_once(tmp_path):
     (tmp_path / "near/link").symlink_to(tmp_path / "far")
     found = [
         (root.removeprefix(str(tmp_path)), files)
-        for root, files in labels.walk_files(tmp_path / "near")
+        for root, files in files.walk_files(tmp_path / "near")
     ]
     assert found == [("/near", ["a", "b"]), ("/near/link", []), ("/near/link/deep", ["x"])]
 
 
-def test_coco_gives_an_image_without_annotations(tmp_path, write_coco):
+def test_coco_image_without_annotations(tmp_path, write_coco):
     path = write_coco(tmp_path / "a.json", images=[(1, "a.jpg", 64, 48)])
     (image,) = coco_json.read_coco(path, tmp_path).images
     assert image.objects == () and image.path == str(tmp_path / "a.jpg")
 
 
-VOC = """<annotation><filename>whatever.jpg</filename><size><width>64</width><height>48</height></size>
-<object><name> cat </name><difficult>1</difficult><bndbox><xmin>5</xmin><ymin>7.5</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>
-<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>
-<object><name>dog</name><bndbox><ymax>30</ymax><xmax>20</xmax><xmin>5</xmin><ymin>7</ymin></bndbox></object>
-<object><name>dog</name></object></annotation>"""
+VOC = """<annotation>
+<filename>whatever.jpg</filename><size><width>64</width><height>48</height></size>
+<object><name> cat </name><difficult>1</difficult>
+<bndbox><xmin>5</xmin><ymin>7.5</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>
+<part><name>head</name>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>
+<object><name>dog</name>
+<bndbox><ymax>30</ymax><xmax>20</xmax><xmin>5</xmin><ymin>7</ymin></bndbox></object>
+<object><name>dog</name></object>
+</annotation>"""
 
 
 def test_voc_devkit(tmp_path, paint):
@@ -191,18 +206,19 @@ def test_voc_devkit(tmp_path, paint):
     )  # found by its stem
     assert (first.size_hw, first.unit) == ((48, 64), "pixels from one")
     assert objects_of(first)[:2] == [("cat", (5, 7.5, 20, 30), ""), ("dog", (5, 7, 20, 30), "")]
-    assert [thing.difficult for thing in first.objects] == [True, False, False]
+    assert [obj.difficult for obj in first.objects] == [True, False, False]
     assert first.objects[2].fault == "no box"
     assert (second.objects, second.size_hw, second.filename) == ((), None, "a.jpg")
     assert third.fault == "no annotation file"
-    assert fourth.source_id == "a 1"  # a name with a space, and not `a` of a class's own list
+    assert fourth.source_id == "a 1"  # a name with a space, not `a` of the list of one class
 
 
 def test_voc_loose_folder(tmp_path, paint):
     (tmp_path / "x.xml").write_text(VOC)
     paint(tmp_path / "whatever.jpg")
     (image,) = voc_xml.read_voc(tmp_path, voc_xml.choose_image_set(tmp_path, "train")).images
-    assert (image.filename, image.source_id) == ("whatever.jpg", "x")  # no x.*: the name in the XML
+    # There is no x.*: the name in the XML decides.
+    assert (image.filename, image.source_id) == ("whatever.jpg", "x")
 
 
 FILES = [
@@ -220,7 +236,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("stem", "written", "files", "chosen"), FILES)
-def test_voc_picture_of_an_xml_file(tmp_path, stem, written, files, chosen):
+def test_voc_image_of_an_xml_file(tmp_path, stem, written, files, chosen):
     for file in files:
         (tmp_path / "JPEGImages" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "JPEGImages" / file).touch()
@@ -257,7 +273,7 @@ def test_voc_sets_with_folders_and_capitals(tmp_path):
         (("trainval",), "test", "test"),
     ],
 )
-def test_voc_image_set_by_default(tmp_path, sets, split, chosen):
+def test_voc_default_image_set(tmp_path, sets, split, chosen):
     for name in sets:
         (tmp_path / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"ImageSets/Main/{name}.txt").touch()
@@ -267,7 +283,7 @@ def test_voc_image_set_by_default(tmp_path, sets, split, chosen):
 @pytest.mark.parametrize(
     ("split", "chosen"), [("train", "train"), ("val", "valid"), ("test", "test")]
 )
-def test_voc_image_set_by_default_among_folders(tmp_path, split, chosen):
+def test_voc_default_image_set_among_folders(tmp_path, split, chosen):
     for name in ("train", "valid"):
         (tmp_path / name).mkdir()
     assert voc_xml.choose_image_set(tmp_path, split) == chosen
@@ -292,16 +308,16 @@ def test_yolo_poses_and_polygons(tmp_path, paint, shape, line, box):
     (tmp_path / "data.yaml").write_text(
         json.dumps({"train": ".", "names": ["cat"]} | ({"kpt_shape": shape} if shape else {}))
     )
-    ((thing,),) = [image.objects for image in yolo_txt.read_yolo(tmp_path, "train").images]
+    ((obj,),) = [image.objects for image in yolo_txt.read_yolo(tmp_path, "train").images]
     if isinstance(box, str):
-        assert thing.fault.startswith(box)
+        assert obj.fault.startswith(box)
     elif box is None:
-        assert all(map(math.isnan, thing.box)) and not thing.fault
+        assert all(map(math.isnan, obj.box)) and not obj.fault
     else:
-        assert thing.box == pytest.approx(box) and not thing.fault
+        assert obj.box == pytest.approx(box) and not obj.fault
 
 
-def test_yolo_blank_lines_and_marks_of_utf8(tmp_path, paint):
+def test_yolo_blank_lines_and_byte_order_marks(tmp_path, paint):
     paint(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text(
         "\ufeff2 .5 .5 1 1\r\n1 .5 .5 1 1\r\n0 .5 .5 1 1\r\n", encoding="utf-8"
@@ -369,15 +385,15 @@ def test_yolo(tmp_path, paint):
     a, c, b = source.images
     assert [image.source_id for image in (a, c, b)] == ["a", "c", "b"]
     assert (c.objects, b.objects, a.size_hw, a.unit) == ((), (), None, "shares")
-    # Centre .5, .5 with width .25 and height .5; the polygon's corners are .1..3 and .2..6.
+    # Centre .5, .5, width .25, height .5; the polygon spans x from .1 to .3, y from .2 to .6.
     assert objects_of(a)[:2] == [
         ("dog", (0.375, 0.25, 0.625, 0.75), ""),
         ("cat", (0.1, 0.2, 0.3, 0.6), ""),
     ]
-    assert [thing.fault[:16] for thing in a.objects[2:]] == ["unknown category", "not a box: wants"]
+    assert [obj.fault[:16] for obj in a.objects[2:]] == ["unknown category", "not a box: expec"]
 
 
-def test_yolo_lists_names_by_number_and_neighbouring_folders(tmp_path, paint):
+def test_yolo_names_by_index_and_neighbouring_folders(tmp_path, paint):
     paint(tmp_path / "data/train/images/a.jpg")
     (tmp_path / "data/train/images/a.txt").write_text("0 .5 .5 .2 .2\n")
     (tmp_path / "data/list.txt").write_text("train/images/a.jpg\n")
@@ -401,7 +417,7 @@ def test_yolo_loose_folder(tmp_path, paint):
     assert [objects_of(image) for image in source.images] == [[("cat", (0, 0, 1, 1), "")]]
 
 
-def test_csv_rows_of_a_picture_need_not_stand_together(tmp_path):
+def test_csv_rows_of_an_image_need_not_be_adjacent(tmp_path):
     (tmp_path / "a.csv").write_text(
         "Filename, width,height,class,xmin,ymin,xmax,ymax\n"
         "b.jpg,64,48,cat,5,7,20,30\n"
@@ -422,11 +438,11 @@ def test_csv_rows_of_a_picture_need_not_stand_together(tmp_path):
     )
     assert objects_of(b)[0] == ("cat", (5, 7, 20, 30), "")
     assert math.isnan(b.objects[1].box[3]) and b.objects[1].fault == ""
-    assert [thing.fault for thing in a.objects] == ["", "no class name", "no box"]
+    assert [obj.fault for obj in a.objects] == ["", "no class name", "no box"]
     assert e.objects == ()
 
 
-def test_csv_rows_of_one_file_are_one_picture(tmp_path, paint):
+def test_csv_rows_of_one_file_are_one_image(tmp_path, paint):
     paint(tmp_path / "1.jpg")
     paint(tmp_path / "x/1.jpg")
     rows = [
@@ -471,18 +487,18 @@ def test_csv_with_a_quotation_mark_left_open(tmp_path):
         csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)
 
 
-def test_json_stream_over_window_borders(tmp_path, monkeypatch):
+def test_json_stream_across_window_borders(tmp_path, monkeypatch):
     content = {
         "info": {"a": [1, 2, {"b": "x" * 50}]},
         "n": 12345,
-        "images": [{"id": k, "t": "é]}," * k} for k in range(9)],
+        "images": [{"id": i, "t": "é]}," * i} for i in range(9)],
         "none": [],
     }
     (tmp_path / "a.json").write_text(
         json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8"
     )
     for chunk in (1, 2, 3, 7, 64, 4096):
-        monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+        monkeypatch.setattr(json_stream, "CHUNK", chunk)
         members = list(json_stream.read_members(tmp_path / "a.json", ("images", "none")))
         assert members == [
             ("images", None),
@@ -507,3 +523,19 @@ def test_json_stream_refuses(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         list(json_stream.read_members(tmp_path / "a.json", ("images",)))
+
+
+def test_json_stream_refuses_an_endless_element(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_stream, "CHUNK", 10)
+    monkeypatch.setattr(json_stream, "MAX_ELEMENT", 100)
+    (tmp_path / "a.json").write_text(json.dumps({"images": [{"t": "x" * 60}, {"t": "x" * 60}]}))
+    assert len(list(json_stream.read_members(tmp_path / "a.json", ("images",)))) == 3
+    (tmp_path / "a.json").write_text(json.dumps({"images": [{"t": "x" * 500}]}))
+    with pytest.raises(ValueError, match="has an element of over 100 characters"):
+        list(json_stream.read_members(tmp_path / "a.json", ("images",)))
+
+
+def test_csv_refuses_an_endless_line(tmp_path):
+    (tmp_path / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\n" + "," * (1 << 20))
+    with pytest.raises(ValueError, match="has a line of over 1,048,576 characters"):
+        csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)

@@ -1,4 +1,4 @@
-"""The generated data set: reproducible, and its boxes are what is drawn."""
+"""The generated data set: it is reproducible, and its boxes are those of the drawn shapes."""
 
 import json
 
@@ -16,7 +16,7 @@ def drawn(tmp_path_factory):
     return folder, json.loads((folder / "annotations.json").read_text())
 
 
-def test_same_seed_same_bytes_whatever_the_number(drawn, tmp_path):
+def test_same_seed_gives_same_bytes_for_any_number_of_images(drawn, tmp_path):
     folder, _ = drawn
     shapes.write_dataset(tmp_path, 3, seed=3)
     for name in ("000001.jpg", "000002.jpg", "000003.jpg"):
@@ -40,12 +40,12 @@ def test_variety(drawn):
     assert min(longer) < 30 and max(longer) > 130
 
 
-def test_boxes_lie_inside_and_files_have_the_size_that_is_written(drawn):
+def test_boxes_lie_inside_and_files_have_the_written_size(drawn):
     folder, content = drawn
     images = {image["id"]: image for image in content["images"]}
     for image in content["images"]:
-        with Image.open(folder / "images" / image["file_name"]) as picture:
-            assert picture.size == (image["width"], image["height"])
+        with Image.open(folder / "images" / image["file_name"]) as opened:
+            assert opened.size == (image["width"], image["height"])
     for annotation in content["annotations"]:
         x, y, width, height = annotation["bbox"]
         image = images[annotation["image_id"]]
@@ -57,17 +57,17 @@ def test_box_is_the_extent_of_the_mask():
     mask = np.zeros((7, 9), bool)
     mask[2:5, 3:8] = True  # rows 2 to 4, columns 3 to 7
     mask[3, 1] = True
-    assert shapes._extent(mask) == [1, 2, 8, 5]
+    assert shapes.find_extent(mask) == [1, 2, 8, 5]
 
 
-def test_a_filled_box_shows_the_objects_colour():
-    # The last object of a picture is covered by nothing: the middle of its mask shows one even colour.
+def test_box_shows_the_colour_of_its_object():
+    # Nothing covers the last object of an image: the middle of its mask shows one even colour.
     rng = np.random.default_rng(0)
-    picture, objects = shapes.draw_picture(rng)
-    while not objects or objects[-1][0] != "square":
-        picture, objects = shapes.draw_picture(rng)
-    xmin, ymin, xmax, ymax = objects[-1][1]
-    pixels = np.asarray(picture)[
+    image, objects = shapes.draw_image(rng)
+    while not objects or objects[-1].name != "square":
+        image, objects = shapes.draw_image(rng)
+    xmin, ymin, xmax, ymax = objects[-1].box
+    pixels = np.asarray(image)[
         (ymin * 2 + ymax) // 3 : (ymin + ymax * 2) // 3,
         (xmin * 2 + xmax) // 3 : (xmin + xmax * 2) // 3,
     ]

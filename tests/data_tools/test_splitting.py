@@ -1,17 +1,17 @@
-"""Stratified splitting: shares by class, equal files on one side."""
+"""Stratified splitting: each class in its share, identical files on one side."""
 
 import numpy as np
 
 from data_tools.conversion import splitting
 
 
-def test_nothing_and_one():
+def test_no_image_and_one_image():
     assert splitting.choose_validation([], [], 0.2, 0).tolist() == []
     assert splitting.choose_validation([frozenset("a")], [1], 0.2, 0).tolist() == [False]
 
 
 def test_each_class_in_its_share():
-    # 100 pictures with a, 50 of them with b too; 10 with the rare c only; 40 empty ones.
+    # 100 images with a, 50 of them with b too; 10 with only the rare c; 40 without objects.
     classes_of = (
         [frozenset("ab")] * 50 + [frozenset("a")] * 50 + [frozenset("c")] * 10 + [frozenset()] * 40
     )
@@ -29,7 +29,7 @@ def test_seeds():
     assert (one == again).all() and (one != other).any()
 
 
-def test_equal_files_stay_on_one_side():
+def test_identical_files_stay_on_one_side():
     digests = [7, 1, 7, 2, 3, 7, 4, 4, 5, 6]
     for seed in range(20):
         chosen = splitting.choose_validation([frozenset("a")] * 10, digests, 0.3, seed)
@@ -37,7 +37,7 @@ def test_equal_files_stay_on_one_side():
         assert 0 < chosen.sum() < 10
 
 
-def test_the_order_of_pictures_is_kept():
+def test_order_of_images_is_kept():
     chosen = splitting.choose_validation(
         [frozenset("a")] * 6 + [frozenset("b")] * 2, np.arange(8), 0.5, 0
     )

@@ -6,7 +6,8 @@ import pytest
 from ssd_tf.commands import evaluate
 from ssd_tf.evaluation.coco_metrics import NAMES, coco_metrics
 
-# Two classes with a gap in their ids, on a picture that is not square; boxes are x, y, width, height.
+# Two classes with a gap in their ids, on an image that is not square; boxes are x, y, width,
+# height.
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 11, "name": "dog"}]
 LEFT, RIGHT = [10.0, 5.0, 40.0, 20.0], [110.0, 20.0, 60.0, 60.0]
 
@@ -14,7 +15,7 @@ LEFT, RIGHT = [10.0, 5.0, 40.0, 20.0], [110.0, 20.0, 60.0, 60.0]
 def truth(*annotations):
     rows = [
         {
-            "id": number,
+            "id": annotation_id,
             "image_id": 1,
             "category_id": 3,
             "bbox": box,
@@ -22,7 +23,7 @@ def truth(*annotations):
             "iscrowd": 0,
             **more,
         }
-        for number, (box, more) in enumerate(annotations, start=1)
+        for annotation_id, (box, more) in enumerate(annotations, start=1)
     ]
     return {
         "images": [{"id": 1, "height": 100, "width": 200}],
@@ -62,15 +63,14 @@ def test_pycocotools_own_example(shared_data, tmp_path):
         f"--output={tmp_path}",
     ]
     assert evaluate.main(argv) == 0
-    wanted = json.loads((metrics / "fakebbox100_pycocotools_stats.json").read_text())
+    expected = json.loads((metrics / "fakebbox100_pycocotools_stats.json").read_text())
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert list(content["coco"]) == list(NAMES)
-    assert list(content["coco"].values()) == pytest.approx(wanted, abs=1e-6)
+    assert list(content["coco"].values()) == pytest.approx(expected, abs=1e-6)
     assert sorted(content) == ["coco", "latency_ms", "per_class", "settings", "voc"]
-    # Written as they came, without what pycocotools notes in them.
-    assert json.loads((tmp_path / "detections.json").read_text()) == json.loads(
-        files[0].read_text()
-    )
+    # Written as they were read, without what pycocotools adds to them.
+    for name, file in zip(("detections.json", "ground_truth.json"), files, strict=True):
+        assert json.loads((tmp_path / name).read_text()) == json.loads(file.read_text())
 
 
 def test_half_of_the_objects():
@@ -83,7 +83,7 @@ def test_half_of_the_objects():
     assert per_class == {"cat": {"AP": pytest.approx(51 / 101), "AP50": pytest.approx(51 / 101)}}
 
 
-def test_overlap_counts_by_threshold():
+def test_iou_thresholds():
     # 30 of 40 columns: IoU 0.75, which passes 0.5, 0.55, ..., 0.75: six of ten thresholds.
     stats, _ = coco_metrics(truth((LEFT, {})), found(([10.0, 5.0, 30.0, 20.0], 0.9)))
     assert (stats["AP50"], stats["AP75"]) == pytest.approx((1, 1))
@@ -103,18 +103,50 @@ def test_the_mean_is_over_classes_that_have_objects():
 
 
 @pytest.mark.parametrize("flag", ["difficult", "iscrowd"])
-def test_a_difficult_object_or_a_crowd_is_neither_wanted_nor_punished(flag):
+def test_difficult_objects_and_crowds_count_neither_as_found_nor_as_missed(flag):
     content = truth((LEFT, {}), (RIGHT, {flag: 1}))
     assert coco_metrics(content, found((LEFT, 0.8)))[0]["AP"] == pytest.approx(1)
     assert coco_metrics(content, found((RIGHT, 0.9), (LEFT, 0.8)))[0]["AP"] == pytest.approx(1)
-    # The same detection is a mistake where the object is not there: precision 1 / 2.
-    assert coco_metrics(truth((LEFT, {})), found((RIGHT, 0.9), (LEFT, 0.8)))[0][
-        "AP"
-    ] == pytest.approx(0.5)
+    # Without that object the same detection is a mistake: precision 1 / 2.
+    stats, _ = coco_metrics(truth((LEFT, {})), found((RIGHT, 0.9), (LEFT, 0.8)))
+    assert stats["AP"] == pytest.approx(0.5)
 
 
-def test_what_is_handed_in_stays_as_it_is():
+def test_the_arguments_are_not_changed():
     content, rows = truth((LEFT, {"difficult": 1}), (RIGHT, {})), found((RIGHT, 0.9))
     before = copy.deepcopy((content, rows))
     coco_metrics(content, rows)
     assert (content, rows) == before
+
+
+def five_images(*ids):
+    """An object in each of five images, with these annotation ids, and a detection of each."""
+    images = [{"id": 1 + k, "height": 100, "width": 200} for k in range(5)]
+    content = truth(*[(LEFT, {"id": ids[k], "image_id": 1 + k}) for k in range(5)])
+    return {**content, "images": images}, [
+        {"image_id": 1 + k, "category_id": 3, "bbox": LEFT, "score": 0.9 - 0.1 * k}
+        for k in range(5)
+    ]
+
+
+@pytest.mark.parametrize("ids", [(0, 1, 2, 3, 4), (7, 7, 7, 7, 7), ("a", "b", "c", "d", "e")])
+def test_annotation_ids_do_not_matter(ids):
+    # pycocotools takes id 0 for no match, and one object for each group of equal ids.
+    stats, _ = coco_metrics(*five_images(*ids))
+    assert (stats["AP"], stats["AR100"]) == (pytest.approx(1), 1)
+
+
+def test_annotations_without_id_area_and_iscrowd():
+    content, rows = five_images(1, 2, 3, 4, 5)
+    for annotation in content["annotations"]:
+        for key in ("id", "area", "iscrowd"):
+            del annotation[key]
+    stats, _ = coco_metrics(content, rows)
+    # Their own areas are 40 x 20 = 800: small.
+    assert (stats["AP"], stats["APs"], stats["APm"]) == (pytest.approx(1), pytest.approx(1), -1)
+
+
+def test_detections_may_carry_other_keys():
+    # pycocotools reads rows with a caption as captions.
+    rows = [{**row, "caption": "a cat", "id": 0, "area": 1} for row in found((LEFT, 0.9))]
+    assert coco_metrics(truth((LEFT, {})), rows)[0]["AP"] == pytest.approx(1)

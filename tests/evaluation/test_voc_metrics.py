@@ -23,11 +23,10 @@ def truth(*annotations):
 
 
 def found(*boxes, image=1, category=3):
-    """Detections by falling score."""
-    scores = [0.9 - 0.1 * number for number in range(len(boxes))]
+    """Detections, each scoring less than the one before."""
     return [
-        {"image_id": image, "category_id": category, "bbox": b, "score": s}
-        for b, s in zip(boxes, scores, strict=True)
+        {"image_id": image, "category_id": category, "bbox": box, "score": 0.9 - 0.1 * index}
+        for index, box in enumerate(boxes)
     ]
 
 
@@ -44,20 +43,19 @@ def test_no_detections():
 
 
 def test_by_hand():
-    # Four objects; a hit, a miss, a hit, the first object once more, a hit.
+    # Four objects; a hit, a miss, a hit, the first object a second time, a hit.
     # Recall 1/4 1/4 2/4 2/4 3/4, precision 1 1/2 2/3 1/2 3/5.
     content = truth(*((box, {}) for box in BOXES))
     rows = found(BOXES[0], NOWHERE, BOXES[1], BOXES[0], BOXES[2])
     # Best precision at recall 0 0.1 0.2: 1; 0.3 0.4 0.5: 2/3; 0.6 0.7: 3/5; 0.8 0.9 1: 0.
     eleven = (3 * 1 + 3 * 2 / 3 + 2 * 3 / 5) / 11
-    everywhere = (1 + 2 / 3 + 3 / 5) / 4
-    assert means(content, rows) == pytest.approx([eleven, everywhere])
-    assert means(content, rows[::-1]) == pytest.approx(
-        [eleven, everywhere]
-    )  # scores order them, not the file
+    all_recalls = (1 + 2 / 3 + 3 / 5) / 4
+    assert means(content, rows) == pytest.approx([eleven, all_recalls])
+    # The scores order them, not the file.
+    assert means(content, rows[::-1]) == pytest.approx([eleven, all_recalls])
 
 
-def test_overlap_of_one_half_is_enough():
+def test_an_iou_of_one_half_is_enough():
     half = [10.0, 5.0, 20.0, 20.0]  # of BOXES[0]
     less = [10.0, 5.0, 19.9, 20.0]
     assert means(truth((BOXES[0], {})), found(half)) == [1, 1]
@@ -65,13 +63,13 @@ def test_overlap_of_one_half_is_enough():
 
 
 @pytest.mark.parametrize("flag", ["difficult", "iscrowd"])
-def test_a_difficult_object_or_a_crowd_is_neither_wanted_nor_punished(flag):
+def test_difficult_objects_and_crowds_count_neither_as_found_nor_as_missed(flag):
     content = truth((BOXES[0], {}), (BOXES[1], {flag: 1}))
     assert means(content, found(BOXES[0])) == [1, 1]
     assert means(content, found(BOXES[1], BOXES[1], BOXES[0])) == [1, 1]
 
 
-def test_a_detection_belongs_to_its_picture_and_class():
+def test_a_detection_belongs_to_its_image_and_class():
     content = truth((BOXES[0], {}))
     content["images"].append({"id": 2, "height": 90, "width": 40})
     assert means(content, found(BOXES[0], image=2)) == [0, 0]
@@ -89,7 +87,7 @@ def test_the_mean_is_over_classes_that_have_objects():
 
 
 def test_a_recall_of_three_tenths_counts_at_three_tenths():
-    # 0, 0.1, 0.2 and 0.3, though 3 * 0.1 is a little more than 0.3 in floating point.
+    # 0, 0.1, 0.2 and 0.3, although 3 * 0.1 is slightly more than 0.3 in floating point.
     assert eleven_point(np.array([0.3]), np.array([1.0])) == pytest.approx(4 / 11)
     assert all_points(np.array([0.3]), np.array([1.0])) == pytest.approx(0.3)
 

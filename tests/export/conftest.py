@@ -1,10 +1,15 @@
+import fixed_detector
 import pytest
 
 
 @pytest.fixture(scope="session")
-def trained(tiny_run):
-    """Config, class names and Keras model of the run that learnt the pictures by heart."""
-    from ssd_tf.inference.run import load_run
+def network():
+    return fixed_detector.make_network()
 
-    config, info, model = load_run(tiny_run)
-    return config, info.names, model
+
+@pytest.fixture(scope="session")
+def detector(tiny_config, network):
+    """The Keras detector with fixed weights."""
+    from ssd_tf.inference.detector import keras_detector
+
+    return keras_detector(tiny_config, network, fixed_detector.NAMES)

@@ -3,8 +3,10 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of
 from PIL import Image
 
+from ssd_tf.data.images import decode_image
 from ssd_tf.export import verify
 from ssd_tf.export.saved_model import export_saved_model
 from ssd_tf.inference.detector import load_detector
@@ -19,10 +21,9 @@ OUTPUTS = {
 
 
 @pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
+def exported(tiny_config, network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved_model") / "model"
-    config, names, model = trained
-    export_saved_model(config, model, names, folder)
+    export_saved_model(tiny_config, network, NAMES, folder)
     return folder
 
 
@@ -32,7 +33,7 @@ def signatures(exported):
     yield loaded.signatures
 
 
-def encoded(image, image_format):
+def encode(image, image_format):
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, image_format)
     return buffer.getvalue()
@@ -61,16 +62,29 @@ def test_signatures(signatures, name, entry):
         assert outputs == OUTPUTS
 
 
-def test_finds_what_the_keras_model_finds(exported, tiny_detector, pictures):
-    report = verify.compare(tiny_detector, load_detector(exported), pictures)
-    assert report["pictures"] == 6
-    assert report["detections"] == 14  # seven objects, from both sides
+def test_finds_what_the_keras_model_finds(exported, detector):
+    loaded = load_detector(exported)
+    assert (loaded.kind, loaded.classes) == ("saved_model", NAMES)
+    report = verify.compare(detector, loaded, IMAGES)
+    assert report["images"] == 4
+    assert report["detections"] == 8  # four objects, found on both sides
     assert report["unpaired"] == 0
     assert report["largest_corner_difference"] < 1e-5
 
 
-def test_a_batch_of_three(signatures, pictures):
-    same_size = [pictures[0], pictures[2], pictures[4]]
+def test_finds_what_a_trained_model_finds(tiny_run, tiny_detector, images, tmp_path):
+    from ssd_tf.inference.run import load_run
+
+    run = load_run(tiny_run)
+    export_saved_model(run.config, run.network, run.dataset.names, tmp_path / "model")
+    report = verify.compare(tiny_detector, load_detector(tmp_path / "model"), images)
+    assert report["detections"] > 0
+    assert report["unpaired"] == 0
+    assert report["largest_corner_difference"] < 1e-5
+
+
+def test_a_batch(signatures):
+    same_size = [IMAGES[0], IMAGES[3], IMAGES[0]]
     serve = signatures["serving_default"]
     together = serve(input_tensor=tf.constant(np.stack(same_size)))
     assert together["num_detections"].shape == (3,)
@@ -79,27 +93,27 @@ def test_a_batch_of_three(signatures, pictures):
             np.testing.assert_allclose(together[name][index], value[0], atol=1e-3, err_msg=name)
 
 
-def test_encoded_pictures_of_several_sizes_and_formats(signatures, pictures):
-    chosen = [pictures[1], pictures[3], pictures[0]]
-    found = signatures["serving_bytes"](
-        image_bytes=tf.constant([encoded(image, "PNG") for image in chosen])
-    )
-    for index, image in enumerate(chosen):
-        alone = signatures["serving_default"](input_tensor=tf.constant(image[None]))
-        for name, value in alone.items():
+def test_encoded_images_of_several_sizes_and_formats(signatures):
+    encoded = [encode(image, name) for image in IMAGES[:3] for name in ("PNG", "JPEG")]
+    found = signatures["serving_bytes"](image_bytes=tf.constant(encoded))
+    for index, image_bytes in enumerate(encoded):
+        image = decode_image(image_bytes)
+        one = signatures["serving_default"](input_tensor=image[None])
+        for name, value in one.items():
             np.testing.assert_allclose(found[name][index], value[0], atol=1e-3, err_msg=name)
-    jpeg = signatures["serving_bytes"](image_bytes=tf.constant([encoded(pictures[1], "JPEG")]))
-    np.testing.assert_allclose(
-        jpeg["detection_boxes"][0, 0], found["detection_boxes"][0, 0], atol=0.05
-    )
+    # The first and best detection: green in the upper right cell of an image of 128 x 96.
+    for index in (2, 3):
+        np.testing.assert_allclose(found["detection_boxes"][index, 0], box_of(0, 2), atol=1e-5)
+        assert float(found["detection_classes"][index, 0]) == 2
 
 
-def test_boxes_in_pixels_of_the_picture_and_classes_from_one(signatures, pictures):
-    # 96 x 64: green, the second class, on rows 30 to 78 and columns 10 to 42.
-    found = signatures["serving_default"](input_tensor=tf.constant(pictures[1][None]))
-    np.testing.assert_allclose(found["detection_boxes_pixels"][0, 0], [30, 10, 78, 42], atol=4)
+def test_boxes_in_pixels_of_the_image_and_classes_from_one(signatures):
+    # 128 x 96: green, the second class. The cell begins at y 0 and x 64; its box lies 4 pixels of
+    # the input lower, 8 of the image, and is 24 instead of 32 pixels wide.
+    found = signatures["serving_default"](input_tensor=tf.constant(IMAGES[1][None]))
+    np.testing.assert_allclose(found["detection_boxes_pixels"][0, 0], [8, 68, 72, 92], atol=1e-3)
     np.testing.assert_allclose(
-        found["detection_boxes"][0, 0], [30 / 96, 10 / 64, 78 / 96, 42 / 64], atol=0.05
+        found["detection_boxes"][0, 0], [8 / 128, 68 / 96, 72 / 128, 92 / 96], atol=1e-5
     )
     assert float(found["detection_classes"][0, 0]) == 2
     beyond = int(found["num_detections"][0])
@@ -108,19 +122,19 @@ def test_boxes_in_pixels_of_the_picture_and_classes_from_one(signatures, picture
         assert not found[name][0, beyond:].numpy().any(), name
 
 
-def test_raw_is_the_model(signatures, trained):
-    images = np.random.default_rng(0).uniform(0, 255, (3, 64, 96, 3)).astype(np.float32)
-    raw = signatures["raw"](image=tf.constant(images))
-    for name, value in trained[2](images, training=False).items():
+@pytest.mark.parametrize("index", range(len(IMAGES)))
+def test_objects(exported, index):
+    assert_found(load_detector(exported)(IMAGES[index]), OBJECTS[index])
+
+
+def test_raw_is_the_model(signatures, network):
+    noise = np.random.default_rng(0).uniform(0, 255, (3, 64, 96, 3)).astype(np.float32)
+    raw = signatures["raw"](image=tf.constant(noise))
+    for name, value in network.model(noise, training=False).items():
         np.testing.assert_allclose(raw[name], value, atol=1e-4, err_msg=name)
 
 
-def test_names_travel_along(exported):
-    assert load_detector(exported).classes == ["red", "green", "blue"]
-
-
-def test_written_whole_over_what_was_there(trained, tmp_path, monkeypatch):
-    config, names, model = trained
+def test_a_failed_export_leaves_the_old_one(tiny_config, network, tmp_path, monkeypatch):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "old").touch()
@@ -130,5 +144,5 @@ def test_written_whole_over_what_was_there(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf.saved_model, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        export_saved_model(config, model, names, folder)
+        export_saved_model(tiny_config, network, NAMES, folder)
     assert [path.name for path in folder.iterdir()] == ["old"]

@@ -3,51 +3,38 @@ import shutil
 
 import numpy as np
 import pytest
+from fixed_detector import IMAGES, OBJECTS, assert_found
 
-from ssd_tf.inference.detector import Detector, load_detector, read_labels
+from ssd_tf.config import ConfigError
+from ssd_tf.inference.detector import Detector, load_detector, read_class_names
 
-CLASSES = ["red", "green", "blue"]
+
+@pytest.mark.parametrize("index", range(len(IMAGES)))
+def test_images_of_several_sizes(detector, index):
+    assert_found(detector(IMAGES[index]), OBJECTS[index])
 
 
-def strong(found, score=0.5):
-    """(name, corners) of the detections scored >= score, by name."""
-    rows = np.flatnonzero(found["scores"] >= score)
-    return sorted(
-        ((CLASSES[found["labels"][row] - 1], found["boxes"][row]) for row in rows),
-        key=lambda pair: pair[0],
+def test_only_real_detections(detector):
+    # Of 6 gray cells x 3 classes; the model itself pads its output to 20 rows.
+    found = detector(IMAGES[3])
+    assert (found["boxes"].shape, found["scores"].shape, found["labels"].shape) == (
+        (18, 4),
+        (18,),
+        (18,),
     )
+    assert (found["scores"] > 0.01).all()
+    assert sorted(found["labels"]) == [1] * 6 + [2] * 6 + [3] * 6
 
 
-def test_no_object_in_the_picture(tiny_detector, pictures):
-    found = tiny_detector(pictures[4])
-    assert strong(found) == []
-    number = len(found["scores"])
-    assert number < 20  # what the model pads its output with is cut off
-    assert (found["boxes"].shape, found["labels"].shape) == ((number, 4), (number,))
-    assert (found["scores"] > 0).all()
-
-
-def test_objects_of_pictures_that_are_not_square(tiny_detector, pictures):
-    # The picture of 96 x 64: green on rows 30 to 78, columns 10 to 42.
-    ((name, box),) = strong(tiny_detector(pictures[1]))
-    assert name == "green"
-    np.testing.assert_allclose(box, [30 / 96, 10 / 64, 78 / 96, 42 / 64], atol=0.05)
-    # 80 x 120: green on rows 4 to 60, columns 8 to 36, and red on rows 30 to 76, columns 60 to 110.
-    green, red = strong(tiny_detector(pictures[3]))
-    assert (green[0], red[0]) == ("green", "red")
-    np.testing.assert_allclose(green[1], [4 / 80, 8 / 120, 60 / 80, 36 / 120], atol=0.05)
-    np.testing.assert_allclose(red[1], [30 / 80, 60 / 120, 76 / 80, 110 / 120], atol=0.05)
-
-
-def test_a_list_of_pictures_of_several_sizes(tiny_detector, pictures):
-    for one, many in zip(map(tiny_detector, pictures), tiny_detector.batch(pictures), strict=True):
+def test_a_batch_of_several_sizes(detector):
+    for one, many in zip(map(detector, IMAGES), detector.batch(IMAGES), strict=True):
         np.testing.assert_array_equal(many["labels"], one["labels"])
         np.testing.assert_allclose(many["boxes"], one["boxes"], atol=1e-5)
         np.testing.assert_allclose(many["scores"], one["scores"], atol=1e-5)
 
 
-def test_best_first(tiny_detector, pictures):
-    scores = tiny_detector(pictures[3])["scores"]
+def test_best_first(detector):
+    scores = detector(IMAGES[2])["scores"]
     assert len(scores) > 2
     assert (np.diff(scores) <= 0).all()
 
@@ -56,61 +43,82 @@ def test_best_first(tiny_detector, pictures):
     "image",
     [np.zeros((4, 6, 3), np.float32), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 4), np.uint8)],
 )
-def test_what_is_no_picture_is_refused(image):
+def test_other_arrays_are_refused(image):
     with pytest.raises(
-        ValueError, match=r"must be uint8 \[height, width, 3\], found (float32|uint8) \(4, 6"
+        ValueError, match=r"as uint8 \[height, width, 3\], got (float32|uint8) \[4, 6"
     ):
         Detector(None, "test")(image)
 
 
-def test_a_run_folder_tells_its_classes_and_config(tiny_detector, tiny_config):
-    assert (tiny_detector.kind, tiny_detector.classes, tiny_detector.config) == (
-        "keras",
-        CLASSES,
-        tiny_config,
-    )
+def test_a_run_folder(tiny_detector, tiny_config):
+    assert tiny_detector.kind == "keras"
+    assert tiny_detector.classes == ["red", "green", "blue"]
+    assert tiny_detector.config == tiny_config
 
 
-def test_folders_and_files_that_are_no_model(tmp_path):
+def test_overrides_of_a_run(tiny_run, images):
+    detector = load_detector(tiny_run, overrides=["eval.max_detections=1", "eval.score_floor=0"])
+    assert detector.config.eval.max_detections == 1
+    assert len(detector(images[3])["scores"]) == 1
+
+
+@pytest.mark.parametrize("override", ["train.steps=5", "model.num_levels=2", "evaluate.nms_iou=1"])
+def test_only_eval_and_export_can_be_overridden(tiny_run, override):
+    with pytest.raises(ConfigError, match=f"--set {override}: expected a key of eval or export"):
+        load_detector(tiny_run, overrides=[override])
+
+
+def test_an_exported_model_takes_no_overrides(tmp_path):
+    (tmp_path / "model.tflite").touch()
+    (tmp_path / "saved_model").mkdir()
+    (tmp_path / "saved_model" / "saved_model.pb").touch()
+    for name in ("model.tflite", "saved_model"):
+        with pytest.raises(ConfigError, match=r"--set eval.nms_iou=1: .* with fixed settings"):
+            load_detector(tmp_path / name, overrides=["eval.nms_iou=1"])
+    with pytest.raises(FileNotFoundError, match=r"no model at .*gone"):
+        load_detector(tmp_path / "gone", overrides=["eval.nms_iou=1"])
+
+
+def test_what_is_not_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model at .*gone"):
         load_detector(tmp_path / "gone")
     with pytest.raises(
         ValueError,
-        match=r"no run folder \(config.yaml\), no SavedModel folder .* and no .tflite file",
+        match=r"expected a run folder \(config.yaml\), a SavedModel folder .* or a .tflite file",
     ):
         load_detector(tmp_path)
 
 
-def test_a_run_that_has_no_checkpoint_yet(tiny_run, tmp_path):
+def test_a_run_without_a_checkpoint(tiny_run, tmp_path):
     for name in ("config.yaml", "dataset.json"):
         shutil.copyfile(tiny_run / name, tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no checkpoint under"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
         load_detector(tmp_path)
 
 
-def test_a_class_more_than_the_checkpoint_knows(tiny_run, tmp_path):
+def test_one_class_more_than_the_checkpoint(tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     content = json.loads((tiny_run / "dataset.json").read_text())
     content["classes"].append({"name": "white", "id": 99})
     (tmp_path / "run" / "dataset.json").write_text(json.dumps(content))
-    # Of the finest map: 3 shapes of 5 classes with the background, where the checkpoint has 4.
+    # Of the finest map: 3 shapes of 5 classes with the background; the checkpoint has 4.
     with pytest.raises(
         ValueError,
-        match=r"does not fit the model: logits0_conv/.* wants shape .*, the checkpoint has shape",
+        match=r"does not fit the model: logits0_conv/.*: expected shape .*, got shape",
     ):
         load_detector(tmp_path / "run")
 
 
-def test_names_of_a_file(tmp_path):
+def test_class_names_of_a_file(tmp_path):
     path = tmp_path / "labels.txt"
-    path.write_text("red\ngreen apple\n")
-    assert read_labels(path) == ["red", "green apple"]
+    path.write_text("red\ngreen apple\nbl\u00e5\n", encoding="utf-8")
+    assert read_class_names(path) == ["red", "green apple", "bl\u00e5"]
     for first in ("???", "background"):
         path.write_text(f"{first}\nred\n")
-        assert read_labels(path) == ["red"]
+        assert read_class_names(path) == ["red"]
 
 
-def test_a_file_of_names_that_is_not_there(tmp_path):
+def test_a_missing_file_of_class_names(tmp_path):
     model = tmp_path / "saved_model"
     model.mkdir()
     (model / "saved_model.pb").touch()

@@ -1,11 +1,13 @@
-"""The backbones and the neck: sizes, freezing, normalisation, and what is refused in one line."""
+"""The backbones and the neck: sizes, freezing, normalisation, and refusals in one line."""
+
+import inspect
 
 import keras
 import numpy as np
 import pytest
 
 from ssd_tf.config import ConfigError, check_config
-from ssd_tf.models import fpn, ssd
+from ssd_tf.models import fpn, mobilenet, mobilenet_v3, plain, resnet, ssd, vgg
 
 SMALL = {"input_hw": [64, 96], "num_levels": 3, "backbone": {"name": "plain"}}
 
@@ -14,29 +16,46 @@ def make_config(**values):
     return check_config({"boxes": {"preset": "caffe_voc"}, **values}, "test")
 
 
-def small(backbone, input_hw=(64, 96), levels=3, **values):
+def small_config(backbone, input_hw=(64, 96), num_levels=3, neck="none", **backbone_keys):
     model = {
         "input_hw": list(input_hw),
-        "levels": levels,
-        "backbone": {"name": backbone, **values.pop("options", {})},
-        **values,
+        "num_levels": num_levels,
+        "backbone": {"name": backbone, **backbone_keys},
+        "neck": neck,
     }
-    return make_config(model=model, boxes={"levels": [{"size": 12, "aspect_ratios": [2]}] * levels})
+    levels = [{"size": 12, "aspect_ratios": [2]}] * num_levels
+    return make_config(model=model, boxes={"levels": levels})
+
+
+@pytest.mark.parametrize("module", [vgg, resnet, mobilenet, mobilenet_v3, plain])
+def test_backbone_modules_offer_the_same_names(module):
+    assert len(module.MEAN_RGB) == len(module.STD_RGB) == 3
+    assert keras.initializers.get(module.INITIALIZER) is not None
+    parameters = {
+        name: list(inspect.signature(getattr(module, name)).parameters)
+        for name in ("features", "pyramid", "stage_ends")
+    }
+    assert parameters == {
+        "features": ["image", "backbone", "num_levels", "bn_momentum"],
+        "pyramid": ["image", "backbone", "bn_momentum"],
+        "stage_ends": ["backbone"],
+    }
 
 
 BACKBONES = ["vgg16", "resnet18", "mobilenet", "mobilenet_v2", "mobilenet_v3_large", "plain"]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_weights_of_one_input_size_serve_another(backbone):
-    model, larger = (ssd.build_model(small(backbone, hw), 2).model for hw in ((64, 96), (97, 75)))
+def test_weights_do_not_depend_on_the_input_size(backbone):
+    model = ssd.build_model(small_config(backbone, (64, 96)), 2).model
+    larger = ssd.build_model(small_config(backbone, (97, 75)), 2).model
     assert [v.path for v in model.variables] == [v.path for v in larger.variables]
     larger.set_weights(model.get_weights())
     assert larger.output["offsets"].shape[1] > 0
 
 
-# Of each stage, a layer that it trains and the one before leaves alone.
-STAGES = {
+# The last layer with a kernel of each stage.
+LAST_OF_STAGE = {
     "vgg16": ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"),
     "resnet18": ("conv1", "layer1_1_conv2", "layer2_1_conv2", "layer3_1_conv2"),  # conv5 is cut off
     "resnet50": ("conv1", "layer1_2_conv3", "layer2_3_conv3", "layer3_5_conv3"),
@@ -57,8 +76,8 @@ STAGES = {
     ),
     "plain": ("stage1_conv1", "stage2_conv2", "stage3_conv2", "stage4_conv2", "stage5_conv2"),
 }
-# Of each stage but the first, its first layer.
-BEGINNINGS = {
+# The first layer of each stage from the second on.
+FIRST_OF_STAGE = {
     "vgg16": ("conv2_1", "conv3_1", "conv4_1", "conv5_1"),
     "resnet18": ("layer1_0_conv1", "layer2_0_conv1", "layer3_0_conv1"),
     "resnet50": ("layer1_0_conv1", "layer2_0_conv1", "layer3_0_conv1"),
@@ -67,37 +86,34 @@ BEGINNINGS = {
     "mobilenet_v3_large": ("block2_expand", "block4_expand", "block7_expand", "block13_expand"),
     "plain": ("stage2_conv1", "stage3_conv1", "stage4_conv1", "stage5_conv1"),
 }
+NEVER_FROZEN = ("offsets", "logits", "conv4_3_norm", "extra", "fc")
 
 
-@pytest.mark.parametrize("backbone", STAGES)
+@pytest.mark.parametrize("backbone", LAST_OF_STAGE)
 def test_freezing_by_stage(backbone):
-    model = ssd.build_model(small(backbone, input_hw=(32, 64)), 2).model
-    for number in range(1, len(STAGES[backbone]) + 1):
+    model = ssd.build_model(small_config(backbone, input_hw=(32, 64)), 2).model
+    for num_frozen in range(1, len(LAST_OF_STAGE[backbone]) + 1):
         for layer in model.layers:
             layer.trainable = True
-        every = {variable.path for variable in model.trainable_variables}
-        ssd._freeze(model, small(backbone, options={"frozen_stages": number}).model.backbone)
+        all_paths = {variable.path for variable in model.trainable_variables}
+        config = small_config(backbone, frozen_stages=num_frozen)
+        ssd.freeze_stages(model, config.model.backbone)
         trained = {variable.path for variable in model.trainable_variables}
-        assert not {f"{name}/kernel" for name in STAGES[backbone][:number]} & trained
-        assert {f"{name}/kernel" for name in BEGINNINGS[backbone][number - 1 :]} <= trained
-        assert {
-            path
-            for path in every
-            if path.startswith(("offsets", "logits", "conv4_3_norm", "extra", "fc"))
-        } <= trained
-        assert trained < every
+        frozen_kernels = {f"{name}/kernel" for name in LAST_OF_STAGE[backbone][:num_frozen]}
+        assert frozen_kernels <= all_paths and not frozen_kernels & trained
+        assert {f"{name}/kernel" for name in FIRST_OF_STAGE[backbone][num_frozen - 1 :]} <= trained
+        assert {path for path in all_paths if path.startswith(NEVER_FROZEN)} <= trained
 
 
 def test_no_more_stages_can_be_frozen_than_there_are():
-    ssd.build_model(small("resnet18", neck="fpn", options={"frozen_stages": 5}), 2)
-    with pytest.raises(
-        ConfigError, match=r"frozen_stages: resnet18 has 4 stages in this model, found 5"
-    ):
-        ssd.build_model(small("resnet18", options={"frozen_stages": 5}), 2)
+    ssd.build_model(small_config("resnet18", neck="fpn", frozen_stages=5), 2)
+    message = r"frozen_stages: resnet18 has 4 stages in this model, got 5"
+    with pytest.raises(ConfigError, match=message):
+        ssd.build_model(small_config("resnet18", frozen_stages=5), 2)
 
 
 def test_frozen_batch_norm_keeps_its_statistics():
-    model = ssd.build_model(small("resnet18", options={"frozen_stages": 1}), 2).model
+    model = ssd.build_model(small_config("resnet18", frozen_stages=1), 2).model
     image = np.random.default_rng(0).uniform(0, 255, (2, 64, 96, 3)).astype("float32")
     model(image, training=True)
     assert not model.get_layer("bn1").get_weights()[2].any()
@@ -122,7 +138,7 @@ def test_frozen_batch_norm_keeps_its_statistics():
         ),
     ],
 )
-def test_advice_about_a_small_input_leads_into_no_other_refusal(model, boxes, advice):
+def test_advice_about_a_small_input_does_not_lead_to_another_refusal(model, boxes, advice):
     config = make_config(
         model={"input_hw": [8, 8], "backbone": {"name": "resnet18"}, **model}, boxes=boxes
     )
@@ -130,41 +146,38 @@ def test_advice_about_a_small_input_leads_into_no_other_refusal(model, boxes, ad
         ssd.build_model(config, 2)
 
 
+# MobileNet v1 alone rounds halves down: 75 and 37 pixels become 37 and 18.
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet", "mobilenet_v2", "plain"])
-def test_fpn_maps_halve_from_stride_8_on_whatever_the_size(backbone):
-    down = (
-        backbone == "mobilenet"
-    )  # which alone rounds halves down: 75 and 37 pixels are halved to 37 and 18
-    maps_300 = (
-        [(37, 37), (18, 18), (9, 9), (5, 5)] if down else [(38, 38), (19, 19), (10, 10), (5, 5)]
-    )
-    maps_240 = [(30, 40), (15, 20), (7, 10) if down else (8, 10), (4, 5)]
-    cases = {
-        (128, 192): [(16, 24), (8, 12), (4, 6), (2, 3)],
-        (240, 320): maps_240,
-        (300, 300): maps_300,
-        (97, 131): None,
-    }
-    for hw, maps in cases.items():
-        config = small(backbone, hw, levels=4, neck="fpn")
-        found = list(ssd.build_model(config, 2).map_shapes)
-        assert maps is None or found == maps
-        model = ssd.build_model(config, 2).model
-        assert (
-            model.get_layer("fpn_output3").output.shape[-1]
-            == model.get_layer("fpn_output6").output.shape[-1]
-            == 256
-        )
+@pytest.mark.parametrize(
+    ("input_hw", "maps", "mobilenet_maps"),
+    [
+        ((128, 192), [(16, 24), (8, 12), (4, 6), (2, 3)], [(16, 24), (8, 12), (4, 6), (2, 3)]),
+        ((240, 320), [(30, 40), (15, 20), (8, 10), (4, 5)], [(30, 40), (15, 20), (7, 10), (4, 5)]),
+        ((300, 300), [(38, 38), (19, 19), (10, 10), (5, 5)], [(37, 37), (18, 18), (9, 9), (5, 5)]),
+        ((97, 131), [(13, 17), (7, 9), (4, 5), (2, 3)], [(12, 16), (6, 8), (3, 4), (2, 2)]),
+    ],
+)
+def test_fpn_maps_halve_from_stride_8_on(backbone, input_hw, maps, mobilenet_maps):
+    network = ssd.build_model(small_config(backbone, input_hw, num_levels=4, neck="fpn"), 2)
+    expected = mobilenet_maps if backbone == "mobilenet" else maps
+    assert list(network.map_shapes) == expected
+    for level in (3, 4, 5, 6):
+        assert network.model.get_layer(f"fpn_output{level}").output.shape[-1] == 256
+
+
+def pass_through(model):
+    """Make every convolution of the model return its input."""
+    for layer in model.layers:
+        if layer.weights:
+            kernel = np.zeros(layer.weights[0].shape, "float32")
+            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1.0
+            layer.set_weights([kernel, np.zeros(1)])
 
 
 def test_fpn_adds_the_enlarged_coarse_maps_to_the_finer_ones():
     inputs = [keras.Input((5, 7, 1)), keras.Input((3, 4, 1)), keras.Input((2, 2, 1))]
     model = keras.Model(inputs, fpn.neck(inputs, 5, channels=1))
-    for layer in model.layers:
-        if layer.weights:  # every convolution shows what it stands on
-            kernel = np.zeros(layer.weights[0].shape, "float32")
-            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1.0
-            layer.set_weights([kernel, np.zeros(1)])
+    pass_through(model)
     fine = np.arange(35.0).reshape(1, 5, 7, 1)
     middle = 100.0 * np.arange(12).reshape(1, 3, 4, 1)
     coarse = 10_000.0 * np.array([[-1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
@@ -175,95 +188,89 @@ def test_fpn_adds_the_enlarged_coarse_maps_to_the_finer_ones():
     assert p3[4, 6] == 34 + 100 * 11 + 40_000
     assert p4[2, 1] == 100 * 9 + 30_000
     assert p5.tolist() == [[-10_000, 20_000], [30_000, 40_000]]
-    # Strides of 2 with one pixel around: the first position's centre is pixel (0, 0); an activation lies between the last two.
-    assert (p6.tolist(), p7.tolist()) == ([[-10_000]], [[0]])
+    # Strides of 2 with one pixel around: the first position's centre is pixel (0, 0); an activation
+    # lies between the last two.
+    assert p6.tolist() == [[-10_000]]
+    assert p7.tolist() == [[0]]
 
 
-def test_fpn_repeats_the_last_row_and_column_where_the_coarse_map_is_short():
+def test_fpn_repeats_the_last_row_and_column_if_the_coarse_map_is_short():
     inputs = [keras.Input((5, 7, 1)), keras.Input((2, 3, 1)), keras.Input((1, 1, 1))]
     model = keras.Model(inputs, fpn.neck(inputs, 3, channels=1))
-    for layer in model.layers:
-        if layer.weights:
-            kernel = np.zeros(layer.weights[0].shape, "float32")
-            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1.0
-            layer.set_weights([kernel, np.zeros(1)])
-    fine, middle = (
-        np.zeros((1, 5, 7, 1)),
-        np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).reshape(1, 2, 3, 1),
-    )
-    p3, p4, _ = (
-        np.array(output)[0, :, :, 0] for output in model([fine, middle, 10 * np.ones((1, 1, 1, 1))])
-    )
+    pass_through(model)
+    fine = np.zeros((1, 5, 7, 1))
+    middle = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).reshape(1, 2, 3, 1)
+    coarse = 10 * np.ones((1, 1, 1, 1))
+    p3, p4, _ = (np.array(output)[0, :, :, 0] for output in model([fine, middle, coarse]))
     assert p4.tolist() == [[11, 12, 13], [14, 15, 16]]
-    top, bottom = [11, 11, 12, 12, 13, 13, 13], [14, 14, 15, 15, 16, 16, 16]
+    top = [11, 11, 12, 12, 13, 13, 13]
+    bottom = [14, 14, 15, 15, 16, 16, 16]
     assert p3.tolist() == [top, top, bottom, bottom, bottom]
 
 
+V3_CONVOLUTIONS = (
+    "stem",
+    "block5_expand",
+    "block6_depthwise",
+    "block5_squeeze",
+    "block5_excite",
+    "block9_project",
+    "last",
+    "extra1_reduce",
+    "extra1_depthwise",
+    "extra1_expand",
+    "offsets1_depthwise",
+    "offsets1_conv",
+    "logits0_conv",
+)
+
+
 @pytest.mark.parametrize("loss", [{}, {"focal_gamma": 2.0}])
-def test_ssdlites_v3_starts_every_convolution_as_torchvision_does(loss):
+def test_mobilenet_v3_initializes_every_convolution_as_torchvision_does(loss):
     model = {
         "input_hw": [64, 96],
         "num_levels": 4,
         "backbone": {"name": "mobilenet_v3_large"},
         "head": "separable",
     }
-    model = ssd.build_model(
-        make_config(model=model, boxes={"preset": "paper"}, loss=loss), 20
-    ).model
-    kinds = (
-        "stem",
-        "block5_expand",
-        "block6_depthwise",
-        "block5_squeeze",
-        "block5_excite",
-        "block9_project",
-        "last",
-    )
-    kinds += (
-        "extra1_reduce",
-        "extra1_depthwise",
-        "extra1_expand",
-        "offsets1_depthwise",
-        "offsets1_conv",
-        "logits0_conv",
-    )
-    for name in kinds:
+    config = make_config(model=model, boxes={"preset": "paper"}, loss=loss)
+    model = ssd.build_model(config, 20).model
+    for name in V3_CONVOLUTIONS:
         kernel, *biases = model.get_layer(name).get_weights()
         assert kernel.std() == pytest.approx(0.03, rel=0.15), name  # the smallest has 432 numbers
         assert abs(kernel.mean()) < 0.005, name
         assert (name == "logits0_conv" and loss) or not any(bias.any() for bias in biases), name
     kernels = [layer.get_weights()[0] for layer in model.layers if layer.name.endswith("_squeeze")]
-    assert not np.array_equal(kernels[-1], kernels[-2])  # of one shape
+    assert kernels[-1].shape == kernels[-2].shape
+    assert not np.array_equal(kernels[-1], kernels[-2])
 
 
 def test_the_input_is_normalised_by_the_configured_mean_and_deviation():
-    options = {"mean_rgb": [10.0, 20.0, 30.0], "std_rgb": [1.0, 2.0, 5.0]}
-    model = ssd.build_model(small("plain", options=options), 2).model
-    normalized = np.array(
-        model.get_layer("normalize")(np.array([[[[12.0, 12.0, 40.0]]]], "float32"))
-    )
+    config = small_config("plain", mean_rgb=[10.0, 20.0, 30.0], std_rgb=[1.0, 2.0, 5.0])
+    normalize = ssd.build_model(config, 2).model.get_layer("normalize")
+    normalized = np.array(normalize(np.array([[[[12.0, 12.0, 40.0]]]], "float32")))
     np.testing.assert_allclose(normalized, [[[[2.0, -4.0, 2.0]]]], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("scores", "probabilities"),
-    # With the focal loss objects begin at .01: together with softmax, each with sigmoid.
-    [("softmax", [0.99, 0.005, 0.005]), ("sigmoid", [0.5, 0.01, 0.01])],
-)
-def test_first_scores_with_the_focal_loss(scores, probabilities):
-    config = make_config(
-        model=SMALL, boxes={"preset": "paper"}, loss={"scores": scores, "focal_gamma": 2.0}
-    )
-    bias = (
-        ssd.build_model(config, 2).model.get_layer("logits0_conv").get_weights()[1].reshape(-1, 3)
-    )
-    assert len(bias) == 4
-    expected = (
-        np.exp(bias) / np.exp(bias).sum(1, keepdims=True)
-        if scores == "softmax"
-        else 1 / (1 + np.exp(-bias))
-    )
-    np.testing.assert_allclose(expected, [probabilities] * 4, rtol=1e-5)
+def initial_biases(loss):
+    """Biases of the logits of each default box of a cell [k, 3] under a loss section."""
+    config = make_config(model=SMALL, boxes={"preset": "paper"}, loss=loss)
+    layer = ssd.build_model(config, 2).model.get_layer("logits0_conv")
+    biases = layer.get_weights()[1].reshape(-1, 3)
+    assert len(biases) == 4
+    return biases
+
+
+def test_objects_start_at_a_hundredth_together_with_focal_loss_and_softmax():
+    exponentials = np.exp(initial_biases({"score_activation": "softmax", "focal_gamma": 2.0}))
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    np.testing.assert_allclose(probabilities, [[0.99, 0.005, 0.005]] * 4, rtol=1e-5)
+
+
+def test_objects_start_at_a_hundredth_each_with_focal_loss_and_sigmoid():
+    biases = initial_biases({"score_activation": "sigmoid", "focal_gamma": 2.0})
+    probabilities = 1 / (1 + np.exp(-biases))
+    np.testing.assert_allclose(probabilities, [[0.5, 0.01, 0.01]] * 4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -289,56 +296,58 @@ def test_unknown_names_are_answered_with_the_nearest(values, message):
 
 
 @pytest.mark.parametrize(
-    ("model", "boxes", "message"),
+    ("model", "preset", "message"),
     [
-        (
-            {"num_levels": 8},
-            {"preset": "paper"},
-            r"vgg16 gives at most 7 maps, model.num_levels asks for 8",
-        ),
+        ({"num_levels": 8}, "paper", r"vgg16 gives at most 7 maps, model.num_levels asks for 8"),
         (
             {"num_levels": 5},
-            {"preset": "caffe_voc"},
+            "caffe_voc",
             r"boxes.preset: caffe_voc has a table for 6 and 7 maps, model.num_levels is 5",
         ),
         (
             {"num_levels": 7},
-            {"preset": "nvidia"},
+            "nvidia",
             r"boxes.preset: nvidia has a table for 6 maps, model.num_levels is 7",
         ),
         (
             {"input_hw": [128, 200]},
-            {"preset": "paper"},
+            "paper",
             r"too small for conv8_2, on 2 x 4 pixels: .* \(input 128 x 200\)",
         ),
         (
             {"input_hw": [100, 64], "backbone": {"name": "resnet18"}},
-            {"preset": "paper"},
+            "paper",
             r"too small for extra4_conv, on 2 x 1",
         ),
         (
             {"input_hw": [64, 64], "backbone": {"name": "mobilenet"}},
-            {"preset": "paper"},
+            "paper",
             r"map 4, as map 3 is 1 x 1 already",
         ),
         (
             {"input_hw": [31, 64], "backbone": {"name": "mobilenet_v2"}},
-            {"preset": "paper"},
+            "paper",
             r"at least 32 x 32 pixels \(input 31 x",
         ),
         (
             {"num_levels": 4, "neck": "fpn"},
-            {"preset": "paper"},
+            "paper",
             r"vgg16 has no map of stride 32 for the fpn neck",
         ),
         (
-            {"neck": "fpn", "backbone": {"name": "resnet18"}},
-            {"preset": "paper"},
-            r"the fpn neck gives 3 to 5 maps",
+            {"num_levels": 7, "backbone": {"name": "resnet34"}},
+            "paper",
+            r"resnet34 gives at most 6 maps, model.num_levels asks for 7",
         ),
+        (
+            {"num_levels": 8, "input_hw": [320, 320], "backbone": {"name": "plain"}},
+            "paper",
+            r"plain gives at most 5 maps, model.num_levels asks for 8",
+        ),
+        ({"neck": "fpn", "backbone": {"name": "resnet18"}}, "paper", r"the fpn neck gives 3 to 5"),
     ],
 )
-def test_what_the_network_cannot_give_is_one_line(model, boxes, message):
+def test_impossible_networks_are_refused_in_one_line(model, preset, message):
     with pytest.raises(ConfigError, match=message) as error:
-        ssd.build_model(make_config(model=model, boxes=boxes), 2)
+        ssd.build_model(make_config(model=model, boxes={"preset": preset}), 2)
     assert "\n" not in str(error.value)

@@ -1,28 +1,49 @@
-"""Post-processing on literal predictions: offsets are 0, so every decoded box is its default box."""
+"""Post-processing of literal predictions: offsets are 0, so each decoded box is its default box."""
 
 import numpy as np
 import pytest
 
-from ssd_tf.models import postprocess
+from ssd_tf.models.postprocess import PostProcessor
 
-VARIANCES = (0.1, 0.1, 0.2, 0.2)
-SETTINGS = {"score_floor": 0.1, "nms_iou": 0.45, "pre_nms_top_k": 10, "max_detections": 4}
-# Box 1 overlaps box 0 by 0.18 / 0.22 = 0.82; box 2 lies apart; box 3 hangs over the right edge, touching none.
+# Box 1 overlaps box 0 by 0.18 / 0.22 = 0.82; box 2 lies apart; box 3 reaches over the right edge
+# and overlaps none.
 BOXES = np.array(
     [[0.1, 0.1, 0.5, 0.6], [0.1, 0.15, 0.5, 0.65], [0.6, 0.1, 0.9, 0.3], [0.6, 0.7, 0.8, 1.2]],
     "float32",
 )
+# Whole, the first overlaps the second by .06 / .10 = .6 and the third by .06 / .30 = .2; clipped to
+# the image, all three are the first.
+OVER_THE_EDGE = np.array(
+    [[0.6, 0.7, 0.8, 1.0], [0.6, 0.7, 0.8, 1.2], [0.6, 0.7, 0.8, 2.2]], "float32"
+)
+DEFAULTS = {
+    "variances": (0.1, 0.1, 0.2, 0.2),
+    "score_activation": "softmax",
+    "score_floor": 0.1,
+    "nms_iou": 0.45,
+    "pre_nms_top_k": 10,
+    "max_detections": 4,
+    "clip_first": False,
+    "size_limit": None,
+}
+
+
+def detect_logits(logits, boxes=BOXES, offsets=None, **settings):
+    """Logits [B, A, C + 1] -> Detections as NumPy arrays; settings replace the DEFAULTS."""
+    logits = np.asarray(logits, "float32")
+    if offsets is None:
+        offsets = np.zeros((*logits.shape[:2], 4), "float32")
+    postprocessor = PostProcessor(default_boxes=boxes, **{**DEFAULTS, **settings})
+    detections = postprocessor({"offsets": offsets, "logits": logits})
+    return {name: np.array(value) for name, value in detections.items()}
 
 
 def detect(scores, boxes=BOXES, offsets=None, **settings):
-    """Class probabilities [B, A, C] (background takes the rest) through `detect`, as NumPy arrays."""
+    """Class probabilities [B, A, C] (background takes the rest) -> Detections."""
     scores = np.asarray(scores, "float32")
-    logits = np.log(np.concatenate([1 - scores.sum(-1, keepdims=True), scores], -1) + 1e-12)
-    offsets = np.zeros((*scores.shape[:2], 4), "float32") if offsets is None else offsets
-    found = postprocess.detect(
-        {"offsets": offsets, "logits": logits}, boxes, VARIANCES, **{**SETTINGS, **settings}
-    )
-    return {name: np.array(value) for name, value in found.items()}
+    background = 1 - scores.sum(-1, keepdims=True)
+    logits = np.log(np.concatenate([background, scores], -1) + 1e-12)
+    return detect_logits(logits, boxes, offsets, **settings)
 
 
 def test_nothing_above_the_floor_gives_zeros():
@@ -50,18 +71,21 @@ def test_overlapping_boxes_of_different_classes_are_both_kept():
     np.testing.assert_allclose(found["boxes"][0, :2], BOXES[[1, 0]], atol=1e-6)
 
 
-def test_one_box_may_be_found_as_two_classes():
+def test_one_box_may_be_detected_as_two_classes():
     found = detect([[[0.5, 0.4], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
     assert found["labels"].tolist() == [[1, 2, 0, 0]]
 
 
 def test_boxes_are_clipped_after_suppression():
-    # Clipped first, the second would be [.6, .7, .8, 1.]: IoU .06 / .06 = 1 with the first. Whole, it is .06 / .10 = .6 > .45,
-    # while the third, [.6, .7, .8, 2.2], is .06 / .30 = .2.
-    boxes = np.array([[0.6, 0.7, 0.8, 1.0], [0.6, 0.7, 0.8, 1.2], [0.6, 0.7, 0.8, 2.2]], "float32")
-    found = detect([[[0.9], [0.8], [0.7]]], boxes)
+    # Clipped first, only the first would remain; whole, it suppresses the second by .6 > .45.
+    found = detect([[[0.9], [0.8], [0.7]]], OVER_THE_EDGE)
     np.testing.assert_allclose(found["scores"], [[0.9, 0.7, 0, 0]], atol=1e-6)
     np.testing.assert_allclose(found["boxes"][0, :2], [[0.6, 0.7, 0.8, 1.0]] * 2, atol=1e-6)
+
+
+def test_clip_first_suppresses_by_the_visible_parts():
+    found = detect([[[0.9], [0.8], [0.7]]], OVER_THE_EDGE, clip_first=True)
+    assert found["count"].tolist() == [1]
 
 
 def test_top_k_applies_to_each_class_before_suppression():
@@ -71,33 +95,34 @@ def test_top_k_applies_to_each_class_before_suppression():
     np.testing.assert_allclose(found["scores"], [[0.8, 0.5, 0.4, 0]], atol=1e-6)
 
 
-def test_the_best_of_the_picture_are_kept_over_all_classes():
+def test_the_best_of_the_image_are_kept_over_all_classes():
     found = detect([[[0.6, 0.0], [0.0, 0.8], [0.3, 0.5], [0.2, 0.7]]], max_detections=2)
     assert found["labels"].tolist() == [[2, 2]]
     np.testing.assert_allclose(found["scores"], [[0.8, 0.7]], atol=1e-6)
 
 
-def test_more_room_than_candidates_is_padded():
+def test_fewer_candidates_than_max_detections_are_padded():
     found = detect([[[0.6], [0.0], [0.3], [0.0]]], max_detections=9)
     assert found["boxes"].shape == (1, 9, 4)
     assert found["count"].tolist() == [2]
 
 
-def test_a_batch_of_three_is_three_pictures():
+def test_the_images_of_a_batch_do_not_affect_each_other():
     empty = [[0.0, 0.0]] * 4
     one = [[0.6, 0.0], [0.8, 0.0], [0.3, 0.0], [0.0, 0.0]]
     two = [[0.0, 0.6], [0.0, 0.0], [0.7, 0.0], [0.0, 0.9]]
     found = detect([one, empty, two])
     assert found["count"].tolist() == [2, 0, 3]
     assert found["labels"].tolist() == [[1, 1, 0, 0], [0, 0, 0, 0], [2, 1, 2, 0]]
-    for index, alone in enumerate((one, empty, two)):
-        single = detect([alone])
+    for index, scores in enumerate((one, empty, two)):
+        single = detect([scores])
         for name in single:
             np.testing.assert_array_equal(found[name][index], single[name][0])
 
 
 def test_offsets_move_the_box():
-    # ty = 1 moves by 1 * .1 * height .4; tx = -2 by -2 * .1 * width .5; tw = log(2) / .2 doubles the width.
+    # ty = 1 moves by 1 * .1 * height .4; tx = -2 by -2 * .1 * width .5; tw = log(2) / .2 doubles
+    # the width.
     offsets = np.zeros((1, 4, 4), "float32")
     offsets[0, 0] = [1.0, -2.0, 0.0, np.log(2) / 0.2]
     found = detect([[[0.9], [0.0], [0.0], [0.0]]], offsets=offsets)
@@ -107,35 +132,19 @@ def test_offsets_move_the_box():
 
 @pytest.mark.parametrize("shift", [0.0, 100.0, -100.0])
 def test_scores_are_a_softmax_over_background_and_classes(shift):
-    logits = np.array([[[0.0, np.log(3.0)]]], "float32") + np.float32(shift)
-    found = postprocess.detect(
-        {"offsets": np.zeros((1, 1, 4), "float32"), "logits": logits},
-        BOXES[:1],
-        VARIANCES,
-        **SETTINGS,
-    )
-    np.testing.assert_allclose(np.array(found["scores"])[0, 0], 0.75, atol=1e-5)
+    found = detect_logits([[[shift, np.log(3.0) + shift]]], BOXES[:1])
+    np.testing.assert_allclose(found["scores"][0, 0], 0.75, atol=1e-5)
 
 
-def test_sigmoid_scores_are_each_class_alone():
-    logits = np.array(
-        [[[50.0, np.log(3.0), -np.log(4.0)]]], "float32"
-    )  # the background's logit is not looked at
-    predictions = {"offsets": np.zeros((1, 1, 4), "float32"), "logits": logits}
-    found = postprocess.detect(predictions, BOXES[:1], VARIANCES, **SETTINGS, scores="sigmoid")
-    np.testing.assert_allclose(np.array(found["scores"]), [[0.75, 0.2, 0, 0]], atol=1e-6)
-    assert np.array(found["labels"]).tolist() == [[1, 2, 0, 0]]
-
-
-def test_clip_first_suppresses_by_what_lies_inside():
-    # The case of test_boxes_are_clipped_after_suppression: clipped, all three are one box.
-    boxes = np.array([[0.6, 0.7, 0.8, 1.0], [0.6, 0.7, 0.8, 1.2], [0.6, 0.7, 0.8, 2.2]], "float32")
-    found = detect([[[0.9], [0.8], [0.7]]], boxes, clip_first=True)
-    assert found["count"].tolist() == [1]
+def test_sigmoid_scores_ignore_the_other_classes_and_the_background():
+    logits = [[[50.0, np.log(3.0), -np.log(4.0)]]]
+    found = detect_logits(logits, BOXES[:1], score_activation="sigmoid")
+    np.testing.assert_allclose(found["scores"], [[0.75, 0.2, 0, 0]], atol=1e-6)
+    assert found["labels"].tolist() == [[1, 2, 0, 0]]
 
 
 def test_size_limit():
-    # Heights: log 8 / .2 limited to 2 times .2; centres are not limited.
+    # Height: log 8 / .2 limited to 2 times .2; centres are not limited.
     offsets = np.zeros((1, 1, 4), "float32")
     offsets[0, 0] = [10.0, 0.0, np.log(8) / 0.2, -np.log(4) / 0.2]
     found = detect([[[0.9]]], np.array([[0.3, 0.4, 0.5, 0.8]], "float32"), offsets, size_limit=2.0)

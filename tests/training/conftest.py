@@ -1,16 +1,20 @@
-"""A model so small that a training step takes milliseconds, with batch norm, a kernel and biases, and batches for it."""
+"""A network with batch norm and biases that takes milliseconds per step, and its batches."""
 
 import numpy as np
 import pytest
 
-NUMBER = 6  # default boxes of the model: one for each of the 2 x 3 cells of its map
-CLASSES = 2
+NUM_BOXES = 6  # default boxes of the network: one per cell of its 2 x 3 map
+NUM_CLASSES = 2
 
 
 @pytest.fixture
-def toy_model():
+def toy_network():
+    """A function: a seeded SSD of 8 x 12 pixels with cells of 4 x 4."""
     import keras
     from keras import layers
+
+    from ssd_tf.boxes.default_boxes import BoxLevel, make_default_boxes
+    from ssd_tf.models.ssd import SSD
 
     def build(seed=0):
         keras.utils.set_random_seed(seed)
@@ -18,53 +22,80 @@ def toy_model():
         x = layers.Rescaling(1 / 127.5, offset=-1.0)(image)
         x = layers.Conv2D(5, 4, strides=4, name="conv")(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=0.5, name="bn")(x))
-        offsets = layers.Reshape((NUMBER, 4))(layers.Conv2D(4, 1, name="offsets")(x))
-        logits = layers.Reshape((NUMBER, CLASSES + 1))(
-            layers.Conv2D(CLASSES + 1, 1, name="logits")(x)
-        )
-        return keras.Model(image, {"offsets": offsets, "logits": logits})
+        offsets = layers.Conv2D(4, 1, name="offsets")(x)
+        logits = layers.Conv2D(NUM_CLASSES + 1, 1, name="logits")(x)
+        outputs = {
+            "offsets": layers.Reshape((NUM_BOXES, 4))(offsets),
+            "logits": layers.Reshape((NUM_BOXES, NUM_CLASSES + 1))(logits),
+        }
+        levels = (BoxLevel.from_sizes(4.0, None, (), 4.0),)
+        map_shapes = ((2, 3),)
+        default_boxes = make_default_boxes(levels, map_shapes, (8, 12))
+        return SSD(keras.Model(image, outputs), default_boxes, levels, map_shapes)
+
+    return build
+
+
+@pytest.fixture
+def toy_learner(toy_network):
+    """A function: a Learner of the toy network on one device."""
+    import tensorflow as tf
+
+    from ssd_tf.training import learner
+
+    def build(config, seed=0):
+        network = toy_network(seed)
+        optimizer = learner.make_optimizer(config.train, network.model)
+        return learner.Learner(network, optimizer, tf.distribute.get_strategy())
 
     return build
 
 
 @pytest.fixture
 def toy_config():
+    """A function: a Config from keys of train, and eval_every and log_every."""
     from ssd_tf.config import check_config
 
-    def build(**train):
-        settings = {
+    def build(eval_every=None, log_every=1, **train):
+        defaults = {
             "steps": 6,
             "batch_size": 2,
             "learning_rate": 0.05,
             "weight_decay": 0.0,
             "checkpoint_every": 100,
-            **train,
         }
-        every = {
-            "eval": {"every": settings.pop("eval_every", None)},
-            "watch": {"log_every": settings.pop("log_every", 1)},
+        values = {
+            "boxes": {"preset": "paper"},
+            "train": defaults | train,
+            "eval": {"every": eval_every},
+            "watch": {"log_every": log_every},
         }
-        return check_config({"boxes": {"preset": "paper"}, "train": settings, **every}, "toy")
+        return check_config(values, "toy")
 
     return build
 
 
 def toy_batch(step, size=2):
-    """Images and Targets of a step: always the same for the same step, with positives, negatives and an ignored box."""
-    numbers = np.random.default_rng(step)
-    images = numbers.uniform(0, 255, (size, 8, 12, 3)).astype(np.float32)
-    labels = numbers.integers(-1, CLASSES + 1, (size, NUMBER)).astype(np.int32)
-    offsets = numbers.normal(size=(size, NUMBER, 4)).astype(np.float32) * (labels > 0)[..., None]
-    return images, {"offsets": offsets.astype(np.float32), "labels": labels}
+    """Images and Targets of a step, the same in every call.
+
+    There are positives, negatives and ignored boxes.
+    """
+    random = np.random.default_rng(step)
+    images = random.uniform(0, 255, (size, 8, 12, 3)).astype(np.float32)
+    labels = random.integers(-1, NUM_CLASSES + 1, (size, NUM_BOXES)).astype(np.int32)
+    offsets = random.normal(size=(size, NUM_BOXES, 4)).astype(np.float32)
+    offsets *= (labels > 0)[..., None]
+    return images, {"offsets": offsets, "labels": labels}
 
 
 @pytest.fixture
 def toy_batches():
-    """make_dataset of the trainer: batch n is toy_batch(n), from 0."""
+    """make_dataset of the trainer: the batch of index n is toy_batch(n)."""
     import tensorflow as tf
 
-    def make_dataset(start_step, machines=1, machine=0):
-        assert (machines, machine) == (1, 0)
+    def make_dataset(stream_slice):
+        start_step, num_workers, worker = stream_slice
+        assert (num_workers, worker) == (1, 0)
         images, targets = zip(*(toy_batch(step) for step in range(20)), strict=True)
         targets = {name: np.stack([target[name] for target in targets]) for name in targets[0]}
         return tf.data.Dataset.from_tensor_slices((np.stack(images), targets)).skip(start_step)

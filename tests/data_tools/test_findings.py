@@ -1,4 +1,4 @@
-"""What no image uses, or several do: counted, named, and on the terminal; under --strict an error where labels would be lost."""
+"""Labels that no image uses, files that several use: counted, named, refused under --strict."""
 
 import pytest
 
@@ -8,8 +8,8 @@ BOX = [8, 16, 16, 24]
 
 
 @pytest.fixture
-def remarks_of(tmp_path, convert_coco, read_dataset):
-    """A function: flags -> converts tmp_path, gives the remarks on the split train."""
+def findings_of(tmp_path, convert_coco, read_dataset):
+    """A function: flags -> converts tmp_path; the `remarks` of the split train in report.json."""
 
     def convert(**flags):
         assert convert_coco(**flags) == (0, "")
@@ -18,7 +18,7 @@ def remarks_of(tmp_path, convert_coco, read_dataset):
     return convert
 
 
-def test_several_entries_for_one_file(tmp_path, paint, write_coco, remarks_of, convert_coco):
+def test_several_entries_for_one_file(tmp_path, paint, write_coco, findings_of, convert_coco):
     for file in ("a.jpg", "b.jpg", "c.jpg"):
         paint(tmp_path / "images" / file)
     files = [
@@ -29,13 +29,13 @@ def test_several_entries_for_one_file(tmp_path, paint, write_coco, remarks_of, c
         (5, "cam2/b.jpg"),
         (6, "a.jpg"),
     ]
-    files += [(7, None), (8, None)]  # no file, and so none that they share
+    files += [(7, None), (8, None)]  # no file, so none that they share
     (tmp_path / "images/cam3").mkdir()
     write_coco(
         tmp_path / "annotations.json", [(i, file, 64, 48) for i, file in files], [(1, 1, BOX, {})]
     )
     first = "a.jpg (id 1) = cam3/../a.jpg (id 4) = a.jpg (id 6)"
-    assert remarks_of() == {
+    assert findings_of() == {
         "several entries for one file": {
             "count": 2,
             "first": [first, "cam1/b.jpg (id 2) = cam2/b.jpg (id 5)"],
@@ -47,7 +47,7 @@ def test_several_entries_for_one_file(tmp_path, paint, write_coco, remarks_of, c
     )
 
 
-def test_images_that_the_labels_do_not_name(tmp_path, paint, write_coco, remarks_of):
+def test_images_that_the_labels_do_not_name(tmp_path, paint, write_coco, findings_of):
     for file in ("z.jpg", "b.HEIC", "cam1/a.jpg", "cam1/y.png", "other/x.jpg"):
         paint(tmp_path / "images" / file, format="PNG")
     (tmp_path / "images/notes.txt").touch()
@@ -59,17 +59,17 @@ def test_images_that_the_labels_do_not_name(tmp_path, paint, write_coco, remarks
             "first": ["b.HEIC", "z.jpg", "cam1/y.png"],
         }
     }
-    assert remarks_of() == found  # and not `other`, from which no labelled image comes
+    assert findings_of() == found  # not `other`, from which no labelled image comes
     write_coco(tmp_path / "annotations.json", images[:1], [(1, 1, BOX, {})])
-    assert remarks_of(strict=True) == found
+    assert findings_of(strict=True) == found
 
 
-def test_a_hundred_are_named(tmp_path, paint, write_coco, remarks_of):
+def test_a_hundred_are_named(tmp_path, paint, write_coco, findings_of):
     paint(tmp_path / "images/a.jpg")
-    for number in range(120):
-        (tmp_path / f"images/{number:03}.png").touch()
+    for index in range(120):
+        (tmp_path / f"images/{index:03}.png").touch()
     write_coco(tmp_path / "annotations.json", [(1, "a.jpg", 64, 48)], [(1, 1, BOX, {})])
-    (found,) = remarks_of().values()
+    (found,) = findings_of().values()
     assert (found["count"], len(found["first"]), found["first"][99]) == (120, 100, "099.png")
 
 
@@ -77,13 +77,11 @@ def test_a_hundred_are_named(tmp_path, paint, write_coco, remarks_of):
 def test_annotations_of_images_that_are_not_listed(
     tmp_path, paint, write_coco, convert_coco, read_dataset, flags
 ):
-    for number in range(4):
-        paint(tmp_path / f"images/{number}.jpg", box=(number, 16, 24, 40))
-    images = [(number, f"{number}.jpg", 64, 48) for number in range(4)]
-    listed, strays = (
-        [(number, 1, BOX, {}) for number in range(4)],
-        [(9, 1, BOX, {})] * 3 + [(10, 3, [0, 0, 9, float("nan")], {})],
-    )
+    for index in range(4):
+        paint(tmp_path / f"images/{index}.jpg", box=(index, 16, 24, 40))
+    images = [(index, f"{index}.jpg", 64, 48) for index in range(4)]
+    listed = [(index, 1, BOX, {}) for index in range(4)]
+    strays = [(9, 1, BOX, {})] * 3 + [(10, 3, [0, 0, 9, float("nan")], {})]
     write_coco(tmp_path / "annotations.json", images, listed + strays)
     assert convert_coco(**flags) == (0, "")
     dataset, report = read_dataset(tmp_path / "out")
@@ -96,14 +94,11 @@ def test_annotations_of_images_that_are_not_listed(
         {"file": "image id 9", "box": [8, 16, 24, 40], "reason": "image not listed"},
         {"file": "image id 10", "box": [0, 0, 9, None], "reason": "image not listed"},
     ]
-    code, error = convert_coco(strict=True, **flags)
-    assert (code, error) == (
-        1,
-        "error: --strict: image id 9: a box is dropped (image not listed): [8.0, 16.0, 24.0, 40.0]\n",
-    )
+    message = "image id 9: a box is dropped (image not listed): [8.0, 16.0, 24.0, 40.0]"
+    assert convert_coco(strict=True, **flags) == (1, f"error: --strict: {message}\n")
 
 
-def test_terminal_tells_the_image_set_and_what_is_not_used(tmp_path, paint, capsys):
+def test_terminal_shows_the_image_set_and_unlabelled_images(tmp_path, paint, capsys):
     box = "<bndbox><xmin>9</xmin><ymin>17</ymin><xmax>24</xmax><ymax>40</ymax></bndbox>"
     (tmp_path / "voc/Annotations").mkdir(parents=True)
     (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
@@ -113,12 +108,8 @@ def test_terminal_tells_the_image_set_and_what_is_not_used(tmp_path, paint, caps
             text = f"<annotation><object><name>cat</name>{box}</object></annotation>"
             (tmp_path / f"voc/Annotations/{name}.xml").write_text(text)
     (tmp_path / "voc/ImageSets/Main/trainval.txt").write_text("a\n")
-    assert (
-        voc_to_tfrecord.main(
-            ["x", f"--voc={tmp_path / 'voc'}", f"--output={tmp_path / 'out'}", "--workers=1"]
-        )
-        == 0
-    )
+    flags = [f"--voc={tmp_path / 'voc'}", f"--output={tmp_path / 'out'}", "--workers=1"]
+    assert voc_to_tfrecord.main(["x", *flags]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "image set trainval: 1 of 2 XML files" in lines
     # b has labels, in another set.

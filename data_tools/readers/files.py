@@ -1,0 +1,195 @@
+"""Finding and reading the files that labels name.
+
+A label file may come from anywhere, so the paths in it are not trusted: only regular files are
+read, up to a limit, and images only below their folder unless the user allows more.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_LOWER_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".jfif",
+    ".avif",
+    ".heic",
+    ".heif",
+)
+_UPPER_SUFFIXES = (
+    ".JPG",
+    ".JPEG",
+    ".PNG",
+    ".BMP",
+    ".WEBP",
+    ".TIF",
+    ".JFIF",
+    ".AVIF",
+    ".HEIC",
+    ".HEIF",
+)
+IMAGE_SUFFIXES = _LOWER_SUFFIXES + _UPPER_SUFFIXES
+
+MAX_LABEL_BYTES = 1 << 26  # labels of one image, a data.yaml, a list of classes
+MAX_LIST_BYTES = 1 << 30  # a list of images: about ten million lines
+
+
+class NotRegularFileError(OSError):
+    """A FIFO, a device or a socket under the name of a file."""
+
+
+class FileTooLargeError(ValueError):
+    """A file above the limit of its kind. size: bytes, at least."""
+
+    def __init__(self, path, size, limit):
+        super().__init__(f"{path} is too large: {size} bytes; the limit is {limit}")
+        self.size = size
+
+
+@contextlib.contextmanager
+def open_regular(path):
+    """A context with a regular file that is open for reading bytes.
+
+    Devices have no end, and opening a FIFO waits for its writer: raises NotRegularFileError
+    instead. The opened file is checked, not its name, which may change meanwhile.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise NotRegularFileError(f"{path} is not a regular file")
+        yield file
+
+
+def _open_without_waiting(path, flags):
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def read_bytes(path, limit) -> bytes:
+    """Read a regular file of at most `limit` bytes; else raise FileTooLargeError."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise FileTooLargeError(path, size, limit)
+        # `or`: a file of /proc gives None when it would have to wait.
+        data = file.read(size + 1) or b""
+        if len(data) > size:  # it grows, or it is one of those whose size is given as 0
+            data += file.read(limit + 1 - len(data)) or b""
+    if len(data) > limit:
+        raise FileTooLargeError(path, len(data), limit)
+    return data
+
+
+def read_lines(path, errors="strict", limit=MAX_LABEL_BYTES) -> list[str]:
+    """The stripped lines of a text file in UTF-8, with or without a byte order mark."""
+    try:
+        text = read_bytes(path, limit).decode("utf-8-sig", errors)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    return [line.strip() for line in text.splitlines()]
+
+
+class FoundImage(NamedTuple):
+    """path: of the file, which may be absent. fault: why it must not be read; else empty."""
+
+    path: pathlib.Path
+    fault: str = ""
+
+    @property
+    def readable_path(self) -> str:
+        """The path as LabeledImage holds it: empty if there is a fault."""
+        return "" if self.fault else str(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolders:
+    """The folders whose images labels may name, with all folders below them.
+
+    allow_outside: whether labels may name files anywhere.
+    """
+
+    folders: tuple[str | os.PathLike, ...]
+    allow_outside: bool = False
+
+    def check(self, path) -> FoundImage:
+        """Decide whether `path` may be read.
+
+        The path decides, not what symbolic links in it lead to: data sets are often folders of
+        links. A `..` is resolved in the text, for the decision and for the path that is returned.
+        """
+        if self.allow_outside:
+            return FoundImage(pathlib.Path(path))
+        path = os.path.normpath(path)
+        absolute = os.path.abspath(path)
+        for folder in map(os.path.abspath, self.folders):
+            if absolute == folder or absolute.startswith(os.path.join(folder, "")):
+                return FoundImage(pathlib.Path(path))
+        places = " or ".join(os.path.normpath(folder) for folder in self.folders)
+        fault = f"outside the image folder: {path} is not in {places}; --allow_outside accepts it"
+        return FoundImage(pathlib.Path(path), fault)
+
+
+def find_image(folder, name) -> pathlib.Path:
+    """The file of an image in a folder: by its name, any usual extension, or only its base name.
+
+    Backslashes of Windows may stand for slashes. Returns the path as written if there is no such
+    file: whoever opens it reports it as absent.
+    """
+    written = os.path.join(folder, name)
+    if os.path.isfile(written):  # unlike Path.is_file, takes names that no file can have
+        return pathlib.Path(written)
+    slashed = pathlib.Path(folder, name.replace("\\", "/"))
+    places = dict.fromkeys((written, str(slashed), os.path.join(folder, slashed.name)))
+    candidates = (path for place in places for path in (place, *_with_other_suffixes(place)))
+    return next(
+        (pathlib.Path(path) for path in candidates if os.path.isfile(path)), pathlib.Path(written)
+    )
+
+
+def _with_other_suffixes(path):
+    stem, suffix = os.path.splitext(path)
+    return [(stem if suffix in IMAGE_SUFFIXES else path) + other for other in IMAGE_SUFFIXES]
+
+
+def walk_files(folder) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below and its file names, in order.
+
+    Links to folders are followed; no folder is visited twice.
+    """
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield root, sorted(names)
+
+
+def check_folder(path, flag) -> pathlib.Path:
+    """The path of a folder; raises FileNotFoundError or NotADirectoryError that names the flag."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise NotADirectoryError(f"{flag}: {path} is a file; give the folder")
+    raise FileNotFoundError(f"{flag}: no folder at {path}")
+
+
+def check_file(path, flag) -> pathlib.Path:
+    """The path of a file; raises FileNotFoundError or IsADirectoryError that names the flag."""
+    path = pathlib.Path(path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise IsADirectoryError(f"{flag}: {path} is a folder; give the file")
+    raise FileNotFoundError(f"{flag}: no file at {path}")

@@ -1,0 +1,89 @@
+"""Read experiment files into plain values: YAML, `base:` for inheritance, `KEY=VALUE` overrides.
+
+Keys and values are checked in `ssd_tf.config`, not here.
+"""
+
+import pathlib
+
+import yaml
+
+# The keys of `boxes` that a file drops from its base when it chooses other default boxes.
+_BOX_SHAPE_KEYS = {
+    "preset",
+    "levels",
+    "integer_sizes",
+    "s_min",
+    "s_max",
+    "aspect_ratios",
+    "s_first",
+}
+
+
+class ConfigError(ValueError):
+    """An experiment file, key or value that cannot be used; the message gives its path."""
+
+
+def read_values(path, overrides=()) -> dict:
+    """The values of an experiment file, merged over those of its bases; overrides go over all.
+
+    overrides: strings `key.path=value`, the value in YAML. Raises ConfigError.
+    """
+    values = _read_file(pathlib.Path(path))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--set: expected KEY=VALUE, got {override!r}")
+        change = _parse_yaml(text, where=f"--set {override}")
+        for name in reversed(key.strip().split(".")):
+            change = {name: change}
+        values = _merge(values, change)
+    return values
+
+
+def _read_file(path, ancestors=()) -> dict:
+    """ancestors: resolved paths of the files that lead here by `base`."""
+    if not path.is_file():
+        raise ConfigError(f"no config file at {path}")
+    if path.resolve() in ancestors:
+        raise ConfigError(f"{path}: `base` leads back to this file")
+    values = _parse_yaml(path.read_text(), where=str(path)) or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, got a {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    bases = [base] if isinstance(base, str) else base
+    merged = {}
+    for name in bases:
+        merged = _merge(merged, _read_file(path.parent / name, (*ancestors, path.resolve())))
+    return _merge(merged, values)
+
+
+def _parse_yaml(text, where):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def _merge(base, changes, path=()):
+    """`changes` merged over `base`; both are values of the section or key at `path`."""
+    if isinstance(base, str) and isinstance(changes, dict):
+        if path != ("data", "augment"):
+            name = ".".join(map(str, path))
+            raise ConfigError(f"{name} is {base!r}, so it has no key {next(iter(changes), '')!r}")
+        base = {"preset": base}  # `augment: caffe` is short for that
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    merged = _without_replaced_boxes(base, changes) if path == ("boxes",) else dict(base)
+    for key, value in changes.items():
+        merged[key] = _merge(merged.get(key), value, (*path, key))
+    return merged
+
+
+def _without_replaced_boxes(base, changes):
+    """The section `boxes` of the base, less what another preset, or levels, replaces."""
+    preset = base.get("preset")
+    if not changes.get("levels") and changes.get("preset", preset) == preset:
+        return dict(base)
+    return {key: value for key, value in base.items() if key not in _BOX_SHAPE_KEYS}

@@ -1,0 +1,24 @@
+"""What the readers of pretrained weights share."""
+
+import keras
+
+from ssd_tf.config import Config, ConfigError
+from ssd_tf.models import ssd
+
+
+def check_backbone_filled(model: keras.Model, config: Config, filled: set[str], source):
+    """Raise ConfigError if a layer of the backbone that has weights is not among those filled.
+
+    source: what the message calls the origin of the weights.
+    """
+    for layer in ssd.backbone_layers(model, config):
+        if layer.weights and layer.name not in filled:
+            raise ConfigError(
+                f"model.backbone.weights: {source} has no weights for layer {layer.name} of "
+                f"{config.model.backbone.name}: give the weights of exactly this network"
+            )
+
+
+def shorten(error) -> str:
+    """The beginning of an error's message, on one line."""
+    return " ".join(str(error).split())[:120]

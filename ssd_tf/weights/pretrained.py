@@ -1,0 +1,34 @@
+"""Pretrained backbones: which file model.backbone.weights stands for, and who reads it."""
+
+import pathlib
+
+import keras
+from absl import logging
+
+from ssd_tf.config import Config, ConfigError
+from ssd_tf.weights import keras_applications, torchvision
+
+
+def load_backbone(model: keras.Model, config: Config) -> set[str]:
+    """Load model.backbone.weights into the model; returns the names of the layers filled.
+
+    `none` fills nothing, `imagenet` takes a file of keras.applications (see find_imagenet_file), a
+    path may be such a file (.h5) or an .npz with torchvision's arrays.
+    Raises ConfigError if there is no such file, a layer has another shape, or a layer of the
+    backbone is missing from it.
+    """
+    backbone = config.model.backbone
+    if backbone.weights == "none":
+        return set()
+    if backbone.weights == "imagenet":
+        path = keras_applications.find_imagenet_file(backbone)
+    else:
+        path = pathlib.Path(backbone.weights)
+    if not path.is_file():
+        raise ConfigError(f"model.backbone.weights: no file at {path}")
+    if path.suffix == ".npz":
+        filled = torchvision.load(model, config, torchvision.read_arrays(path), path)
+    else:
+        filled = keras_applications.load(model, config, path)
+    logging.info("loaded %d layers from %s", len(filled), path)
+    return filled

@@ -1,0 +1,304 @@
+"""Labels that name devices, FIFOs and files elsewhere: reads are bounded, and nothing leaks in."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from data_tools.readers import files, voc_xml, yolo_txt
+
+ROOT = pathlib.Path(__file__).parents[2]
+SECONDS = 120
+MAX_MEMORY = 4 << 30  # bytes of address space; TensorFlow takes 1.5 GB of it
+# Runs a command in a process that can neither hang the tests nor fill the memory.
+GUARDED = f"""
+import importlib, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, ({MAX_MEMORY}, {MAX_MEMORY}))
+code = importlib.import_module("data_tools." + sys.argv[1]).main(sys.argv[1:])
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@pytest.fixture(autouse=True)
+def deadline():
+    """Ends a test that waits for the writer of a FIFO."""
+
+    def stop(*_):
+        raise TimeoutError("the test waits for a FIFO")
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.fixture
+def images(tmp_path, paint):
+    """A folder with a.jpg, a FIFO and a link to /dev/zero; outside.jpg is two folders above."""
+    folder = tmp_path / "data/images"
+    paint(folder / "a.jpg")
+    paint(tmp_path / "outside.jpg", size_wh=(40, 48))
+    paint(tmp_path / "absolute.jpg", size_wh=(32, 48))
+    os.mkfifo(folder / "fifo.jpg")
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+    return folder
+
+
+def named(images):
+    """The names in the labels: one sound image, two elsewhere, two FIFOs or devices, one both."""
+    absolute = str(images.parents[1] / "absolute.jpg")
+    return ["a.jpg", "../../outside.jpg", absolute, "/dev/zero", "fifo.jpg", "zero.jpg"]
+
+
+@pytest.fixture
+def coco(images, write_coco):
+    """Flags of a COCO data set that names all of them."""
+    entries = [(i, name, 64, 48) for i, name in enumerate(named(images), 1)]
+    boxes = [(i, 1, [8, 16, 16, 24], {}) for i, *_ in entries]
+    write_coco(images.parent / "a.json", entries, boxes)
+    return {"images": images, "annotations": images.parent / "a.json"}
+
+
+@pytest.fixture
+def csv(images):
+    """Flags of a CSV data set that names all of them."""
+    rows = [f"{name},64,48,cat,8,16,24,40" for name in named(images)]
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax"
+    (images.parent / "a.csv").write_text("\n".join([header, *rows]))
+    return {"images": images, "csv": images.parent / "a.csv"}
+
+
+@pytest.fixture
+def convert(tmp_path, read_dataset):
+    """A function: format, flags -> converts in a guarded process; the entry of report.json."""
+
+    def convert(name, **flags):
+        flags |= {"output": tmp_path / "out", "workers": 1}
+        argv = [f"{name}_to_tfrecord"]
+        argv += [
+            f"--{flag}" if value is True else f"--{flag}={value}" for flag, value in flags.items()
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", GUARDED, *argv],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+        peak = int(done.stdout.split("peak ")[1])  # KiB on Linux
+        assert peak < 1.5 * 1024**2
+        return read_dataset(tmp_path / "out")[1]["splits"]["train"]
+
+    return convert
+
+
+@pytest.mark.parametrize("name", ["coco", "csv"])
+def test_images_elsewhere_are_dropped_and_named(name, images, convert, request):
+    report = convert(name, **request.getfixturevalue(name))
+    assert report["images"] == 1
+    assert report["dropped_images"] == {"outside the image folder": 3, "unreadable": 2}
+    assert report["boxes_of_dropped_images"] == 5
+    reasons = {entry["file"]: entry["reason"] for entry in report["dropped"]}
+    outside = images.parents[1] / "outside.jpg"
+    assert reasons["../../outside.jpg"] == (
+        f"outside the image folder: {outside} is not in {images}; --allow_outside accepts it"
+    )
+    assert reasons["/dev/zero"].startswith("outside the image folder: /dev/zero is not in ")
+    assert reasons["zero.jpg"] == f"unreadable: {images / 'zero.jpg'} is not a regular file"
+    assert reasons["fifo.jpg"] == f"unreadable: {images / 'fifo.jpg'} is not a regular file"
+
+
+@pytest.mark.parametrize("name", ["coco", "csv"])
+def test_images_elsewhere_are_converted_if_allowed(name, convert, request, tmp_path, read_split):
+    report = convert(name, allow_outside=True, **request.getfixturevalue(name))
+    assert report["dropped_images"] == {"unreadable": 3}
+    sizes = [(record["width"], record["height"]) for record in read_split(tmp_path / "out")]
+    assert sizes == [(64, 48), (40, 48), (32, 48)]
+
+
+def test_files_are_compared_without_waiting(coco, convert):
+    """--val_fraction hashes every file before it divides them."""
+    report = convert("coco", allow_outside=True, val_fraction=0.4, **coco)
+    assert sum(report["dropped_images"].values()) <= 3
+
+
+def test_strict_ends_at_an_image_elsewhere(coco, run, tmp_path):
+    code, error = run("coco_to_tfrecord", strict=True, output=tmp_path / "out", workers=1, **coco)
+    assert code == 1
+    assert "../../outside.jpg: outside the image folder: " in error and "--allow_outside" in error
+
+
+VOC = "<annotation><filename>{}</filename></annotation>"
+
+
+@pytest.mark.parametrize("allow_outside", [False, True])
+@pytest.mark.parametrize("image_folder", ["JPEGImages", "."])
+def test_voc_images_elsewhere(tmp_path, paint, image_folder, allow_outside):
+    paint(tmp_path / "outside.jpg")
+    paint(tmp_path / "voc" / image_folder / "sub/a.jpg")
+    for stem, name in {
+        "a": "sub/a.jpg",
+        "b": os.path.relpath(tmp_path / "outside.jpg", tmp_path / "voc" / image_folder),
+        "c": str(tmp_path / "outside.jpg"),
+    }.items():
+        (tmp_path / f"voc/{stem}.xml").write_text(VOC.format(name))
+    found = list(voc_xml.read_voc(tmp_path / "voc", "all", allow_outside).images)
+    assert [bool(image.path) for image in found] == [True, allow_outside, allow_outside]
+    if not allow_outside:
+        assert all(image.fault.startswith("outside the image folder: ") for image in found[1:])
+
+
+def test_voc_list_that_names_an_annotation_elsewhere(tmp_path, paint):
+    paint(tmp_path / "outside.jpg")
+    (tmp_path / "outside.xml").write_text(VOC.format("outside.jpg"))
+    (tmp_path / "voc/Annotations").mkdir(parents=True)
+    (tmp_path / "voc/JPEGImages").mkdir()
+    (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main/train.txt").write_text("../../outside\n")
+    (image,) = voc_xml.read_voc(tmp_path / "voc", "train").images
+    assert image.fault.startswith("outside the image folder: ")
+
+
+@pytest.fixture
+def yolo(tmp_path, paint):
+    """A function: lines of train.txt, `path` of data.yaml -> data.yaml, in tmp_path/data."""
+
+    def write(lines, root=None):
+        paint(tmp_path / "outside.jpg")
+        paint(tmp_path / "data/images/a.jpg")
+        (tmp_path / "data/labels").mkdir()
+        (tmp_path / "data/labels/a.txt").write_text("0 .5 .5 .5 .5\n")
+        (tmp_path / "data/lists").mkdir()
+        (tmp_path / "data/lists/train.txt").write_text("\n".join(lines))
+        content = "train: lists/train.txt\nnames: [cat]\n" + (f"path: {root}\n" if root else "")
+        (tmp_path / "data/data.yaml").write_text(content)
+        return tmp_path / "data/data.yaml"
+
+    return write
+
+
+@pytest.mark.parametrize("allow_outside", [False, True])
+def test_yolo_lists_stay_in_the_data_set(tmp_path, yolo, allow_outside):
+    path = yolo(["../images/a.jpg", "../../outside.jpg", str(tmp_path / "outside.jpg")])
+    first, *others = yolo_txt.read_yolo(path, "train", allow_outside).images
+    assert (len(first.objects), first.fault) == (1, "")
+    assert [image.filename for image in others] == ["outside.jpg"] * 2
+    for image in others:
+        assert bool(image.path) == allow_outside
+        assert image.fault.startswith("outside the image folder: ") != allow_outside
+
+
+def test_yolo_path_of_data_yaml_is_the_data_set(tmp_path, yolo):
+    path = yolo(["../images/a.jpg", str(tmp_path / "outside.jpg")], root=tmp_path)
+    content = path.read_text().replace("lists/train.txt", "data/lists/train.txt")
+    path.write_text(content)
+    assert [image.fault for image in yolo_txt.read_yolo(path, "train").images] == ["", ""]
+
+
+def test_yolo_folders_of_data_yaml_may_be_anywhere(tmp_path, paint):
+    paint(tmp_path / "elsewhere/images/a.jpg")
+    (tmp_path / "elsewhere/labels").mkdir()
+    (tmp_path / "elsewhere/labels/a.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/data.yaml").write_text("train: ../elsewhere/images\nnames: [cat]\n")
+    (image,) = yolo_txt.read_yolo(tmp_path / "data", "train").images
+    assert (len(image.objects), image.fault) == (1, "")
+
+
+def test_yolo_fifos(tmp_path, paint, run, read_dataset):
+    """As the labels of an image, as a stray label file, as an image, and as a YAML file."""
+    folder = tmp_path / "data"
+    for name in ("a", "b"):
+        paint(folder / f"images/{name}.jpg")
+    (folder / "labels").mkdir()
+    (folder / "labels/a.txt").write_text("0 .5 .5 .5 .5\n")
+    for name in ("labels/b.txt", "labels/stray.txt", "images/c.jpg", "args.yaml"):
+        os.mkfifo(folder / name)
+    (folder / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    assert run("yolo_to_tfrecord", yolo=folder, output=tmp_path / "out", workers=1) == (0, "")
+    report = read_dataset(tmp_path / "out")[1]["splits"]["train"]
+    assert (report["images"], report["remarks"]) == (1, {})
+    assert {entry["file"]: entry["reason"] for entry in report["dropped"]} == {
+        "b.jpg": f"annotation cannot be read: {folder / 'labels/b.txt'} is not a regular file",
+        "c.jpg": f"unreadable: {folder / 'images/c.jpg'} is not a regular file",
+    }
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "obj.data", "train.txt"])
+def test_yolo_fifo_instead_of_a_list(tmp_path, name):
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    path = tmp_path / ("data.yaml" if name == "train.txt" else name)
+    with pytest.raises(files.NotRegularFileError, match=f"{name} is not a regular file"):
+        list(yolo_txt.read_yolo(path, "train").images)
+
+
+@pytest.mark.parametrize("sets", [(), ("train",)])
+def test_voc_fifo_as_annotation(tmp_path, paint, sets):
+    paint(tmp_path / "JPEGImages/a.jpg")
+    (tmp_path / "Annotations").mkdir()
+    os.mkfifo(tmp_path / "Annotations/a.xml")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for name in sets:
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text("a\n")
+    (image,) = voc_xml.read_voc(tmp_path, "train" if sets else "all").images
+    path = tmp_path / "Annotations/a.xml"
+    assert image.fault == f"annotation cannot be read: {path} is not a regular file"
+
+
+def test_reads_are_bounded(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert files.read_bytes(path, 5) == b"12345"
+    with pytest.raises(files.FileTooLargeError, match="a is too large: 5 bytes; the limit is 4"):
+        files.read_bytes(path, 4)
+    for device in ("/dev/zero", "/dev/null"):
+        with pytest.raises(files.NotRegularFileError):
+            files.read_bytes(device, 1 << 20)
+
+
+@pytest.mark.skipif(not os.path.isfile("/proc/self/status"), reason="there is no /proc")
+def test_a_file_whose_size_is_given_as_0_is_read():
+    assert os.path.getsize("/proc/self/status") == 0
+    assert b"VmPeak" in files.read_bytes("/proc/self/status", 1 << 20)
+    with pytest.raises(files.FileTooLargeError):
+        files.read_bytes("/proc/self/status", 10)
+
+
+@pytest.mark.parametrize(
+    ("path", "accepted"),
+    [
+        ("images/a.jpg", True),
+        ("images/sub/../a.jpg", True),
+        ("images/../images/a.jpg", True),
+        ("/data/images/a.jpg", True),
+        ("images/../a.jpg", False),
+        ("images2/a.jpg", False),
+        ("/data/a.jpg", False),
+    ],
+)
+def test_what_is_inside_a_folder(monkeypatch, path, accepted):
+    monkeypatch.setattr(os, "getcwd", lambda: "/data")
+    assert (files.ImageFolders(("images",)).check(path).fault == "") == accepted
+    assert files.ImageFolders(("images",), allow_outside=True).check(path).fault == ""
+
+
+def test_links_do_not_lead_outside(tmp_path, paint):
+    """Data sets are often folders of links; but a `..` after a link is resolved in the text."""
+    paint(tmp_path / "far/a.jpg")
+    paint(tmp_path / "b.jpg")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").symlink_to(tmp_path / "far/a.jpg")
+    (tmp_path / "images/far").symlink_to(tmp_path / "far")
+    folders = files.ImageFolders((tmp_path / "images",))
+    assert folders.check(tmp_path / "images/a.jpg").fault == ""
+    assert folders.check(tmp_path / "images/far/a.jpg").fault == ""
+    found = folders.check(f"{tmp_path}/images/far/../b.jpg")
+    assert found == (tmp_path / "images/b.jpg", "")

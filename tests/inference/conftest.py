@@ -1,0 +1,10 @@
+import fixed_detector
+import pytest
+
+
+@pytest.fixture(scope="session")
+def detector(tiny_config):
+    """The Keras detector with fixed weights."""
+    from ssd_tf.inference.detector import keras_detector
+
+    return keras_detector(tiny_config, fixed_detector.make_network(), fixed_detector.NAMES)

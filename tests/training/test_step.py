@@ -1,0 +1,186 @@
+"""One update of the toy network, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_tf.config import check_config
+from ssd_tf.training.step import make_loss, make_train_step
+
+
+def make_step(config, learner):
+    network, optimizer, strategy = learner
+    loss = make_loss(config, network.default_boxes)
+    return make_train_step(config.train, loss, network.model, optimizer, strategy)
+
+
+@pytest.fixture
+def update(toy_learner):
+    """A function: one update with every bias at 1; returns the values before and after by path."""
+
+    def run(config, images, targets):
+        learner = toy_learner(config)
+        model = learner.network.model
+        for variable in model.trainable_variables:
+            if variable.name == "bias":
+                variable.assign(tf.ones_like(variable.value))
+        before = {variable.path: variable.numpy() for variable in model.variables}
+        values = make_step(config, learner)(tf.constant(images), tensors(targets))
+        after = {variable.path: variable.numpy() for variable in model.variables}
+        return before, after, values
+
+    return run
+
+
+@pytest.fixture
+def values_of_zeros(toy_learner):
+    """A function: the StepValues of a batch for a network that predicts only zeros."""
+
+    def run(config, images, targets):
+        learner = toy_learner(config)
+        for variable in learner.network.model.trainable_variables:
+            variable.assign(tf.zeros_like(variable.value))
+        return make_step(config, learner)(tf.constant(images), tensors(targets))
+
+    return run
+
+
+def tensors(targets):
+    return {name: tf.constant(value) for name, value in targets.items()}
+
+
+def all_ignored_batch(size=2):
+    """A batch in which every default box is ignored."""
+    targets = {
+        "offsets": np.zeros((size, 6, 4), np.float32),
+        "labels": np.full((size, 6), -1, np.int32),
+    }
+    return np.full((size, 8, 12, 3), 90.0, np.float32), targets
+
+
+def hand_batch():
+    """One image with two positives of class 1, with offsets of 0.5, and four negatives.
+
+    Its six cells differ, so batch norm has a variance to divide by.
+    """
+    images = np.random.default_rng(0).uniform(0, 255, (1, 8, 12, 3)).astype(np.float32)
+    labels = np.array([[1, 0, 0, 1, 0, 0]], np.int32)
+    offsets = 0.5 * (labels > 0)[..., None] * np.ones((1, 6, 4))
+    return images, {"offsets": offsets.astype(np.float32), "labels": labels}
+
+
+def test_iou_losses_measure_pixels_and_decode_with_the_configured_variances(tiny_default_boxes):
+    values = {
+        "boxes": {"levels": [{"size": 16}, {"size": 40}], "variances": [0.5, 0.1, 0.2, 0.2]},
+        "model": {"input_hw": [64, 96], "num_levels": 2, "backbone": {"name": "plain"}},
+        "loss": {"box_loss": "diou", "min_negatives": 0},
+    }
+    loss = make_loss(check_config(values, "test"), tiny_default_boxes)
+    # The object is the first box, moved down by 1 * .5 of its 16 pixels.
+    labels = np.array([[1, 0]], np.int32)
+    offsets = np.zeros((1, 2, 4), np.float32)
+    offsets[0, 0, 0] = 1.0
+    predictions = {"offsets": tf.zeros([1, 2, 4]), "logits": tf.zeros([1, 2, 3])}
+    sums = loss(predictions, {"offsets": offsets, "labels": labels})
+    # IoU 1/3; the centres are 8 pixels apart, and the diagonal of the 24 x 16 around both is
+    # sqrt(832).
+    assert float(sums.localization) == pytest.approx(1 - (1 / 3 - 64 / 832), rel=1e-5)
+
+
+@pytest.fixture
+def tiny_default_boxes():
+    """Two squares of 16 pixels in an image of 64 x 96 pixels, normalised."""
+    boxes = np.array([[0, 0, 16, 16], [16, 32, 32, 48]], np.float32)
+    return boxes / np.array([64, 96, 64, 96], np.float32)
+
+
+def test_loss_parts_are_divided_by_the_positives(values_of_zeros, toy_config):
+    values = values_of_zeros(toy_config(), *hand_batch())
+    # All predictions are 0. Cross-entropy: log 3 for each of 2 positives and of the 4 negatives
+    # that there are (6 are asked for), / 2. Distance: 4 coordinates of 0.5 * 0.5^2 = 0.125 for each
+    # of 2 positives, / 2.
+    assert float(values.classification) == pytest.approx(3 * math.log(3), rel=1e-6)
+    assert float(values.localization) == pytest.approx(0.5, rel=1e-6)
+    assert float(values.loss) == pytest.approx(3 * math.log(3) + 0.5, rel=1e-6)
+    assert float(values.positives) == 2
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "classification", "localization"),
+    # The image above, of 6 log 3 and 1.0 over 2 positives, and one without objects, of 3 log 3 for
+    # its three negatives.
+    [
+        ("global", 4.5, 0.5),
+        ("caffe", 4.5, 0.5),
+        ("torchvision", 4.5, 0.5),
+        ("nvidia", (6 / 2 + 0) / 2, (1 / 2 + 0) / 2),
+    ],
+)
+def test_loss_parts_are_divided_as_the_normalizer_says(
+    values_of_zeros, toy_config, normalizer, classification, localization
+):
+    config = toy_config()
+    loss = config.loss.model_copy(update={"normalizer": normalizer})
+    config = config.model_copy(update={"loss": loss})
+    images, targets = hand_batch()
+    images = np.concatenate([images, images])
+    targets = {
+        name: np.concatenate([value, np.zeros_like(value)]) for name, value in targets.items()
+    }
+    values = values_of_zeros(config, images, targets)
+    assert float(values.classification) == pytest.approx(classification * math.log(3), rel=1e-6)
+    assert float(values.localization) == pytest.approx(localization, rel=1e-6)
+
+
+def test_a_batch_that_is_all_ignored_changes_nothing(toy_config, update):
+    before, after, values = update(toy_config(bn="frozen"), *all_ignored_batch())
+    assert float(values.loss) == 0
+    for path, value in before.items():
+        np.testing.assert_array_equal(after[path], value, path)
+
+
+def test_weight_decay_shrinks_kernels_only(toy_config, update):
+    # L2 in the gradient: w - 0.5 * 0.1 * w = 0.95 w, as the loss itself has no gradient.
+    config = toy_config(learning_rate=0.5, momentum=0.0, weight_decay=0.1, bn="frozen")
+    before, after, _ = update(config, *all_ignored_batch())
+    kernels = [path for path in before if path.endswith("kernel")]
+    assert sorted(kernels) == ["conv/kernel", "logits/kernel", "offsets/kernel"]
+    for path, value in before.items():
+        expected = value * (0.95 if path in kernels else 1.0)
+        np.testing.assert_allclose(after[path], expected, rtol=1e-6, err_msg=path)
+
+
+def test_clip_norm_shortens_the_whole_gradient(toy_config, update):
+    def change(**clip):
+        config = toy_config(learning_rate=1.0, momentum=0.0, bn="frozen", **clip)
+        before, after, _ = update(config, *hand_batch())
+        return np.concatenate([(after[path] - before[path]).ravel() for path in before])
+
+    free = change()
+    clipped = change(clip_norm=0.25)
+    assert np.linalg.norm(free) > 1
+    np.testing.assert_allclose(np.linalg.norm(clipped), 0.25, rtol=1e-4)
+    np.testing.assert_allclose(clipped, free * 0.25 / np.linalg.norm(free), atol=1e-6)
+    np.testing.assert_allclose(change(clip_norm=1e6), free, atol=1e-6)
+
+
+def test_batch_norm_in_training_averages_the_statistics_of_the_batch(toy_config, update):
+    images, targets = hand_batch()
+    before, after, _ = update(toy_config(bn="train"), images, targets)
+    # The convolution takes each cell of 4 x 4 pixels once.
+    cells = (images / 127.5 - 1).reshape(2, 4, 3, 4, 3).swapaxes(1, 2).reshape(6, 48)
+    features = cells @ before["conv/kernel"].reshape(48, 5) + before["conv/bias"]
+    assert features.var(0).min() > 0.01
+    # Momentum .5, from a mean of 0 and a variance of 1.
+    np.testing.assert_allclose(after["bn/moving_mean"], 0.5 * features.mean(0), atol=1e-4)
+    np.testing.assert_allclose(after["bn/moving_variance"], 0.5 + 0.5 * features.var(0), rtol=1e-4)
+    assert np.abs(after["bn/gamma"] - before["bn/gamma"]).max() > 1e-4
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale(toy_config, update):
+    before, after, _ = update(toy_config(bn="frozen"), *hand_batch())
+    for name in ("bn/moving_mean", "bn/moving_variance"):
+        np.testing.assert_array_equal(after[name], before[name])
+    assert np.abs(after["bn/gamma"] - before["bn/gamma"]).max() > 1e-4
