@@ -1,6 +1,6 @@
 """A network with fixed weights, so that tests do not depend on what a trained model detects.
 
-It divides its input of 64 x 96 into 2 x 3 cells of 32 x 32 pixels, its default boxes, and tells a
+It divides its input of 64 x 96 into 2 x 3 cells of 32 x 32 pixels, its default boxes, and takes a
 cell's class from its mean colour. Its offsets are the same everywhere: the box of a cell lies
 4 pixels lower and is 24 pixels wide instead of 32.
 """

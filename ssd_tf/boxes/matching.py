@@ -85,43 +85,50 @@ def bipartite(overlaps):
     the same IoU, so the result is that of joining the greatest remaining pair again and again.
     Images seldom need more than three rounds.
     """
-    num_objects, num_boxes = tf.unstack(tf.shape(overlaps))
-    index = tf.range(num_objects)
-
-    def propose(proposing, choice, choice_iou):
-        """One round; proposing [N] bool, the box held by each object [N] and its IoU [N], or 0."""
-        is_held = choice_iou > 0
-        held_boxes = tf.boolean_mask(choice, is_held)[:, None]
-        held_iou = tf.tensor_scatter_nd_update(
-            tf.zeros([num_boxes]), held_boxes, tf.boolean_mask(choice_iou, is_held)
-        )
-        holder = tf.tensor_scatter_nd_update(
-            tf.fill([num_boxes], num_objects), held_boxes, tf.boolean_mask(index, is_held)
-        )
-        proposers = tf.boolean_mask(index, proposing)
-        rows = tf.boolean_mask(overlaps, proposing)
-        wins_tie = (rows == held_iou) & (proposers[:, None] < holder) & (rows > 0)
-        accepted_rows = tf.where((rows > held_iou) | wins_tie, rows, 0.0)
-        choice = tf.tensor_scatter_nd_update(
-            choice, proposers[:, None], tf.argmax(accepted_rows, 1, tf.int32)
-        )
-        choice_iou = tf.tensor_scatter_nd_update(
-            choice_iou, proposers[:, None], tf.reduce_max(accepted_rows, 1)
-        )
-        return _reject_weaker(choice, choice_iou)
-
-    # The first round needs no masks: every object proposes and no default box is held.
+    # The first round needs no masks: every object proposes, and no default box holds a proposal.
     first_round = _reject_weaker(tf.argmax(overlaps, 1, tf.int32), tf.reduce_max(overlaps, 1))
     _, choice, choice_iou = tf.while_loop(
-        lambda proposing, *_: tf.reduce_any(proposing), propose, first_round
+        lambda rejected, *_: tf.reduce_any(rejected),
+        lambda *state: _propose_again(overlaps, *state),
+        first_round,
     )
     return tf.where(choice_iou > 0, choice, -1)
+
+
+def _propose_again(overlaps, rejected, choice, choice_iou):
+    """One round of proposals, by the objects that the round before rejected.
+
+    rejected [N] bool; choice [N]: the default box that each object proposed to; choice_iou [N]: the
+    IoU of that pair if the default box holds the proposal, else 0. Returns the three after the
+    round.
+    """
+    num_objects, num_boxes = tf.unstack(tf.shape(overlaps))
+    index = tf.range(num_objects)
+    is_held = choice_iou > 0
+    holding_boxes = tf.boolean_mask(choice, is_held)[:, None]
+    held_iou = tf.tensor_scatter_nd_update(
+        tf.zeros([num_boxes]), holding_boxes, tf.boolean_mask(choice_iou, is_held)
+    )
+    held_object = tf.tensor_scatter_nd_update(
+        tf.fill([num_boxes], num_objects), holding_boxes, tf.boolean_mask(index, is_held)
+    )
+    proposers = tf.boolean_mask(index, rejected)
+    ious = tf.boolean_mask(overlaps, rejected)  # [proposers, A]
+    wins_tie = (ious == held_iou) & (proposers[:, None] < held_object) & (ious > 0)
+    accepted_ious = tf.where((ious > held_iou) | wins_tie, ious, 0.0)
+    choice = tf.tensor_scatter_nd_update(
+        choice, proposers[:, None], tf.argmax(accepted_ious, 1, tf.int32)
+    )
+    choice_iou = tf.tensor_scatter_nd_update(
+        choice_iou, proposers[:, None], tf.reduce_max(accepted_ious, 1)
+    )
+    return _reject_weaker(choice, choice_iou)
 
 
 def _reject_weaker(choice, choice_iou):
     """Of the objects that chose one default box, reject all but the one with the greatest IoU.
 
-    choice, choice_iou [N] -> rejected [N] bool, choice [N], choice_iou [N] with 0 if rejected.
+    choice, choice_iou [N] -> rejected [N] bool, choice [N], choice_iou [N], the last 0 if rejected.
     Ties go to the earlier object.
     """
     index = tf.range(tf.size(choice))

@@ -111,7 +111,7 @@ def _print_summary(folders, output, seconds):
         f"training curves: {tensorboard}",
         f"done in {minutes} min {seconds} s",
     ):
-        console.print(line, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

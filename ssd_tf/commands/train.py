@@ -92,12 +92,12 @@ def _make_evaluate(config, dataset, network):
 
     def evaluate(monitor, step):
         with bad_records.explain_record_errors(dataset.folder, split):
-            truth, found = evaluator.run_detector(
+            truth, detections = evaluator.run_detector(
                 detector.batch, examples, dataset.classes, config.eval.batch_size
             )
         shown = examples.take(config.watch.images)
         monitor.report_images(step, "detections", _drawn(detector, shown))
-        return evaluator.metrics(truth, found)["coco"]
+        return evaluator.metrics(truth, detections)["coco"]
 
     return evaluate
 

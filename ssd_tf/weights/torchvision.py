@@ -54,24 +54,9 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
         if module not in state and f"{module}.weight" not in state:
             continue
         values = _read_module(layer, module, state, source)
-        expected = [tuple(weight.shape) for weight in layer.weights]
-        found = [value.shape for value in values]
-        if found == expected:
+        if _fits(layer, values, module, source):
             layer.set_weights(values)
             filled.add(layer.name)
-        elif layer.name.startswith(ssd.CLASS_HEAD_PREFIX):
-            logging.info(
-                "%s starts from scratch: %s has other classes (expected shape %s, got %s)",
-                layer.name,
-                source,
-                expected[0],
-                found[0],
-            )
-        else:
-            raise ConfigError(
-                f"model.backbone.weights: {module} of {source}: "
-                f"layer {layer.name} expected shapes {expected}, got {found}"
-            )
     if not filled:
         raise ConfigError(
             f"model.backbone.weights: {source} has no array of torchvision's "
@@ -201,6 +186,30 @@ def _read_module(layer, module, state, source):
     if layer.name.startswith("offsets") and not is_depthwise:
         values = [_swap_coordinates(value) for value in values]
     return values
+
+
+def _fits(layer, values, module, source):
+    """Whether the values have the layer's shapes.
+
+    If not, raises ConfigError, except for class heads: those may have other classes.
+    """
+    expected = [tuple(weight.shape) for weight in layer.weights]
+    found = [value.shape for value in values]
+    if found == expected:
+        return True
+    if not layer.name.startswith(ssd.CLASS_HEAD_PREFIX):
+        raise ConfigError(
+            f"model.backbone.weights: {module} of {source}: "
+            f"layer {layer.name} expected shapes {expected}, got {found}"
+        )
+    logging.info(
+        "%s starts from scratch: %s has other classes (expected shape %s, got %s)",
+        layer.name,
+        source,
+        expected[0],
+        found[0],
+    )
+    return False
 
 
 def _swap_coordinates(value):

@@ -33,21 +33,21 @@ def look(tmp_path):
 
 
 @pytest.fixture
-def photos(tmp_path):
+def image_folder(tmp_path):
     """A folder of two images: green in `green.png`; blue and red in `0042.jpg`."""
-    folder = tmp_path / "photos"
+    folder = tmp_path / "image_folder"
     folder.mkdir()
     Image.fromarray(IMAGES[1]).save(folder / "green.png")
     Image.fromarray(IMAGES[2]).save(folder / "0042.jpg", quality=95)
     return folder
 
 
-def test_rows(look, photos):
-    rows, _ = look(photos)
+def test_rows(look, image_folder):
+    rows, _ = look(image_folder)
     assert sorted((row["file_name"], row["class"], row["category_id"]) for row in rows) == [
-        (str(photos / "0042.jpg"), "blue", 3),
-        (str(photos / "0042.jpg"), "red", 1),
-        (str(photos / "green.png"), "green", 2),
+        (str(image_folder / "0042.jpg"), "blue", 3),
+        (str(image_folder / "0042.jpg"), "red", 1),
+        (str(image_folder / "green.png"), "green", 2),
     ]
     (green,) = [row for row in rows if row["class"] == "green"]
     # Of 128 x 96: 8 pixels below the cell in its upper right corner, 24 pixels wide.
@@ -73,8 +73,8 @@ def test_image_ids_are_unique(look, tmp_path, names, ids):
     )
 
 
-def test_drawn_images(look, photos):
-    _, drawn = look(photos)
+def test_drawn_images(look, image_folder):
+    _, drawn = look(image_folder)
     assert sorted(drawn) == ["0042.png", "green.png"]
     assert drawn["0042.png"].shape == (96, 90, 3)
     # The box is outlined in the colour of the second class, and not filled: rows 8 to 72, columns
@@ -87,12 +87,12 @@ def test_drawn_images(look, photos):
     np.testing.assert_array_equal(drawn["green.png"][30:65, 75:86], IMAGES[1][30:65, 75:86])
 
 
-def test_classes_max_and_score(look, photos):
-    rows, _ = look("--classes=green,blue", photos)
+def test_classes_max_and_score(look, image_folder):
+    rows, _ = look("--classes=green,blue", image_folder)
     assert [row["class"] for row in rows] == ["blue", "green"]
-    rows, _ = look("--max=1", photos)
+    rows, _ = look("--max=1", image_folder)
     assert len(rows) == 2
-    rows, _ = look("--score=0.0001", photos)
+    rows, _ = look("--score=0.0001", image_folder)
     assert len(rows) > 3
 
 
@@ -118,26 +118,26 @@ def test_gray_and_rotated_images(look, tmp_path):
     assert green["bbox"] == pytest.approx([68, 8, 24, 64], abs=1e-3)
 
 
-def test_two_images_of_one_name(look, photos, tmp_path):
+def test_two_images_of_one_name(look, image_folder, tmp_path):
     (tmp_path / "more").mkdir()
     Image.fromarray(draw(40, 60)).save(tmp_path / "more" / "green.jpg")
-    _, drawn = look(photos / "green.png", tmp_path / "more" / "green.jpg")
+    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.jpg")
     assert sorted(drawn) == ["green.png", "green_2.png"]
     # A second call uses the same names again.
-    _, drawn = look(photos / "green.png", tmp_path / "more" / "green.jpg")
+    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.jpg")
     assert sorted(drawn) == ["green.png", "green_2.png"]
 
 
-def test_an_unreadable_file_is_skipped(look, photos):
-    (photos / "broken.jpg").write_bytes((photos / "0042.jpg").read_bytes()[:300])
-    (photos / "text.png").write_text("no image")
-    (photos / "notes.txt").write_text("not looked at")
-    rows, drawn = look(photos)
+def test_an_unreadable_file_is_skipped(look, image_folder):
+    (image_folder / "broken.jpg").write_bytes((image_folder / "0042.jpg").read_bytes()[:300])
+    (image_folder / "text.png").write_text("no image")
+    (image_folder / "notes.txt").write_text("not looked at")
+    rows, drawn = look(image_folder)
     assert sorted(drawn) == ["0042.png", "green.png"]
     assert len(rows) == 3
 
 
-def test_bad_input(fails, photos, tmp_path):
+def test_bad_input(fails, image_folder, tmp_path):
     output = tmp_path / "out"
 
     def refuse(*argv, code):
@@ -146,10 +146,10 @@ def test_bad_input(fails, photos, tmp_path):
         return line
 
     assert "the model has no class 'grene'; did you mean 'green'?" in refuse(
-        "--classes=red,grene", photos, code=2
+        "--classes=red,grene", image_folder, code=2
     )
     assert "name at least one image" in refuse(code=2)
-    assert "--score" in refuse("--score=1.5", photos, code=2)
+    assert "--score" in refuse("--score=1.5", image_folder, code=2)
     assert f"no image or folder at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
     (tmp_path / "none").mkdir()
     assert "no images (.bmp, " in refuse(tmp_path / "none", code=1)
@@ -157,8 +157,8 @@ def test_bad_input(fails, photos, tmp_path):
     assert "none of the 1 images could be read" in refuse(tmp_path / "none", code=1)
 
 
-def test_input_images_are_not_overwritten(fails, photos):
-    before = (photos / "green.png").read_bytes()
-    line = fails(detect.main, "--model=any", f"--output={photos}", photos, code=2)
+def test_input_images_are_not_overwritten(fails, image_folder):
+    before = (image_folder / "green.png").read_bytes()
+    line = fails(detect.main, "--model=any", f"--output={image_folder}", image_folder, code=2)
     assert "holds input images" in line
-    assert (photos / "green.png").read_bytes() == before
+    assert (image_folder / "green.png").read_bytes() == before
