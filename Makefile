@@ -7,6 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 help:
+	@echo "make install          create .venv with the versions of constraints.txt"
 	@echo "make demo             generate a data set, then convert, train, evaluate, export, detect"
 	@echo "make demo DATA=DIR    the same with DIR/images and DIR/annotations.json (COCO format)"
 	@echo "make test             the fast tests"
@@ -25,6 +26,8 @@ $(READY): setup.py constraints.txt
 	  --constraint constraints.txt --editable ".[dev]"
 	@touch $(READY)
 
+install: $(READY)
+
 demo: $(READY)
 	$(BIN)/python -m ssd_tf.commands.demo $(if $(DATA),--data $(DATA) --output demo/own)
 
@@ -42,4 +45,4 @@ lint: $(READY)
 clean:
 	rm -rf .venv demo
 
-.PHONY: help demo test test-slow lint clean
+.PHONY: help install demo test test-slow lint clean

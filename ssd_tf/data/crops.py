@@ -163,7 +163,7 @@ def place_window(window, image_hw, output_hw):
     high = tf.maximum(high, low + 1)
     exact = tf.concat([low / size, high / size], 0)
     is_crop = tf.reduce_all((low >= 0) & (high <= size))
-    margin = tf.where(is_crop, 0.0, 1.0)  # neighbours of the outermost pixels where a side is cut
+    margin = tf.where(is_crop, 0.0, 1.0)  # neighbours of the outermost pixels of a cut side
     begin = tf.clip_by_value(low - margin, 0.0, size - 1)
     part = tf.clip_by_value(high + margin, begin + 1, size) - begin
     pixel = (high - low) / output
@@ -177,8 +177,8 @@ def place_window(window, image_hw, output_hw):
 def _place_on_canvas(low, pixel, size, output, begin, part):
     """Compute target_begin, target_hw and samples of an image that does not fill its window.
 
-    low: where the window begins; pixel: the size of a pixel of the training image. All [2] float32,
-    in pixels of the image, but output, in pixels of the training image.
+    low: the begin of the window; pixel: the size of a pixel of the training image. All [2] float32,
+    in pixels of the image, except output, in pixels of the training image.
     """
     # Exceeds the float32 error of a position, so that no sample lies outside.
     rim = 0.5 + 3e-6 * size

@@ -39,10 +39,6 @@ def make_example(
     if areas is None:
         areas = [(ymax - ymin) * height * (xmax - xmin) * width for ymin, xmin, ymax, xmax in boxes]
     zeros = [0] * len(boxes)
-    sides = {
-        f"image/object/bbox/{side}": [box[index] for box in boxes]
-        for index, side in enumerate(_SIDES)
-    }
     lists = {
         "bytes_list": {
             "image/encoded": [image],
@@ -59,7 +55,7 @@ def make_example(
             "image/object/is_crowd": zeros if crowd is None else crowd,
             "image/object/difficult": zeros if difficult is None else difficult,
         },
-        "float_list": {"image/object/area": areas} | sides,
+        "float_list": {"image/object/area": areas} | _list_sides(boxes),
     }
     return _fill(tf.train.Example(), lists)
 
@@ -125,6 +121,13 @@ _FEATURES = {
     "image/object/difficult": _list_of(tf.int64),
     "image/object/area": _list_of(tf.float32),
 } | {f"image/object/bbox/{side}": _list_of(tf.float32) for side in _SIDES}
+
+
+def _list_sides(boxes):
+    return {
+        f"image/object/bbox/{side}": [box[index] for box in boxes]
+        for index, side in enumerate(_SIDES)
+    }
 
 
 def _fill(example, lists):

@@ -42,9 +42,19 @@ def make_stages(config, default_boxes, num_classes):
     The first takes an element of the record stream. Together they do what `pipeline.make_prepare`
     does; a test compares the two.
     """
-    section = config.data.augment
-    output_hw = config.model.input_hw
 
+    def match(image, example):
+        targets = matching.make_targets(
+            example, default_boxes, config.boxes.variances, config.data.train_difficult
+        )
+        return image, targets
+
+    stages = _geometry_stages(config, num_classes) | _pixel_stages(config)
+    stages["match, encode"] = match
+    return {name: tf.autograph.experimental.do_not_convert(stage) for name, stage in stages.items()}
+
+
+def _geometry_stages(config, num_classes):
     def parse(position, serialized):
         example = bad_records.check_example(records.parse_example(serialized), num_classes)
         return tf.stack([tf.constant(config.train.seed, tf.int64), position]), example
@@ -53,8 +63,17 @@ def make_stages(config, default_boxes, num_classes):
         return seed, augment.open_image(example["image"]), example
 
     def crop(seed, opened, example):
-        geometry = augment.sample_geometry(example, opened.hw, output_hw, section, seed)
+        geometry = augment.sample_geometry(
+            example, opened.hw, config.model.input_hw, config.data.augment, seed
+        )
         return seed, opened, *geometry
+
+    return {"parse": parse, "open": open_image, "zoom-out, crop, boxes": crop}
+
+
+def _pixel_stages(config):
+    ranges = augment.make_color_ranges(config.data.augment)
+    output_hw = config.model.input_hw
 
     def decode(seed, opened, placement, flips, example):
         return seed, augment.decode_part(opened, placement), placement, flips, example
@@ -63,28 +82,12 @@ def make_stages(config, default_boxes, num_classes):
         return seed, augment.resize_part(part, placement), placement, flips, example
 
     def distort_color(seed, image, placement, flips, example):
-        ranges = augment.make_color_ranges(section)
         return colors.distort_color(image, ranges, seed), placement, flips, example
 
     def finish(image, placement, flips, example):
         return augment.finish_image(image, placement, flips, output_hw), example
 
-    def match(image, example):
-        targets = matching.make_targets(
-            example, default_boxes, config.boxes.variances, config.data.train_difficult
-        )
-        return image, targets
-
-    return {
-        "parse": parse,
-        "open": open_image,
-        "zoom-out, crop, boxes": crop,
-        "decode": decode,
-        "resize": resize,
-        "colour": distort_color,
-        "canvas, flip": finish,
-        "match, encode": match,
-    }
+    return {"decode": decode, "resize": resize, "colour": distort_color, "canvas, flip": finish}
 
 
 def time_on_demand(runs, images, rounds) -> dict[str, float]:

@@ -162,7 +162,7 @@ def augment_step_by_step(example, section, seed):
 
     The random numbers are those of the package (their distribution is tested elsewhere), the window
     is rounded as `crops.place_window` says.
-    Returns image, boxes, labels, and where the image's rim lies on the canvas [h, w] bool.
+    Returns image, boxes, labels and, as a mask [h, w], the image's rim on the canvas.
     """
     image = np.asarray(Image.open(io.BytesIO(example["image"].numpy())).convert("RGB"), float)
     size = image.shape[:2]
@@ -181,7 +181,7 @@ def augment_step_by_step(example, section, seed):
 
 
 def show_window(image, window):
-    """The window of an image on its canvas, resized, and where the image's rim lies [h, w] bool."""
+    """The resized window of an image on its canvas, and the mask [h, w] of the image's rim."""
     size = np.array(image.shape[:2])
     margin = int(np.ceil(max(0, -window.min(), (window[2:] - size).max()))) + 2
     canvas = np.tile(np.array(FILL), (size[0] + 2 * margin, size[1] + 2 * margin, 1))
@@ -221,7 +221,7 @@ def move_boxes(boxes, window, flips):
 def compare_step_by_step(example, section, index):
     """The largest difference of pixels off the rim of the image, of 255, and the rim's share.
 
-    The rim is where an enlarged image meets its canvas.
+    At its rim an enlarged image meets its canvas.
     """
     seed = tf.constant([2, index], tf.int64)
     image, found = augment.augment_example(example, OUTPUT_HW, section, seed)
