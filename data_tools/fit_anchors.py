@@ -6,6 +6,7 @@ The result is a file that `base:` can take: `base: [NAME.yaml, fitted.yaml]`. Th
 and of default boxes per cell stay those of the config.
 """
 
+import os
 import pathlib
 import sys
 
@@ -65,7 +66,8 @@ def write_fragment(path, fitted, comment):
 def _fit(values, rest):
     if len(rest) != 1:
         raise flags.Error("give one folder of a converted data set (see --help)")
-    _check_output(pathlib.Path(values.output), values.config)
+    output = pathlib.Path(values.output)
+    _check_output(output, values.config)
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
@@ -93,11 +95,10 @@ def _fit(values, rest):
         f"Default boxes fitted to {len(boxes):,} objects of the split {split!r}, "
         f"starting from {values.config}.\n{change}."
     )
-    write_fragment(values.output, fitted, comment)
-    print(
-        f"{change}\n{values.output}: use it with `base: [{values.config}, {values.output}]`, "
-        "with paths relative to your file"
-    )
+    write_fragment(output, fitted, comment)
+    base = os.path.relpath(values.config, output.parent)
+    print(f"{change}\nwritten: {output}; a config in that folder uses it with")
+    print(f"base: [{base}, {output.name}]")
 
 
 def _check_output(output, config):

@@ -6,7 +6,7 @@ Importing it does not import TensorFlow.
 import importlib
 import os
 
-# Silences TensorFlow's start-up messages; must be set before its first import.
+# Silences TensorFlow's own log lines; must be set before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 __version__ = "0.1.0"
@@ -22,6 +22,9 @@ __all__ = sorted(_MODULE_OF)
 
 def __getattr__(name):
     if name in _MODULE_OF:
+        if name != "load_config":
+            # Without the lines that TensorFlow's C++ code prints at its first import.
+            importlib.import_module("ssd_tf.commandline").import_tensorflow()
         return getattr(importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'ssd_tf' has no attribute {name!r}")
 

@@ -10,6 +10,9 @@ from absl import flags, logging
 
 from ssd_tf.config import ConfigError
 
+# What absl appends to the help of flags that may be repeated; ours says so itself.
+_ABSL_ADVICE = ";\n    repeat this option"
+
 
 def new_flags() -> flags.FlagValues:
     """A set of flags for one command, with --help and --traceback."""
@@ -50,6 +53,14 @@ def run(main, values, usage, required=(), argv=None) -> int:
         return _fail("interrupted", 130)
     except Exception as error:
         return _report(error, values, 1)
+
+
+def read_overrides(values, positional) -> list[str]:
+    """The `KEY=VALUE` of --set and of the arguments after it: `--set A=1 B=2` sets both."""
+    for argument in positional:
+        if "=" not in argument:
+            raise flags.Error(f"unexpected {argument!r}; lists take commas (see --help)")
+    return [*values.set, *positional]
 
 
 def import_tensorflow():
@@ -118,5 +129,6 @@ def _describe_flags(values):
         flag = values[name]
         if name == flag.name:
             default = "" if flag.default in (None, False, []) else f" (default: {flag.default})"
-            lines.append(f"  --{name}: {flag.help}{default}")
+            text = flag.help.partition(_ABSL_ADVICE)[0]
+            lines.append(f"  --{name}: {text}{default}")
     return "\n".join(lines)

@@ -98,3 +98,25 @@ def test_errors_are_one_line(do, capsys, error, code, line):
 def test_traceback_raises_the_error(do):
     with pytest.raises(ValueError, match="here"):
         do(refuse(ValueError("here")), "--traceback")
+
+
+def test_values_after_set_are_overrides_too():
+    values = commandline.new_flags()
+    flags.DEFINE_multi_string("set", [], "Replace a value.", flag_values=values)
+    seen = []
+
+    def main(values, positional):
+        seen.extend(commandline.read_overrides(values, positional))
+
+    argv = ["command", "--set", "a=1", "b=2", "--set", "c=3"]
+    assert commandline.run(main, values, "usage", argv=argv) == 0
+    assert sorted(seen) == ["a=1", "b=2", "c=3"]
+    assert commandline.run(main, values, "usage", argv=["command", "--set", "a=1", "b"]) == 2
+
+
+def test_help_leaves_out_the_advice_of_absl(capsys):
+    values = commandline.new_flags()
+    flags.DEFINE_multi_string("set", [], "Replace a value.", flag_values=values)
+    assert commandline.run(lambda *_: 0, values, "usage", argv=["command", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  --set: Replace a value." in lines

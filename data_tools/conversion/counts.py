@@ -85,7 +85,7 @@ class SplitCounts:
     repaired: Counter = field(default_factory=Counter)  # by reason
     repaired_files: list[RepairedFile] = field(default_factory=list)
     dropped_images: Counter = field(default_factory=Counter)  # by reason
-    dropped_image_files: list[Dropped] = field(default_factory=list)
+    first_dropped_images: list[Dropped] = field(default_factory=list)
     size_mismatches: int = 0
     size_mismatch_files: list[SizeMismatch] = field(default_factory=list)
     bytes: int = 0  # of the shards
@@ -95,7 +95,7 @@ class SplitCounts:
     clipped: int = 0
     boxes_of_dropped_images: int = 0
     dropped_boxes: Counter = field(default_factory=Counter)  # by reason
-    dropped_box_files: list[Dropped] = field(default_factory=list)
+    first_dropped_boxes: list[Dropped] = field(default_factory=list)
     unlisted_classes: Counter = field(default_factory=Counter)  # by class that --classes leaves out
     classes: dict[str, ClassCounts] = field(default_factory=dict)
     size_histogram: Counter = field(default_factory=Counter)  # by index of the bin
@@ -105,21 +105,21 @@ class SplitCounts:
     # One per image written. They go to disk shard by shard: `merge` does not collect them.
     digests: list[ImageDigest] = field(default_factory=list)
 
-    def drop_image(self, file, error, num_objects):
+    def count_dropped_image(self, file, error, num_objects):
         """error: an image_checks.BadImage; num_objects: those that its labels name."""
         self.dropped_images[error.reason.partition(":")[0]] += 1
         self.boxes_of_dropped_images += num_objects
-        _append_named(self.dropped_image_files, Dropped(file, None, str(error)))
+        _append_named(self.first_dropped_images, Dropped(file, None, str(error)))
 
-    def drop_box(self, dropped):
+    def count_dropped_box(self, dropped):
         self.dropped_boxes[dropped.reason] += 1
-        _append_named(self.dropped_box_files, dropped)
+        _append_named(self.first_dropped_boxes, dropped)
 
-    def repair(self, repaired):
+    def count_repaired(self, repaired):
         self.repaired[repaired.reason] += 1
         _append_named(self.repaired_files, repaired)
 
-    def mismatch_size(self, mismatch):
+    def count_size_mismatch(self, mismatch):
         self.size_mismatches += 1
         _append_named(self.size_mismatch_files, mismatch)
 

@@ -42,7 +42,7 @@ def count_strays(counts, strays):
     """Count the objects of images that are not listed as dropped boxes of a split."""
     if strays.count:
         counts.dropped_boxes[strays.first[0]["reason"]] += strays.count
-        named = counts.dropped_box_files
+        named = counts.first_dropped_boxes
         named += [Dropped(**stray) for stray in strays.first[: labels.NAMED - len(named)]]
 
 

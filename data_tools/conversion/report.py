@@ -69,7 +69,7 @@ def make_report_entry(split_counts, source_flags, folder, split, other_splits) -
 
 
 def _list_dropped(split_counts):
-    return _to_dicts([*split_counts.dropped_image_files, *split_counts.dropped_box_files])
+    return _to_dicts([*split_counts.first_dropped_images, *split_counts.first_dropped_boxes])
 
 
 def _to_dicts(entries):

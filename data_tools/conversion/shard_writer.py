@@ -44,7 +44,7 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """A shard to write to `path`; offsets: of its images' lines in the plan file."""
+    """A shard to write to `path`; offsets: where its images' lines begin in the plan (plan.py)."""
 
     path: str
     plan: str
@@ -88,7 +88,7 @@ def make_record(labeled, rules, counts) -> bytes | None:
     except image_checks.BadImage as error:
         if rules.strict:
             raise StrictError(f"--strict: {labeled.filename}: {error}") from None
-        counts.drop_image(labeled.filename, error, len(labeled.objects))
+        counts.count_dropped_image(labeled.filename, error, len(labeled.objects))
         return None
     _compare_sizes(labeled, image, rules, counts)
     kept = _keep_objects(labeled, image, rules, counts)
@@ -110,7 +110,7 @@ def _compare_sizes(labeled, image, rules, counts):
             f"--strict: {mismatch.file}: the labels say {mismatch.labels_hw}, the image is "
             f"{mismatch.image_hw}"
         )
-    counts.mismatch_size(mismatch)
+    counts.count_size_mismatch(mismatch)
 
 
 def _keep_objects(labeled, image, rules, counts):
@@ -131,7 +131,7 @@ def _keep_objects(labeled, image, rules, counts):
             raise StrictError(
                 f"--strict: {labeled.filename}: a box of {obj.name!r} is dropped ({box}): {written}"
             )
-        counts.drop_box(Dropped(labeled.filename, written, box))
+        counts.count_dropped_box(Dropped(labeled.filename, written, box))
     return kept
 
 
@@ -141,7 +141,7 @@ def _count_image(labeled, image, kept, counts):
     if not kept:
         counts.empty += 1
     if image.repair:
-        counts.repair(RepairedFile(labeled.filename, image.repair))
+        counts.count_repaired(RepairedFile(labeled.filename, image.repair))
     for obj, box in kept:
         ymin, xmin, ymax, xmax = box.corners
         size_hw = ((ymax - ymin) * image.height, (xmax - xmin) * image.width)

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from ssd_tf.boxes import coding, geometry
 
-# A default box is positive from this IoU with an object on.
+# A default box is positive if its IoU with an object is at least this.
 POSITIVE_IOU = 0.5
-# A default box is ignored from this share of its area inside a crowd on, or from this IoU with an
-# ignored difficult object on.
+# A default box is ignored if a crowd covers at least this fraction of it, or if its IoU with an
+# ignored difficult object is at least this.
 IGNORE_OVERLAP = 0.5
 
 
@@ -52,8 +52,8 @@ def match(boxes, default_boxes):
     """boxes [N, 4], default_boxes [A, 4] -> each default box's object [A] int32, -1 if none.
 
     Bipartite matching comes first, as in the original Caffe code: the pair with the greatest IoU is
-    joined and leaves, until every object has a default box of its own. Then each remaining default
-    box takes the object that it overlaps most, if their IoU is at least POSITIVE_IOU.
+    matched and removed, until every object has a default box of its own. Then each remaining
+    default box takes the object that it overlaps most, if their IoU is at least POSITIVE_IOU.
     Ties go to the earlier object, then to the earlier default box.
     """
     overlaps = geometry.iou(boxes, default_boxes)  # [N, A]
@@ -70,10 +70,10 @@ def _match_overlaps(overlaps):
     best_object = tf.argmax(tf.gather(overlaps, positives[:, 0], axis=1), 0, tf.int32)
     unmatched = tf.fill([tf.shape(overlaps)[1]], -1)
     matched = tf.tensor_scatter_nd_update(unmatched, positives, best_object)
-    own_box = bipartite(overlaps)
-    objects = tf.where(own_box >= 0)  # [objects with a default box of their own, 1]
-    own_boxes = tf.gather_nd(own_box, objects)[:, None]
-    return tf.tensor_scatter_nd_update(matched, own_boxes, tf.cast(objects[:, 0], tf.int32))
+    box_of_object = bipartite(overlaps)
+    objects = tf.where(box_of_object >= 0)
+    forced_boxes = tf.gather_nd(box_of_object, objects)[:, None]
+    return tf.tensor_scatter_nd_update(matched, forced_boxes, tf.cast(objects[:, 0], tf.int32))
 
 
 def bipartite(overlaps):
@@ -82,8 +82,9 @@ def bipartite(overlaps):
     Deferred acceptance (Gale and Shapley 1962). In each round, every object without a default box
     proposes to the one it overlaps most among those that would accept it; each default box holds
     the best proposal so far and rejects the others. Objects and default boxes rank each other by
-    the same IoU, so the result is that of joining the greatest remaining pair again and again.
-    Images seldom need more than three rounds.
+    the same IoU, so the result is that of matching the greatest remaining pair again and again.
+    An object gives up when no default box that it overlaps would accept it. Images seldom need more
+    than three rounds.
     """
     # The first round needs no masks: every object proposes, and no default box holds a proposal.
     first_round = _reject_weaker(tf.argmax(overlaps, 1, tf.int32), tf.reduce_max(overlaps, 1))

@@ -68,23 +68,20 @@ def main(argv=None):
 
 
 def _main(values, positional):
-    if positional:
-        raise flags.Error(f"unexpected {positional[0]!r} (see --help)")
+    overrides = commandline.read_overrides(values, positional)
     if values.detections and values.annotations:
-        if values.set:
-            raise flags.Error(
-                f"--set {values.set[0]} needs --model: detections are fixed in a file"
-            )
+        if overrides:
+            raise flags.Error(f"--set {overrides[0]} needs --model: detections are fixed in a file")
         evaluation = evaluate_files(values.annotations, values.detections)
     elif values.model and values.data:
-        _warn_of_export_keys(values.set)
+        _warn_of_export_keys(overrides)
         evaluation = evaluate_model(
             values.model,
             values.data,
             values.split,
             values.labels,
             values.on_bad_record,
-            values.set,
+            overrides,
         )
     else:
         raise flags.Error("give --model and --data, or --detections and --annotations (see --help)")

@@ -18,7 +18,9 @@ Export a run to a SavedModel and to TFLite, and compare their detections with th
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("workdir", None, "Run folder.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder for the exports.", flag_values=FLAGS)
-flags.DEFINE_list("formats", list(FORMATS), "What to write.", flag_values=FLAGS)
+flags.DEFINE_list(
+    "formats", list(FORMATS), "What to write, separated by commas.", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "data", None, "Folder of TFRecords; its images verify the exports.", flag_values=FLAGS
 )
@@ -42,12 +44,13 @@ def main(argv=None):
 
 def _main(values, positional):
     output = pathlib.Path(values.output)
-    paths = _choose_paths(values, positional, output)
+    overrides = commandline.read_overrides(values, positional)
+    paths = _choose_paths(values, output)
     commandline.import_tensorflow()
     from ssd_tf.inference import detector
     from ssd_tf.inference.run import load_run
 
-    run = load_run(values.workdir, values.set)
+    run = load_run(values.workdir, overrides)
     images = _read_images(values, run.config.data.on_bad_record)
     output.mkdir(parents=True, exist_ok=True)
     (output / "export.json").unlink(missing_ok=True)  # written last: its presence means complete
@@ -65,12 +68,8 @@ def _main(values, positional):
     files.write_json(output / "export.json", content)
 
 
-def _choose_paths(values, positional, output):
+def _choose_paths(values, output):
     """The path of each format to write. Raises flags.Error or FileExistsError."""
-    if positional:
-        raise flags.Error(
-            f"unexpected {positional[0]!r}; separate several formats by commas (see --help)"
-        )
     for name in values.formats:
         if name not in FORMATS:
             raise flags.Error(f"--formats: unknown format {name!r}{nearest(name, FORMATS)}")

@@ -63,7 +63,7 @@ def main(argv=None):
 
 
 def _main(values, positional):
-    config = load_config(values.config, [*values.set, *positional])
+    config = load_config(values.config, commandline.read_overrides(values, positional))
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.models import ssd

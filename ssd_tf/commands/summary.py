@@ -40,7 +40,7 @@ def main(argv=None):
 
 
 def _main(values, positional):
-    config = load_config(values.config, [*values.set, *positional])
+    config = load_config(values.config, commandline.read_overrides(values, positional))
     commandline.import_tensorflow()
     from ssd_tf.models import measure, ssd
 
@@ -106,7 +106,13 @@ def _level_table(config, network):
     boxes = network.default_boxes
     title = f"{len(boxes):,} default boxes"
     table = Table(
-        "map", "size", "per cell", "boxes", "height x width in pixels", "sees", title=title
+        "map",
+        "size",
+        "per cell",
+        "boxes",
+        "height x width in pixels",
+        "receptive field",
+        title=title,
     )
     begin = 0
     for index, (level, map_hw) in enumerate(zip(network.levels, network.map_shapes, strict=True)):

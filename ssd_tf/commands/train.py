@@ -32,7 +32,7 @@ def main(argv=None):
 
 
 def _main(flag_values, rest):
-    config = load_config(flag_values.config, [*flag_values.set, *rest])
+    config = load_config(flag_values.config, commandline.read_overrides(flag_values, rest))
     run_training(config, flag_values.data, pathlib.Path(flag_values.workdir))
 
 
@@ -40,15 +40,16 @@ def run_training(config: Config, data, workdir):
     """Train from scratch, or resume from the last checkpoint of `workdir`."""
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
-    from ssd_tf.training import distribution, learner, restart, trainer
+    from ssd_tf.training import distribution, restart, trainer
+    from ssd_tf.training.learner import make_learner
 
     dataset = dataset_json.read_dataset(data)
     split = config.data.train_split
     dataset.shards(split)
     restart.check_restart(config, dataset, workdir)
     strategy = distribution.make_strategy(config.train.strategy)
-    parts = learner.make_learner(config, len(dataset.classes), strategy)
-    network = parts.network
+    learner = make_learner(config, len(dataset.classes), strategy)
+    network = learner.network
     evaluate = _make_evaluate(config, dataset, network)
     if distribution.is_chief(strategy):
         restart.write_settings(config, dataset, workdir)
@@ -66,7 +67,7 @@ def run_training(config: Config, data, workdir):
         bad_records.explain_record_errors(data, split),
         distribution.explain_lost_worker(strategy),
     ):
-        trainer.train(config, parts, make_dataset, workdir, evaluate)
+        trainer.train(config, learner, make_dataset, workdir, evaluate)
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 
 

@@ -54,7 +54,8 @@ def read_dataset(folder) -> DatasetInfo:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no data folder at {folder}; create one with python -m data_tools.coco_to_tfrecord"
+            f"no data folder at {folder}; create one with a converter of data_tools "
+            "(coco, voc, yolo or csv_to_tfrecord)"
         )
     if not path.is_file():
         raise FileNotFoundError(

@@ -25,9 +25,9 @@ class Detector:
     config: the config of a run, else None.
     """
 
-    def __init__(self, run, kind, classes=None, config=None):
-        """run: a list of such images -> a list of such detections."""
-        self._run = run
+    def __init__(self, detect_batch, kind, classes=None, config=None):
+        """detect_batch: a list of images uint8 [H, W, 3] -> a list of dicts as described above."""
+        self._detect_batch = detect_batch
         self.kind = kind
         self.classes = classes
         self.config = config
@@ -36,13 +36,14 @@ class Detector:
         return self.batch([image])[0]
 
     def batch(self, images):
+        """Detect objects in a list of images, each of its own size."""
         for image in images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
                 raise ValueError(
                     "expected an image as uint8 [height, width, 3], "
                     f"got {image.dtype} {list(image.shape)}"
                 )
-        return self._run(images)
+        return self._detect_batch(images)
 
 
 def load_detector(path, labels=None, overrides=()) -> Detector:

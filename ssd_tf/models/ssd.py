@@ -45,7 +45,7 @@ _BACKBONES = {
     "plain": plain,
 }
 
-# Layers whose names begin so depend on the number of classes.
+# Names of the layers that depend on the number of classes begin so.
 CLASS_HEAD_PREFIX = "logits"
 
 
@@ -139,12 +139,12 @@ def _predictions(config, maps, levels, num_classes):
     """The model's outputs: both heads on each map, concatenated over all maps."""
     offsets = []
     logits = []
-    prior = _prior(config, num_classes)
+    bias = _initial_logit_bias(config, num_classes)
     for index, (feature, level) in enumerate(zip(maps, levels, strict=True)):
         k = len(level.shapes_hw)
         offsets.append(_head(config, feature, k, 4, f"offsets{index}"))
         name = f"{CLASS_HEAD_PREFIX}{index}"
-        logits.append(_head(config, feature, k, num_classes + 1, name, prior * k))
+        logits.append(_head(config, feature, k, num_classes + 1, name, bias * k))
     # float32 under every policy: sums over thousands of boxes and exp() of sizes need it.
     return {
         "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
@@ -220,7 +220,7 @@ def _layers_up_to(model, end):
     return keras.Model(model.input, model.get_layer(end).output).layers
 
 
-def _prior(config, num_classes):
+def _initial_logit_bias(config, num_classes):
     """Initial biases of the logits of one default box [C + 1].
 
     With the focal loss, objects start at a probability of .01 (Lin et al. 2017, sec. 3.3).

@@ -13,7 +13,11 @@ from ssd_tf.training.losses import MultiBoxLoss
 
 
 class StepValues(typing.NamedTuple):
-    """Float32 scalars of the global batch; `loss` is the sum of both parts, without L2."""
+    """Float32 scalars of the global batch.
+
+    loss: classification + localization, without L2; localization is already weighted.
+    positives: the number of default boxes that are matched to an object.
+    """
 
     loss: tf.Tensor
     classification: tf.Tensor
@@ -51,7 +55,7 @@ def make_train_step(train: Train, loss: MultiBoxLoss, model, optimizer, strategy
     def replica_step(images, targets):
         with tf.GradientTape() as tape:
             predictions = model(images, training=train.bn == "train")
-            values = _divided(loss(predictions, targets))
+            values = _normalize_sums(loss(predictions, targets))
         gradients = tape.gradient(values.loss, [variable.value for variable in variables])
         if train.clip_norm is not None:
             gradients = _clip_by_global_norm(gradients, train.clip_norm, num_replicas)
@@ -69,7 +73,7 @@ def make_train_step(train: Train, loss: MultiBoxLoss, model, optimizer, strategy
     return train_step
 
 
-def _divided(sums):
+def _normalize_sums(sums):
     """LossSums of a replica -> its StepValues, which add up to those of the global batch."""
     divisor = tf.distribute.get_replica_context().all_reduce("sum", sums.divisor)
     divisor = tf.maximum(divisor, 1.0)

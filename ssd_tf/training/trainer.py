@@ -1,4 +1,4 @@
-"""The training loop, counted in steps: our own, under tf.distribute."""
+"""The training loop: a plain loop over steps, each run by a tf.distribute strategy."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from ssd_tf.training.step import make_loss, make_train_step
 def train(config: Config, learner: Learner, make_dataset, workdir, evaluate=None):
     """Train until config.train.steps, from the last checkpoint of the run folder if it has one.
 
-    make_dataset(StreamSlice) -> the batches of a worker, from a step on.
+    make_dataset(StreamSlice) -> batches: the slice says which worker reads, and from which step.
     evaluate(monitor, step) -> {"AP", "AP50", ...}, called with the averaged weights in place if EMA
     is on. Keeps checkpoints/last and, with evaluate, checkpoints/best by AP. If there are several
     workers, the chief writes, evaluates and reports.
@@ -70,8 +70,9 @@ def _run_steps(config, learner, make_dataset, start_step, chief):
         rate = learning_rate(step - 1)
         optimizer.learning_rate.assign(rate)
         values = train_step(*next(batches))
-        if step == start_step + 1:  # on every worker
-            _finite(values, step)
+        if step == start_step + 1:
+            # All workers stop together if the first loss is not finite; later only the chief looks.
+            _to_finite_numbers(values, step)
         if chief:
             chief.after_step(step, values, rate)
 
@@ -98,7 +99,7 @@ class _Chief:
         """Report, evaluate and save if that is due. values: StepValues."""
         due = self._due(step)
         if due.report:
-            numbers = {**_finite(values, step), "learning_rate": learning_rate}
+            numbers = {**_to_finite_numbers(values, step), "learning_rate": learning_rate}
             self.monitor.report_step(step, numbers)
         if due.save:
             self.checkpoints.step.assign(step)
@@ -130,7 +131,7 @@ def _is_multiple(step, interval):
     return interval is not None and step % interval == 0
 
 
-def _finite(values, step) -> dict[str, float]:
+def _to_finite_numbers(values, step) -> dict[str, float]:
     """StepValues as numbers. Raises ValueError if the loss is not finite."""
     numbers = {name: float(value) for name, value in values._asdict().items()}
     if not math.isfinite(numbers["loss"]):

@@ -88,7 +88,7 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
     assert "unknown format 'tflite_float23'; did you mean 'tflite_float32'?" in refuse(
         "--formats=tflite_float23", code=2
     )
-    assert "unexpected 'tflite_float32'; separate several formats by commas" in refuse(
+    assert "unexpected 'tflite_float32'; lists take commas" in refuse(
         "--formats=saved_model", "tflite_float32", code=2
     )
     assert "already exists; give --overwrite to replace it" in refuse(output=exported, code=1)

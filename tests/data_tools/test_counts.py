@@ -11,8 +11,8 @@ def count_shard(num_dropped, size_hw, digest):
     shard.add_object("cat", ignored=False, clipped=True, size_hw=size_hw)
     shard.classes["cat"].images += 1
     for index in range(num_dropped):
-        shard.drop_box(counts.Dropped("a.jpg", [index, 0, index, 5], "degenerate"))
-    shard.drop_image("b.jpg", image_checks.BadImage("absent", "no file at b.jpg"), 3)
+        shard.count_dropped_box(counts.Dropped("a.jpg", [index, 0, index, 5], "degenerate"))
+    shard.count_dropped_image("b.jpg", image_checks.BadImage("absent", "no file at b.jpg"), 3)
     shard.digests.append(counts.ImageDigest(digest, "a.jpg"))
     return shard
 
@@ -24,11 +24,13 @@ def test_merge():
     assert (total.read, total.images, total.bytes, total.boxes, total.clipped) == (4, 2, 200, 2, 2)
     assert total.classes == {"cat": counts.ClassCounts(objects=2, ignored=0, images=2)}
     assert total.dropped_images == {"absent": 2} and total.boxes_of_dropped_images == 6
-    assert total.dropped_image_files[1] == counts.Dropped("b.jpg", None, "absent: no file at b.jpg")
+    assert total.first_dropped_images[1] == counts.Dropped(
+        "b.jpg", None, "absent: no file at b.jpg"
+    )
     # All are counted and the first hundred named: 70 of one shard, then 0 to 29 of the other.
     assert total.dropped_boxes == {"degenerate": 140}
-    assert len(total.dropped_box_files) == 100
-    assert total.dropped_box_files[99].box == [29, 0, 29, 5]
+    assert len(total.first_dropped_boxes) == 100
+    assert total.first_dropped_boxes[99].box == [29, 0, 29, 5]
     # sqrt(10 x 20) = 14.1 is in the bin from 8, 40 in that from 32; aspects are 2 and 1.
     assert total.size_histogram == {1: 1, 3: 1}
     assert total.aspect_histogram == {6: 1, 4: 1}
