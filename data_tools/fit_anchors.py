@@ -72,9 +72,9 @@ def _fit(values, rest):
     from ssd_tf.data import dataset_json
 
     config = load_config(values.config)
-    info = dataset_json.read_dataset(rest[0])
+    dataset_info = dataset_json.read_dataset(rest[0])
     split = values.split or config.data.train_split
-    shards = info.shards(split)
+    shards = dataset_info.shards(split)
     commandline.import_tensorflow()
     from data_tools.analysis import coverage, split_objects
     from ssd_tf.data import bad_records
@@ -84,7 +84,7 @@ def _fit(values, rest):
         boxes = split_objects.read_split(shards).real_boxes
     if not len(boxes):
         raise ValueError(f"the split {split!r} of {rest[0]} has no objects to fit to")
-    network = ssd.build_model(config, len(info.classes))
+    network = ssd.build_model(config, len(dataset_info.classes))
     fitted, before, after = fit_to_boxes(
         network, config.model.input_hw, boxes, values.tries, values.seed
     )

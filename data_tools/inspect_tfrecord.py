@@ -72,20 +72,23 @@ def _inspect(values, rest):
     from ssd_tf.data import dataset_json
 
     config = load_config(values.config) if values.config else None
-    info = dataset_json.read_dataset(rest[0])
-    if not info.splits:
+    dataset_info = dataset_json.read_dataset(rest[0])
+    if not dataset_info.splits:
         raise ValueError(f"{rest[0]}/dataset.json lists no split; convert the data again")
-    split = values.split or next(iter(info.splits))
-    shards = info.shards(split)
+    split = values.split or next(iter(dataset_info.splits))
+    shards = dataset_info.shards(split)
     commandline.import_tensorflow()
     from data_tools.analysis import coverage, split_objects, summary
     from ssd_tf.data import bad_records
 
     with bad_records.explain_record_errors(rest[0], split):
         objects = split_objects.read_split(shards)
-    print(f"{rest[0]}, split {split!r} of {', '.join(info.splits)}; {len(info.names)} classes")
-    print("\n".join(summary.describe(objects, info.names)))
-    faults = list(summary.find_faults(objects, info.splits[split], len(info.names)))
+    print(
+        f"{rest[0]}, split {split!r} of {', '.join(dataset_info.splits)}; "
+        f"{len(dataset_info.names)} classes"
+    )
+    print("\n".join(summary.describe(objects, dataset_info.names)))
+    faults = list(summary.find_faults(objects, dataset_info.splits[split], len(dataset_info.names)))
     for fault in faults:
         print(f"WARNING: {fault}", file=sys.stderr)
     if values.output:
@@ -93,10 +96,10 @@ def _inspect(values, rest):
         rng = np.random.default_rng(values.seed)
         chosen = rng.choice(len(objects.sizes_hw), num_images, replace=False)
         with bad_records.explain_record_errors(rest[0], split):
-            draw_sheet(shards, info.names, chosen.tolist()).save(values.output)
+            draw_sheet(shards, dataset_info.names, chosen.tolist()).save(values.output)
         print(f"{num_images} images: {values.output}")
     if config:
-        by_level, by_class = measure_coverage(config, objects, info.names)
+        by_level, by_class = measure_coverage(config, objects, dataset_info.names)
         coverage.print_rows("map of the best default box", by_level)
         coverage.print_rows("class", by_class)
     return 1 if faults else 0

@@ -42,8 +42,8 @@ def existing_classes(output, splits):
     """The classes in dataset.json if it has other splits than `splits`, else None."""
     if not (output / "dataset.json").is_file():
         return None
-    info = dataset_json.read_dataset(output)
-    return list(info.classes) if set(info.splits) - set(splits) else None
+    dataset_info = dataset_json.read_dataset(output)
+    return list(dataset_info.classes) if set(dataset_info.splits) - set(splits) else None
 
 
 def withdraw(output, splits):

@@ -54,14 +54,14 @@ def _main(values, positional):
     images = _read_images(values, run.config.data.on_bad_record)
     output.mkdir(parents=True, exist_ok=True)
     (output / "export.json").unlink(missing_ok=True)  # written last: its presence means complete
-    files.write_text(output / "labels.txt", "".join(f"{name}\n" for name in run.dataset.names))
+    files.write_text(output / "labels.txt", "".join(f"{name}\n" for name in run.dataset_info.names))
     _write_default_boxes(run, output / "default_boxes.json")
     for name, path in paths.items():
         _write_format(name, path, run)
-    reference = detector.keras_detector(run.config, run.network, run.dataset.names)
+    reference = detector.keras_detector(run.config, run.network, run.dataset_info.names)
     content = {
         "workdir": str(values.workdir),
-        "classes": run.dataset.names,
+        "classes": run.dataset_info.names,
         "settings": _describe_settings(run),
         "verify": _verify(reference, paths, images),
     }
@@ -88,10 +88,10 @@ def _write_format(name, path, run):
     from ssd_tf.export import saved_model, tflite
 
     if name == "saved_model":
-        saved_model.export_saved_model(run.config, run.network, run.dataset.names, path)
+        saved_model.export_saved_model(run.config, run.network, run.dataset_info.names, path)
         logging.info("written: %s", path)
         return
-    tflite.export_tflite(run.config, run.network, len(run.dataset.classes), path)
+    tflite.export_tflite(run.config, run.network, len(run.dataset_info.classes), path)
     logging.info("written: %s", path)
     differences = tflite.operator_differences(run.config, run.network.default_boxes)
     if differences:
@@ -129,8 +129,8 @@ def _read_images(values, on_bad_record):
         return []
     from ssd_tf.data import bad_records, dataset_json, pipeline
 
-    dataset = dataset_json.read_dataset(values.data)
-    skipped = bad_records.scan_bad_records(dataset, values.verify_split, on_bad_record)
+    dataset_info = dataset_json.read_dataset(values.data)
+    skipped = bad_records.scan_bad_records(dataset_info, values.verify_split, on_bad_record)
     examples = pipeline.read_examples(values.data, values.verify_split, skipped)
     with bad_records.explain_record_errors(values.data, values.verify_split):
         some = examples.take(values.verify_images)

@@ -69,10 +69,10 @@ def _main(values, positional):
     from ssd_tf.models import ssd
 
     split = values.split or config.data.train_split
-    info = dataset_json.read_dataset(values.data)
-    info.shards(split)
-    default_boxes = ssd.build_model(config, len(info.classes)).default_boxes
-    skipped = bad_records.scan_bad_records(info, split, config.data.on_bad_record)
+    dataset_info = dataset_json.read_dataset(values.data)
+    dataset_info.shards(split)
+    default_boxes = ssd.build_model(config, len(dataset_info.classes)).default_boxes
+    skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
     with bad_records.explain_record_errors(values.data, split):
         if values.timed_images:
             batches = pipeline.build_dataset(
@@ -83,10 +83,14 @@ def _main(values, positional):
             _print_stages(config, values.data, split, default_boxes, skipped)
             print(f"{rate:.0f} images/s, batch {config.train.batch_size}")
         _, stream = pipeline.open_records(config, values.data, split, skipped=skipped)
-        prepare = pipeline.make_prepare(config, default_boxes, len(info.classes), with_example=True)
+        prepare = pipeline.make_prepare(
+            config, default_boxes, len(dataset_info.classes), with_example=True
+        )
         samples = stream.take(values.sheet_images).map(prepare)
         drawn_defaults = default_boxes if values.default_boxes else None
-        sheet = _draw_sheet(samples, info.names, config.data.train_difficult, drawn_defaults)
+        sheet = _draw_sheet(
+            samples, dataset_info.names, config.data.train_difficult, drawn_defaults
+        )
     pathlib.Path(values.output).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(values.output)
     print(f"written: {values.output}")

@@ -43,16 +43,16 @@ def run_training(config: Config, data, workdir):
     from ssd_tf.training import distribution, restart, trainer
     from ssd_tf.training.learner import make_learner
 
-    dataset = dataset_json.read_dataset(data)
+    dataset_info = dataset_json.read_dataset(data)
     split = config.data.train_split
-    dataset.shards(split)
-    restart.check_restart(config, dataset, workdir)
+    dataset_info.shards(split)
+    restart.check_restart(config, dataset_info, workdir)
     strategy = distribution.make_strategy(config.train.strategy)
-    learner = make_learner(config, len(dataset.classes), strategy)
+    learner = make_learner(config, len(dataset_info.classes), strategy)
     network = learner.network
-    evaluate = _make_evaluate(config, dataset, network)
+    evaluate = _make_evaluate(config, dataset_info, network)
     if distribution.is_chief(strategy):
-        restart.write_settings(config, dataset, workdir)
+        restart.write_settings(config, dataset_info, workdir)
     num_parameters = network.model.count_params()
     logging.info(
         "%d default boxes, %.2f million parameters",
@@ -71,30 +71,30 @@ def run_training(config: Config, data, workdir):
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 
 
-def _make_evaluate(config, dataset, network):
+def _make_evaluate(config, dataset_info, network):
     """The function that evaluates for the trainer; None, with a warning, without a val split."""
     from ssd_tf.data import bad_records, pipeline
     from ssd_tf.evaluation import evaluator
     from ssd_tf.inference.detector import keras_detector
 
     split = config.data.val_split
-    if not dataset.splits.get(split, {}).get("images"):
+    if not dataset_info.splits.get(split, {}).get("images"):
         logging.warning(
             "%s has no images in a split %r: training keeps checkpoints/last only",
-            dataset.folder,
+            dataset_info.folder,
             split,
         )
         return None
     # Missing shards and, if bad records are skipped, what skipping does not repair are reported
     # now, not after hours of training.
-    skipped = bad_records.scan_bad_records(dataset, split, config.data.on_bad_record)
-    examples = pipeline.read_examples(dataset.folder, split, skipped)
-    detector = keras_detector(config, network, dataset.names)
+    skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
+    examples = pipeline.read_examples(dataset_info.folder, split, skipped)
+    detector = keras_detector(config, network, dataset_info.names)
 
     def evaluate(monitor, step):
-        with bad_records.explain_record_errors(dataset.folder, split):
+        with bad_records.explain_record_errors(dataset_info.folder, split):
             truth, detections = evaluator.run_detector(
-                detector.batch, examples, dataset.classes, config.eval.batch_size
+                detector.batch, examples, dataset_info.classes, config.eval.batch_size
             )
         shown = examples.take(config.watch.images)
         monitor.report_images(step, "detections", _drawn(detector, shown))

@@ -61,11 +61,11 @@ def explain_record_errors(data_dir, split):
         tf.errors.DataLossError,
         UnicodeDecodeError,  # raised for the text of a TensorFlow error
     ):
-        info = dataset_json.read_dataset(data_dir)
+        dataset_info = dataset_json.read_dataset(data_dir)
         logging.warning(
             "a record cannot be used; searching the split %r of %s for it", split, data_dir
         )
-        bad = find_bad_records(info.shards(split), len(info.classes))
+        bad = find_bad_records(dataset_info.shards(split), len(dataset_info.classes))
         if not bad:
             raise
         remedy = "; convert it again, or set data.on_bad_record=skip"
@@ -75,7 +75,7 @@ def explain_record_errors(data_dir, split):
         raise BadRecordError(f"{bad[0].message}{remedy}{more}") from None
 
 
-def scan_bad_records(info, split, on_bad_record) -> list[shards.RecordId]:
+def scan_bad_records(dataset_info, split, on_bad_record) -> list[shards.RecordId]:
     """Find the records of a split to skip and log each; decodes the whole split once.
 
     on_bad_record: data.on_bad_record; with `stop` nothing is read and nothing is skipped.
@@ -84,13 +84,13 @@ def scan_bad_records(info, split, on_bad_record) -> list[shards.RecordId]:
     """
     if on_bad_record == "stop":
         return []
-    num_images = info.splits[split]["images"]
+    num_images = dataset_info.splits[split]["images"]
     logging.info(
         "looking for records to skip: decoding all %d images of the split %r once",
         num_images,
         split,
     )
-    bad = find_bad_records(info.shards(split), len(info.classes))
+    bad = find_bad_records(dataset_info.shards(split), len(dataset_info.classes))
     for record in bad:
         if not record.can_be_skipped:
             raise BadRecordError(record.message)
@@ -99,7 +99,8 @@ def scan_bad_records(info, split, on_bad_record) -> list[shards.RecordId]:
         logging.warning("%d of %d records are skipped", len(bad), num_images)
     if len(bad) >= num_images:
         raise BadRecordError(
-            f"no record of the split {split!r} of {info.folder} can be used; {bad[0].message}"
+            f"no record of the split {split!r} of {dataset_info.folder} can be used; "
+            f"{bad[0].message}"
         )
     return [shards.RecordId(record.file, record.index) for record in bad]
 

@@ -65,14 +65,14 @@ def read_dataset(folder) -> DatasetInfo:
     try:
         content = json.loads(path.read_text())
         classes = tuple({"name": entry["name"], "id": entry["id"]} for entry in content["classes"])
-        info = DatasetInfo(folder, classes, dict(content["splits"]))
+        dataset_info = DatasetInfo(folder, classes, dict(content["splits"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a dataset.json of this package ({error!r}); convert the data again"
         ) from None
-    if not info.classes:
+    if not dataset_info.classes:
         raise ValueError(
             f"{path} has no classes, so there is nothing to learn or measure; "
             "convert data that has objects"
         )
-    return info
+    return dataset_info

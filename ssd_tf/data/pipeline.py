@@ -43,8 +43,8 @@ def build_dataset(
     Raises ValueError or FileNotFoundError if the data set is missing, incomplete or empty. Run its
     iterator inside `bad_records.explain_record_errors`.
     """
-    info, stream = open_records(config, data_dir, split, stream_slice, skipped)
-    prepare = make_prepare(config, default_boxes, len(info.classes))
+    dataset_info, stream = open_records(config, data_dir, split, stream_slice, skipped)
+    prepare = make_prepare(config, default_boxes, len(dataset_info.classes))
     local_batch = config.train.batch_size // stream_slice.num_workers
     batches = stream.map(prepare, usable_cores(), deterministic=True).batch(
         local_batch, drop_remainder=True
@@ -61,10 +61,10 @@ def open_records(config, data_dir, split, stream_slice=WHOLE_STREAM, skipped=Non
     start_step, num_workers, worker = stream_slice
     batch_size = config.train.batch_size
     _check_workers(batch_size, num_workers, worker)
-    info = dataset_json.read_dataset(data_dir)
-    usable = shards.count_split(info, split)
+    dataset_info = dataset_json.read_dataset(data_dir)
+    usable = shards.count_split(dataset_info, split)
     if skipped is None:
-        skipped = bad_records.scan_bad_records(info, split, config.data.on_bad_record)
+        skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
     for record in skipped:
         usable[record.file] -= 1
     local_batch = batch_size // num_workers
@@ -80,7 +80,7 @@ def open_records(config, data_dir, split, stream_slice=WHOLE_STREAM, skipped=Non
     )
     if num_workers > 1 and not by_file:
         stream = stream.filter(lambda position, _: position % batch_size // local_batch == worker)
-    return info, stream
+    return dataset_info, stream
 
 
 def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
@@ -90,12 +90,14 @@ def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
     Raises ValueError or FileNotFoundError like `build_dataset`. Run its iterator inside
     `bad_records.explain_record_errors`.
     """
-    info = dataset_json.read_dataset(data_dir)
-    encoded = shards.records_in_file_order(list(shards.count_split(info, split)), skipped)
+    dataset_info = dataset_json.read_dataset(data_dir)
+    encoded = shards.records_in_file_order(list(shards.count_split(dataset_info, split)), skipped)
 
     @tf.autograph.experimental.do_not_convert
     def prepare(serialized):
-        example = bad_records.check_example(records.parse_example(serialized), len(info.classes))
+        example = bad_records.check_example(
+            records.parse_example(serialized), len(dataset_info.classes)
+        )
         return {**example, "image": decode_image(example["image"])}
 
     return encoded.map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

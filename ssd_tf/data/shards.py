@@ -74,18 +74,18 @@ def count_records(path) -> int:
     return count
 
 
-def count_split(info, split) -> dict[str, int]:
+def count_split(dataset_info, split) -> dict[str, int]:
     """Count the records of each shard of a split: {path: count}.
 
     Raises ValueError if their sum differs from dataset.json.
     """
-    counts = {path: count_records(path) for path in info.shards(split)}
-    expected = info.splits[split]["images"]
+    counts = {path: count_records(path) for path in dataset_info.shards(split)}
+    expected = dataset_info.splits[split]["images"]
     total = sum(counts.values())
     if total != expected:
         raise ValueError(
-            f"the dataset.json of {info.folder} says that the split {split!r} has {expected} "
-            f"images, its shards hold {total} records; convert the split again"
+            f"the dataset.json of {dataset_info.folder} says that the split {split!r} has "
+            f"{expected} images, its shards hold {total} records; convert the split again"
         )
     return counts
 

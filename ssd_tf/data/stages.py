@@ -19,10 +19,10 @@ def stage_times(config, data_dir, split, default_boxes, skipped=None) -> dict[st
     `rest` is what the whole pipeline takes in addition: reading, batching, threads.
     skipped: see `pipeline.open_records`.
     """
-    info, stream = pipeline.open_records(config, data_dir, split, skipped=skipped)
+    dataset_info, stream = pipeline.open_records(config, data_dir, split, skipped=skipped)
     made = stream.take(IMAGES).cache()
     runs = {"": _discard_elements(made.repeat(), IMAGES)}
-    for name, stage in make_stages(config, default_boxes, len(info.classes)).items():
+    for name, stage in make_stages(config, default_boxes, len(dataset_info.classes)).items():
         runs[name] = _discard_elements(made.repeat().map(stage), IMAGES)
         made = made.map(stage).cache()
     times = time_on_demand(runs, IMAGES, ROUNDS)

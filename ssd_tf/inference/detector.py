@@ -60,7 +60,7 @@ def load_detector(path, labels=None, overrides=()) -> Detector:
         raise FileNotFoundError(f"no model at {path}")
     if (path / "config.yaml").is_file():
         run = load_run(path, overrides)
-        return keras_detector(run.config, run.network, run.dataset.names)
+        return keras_detector(run.config, run.network, run.dataset_info.names)
     if overrides:
         raise ConfigError(
             f"--set {overrides[0]}: {path} is an exported model with fixed settings; give a run "

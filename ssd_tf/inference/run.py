@@ -13,7 +13,7 @@ class Run(typing.NamedTuple):
     """A run folder's content; the network has the weights of the best checkpoint, else the last."""
 
     config: Config
-    dataset: dataset_json.DatasetInfo
+    dataset_info: dataset_json.DatasetInfo
     network: ssd.SSD
 
 
@@ -29,8 +29,8 @@ def load_run(workdir, overrides=()) -> Run:
                 f"--set {override}: expected a key of eval or export, as training fixed all others"
             )
     config = load_config(pathlib.Path(workdir) / "config.yaml", overrides)
-    dataset = dataset_json.read_dataset(workdir)
+    dataset_info = dataset_json.read_dataset(workdir)
     weights = runs.read_weights(runs.find_checkpoint(workdir))
-    network = ssd.build_model(config, len(dataset.classes))
+    network = ssd.build_model(config, len(dataset_info.classes))
     runs.assign_weights(network.model, weights)
-    return Run(config, dataset, network)
+    return Run(config, dataset_info, network)

@@ -49,7 +49,7 @@ _BACKBONES = {
 CLASS_HEAD_PREFIX = "logits"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SSD:
     """A Keras model and the default boxes of exactly the feature maps that it predicts from.
 

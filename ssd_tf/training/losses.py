@@ -26,7 +26,7 @@ class LossSums(typing.NamedTuple):
     divisor: tf.Tensor
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class MultiBoxLoss:
     """A function of Predictions and Targets -> LossSums. Labels of -1 are ignored.
 

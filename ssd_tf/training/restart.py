@@ -17,11 +17,11 @@ class Difference(typing.NamedTuple):
     new: object
 
 
-def check_restart(config: Config, dataset, workdir):
+def check_restart(config: Config, dataset_info, workdir):
     """Raise ConfigError if the run in `workdir` has a checkpoint of other settings or classes.
 
-    Only eval.*, watch.* and data.on_bad_record may differ. A run that failed before its first
-    checkpoint may be changed and started again.
+    Only eval.*, export.*, watch.* and data.on_bad_record may differ. A run that failed before its
+    first checkpoint may be changed and started again.
     """
     if not any((workdir / "checkpoints" / "last").glob("*.index")):
         return
@@ -33,18 +33,18 @@ def check_restart(config: Config, dataset, workdir):
                 old,
                 new,
             )
-        elif not path.startswith(("eval.", "watch.")):
+        elif not path.startswith(("eval.", "export.", "watch.")):
             raise ConfigError(
                 f"{workdir} was started with {path} = {old}, now it is {new}: use another --workdir"
             )
-    _check_classes(dataset_json.read_dataset(workdir).names, dataset, workdir)
+    _check_classes(dataset_json.read_dataset(workdir).names, dataset_info, workdir)
 
 
-def _check_classes(old_names, dataset, workdir):
-    if old_names != dataset.names:
+def _check_classes(old_names, dataset_info, workdir):
+    if old_names != dataset_info.names:
         raise ConfigError(
             f"{workdir} was trained on {_summary(old_names)}, "
-            f"{dataset.folder} has {_summary(dataset.names)}: use another --workdir"
+            f"{dataset_info.folder} has {_summary(dataset_info.names)}: use another --workdir"
         )
 
 
@@ -52,10 +52,10 @@ def _summary(names):
     return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
-def write_settings(config: Config, dataset, workdir):
+def write_settings(config: Config, dataset_info, workdir):
     """Write dataset.json and config.yaml into the run folder, each atomically."""
     workdir.mkdir(parents=True, exist_ok=True)
-    content = (dataset.folder / "dataset.json").read_bytes()
+    content = (dataset_info.folder / "dataset.json").read_bytes()
     files.write_bytes(workdir / "dataset.json", content)
     save_config(config, workdir / "config.yaml")
 

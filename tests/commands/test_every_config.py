@@ -35,7 +35,7 @@ def compare_exports(name, data, folder, *overrides):
     run = load_run(folder / "run")
     settle_statistics(run.network.model)
     check_other_size(run.config, run.network)
-    names = run.dataset.names
+    names = run.dataset_info.names
     saved_model.export_saved_model(run.config, run.network, names, folder / "saved_model")
     tflite.export_tflite(run.config, run.network, len(names), folder / "model.tflite")
     reference = keras_detector(run.config, run.network, names)

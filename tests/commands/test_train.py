@@ -156,15 +156,23 @@ def test_a_run_with_other_settings_is_refused(
     assert (tiny_run / "config.yaml").read_text() == before
 
 
-def test_eval_and_watch_may_change(tiny_run, tiny_data, tiny_config_file, tmp_path, trainer_calls):
+def test_eval_export_and_watch_may_change(
+    tiny_run, tiny_data, tiny_config_file, tmp_path, trainer_calls
+):
     """And a run that failed before its first checkpoint may start with other settings."""
     run = shutil.copytree(tiny_run, tmp_path / "run")
     argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}", f"--workdir={run}"]
-    assert train.main([*argv, "--set", "eval.nms_iou=0.6", "--set", "watch.log_every=3"]) == 0
+    assert (
+        train.main(
+            [*argv, "--set", "eval.nms_iou=0.6", "watch.log_every=3", "export.max_detections=7"]
+        )
+        == 0
+    )
     shutil.rmtree(run / "checkpoints")
     assert train.main([*argv, "--set", "train.seed=5", "model.num_levels=2"]) == 0
     first, second = (arguments[0] for arguments in trainer_calls)
     assert (first.eval.nms_iou, first.watch.log_every) == (0.6, 3)
+    assert first.export.max_detections == 7
     assert (second.train.seed, second.model.num_levels) == (5, 2)
     assert load_config(run / "config.yaml") == second
 

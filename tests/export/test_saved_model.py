@@ -76,7 +76,7 @@ def test_finds_what_a_trained_model_finds(tiny_run, tiny_detector, images, tmp_p
     from ssd_tf.inference.run import load_run
 
     run = load_run(tiny_run)
-    export_saved_model(run.config, run.network, run.dataset.names, tmp_path / "model")
+    export_saved_model(run.config, run.network, run.dataset_info.names, tmp_path / "model")
     report = verify.compare(tiny_detector, load_detector(tmp_path / "model"), images)
     assert report["detections"] > 0
     assert report["unpaired"] == 0

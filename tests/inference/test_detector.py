@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from fixed_detector import IMAGES, OBJECTS, assert_found
 
-from ssd_tf.config import ConfigError
-from ssd_tf.inference.detector import Detector, load_detector, read_class_names
+from ssd_tf.config import ConfigError, check_config
+from ssd_tf.inference.detector import (
+    Detector,
+    load_detector,
+    make_postprocessor,
+    read_class_names,
+)
 
 
 @pytest.mark.parametrize("index", range(len(IMAGES)))
@@ -48,6 +53,28 @@ def test_other_arrays_are_refused(image):
         ValueError, match=r"as uint8 \[height, width, 3\], got (float32|uint8) \[4, 6"
     ):
         Detector(None, "test")(image)
+
+
+def test_the_postprocessor_takes_every_value_of_the_config():
+    values = {
+        "score_floor": 0.2,
+        "nms_iou": 0.6,
+        "pre_nms_top_k": 30,
+        "max_detections": 9,
+        "clip_first": True,
+        "size_limit": 50.0,
+    }
+    sections = {
+        "boxes": {"preset": "paper", "variances": [0.3, 0.4, 0.5, 0.6]},
+        "loss": {"score_activation": "sigmoid"},
+        "eval": values,
+    }
+    default_boxes = np.array([[0.1, 0.2, 0.5, 0.75]], np.float32)
+    postprocessor = make_postprocessor(check_config(sections, "test"), default_boxes)
+    assert {name: getattr(postprocessor, name) for name in values} == values
+    assert postprocessor.variances == (0.3, 0.4, 0.5, 0.6)
+    assert postprocessor.score_activation == "sigmoid"
+    assert postprocessor.default_boxes is default_boxes
 
 
 def test_a_run_folder(tiny_detector, tiny_config):

@@ -71,6 +71,34 @@ def hand_batch():
     return images, {"offsets": offsets.astype(np.float32), "labels": labels}
 
 
+def test_make_loss_takes_every_value_of_the_config():
+    values = {
+        "negatives_per_positive": 5.0,
+        "min_negatives": 7,
+        "localization_weight": 2.0,
+        "score_activation": "sigmoid",
+        "label_smoothing": 0.25,
+        "box_loss": "diou",
+        "normalizer": "nvidia",
+    }
+    boxes = {"preset": "paper", "variances": [0.3, 0.4, 0.5, 0.6]}
+    config = check_config({"boxes": boxes, "loss": values, "model": {"input_hw": [20, 40]}}, "test")
+    loss = make_loss(config, np.array([[0.1, 0.2, 0.5, 0.75]], np.float32))
+    assert {name: getattr(loss, name) for name in values} == values
+    assert loss.variances == (0.3, 0.4, 0.5, 0.6)
+    np.testing.assert_allclose(loss.default_boxes, [[2, 8, 10, 30]], rtol=1e-6)
+
+
+def test_the_focal_loss_takes_gamma_and_alpha_of_the_config():
+    focal = {"focal_gamma": 2.0, "focal_alpha": 0.25}
+    config = check_config({"boxes": {"preset": "paper"}, "loss": focal}, "test")
+    loss = make_loss(config, np.array([[0.0, 0.0, 1.0, 1.0]], np.float32))
+    zeros = {"offsets": tf.zeros([1, 1, 4]), "logits": tf.zeros([1, 1, 3])}
+    targets = {"offsets": tf.zeros([1, 1, 4]), "labels": tf.constant([[2]])}
+    # Three equal logits: p = 1/3, so .25 (1 - 1/3)^2 ln 3 = .25 * .44444 * 1.09861.
+    assert float(loss(zeros, targets).classification) == pytest.approx(0.122068, abs=1e-6)
+
+
 def test_iou_losses_measure_pixels_and_decode_with_the_configured_variances(tiny_default_boxes):
     values = {
         "boxes": {"levels": [{"size": 16}, {"size": 40}], "variances": [0.5, 0.1, 0.2, 0.2]},
