@@ -210,9 +210,9 @@ def fit_steps(levels, map_shapes, input_hw):
 def make_default_boxes(levels, map_shapes, input_hw, clip=None) -> np.ndarray:
     """BoxLevels, (height, width) of each map and of the input -> default boxes [A, 4].
 
-    clip: None keeps boxes that reach over the border (`clip: false` of the original models); "size"
-    limits heights and widths to the input's (torchvision); "centre_and_size" also moves centres
-    into it (NVIDIA). No reference clips corners: that would move centres.
+    clip: None keeps boxes that extend beyond the border (`clip: false` of the original models);
+    "size" limits heights and widths to the input's (torchvision); "centre_and_size" also moves
+    centres into it (NVIDIA). No reference clips corners: that would move centres.
     Raises ValueError if the numbers of levels and maps differ.
     """
     if len(levels) != len(map_shapes):

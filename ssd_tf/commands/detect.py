@@ -70,8 +70,8 @@ def find_images(arguments):
     paths = []
     for argument in map(pathlib.Path, arguments):
         if argument.is_dir():
-            found = [path for path in argument.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
-            paths += sorted(found)
+            images = [path for path in argument.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
+            paths += sorted(images)
         elif argument.is_file():
             paths.append(argument)
         else:
@@ -124,8 +124,10 @@ def _select(detections, names, values):
 
 
 def _free_path(path, suffix, taken):
-    """The path, with a suffix if another image of this call has the same name."""
-    return path.with_stem(f"{path.stem}_{suffix}") if path in taken else path
+    """The path, with a suffix until no other image of this call has the same name."""
+    while path in taken:
+        path = path.with_stem(f"{path.stem}_{suffix}")
+    return path
 
 
 def _make_rows(detections, image_hw, names, image_id, path):
@@ -147,5 +149,5 @@ def _make_rows(detections, image_hw, names, image_id, path):
 
 
 def _count_classes(detections, names):
-    found = [name_of(label, names) for label in detections["labels"]]
-    return ", ".join(f"{found.count(name)} {name}" for name in dict.fromkeys(found))
+    detected = [name_of(label, names) for label in detections["labels"]]
+    return ", ".join(f"{detected.count(name)} {name}" for name in dict.fromkeys(detected))

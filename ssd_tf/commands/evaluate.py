@@ -60,7 +60,7 @@ class Evaluation(typing.NamedTuple):
 
     metrics: dict
     ground_truth: dict
-    detections: list[dict]
+    results: list[dict]
 
 
 def main(argv=None):
@@ -113,20 +113,22 @@ def evaluate_model(model, data, split, labels=None, on_bad_record=None, override
     examples = pipeline.read_examples(data, split, skipped)
     batch_size = config.eval.batch_size if config else 1
     with bad_records.explain_record_errors(data, split):
-        truth, found = evaluator.run_detector(detect, examples, dataset.classes, batch_size)
+        ground_truth, results = evaluator.run_detector(
+            detect, examples, dataset.classes, batch_size
+        )
     some_images = [example["image"] for example in examples.take(20).as_numpy_iterator()]
     settings = {"model": str(model), "kind": detector.kind, "split": split}
-    settings |= {"images": len(truth["images"]), "skipped": len(skipped)}
+    settings |= {"images": len(ground_truth["images"]), "skipped": len(skipped)}
     if config:
         settings |= config.eval.model_dump()
     latency = {"per_image": evaluator.latency_ms(detector.batch, some_images)}
-    metrics = evaluator.metrics(truth, found)
+    metrics = evaluator.metrics(ground_truth, results)
     metrics |= {"settings": settings, "latency_ms": latency}
-    return Evaluation(metrics, truth, found)
+    return Evaluation(metrics, ground_truth, results)
 
 
 def evaluate_files(annotations, detections) -> Evaluation:
-    """Evaluate a COCO results file on a COCO instances file.
+    """Evaluate a COCO results file on a COCO instances file, completed by `read_instances`.
 
     Raises FileNotFoundError or ValueError.
     """
@@ -138,7 +140,7 @@ def evaluate_files(annotations, detections) -> Evaluation:
     for row in results:
         if row["image_id"] not in known_ids:
             raise ValueError(
-                f"{detections} has detections of image {row['image_id']}, "
+                f"{detections} has detections of image {row['image_id']!r}, "
                 f"which is not among the images of {annotations}"
             )
     metrics = evaluator.metrics(ground_truth, results)
@@ -158,7 +160,7 @@ def _warn_of_export_keys(overrides):
 def write_evaluation(evaluation, output):
     output.mkdir(parents=True, exist_ok=True)
     files.write_json(output / "ground_truth.json", evaluation.ground_truth)
-    files.write_json(output / "detections.json", evaluation.detections)
+    files.write_json(output / "detections.json", evaluation.results)
     files.write_json(output / "metrics.json", evaluation.metrics)
 
 

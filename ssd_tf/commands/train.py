@@ -31,9 +31,9 @@ def main(argv=None):
     return commandline.run(_main, FLAGS, USAGE, ("config", "data", "workdir"), argv)
 
 
-def _main(flag_values, rest):
-    config = load_config(flag_values.config, commandline.read_overrides(flag_values, rest))
-    run_training(config, flag_values.data, pathlib.Path(flag_values.workdir))
+def _main(values, positional):
+    config = load_config(values.config, commandline.read_overrides(values, positional))
+    run_training(config, values.data, pathlib.Path(values.workdir))
 
 
 def run_training(config: Config, data, workdir):
@@ -93,12 +93,12 @@ def _make_evaluate(config, dataset_info, network):
 
     def evaluate(monitor, step):
         with bad_records.explain_record_errors(dataset_info.folder, split):
-            truth, detections = evaluator.run_detector(
+            ground_truth, results = evaluator.run_detector(
                 detector.batch, examples, dataset_info.classes, config.eval.batch_size
             )
         shown = examples.take(config.watch.images)
         monitor.report_images(step, "detections", _drawn(detector, shown))
-        return evaluator.metrics(truth, detections)["coco"]
+        return evaluator.metrics(ground_truth, results)["coco"]
 
     return evaluate
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ssd_tf.data.random_streams import RandomStream, uniform
+from ssd_tf.data.random_streams import RandomStream, interpolate, uniform
 
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601, rounded as in torchvision
 NO_CHANGE = (1.0, 1.0)  # a range of factors that leaves the image as it is
@@ -62,7 +62,7 @@ def distort_color(image, ranges, seed):
     contrast_applies = draws.applies.contrast
 
     def contrast(image):
-        factor = _interpolate(draws.amount.contrast, ranges.contrast)
+        factor = interpolate(draws.amount.contrast, *ranges.contrast)
         return adjust_contrast(image, factor, ranges.contrast_about)
 
     def shuffle(image):
@@ -157,7 +157,7 @@ def shuffle_channels(image, order):
 
 def _distort_brightness(image, ranges, draws):
     shift = (2 * draws.amount.brightness - 1) * ranges.brightness
-    factor = _interpolate(draws.amount.brightness_factor, ranges.brightness_factor)
+    factor = interpolate(draws.amount.brightness_factor, *ranges.brightness_factor)
     image = _apply_if(
         draws.applies.brightness,
         lambda image: adjust_brightness(image, shift),
@@ -178,7 +178,7 @@ def _distort_saturation_and_hue(image, ranges, draws):
     Saturation keeps H and V, so the order of the two does not matter there.
     """
     applies = draws.applies
-    factor = _interpolate(draws.amount.saturation, ranges.saturation)
+    factor = interpolate(draws.amount.saturation, *ranges.saturation)
     factor = tf.where(applies.saturation, factor, 1.0)
     turn = (2 * draws.amount.hue - 1) * (ranges.hue_degrees / 360)
     turn = tf.where(applies.hue, turn, 0.0)
@@ -209,10 +209,6 @@ def _distort_saturation_and_hue(image, ranges, draws):
 def _apply_if(condition, step, image, is_possible):
     """Return step(image) if the condition holds; add no operation if the step is not possible."""
     return tf.cond(condition, lambda: step(image), lambda: image) if is_possible else image
-
-
-def _interpolate(amount, limits):
-    return limits[0] + amount * (limits[1] - limits[0])
 
 
 def _clip(image):

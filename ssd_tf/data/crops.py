@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ssd_tf.boxes import geometry
-from ssd_tf.data.random_streams import RandomStream, uniform
+from ssd_tf.data.random_streams import RandomStream, interpolate, uniform
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -93,11 +93,11 @@ def sample_crop_caffe(boxes, rule, seed):
     min_iou = tf.constant(rule.min_iou)
     shape = [len(rule.min_iou), rule.tries]
     scale, ratio, top, left = tf.unstack(uniform(seed, RandomStream.CAFFE_CROPS, [4, *shape]))
-    scale = _interpolate(scale, *rule.scale)
+    scale = interpolate(scale, *rule.scale)
     square = scale * scale
     low = tf.maximum(rule.aspect[0], square)
     high = tf.minimum(rule.aspect[1], 1 / square)
-    ratio = tf.sqrt(_interpolate(ratio, low, high))
+    ratio = tf.sqrt(interpolate(ratio, low, high))
     crops = _make_crops(scale / ratio, scale * ratio, top, left)  # [M, T, 4]
 
     overlaps = geometry.iou(tf.reshape(crops, [-1, 4]), boxes)  # [M * T, N]
@@ -124,7 +124,7 @@ def sample_crop_torchvision(boxes, image_hw, rule, seed):
     def draw(done, _, attempt):
         numbers = uniform(seed, RandomStream.TORCHVISION_CROPS, [5, rule.tries], attempt)
         mode = tf.cast(numbers[4, 0] * len(modes), tf.int32)
-        height, width = tf.unstack(_interpolate(numbers[:2], *rule.scale))
+        height, width = tf.unstack(interpolate(numbers[:2], *rule.scale))
         crops = _make_crops(height, width, numbers[2], numbers[3])  # [T, 4]
         aspect = width * hw[1] / (height * hw[0])
         inside = (crops[:, None, :2] < centres) & (centres < crops[:, None, 2:])
@@ -229,10 +229,6 @@ def out_of_window(boxes, window):
     origin = window[:2]
     size = window[2:] - window[:2]
     return boxes * tf.tile(size, [2]) + tf.tile(origin, [2])
-
-
-def _interpolate(amounts, low, high):
-    return low + amounts * (high - low)
 
 
 def _make_crops(height, width, top, left):

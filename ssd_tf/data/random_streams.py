@@ -23,3 +23,8 @@ def uniform(seed, stream, shape, attempt=0):
     """
     offset = tf.cast(int(stream) + attempt, tf.int64) * 2**40
     return tf.random.stateless_uniform(shape, seed + tf.stack([offset, 0]))
+
+
+def interpolate(amount, low, high):
+    """Map numbers in [0, 1) to [low, high)."""
+    return low + amount * (high - low)

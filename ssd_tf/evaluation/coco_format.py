@@ -9,6 +9,7 @@ import pathlib
 import typing
 
 import numpy as np
+from absl import logging
 
 # pycocotools sorts ids with NumPy, whose integers end here.
 _LARGEST_ID = 2**63 - 1
@@ -103,20 +104,28 @@ def to_xywh_pixels(boxes, image_hw):
 
 
 def read_instances(path) -> dict:
-    """Read a COCO instances file. Raises FileNotFoundError, or ValueError for what it is not."""
+    """Read a COCO instances file and complete its annotations as pycocotools needs them.
+
+    Annotations of images that the file does not list are left out, with a warning. `iscrowd`
+    defaults to 0 and `area` to the box's own. Annotation ids become 1..n unless all of them are
+    positive integers and differ. Raises FileNotFoundError, or ValueError if it is not one.
+    """
     content = _read_json(path)
     kind = f"{path} is not a COCO instances file"
     if not isinstance(content, dict):
         raise ValueError(f"{kind}: expected an object with {', '.join(_INSTANCES)}")
     for key, columns in _INSTANCES.items():
         _check_rows(content.get(key), columns, f"{kind}: {key}")
+    for key in ("images", "categories"):
+        _check_kind_of_ids(content[key], f"{kind}: {key}")
     if not content["images"]:
         raise ValueError(f"{path} has no images, so there is nothing to measure")
-    return content
+    annotations = _annotations_of_listed_images(content, path)
+    return {**content, "annotations": _complete_annotations(annotations)}
 
 
 def read_results(path) -> list[dict]:
-    """Read a COCO results file. Raises FileNotFoundError, or ValueError for what it is not."""
+    """Read a COCO results file. Raises FileNotFoundError, or ValueError if it is not one."""
     content = _read_json(path)
     _check_rows(content, _RESULTS, f"{path} is not a COCO results file: rows")
     return content
@@ -132,25 +141,30 @@ class _Column(typing.NamedTuple):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False
 
 
 def _is_id(value):
-    return isinstance(value, str) or (_is_number(value) and not isinstance(value, bool))
+    if isinstance(value, (str, bool)):
+        return isinstance(value, str)
+    return _is_number(value) and abs(value) <= _LARGEST_ID
 
 
 def _is_box(value):
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
-_ID = _Column("id", "a number or a string", _is_id)
+_ID = _Column("id", "a string or a number of at most 64 bits", _is_id)
 _IMAGE_ID = _ID._replace(key="image_id")
 _CATEGORY_ID = _ID._replace(key="category_id")
 _BOX = _Column("bbox", "four finite numbers (x, y, width, height)", _is_box)
 _NUMBER = _Column("score", "a finite number", _is_number)
 _NAME = _Column("name", "a string", lambda value: isinstance(value, str))
 
-# pycocotools needs area and iscrowd; files without them are common.
+# Many files lack area or iscrowd.
 _INSTANCES = {
     "images": [_ID],
     "annotations": [
@@ -182,6 +196,60 @@ def _check_rows(rows, columns, where):
                     f"{where}[{index}]: expected {column.key} as {column.expected}, "
                     f"got {_brief(value)}"
                 )
+
+
+def _check_kind_of_ids(rows, where):
+    """Raise ValueError unless the ids are all numbers or all strings: pycocotools sorts them."""
+    first = rows[0]["id"] if rows else None
+    for index, row in enumerate(rows):
+        if isinstance(row["id"], str) != isinstance(first, str):
+            raise ValueError(
+                f"{where}[{index}]: expected ids that are all numbers or all strings, "
+                f"got {_brief(first)} and {_brief(row['id'])}"
+            )
+
+
+def _annotations_of_listed_images(content, path):
+    """The annotations whose image is in `images`; a warning counts the others.
+
+    pycocotools ignores the others; to the VOC metrics they would be missed objects.
+    """
+    known_ids = {image["id"] for image in content["images"]}
+    annotations = content["annotations"]
+    unlisted = [i for i, row in enumerate(annotations) if row["image_id"] not in known_ids]
+    if unlisted:
+        logging.warning(
+            "%s: %d of %d annotations ignored, because `images` lacks their image; "
+            "the first is annotations[%d], of image %s",
+            path,
+            len(unlisted),
+            len(annotations),
+            unlisted[0],
+            _brief(annotations[unlisted[0]]["image_id"]),
+        )
+    return [row for row in annotations if row["image_id"] in known_ids]
+
+
+def _complete_annotations(annotations):
+    """Copies of annotations with unique ids and the keys that pycocotools needs."""
+    ids = [row.get("id") for row in annotations]
+    if not _are_annotation_ids(ids):
+        ids = range(1, len(annotations) + 1)
+    return [_complete_annotation(*pair) for pair in zip(annotations, ids, strict=True)]
+
+
+def _are_annotation_ids(ids):
+    """To pycocotools, a match with id 0 is no match, and equal ids are one object."""
+    return all(type(i) is int and 0 < i <= _LARGEST_ID for i in ids) and len(set(ids)) == len(ids)
+
+
+def _complete_annotation(row, annotation_id):
+    area = row.get("area")
+    if area is None:
+        _, _, width, height = row["bbox"]
+        area = width * height
+    iscrowd = int(bool(row.get("iscrowd")))
+    return {**row, "id": annotation_id, "area": area, "iscrowd": iscrowd}
 
 
 def _brief(value):

@@ -13,17 +13,17 @@ _ALL_AREAS = 0
 _MOST_DETECTIONS = -1  # of the limits 1, 10 and 100 the last
 
 
-def coco_metrics(ground_truth: dict, detections: list[dict]) -> tuple[dict, dict]:
+def coco_metrics(ground_truth: dict, results: list[dict]) -> tuple[dict, dict]:
     """COCO instances and results -> the twelve numbers by name, {"AP", "AP50"} per class name.
 
-    Annotations may carry `difficult`: such objects count neither as found nor as missed, like
-    objects outside an area range. Their ids do not matter; `iscrowd` defaults to 0 and `area` to
-    the box's own. A number is -1 if there is nothing to measure it on, as in pycocotools; classes
+    ground_truth: as `make_instances` or `read_instances` of coco_format return it. Annotations may
+    carry `difficult`: such objects count neither as found nor as missed, like objects outside an
+    area range. A number is -1 if there is nothing to measure it on, as in pycocotools; classes
     without objects are left out.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _index_annotations(ground_truth)
-        evaluation = _Evaluation(truth, _index_results(truth, detections), "bbox")
+        evaluation = _Evaluation(truth, _index_results(truth, results), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -42,35 +42,17 @@ class _Evaluation(COCOeval):
 def _index_annotations(ground_truth):
     """Ground truth as pycocotools' COCO, made of copies: pycocotools writes into the rows."""
     coco = COCO()
-    # Numbered from 1: to pycocotools, a match with id 0 is no match, and equal ids are one object.
-    annotations = [
-        _complete_annotation(annotation, annotation_id)
-        for annotation_id, annotation in enumerate(ground_truth["annotations"], start=1)
-    ]
+    annotations = [dict(row) for row in ground_truth["annotations"]]
     coco.dataset = {**ground_truth, "annotations": annotations}
     coco.createIndex()
     return coco
 
 
-def _complete_annotation(annotation, annotation_id):
-    """A copy of an annotation with a new id and the keys that pycocotools needs."""
-    area = annotation.get("area")
-    if area is None:
-        _, _, width, height = annotation["bbox"]
-        area = width * height
-    return {
-        **annotation,
-        "id": annotation_id,
-        "area": area,
-        "iscrowd": int(bool(annotation.get("iscrowd"))),
-    }
-
-
-def _index_results(truth, detections):
-    """Detections as pycocotools' COCO. Other keys than its own could change how it reads them."""
-    if not detections:
+def _index_results(truth, results):
+    """Results as pycocotools' COCO. Other keys than its own could change how it reads them."""
+    if not results:
         return _index_annotations({**truth.dataset, "annotations": []})
-    return truth.loadRes([{key: row[key] for key in _RESULT_KEYS} for row in detections])
+    return truth.loadRes([{key: row[key] for key in _RESULT_KEYS} for row in results])
 
 
 def _per_class(evaluation, ground_truth):

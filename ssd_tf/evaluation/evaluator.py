@@ -12,10 +12,10 @@ from ssd_tf.evaluation.voc_metrics import voc_metrics
 _WARM_UP_CALLS = 3
 
 
-def metrics(ground_truth: dict, detections: list[dict]) -> dict:
+def metrics(ground_truth: dict, results: list[dict]) -> dict:
     """COCO instances and results -> {"coco", "voc", "per_class"} as in metrics.json."""
-    coco, coco_per_class = coco_metrics(ground_truth, detections)
-    voc, voc_per_class = voc_metrics(ground_truth, detections)
+    coco, coco_per_class = coco_metrics(ground_truth, results)
+    voc, voc_per_class = voc_metrics(ground_truth, results)
     per_class = {}
     for category in ground_truth["categories"]:
         name = category["name"]
@@ -32,16 +32,16 @@ def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, list[di
     classes: those of dataset.json. Image ids follow `coco_format.image_ids` of the source_ids.
     """
     truths = []
-    found = []
+    detections = []
     stream = iter(examples.as_numpy_iterator())
     while batch := list(itertools.islice(stream, batch_size)):
-        found += detect([example["image"] for example in batch])
+        detections += detect([example["image"] for example in batch])
         truths += [coco_format.make_image_truth(example) for example in batch]
     ground_truth = coco_format.make_instances(truths, classes)
     results = [
         row
-        for image, detections in zip(ground_truth["images"], found, strict=True)
-        for row in coco_format.make_results(image, detections, classes)
+        for image, of_image in zip(ground_truth["images"], detections, strict=True)
+        for row in coco_format.make_results(image, of_image, classes)
     ]
     return ground_truth, results
 

@@ -10,7 +10,7 @@ import collections
 import numpy as np
 
 
-def voc_metrics(ground_truth: dict, detections: list[dict], min_iou=0.5) -> tuple[dict, dict]:
+def voc_metrics(ground_truth: dict, results: list[dict], min_iou=0.5) -> tuple[dict, dict]:
     """COCO instances and results -> {"AP50_11point", "AP50_all"}, and the same per class name.
 
     Means are over the classes that have objects, -1 if there are none. Crowds count as difficult.
@@ -18,16 +18,16 @@ def voc_metrics(ground_truth: dict, detections: list[dict], min_iou=0.5) -> tupl
     annotations = collections.defaultdict(lambda: collections.defaultdict(list))
     for row in ground_truth["annotations"]:
         annotations[row["category_id"]][row["image_id"]].append(row)
-    found = collections.defaultdict(list)
-    for detection in detections:
-        found[detection["category_id"]].append(detection)
+    results_of = collections.defaultdict(list)
+    for row in results:
+        results_of[row["category_id"]].append(row)
 
     per_class = {}
     for category in ground_truth["categories"]:
         by_image = annotations[category["id"]]
         num_objects = sum(not _is_ignored(row) for rows in by_image.values() for row in rows)
         if num_objects:
-            hits = _find_hits(by_image, found[category["id"]], min_iou)
+            hits = _find_hits(by_image, results_of[category["id"]], min_iou)
             recall, precision = _curve(hits, num_objects)
             per_class[category["name"]] = {
                 "AP50_11point": eleven_point(recall, precision),
@@ -57,10 +57,10 @@ def all_points(recall, precision) -> float:
     return float(np.sum(np.diff(recall) * precision[1:]))
 
 
-def _find_hits(by_image, detections, min_iou):
+def _find_hits(by_image, results, min_iou):
     """1 for a hit, 0 for a miss, best score first; detections of ignored objects are left out.
 
-    by_image: the annotations of one class by image id.
+    by_image: the annotations of one class by image id. results: those of the class.
     """
     boxes = {
         image_id: np.array([row["bbox"] for row in rows], float)
@@ -68,12 +68,12 @@ def _find_hits(by_image, detections, min_iou):
     }
     is_taken = {image_id: np.zeros(len(rows), bool) for image_id, rows in by_image.items()}
     hits = []
-    for detection in sorted(detections, key=lambda row: -row["score"]):
-        image_id = detection["image_id"]
+    for row in sorted(results, key=lambda row: -row["score"]):
+        image_id = row["image_id"]
         if image_id not in boxes:
             hits.append(0)
             continue
-        overlaps = _iou(np.array(detection["bbox"], float), boxes[image_id])
+        overlaps = _iou(np.array(row["bbox"], float), boxes[image_id])
         best = int(np.argmax(overlaps))
         if overlaps[best] < min_iou:
             hits.append(0)
