@@ -67,7 +67,9 @@ def _check_names(requested, declared, seen):
     for name in requested:
         if names and name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else _list_names(names)
+            hint = f"the labels have: {_list_names(names)}"
+            if close:
+                hint = f"did you mean {close[0]!r}?"
             message = f"--classes: the labels have no class {name!r}; {hint}"
             if declared:
                 raise flags.Error(message)

@@ -59,7 +59,7 @@ def _define_selection_flags(values):
     flags.DEFINE_integer(
         "split_seed",
         0,
-        "Another seed chooses other images for `val`.",
+        "Seed for choosing the `val` images.",
         lower_bound=0,
         flag_values=values,
     )

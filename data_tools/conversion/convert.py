@@ -60,13 +60,11 @@ class ConversionConfig:
 class Conversion:
     """What was converted.
 
-    reports: {split: its entry of report.json}; class_names: in label order; exif_boxes: "stored" or
-    "shown", what was assumed of EXIF-rotated images whose labels do not say.
+    reports: {split: its entry of report.json}; class_names: in label order.
     """
 
     reports: dict[str, dict]
     class_names: list[str]
-    exif_boxes: str
 
 
 def convert(open_source, config, source_flags) -> Conversion:
@@ -121,8 +119,8 @@ def _convert_source(source, plan_path, config, source_flags):
     publish.withdraw(output, config.splits)
     if source.notes:
         source_flags = source_flags | {"notes": source.notes}
-    reports = publish.publish(output, written, chosen, source_flags)
-    return Conversion(reports, [entry["name"] for entry in chosen], config.exif_boxes)
+    reports = publish.publish(output, written, chosen, source_flags, config.exif_boxes)
+    return Conversion(reports, [entry["name"] for entry in chosen])
 
 
 def _start_workers_early(images, config):
@@ -233,7 +231,7 @@ def _check_kept(splits_counts):
         lost.update(counts.dropped_boxes)
     if lost:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in lost.most_common(5))
-        raise ValueError(f"none of the {lost.total():,} objects in the labels was kept: {reasons}")
+        raise ValueError(f"none of the objects in the labels was kept: {reasons}")
     print(
         "WARNING: the labels name no object: every image counts as one without objects",
         file=sys.stderr,
@@ -242,8 +240,8 @@ def _check_kept(splits_counts):
 
 def _explain_nothing_left(split, counts):
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts.dropped_images.items())
-    message = f"none of the {counts.read} images of {split!r} can be used"
+    message = f"none of the images of {split!r} can be used"
     if not reasons:
         return f"{message}: none has objects (--drop_empty)"
-    first = counts.dropped_image_files[0]
+    first = counts.first_dropped_images[0]
     return f"{message} ({reasons}); the first is {first.file}: {first.reason}"

@@ -10,7 +10,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-_FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -58,9 +59,15 @@ def explain_write_errors(folder):
             f"cannot write to {folder}: it, or a folder above it, is a file; give another --output"
         ) from None
     except OSError as error:
-        if error.errno not in _FULL_OR_CLOSED:
+        if error.errno not in (*_FULL, *_NOT_WRITABLE):
             raise
         raise OSError(
-            f"cannot write to {error.filename or folder}: {error.strerror}; free some space there "
-            "or give another --output"
+            f"cannot write to {error.filename or folder}: {error.strerror}; "
+            f"{advise(error.errno in _FULL)}"
         ) from None
+
+
+def advise(is_full) -> str:
+    """What to do about a write error; is_full: whether the disk or the quota is used up."""
+    remedy = "free some space there" if is_full else "check the path and its permissions"
+    return f"{remedy} or give another --output"

@@ -63,11 +63,11 @@ def withdraw(output, splits):
     _remove(output, splits, _FINISHED)
 
 
-def publish(output, written, classes, source_flags) -> dict:
+def publish(output, written, classes, source_flags, exif_boxes) -> dict:
     """Give the files their names, then write report.json and, last, dataset.json.
 
-    written: {split: WrittenSplit}; source_flags: {flag: value}, for the report. Splits that were
-    there before stay. Returns {split: its entry of report.json}.
+    written: {split: WrittenSplit}; source_flags, exif_boxes: for report.make_report_entry. Splits
+    that were there before stay. Returns {split: its entry of report.json}.
     """
     for split in written.values():
         for path, name in split.names.items():
@@ -78,7 +78,9 @@ def publish(output, written, classes, source_flags) -> dict:
     reports = {}
     for name, split in written.items():
         others = [other for other in all_names if other != name]
-        reports[name] = report.make_report_entry(split.counts, source_flags, output, name, others)
+        reports[name] = report.make_report_entry(
+            split.counts, source_flags, exif_boxes, output, name, others
+        )
     write_json(output / "report.json", {"version": 1, "splits": old_reports | reports})
     new_splits = {
         name: report.make_dataset_entry(split.counts, split.names.values())

@@ -30,11 +30,14 @@ def make_dataset_entry(split_counts, names) -> dict:
     }
 
 
-def make_report_entry(split_counts, source_flags, folder, split, other_splits) -> dict:
+def make_report_entry(split_counts, source_flags, exif_boxes, folder, split, other_splits) -> dict:
     """A split's entry of report.json, whose keys other people's scripts read.
 
-    source_flags: {flag: value} of what was converted.
+    source_flags: {flag: value} of what was converted; exif_boxes: "stored" or "shown", what was
+    assumed of EXIF-rotated images whose labels do not give the orientation of the boxes.
     """
+    # For compatibility, the keys "assumed_turns" and "remarks" keep names that the code no longer
+    # uses: it says assumed_orientations and findings.
     return {
         "source": source_flags,
         "read": split_counts.read,
@@ -47,6 +50,7 @@ def make_report_entry(split_counts, source_flags, folder, split, other_splits) -
         "boxes_of_dropped_images": split_counts.boxes_of_dropped_images,
         "bytes": split_counts.bytes,
         "assumed_turns": split_counts.assumed_orientations,
+        "exif_boxes": exif_boxes,
         "repaired": _sorted(split_counts.repaired),
         "dropped_images": _sorted(split_counts.dropped_images),
         "dropped_boxes": _sorted(split_counts.dropped_boxes),
@@ -105,7 +109,7 @@ def print_report(conversion):
         console.print(note, markup=False, highlight=False)
     console.print(_make_table(reports, conversion.class_names))
     for split, entry in reports.items():
-        for line in describe(split, entry, conversion.exif_boxes):
+        for line in describe(split, entry):
             console.print(line, markup=False, highlight=False)
         warn_of_leaks(split, entry)
 
@@ -131,12 +135,9 @@ def _make_table(reports, class_names):
     return table
 
 
-def describe(split, entry, exif_boxes):
-    """Yield the lines below the table for a split.
-
-    entry: of report.json; exif_boxes: "stored" or "shown", as was assumed.
-    """
-    images = f"{entry['images']:,} of {entry['read']:,} images"
+def describe(split, entry):
+    """Yield the lines below the table for a split; entry: of report.json."""
+    images = f"{entry['images']:,} of {_count(entry['read'], 'image')}"
     yield f"{split}: {images}, {entry['empty']:,} without objects, {entry['bytes'] / 1e6:,.1f} MB"
     yield from _describe_reasons(entry)
     yield from _describe_dropped(entry["dropped"])
@@ -146,9 +147,9 @@ def describe(split, entry, exif_boxes):
         yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
     if entry["assumed_turns"]:
         yield (
-            "  EXIF-rotated images whose labels do not say which way up: "
-            f"{entry['assumed_turns']:,}, boxes taken as drawn on the image as {exif_boxes} "
-            "(--exif_boxes); look at them with inspect_tfrecord"
+            "  EXIF-rotated images whose labels do not give the orientation of the boxes: "
+            f"{entry['assumed_turns']:,}; boxes were taken to be drawn on the image as "
+            f"{entry['exif_boxes']} (--exif_boxes); check them with inspect_tfrecord"
         )
     mismatches = entry["size_mismatches"]
     if mismatches["images"]:
@@ -163,8 +164,8 @@ def describe(split, entry, exif_boxes):
     within = entry["duplicates"]["within"]
     if within["groups"]:
         yield (
-            f"  identical files: {within['images']:,} images in {within['groups']:,} groups, the "
-            f"first {', '.join(within['files'][0])}"
+            f"  identical files: {_count(within['images'], 'image')} in "
+            f"{_count(within['groups'], 'group')}, the first {', '.join(within['files'][0])}"
         )
 
 
@@ -179,7 +180,7 @@ def _describe_reasons(entry):
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in entry[key].items())
             line = f"  {what}: {sum(entry[key].values()):,} ({reasons})"
             if key == "dropped_images":
-                line += f", with {entry['boxes_of_dropped_images']:,} objects"
+                line += f", with {_count(entry['boxes_of_dropped_images'], 'object')}"
             yield line
 
 
@@ -192,13 +193,18 @@ def _describe_dropped(dropped):
         yield "    ... more of them in report.json"
 
 
+def _count(number, noun):
+    """The number and its noun, as in `2,000 images`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def warn_of_leaks(split, entry):
     """Warn on stderr of images that are in another split, too."""
     for other, found in entry["duplicates"].items():
         if other != "within" and found["images"]:
             first = found["files"][0]
             print(
-                f"WARNING: {found['images']:,} images of {split!r} are in {other!r} too "
+                f"WARNING: images of {split!r} that are in {other!r} too: {found['images']:,} "
                 f"(the first: {first[split][0]} = {first[other][0]}). Results on one mean little "
                 "after training on the other.",
                 file=sys.stderr,

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from data_tools.conversion import box_checks, image_checks
+from data_tools.conversion import box_checks, image_checks, output_folder
 from data_tools.conversion.counts import (
     Dropped,
     ImageDigest,
@@ -68,9 +68,8 @@ def write_shard(task, tick) -> SplitCounts:
                 tick()
     except tf.errors.OpError as error:
         detail = error.message.removeprefix(f"{task.path}; ")
-        raise OSError(
-            f"cannot write {task.path}: {detail}; free some space there or give another --output"
-        ) from None
+        advice = output_folder.advise(isinstance(error, tf.errors.ResourceExhaustedError))
+        raise OSError(f"cannot write {task.path}: {detail}; {advice}") from None
     counts.bytes = os.path.getsize(task.path)
     return counts
 

@@ -197,10 +197,10 @@ def _read(database, folder, allowed, names, strays):
     for (_, image_id, file, height, width), group in itertools.groupby(
         rows, key=lambda row: row[:5]
     ):
-        found = allowed.check(files.find_image(folder, file)) if file else None
+        found = allowed.check(allowed.locate(folder, file)) if file else None
         yield labels.LabeledImage(
             path=found.readable_path if found else "",
-            filename=file or f"image id {image_id}",
+            filename=files.shorten(file) if file else f"image id {image_id}",
             source_id=str(image_id),
             objects=tuple(_object(row[5:], names) for row in group if row[5] is not None),
             size_hw=(height, width) if height else None,

@@ -36,16 +36,16 @@ def read_csv(path, images, one_based, allow_outside=False) -> labels.Source:
     database.execute("pragma synchronous=off")
     columns = "path, first integer, file, width, height, class, xmin, ymin, xmax, ymax, fault"
     database.execute(f"create table object ({columns})")
-    _load(path, images, database)
-    unit = labels.PIXELS_FROM_ONE if one_based else labels.PIXELS
     allowed = files.ImageFolders((images,), allow_outside)
+    _load(path, images, allowed, database)
+    unit = labels.PIXELS_FROM_ONE if one_based else labels.PIXELS
     return labels.Source(None, _read(database, allowed, unit), folder=images)
 
 
-def _load(path, images, database):
+def _load(path, images, allowed, database):
     @functools.lru_cache(10_000)
     def find(name):  # as bytes: folders need not be Unicode
-        return os.fsencode(os.path.normpath(files.find_image(images, name))) if name else b""
+        return os.fsencode(files.normalize(allowed.locate(images, name))) if name else b""
 
     with (
         files.open_regular(path) as data,
@@ -130,8 +130,8 @@ def _read(database, allowed, unit):
         found = allowed.check(os.fsdecode(path)) if file else None
         yield labels.LabeledImage(
             path=found.readable_path if found else "",
-            filename=file or "a line without a file name",
-            source_id=pathlib.PurePath(file.replace("\\", "/")).stem,
+            filename=files.shorten(file) if file else "a line without a file name",
+            source_id=pathlib.PurePath(files.shorten(file).replace("\\", "/")).stem,
             objects=tuple(_object(*row[4:]) for row in group if row[-1] != _NO_OBJECT),
             size_hw=parsing.to_size(height, width),
             unit=unit,

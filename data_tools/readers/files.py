@@ -6,10 +6,11 @@ read, up to a limit, and images only below their folder unless the user allows m
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _LOWER_SUFFIXES = (
@@ -42,6 +43,8 @@ IMAGE_SUFFIXES = _LOWER_SUFFIXES + _UPPER_SUFFIXES
 
 MAX_LABEL_BYTES = 1 << 26  # labels of one image, a data.yaml, a list of classes
 MAX_LIST_BYTES = 1 << 30  # a list of images: about ten million lines
+MAX_PATH_BYTES = 4096  # Linux opens no longer path
+_NUM_SHOWN = 100  # characters of a longer path
 
 
 class NotRegularFileError(OSError):
@@ -119,39 +122,96 @@ class ImageFolders:
     folders: tuple[str | os.PathLike, ...]
     allow_outside: bool = False
 
+    @functools.cached_property
+    def _spellings(self):
+        return [place for folder in self.folders for place in spell_folder(folder)]
+
     def check(self, path) -> FoundImage:
         """Decide whether `path` may be read.
 
         The path decides, not what symbolic links in it lead to: data sets are often folders of
         links. A `..` is resolved in the text, for the decision and for the path that is returned.
         """
+        path = os.fspath(path)
+        num_bytes = len(os.fsencode(path))
+        if num_bytes > MAX_PATH_BYTES:
+            fault = f"path too long: {num_bytes} bytes; the limit is {MAX_PATH_BYTES}"
+            return FoundImage(pathlib.Path(shorten(path)), fault)
         if self.allow_outside:
             return FoundImage(pathlib.Path(path))
-        path = os.path.normpath(path)
-        absolute = os.path.abspath(path)
-        for folder in map(os.path.abspath, self.folders):
-            if absolute == folder or absolute.startswith(os.path.join(folder, "")):
-                return FoundImage(pathlib.Path(path))
-        places = " or ".join(os.path.normpath(folder) for folder in self.folders)
-        fault = f"outside the image folder: {path} is not in {places}; --allow_outside accepts it"
+        path = normalize(path)
+        absolute = normalize(os.path.abspath(path))
+        if any(is_within(absolute, folder) for folder in self._spellings):
+            return FoundImage(pathlib.Path(path))
+        places = " or ".join(map(normalize, self.folders))
+        fault = (
+            f"outside the image folder: {path} is not in {places}; use --allow_outside to accept it"
+        )
         return FoundImage(pathlib.Path(path), fault)
+
+    def locate(self, folder, name) -> str:
+        """The path of an image: the first of find_images that may be read, else choose's."""
+        return self.choose(find_images(folder, name), os.path.join(folder, name))
+
+    def choose(self, paths: Iterable[str], absent: str) -> str:
+        """The first path that may be read, else the first path, else `absent`.
+
+        Labels may name an original file elsewhere although the folder holds a copy of it.
+        """
+        first = None
+        for path in paths:
+            if not self.check(path).fault:
+                return path
+            first = first or path
+        return first or absent
+
+
+def normalize(path) -> str:
+    """The path with `.`, `..` and repeated slashes resolved in the text."""
+    path = os.path.normpath(path)
+    return path[1:] if path.startswith("//") else path  # POSIX lets normpath keep two
+
+
+def spell_folder(folder) -> tuple[str, str]:
+    """The absolute path of a folder, as written and without symbolic links."""
+    absolute = normalize(os.path.abspath(folder))
+    return absolute, os.path.realpath(absolute)
+
+
+def is_within(path, folder) -> bool:
+    """Whether a normalised path is the normalised folder or lies below it."""
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def shorten(path) -> str:
+    """The path, or the end of one that is longer than any file's."""
+    return path if len(path) <= MAX_PATH_BYTES else "..." + path[-_NUM_SHOWN:]
 
 
 def find_image(folder, name) -> pathlib.Path:
-    """The file of an image in a folder: by its name, any usual extension, or only its base name.
+    """The first of find_images.
 
-    Backslashes of Windows may stand for slashes. Returns the path as written if there is no such
-    file: whoever opens it reports it as absent.
+    Returns the path as written if there is no such file: whoever opens it reports it as absent.
     """
+    return pathlib.Path(next(find_images(folder, name), os.path.join(folder, name)))
+
+
+def find_images(folder, name) -> Iterator[str]:
+    """Yield the files that `name` may mean: by name, by any usual extension, or by base name only.
+
+    Backslashes of Windows may stand for slashes.
+    """
+    if len(name) > MAX_PATH_BYTES:
+        return
     written = os.path.join(folder, name)
     if os.path.isfile(written):  # unlike Path.is_file, takes names that no file can have
-        return pathlib.Path(written)
+        yield written
     slashed = pathlib.Path(folder, name.replace("\\", "/"))
     places = dict.fromkeys((written, str(slashed), os.path.join(folder, slashed.name)))
-    candidates = (path for place in places for path in (place, *_with_other_suffixes(place)))
-    return next(
-        (pathlib.Path(path) for path in candidates if os.path.isfile(path)), pathlib.Path(written)
-    )
+    for place in places:
+        for path in (place, *_with_other_suffixes(place)):
+            if path != written and os.path.isfile(path):
+                yield path
 
 
 def _with_other_suffixes(path):
@@ -186,10 +246,12 @@ def check_folder(path, flag) -> pathlib.Path:
 
 
 def check_file(path, flag) -> pathlib.Path:
-    """The path of a file; raises FileNotFoundError or IsADirectoryError that names the flag."""
+    """The path of a regular file; raises an OSError that names the flag."""
     path = pathlib.Path(path)
     if path.is_file():
         return path
     if path.is_dir():
         raise IsADirectoryError(f"{flag}: {path} is a folder; give the file")
+    if path.exists():
+        raise NotRegularFileError(f"{flag}: {path} is not a regular file")
     raise FileNotFoundError(f"{flag}: no file at {path}")

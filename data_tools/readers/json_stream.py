@@ -6,7 +6,7 @@ import json
 from data_tools.readers import files
 
 CHUNK = 1 << 20  # characters
-MAX_ELEMENT = 1 << 28  # characters
+MAX_ELEMENT = 1 << 24  # characters
 _SPACE = " \t\r\n"
 _raw_decode = json.JSONDecoder().raw_decode
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 # How a label file measures its boxes.
 PIXELS = "pixels"  # from 0, half-open: COCO
 PIXELS_FROM_ONE = "pixels from one"  # from 1, the last pixel included: VOC, labelImg
-SHARES = "shares"  # of the image's width and height: YOLO
+SHARES = "shares"  # fractions of the image's width and height: YOLO
 
 NOT_A_BOX = (math.nan,) * 4
 NAMED = 100  # reports count everything and give this many names

@@ -97,7 +97,7 @@ def _choose(folder, annotations, image_set, found):
 
 def _read_list(listed, annotations):
     lines = files.read_lines(listed, "surrogateescape", files.MAX_LIST_BYTES)
-    lines = [line.replace("\\", "/") for line in lines if line]
+    lines = [files.shorten(line).replace("\\", "/") for line in lines if line]
     # The list of one class has a second word, 1 or -1; but a stem may contain a space, too.
     stems = [line if _find_xml(annotations, line) else line.split()[0] for line in lines]
     return [_find_xml(annotations, stem) or f"{stem}.xml" for stem in stems]
@@ -124,7 +124,8 @@ def _read_image(annotations, name, images, allowed):
         root = xml.etree.ElementTree.fromstring(data)
     except FileNotFoundError:
         return labels.LabeledImage("", f"{stem}.xml", stem, fault="no annotation file")
-    except (xml.etree.ElementTree.ParseError, UnicodeDecodeError, ValueError, OSError) as error:
+    # LookupError: an encoding that Python does not know.
+    except (xml.etree.ElementTree.ParseError, ValueError, LookupError, OSError) as error:
         return labels.LabeledImage(
             "", f"{stem}.xml", stem, fault=f"annotation cannot be read: {error}"
         )
@@ -132,7 +133,9 @@ def _read_image(annotations, name, images, allowed):
         return labels.LabeledImage(
             "", f"{stem}.xml", stem, fault=f"not a VOC annotation: it begins with <{root.tag}>"
         )
-    found = allowed.check(_find_image(images, stem, _text(root, "filename")))
+    written = _text(root, "filename")
+    absent = os.path.join(images, written or f"{stem}.jpg")
+    found = allowed.check(allowed.choose(_find_images(images, stem, written), absent))
     return labels.LabeledImage(
         path=found.readable_path,
         filename=found.path.name,
@@ -144,21 +147,20 @@ def _read_image(annotations, name, images, allowed):
     )
 
 
-def _find_image(images, stem, written):
-    """The image of an XML file.
+def _find_images(images, stem, written):
+    """Yield the files that may be the image of an XML file, the likeliest first.
 
     It is the file that the XML names if that has the XML's own stem, else the image of that stem,
     else the named file.
     """
-    named = pathlib.PurePath(written.replace("\\", "/"))
+    named = pathlib.PurePath(files.shorten(written).replace("\\", "/"))
     if named.stem == os.path.basename(stem):
         beside = pathlib.PurePath(stem).parent / named.name
         exact = (named, beside) if len(named.parts) > 1 else (beside,)
-        found = next((images / path for path in exact if os.path.isfile(images / path)), None)
-        if found:
-            return found
-    image = files.find_image(images, f"{stem}.jpg")
-    return image if image.is_file() or not written else files.find_image(images, written)
+        yield from (str(images / path) for path in exact if os.path.isfile(images / path))
+    yield from files.find_images(images, f"{stem}.jpg")
+    if written:
+        yield from files.find_images(images, written)
 
 
 def _read_object(node):

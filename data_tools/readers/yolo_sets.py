@@ -4,8 +4,11 @@ They are given by data.yaml, by the obj.data of Darknet and CVAT, or by a classe
 """
 
 import dataclasses
+import itertools
+import os
 import pathlib
 import re
+import reprlib
 from collections.abc import Iterator
 
 import yaml
@@ -13,6 +16,7 @@ import yaml
 from data_tools.readers import files
 
 _EXPECTED = "give data.yaml, obj.data, or a folder with one of them or with classes.txt"
+_COLLECTIONS = (dict, list, set, tuple)
 _CLASS_LISTS = ("classes.txt", "labels/classes.txt")
 
 
@@ -32,7 +36,8 @@ class ImageSet:
 def open_set(path, image_set, allow_outside=False) -> ImageSet:
     """Open data.yaml, obj.data, or the folder of one; image_set: the key that lists the images.
 
-    allow_outside: whether lists of images may name files outside the data set.
+    allow_outside: whether the file may name a list of classes, and lists of images may name images,
+    outside the data set.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -40,7 +45,8 @@ def open_set(path, image_set, allow_outside=False) -> ImageSet:
     path = _find_list(path) if path.is_dir() else path
     if path.name == "classes.txt":
         return _open_loose(path)
-    content = _read_darknet(path) if path.suffix == ".data" else _read_yaml(path)
+    is_darknet = path.suffix == ".data"
+    content = _read_darknet(path, allow_outside) if is_darknet else _read_yaml(path)
     return ImageSet(
         _read_names(content, path),
         _list_images(content, path, image_set, allow_outside),
@@ -50,11 +56,11 @@ def open_set(path, image_set, allow_outside=False) -> ImageSet:
 
 def _find_list(folder):
     # Training runs leave an args.yaml and the like beside the right one.
-    found = sorted(path for path in folder.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
+    found = [path for path in _glob(folder, "*.y*ml") if path.suffix in (".yaml", ".yml")]
     found.sort(key=lambda path: path.stem != "data")
     with_names = [path for path in found if _has_names(path)]
     lists = [path for path in (folder / name for name in _CLASS_LISTS) if path.is_file()]
-    for path in (*with_names, *sorted(folder.glob("*.data")), *lists, *found):
+    for path in (*with_names, *_glob(folder, "*.data"), *lists, *found):
         return path
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
     raise FileNotFoundError(
@@ -63,10 +69,15 @@ def _find_list(folder):
     )
 
 
+def _glob(folder, pattern):
+    """The files that match, in order; without folders and dangling links."""
+    return sorted(path for path in folder.glob(pattern) if path.exists() and not path.is_dir())
+
+
 def _has_names(path):
     try:
         data = files.read_bytes(path, files.MAX_LABEL_BYTES)
-    except (files.NotRegularFileError, files.FileTooLargeError):
+    except (OSError, files.FileTooLargeError):
         return False
     return bool(re.search(rb"^names\b", data, re.MULTILINE))
 
@@ -85,10 +96,11 @@ def _read_class_list(path):
 
 
 def _read_yaml(path):
+    data = files.read_bytes(path, files.MAX_LABEL_BYTES)
     try:
-        text = files.read_bytes(path, files.MAX_LABEL_BYTES).decode("utf-8-sig")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(data.decode("utf-8-sig"))
+    # ValueError: an impossible date, for example; RecursionError: nested too deeply.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(
@@ -98,13 +110,24 @@ def _read_yaml(path):
     return content
 
 
-def _read_darknet(path):
-    """Read obj.data, which has lines such as `train = data/train.txt`."""
+def _read_darknet(path, allow_outside):
+    """Read obj.data, which has lines such as `train = data/train.txt`.
+
+    The class names must be in its folder, or at most in the folder above and below that.
+    """
     pairs = (line.partition("=") for line in files.read_lines(path))
     content = {key.strip(): value.strip() for key, _, value in pairs}
     if not content.get("names"):
         raise ValueError(f"{path}: expected a line `names = FILE` for the class names")
-    content["names"] = _read_class_list(_resolve(path, None, content["names"]))
+    listed = _resolve(path, None, content["names"])
+    above = files.normalize(os.path.abspath(path.parent / ".."))
+    folder = path.parent if _is_filesystem_root(above) else above
+    if files.ImageFolders((folder,), allow_outside).check(listed).fault:
+        raise ValueError(
+            f"{path} names {files.shorten(content['names'])!r}, and {listed} is not in {folder}; "
+            "use --allow_outside to accept it"
+        )
+    content["names"] = _read_class_list(listed)
     return content | {"val": content.get("val") or content.get("valid")}
 
 
@@ -117,12 +140,20 @@ def _read_names(content, path):
         not isinstance(names, dict)
         or not names
         or not all(isinstance(index, int) for index in names)
+        or any(isinstance(name, _COLLECTIONS) for name in names.values())
     ):
         raise ValueError(
             f"{path}: expected `names` to be a list, or to give a name for each index, "
-            f"got {str(names)[:60]!r}"
+            f"got {_abbreviate(names)}"
         )
     return {index: "" if names[index] is None else str(names[index]) for index in sorted(names)}
+
+
+def _abbreviate(value):
+    """A short repr, even if the aliases of a YAML file make the value huge."""
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    return short.repr(value)[:60]
 
 
 def _count_keypoint_values(content):
@@ -148,20 +179,46 @@ def _list_images(content, path, image_set, allow_outside):
     if not all(isinstance(place, str) for place in places):
         raise ValueError(
             f"{path}: expected a folder, a list of files, or several of them under {image_set!r}, "
-            f"got {places}"
+            f"got {_abbreviate(places)}"
         )
     root = _root(path, content.get("path"))
     for place in places:
         found = _resolve(path, content.get("path"), place)
         if found.suffix == ".txt":
-            roots = dict.fromkeys((root, path.parent, found.parent))
-            yield from _read_list(found, files.ImageFolders(tuple(roots), allow_outside))
+            folders = [path.parent, found.parent]
+            if not _is_far_above(root, path.parent):
+                folders.insert(0, root)
+            folders = tuple(dict.fromkeys(folders))
+            yield from _read_list(found, files.ImageFolders(folders, allow_outside))
         else:
             yield from _find_images(found)
 
 
 def _root(path, root):
+    if isinstance(root, _COLLECTIONS):
+        raise ValueError(f"{path}: expected `path` to be a folder, got {_abbreviate(root)}")
     return path.parent / str(root or "")
+
+
+def _is_far_above(root, folder):
+    """Whether `root` is the file system's root, or holds `folder` more than one level down.
+
+    A data.yaml from elsewhere could otherwise take in the whole disk by `path: /`.
+    """
+    below = files.spell_folder(folder)
+    parents = [os.path.dirname(place) for place in below]
+    return any(
+        _is_filesystem_root(place)
+        or (
+            place not in (*below, *parents)
+            and any(files.is_within(inner, place) for inner in below)
+        )
+        for place in files.spell_folder(root)
+    )
+
+
+def _is_filesystem_root(folder):
+    return os.path.dirname(folder) == folder
 
 
 def _resolve(path, root, place):
@@ -172,18 +229,21 @@ def _resolve(path, root, place):
     place = place.replace("\\", "/")
     others = (path.parent / place.removeprefix(prefix) for prefix in ("", "../", "data/"))
     candidates = [_root(path, root) / place, *others]
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
+    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None:
-        raise FileNotFoundError(f"{path} names {place!r}, and there is nothing at {candidates[0]}")
+        raise FileNotFoundError(
+            f"{path} names {files.shorten(place)!r}, "
+            f"and there is nothing at {files.shorten(str(candidates[0]))}"
+        )
     return found
 
 
 def _read_list(listed, allowed):
+    folder = listed.parent
     for line in filter(None, files.read_lines(listed, "surrogateescape", files.MAX_LIST_BYTES)):
-        image = files.find_image(listed.parent, line)
-        if not image.is_file():
-            image = files.find_image(listed.parent, line.removeprefix("data/"))
-        yield allowed.check(image)
+        short = line.removeprefix("data/")
+        paths = itertools.chain(files.find_images(folder, line), files.find_images(folder, short))
+        yield allowed.check(allowed.choose(paths, os.path.join(folder, short)))
 
 
 def _find_images(folder):

@@ -1,6 +1,6 @@
 """YOLO: a text file per image, lines of `class centre_x centre_y width height`.
 
-Coordinates are shares of the image's width and height. A line may hold a polygon instead, whose
+Coordinates are fractions of the image's width and height. A line may hold a polygon instead, whose
 bounding box is taken, or, for poses, key points after the box.
 """
 
@@ -23,7 +23,8 @@ def read_yolo(path, image_set, allow_outside=False) -> labels.Source:
     chosen = yolo_sets.open_set(path, image_set, allow_outside)
     names = [name for name in chosen.names.values() if name]
     if len(set(names)) < len(names):
-        raise ValueError(f"--yolo: two classes have the same name: {', '.join(names)}")
+        ((repeated, _),) = collections.Counter(names).most_common(1)
+        raise ValueError(f"--yolo: two classes have the same name: {repeated[:60]!r}")
     classes = [{"name": name, "id": index} for index, name in chosen.names.items() if name]
     unused = collections.defaultdict(labels.Tally)
     # YOLO tools (Ultralytics, for one) read images rotated as EXIF says.
@@ -42,8 +43,7 @@ def _read_images(chosen, unused):
             yield labels.LabeledImage("", path.name, path.stem, fault=found.fault)
             continue
         places = _label_places(path)
-        # Not is_file: a FIFO is a fault of the image, which is not one without objects.
-        file = next((place for place in places if place.exists()), None)
+        file = next(filter(_is_label_file, places), None)
         any_labels = any_labels or file is not None
         folders.update((place.parent, path.parent) for place in places)
         yield _read_image(path, file, chosen)
@@ -58,13 +58,20 @@ def _read_images(chosen, unused):
 
 def _label_places(image):
     """labels/x.txt for the last images/ in the path, then the file beside the image."""
-    places = [image.with_suffix(".txt")]
+    name = os.path.splitext(image.name)[0] + ".txt"
+    places = [image.parent / name]
     parts = image.parts[:-1]
     if "images" in parts:
         index = len(parts) - 1 - parts[::-1].index("images")
         folder = pathlib.Path(*parts[:index], "labels", *parts[index + 1 :])
-        places.insert(0, (folder / image.name).with_suffix(".txt"))
+        places.insert(0, folder / name)
     return places
+
+
+def _is_label_file(path):
+    # Not isfile: a FIFO is a fault of the image, which is not one without objects. os.path, unlike
+    # Path, takes names that no file can have.
+    return os.path.exists(path) and not os.path.isdir(path)
 
 
 def _note_unused(label_folder, image_folder, unused):
@@ -81,7 +88,7 @@ def _holds_labels(path):
     try:
         with files.open_regular(path) as file:
             line = file.readline(_MAX_FIRST_LINE).decode(errors="replace")
-    except files.NotRegularFileError:
+    except OSError:
         return False
     return sum(math.isfinite(parsing.to_number(word)) for word in line.split()) >= 5
 

@@ -128,6 +128,21 @@ def test_two_images_of_one_name(look, image_folder, tmp_path):
     assert sorted(drawn) == ["green.png", "green_2.png"]
 
 
+@pytest.mark.parametrize(
+    ("names", "drawn_names"),
+    [
+        (["1/a_3.png", "1/a.png", "2/a.jpg"], ["a.png", "a_3.png", "a_3_3.png"]),
+        (["1/a.png", "2/a.jpg", "1/a_2.png"], ["a.png", "a_2.png", "a_2_3.png"]),
+    ],
+)
+def test_a_suffixed_name_may_be_taken(look, tmp_path, names, drawn_names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(draw(40, 60)).save(tmp_path / name)
+    _, drawn = look(*(tmp_path / name for name in names))
+    assert sorted(drawn) == drawn_names
+
+
 def test_an_unreadable_file_is_skipped(look, image_folder):
     (image_folder / "broken.jpg").write_bytes((image_folder / "0042.jpg").read_bytes()[:300])
     (image_folder / "text.png").write_text("no image")

@@ -24,13 +24,49 @@ TRUTH = {
     "categories": [{"id": 9, "name": "cat"}],
 }
 FOUND = [{"image_id": 4, "category_id": 9, "bbox": [10, 10, 40, 20], "score": 0.9}]
+LARGE = 10**400  # larger than any float
 
 
 def with_annotation(**changes):
-    """TRUTH with other values in its annotation; None removes a key."""
-    row = {**TRUTH["annotations"][0], **changes}
-    row = {key: value for key, value in row.items() if value is not None}
+    """TRUTH with other values in its annotation."""
+    return {**TRUTH, "annotations": [{**TRUTH["annotations"][0], **changes}]}
+
+
+def without(key):
+    """TRUTH without this key in its annotation."""
+    row = {name: value for name, value in TRUTH["annotations"][0].items() if name != key}
     return {**TRUTH, "annotations": [row]}
+
+
+def five_images(ids, dropped=()):
+    """One object in each of five images, with these annotation ids; a detection of each object."""
+    boxes = [[10 + k, 20, 40, 30] for k in range(5)]
+    rows = [{"id": ids[k], "image_id": 1 + k, "category_id": 9, "bbox": boxes[k]} for k in range(5)]
+    for row in rows:
+        row |= {"area": 1200, "iscrowd": 0}
+        for key in dropped:
+            del row[key]
+    truth = {
+        "images": [{"id": 1 + k, "height": 100, "width": 100} for k in range(5)],
+        "annotations": rows,
+        "categories": TRUTH["categories"],
+    }
+    return truth, [
+        {"image_id": 1 + k, "category_id": 9, "bbox": boxes[k], "score": 0.9 - 0.1 * k}
+        for k in range(5)
+    ]
+
+
+def pycocotools_stats(folder):
+    """The twelve numbers of pycocotools for the pair of files that evaluate.py wrote."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(folder / "ground_truth.json")
+        results = truth.loadRes(str(folder / "detections.json"))
+        evaluation = COCOeval(truth, results, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats.tolist()
 
 
 def read(folder, name):
@@ -103,15 +139,8 @@ def test_detections_of_a_run(evaluated, tiny_run, images):
 
 
 def test_any_coco_tool_can_be_run_on_the_written_pair(evaluated):
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(evaluated / "ground_truth.json")
-        results = truth.loadRes(str(evaluated / "detections.json"))
-        evaluation = COCOeval(truth, results, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
     expected = read(evaluated, "metrics.json")["coco"]
-    assert evaluation.stats.tolist() == pytest.approx(list(expected.values()), abs=1e-9)
+    assert pycocotools_stats(evaluated) == pytest.approx(list(expected.values()), abs=1e-9)
 
 
 def test_the_written_pair_evaluates_to_the_same_metrics(evaluated, tmp_path):
@@ -200,8 +229,13 @@ def test_what_set_refuses(fails, tiny_run, tiny_data, tmp_path):
         TRUTH,
         with_annotation(id=0),
         with_annotation(id=None),
+        with_annotation(id=LARGE),
+        with_annotation(id=[1]),
         with_annotation(iscrowd=None),
         with_annotation(area=None),
+        without("id"),
+        without("iscrowd"),
+        without("area"),
     ],
 )
 def test_files(truth, tmp_path):
@@ -210,8 +244,53 @@ def test_files(truth, tmp_path):
     assert content["coco"]["AP"] == pytest.approx(1)
     assert content["per_class"]["cat"]["AP50"] == pytest.approx(1)
     assert content["voc"] == {"AP50_11point": 1, "AP50_all": 1}
-    assert read(tmp_path / "out", "ground_truth.json") == truth
+    # Id 1, the box's own area of 40 x 20 and no crowd, whether the file says so or not.
+    assert read(tmp_path / "out", "ground_truth.json") == TRUTH
     assert read(tmp_path / "out", "detections.json") == FOUND
+
+
+@pytest.mark.parametrize(
+    ("truth", "found"),
+    [
+        five_images(range(5)),
+        five_images([7] * 5),
+        five_images("abcde"),
+        five_images(range(1, 6), ["iscrowd"]),
+        five_images(range(1, 6), ["id", "area", "iscrowd"]),
+    ],
+)
+def test_pycocotools_gives_the_same_numbers_for_files_with_gaps(truth, found, tmp_path):
+    run(*write_files(tmp_path, truth, found), f"--output={tmp_path / 'out'}")
+    stats = read(tmp_path / "out", "metrics.json")["coco"]
+    assert (stats["AP"], stats["AR100"]) == (pytest.approx(1), 1)
+    assert pycocotools_stats(tmp_path / "out") == list(stats.values())
+
+
+def test_annotations_of_unlisted_images_are_ignored(caplog, tmp_path):
+    (row,) = TRUTH["annotations"]
+    others = [{**row, "id": 2, "image_id": 8}, {**row, "id": 3, "image_id": 7}]
+    truth = {**TRUTH, "annotations": [row, *others]}
+    run(*write_files(tmp_path, truth, FOUND), f"--output={tmp_path / 'out'}")
+    content = read(tmp_path / "out", "metrics.json")
+    assert content["coco"]["AP"] == pytest.approx(1)
+    assert content["voc"] == {"AP50_11point": 1, "AP50_all": 1}
+    assert read(tmp_path / "out", "ground_truth.json") == TRUTH
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.messages[0] == (
+        f"{tmp_path / 'truth'}: 2 of 3 annotations ignored, because `images` lacks their "
+        "image; the first is annotations[1], of image 8"
+    )
+
+
+def test_ids_that_are_strings(tmp_path):
+    truth = {
+        "images": [{"id": "a", "height": 60, "width": 100}],
+        "annotations": [{"image_id": "a", "category_id": "c", "bbox": [10, 10, 40, 20]}],
+        "categories": [{"id": "c", "name": "cat"}],
+    }
+    found = [{**FOUND[0], "image_id": "a", "category_id": "c"}]
+    run(*write_files(tmp_path, truth, found), f"--output={tmp_path / 'out'}")
+    assert read(tmp_path / "out", "metrics.json")["coco"]["AP"] == pytest.approx(1)
 
 
 def test_files_without_rows(tmp_path):
@@ -242,14 +321,33 @@ def test_files_without_rows(tmp_path):
         ({**TRUTH, "images": []}, "truth has no images"),
         (
             {**TRUTH, "annotations": [{"id": 1, "image_id": 4}]},
-            "annotations[0]: expected category_id as a number or a string, got nothing",
+            "annotations[0]: expected category_id as a string or a number of at most 64 bits, "
+            "got nothing",
         ),
         ({**TRUTH, "annotations": [{}]}, "annotations[0]: expected image_id"),
         ({**TRUTH, "images": [7]}, "images[0]: expected an object, got 7"),
         (with_annotation(bbox=[1, 2, 3]), "annotations[0]: expected bbox as four finite numbers"),
         (with_annotation(bbox=[1, 2, 3, "4"]), 'got [1, 2, 3, "4"]'),
         (with_annotation(area="big"), 'expected area as a finite number, got "big"'),
-        (with_annotation(image_id=[4]), "expected image_id as a number or a string, got [4]"),
+        (
+            with_annotation(image_id=[4]),
+            "expected image_id as a string or a number of at most 64 bits, got [4]",
+        ),
+        (with_annotation(image_id=True), "at most 64 bits, got true"),
+        (with_annotation(image_id=LARGE), "at most 64 bits, got 1000"),
+        (with_annotation(category_id=LARGE), "at most 64 bits, got 1000"),
+        (with_annotation(bbox=[1, 2, 3, LARGE]), "expected bbox as four finite numbers"),
+        (with_annotation(area=LARGE), "expected area as a finite number, got 1000"),
+        ({**TRUTH, "images": [{"id": LARGE}]}, "images[0]: expected id as a string or a number"),
+        ({**TRUTH, "images": [{"id": 2**63}]}, "images[0]: expected id as a string or a number"),
+        (
+            {**TRUTH, "images": [{"id": 4}, {"id": "5"}]},
+            'images[1]: expected ids that are all numbers or all strings, got 4 and "5"',
+        ),
+        (
+            {**TRUTH, "categories": [{"id": "9", "name": "cat"}, {"id": 10, "name": "dog"}]},
+            'categories[1]: expected ids that are all numbers or all strings, got "9" and 10',
+        ),
     ],
 )
 def test_files_that_are_not_coco_instances(files_refused, truth, expected):
@@ -266,11 +364,14 @@ def test_files_that_are_not_coco_instances(files_refused, truth, expected):
             "category_id, bbox, score, got an object",
         ),
         ([1], "rows[0]: expected an object, got 1"),
-        ([{}], "rows[0]: expected image_id as a number or a string, got nothing"),
+        ([{}], "rows[0]: expected image_id as a string or a number of at most 64 bits"),
+        ([{**FOUND[0], "image_id": LARGE}], "at most 64 bits, got 1000"),
+        ([{**FOUND[0], "score": LARGE}], "expected score as a finite number, got 1000"),
         ([FOUND[0], {"image_id": 4}], "rows[1]: expected category_id"),
         ([{**FOUND[0], "bbox": [10, 10, 40]}], "rows[0]: expected bbox as four finite numbers"),
         ([{**FOUND[0], "score": float("nan")}], "expected score as a finite number, got NaN"),
         ([{**FOUND[0], "image_id": 5}], "has detections of image 5, which is not among"),
+        ([{**FOUND[0], "image_id": "4"}], "has detections of image '4', which is not among"),
     ],
 )
 def test_files_that_are_not_coco_results(files_refused, found, expected):

@@ -395,7 +395,7 @@ REFUSED = [
         coco(images=[{"id": 1, "file_name": "z.jpg"}]),
         {},
         1,
-        "none of the 1 images of 'train' can be used .absent 1.*z.jpg",
+        "none of the images of 'train' can be used .absent 1.*z.jpg",
     ),
     (
         "unknown class asked for",
@@ -597,7 +597,7 @@ OTHER_READERS = [
         "yolo",
         {"yolo": "d.yaml"},
         {"d.yaml": "train: images\nnames: [a, a]\n"},
-        "two classes have the same name: a, a",
+        "two classes have the same name: 'a'",
     ),
     (
         "a number as folder",

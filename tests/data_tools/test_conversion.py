@@ -304,6 +304,21 @@ def test_images_without_objects_are_kept_or_dropped(two, write_coco, convert_coc
     )
 
 
+def test_terminal_says_how_many_images_drop_empty_left_out(two, write_coco, capsys):
+    write_coco(
+        two / "annotations.json",
+        [(1, "a.jpg", 64, 48), (2, "b.jpg", 40, 60)],
+        [(1, 1, [8, 16, 16, 24], {})],
+    )
+    argv = [f"--images={two}/images", f"--annotations={two}/annotations.json"]
+    argv += [f"--output={two}/out", "--workers=1"]
+    assert coco_to_tfrecord.main(["x", *argv]) == 0
+    assert "--drop_empty" not in capsys.readouterr().out
+    assert coco_to_tfrecord.main(["x", *argv, "--drop_empty"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "images without objects left out (--drop_empty): 1" in lines
+
+
 def test_classes_keeps_a_subset_in_its_order(two, convert_coco, read_dataset, read_split):
     assert convert_coco(classes="dog") == (0, "")
     dataset, report = read_dataset(two / "out")
@@ -362,7 +377,7 @@ def test_identical_files_across_splits_give_a_warning(two, convert_coco, read_da
     code, error = convert_coco(split="val")
     assert code == 0
     assert error.startswith(
-        "WARNING: 2 images of 'val' are in 'train' too (the first: a.jpg = a.jpg)."
+        "WARNING: images of 'val' that are in 'train' too: 2 (the first: a.jpg = a.jpg)."
     )
     found = read_dataset(two / "out")[1]["splits"]["val"]["duplicates"]
     assert found["train"] == {
@@ -453,9 +468,9 @@ def test_yolo_boxes_are_on_the_image_as_shown(tmp_path, paint, capsys, read_spli
     assert (record["height"], record["width"]) == (64, 48)
     assert record["boxes"][0] == pytest.approx([8 / 64, 8 / 48, 24 / 64, 32 / 48])
     assert record["boxes"][0] == pytest.approx(red_corners(record), abs=1 / 48)
-    assert line.startswith(
-        "EXIF-rotated images whose labels do not say which way up: 1, boxes taken as drawn on the "
-        "image as shown (--exif_boxes)"
+    assert line == (
+        "EXIF-rotated images whose labels do not give the orientation of the boxes: 1; boxes were "
+        "taken to be drawn on the image as shown (--exif_boxes); check them with inspect_tfrecord"
     )
 
 
@@ -465,7 +480,33 @@ def test_exif_boxes_overrides_the_default_of_the_format(tmp_path, paint, capsys,
     (record,) = read_split(tmp_path / "out")
     # Taken as stored, x 1/6..2/3 and y 1/8..3/8; rotated: x becomes y, 1 - y becomes x.
     assert record["boxes"][0] == pytest.approx([1 / 6, 5 / 8, 2 / 3, 7 / 8])
-    assert "taken as drawn on the image as stored (--exif_boxes)" in line
+    assert "taken to be drawn on the image as stored (--exif_boxes)" in line
+
+
+def test_report_says_what_was_assumed_about_exif(
+    tmp_path, paint, write_coco, convert_coco, run, read_dataset
+):
+    # Shown upside down: both sizes are 64 x 48, so the labels cannot say how boxes were drawn.
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    names = ("a.jpg", "b.jpg", "empty.jpg")
+    for index, name in enumerate(names):
+        paint(tmp_path / "images" / name, box=(index, 16, 24, 40), exif=exif)
+    write_coco(
+        tmp_path / "annotations.json",
+        [(index, name, 64, 48) for index, name in enumerate(names)],
+        [(0, 1, [8, 16, 16, 24], {}), (1, 1, [8, 16, 16, 24], {})],
+    )
+    for flags, assumed in (({}, "stored"), ({"exif_boxes": "shown"}, "shown")):
+        assert convert_coco(**flags) == (0, "")
+        entry = read_dataset(tmp_path / "out")[1]["splits"]["train"]
+        # The image without objects has no box to assume anything about.
+        assert (entry["assumed_turns"], entry["exif_boxes"]) == (2, assumed)
+    write_rotated_yolo(tmp_path / "yolo", paint)
+    flags = {"yolo": tmp_path / "yolo", "output": tmp_path / "yolo-out", "workers": 1}
+    assert run("yolo_to_tfrecord", **flags) == (0, "")
+    entry = read_dataset(tmp_path / "yolo-out")[1]["splits"]["train"]
+    assert (entry["assumed_turns"], entry["exif_boxes"]) == (1, "shown")
 
 
 def test_csv_boxes_without_a_size_are_on_the_image_as_stored(tmp_path, paint, run, read_split):
@@ -607,11 +648,11 @@ def test_terminal_reports_all_that_went_wrong(two, paint, write_coco, capsys):
         f"gone.jpg: absent: no file at {two}/images/gone.jpg",
         "a.jpg: degenerate [8.0, 16.0, 8.0, 40.0]",
         "boxes clipped at the edge of the image: 1",
-        "EXIF-rotated images whose labels do not say which way up: 1, boxes taken as drawn on the "
-        "image as stored (--exif_boxes); look at them with inspect_tfrecord",
+        "EXIF-rotated images whose labels do not give the orientation of the boxes: 1; boxes were "
+        "taken to be drawn on the image as stored (--exif_boxes); check them with inspect_tfrecord",
         "images whose size is not the one in the labels: 1, the first b.jpg: height and width "
         "[60, 40], labels [99, 40]",
-        "identical files: 2 images in 1 groups, the first a.jpg, e.jpg",
+        "identical files: 2 images in 1 group, the first a.jpg, e.jpg",
         f"details: {two}/out/dataset.json and report.json",
     ]
     entry = json.loads((two / "out/report.json").read_text())["splits"]["train"]
@@ -626,7 +667,7 @@ def test_one_image_in_both_splits_gives_a_warning(two, write_coco, convert_coco)
     assert convert_coco() == (0, "")
     write_coco(two / "annotations.json", [(2, "b.jpg", 40, 60)], [(2, 3, [4, 6, 20, 30], {})])
     assert convert_coco(split="val")[1].startswith(
-        "WARNING: 1 images of 'val' are in 'train' too (the first: b.jpg = b.jpg)."
+        "WARNING: images of 'val' that are in 'train' too: 1 (the first: b.jpg = b.jpg)."
     )
 
 
@@ -636,7 +677,7 @@ def test_conversion_that_would_keep_no_object(two, run, nothing_looks_finished):
     )
     given = {"csv": two / "a.csv", "images": two / "images", "output": two / "out", "workers": 1}
     code, error = run("csv_to_tfrecord", **given, classes="Cat,dgo")
-    warnings = ["Cat'; did you mean 'cat'?", "dgo'; cat"]
+    warnings = ["Cat'; did you mean 'cat'?", "dgo'; the labels have: cat"]
     lines = error.splitlines()
     assert lines[:2] == [
         f"WARNING: --classes: the labels have no class '{text}" for text in warnings
@@ -644,7 +685,7 @@ def test_conversion_that_would_keep_no_object(two, run, nothing_looks_finished):
     found = "2 of the class 'cat', which --classes leaves out"
     assert (code, lines[2:]) == (
         1,
-        [f"error: none of the 2 objects in the labels was kept: {found}"],
+        [f"error: none of the objects in the labels was kept: {found}"],
     )
     nothing_looks_finished(two / "out")
 
@@ -734,5 +775,43 @@ def test_failed_conversion_leaves_an_older_split_unchanged(two, convert_coco):
     before = digests(two / "out")
     (two / "elsewhere").mkdir()
     code, error = convert_coco(images=two / "elsewhere")
-    assert code == 1 and "none of the 2 images of 'train' can be used (absent 2)" in error
+    assert code == 1 and "none of the images of 'train' can be used (absent 2)" in error
     assert digests(two / "out") == before and not list((two / "out").glob(".*"))
+
+
+def test_conversion_that_keeps_no_object_leaves_an_older_split_unchanged(
+    two, write_coco, convert_coco
+):
+    assert convert_coco() == (0, "")
+    before = digests(two / "out")
+    write_coco(two / "annotations.json", [(1, "a.jpg", 64, 48)], [(1, 1, [8, 16, 0, 24], {})])
+    code, error = convert_coco()
+    assert (code, error) == (
+        1,
+        "error: none of the objects in the labels was kept: 1 degenerate\n",
+    )
+    assert digests(two / "out") == before and not list((two / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("allow_outside", [False, True])
+def test_allow_outside_reaches_voc_and_yolo(tmp_path, paint, run, read_dataset, allow_outside):
+    """Each data set has the image a.jpg, and names ../outside.jpg too."""
+    box = "<bndbox><xmin>9</xmin><ymin>17</ymin><xmax>24</xmax><ymax>40</ymax></bndbox>"
+    annotation = (
+        "<annotation><filename>{}</filename><object><name>cat</name>{}</object></annotation>"
+    )
+    paint(tmp_path / "outside.jpg", size_wh=(40, 48))
+    paint(tmp_path / "voc/a.jpg")
+    paint(tmp_path / "yolo/a.jpg")
+    for stem, name in (("a", "a.jpg"), ("b", "../outside.jpg")):
+        (tmp_path / f"voc/{stem}.xml").write_text(annotation.format(name, box))
+    (tmp_path / "yolo/a.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "yolo/train.txt").write_text("a.jpg\n../outside.jpg\n")
+    (tmp_path / "yolo/data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+    flags = {"workers": 1} | ({"allow_outside": True} if allow_outside else {})
+    for name in ("voc", "yolo"):
+        output = tmp_path / f"{name}-out"
+        assert run(f"{name}_to_tfrecord", **{name: tmp_path / name}, output=output, **flags)[0] == 0
+        entry = read_dataset(output)[1]["splits"]["train"]
+        dropped = {} if allow_outside else {"outside the image folder": 1}
+        assert (entry["images"], entry["dropped_images"]) == (1 + allow_outside, dropped)

@@ -2,7 +2,7 @@
 
 import pickle
 
-from data_tools.conversion import counts, image_checks
+from data_tools.conversion import counts, duplicates, image_checks
 
 
 def count_shard(num_dropped, size_hw, digest):
@@ -53,3 +53,24 @@ def test_ignored_objects_are_counted_apart():
     assert (total.boxes, total.ignored) == (0, 1)
     assert total.classes["cat"] == counts.ClassCounts(objects=0, ignored=1, images=0)
     assert total.size_histogram == {1: 1}  # an edge belongs to the bin above it
+
+
+def test_duplicates_across_splits_are_counted_in_images(tmp_path):
+    # One file twice in train and once in val, besides a file of train only.
+    for split, images in (
+        (
+            "train",
+            [("0" * 15 + "a", "a.jpg"), ("0" * 15 + "b", "b.jpg"), ("0" * 15 + "a", "c.jpg")],
+        ),
+        ("val", [("0" * 15 + "a", "v.jpg")]),
+    ):
+        with duplicates.open_digests(duplicates.digests_path(tmp_path, split), "w") as file:
+            duplicates.write_digests(file, [counts.ImageDigest(*image) for image in images])
+    assert duplicates.find_across(tmp_path, "train", "val") == {
+        "images": 2,
+        "files": [{"train": ["a.jpg", "c.jpg"], "val": ["v.jpg"]}],
+    }
+    assert duplicates.find_across(tmp_path, "val", "train") == {
+        "images": 1,
+        "files": [{"val": ["v.jpg"], "train": ["a.jpg", "c.jpg"]}],
+    }

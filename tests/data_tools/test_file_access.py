@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from data_tools.readers import files, voc_xml, yolo_txt
+from data_tools.readers import coco_json, csv_table, files, voc_xml, yolo_txt
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 120
@@ -107,7 +107,7 @@ def test_images_elsewhere_are_dropped_and_named(name, images, convert, request):
     reasons = {entry["file"]: entry["reason"] for entry in report["dropped"]}
     outside = images.parents[1] / "outside.jpg"
     assert reasons["../../outside.jpg"] == (
-        f"outside the image folder: {outside} is not in {images}; --allow_outside accepts it"
+        f"outside the image folder: {outside} is not in {images}; use --allow_outside to accept it"
     )
     assert reasons["/dev/zero"].startswith("outside the image folder: /dev/zero is not in ")
     assert reasons["zero.jpg"] == f"unreadable: {images / 'zero.jpg'} is not a regular file"
@@ -259,6 +259,10 @@ def test_reads_are_bounded(tmp_path):
     assert files.read_bytes(path, 5) == b"12345"
     with pytest.raises(files.FileTooLargeError, match="a is too large: 5 bytes; the limit is 4"):
         files.read_bytes(path, 4)
+    os.truncate(path, 1 << 36)  # takes no space; reading it would fill the memory
+    with pytest.raises(files.FileTooLargeError) as caught:
+        files.read_bytes(path, 4)
+    assert caught.value.size == 1 << 36
     for device in ("/dev/zero", "/dev/null"):
         with pytest.raises(files.NotRegularFileError):
             files.read_bytes(device, 1 << 20)
@@ -268,8 +272,9 @@ def test_reads_are_bounded(tmp_path):
 def test_a_file_whose_size_is_given_as_0_is_read():
     assert os.path.getsize("/proc/self/status") == 0
     assert b"VmPeak" in files.read_bytes("/proc/self/status", 1 << 20)
-    with pytest.raises(files.FileTooLargeError):
+    with pytest.raises(files.FileTooLargeError) as caught:
         files.read_bytes("/proc/self/status", 10)
+    assert caught.value.size == 11  # no more is read
 
 
 @pytest.mark.parametrize(
@@ -279,6 +284,7 @@ def test_a_file_whose_size_is_given_as_0_is_read():
         ("images/sub/../a.jpg", True),
         ("images/../images/a.jpg", True),
         ("/data/images/a.jpg", True),
+        ("//data/images/a.jpg", True),
         ("images/../a.jpg", False),
         ("images2/a.jpg", False),
         ("/data/a.jpg", False),
@@ -302,3 +308,245 @@ def test_links_do_not_lead_outside(tmp_path, paint):
     assert folders.check(tmp_path / "images/far/a.jpg").fault == ""
     found = folders.check(f"{tmp_path}/images/far/../b.jpg")
     assert found == (tmp_path / "images/b.jpg", "")
+
+
+def test_absolute_paths_of_a_linked_data_set(tmp_path, paint, write_coco):
+    """The folder is given by a link, and the labels name its real path."""
+    image = tmp_path / "real/images/a.jpg"
+    paint(image)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_coco(tmp_path / "a.json", [(1, str(image), 64, 48)])
+    (first,) = coco_json.read_coco(tmp_path / "a.json", tmp_path / "link/images").images
+    assert (first.path, first.fault) == (str(image), "")
+    (tmp_path / "real/labels").mkdir()
+    (tmp_path / "real/labels/a.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "real/train.txt").write_text(str(image))
+    (tmp_path / "real/data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+    (first,) = yolo_txt.read_yolo(tmp_path / "link/data.yaml", "train").images
+    assert (len(first.objects), first.fault) == (1, "")
+
+
+@pytest.mark.parametrize("allow_outside", [False, True])
+def test_copy_inside_is_preferred_to_the_original_outside(
+    tmp_path, paint, write_coco, allow_outside
+):
+    original = tmp_path / "original/p.jpg"
+    copy = tmp_path / "data/images/p.jpg"
+    paint(original)
+    paint(copy)
+    expected = [str(original if allow_outside else copy)]
+    write_coco(tmp_path / "a.json", [(1, str(original), 64, 48)])
+    coco = coco_json.read_coco(tmp_path / "a.json", copy.parent, allow_outside)
+    assert [image.path for image in coco.images] == expected
+    rows = f"filename,class,xmin,ymin,xmax,ymax\n{original},cat,8,16,24,40\n"
+    (tmp_path / "a.csv").write_text(rows)
+    csv = csv_table.read_csv(tmp_path / "a.csv", copy.parent, False, allow_outside)
+    assert [image.path for image in csv.images] == expected
+    (tmp_path / "data/p.xml").write_text(VOC.format(original))
+    voc = voc_xml.read_voc(tmp_path / "data", "all", allow_outside)
+    assert [image.path for image in voc.images] == expected
+    (tmp_path / "data/images/train.txt").write_text(str(original))
+    (tmp_path / "data/data.yaml").write_text("train: images/train.txt\nnames: [cat]\n")
+    for folder in ("data/images", "original"):
+        (tmp_path / folder / "p.txt").write_text("0 .5 .5 .5 .5\n")
+    yolo = yolo_txt.read_yolo(tmp_path / "data", "train", allow_outside)
+    assert [image.path for image in yolo.images] == expected
+
+
+@pytest.mark.parametrize(
+    ("root", "accepted"),
+    [
+        (".", True),
+        ("..", True),
+        ("../../elsewhere", True),
+        ("../..", False),
+        ("../../..", False),
+        ("/", False),
+        ("up", False),
+    ],
+)
+def test_yolo_path_far_above_data_yaml_does_not_count(tmp_path, paint, root, accepted):
+    """`up` is a link to the folder two levels above data.yaml."""
+    folder = tmp_path / "a/b"
+    folder.mkdir(parents=True)
+    (folder / "up").symlink_to(tmp_path)
+    image = tmp_path / "secret.jpg"
+    if accepted:
+        image = pathlib.Path(os.path.normpath(folder / root)) / "images/x.jpg"
+    paint(image)
+    image.with_suffix(".txt").write_text("0 .5 .5 .5 .5\n")
+    (folder / "train.txt").write_text(str(image))
+    (folder / "data.yaml").write_text(f"path: {root}\ntrain: train.txt\nnames: [cat]\n")
+    (found,) = yolo_txt.read_yolo(folder, "train").images
+    assert bool(found.path) == accepted
+    assert found.fault.startswith("outside the image folder: ") != accepted
+
+
+def test_yolo_images_beside_data_yaml_but_not_in_its_path(tmp_path, paint):
+    paint(tmp_path / "data/other/a.jpg")
+    (tmp_path / "data/other/a.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "data/sub/lists").mkdir(parents=True)
+    (tmp_path / "data/sub/lists/train.txt").write_text("../../other/a.jpg\n")
+    (tmp_path / "data/data.yaml").write_text("path: sub\ntrain: lists/train.txt\nnames: [cat]\n")
+    (image,) = yolo_txt.read_yolo(tmp_path / "data", "train").images
+    assert (len(image.objects), image.fault) == (1, "")
+
+
+def test_yolo_images_beside_a_list_elsewhere(tmp_path, paint):
+    paint(tmp_path / "lists/a.jpg")
+    (tmp_path / "lists/a.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "lists/train.txt").write_text("a.jpg\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/data.yaml").write_text("train: ../lists/train.txt\nnames: [cat]\n")
+    (image,) = yolo_txt.read_yolo(tmp_path / "data", "train").images
+    assert (len(image.objects), image.fault) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("names", "accepted"),
+    [("obj.names", True), ("../obj.names", True), ("../../private.key", False)],
+)
+def test_darknet_class_names_are_in_the_data_set(tmp_path, paint, names, accepted):
+    folder = tmp_path / "a/b"
+    paint(folder / "images/a.jpg")
+    (folder / names).write_text("cat\n")
+    (folder / "obj.data").write_text(f"train = images\nnames = {names}\n")
+    assert yolo_txt.read_yolo(folder, "train", True).classes == [{"name": "cat", "id": 0}]
+    if accepted:
+        assert yolo_txt.read_yolo(folder, "train").classes == [{"name": "cat", "id": 0}]
+    else:
+        with pytest.raises(ValueError, match=r"private.key is not in .*; use --allow_outside"):
+            yolo_txt.read_yolo(folder, "train")
+
+
+def test_yolo_list_with_entries_that_no_file_can_have(yolo):
+    """A name of 300 characters, folders, a NUL, and a line that is longer than any path."""
+    lines = ["../images/a.jpg", "x" * 300, ".", "/", "a\0b.jpg", "y" * 5000 + "z.jpg"]
+    path = yolo(lines)
+    for allow_outside in (False, True):
+        images = list(yolo_txt.read_yolo(path, "train", allow_outside).images)
+        assert [len(image.objects) for image in images] == [1, 0, 0, 0, 0, 0]
+        assert images[-1].path == ""
+        assert images[-1].fault.startswith("path too long: ")
+        assert images[-1].fault.endswith(" bytes; the limit is 4096")
+        assert images[-1].filename == "..." + "y" * 95 + "z.jpg"
+
+
+def test_yolo_list_with_odd_entries_is_converted(tmp_path, yolo, run, read_dataset):
+    path = yolo(["../images/a.jpg", "x" * 300, ".", "/", "a\0b.jpg", "y" * 5000])
+    assert run("yolo_to_tfrecord", yolo=path, output=tmp_path / "out", workers=1) == (0, "")
+    report = read_dataset(tmp_path / "out")[1]["splits"]["train"]
+    assert report["images"] == 1
+    assert sum(report["dropped_images"].values()) == 5
+
+
+def test_coco_and_csv_names_longer_than_any_path(tmp_path, write_coco):
+    name = "y" * 5000 + ".jpg"
+    write_coco(tmp_path / "a.json", [(1, name, 64, 48)])
+    (tmp_path / "a.csv").write_text(f"filename,class,xmin,ymin,xmax,ymax\n{name},cat,1,1,9,9\n")
+    for source in (
+        coco_json.read_coco(tmp_path / "a.json", tmp_path),
+        csv_table.read_csv(tmp_path / "a.csv", tmp_path, False),
+    ):
+        (image,) = source.images
+        assert (image.path, image.filename) == ("", "..." + "y" * 96 + ".jpg")
+        assert image.fault.startswith("path too long: ")
+
+
+def test_lists_of_images_are_bounded(tmp_path, yolo, monkeypatch):
+    path = yolo(["../images/a.jpg"])
+    (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main/train.txt").write_text("a\n" * 8)
+    monkeypatch.setattr(files, "MAX_LIST_BYTES", 14)
+    with pytest.raises(files.FileTooLargeError, match="15 bytes; the limit is 14"):
+        list(yolo_txt.read_yolo(path, "train").images)
+    with pytest.raises(files.FileTooLargeError, match="16 bytes; the limit is 14"):
+        voc_xml.read_voc(tmp_path / "voc", "train")
+
+
+def test_voc_annotations_are_bounded(tmp_path, paint, monkeypatch):
+    paint(tmp_path / "a.jpg")
+    (tmp_path / "a.xml").write_text("<annotation></annotation>")
+    monkeypatch.setattr(files, "MAX_LABEL_BYTES", 24)
+    (image,) = voc_xml.read_voc(tmp_path, "all").images
+    assert image.fault.endswith("a.xml is too large: 25 bytes; the limit is 24")
+
+
+def test_yaml_beside_data_yaml_is_bounded(tmp_path, paint, monkeypatch):
+    paint(tmp_path / "images/a.jpg")
+    (tmp_path / "images/a.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "args.yaml").write_text("names: [dog]\n" + "#" * 100)
+    (tmp_path / "set.yaml").write_text("train: images\nnames: [cat]\n")
+    monkeypatch.setattr(files, "MAX_LABEL_BYTES", 100)
+    assert yolo_txt.read_yolo(tmp_path, "train").classes == [{"name": "cat", "id": 0}]
+
+
+def test_first_line_of_a_stray_label_file_is_bounded(tmp_path, paint):
+    paint(tmp_path / "images/a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "labels/stray.txt").write_text(" " * 70_000 + "0 .5 .5 .5 .5\n")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    source = yolo_txt.read_yolo(tmp_path, "train")
+    assert len(list(source.images)) == 1
+    assert source.unused == {}
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        ("names: [*i]", "expected `names` to be a list"),
+        ("names: *i", "expected `names` to be a list"),
+        ("names: [cat]\ntrain: *i", "expected a folder, a list of files"),
+        ("names: [cat]\ntrain: l.txt\npath: *i", "expected `path` to be a folder"),
+        ("names: " + "[" * 5000, "is not YAML"),
+        ("names: [2020-13-45]", "is not YAML"),
+    ],
+)
+def test_yaml_aliases_are_not_expanded(tmp_path, tail, message):
+    """Written out, the last of these lists would have 10 ** 9 entries."""
+    lines = ["a: &a [" + ",".join("x" * 10) + "]"]
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True):
+        lines.append(f"{name}: &{name} [" + ",".join([f"*{before}"] * 10) + "]")
+    (tmp_path / "data.yaml").write_text("\n".join([*lines, tail]))
+    with pytest.raises(ValueError, match=message) as caught:
+        list(yolo_txt.read_yolo(tmp_path / "data.yaml", "train").images)
+    assert len(str(caught.value)) < 1000
+
+
+def test_yolo_odd_neighbours_of_data_yaml_and_labels(tmp_path, paint):
+    """Folders and dangling links under the names of files."""
+    for name in "ab":
+        paint(tmp_path / f"images/{name}.jpg")
+    for folder in ("labels/b.txt", "labels/notes.txt", "bad.yaml", "bad.data"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "labels/a.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "labels/gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "args.yaml").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "set.yaml").write_text("train: images\nnames: [cat]\n")
+    source = yolo_txt.read_yolo(tmp_path, "train")
+    found = [(image.filename, len(image.objects), image.fault) for image in source.images]
+    assert found == [("a.jpg", 1, ""), ("b.jpg", 0, "")]
+    assert source.unused == {}
+
+
+def test_voc_odd_annotations_are_dropped(tmp_path, paint):
+    """An encoding that nobody knows, and the name of an image that no file can have."""
+    paint(tmp_path / "a.jpg")
+    (tmp_path / "a.xml").write_text(VOC.format("a.jpg"))
+    (tmp_path / "b.xml").write_text('<?xml version="1.0" encoding="bogus"?><annotation/>')
+    (tmp_path / "c.xml").write_text(VOC.format("x" * 300))
+    first, second, third = voc_xml.read_voc(tmp_path, "all").images
+    assert (first.path, first.fault) == (str(tmp_path / "a.jpg"), "")
+    assert second.fault.startswith("annotation cannot be read: ")
+    assert third.filename == "x" * 300
+
+
+def test_label_file_that_is_a_fifo(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(
+        files.NotRegularFileError, match=r"--annotations: .*a is not a regular file"
+    ):
+        coco_json.read_coco(tmp_path / "a", tmp_path)
+    with pytest.raises(files.NotRegularFileError, match=r"--csv: .*a is not a regular file"):
+        csv_table.read_csv(tmp_path / "a", tmp_path, False)

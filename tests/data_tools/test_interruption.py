@@ -1,5 +1,6 @@
 """A conversion that is killed, interrupted or out of space never looks complete."""
 
+import errno
 import hashlib
 import os
 import pathlib
@@ -13,6 +14,8 @@ import time
 import pytest
 
 from data_tools import shapes
+from data_tools.conversion import output_folder, plan, shard_writer
+from data_tools.readers import labels
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_DRAWN = 20
@@ -167,6 +170,37 @@ def test_full_disk(source, tmp_path):
 def test_folder_without_write_permission(source, tmp_path):
     tmp_path.chmod(0o555)
     code, error = finish(start(source, tmp_path / "out"))
-    assert (
-        code == 1 and "Permission denied; free some space there or give another --output" in error
+    assert code == 1 and "Permission denied; check the path and its permissions" in error
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space there"),
+        (errno.EDQUOT, "Disk quota exceeded; free some space there"),
+        (errno.EACCES, "Permission denied; check the path and its permissions"),
+        (errno.EROFS, "Read-only file system; check the path and its permissions"),
+    ],
+)
+def test_advice_on_write_errors(tmp_path, number, advice):
+    with pytest.raises(OSError) as raised, output_folder.explain_write_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert str(raised.value) == f"cannot write to {tmp_path}: {advice} or give another --output"
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("/dev/full", "free some space there"),
+        ("/dev/null/a.tfrecord", "check the path and its permissions"),
+    ],
+)
+def test_advice_on_shards_that_cannot_be_written(source, tmp_path, path, advice):
+    image = labels.LabeledImage(str(source / "images/00-00.jpg"), "00-00.jpg", "1")
+    planned = plan.write_plan([image], tmp_path / "plan", keep_classes=False)
+    rules = shard_writer.Rules(
+        label_of={}, verify=True, drop_empty=False, strict=False, exif_boxes="stored"
     )
+    task = shard_writer.ShardTask(path, planned.path, planned.offsets, rules)
+    with pytest.raises(OSError, match=f"^cannot write {path}: .*; {advice} or give another"):
+        shard_writer.write_shard(task, lambda: None)

@@ -20,6 +20,15 @@ def test_each_class_in_its_share():
     assert parts == [10, 10, 2, 8]
 
 
+def test_only_image_of_a_class_stays_in_training():
+    # 16 images with a; b, c, d and e have one image each, of which 0.4 would be validation's share.
+    classes_of = [frozenset("a")] * 16 + [frozenset(name) for name in "bcde"]
+    for seed in range(5):
+        chosen = splitting.choose_validation(classes_of, range(20), 0.4, seed)
+        assert chosen[16:].tolist() == [False] * 4
+        assert chosen.any()
+
+
 def test_seeds():
     classes_of = [frozenset("a")] * 40
     one, again, other = (

@@ -127,3 +127,55 @@ def test_names_that_are_not_unicode():
     assert made.file_name.encode("utf-8", "surrogateescape") == b"\xff.jpg"
     content = coco_format.make_instances([made], CLASSES)
     assert json.loads(json.dumps(content)) == content
+
+
+def read_annotations(folder, *changes):
+    """Annotations with the box 10, 10, 40, 20 and these further keys, written and read."""
+    rows = [{"image_id": 4, "category_id": 9, "bbox": [10, 10, 40, 20], **row} for row in changes]
+    content = {
+        "images": [{"id": 4}],
+        "annotations": rows,
+        "categories": [{"id": 9, "name": "cat"}],
+    }
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content))
+    return coco_format.read_instances(path)["annotations"]
+
+
+@pytest.mark.parametrize(
+    ("row", "area", "iscrowd"),
+    [
+        ({}, 800, 0),
+        ({"area": None, "iscrowd": None}, 800, 0),
+        ({"area": 0, "iscrowd": 1}, 0, 1),
+        ({"area": 600.5, "iscrowd": True}, 600.5, 1),
+    ],
+)
+def test_area_and_iscrowd_of_instances_from_disk(tmp_path, row, area, iscrowd):
+    (annotation,) = read_annotations(tmp_path, row)
+    assert (annotation["area"], annotation["iscrowd"]) == (area, iscrowd)
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ((5, 3), [5, 3]),
+        ((0, 1), [1, 2]),
+        ((7, 7), [1, 2]),
+        ((-1, 5), [1, 2]),
+        (("5", "3"), [1, 2]),
+        ((5, None), [1, 2]),
+        ((True, 5), [1, 2]),
+        ((5, 2.5), [1, 2]),
+        ((5, 10**400), [1, 2]),
+        (([5], {}), [1, 2]),
+    ],
+)
+def test_annotation_ids_of_instances_from_disk(tmp_path, ids, expected):
+    rows = read_annotations(tmp_path, *({"id": annotation_id} for annotation_id in ids))
+    assert [row["id"] for row in rows] == expected
+
+
+def test_other_keys_of_instances_from_disk_are_kept(tmp_path):
+    (annotation,) = read_annotations(tmp_path, {"difficult": 1, "segmentation": [[1, 2, 3]]})
+    assert (annotation["difficult"], annotation["segmentation"]) == (1, [[1, 2, 3]])

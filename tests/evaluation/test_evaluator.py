@@ -41,29 +41,30 @@ def find_nothing(images):
 
 def test_ground_truth_of_a_data_set(tiny_data):
     info = dataset_json.read_dataset(tiny_data)
-    truth, found = evaluator.run_detector(
+    ground_truth, results = evaluator.run_detector(
         find_nothing, pipeline.read_examples(tiny_data, "train"), info.classes, batch_size=4
     )
-    assert found == []
-    assert [image["id"] for image in truth["images"]] == [100, 101, 102, 103, 104, 105]
-    assert truth["images"][1] == {
+    assert results == []
+    assert [image["id"] for image in ground_truth["images"]] == [100, 101, 102, 103, 104, 105]
+    assert ground_truth["images"][1] == {
         "id": 101,
         "file_name": "1.png",
         "height": 96,
         "width": 64,
         "source_id": "101",
     }
-    assert truth["categories"] == [
+    assert ground_truth["categories"] == [
         {"id": 7, "name": "red"},
         {"id": 3, "name": "green"},
         {"id": 12, "name": "blue"},
     ]
     # Green, rows 30 to 78 and columns 10 to 42.
-    second = truth["annotations"][1]
+    second = ground_truth["annotations"][1]
     assert (second["id"], second["image_id"], second["category_id"]) == (2, 101, 3)
     assert second["area"] == pytest.approx(1536)
     assert second["bbox"] == pytest.approx([10, 30, 32, 48], abs=1e-4)
-    assert [row["image_id"] for row in truth["annotations"]] == [100, 101, 102, 103, 103, 105, 105]
+    image_ids = [row["image_id"] for row in ground_truth["annotations"]]
+    assert image_ids == [100, 101, 102, 103, 103, 105, 105]
 
 
 def test_a_perfect_detector_scores_one(tiny_data):
@@ -82,10 +83,10 @@ def test_a_perfect_detector_scores_one(tiny_data):
         batch_sizes.append(len(images))
         return [detections(*answers[image.tobytes()]) for image in images]
 
-    truth, found = evaluator.run_detector(detect, split, info.classes, batch_size=4)
+    ground_truth, results = evaluator.run_detector(detect, split, info.classes, batch_size=4)
     assert batch_sizes == [4, 2]
-    assert len(found) == 7
-    content = evaluator.metrics(truth, found)
+    assert len(results) == 7
+    content = evaluator.metrics(ground_truth, results)
     assert content["coco"]["AP"] == pytest.approx(1)
     assert content["voc"] == {"AP50_11point": 1, "AP50_all": 1}
     assert content["per_class"]["green"] == pytest.approx(
@@ -101,9 +102,9 @@ def test_detections_join_to_their_images(names, ids):
     def detect(images):
         return [detections(([0.1, 0.2, 0.5, 0.3], 0.75, 2)) for _ in images]
 
-    truth, found = evaluator.run_detector(detect, examples(*names), CLASSES)
+    ground_truth, results = evaluator.run_detector(detect, examples(*names), CLASSES)
     files = [f"folder/{name}.png" for name in names]
-    for rows, key in ((truth["images"], "id"), (found, "image_id")):
+    for rows, key in ((ground_truth["images"], "id"), (results, "image_id")):
         assert [row[key] for row in rows] == ids
         assert [row["file_name"] for row in rows] == files
         assert [row["source_id"] for row in rows] == list(names)

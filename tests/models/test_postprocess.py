@@ -144,9 +144,18 @@ def test_sigmoid_scores_ignore_the_other_classes_and_the_background():
 
 
 def test_size_limit():
-    # Height: log 8 / .2 limited to 2 times .2; centres are not limited.
-    offsets = np.zeros((1, 1, 4), "float32")
-    offsets[0, 0] = [10.0, 0.0, np.log(8) / 0.2, -np.log(4) / 0.2]
-    found = detect([[[0.9]]], np.array([[0.3, 0.4, 0.5, 0.8]], "float32"), offsets, size_limit=2.0)
-    # Centre .4 + 10 * .1 * .2 = .6, height .4; width .4 / 4.
-    np.testing.assert_allclose(found["boxes"][0, 0], [0.4, 0.55, 0.8, 0.65], atol=1e-6)
+    # Sides of 8 times the default box's are limited to 2 times, whatever the variance; centres and
+    # small sides are not limited.
+    offsets = np.zeros((1, 2, 4), "float32")
+    offsets[0, 0] = [10.0, 0.0, np.log(8) / 0.2, np.log(8) / 0.4]
+    offsets[0, 1] = [0.0, 0.0, -np.log(4) / 0.2, np.log(1.5) / 0.4]
+    found = detect(
+        [[[0.9, 0.0], [0.0, 0.8]]],
+        np.array([[0.3, 0.5, 0.5, 0.7]] * 2, "float32"),
+        offsets,
+        variances=(0.1, 0.1, 0.2, 0.4),
+        size_limit=2.0,
+    )
+    # Centre (.4 + 10 * .1 * .2, .6), sides .4; centre (.4, .6), height .2 / 4, width .2 * 1.5.
+    expected = [[0.4, 0.4, 0.8, 0.8], [0.375, 0.45, 0.425, 0.75]]
+    np.testing.assert_allclose(found["boxes"][0, :2], expected, atol=1e-6)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.weights import runs
@@ -59,6 +60,17 @@ def test_averaged_weights_are_in_place_inside_only(toy_learner, toy_config, tmp_
     raw = kernel.numpy()
     with checkpoints_of(tmp_path, learner).averaged_weights():
         assert not kernel.numpy().any()  # averages are 0 before the first update
+    np.testing.assert_array_equal(kernel.numpy(), raw)
+
+
+def test_raw_weights_return_after_an_error(toy_learner, toy_config, tmp_path):
+    learner = toy_learner(toy_config(ema=0.5))
+    kernel = learner.network.model.get_layer("conv").kernel
+    raw = kernel.numpy()
+    with pytest.raises(ValueError, match="no images"):
+        with checkpoints_of(tmp_path, learner).averaged_weights():
+            raise ValueError("no images")
+    assert raw.any()
     np.testing.assert_array_equal(kernel.numpy(), raw)
 
 
