@@ -67,9 +67,9 @@ def test_raw_weights_return_after_an_error(toy_learner, toy_config, tmp_path):
     learner = toy_learner(toy_config(ema=0.5))
     kernel = learner.network.model.get_layer("conv").kernel
     raw = kernel.numpy()
-    with pytest.raises(ValueError, match="no images"):
-        with checkpoints_of(tmp_path, learner).averaged_weights():
-            raise ValueError("no images")
+    averaged_weights = checkpoints_of(tmp_path, learner).averaged_weights()
+    with pytest.raises(ValueError, match="no images"), averaged_weights:
+        raise ValueError("no images")
     assert raw.any()
     np.testing.assert_array_equal(kernel.numpy(), raw)
 
