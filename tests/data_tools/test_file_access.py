@@ -122,10 +122,19 @@ def test_images_elsewhere_are_converted_if_allowed(name, convert, request, tmp_p
     assert sizes == [(64, 48), (40, 48), (32, 48)]
 
 
-def test_files_are_compared_without_waiting(coco, convert):
-    """--val_fraction hashes every file before it divides them."""
-    report = convert("coco", allow_outside=True, val_fraction=0.4, **coco)
-    assert sum(report["dropped_images"].values()) <= 3
+def test_files_are_compared_without_waiting(images, paint, write_coco, convert):
+    """--val_fraction hashes every file before it divides them: here 8 sound images and 2 others."""
+    names = [f"{i}.jpg" for i in range(8)]
+    for i, name in enumerate(names):
+        paint(images / name, size_wh=(64 + i, 48))
+    names += ["fifo.jpg", "zero.jpg"]
+    entries = [(i, name, 64, 48) for i, name in enumerate(names, 1)]
+    boxes = [(i, 1, [8, 16, 16, 24], {}) for i, *_ in entries]
+    annotations = write_coco(images.parent / "split.json", entries, boxes)
+    report = convert("coco", val_fraction=0.4, images=images, annotations=annotations)
+    # Whichever side the two get to, 6 images are for training.
+    assert report["read"] == 6
+    assert sum(report["dropped_images"].values()) == 6 - report["images"] <= 2
 
 
 def test_strict_ends_at_an_image_elsewhere(coco, run, tmp_path):
