@@ -116,8 +116,10 @@ def test_the_images_of_a_batch_do_not_affect_each_other():
     assert found["labels"].tolist() == [[1, 1, 0, 0], [0, 0, 0, 0], [2, 1, 2, 0]]
     for index, scores in enumerate((one, empty, two)):
         single = detect([scores])
-        for name in single:
-            np.testing.assert_array_equal(found[name][index], single[name][0])
+        assert found["labels"][index].tolist() == single["labels"][0].tolist()
+        # Vectorised exponentials round differently for another number of rows.
+        for name in ("boxes", "scores"):
+            np.testing.assert_allclose(found[name][index], single[name][0], atol=1e-6)
 
 
 def test_offsets_move_the_box():
