@@ -102,19 +102,19 @@ def evaluate_model(model, data, split, labels=None, on_bad_record=None, override
     from ssd_tf.evaluation.class_matching import match_labels
     from ssd_tf.inference.detector import load_detector
 
-    dataset = dataset_json.read_dataset(data)
-    dataset.shards(split)
+    dataset_info = dataset_json.read_dataset(data)
+    dataset_info.shards(split)
     detector = load_detector(model, labels, overrides)
-    detect = match_labels(detector, dataset.names)
+    detect = match_labels(detector, dataset_info.names)
     config = detector.config
     if on_bad_record is None:
         on_bad_record = config.data.on_bad_record if config else "stop"
-    skipped = bad_records.scan_bad_records(dataset, split, on_bad_record)
+    skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
     examples = pipeline.read_examples(data, split, skipped)
     batch_size = config.eval.batch_size if config else 1
     with bad_records.explain_record_errors(data, split):
         ground_truth, results = evaluator.run_detector(
-            detect, examples, dataset.classes, batch_size
+            detect, examples, dataset_info.classes, batch_size
         )
     some_images = [example["image"] for example in examples.take(20).as_numpy_iterator()]
     settings = {"model": str(model), "kind": detector.kind, "split": split}

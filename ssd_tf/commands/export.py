@@ -89,11 +89,11 @@ def _write_format(name, path, run):
 
     if name == "saved_model":
         saved_model.export_saved_model(run.config, run.network, run.dataset_info.names, path)
-        logging.info("written: %s", path)
-        return
-    tflite.export_tflite(run.config, run.network, len(run.dataset_info.classes), path)
+        differences = []
+    else:
+        tflite.export_tflite(run.config, run.network, len(run.dataset_info.classes), path)
+        differences = tflite.operator_differences(run.config, run.network.default_boxes)
     logging.info("written: %s", path)
-    differences = tflite.operator_differences(run.config, run.network.default_boxes)
     if differences:
         logging.info(
             "%s: its operator differs from the Keras model: %s", path.name, "; ".join(differences)

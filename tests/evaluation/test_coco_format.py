@@ -2,21 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from detector_output import CLASSES, detections
 
 from ssd_tf.evaluation import coco_format
 
-CLASSES = ({"name": "red", "id": 7}, {"name": "green", "id": 3})
 IMAGE = {"id": 5, "file_name": "a.png", "height": 100, "width": 200, "source_id": "a"}
-
-
-def detections(*rows):
-    """(box, score, label) -> a detector's output."""
-    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
-    return {
-        "boxes": np.array(boxes).reshape(-1, 4),
-        "scores": np.array(scores),
-        "labels": np.array(labels, np.int32),
-    }
 
 
 def truth(file_name, source_id, box, **flags):

@@ -1,21 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from detector_output import CLASSES, detections
 
 from ssd_tf.data import dataset_json, pipeline
 from ssd_tf.evaluation import evaluator
-
-CLASSES = ({"name": "red", "id": 7}, {"name": "green", "id": 3})
-
-
-def detections(*rows):
-    """(box, score, label) -> a detector's output."""
-    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
-    return {
-        "boxes": np.array(boxes).reshape(-1, 4),
-        "scores": np.array(scores),
-        "labels": np.array(labels, np.int32),
-    }
 
 
 def examples(*names):
