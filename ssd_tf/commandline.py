@@ -14,6 +14,17 @@ from ssd_tf.config import ConfigError
 _ABSL_ADVICE = ";\n    repeat this option"
 
 
+class Interrupted(BaseException):
+    """A signal ended the command; the exit code is 128 + its number.
+
+    Like KeyboardInterrupt it is no Exception, so that nothing takes it for an error and goes on.
+    """
+
+    def __init__(self, signal_number, message):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 def new_flags() -> flags.FlagValues:
     """A set of flags for one command, with --help and --traceback."""
     values = flags.FlagValues()
@@ -26,8 +37,8 @@ def run(main, values, usage, required=(), argv=None) -> int:
     """Parse argv into `values`, call main(values, positional arguments), return the exit code.
 
     required: names of the flags that must be given; --help works without them.
-    Exit codes: 2 for flags and config, 1 for any other error, 130 for an interruption. An error
-    prints one line; --traceback raises it instead.
+    Exit codes: 2 for flags and config, 1 for any other error, 130 for an interruption (128 + the
+    number of another signal). An error prints one line; --traceback raises it instead.
     """
     for name in values:
         values[name].unparse()  # forgets an earlier call in this process
@@ -51,6 +62,8 @@ def run(main, values, usage, required=(), argv=None) -> int:
         return _report(error, values, 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except Interrupted as error:
+        return _fail(str(error), error.exit_code)
     except Exception as error:
         return _report(error, values, 1)
 

@@ -50,6 +50,7 @@ BackboneName = Literal[
     "mobilenet_v3_large",
     "plain",
 ]
+OptimizerName = Literal["SGD", "RMSprop", "Adam", "AdamW", "Lamb", "Lion"]
 BoxPreset = Literal[
     "paper",
     "caffe_voc",
@@ -324,34 +325,123 @@ class Train(Section):
     steps: PositiveInt = 120_000
     # Of all replicas together.
     batch_size: PositiveInt = 32
+    # Micro-batches that a step takes one after the other: less memory, the same gradient.
+    accumulate: PositiveInt = 1
     seed: Count = 0
-    # auto: multi_worker if TF_CONFIG names several machines, else mirrored if there are several
-    # GPUs, else one
+    # auto: several workers if --hosts, TF_CONFIG or SLURM name them, else mirrored if there are
+    # several GPUs, else one
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    bn: Literal["train", "frozen"] = "train"
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    # Steps of one call of the training function.
+    steps_per_call: PositiveInt = 1
+    # Compiles the network and the loss with XLA.
+    xla: bool = False
+    # The same results from every run on the same device, at the price of speed.
+    deterministic: bool = False
+    # frozen: keeps the statistics; synchronized: those of the batches of all replicas together
+    bn: Literal["train", "frozen", "synchronized"] = "train"
     bn_momentum: Probability = 0.9
+    # Keras' names.
+    optimizer: OptimizerName = "SGD"
     learning_rate: PositiveFloat = 1e-3
+    # Batch size that learning_rate is meant for; the rate is scaled to batch_size by the rule.
+    base_batch: PositiveInt | None = None
+    base_batch_rule: Literal["linear", "sqrt"] = "linear"
+    # Of SGD and RMSprop.
     momentum: Probability = 0.9
-    # L2 on kernels, in the gradient.
+    # Of SGD.
+    nesterov: bool = False
+    # Of Adam, AdamW, Lamb and Lion; default: Keras' own.
+    beta_1: Annotated[float, Field(ge=0, lt=1)] | None = None
+    beta_2: Annotated[float, Field(ge=0, lt=1)] | None = None
+    # On kernels: L2 in the gradient; decoupled with AdamW, Lamb and Lion.
     weight_decay: NonNegativeFloat = 5e-4
-    schedule: Literal["step", "cosine"] = "step"
-    # These two are for the schedule `step`.
-    decay_steps: tuple[PositiveInt, ...] = (80_000, 100_000)
+    # Multiply the learning rate of the backbone and of all biases.
+    backbone_rate: PositiveFloat = 1.0
+    bias_rate: PositiveFloat = 1.0
+    # The step from which model.backbone.frozen_stages are trained too.
+    unfreeze_step: PositiveInt | None = None
+    schedule: Literal["step", "cosine", "polynomial"] = "step"
+    # These two are for the schedule `step`; without decay_steps the rate is constant.
+    decay_steps: tuple[PositiveInt, ...] = ()
     decay_factor: Probability = 0.1
+    # Of the schedule `polynomial`: 1 is linear.
+    decay_power: PositiveFloat = 1.0
+    # Of `cosine` and `polynomial`: the last learning rate, as a fraction of the full one.
+    final_rate: Probability = 0.0
     warmup_steps: Count = 0
     # First learning rate, as a fraction of the full one.
     warmup_from: Probability = 0.001
     # Of the whole gradient, after summing over replicas.
     clip_norm: PositiveFloat | None = None
-    # Momentum of the averaged weights.
+    # Largest decay of the averaged weights.
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     checkpoint_every: PositiveInt = 1000
+    # Of the last ones; the one before replaces a damaged one.
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+
+    @pydantic.model_validator(mode="after")
+    def _refuse_keys_of_other_optimizers(self):
+        reason = f"with {self.optimizer}"
+        if self.optimizer not in ("SGD", "RMSprop"):
+            self.refuse_without_effect(["momentum"], reason)
+        if self.optimizer != "SGD":
+            self.refuse_without_effect(["nesterov"], reason)
+        if self.optimizer in ("SGD", "RMSprop"):
+            self.refuse_without_effect(["beta_1", "beta_2"], reason)
+        if self.base_batch is None:
+            self.refuse_without_effect(["base_batch_rule"], "without base_batch")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_schedule(self):
+        if self.schedule != "polynomial":
+            self.refuse_without_effect(["decay_power"], f"with the schedule {self.schedule}")
+        if self.schedule == "step":
+            self.refuse_without_effect(["final_rate"], "with the schedule step")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"expected warmup_steps below steps, got {self.warmup_steps} and {self.steps}: "
+                "the full learning rate would never be reached"
+            )
+        if self.schedule == "step" and max(self.decay_steps, default=0) >= self.steps:
+            raise ValueError(
+                f"expected decay_steps below steps, got {list(self.decay_steps)} and "
+                f"{self.steps}: the schedule is longer than the run; for a short trial set "
+                "train.decay_steps=[]"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_batches(self):
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"expected a batch_size that accumulate divides, got {self.batch_size} and "
+                f"{self.accumulate}"
+            )
+        if self.xla and self.bn == "synchronized":
+            raise ValueError("xla cannot compile bn: synchronized, which talks to other replicas")
+        return self
+
+
+def _check_interval(value):
+    is_steps = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    is_epochs = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)? epochs?", value)
+    if value is None or is_steps or (is_epochs and float(value.split()[0]) > 0):
+        return value
+    raise ValueError("expected a number of steps, or e.g. `2 epochs`")
+
+
+Interval = Annotated[int | str | None, pydantic.BeforeValidator(_check_interval)]
 
 
 class Eval(Section):
-    # Steps between evaluations; default: only at the end.
-    every: PositiveInt | None = None
+    # Between evaluations: steps, or e.g. `2 epochs`; default: a tenth of the run.
+    every: Interval = None
+    # Evaluations without a better AP after which training ends early.
+    patience: PositiveInt | None = None
     batch_size: PositiveInt = 8
     score_floor: Probability = 0.01
     nms_iou: Probability = 0.45
@@ -393,6 +483,22 @@ class Config(Section):
     export: Export = Export()
     watch: Watch = Watch()
 
+    @pydantic.model_validator(mode="after")
+    def _check_unfreezing(self):
+        unfreeze_step = self.train.unfreeze_step
+        if unfreeze_step is None:
+            return self
+        if not self.model.backbone.frozen_stages:
+            raise ValueError(
+                "train.unfreeze_step has no effect without model.backbone.frozen_stages"
+            )
+        if unfreeze_step >= self.train.steps:
+            raise ValueError(
+                f"expected train.unfreeze_step below train.steps, got {unfreeze_step} and "
+                f"{self.train.steps}"
+            )
+        return self
+
 
 # Keys of earlier versions, which saved configs may still have.
 _RENAMED_KEYS = {
@@ -427,9 +533,10 @@ def save_config(config: Config, path):
 
 def nearest(name, known) -> str:
     """A hint for an unknown name: the most similar known one, else all of them."""
-    close = difflib.get_close_matches(str(name), [str(candidate) for candidate in known], n=1)
+    folded = {str(candidate).casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(str(name).casefold(), list(folded), n=1)
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f"; did you mean {folded[close[0]]!r}?"
     return f"; known: {', '.join(sorted(map(str, known)))}"
 
 

@@ -1,8 +1,14 @@
-"""Atomic writes: a reader finds the old content or the new, never a part of either."""
+"""Atomic writes (a reader finds the old content or the new, never a part of either), and locks."""
 
+import contextlib
 import json
 import os
 import pathlib
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 def write_bytes(path, content: bytes):
@@ -21,3 +27,33 @@ def write_text(path, content: str):
 def write_json(path, content):
     """Write JSON, indented by one space, as `write_bytes` does."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def lock_folder(folder, refusal):
+    """Create a folder and lock it, for one process at a time; remove it if it stays empty.
+
+    Raises ValueError with the text `refusal` if another process holds the lock.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None:
+            _lock(handle, refusal)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _lock(handle, refusal):
+    """The lock ends with the process, however that ends."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(refusal) from None
+    except OSError:  # some file systems have no locks: then there is none
+        return

@@ -2,47 +2,23 @@
 
 import contextlib
 import errno
-import os
 import sqlite3
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from ssd_tf import files
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
 
 
-@contextlib.contextmanager
 def lock_folder(folder):
     """Create and lock the folder; a second conversion into it could mix up the classes.
 
-    Raises ValueError if another conversion holds the lock.
+    Inside `with`. Raises ValueError if another conversion holds the lock.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # The lock ends with the process, however that ends. Some file systems have no locks: then
-        # there is none.
-        with contextlib.suppress(OSError):
-            _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle, folder):
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"another conversion is writing to {folder}: wait until it ends, or give another "
-            "--output"
-        ) from None
+    refusal = (
+        f"another conversion is writing to {folder}: wait until it ends, or give another --output"
+    )
+    return files.lock_folder(folder, refusal)
 
 
 @contextlib.contextmanager

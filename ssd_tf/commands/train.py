@@ -1,17 +1,19 @@
 """python train.py --config C --data DIR --workdir RUN [--set KEY=VALUE ...]"""
 
+import contextlib
 import pathlib
 
 from absl import flags, logging
 
-from ssd_tf import commandline
+from ssd_tf import commandline, files
 from ssd_tf.config import Config, load_config
 
 USAGE = """
 Train a detector on TFRecords. The same command on an existing run folder resumes from its last
-checkpoint.
+checkpoint. SIGINT (Ctrl-C) and SIGTERM save, then end it.
 
   python train.py --config configs/NAME.yaml --data DIR --workdir runs/NAME [--set KEY=VALUE ...]
+    [--hosts HOST:PORT,HOST:PORT --task N]
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("config", None, "Experiment file (YAML).", flag_values=FLAGS)
@@ -27,55 +29,111 @@ flags.DEFINE_multi_string(
 )
 
 
+flags.DEFINE_list(
+    "hosts",
+    None,
+    "Several machines: host:port of each, the same list everywhere. TF_CONFIG and SLURM work too.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "task", None, "Index of this machine in --hosts, from 0.", lower_bound=0, flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "profile_steps",
+    None,
+    "A:B records a profile of the steps from A to B for TensorBoard.",
+    flag_values=FLAGS,
+)
+
+
 def main(argv=None):
     return commandline.run(_main, FLAGS, USAGE, ("config", "data", "workdir"), argv)
 
 
 def _main(values, positional):
     config = load_config(values.config, commandline.read_overrides(values, positional))
-    run_training(config, values.data, pathlib.Path(values.workdir))
+    run_training(
+        config,
+        values.data,
+        pathlib.Path(values.workdir),
+        hosts=values.hosts,
+        task=values.task,
+        profile_steps=values.profile_steps,
+    )
 
 
-def run_training(config: Config, data, workdir):
-    """Train from scratch, or resume from the last checkpoint of `workdir`."""
+def run_training(config: Config, data, workdir, hosts=None, task=None, profile_steps=None):
+    """Train from scratch, or resume from the last checkpoint of `workdir`.
+
+    hosts, task: as `make_strategy` takes them. profile_steps: "A:B", or None.
+    """
     commandline.import_tensorflow()
-    from ssd_tf.data import bad_records, dataset_json, pipeline
+    from ssd_tf.data import bad_records, dataset_json
     from ssd_tf.training import distribution, restart, trainer
-    from ssd_tf.training.learner import make_learner
 
     dataset_info = dataset_json.read_dataset(data)
     split = config.data.train_split
     dataset_info.shards(split)
-    restart.check_restart(config, dataset_info, workdir)
-    strategy = distribution.make_strategy(config.train.strategy)
-    learner = make_learner(config, len(dataset_info.classes), strategy)
+    state = restart.check_restart(config, dataset_info, workdir)
+    strategy = distribution.make_strategy(config.train.strategy, hosts, task)
+    with contextlib.ExitStack() as stack:
+        if distribution.is_chief(strategy):
+            refusal = f"another process is training in {workdir}: wait for it, or stop it"
+            stack.enter_context(files.lock_folder(workdir, refusal))
+        run = _prepare(config, dataset_info, workdir, state, strategy, profile_steps)
+        if distribution.is_chief(strategy):
+            restart.write_settings(config, dataset_info, state, workdir)
+        stack.enter_context(bad_records.explain_record_errors(data, split))
+        stack.enter_context(distribution.explain_lost_worker(strategy))
+        trainer.train(run)
+    logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
+
+
+def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
+    """Build the network and all else that the trainer needs."""
+    from ssd_tf.data import pipeline
+    from ssd_tf.training import advice, restart, trainer
+    from ssd_tf.training.learner import make_learner
+
+    if config.train.deterministic:
+        advice.make_deterministic()
+    num_classes = len(dataset_info.classes)
+    learner = make_learner(config, num_classes, strategy, not restart.can_resume(workdir))
     network = learner.network
-    evaluate = _make_evaluate(config, dataset_info, network)
-    if distribution.is_chief(strategy):
-        restart.write_settings(config, dataset_info, workdir)
-    num_parameters = network.model.count_params()
-    logging.info(
-        "%d default boxes, %.2f million parameters",
-        len(network.default_boxes),
-        num_parameters / 1e6,
-    )
+    data = dataset_info.folder
+    split = config.data.train_split
+    advice.log_settings(config, network, strategy.num_replicas_in_sync)
 
     def make_dataset(stream_slice):
         return pipeline.build_dataset(config, data, split, network.default_boxes, stream_slice)
 
-    with (
-        bad_records.explain_record_errors(data, split),
-        distribution.explain_lost_worker(strategy),
-    ):
-        trainer.train(config, learner, make_dataset, workdir, evaluate)
-    logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
+    return trainer.Run(
+        config=config,
+        learner=learner,
+        workdir=workdir,
+        state=state,
+        make_dataset=make_dataset,
+        evaluation=_make_evaluation(config, dataset_info, network),
+        name_images=lambda step: pipeline.name_batch(config, data, split, step),
+        profiler=_make_profiler(profile_steps, config, workdir),
+    )
 
 
-def _make_evaluate(config, dataset_info, network):
-    """The function that evaluates for the trainer; None, with a warning, without a val split."""
+def _make_profiler(profile_steps, config, workdir):
+    from ssd_tf.training import profiling
+
+    if profile_steps is None:
+        return None
+    first, last = profiling.parse_steps(profile_steps, config.train.steps)
+    return profiling.Profiler(workdir, first, last)
+
+
+def _make_evaluation(config, dataset_info, network):
+    """How the trainer evaluates; None, with a warning, without a val split."""
     from ssd_tf.data import bad_records, pipeline
     from ssd_tf.evaluation import evaluator
     from ssd_tf.inference.detector import keras_detector
+    from ssd_tf.training import events, trainer
 
     split = config.data.val_split
     if not dataset_info.splits.get(split, {}).get("images"):
@@ -91,21 +149,23 @@ def _make_evaluate(config, dataset_info, network):
     examples = pipeline.read_examples(dataset_info.folder, split, skipped)
     detector = keras_detector(config, network, dataset_info.names)
 
-    def evaluate(monitor, step):
+    def run():
         with bad_records.explain_record_errors(dataset_info.folder, split):
             ground_truth, results = evaluator.run_detector(
                 detector.batch, examples, dataset_info.classes, config.eval.batch_size
             )
         shown = examples.take(config.watch.images)
-        monitor.report_images(step, "detections", _drawn(detector, shown))
-        return evaluator.metrics(ground_truth, results)["coco"]
+        return evaluator.metrics(ground_truth, results), _drawn(detector, shown)
 
-    return evaluate
+    num_images = dataset_info.splits[config.data.train_split]["images"]
+    return trainer.Evaluation(run, events.evaluation_interval(config, num_images))
 
 
 def _drawn(detector, examples):
-    """Draw the detections of Examples on their images."""
-    from ssd_tf.draw import draw_detections
+    """Ground truth and detections of Examples, side by side."""
+    from ssd_tf.draw import draw_comparison
 
-    images = (example["image"] for example in examples.as_numpy_iterator())
-    return [draw_detections(image, detector(image), detector.classes) for image in images]
+    return [
+        draw_comparison(example["image"], example, detector(example["image"]), detector.classes)
+        for example in examples.as_numpy_iterator()
+    ]

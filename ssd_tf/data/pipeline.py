@@ -83,6 +83,18 @@ def open_records(config, data_dir, split, stream_slice=WHOLE_STREAM, skipped=Non
     return dataset_info, stream
 
 
+def name_batch(config: Config, data_dir, split, step) -> list[str]:
+    """The source_ids of the images of a step's global batch; the first step is 1.
+
+    Raises as `build_dataset` does.
+    """
+    _, stream = open_records(config, data_dir, split, StreamSlice(start_step=step - 1))
+    return [
+        records.parse_example(serialized)["source_id"].numpy().decode()
+        for _, serialized in stream.take(config.train.batch_size)
+    ]
+
+
 def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
     """The Examples of a split, once, in file order, with `image` decoded to uint8 [H, W, 3].
 

@@ -1,67 +1,130 @@
-"""Checkpoints of a run, `checkpoints/last` and `checkpoints/best`, written atomically."""
+"""Checkpoints of a run: `checkpoints/last`, of which the newest few are kept, and one `best`."""
 
-import contextlib
 import pathlib
+import shutil
 
+import numpy as np
 import tensorflow as tf
+from absl import logging
+
+from ssd_tf.config import ConfigError
+from ssd_tf.training.learner import Learner
+from ssd_tf.weights import runs
+
+# No sound network has a weight so large, and its square still fits float32.
+_LARGEST_WEIGHT = 1e10
 
 
 class Checkpoints:
-    """The state of a run: step, best AP, weights, averaged weights (EMA), optimizer variables."""
+    """Saves and restores the step, weights, averaged weights (EMA) and optimizer variables.
 
-    def __init__(self, workdir, model, optimizer):
-        self.step = tf.Variable(0, dtype=tf.int64, name="step")
-        self.best_ap = tf.Variable(-1.0, dtype=tf.float32, name="best_ap")
-        self._model = model
-        self._averages = _averages_by_path(model, optimizer)
-        self._checkpoint = tf.train.Checkpoint(
-            step=self.step,
-            best_ap=self.best_ap,
-            weights={variable.path: variable.value for variable in model.variables},
-            averages={path: average.value for path, average in self._averages.items()},
-            optimizer={variable.path: variable.value for variable in optimizer.variables},
+    A checkpoint is `ckpt-STEP.index`, which TensorFlow writes last, and its data file.
+    """
+
+    def __init__(self, workdir, learner: Learner, keep):
+        """keep: how many of `last` to keep, at least 2."""
+        self._learner = learner
+        self._keep = keep
+        self._folder = pathlib.Path(workdir) / "checkpoints"
+        averages = learner.averages.by_path if learner.averages else {}
+        self._state = tf.train.Checkpoint(
+            step=learner.step,
+            weights=_by_path(learner.network.model.variables),
+            averages=averages,
+            optimizer=_by_path(learner.optimizer.variables),
         )
-        folder = pathlib.Path(workdir) / "checkpoints"
-        # The manager writes a new checkpoint beside the old one, then renames a small file that
-        # points to it.
-        self._managers = {
-            name: tf.train.CheckpointManager(self._checkpoint, str(folder / name), max_to_keep=1)
-            for name in ("last", "best")
-        }
 
     def restore_last(self) -> bool:
-        """Restore the last checkpoint; return False if there is none."""
-        path = self._managers["last"].latest_checkpoint
-        if path is None:
+        """Restore the newest sound checkpoint; return False if there is none at all.
+
+        A damaged one is named in a warning, and the one before it is used. Raises ValueError if
+        all are damaged.
+        """
+        prefixes = runs.list_checkpoints(self._folder / "last")
+        if not prefixes:
             return False
-        self._checkpoint.restore(path).assert_consumed()
+        prefix = runs.newest_sound(prefixes)
+        try:
+            self._state.restore(prefix).assert_consumed()
+        except AssertionError:
+            raise ConfigError(
+                f"{prefix} was saved by another version of this package: use another --workdir, "
+                "where init_from reuses its weights"
+            ) from None
         return True
 
-    def save(self, name):
-        """Save the state as `last` or `best`."""
-        self._managers[name].save(checkpoint_number=int(self.step))
+    def newest_step(self, up_to) -> int | None:
+        """The newest step up to a given one that has a checkpoint, sound or not."""
+        prefixes = runs.list_checkpoints(self._folder / "last")
+        return max((step for step in map(runs.step_of, prefixes) if step <= up_to), default=None)
 
-    @contextlib.contextmanager
-    def averaged_weights(self):
-        """Inside, give the model its averaged weights if EMA is on; afterwards, the raw ones."""
-        averaged = [v for v in self._model.trainable_variables if v.path in self._averages]
-        raw_values = [variable.numpy() for variable in averaged]
-        for variable in averaged:
-            variable.assign(self._averages[variable.path].numpy())
+    def delete_after(self, step):
+        """Delete checkpoints of later steps: damaged ones, or those of a run that diverged."""
+        for prefix in runs.list_checkpoints(self._folder / "last"):
+            if runs.step_of(prefix) > step:
+                logging.warning("deleting %s, which cannot be used", prefix)
+                _delete(prefix)
+
+    def save_last(self):
+        """Save the state as the newest of `last`, then delete all but the newest few.
+
+        Raises OSError with one line if it cannot be written; the older ones stay.
+        """
+        folder = self._folder / "last"
+        step = int(self._learner.step)
+        folder.mkdir(parents=True, exist_ok=True)
+        prefix = str(folder / f"ckpt-{step}")
         try:
-            yield
-        finally:
-            for variable, value in zip(averaged, raw_values, strict=True):
-                variable.assign(value)
+            self._state.write(prefix)
+        except (tf.errors.OpError, OSError) as error:
+            _delete(prefix)
+            reason = " ".join(str(getattr(error, "message", error)).split())[:160]
+            kept = runs.list_checkpoints(folder)
+            advice = f"the checkpoint of step {runs.step_of(kept[0])} stays" if kept else ""
+            raise OSError(
+                f"cannot write the checkpoint of step {step} to {folder} ({reason}); free some "
+                f"space there and run the same command again{'; ' if advice else ''}{advice}"
+            ) from None
+        for old in runs.list_checkpoints(folder)[self._keep :]:
+            _delete(old)
+
+    def copy_to_best(self):
+        """Make the newest of `last` the only `best`, unless it is already."""
+        (newest, *_) = runs.list_checkpoints(self._folder / "last")
+        folder = self._folder / "best"
+        if runs.step_of(newest) in [runs.step_of(old) for old in runs.list_checkpoints(folder)]:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        # The index last: without it there is no checkpoint.
+        for path in sorted(_files_of(newest), key=lambda path: path.suffix == ".index"):
+            temporary = folder / f"{path.name}.tmp"
+            shutil.copyfile(path, temporary)
+            temporary.replace(folder / path.name)
+        for old in runs.list_checkpoints(folder):
+            if runs.step_of(old) != runs.step_of(newest):
+                _delete(old)
+
+    def find_unsound(self) -> str | None:
+        """Say which variable of the model or the optimizer has no sound value; None if all have."""
+        learner = self._learner
+        for variable in [*learner.network.model.variables, *learner.optimizer.variables]:
+            largest = float(np.abs(variable.numpy()).max(initial=0))  # of any NaN: NaN
+            limit = _LARGEST_WEIGHT if variable.trainable else np.finfo(np.float32).max
+            if not largest <= limit:
+                return f"{variable.path} has a value of {largest:.3g}"
+        return None
 
 
-def _averages_by_path(model, optimizer):
-    """The averaged weights by path of the model's variable; empty without EMA."""
-    if not optimizer.use_ema:
-        return {}
-    # Keras has no public name for them: `finalize_variable_values` only copies them into the model.
-    averages = optimizer._model_variables_moving_average
-    return {
-        variable.path: average
-        for variable, average in zip(model.trainable_variables, averages, strict=True)
-    }
+def _by_path(variables):
+    return {variable.path: variable.value for variable in variables}
+
+
+def _files_of(prefix):
+    prefix = pathlib.Path(prefix)
+    return [path for path in prefix.parent.glob(f"{prefix.name}.*") if path.suffix != ".tmp"]
+
+
+def _delete(prefix):
+    """The index first: a checkpoint without data must not look like one."""
+    for path in sorted(_files_of(prefix), key=lambda path: path.suffix != ".index"):
+        path.unlink(missing_ok=True)

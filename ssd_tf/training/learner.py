@@ -1,4 +1,4 @@
-"""What training updates: the network with its initial weights, and the optimizer."""
+"""What training updates: the network with its initial weights, the optimizer, the averages."""
 
 import typing
 
@@ -6,27 +6,68 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import Config, ConfigError, Train
+from ssd_tf.config import Config, ConfigError
 from ssd_tf.models import ssd
+from ssd_tf.training import averaging
+from ssd_tf.training.optimizer import make_optimizer
 from ssd_tf.weights import pretrained, runs
 
 
 class Learner(typing.NamedTuple):
-    """A network and its optimizer, both built in the scope of the strategy."""
+    """A network and what belongs to its training, all built in the scope of the strategy.
+
+    averages: None without EMA. step: an int64 variable, the number of updates made.
+    """
 
     network: ssd.SSD
     optimizer: keras.optimizers.Optimizer
+    averages: averaging.Averages | None
+    step: tf.Variable
     strategy: tf.distribute.Strategy
 
 
-def make_learner(config: Config, num_classes, strategy) -> Learner:
-    """Build what the config describes. Raises ConfigError if it cannot be built or run here."""
+def make_learner(config: Config, num_classes, strategy, initial_weights=True) -> Learner:
+    """Build what the config describes. Raises ConfigError if it cannot be built or run here.
+
+    initial_weights: False leaves the backbone's weights and init_from out, for a run that replaces
+    them by its last checkpoint.
+    """
     check_precision(config.train.precision)
     with strategy.scope():
         network = make_network(config, num_classes)
-        load_initial_weights(config, network.model)
-        optimizer = make_optimizer(config.train, network.model)
-    return Learner(network, optimizer, strategy)
+        if initial_weights:
+            load_initial_weights(config, network.model)
+    return attach_training(config, network, strategy)
+
+
+def attach_training(config: Config, network: ssd.SSD, strategy) -> Learner:
+    """A Learner of a network that was built in the scope of the strategy.
+
+    The optimizer also covers stages that train.unfreeze_step is to unfreeze.
+    """
+    stages_thaw = config.train.unfreeze_step is not None
+    with strategy.scope():
+        if stages_thaw:
+            unfreeze(network.model)
+        optimizer = make_optimizer(config, network.model)
+        if stages_thaw:
+            ssd.freeze_stages(network.model, config.model.backbone)
+        averages = None
+        if config.train.ema is not None:
+            averages = averaging.Averages(network.model, config.train.ema)
+        step = tf.Variable(
+            0,
+            dtype=tf.int64,
+            trainable=False,
+            name="step",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+    return Learner(network, optimizer, averages, step, strategy)
+
+
+def unfreeze(model):
+    """Make all layers trainable, as train.unfreeze_step asks."""
+    model.trainable = True
 
 
 def check_precision(precision):
@@ -36,8 +77,9 @@ def check_precision(precision):
     """
     if precision == "float32":
         return
-    images = tf.ones([1, 8, 8, 3], tf.bfloat16)
-    kernel = tf.ones([3, 3, 3, 4], tf.bfloat16)
+    dtype = precision.removeprefix("mixed_")
+    images = tf.ones([1, 8, 8, 3], dtype)
+    kernel = tf.ones([3, 3, 3, 4], dtype)
     try:
         with tf.GradientTape() as tape:
             tape.watch(kernel)
@@ -46,7 +88,7 @@ def check_precision(precision):
     except tf.errors.OpError as error:
         device = (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))[0]
         raise ConfigError(
-            f"train.precision: {precision} needs bfloat16 convolutions, which {device.name} "
+            f"train.precision: {precision} needs {dtype} convolutions, which {device.name} "
             f"cannot compute ({type(error).__name__}): use train.precision=float32, or set the "
             "environment variable TF_ENABLE_ONEDNN_OPTS=0 (slow)"
         ) from None
@@ -55,7 +97,7 @@ def check_precision(precision):
 def make_network(config: Config, num_classes) -> ssd.SSD:
     """The network in train.precision.
 
-    With mixed_bfloat16 it computes in bfloat16; weights, outputs and loss stay float32.
+    Mixed precisions compute in 16 bits; weights, outputs and loss stay float32.
     """
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.train.precision)
@@ -90,18 +132,3 @@ def load_initial_weights(config: Config, model):
         config.init_from,
         len(mismatches),
     )
-
-
-def make_optimizer(train: Train, model) -> keras.optimizers.Optimizer:
-    """SGD with momentum, and with averaged weights if train.ema is set; its variables are built."""
-    optimizer = keras.optimizers.SGD(
-        train.learning_rate,
-        train.momentum,
-        use_ema=train.ema is not None,
-        ema_momentum=train.ema,
-        # Keras would number the name, and checkpoints go by name: a second run in one process
-        # could not resume the first.
-        name="sgd",
-    )
-    optimizer.build(model.trainable_variables)
-    return optimizer

@@ -13,22 +13,29 @@ import tensorflow as tf
 from ssd_tf.boxes import coding, geometry
 
 
-class LossSums(typing.NamedTuple):
-    """Float32 scalars of one replica's images, *not* yet divided.
+class ImageLosses(typing.NamedTuple):
+    """Sums over the default boxes of each image [B], *not* yet divided (see `image_weights`).
 
-    The training step sums `divisor` over the replicas and divides `classification` and
-    `localization` by that sum (see `normalize`). positives: the number of positive default boxes.
+    localization is already multiplied by its weight.
     """
 
     classification: tf.Tensor
     localization: tf.Tensor
-    positives: tf.Tensor
+
+
+class ImageWeights(typing.NamedTuple):
+    """What the losses of a replica's images are multiplied by [B], and then divided by: a scalar.
+
+    The training step sums `divisor` over the replicas first.
+    """
+
+    weights: tf.Tensor
     divisor: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MultiBoxLoss:
-    """A function of Predictions and Targets -> LossSums. Labels of -1 are ignored.
+    """A function of Predictions and Targets -> ImageLosses. Labels of -1 are ignored.
 
     negatives_per_positive, min_negatives: see `mine_negatives`.
     score_activation, focal_gamma, focal_alpha, label_smoothing: see `classification_loss`. With
@@ -36,6 +43,9 @@ class MultiBoxLoss:
     box_loss: "smooth_l1", "giou", "diou" or "ciou".
     default_boxes: [A, 4] in pixels, so that the IoU losses measure distances in pixels; smooth_l1
     does not use them, nor the variances.
+    normalizer: see `image_weights`, which is called apart, because its sums go over more images
+    than one micro-batch has.
+    static_shapes: see `mine_negatives`.
     """
 
     negatives_per_positive: float
@@ -49,8 +59,9 @@ class MultiBoxLoss:
     normalizer: str
     default_boxes: np.ndarray
     variances: tuple[float, float, float, float]
+    static_shapes: bool = False
 
-    def __call__(self, predictions, targets) -> LossSums:
+    def __call__(self, predictions, targets) -> ImageLosses:
         """predictions: {"offsets" [B, A, 4], "logits" [B, A, C + 1]}.
 
         targets: {"offsets" [B, A, 4], "labels" [B, A]}.
@@ -67,11 +78,9 @@ class MultiBoxLoss:
         )
         contributes = self._contributes(predictions["logits"], labels, classification)
         distance = self._distance(predictions["offsets"], targets["offsets"], positive)
-        return normalize(
-            self.normalizer,
+        return ImageLosses(
             tf.reduce_sum(tf.where(contributes, classification, 0.0), 1),
             self.localization_weight * tf.reduce_sum(tf.where(positive, distance, 0.0), 1),
-            tf.reduce_sum(tf.cast(positive, tf.float32), 1),
         )
 
     def _contributes(self, logits, labels, classification):
@@ -82,7 +91,11 @@ class MultiBoxLoss:
         if self.label_smoothing:  # it penalises a background box for being certain
             hardness = classification_loss(logits, labels, self.score_activation, None, None, 0.0)
         negatives = mine_negatives(
-            hardness, labels, self.negatives_per_positive, self.min_negatives
+            hardness,
+            labels,
+            self.negatives_per_positive,
+            self.min_negatives,
+            self.static_shapes,
         )
         return (labels > 0) | negatives
 
@@ -101,8 +114,8 @@ class MultiBoxLoss:
         return 1.0 - similarity(boxes, true_boxes)
 
 
-def normalize(normalizer, classification, localization, positives) -> LossSums:
-    """Sums per image [B] -> sums of the replica, and the divisor that the training step uses.
+def image_weights(normalizer, positives) -> ImageWeights:
+    """positives: of each image [B] float, all images of one replica in one step.
 
     global: divide by the positives of the global batch, all replicas together.
     caffe, torchvision: divide each replica's sums by the positives of its own batch, at least 1,
@@ -111,22 +124,14 @@ def normalize(normalizer, classification, localization, positives) -> LossSums:
     nvidia: divide each image's sums by its own positives, count images without positives as 0,
     then average over the images (NVIDIA DeepLearningExamples, PyTorch/Detection/SSD/ssd/model.py).
     """
-    num_positives = tf.reduce_sum(positives)
     if normalizer == "nvidia":
-        scale = tf.math.divide_no_nan(1.0, positives)
-        divisor = tf.cast(tf.size(positives), tf.float32)
-    elif normalizer in ("caffe", "torchvision"):
-        scale = 1.0 / tf.maximum(num_positives, 1.0)
-        divisor = tf.constant(1.0)
-    else:
-        scale = 1.0
-        divisor = num_positives
-    return LossSums(
-        classification=tf.reduce_sum(classification * scale),
-        localization=tf.reduce_sum(localization * scale),
-        positives=num_positives,
-        divisor=divisor,
-    )
+        divisor = tf.cast(tf.size(positives), positives.dtype)
+        return ImageWeights(tf.math.divide_no_nan(tf.ones_like(positives), positives), divisor)
+    num_positives = tf.reduce_sum(positives)
+    if normalizer in ("caffe", "torchvision"):
+        weights = tf.ones_like(positives) / tf.maximum(num_positives, 1.0)
+        return ImageWeights(weights, tf.ones_like(num_positives))
+    return ImageWeights(tf.ones_like(positives), num_positives)
 
 
 def classification_loss(
@@ -177,21 +182,28 @@ def _power(probability, gamma):
     return tf.maximum(probability, 1e-6) ** gamma
 
 
-def mine_negatives(hardness, labels, negatives_per_positive, min_negatives):
+def mine_negatives(hardness, labels, negatives_per_positive, min_negatives, static_shapes=False):
     """The hardest negatives of each image [B, A] bool.
 
     Per image: negatives_per_positive for each positive, at least min_negatives, at most all.
     hardness: [B, A], the classification loss without label smoothing; with softmax, a negative's is
     -log p(background), the score that Liu et al. rank by. Ties: the earlier default box.
+    static_shapes: sort all boxes, as XLA requires, instead of only as many as an image mines.
     """
     is_negative = labels == 0
+    num_boxes = tf.shape(labels)[1]
     positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), 1)
     num_negatives = tf.cast(positives * negatives_per_positive, tf.int32)
-    num_negatives = tf.maximum(num_negatives, min_negatives)  # [B]
+    num_negatives = tf.minimum(tf.maximum(num_negatives, min_negatives), num_boxes)  # [B]
     hardness = tf.where(is_negative, tf.stop_gradient(hardness), -1.0)
-    order = tf.argsort(hardness, 1, "DESCENDING", stable=True)
-    rank = tf.argsort(order, 1)
-    return is_negative & (rank < num_negatives[:, None])
+    most = labels.shape[1] if static_shapes else tf.reduce_max(num_negatives)
+    _, hardest = tf.math.top_k(hardness, most)  # [B, most]; of equal values the earlier one first
+    is_mined = tf.range(most)[None] < num_negatives[:, None]
+    images = tf.broadcast_to(tf.range(tf.shape(labels)[0])[:, None], tf.shape(hardest))
+    mined = tf.scatter_nd(
+        tf.stack([images, hardest], -1), tf.cast(is_mined, tf.int32), tf.shape(labels)
+    )
+    return is_negative & (mined > 0)
 
 
 def smooth_l1(difference):

@@ -1,12 +1,45 @@
 """The settings of a run in its folder, and whether a command may resume it."""
 
+import dataclasses
+import json
 import typing
 
 from absl import logging
 
 from ssd_tf import files
 from ssd_tf.config import Config, ConfigError, load_config, save_config
-from ssd_tf.data import dataset_json
+from ssd_tf.data import dataset_json, shards
+from ssd_tf.training.monitor import read_metrics
+from ssd_tf.weights import runs
+
+# What may differ on a restart: sections by their prefix, and single keys. Neither the network nor
+# the data nor the update changes with them.
+_MAY_CHANGE = ("eval.", "export.", "watch.")
+_KEYS_THAT_MAY_CHANGE = (
+    "data.on_bad_record",
+    "data.val_split",
+    "train.steps",
+    "train.strategy",
+    "train.steps_per_call",
+    "train.xla",
+    "train.deterministic",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+)
+# After a divergence these too.
+_KEYS_OF_A_RESCUE = (
+    "train.learning_rate",
+    "train.warmup_steps",
+    "train.warmup_from",
+    "train.clip_norm",
+)
+# What a change of the key does, besides the obvious.
+_CONSEQUENCES = {
+    "data.on_bad_record": "skipped records change the order of images",
+    "train.steps": "the schedule of the learning rate follows",
+}
+# The settings of eval that do not change AP.
+_NOT_MEASURED = ("every", "patience", "batch_size")
 
 
 class Difference(typing.NamedTuple):
@@ -17,27 +50,116 @@ class Difference(typing.NamedTuple):
     new: object
 
 
-def check_restart(config: Config, dataset_info, workdir):
-    """Raise ConfigError if the run in `workdir` has a checkpoint of other settings or classes.
+@dataclasses.dataclass
+class RunState:
+    """`state.json` of a run folder: what a restart compares.
 
-    Only eval.*, export.*, watch.* and data.on_bad_record may differ. A run that failed before its
-    first checkpoint may be changed and started again.
+    fingerprint: of the training split. evaluation: what AP depends on besides the weights.
+    comparable_from: the first step whose AP was measured so. diverged_step: None, or the step at
+    which training diverged, until a later checkpoint is saved.
     """
-    if not any((workdir / "checkpoints" / "last").glob("*.index")):
-        return
-    for path, old, new in config_differences(load_config(workdir / "config.yaml"), config):
-        if path == "data.on_bad_record":
-            logging.warning(
-                "%s was %s, now it is %s: skipped records change the order of images",
-                path,
-                old,
-                new,
-            )
-        elif not path.startswith(("eval.", "export.", "watch.")):
-            raise ConfigError(
-                f"{workdir} was started with {path} = {old}, now it is {new}: use another --workdir"
-            )
+
+    fingerprint: str
+    evaluation: dict
+    comparable_from: int = 0
+    diverged_step: int | None = None
+
+    def write(self, workdir):
+        files.write_json(workdir / "state.json", dataclasses.asdict(self))
+
+
+def read_state(workdir) -> RunState:
+    """Raises ConfigError if the run folder has no readable state.json."""
+    path = workdir / "state.json"
+    try:
+        return RunState(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}), so this run cannot be resumed: use another --workdir"
+        ) from None
+
+
+def make_state(config: Config, dataset_info) -> RunState:
+    """The state of a run that begins."""
+    split = config.data.val_split
+    has_val = bool(dataset_info.splits.get(split, {}).get("images"))
+    evaluation = {
+        "split": split,
+        "fingerprint": shards.fingerprint(dataset_info, split) if has_val else None,
+        "on_bad_record": config.data.on_bad_record,
+    }
+    for key, value in config.eval.model_dump(mode="json").items():
+        if key not in _NOT_MEASURED:
+            evaluation[key] = value
+    return RunState(shards.fingerprint(dataset_info, config.data.train_split), evaluation)
+
+
+def can_resume(workdir) -> bool:
+    """Whether the run folder has a checkpoint, sound or not."""
+    return bool(runs.list_checkpoints(workdir / "checkpoints" / "last"))
+
+
+def check_restart(config: Config, dataset_info, workdir) -> RunState:
+    """The state of the run, new or resumed; logs what has changed.
+
+    Raises ConfigError if the run in `workdir` has a checkpoint of another network, other settings
+    or other data. A run that failed before its first checkpoint may be changed in any way.
+    """
+    new = make_state(config, dataset_info)
+    if not can_resume(workdir):
+        return new
+    old = read_state(workdir)
+    old_config = load_config(workdir / "config.yaml")
+    for difference in config_differences(old_config, config):
+        _check_difference(difference, old, workdir)
+    _check_steps(config, workdir)
     _check_classes(dataset_json.read_dataset(workdir).names, dataset_info, workdir)
+    if old.fingerprint != new.fingerprint:
+        raise ConfigError(
+            f"{workdir} was trained on other records than the split {config.data.train_split!r} of "
+            f"{dataset_info.folder} has now: use another --workdir (init_from reuses the weights)"
+        )
+    new.diverged_step = old.diverged_step
+    new.comparable_from = old.comparable_from
+    if old.evaluation != new.evaluation:
+        step = _newest_step(workdir)
+        evaluated = any(
+            int(row["step"]) == step and row["AP"] for row in read_metrics(workdir / "metrics.csv")
+        )
+        new.comparable_from = step + 1 if evaluated else step
+        logging.warning(
+            "the evaluation has changed: its AP is not compared with that before step %d, and "
+            "checkpoints/best is replaced at the next evaluation",
+            new.comparable_from,
+        )
+    return new
+
+
+def _check_difference(difference, state, workdir):
+    """Raise ConfigError if the key may not change, else log what it was and is."""
+    path, old, new = difference
+    rescued = state.diverged_step is not None and path in _KEYS_OF_A_RESCUE
+    if not (path.startswith(_MAY_CHANGE) or path in _KEYS_THAT_MAY_CHANGE or rescued):
+        advice = "use another --workdir"
+        if path in _KEYS_OF_A_RESCUE:
+            advice += "; it may change only after a divergence"
+        raise ConfigError(f"{workdir} was started with {path} = {old}, now it is {new}: {advice}")
+    consequence = _CONSEQUENCES.get(path)
+    log = logging.warning if consequence else logging.info
+    log("%s was %s, now it is %s%s", path, old, new, f": {consequence}" if consequence else "")
+
+
+def _check_steps(config, workdir):
+    step = _newest_step(workdir)
+    if config.train.steps < step:
+        raise ConfigError(
+            f"expected train.steps of at least {step}, which {workdir} has reached, "
+            f"got {config.train.steps}"
+        )
+
+
+def _newest_step(workdir):
+    return runs.step_of(runs.list_checkpoints(workdir / "checkpoints" / "last")[0])
 
 
 def _check_classes(old_names, dataset_info, workdir):
@@ -52,12 +174,13 @@ def _summary(names):
     return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
-def write_settings(config: Config, dataset_info, workdir):
-    """Write dataset.json and config.yaml into the run folder, each atomically."""
+def write_settings(config: Config, dataset_info, state: RunState, workdir):
+    """Write dataset.json, config.yaml and state.json into the run folder, each atomically."""
     workdir.mkdir(parents=True, exist_ok=True)
     content = (dataset_info.folder / "dataset.json").read_bytes()
     files.write_bytes(workdir / "dataset.json", content)
     save_config(config, workdir / "config.yaml")
+    state.write(workdir)
 
 
 def config_differences(old: Config, new: Config) -> list[Difference]:

@@ -1,6 +1,6 @@
 """One update of the weights, on all replicas of a strategy.
 
-Shapes: `B` images of one replica, `A` default boxes, `C` foreground classes.
+Shapes: `B` images of one replica, `A` default boxes, `C` foreground classes, `L` feature maps.
 """
 
 import typing
@@ -8,21 +8,32 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf.config import Config, Train
+from ssd_tf.config import Config
+from ssd_tf.models.ssd import SSD
+from ssd_tf.training import losses, schedules
+from ssd_tf.training.learner import Learner
 from ssd_tf.training.losses import MultiBoxLoss
+from ssd_tf.training.optimizer import is_decayed, l2_in_gradient
 
 
 class StepValues(typing.NamedTuple):
-    """Float32 scalars of the global batch.
+    """Numbers of the global batch: scalars, but positives_per_level [L].
 
-    loss: classification + localization, without L2; localization is already weighted.
-    positives: the number of default boxes that are matched to an object.
+    loss: classification + localization, without the L2 penalty; localization is already weighted.
+    l2: the penalty that weight_decay stands for, whether it is in the gradient or decoupled.
+    positives_per_image: default boxes that are matched to an object, a mean over the batch;
+    positives_per_level: the same for each feature map.
+    gradient_norm: before clipping, without L2.
     """
 
     loss: tf.Tensor
     classification: tf.Tensor
     localization: tf.Tensor
-    positives: tf.Tensor
+    l2: tf.Tensor
+    positives_per_image: tf.Tensor
+    gradient_norm: tf.Tensor
+    learning_rate: tf.Tensor
+    positives_per_level: tf.Tensor
 
 
 def make_loss(config: Config, default_boxes) -> MultiBoxLoss:
@@ -40,58 +51,165 @@ def make_loss(config: Config, default_boxes) -> MultiBoxLoss:
         normalizer=config.loss.normalizer,
         default_boxes=default_boxes * np.tile(input_hw, 2),
         variances=config.boxes.variances,
+        static_shapes=config.train.xla,
     )
 
 
-def make_train_step(train: Train, loss: MultiBoxLoss, model, optimizer, strategy):
-    """A tf.function: a batch (images, Targets) as the strategy distributes it -> StepValues.
+def make_train_step(config: Config, learner: Learner):
+    """A function of a batch (images, Targets) as the strategy distributes it -> StepValues.
 
-    Every sum is divided by the positives of the *global* batch (or by what loss.normalizer says),
-    so neither loss nor gradient depends on how images are spread over replicas.
+    It belongs inside a tf.function, in cross-replica context, and updates the weights, the
+    optimizer, the averaged weights and learner.step. Every sum is divided by the positives of the
+    *global* batch (or by what loss.normalizer says), so neither loss nor gradient depends on how
+    images are spread over replicas and micro-batches.
     """
-    variables = model.trainable_variables
-    num_replicas = strategy.num_replicas_in_sync
+    network, optimizer, averages, step, strategy = learner
+    train = config.train
+    schedule = schedules.make_schedule(train)
+    variables = network.model.trainable_variables
+    gradients_of_batch = _make_batch_gradients(config, learner)
 
     def replica_step(images, targets):
-        with tf.GradientTape() as tape:
-            predictions = model(images, training=train.bn == "train")
-            values = _normalize_sums(loss(predictions, targets))
-        gradients = tape.gradient(values.loss, [variable.value for variable in variables])
+        gradients, parts = gradients_of_batch(images, targets)
+        gradients = tf.distribute.get_replica_context().all_reduce("sum", gradients)
+        norm = tf.linalg.global_norm(gradients)
         if train.clip_norm is not None:
-            gradients = _clip_by_global_norm(gradients, train.clip_norm, num_replicas)
-        if train.weight_decay:
-            # Each replica adds its fraction, because apply() sums over replicas.
-            gradients = _add_l2(gradients, variables, train.weight_decay / num_replicas)
+            gradients, _ = tf.clip_by_global_norm(gradients, train.clip_norm, use_norm=norm)
+        gradients = _add_l2(gradients, variables, l2_in_gradient(train))
+        if train.precision == "mixed_float16":
+            gradients = [optimizer.scale_loss(gradient) for gradient in gradients]
         optimizer.apply(gradients, variables)
-        return values
+        return (*parts, _positives_by_level(network, targets["labels"])), norm
 
-    @tf.function
     def train_step(images, targets):
-        per_replica = strategy.run(replica_step, args=(images, targets))
-        return StepValues(*(strategy.reduce("SUM", value, axis=None) for value in per_replica))
+        rate = schedule(step)
+        optimizer.learning_rate.assign(rate)
+        l2 = _l2_penalty(variables, train.weight_decay)
+        per_replica, norm = strategy.run(replica_step, args=(images, targets))
+        sums = [strategy.reduce("SUM", value, axis=None) for value in per_replica]
+        classification, localization, positives_per_level = sums
+        if averages is not None:
+            averages.update(strategy, step)
+        step.assign_add(1)
+        positives_per_level /= train.batch_size
+        return StepValues(
+            loss=classification + localization,
+            classification=classification,
+            localization=localization,
+            l2=l2,
+            positives_per_image=tf.reduce_sum(positives_per_level),
+            gradient_norm=strategy.reduce("MEAN", norm, axis=None),
+            learning_rate=rate,
+            positives_per_level=positives_per_level,
+        )
 
     return train_step
 
 
-def _normalize_sums(sums):
-    """LossSums of a replica -> its StepValues, which add up to those of the global batch."""
-    divisor = tf.distribute.get_replica_context().all_reduce("sum", sums.divisor)
-    divisor = tf.maximum(divisor, 1.0)
-    classification = sums.classification / divisor
-    localization = sums.localization / divisor
-    return StepValues(classification + localization, classification, localization, sums.positives)
+def make_probe(config: Config, learner: Learner):
+    """A tf.function: a batch -> its loss with the present weights, which stay as they are."""
+    network = learner.network
+    strategy = learner.strategy
+    loss = make_loss(config, network.default_boxes)
+
+    def replica_loss(images, targets):
+        weights = _global_weights(loss.normalizer, targets["labels"], tf.float32)
+        parts = loss(network.model(images, training=False), targets)
+        return tf.reduce_sum(weights * (parts.classification + parts.localization))
+
+    @tf.function
+    def probe(images, targets):
+        return strategy.reduce("SUM", strategy.run(replica_loss, args=(images, targets)), axis=None)
+
+    return probe
 
 
-def _clip_by_global_norm(gradients, norm, num_replicas):
-    """Clip the gradient of the global batch; each replica returns its fraction of the result."""
-    summed = tf.distribute.get_replica_context().all_reduce("sum", gradients)
-    clipped, _ = tf.clip_by_global_norm(summed, norm)
-    return [gradient / num_replicas for gradient in clipped]
+def _make_batch_gradients(config, learner):
+    """A function of a replica's batch -> gradients, and its (classification, localization).
+
+    All are this replica's share of the sums over the global batch.
+    """
+    train = config.train
+    loss = make_loss(config, learner.network.default_boxes)
+    micro_gradients = _make_micro_gradients(config, learner, loss)
+
+    def gradients_of_batch(images, targets):
+        weights = _global_weights(loss.normalizer, targets["labels"], targets["offsets"].dtype)
+        if train.accumulate == 1:
+            return micro_gradients(images, targets, weights)
+        total = None
+        for index in range(train.accumulate):
+            # In turn: together they would need the memory that accumulation is to save.
+            with tf.control_dependencies(tf.nest.flatten(total) if total else []):
+                # Every k-th image: the same micro-batches for any number of replicas.
+                micro_batch = tf.nest.map_structure(
+                    lambda tensor: tf.identity(tensor[index :: train.accumulate]),  # noqa: B023
+                    (images, targets, weights),
+                )
+            result = micro_gradients(*micro_batch)
+            total = result if total is None else tf.nest.map_structure(tf.add, total, result)
+        return total
+
+    return gradients_of_batch
+
+
+def _make_micro_gradients(config, learner, loss):
+    """A function (images, Targets, weights [B]) -> gradients, (classification, localization)."""
+    model = learner.network.model
+    train = config.train
+    values = [variable.value for variable in model.trainable_variables]
+
+    def micro_gradients(images, targets, weights):
+        with tf.GradientTape() as tape:
+            predictions = model(images, training=train.bn != "frozen")
+            parts = loss(predictions, targets)
+            classification = tf.reduce_sum(weights * parts.classification)
+            localization = tf.reduce_sum(weights * parts.localization)
+            total = classification + localization
+            if train.precision == "mixed_float16":
+                total = learner.optimizer.scale_loss(total)
+        gradients = tape.gradient(total, values)
+        if train.precision == "mixed_float16":
+            scale = learner.optimizer.dynamic_scale.value
+            gradients = [gradient / scale for gradient in gradients]
+        return gradients, (classification, localization)
+
+    if train.xla:
+        return tf.function(micro_gradients, jit_compile=True, autograph=False)
+    return micro_gradients
+
+
+def _global_weights(normalizer, labels, dtype):
+    """What each image's loss [B] is multiplied by: image_weights, divided by the global divisor."""
+    positives = tf.reduce_sum(tf.cast(labels > 0, dtype), 1)
+    weights, divisor = losses.image_weights(normalizer, positives)
+    divisor = tf.distribute.get_replica_context().all_reduce("sum", divisor)
+    return weights / tf.maximum(divisor, 1.0)
+
+
+def _positives_by_level(network: SSD, labels):
+    """labels [B, A] -> the number of positives on each feature map [L], of this replica."""
+    sizes = [
+        height * width * len(level.shapes_hw)
+        for level, (height, width) in zip(network.levels, network.map_shapes, strict=True)
+    ]
+    of_level = np.repeat(np.arange(len(sizes)), sizes)
+    positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), 0)
+    return tf.math.segment_sum(positives, of_level)
 
 
 def _add_l2(gradients, variables, weight_decay):
-    """Add the gradient of the L2 penalty for kernels, not for biases and batch norm."""
+    """Add the gradient of the L2 penalty."""
+    if not weight_decay:
+        return gradients
     return [
-        gradient + weight_decay * variable.value if variable.name.endswith("kernel") else gradient
+        gradient + weight_decay * variable.value if is_decayed(variable) else gradient
         for gradient, variable in zip(gradients, variables, strict=True)
     ]
+
+
+def _l2_penalty(variables, weight_decay):
+    if not weight_decay:
+        return tf.constant(0.0)
+    squares = [tf.nn.l2_loss(variable.value) for variable in variables if is_decayed(variable)]
+    return weight_decay * tf.add_n(squares)

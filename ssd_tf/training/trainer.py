@@ -1,143 +1,345 @@
-"""The training loop: a plain loop over steps, each run by a tf.distribute strategy."""
+"""The training loop: a plain loop over calls of the training function, each of a few steps."""
 
+import contextlib
 import dataclasses
-import math
+import pathlib
 import typing
 
+import numpy as np
+import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import Config, Train
-from ssd_tf.training import distribution, schedules
+from ssd_tf.config import Config
+from ssd_tf.training import distribution, events, interruption, learner, restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.learner import Learner
-from ssd_tf.training.monitor import Monitor
-from ssd_tf.training.step import make_loss, make_train_step
+from ssd_tf.training.monitor import Monitor, read_metrics
+from ssd_tf.training.step import StepValues, make_probe, make_train_step
 
 
-def train(config: Config, learner: Learner, make_dataset, workdir, evaluate=None):
-    """Train until config.train.steps, from the last checkpoint of the run folder if it has one.
+class DivergedError(ValueError):
+    """The loss or the weights are no longer sound; the message says where and what to do."""
 
-    make_dataset(StreamSlice) -> batches: the slice says which worker reads, and from which step.
-    evaluate(monitor, step) -> {"AP", "AP50", ...}, called with the averaged weights in place if EMA
-    is on. Keeps checkpoints/last and, with evaluate, checkpoints/best by AP. If there are several
-    workers, the chief writes, evaluates and reports.
-    Raises ValueError with the step and the parts if the loss is no longer finite.
+
+class Evaluation(typing.NamedTuple):
+    """How the trainer evaluates.
+
+    run() -> what evaluator.metrics returns, and a list of Pillow images to show. It is called with
+    the averaged weights in place if EMA is on. every: steps between evaluations.
     """
-    strategy = learner.strategy
-    num_steps = config.train.steps
-    checkpoints = Checkpoints(workdir, learner.network.model, learner.optimizer)
-    if checkpoints.restore_last():
-        logging.info("resuming from step %d of %s", int(checkpoints.step), workdir)
-    start_step = int(checkpoints.step)
-    distribution.barrier(strategy, start_step, workdir)
-    chief = None
-    if distribution.is_chief(strategy):
-        monitor = Monitor(workdir, num_steps, config.train.batch_size, start_step)
-        chief = _Chief(config, checkpoints, monitor, evaluate, start_step + 1)
-    if start_step < num_steps:
-        _run_steps(config, learner, make_dataset, start_step, chief)
-    # A worker that ends earlier breaks the connections of the others.
-    distribution.barrier(strategy, num_steps, workdir)
-    if chief:
-        monitor.close()
 
-
-def make_schedule(train: Train):
-    """A function of the step, from 0 -> learning rate."""
-
-    def learning_rate(step):
-        if step < train.warmup_steps:
-            fraction = schedules.linear_warmup(step, train.warmup_steps, train.warmup_from)
-        elif train.schedule == "step":
-            fraction = schedules.step_decay(step, train.decay_steps, train.decay_factor)
-        else:
-            num_steps = train.steps - train.warmup_steps
-            fraction = schedules.cosine_decay(step - train.warmup_steps, num_steps)
-        return train.learning_rate * fraction
-
-    return learning_rate
-
-
-def _run_steps(config, learner, make_dataset, start_step, chief):
-    """The loop. chief: None on the workers that neither write nor report."""
-    network, optimizer, strategy = learner
-    learning_rate = make_schedule(config.train)
-    loss = make_loss(config, network.default_boxes)
-    train_step = make_train_step(config.train, loss, network.model, optimizer, strategy)
-    batch_size = config.train.batch_size
-    batches = distribution.distribute(strategy, make_dataset, start_step, batch_size)
-    for step in range(start_step + 1, config.train.steps + 1):
-        rate = learning_rate(step - 1)
-        optimizer.learning_rate.assign(rate)
-        values = train_step(*next(batches))
-        if step == start_step + 1:
-            # All workers stop together if the first loss is not finite; later only the chief looks.
-            _to_finite_numbers(values, step)
-        if chief:
-            chief.after_step(step, values, rate)
-
-
-class _Due(typing.NamedTuple):
-    """What follows a step."""
-
-    report: bool
-    save: bool
-    evaluate: bool
+    run: typing.Callable
+    every: int
 
 
 @dataclasses.dataclass(frozen=True)
-class _Chief:
-    """What the only process, or the chief of several, does between the steps."""
+class Run:
+    """What stays the same during a run.
+
+    make_dataset(StreamSlice) -> batches: the slice says which worker reads, and from which step.
+    name_images(step) -> the source_ids of the batch of a step, from 1, for messages.
+    profiler: None, or a profiling.Profiler.
+    """
 
     config: Config
-    checkpoints: Checkpoints
-    monitor: Monitor
-    evaluate: typing.Callable | None
-    first_step: int
+    learner: Learner
+    workdir: pathlib.Path
+    state: restart.RunState
+    make_dataset: typing.Callable
+    evaluation: Evaluation | None = None
+    name_images: typing.Callable | None = None
+    profiler: typing.Any = None
 
-    def after_step(self, step, values, learning_rate):
-        """Report, evaluate and save if that is due. values: StepValues."""
-        due = self._due(step)
-        if due.report:
-            numbers = {**_to_finite_numbers(values, step), "learning_rate": learning_rate}
-            self.monitor.report_step(step, numbers)
-        if due.save:
-            self.checkpoints.step.assign(step)
-            if due.evaluate:
-                self._evaluate(step)
-            self.checkpoints.save("last")
-        if due.save or step == self.first_step:  # the first step compiles
-            self.monitor.restart_clock(step)
-
-    def _due(self, step):
-        config = self.config
-        last = step == config.train.steps
-        evaluate = self.evaluate is not None and (last or _is_multiple(step, config.eval.every))
-        save = last or evaluate or _is_multiple(step, config.train.checkpoint_every)
-        report = save or _is_multiple(step, config.watch.log_every)
-        return _Due(report, save, evaluate)
-
-    def _evaluate(self, step):
-        """Evaluate, with the averaged weights if EMA is on, and save if that is the best AP."""
-        with self.checkpoints.averaged_weights():
-            metrics = self.evaluate(self.monitor, step)
-        self.monitor.report_metrics(step, metrics)
-        if metrics["AP"] > float(self.checkpoints.best_ap):
-            self.checkpoints.best_ap.assign(metrics["AP"])
-            self.checkpoints.save("best")
-
-
-def _is_multiple(step, interval):
-    return interval is not None and step % interval == 0
-
-
-def _to_finite_numbers(values, step) -> dict[str, float]:
-    """StepValues as numbers. Raises ValueError if the loss is not finite."""
-    numbers = {name: float(value) for name, value in values._asdict().items()}
-    if not math.isfinite(numbers["loss"]):
-        parts = ", ".join(f"{name} {number}" for name, number in numbers.items())
-        raise ValueError(
-            f"the loss is no longer finite at step {step} ({parts}); "
-            "lower train.learning_rate, warm up longer, or set train.clip_norm"
+    @property
+    def events(self) -> events.Events:
+        """When this run reports, saves and evaluates."""
+        train = self.config.train
+        others = [] if train.unfreeze_step is None else [train.unfreeze_step]
+        if self.profiler:
+            others += self.profiler.boundaries
+        return events.Events(
+            num_steps=train.steps,
+            report_every=self.config.watch.log_every,
+            save_every=train.checkpoint_every,
+            evaluate_every=self.evaluation.every if self.evaluation else None,
+            others=tuple(others),
         )
-    return numbers
+
+
+def train(run: Run):
+    """Train until config.train.steps, from the last sound checkpoint if there is one.
+
+    Keeps checkpoints/last and, with an evaluation, checkpoints/best by AP. If there are several
+    workers, the chief writes, evaluates and reports.
+    Raises DivergedError if the loss or the weights are no longer sound, and Interrupted after a
+    signal; neither costs a sound checkpoint.
+    """
+    strategy = run.learner.strategy
+    checkpoints = Checkpoints(run.workdir, run.learner, run.config.train.keep_checkpoints)
+    if checkpoints.restore_last():
+        logging.info("resuming from step %d of %s", int(run.learner.step), run.workdir)
+    start_step = int(run.learner.step)
+    distribution.barrier(strategy, start_step, run.workdir)
+    with interruption.Signals() as signals, contextlib.ExitStack() as stack:
+        chief = None
+        if distribution.is_chief(strategy):
+            checkpoints.delete_after(start_step)
+            chief = _Chief(run, checkpoints, signals)
+            stack.callback(chief.monitor.close)
+        _Loop(run, checkpoints, signals, chief).run_all()
+        # A worker that ends earlier breaks the connections of the others.
+        distribution.barrier(strategy, int(run.learner.step), run.workdir)
+        signals.raise_if_received(
+            f"stopped at step {int(run.learner.step)}, which is saved; "
+            "run the same command again to resume"
+        )
+
+
+class _Loop:
+    """What every worker does: steps, and the decision to stop, which all take at the same step."""
+
+    def __init__(self, run, checkpoints, signals, chief):
+        """chief: None on the workers that neither write nor report."""
+        self._run = run
+        self._checkpoints = checkpoints
+        self._signals = signals
+        self._chief = chief
+        self._events = run.events
+        self._batches = None
+
+    def run_all(self):
+        run = self._run
+        step = int(run.learner.step)
+        if self._chief:
+            self._chief.evaluate_if_missing(step)
+        run_steps = None
+        while step < run.config.train.steps:
+            if self._shall_stop():
+                self._save_unless_saved(step)
+                return
+            if run_steps is None or step == run.config.train.unfreeze_step:
+                _unfreeze_if_due(run, step)
+                run_steps = _make_run_steps(run)
+            end = min(step + run.config.train.steps_per_call, self._events.next_stop(step))
+            values = self._call(run_steps, step, end)
+            step = end
+            self._after_call(step, values)
+
+    def _shall_stop(self):
+        wish = self._signals.received is not None or bool(self._chief and self._chief.stops_early())
+        return distribution.any_worker(self._run.learner.strategy, wish)
+
+    def _call(self, run_steps, step, end):
+        """Run the steps after `step` up to `end` -> a dict of numbers for each."""
+        run = self._run
+        if self._batches is None:
+            train = run.config.train
+            self._batches = distribution.distribute(
+                run.learner.strategy, run.make_dataset, step, train.batch_size, train.accumulate
+            )
+        with run.profiler.watch(step, end) if run.profiler else contextlib.nullcontext():
+            rows = run_steps(self._batches, tf.constant(end - step)).numpy()
+        values = [_as_dict(row) for row in rows]
+        for index, numbers in enumerate(values, start=step + 1):
+            if not np.isfinite(numbers["loss"]):
+                parts = ", ".join(f"{name} {numbers[name]:.4g}" for name in StepValues._fields[:-1])
+                # The update before this step was the bad one.
+                self._diverged(
+                    index, index - 2, f"the loss is no longer finite at step {index} ({parts})"
+                )
+        return values
+
+    def _after_call(self, step, values):
+        due = self._events.due(step)
+        if self._chief:
+            self._chief.report(step, values, due)
+        if due.save:
+            self._check_weights(step, values[-1])
+            if step == self._run.config.train.steps:
+                self._probe(step, values[-1])
+            if self._chief:
+                self._chief.save(step)
+        if due.evaluate and self._chief and self._signals.received is None:
+            self._chief.evaluate(step)
+        if self._chief and due.save:
+            self._chief.monitor.restart_clock()
+
+    def _save_unless_saved(self, step):
+        if step == 0 or self._events.due(step).save:
+            return
+        self._check_weights(step, {})
+        if self._chief:
+            self._chief.save(step)
+
+    def _check_weights(self, step, values):
+        unsound = self._checkpoints.find_unsound()
+        if unsound:
+            loss = f", loss {values['loss']:.4g}" if values else ""
+            self._diverged(
+                step,
+                step - 1,
+                f"the weights are no longer sound after step {step} ({unsound}{loss})",
+            )
+
+    def _probe(self, step, values):
+        """No further step will show whether the last update was sound: another batch does."""
+        loss = float(make_probe(self._run.config, self._run.learner)(*next(self._batches)))
+        if not np.isfinite(loss):
+            self._diverged(
+                step,
+                step - 1,
+                f"the loss is no longer finite after step {step} (loss {values['loss']:.4g} before "
+                f"that update, {loss} after it)",
+            )
+
+    def _diverged(self, step, last_sound_step, message):
+        """Raise DivergedError; the chief first deletes checkpoints after the last sound step."""
+        run = self._run
+        if self._chief:
+            self._chief.note_divergence(step, last_sound_step)
+        sound_step = self._checkpoints.newest_step(last_sound_step)
+        resume = "there is no checkpoint yet, so it starts from scratch"
+        if sound_step is not None:
+            resume = f"it resumes from step {sound_step}"
+        images = ""
+        if run.name_images:
+            images = f"; images of this batch: {', '.join(run.name_images(step))}"
+        raise DivergedError(
+            f"{message}{images}. Lower train.learning_rate (now "
+            f"{run.config.train.learning_rate:g}), warm up longer or set train.clip_norm, and run "
+            f"the command again: {resume}"
+        )
+
+
+class _Chief:
+    """What the only process, or the chief of several, does between the calls."""
+
+    def __init__(self, run, checkpoints, signals):
+        start_step = int(run.learner.step)
+        network = run.learner.network
+        self._run = run
+        self._checkpoints = checkpoints
+        self._signals = signals
+        self._is_first_call = True
+        self.monitor = Monitor(
+            run.workdir,
+            run.config.train.steps,
+            run.config.train.batch_size,
+            start_step,
+            [f"{height}x{width}" for height, width in network.map_shapes],
+        )
+
+    def report(self, step, values, due):
+        """values: a dict of numbers for each step of the call that has just ended."""
+        if self._is_first_call:  # it compiles
+            self._is_first_call = False
+            self.monitor.restart_clock()
+        else:
+            self.monitor.count_steps(len(values), sum(row["input_seconds"] for row in values))
+        if due.report:
+            self.monitor.report_step(step, values[-1])
+
+    def save(self, step):
+        self._checkpoints.save_last()
+        diverged_step = self._run.state.diverged_step
+        if diverged_step is not None and step > diverged_step:
+            self._run.state.diverged_step = None
+            self._run.state.write(self._run.workdir)
+
+    def evaluate(self, step):
+        """Evaluate what has just been saved; a signal meanwhile ends the run at once."""
+        averages = self._run.learner.averages
+        self._signals.nothing_to_save = True
+        with averages.in_place() if averages else contextlib.nullcontext():
+            metrics, images = self._run.evaluation.run()
+        self._signals.nothing_to_save = False
+        self.monitor.report_evaluation(step, metrics)
+        self.monitor.report_images(step, images)
+        self._keep_if_best(step)
+
+    def evaluate_if_missing(self, step):
+        """Make up for an evaluation that a stopped run did not finish."""
+        if step == 0 or not self._run.events.due(step).evaluate:
+            return
+        if (self.monitor.metrics_of(step) or {}).get("AP") is None:
+            logging.info("step %d has not been evaluated yet", step)
+            self.evaluate(step)
+        else:
+            self._keep_if_best(step)
+
+    def stops_early(self) -> bool:
+        """Whether eval.patience is used up."""
+        patience = self._run.config.eval.patience
+        measured = self._comparable_ap()
+        if patience is None or not measured:
+            return False
+        best_step = max(measured, key=lambda step: (measured[step], -step))
+        num_worse = sum(step > best_step for step in measured)
+        if num_worse >= patience:
+            logging.info(
+                "stopping early: AP was best at step %d (%.3f), %d evaluations ago",
+                best_step,
+                measured[best_step],
+                num_worse,
+            )
+        return num_worse >= patience
+
+    def note_divergence(self, step, last_sound_step):
+        """Delete the checkpoints after the last sound step; let the restart change the rate."""
+        self._checkpoints.delete_after(last_sound_step)
+        self._run.state.diverged_step = step
+        self._run.state.write(self._run.workdir)
+
+    def _keep_if_best(self, step):
+        measured = self._comparable_ap()
+        earlier = [ap for other, ap in measured.items() if other < step]
+        if step in measured and measured[step] > max(earlier, default=-1.0):
+            self._checkpoints.copy_to_best()
+
+    def _comparable_ap(self):
+        """{step: AP} of the evaluations with the present settings."""
+        rows = read_metrics(self._run.workdir / "metrics.csv")
+        measured = {int(row["step"]): float(row["AP"]) for row in rows if row["AP"]}
+        first = self._run.state.comparable_from
+        return {step: ap for step, ap in measured.items() if step >= first}
+
+
+def _unfreeze_if_due(run, step):
+    unfreeze_step = run.config.train.unfreeze_step
+    if unfreeze_step is not None and step >= unfreeze_step:
+        learner.unfreeze(run.learner.network.model)
+        logging.info("from step %d on all layers are trained", unfreeze_step)
+
+
+def _make_run_steps(run):
+    """A tf.function (iterator of batches, number of steps) -> a row of numbers for each step."""
+    train_step = make_train_step(run.config, run.learner)
+
+    def run_step(index, rows, batches):
+        start = tf.timestamp()
+        with tf.control_dependencies([start]):
+            batch = next(batches)
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+            input_seconds = tf.cast(tf.timestamp() - start, tf.float32)
+        *scalars, positives_per_level = train_step(*batch)
+        row = tf.concat([tf.stack([input_seconds, *scalars]), positives_per_level], 0)
+        return index + 1, rows.write(index, row)
+
+    @tf.function(autograph=False)
+    def run_steps(batches, num_steps):
+        _, rows = tf.while_loop(
+            lambda index, _: index < num_steps,
+            lambda index, rows: run_step(index, rows, batches),
+            (tf.constant(0), tf.TensorArray(tf.float32, num_steps)),
+            parallel_iterations=1,
+        )
+        return rows.stack()
+
+    return run_steps
+
+
+def _as_dict(row):
+    """A row of the training function as {name: number}; positives_per_level is a list."""
+    names = ("input_seconds", *StepValues._fields[:-1])
+    numbers = {name: float(value) for name, value in zip(names, row, strict=False)}
+    return {**numbers, "positives_per_level": row[len(names) :].tolist()}

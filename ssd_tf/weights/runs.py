@@ -5,6 +5,7 @@ import typing
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -24,32 +25,84 @@ class Mismatch(typing.NamedTuple):
         return f"{self.variable.path}: expected shape {expected}, got {found}"
 
 
-def find_checkpoint(run) -> str:
-    """The prefix of a run folder's best checkpoint, else of its last.
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that cannot be read; the message names it."""
 
-    Raises FileNotFoundError if it has neither.
+
+def find_checkpoint(run) -> str:
+    """The prefix of a run folder's best checkpoint, else of its newest; damaged ones are named.
+
+    Raises FileNotFoundError if it has none, DamagedCheckpointError if none can be read.
     """
     folder = pathlib.Path(run) / "checkpoints"
-    for name in ("best", "last"):
-        path = tf.train.latest_checkpoint(str(folder / name))
-        if path is not None:
-            return path
-    raise FileNotFoundError(f"no checkpoint in {folder}: train with --workdir {run} first")
+    prefixes = [*list_checkpoints(folder / "best"), *list_checkpoints(folder / "last")]
+    if not prefixes:
+        raise FileNotFoundError(f"no checkpoint in {folder}: train with --workdir {run} first")
+    return newest_sound(prefixes)
 
 
-def read_weights(prefix) -> dict:
-    """A checkpoint's arrays by variable path; averaged weights (EMA) replace the raw ones."""
-    reader = tf.train.load_checkpoint(prefix)
+def list_checkpoints(folder) -> list[str]:
+    """The prefixes of the checkpoints of a folder, the newest first."""
+    paths = pathlib.Path(folder).glob("ckpt-*.index")
+    prefixes = [str(path.with_suffix("")) for path in paths if path.stem[5:].isdigit()]
+    return sorted(prefixes, key=step_of, reverse=True)
+
+
+def step_of(prefix) -> int:
+    """The step of a checkpoint, from its name."""
+    return int(prefix.rpartition("-")[2])
+
+
+def newest_sound(prefixes) -> str:
+    """The first checkpoint of a list that can be read; a warning names those before it.
+
+    Raises DamagedCheckpointError if none can.
+    """
+    damages = []
+    for prefix in prefixes:
+        try:
+            read_arrays(prefix)
+        except DamagedCheckpointError as error:
+            damages.append(str(error))
+            continue
+        for damage in damages:
+            logging.warning("%s; using %s instead", damage, prefix)
+        return prefix
+    raise DamagedCheckpointError(
+        f"{damages[0]}, and none of the {len(damages)} can be read; "
+        "train again, in another --workdir"
+    )
+
+
+def read_arrays(prefix) -> dict:
+    """Every array of a checkpoint by its key. Raises DamagedCheckpointError, in one line.
+
+    TensorFlow compares the checksums as it reads.
+    """
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
+    # What TensorFlow raises depends on which part is damaged.
+    except (tf.errors.OpError, ValueError, IndexError, KeyError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DamagedCheckpointError(f"the checkpoint {prefix} is damaged ({reason})") from None
+
+
+def read_weights(prefix, averaged=True) -> dict:
+    """A checkpoint's arrays by variable path.
+
+    averaged: averaged weights (EMA), if there are any, replace the raw ones.
+    """
     weights = {}
     averages = {}
-    for key in reader.get_variable_to_shape_map():
+    for key, value in read_arrays(prefix).items():
         # TensorFlow escapes the slashes of variable paths as ".S".
         part, _, path = key.removesuffix(_SUFFIX).replace(".S", "/").partition("/")
         if part == "weights":
-            weights[path] = reader.get_tensor(key)
+            weights[path] = value
         elif part == "averages":
-            averages[path] = reader.get_tensor(key)
-    return {**weights, **averages}
+            averages[path] = value
+    return {**weights, **averages} if averaged else weights
 
 
 def assign_weights(model, weights, allow_partial=False) -> list[Mismatch]:

@@ -44,9 +44,7 @@ def toy_learner(toy_network):
     from ssd_tf.training import learner
 
     def build(config, seed=0):
-        network = toy_network(seed)
-        optimizer = learner.make_optimizer(config.train, network.model)
-        return learner.Learner(network, optimizer, tf.distribute.get_strategy())
+        return learner.attach_training(config, toy_network(seed), tf.distribute.get_strategy())
 
     return build
 
@@ -86,6 +84,11 @@ def toy_batch(step, size=2):
     offsets = random.normal(size=(size, NUM_BOXES, 4)).astype(np.float32)
     offsets *= (labels > 0)[..., None]
     return images, {"offsets": offsets, "labels": labels}
+
+
+@pytest.fixture
+def make_toy_batch():
+    return toy_batch
 
 
 @pytest.fixture

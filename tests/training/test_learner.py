@@ -92,6 +92,6 @@ def test_init_from_another_network_is_refused(init_from_run):
 def test_optimizers_of_two_runs_name_their_variables_alike(toy_network, toy_config):
     paths = []
     for _ in range(2):
-        optimizer = learner.make_optimizer(toy_config().train, toy_network().model)
+        optimizer = learner.make_optimizer(toy_config(), toy_network().model)
         paths.append([variable.path for variable in optimizer.variables])
     assert paths[0] == paths[1]

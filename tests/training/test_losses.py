@@ -45,8 +45,12 @@ def make_loss(**changes):
 
 
 def loss_sums(predictions, targets, **changes):
-    """LossSums as numbers."""
-    return losses.LossSums(*map(float, make_loss(**changes)(predictions, targets)))
+    """ImageLosses, summed over the images, as numbers."""
+    return sums_of(make_loss(**changes)(predictions, targets))
+
+
+def sums_of(image_losses):
+    return losses.ImageLosses(*(float(tf.reduce_sum(value)) for value in image_losses))
 
 
 def classification_loss(logits, labels, **changes):
@@ -74,7 +78,15 @@ def test_four_boxes_by_hand():
     )
     assert sums.classification == pytest.approx(-math.log(0.75) - math.log(0.2), rel=1e-5)
     assert sums.localization == pytest.approx(0.5 * 0.25 + (2 - 0.5) + 0 + 0.5, rel=1e-6)
-    assert sums.positives == 1
+
+
+def test_losses_are_summed_image_by_image():
+    targets = make_targets([[1, 0], [0, 0]])
+    predictions = make_predictions(np.zeros((2, 2, 2)), np.full((2, 2, 4), 2.0))
+    image_losses = make_loss(min_negatives=1)(predictions, targets)
+    # Two boxes and one box with a probability of a half; 4 coordinates of 2 - .5 each.
+    np.testing.assert_allclose(image_losses.classification, np.log(2) * np.array([2, 1]), rtol=1e-6)
+    np.testing.assert_allclose(image_losses.localization, [6.0, 0.0])
 
 
 def test_localization_weight():
@@ -104,6 +116,28 @@ def test_no_more_negatives_than_there_are():
     assert np.array(mined).tolist() == [[False, False, True]]
 
 
+def test_no_negatives_at_all():
+    hardness = tf.constant([[0.5, 0.4]])
+    for labels in ([[0, 0]], [[1, 2]], [[-1, -1]]):
+        mined = losses.mine_negatives(hardness, tf.constant(labels), 0.0, 0)
+        assert not np.array(mined).any()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_mining_with_static_shapes_finds_the_same(ties):
+    random = np.random.default_rng(0)
+    labels = random.integers(-1, 3, (7, 40)) * (random.uniform(size=(7, 40)) < 0.3)
+    hardness = random.integers(0, 4, (7, 40)) if ties else random.uniform(size=(7, 40))
+    arguments = (tf.constant(hardness, tf.float32), tf.constant(labels), 3.0, 2)
+    mined = np.array(losses.mine_negatives(*arguments))
+    np.testing.assert_array_equal(losses.mine_negatives(*arguments, static_shapes=True), mined)
+    # By another way: a stable sort of the negatives of each image.
+    for found, hard, label in zip(mined, hardness, labels, strict=True):
+        order = np.argsort(np.where(label == 0, -hard, 9.0), kind="stable")
+        count = min(max(3 * (label > 0).sum(), 2), (label == 0).sum())
+        assert sorted(np.flatnonzero(found)) == sorted(order[:count])
+
+
 def test_equal_hardness_takes_the_earlier_box():
     mined = losses.mine_negatives(tf.ones([1, 5]), tf.constant([[0, 1, 0, 0, 0]]), 2.0, 0)
     assert np.array(mined).tolist() == [[True, False, True, False, False]]
@@ -114,9 +148,7 @@ def test_a_batch_without_objects_is_finite_and_so_is_its_gradient():
     predictions = {"logits": logits, "offsets": tf.zeros([1, 4, 4])}
     with tf.GradientTape() as tape:
         sums = make_loss(min_negatives=1)(predictions, make_targets([[0, 0, 0, 0]]))
-    assert float(sums.positives) == 0
-    assert float(sums.localization) == 0
-    assert float(sums.classification) == pytest.approx(-math.log(0.2), rel=1e-5)
+    assert sums_of(sums) == (pytest.approx(-math.log(0.2), rel=1e-5), 0)
     gradient = np.array(tf.convert_to_tensor(tape.gradient(sums.classification, logits)))
     # Softmax minus one-hot in the hardest box only.
     np.testing.assert_allclose(gradient, [[[0, 0], [0, 0], [-0.8, 0.8], [0, 0]]], atol=1e-6)
@@ -136,7 +168,7 @@ def test_ignored_boxes_do_not_contribute():
 
 def test_all_ignored_is_zero():
     sums = loss_sums(make_predictions(FOUR), make_targets([[-1, -1, -1, -1]]))
-    assert sums.classification == sums.localization == sums.positives == 0
+    assert sums.classification == sums.localization == 0
 
 
 def test_smooth_l1_values_and_slope_around_its_knee():
@@ -163,7 +195,8 @@ def test_the_order_of_the_boxes_does_not_matter():
         make_targets(labels[:, order], target_offsets[:, order]),
     )
     assert before == pytest.approx(after, rel=1e-5)
-    assert before.positives == (labels > 0).sum()
+    assert before.classification > 1
+    assert before.localization > 1
 
 
 # Variants, against plain Python on one number at a time.
@@ -347,37 +380,35 @@ def test_an_iou_loss_compares_decoded_boxes_of_positives_only(box_loss):
     similarity = getattr(losses, box_loss)(tf.constant(predicted_boxes), tf.constant(true_boxes))
     expected = (1 - float(similarity[0])) + (1 - float(similarity[2]))
     assert expected > 0.1
-    assert float(sums.localization) == pytest.approx(expected, rel=1e-4)
+    assert sums_of(sums).localization == pytest.approx(expected, rel=1e-4)
     gradient = np.array(tf.convert_to_tensor(tape.gradient(sums.localization, offsets)))
     assert np.isfinite(gradient).all()
     assert gradient[0, 0].any()
     assert not gradient[0, 1].any()
 
 
-def normalized(normalizer, classification, localization, positives):
-    sums = losses.normalize(
-        normalizer, tf.constant(classification), tf.constant(localization), tf.constant(positives)
-    )
-    return losses.LossSums(*map(float, sums))
+@pytest.mark.parametrize(
+    ("normalizer", "weights", "divisor"),
+    # Three images with 3, 0 and 1 positives.
+    [
+        ("global", (1, 1, 1), 4),
+        ("caffe", (1 / 4, 1 / 4, 1 / 4), 1),
+        ("torchvision", (1 / 4, 1 / 4, 1 / 4), 1),
+        # Each image by its own positives, to be divided by three images.
+        ("nvidia", (1 / 3, 0, 1), 3),
+    ],
+)
+def test_normalizers_by_hand(normalizer, weights, divisor):
+    found = losses.image_weights(normalizer, tf.constant([3.0, 0.0, 1.0]))
+    np.testing.assert_allclose(found.weights, weights, rtol=1e-6)
+    assert float(found.divisor) == divisor
 
 
 @pytest.mark.parametrize(
-    ("normalizer", "expected"),
-    [
-        ("global", losses.LossSums(15, 7, positives=4, divisor=4)),
-        ("caffe", losses.LossSums(15 / 4, 7 / 4, positives=4, divisor=1)),
-        ("torchvision", losses.LossSums(15 / 4, 7 / 4, positives=4, divisor=1)),
-        # 6 / 3 + 0 + 8 / 1 and 3 / 3 + 0 + 4 / 1, to be divided by three images.
-        ("nvidia", losses.LossSums(10, 5, positives=4, divisor=3)),
-    ],
+    ("normalizer", "weight", "divisor"),
+    [("global", 1, 0), ("caffe", 1, 1), ("torchvision", 1, 1), ("nvidia", 0, 1)],
 )
-def test_normalizers_by_hand(normalizer, expected):
-    # Three images with 3, 0 and 1 positives.
-    assert normalized(normalizer, (6.0, 1.0, 8.0), (3.0, 0.0, 4.0), (3.0, 0.0, 1.0)) == expected
-
-
-@pytest.mark.parametrize("normalizer", ["global", "caffe", "torchvision", "nvidia"])
-def test_normalizers_without_positives(normalizer):
-    sums = normalized(normalizer, (2.0,), (0.0,), (0.0,))
-    assert sums.classification == (0 if normalizer == "nvidia" else 2)
-    assert sums.localization == 0
+def test_normalizers_without_positives(normalizer, weight, divisor):
+    found = losses.image_weights(normalizer, tf.constant([0.0]))
+    assert found.weights.numpy().tolist() == [weight]
+    assert float(found.divisor) == divisor

@@ -2,7 +2,7 @@ import pytest
 
 from ssd_tf.config import Train
 from ssd_tf.training import schedules
-from ssd_tf.training.trainer import make_schedule
+from ssd_tf.training.schedules import make_schedule
 
 
 @pytest.mark.parametrize(("step", "fraction"), [(0, 0.25), (2, 0.625), (4, 1.0)])
@@ -15,7 +15,11 @@ def test_linear_warmup(step, fraction):
     ("step", "fraction"), [(0, 1.0), (9, 1.0), (10, 0.1), (19, 0.1), (20, 0.01), (1000, 0.01)]
 )
 def test_step_decay(step, fraction):
-    assert schedules.step_decay(step, (10, 20), 0.1) == pytest.approx(fraction)
+    assert float(schedules.step_decay(step, (10, 20), 0.1)) == pytest.approx(fraction)
+
+
+def test_without_decay_steps_the_rate_is_constant():
+    assert float(schedules.step_decay(7, (), 0.1)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -24,11 +28,24 @@ def test_step_decay(step, fraction):
     [(0, 1.0), (2, 0.5 * 1.7071068), (4, 0.5), (8, 0.0), (9, 0.0)],
 )
 def test_cosine_decay(step, fraction):
-    assert schedules.cosine_decay(step, 8) == pytest.approx(fraction, rel=1e-6, abs=1e-9)
+    assert float(schedules.cosine_decay(step, 8, 0.0)) == pytest.approx(
+        fraction, rel=1e-6, abs=1e-7
+    )
 
 
-def test_cosine_of_no_steps():
-    assert schedules.cosine_decay(0, 0) == 1.0
+@pytest.mark.parametrize(("step", "fraction"), [(0, 1.0), (4, 0.6), (8, 0.2), (9, 0.2)])
+def test_cosine_decay_to_a_final_rate(step, fraction):
+    # Halfway: .2 + .8 / 2.
+    assert float(schedules.cosine_decay(step, 8, 0.2)) == pytest.approx(fraction)
+
+
+@pytest.mark.parametrize(
+    ("power", "step", "fraction"),
+    # From 1 to .2; after a quarter of the steps .75 or .75^2 = .5625 of the way is left.
+    [(1, 0, 1.0), (1, 2, 0.8), (1, 8, 0.2), (1, 9, 0.2), (2, 2, 0.65), (2, 4, 0.4)],
+)
+def test_polynomial_decay(power, step, fraction):
+    assert float(schedules.polynomial_decay(step, 8, power, 0.2)) == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +63,7 @@ def test_warmup_and_steps(step, rate):
         decay_factor=0.1,
         steps=30,
     )
-    assert make_schedule(train)(step) == pytest.approx(rate)
+    assert float(make_schedule(train)(step)) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +73,29 @@ def test_warmup_and_steps(step, rate):
 )
 def test_warmup_and_cosine(step, rate):
     train = Train(learning_rate=0.4, warmup_steps=4, warmup_from=0.25, schedule="cosine", steps=12)
-    assert make_schedule(train)(step) == pytest.approx(rate, rel=1e-6, abs=1e-9)
+    assert float(make_schedule(train)(step)) == pytest.approx(rate, rel=1e-6, abs=1e-8)
 
 
 def test_without_warmup():
-    assert make_schedule(Train(learning_rate=0.3))(0) == 0.3
+    assert float(make_schedule(Train(learning_rate=0.3))(0)) == pytest.approx(0.3)
 
 
-def test_a_run_that_is_all_warmup_does_not_divide_by_zero():
-    train = Train(learning_rate=0.3, schedule="cosine", steps=5, warmup_steps=5)
-    assert make_schedule(train)(5) == pytest.approx(0.3)
+def test_warmup_and_polynomial():
+    train = Train(
+        learning_rate=0.4,
+        warmup_steps=4,
+        schedule="polynomial",
+        decay_power=2.0,
+        final_rate=0.5,
+        steps=12,
+    )
+    # Half of the way from 4 to 12: .5 + .5 * .5^2 = .625 of .4.
+    assert float(make_schedule(train)(8)) == pytest.approx(0.25)
+    assert float(make_schedule(train)(12)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("rule", "rate"), [("linear", 0.4), ("sqrt", 0.2)])
+def test_the_rate_is_scaled_from_the_base_batch(rule, rate):
+    train = Train(learning_rate=0.1, base_batch=8, base_batch_rule=rule, batch_size=32)
+    assert schedules.full_learning_rate(train) == pytest.approx(rate)
+    assert float(make_schedule(train)(100)) == pytest.approx(rate)

@@ -11,9 +11,7 @@ from ssd_tf.training.step import make_loss, make_train_step
 
 
 def make_step(config, learner):
-    network, optimizer, strategy = learner
-    loss = make_loss(config, network.default_boxes)
-    return make_train_step(config.train, loss, network.model, optimizer, strategy)
+    return tf.function(make_train_step(config, learner))
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def test_the_focal_loss_takes_gamma_and_alpha_of_the_config():
     zeros = {"offsets": tf.zeros([1, 1, 4]), "logits": tf.zeros([1, 1, 3])}
     targets = {"offsets": tf.zeros([1, 1, 4]), "labels": tf.constant([[2]])}
     # Three equal logits: p = 1/3, so .25 (1 - 1/3)^2 ln 3 = .25 * .44444 * 1.09861.
-    assert float(loss(zeros, targets).classification) == pytest.approx(0.122068, abs=1e-6)
+    assert float(loss(zeros, targets).classification[0]) == pytest.approx(0.122068, abs=1e-6)
 
 
 def test_iou_losses_measure_pixels_and_decode_with_the_configured_variances(tiny_default_boxes):
@@ -114,7 +112,7 @@ def test_iou_losses_measure_pixels_and_decode_with_the_configured_variances(tiny
     sums = loss(predictions, {"offsets": offsets, "labels": labels})
     # IoU 1/3; the centres are 8 pixels apart, and the diagonal of the 24 x 16 around both is
     # sqrt(832).
-    assert float(sums.localization) == pytest.approx(1 - (1 / 3 - 64 / 832), rel=1e-5)
+    assert float(sums.localization[0]) == pytest.approx(1 - (1 / 3 - 64 / 832), rel=1e-5)
 
 
 @pytest.fixture
@@ -125,14 +123,15 @@ def tiny_default_boxes():
 
 
 def test_loss_parts_are_divided_by_the_positives(values_of_zeros, toy_config):
-    values = values_of_zeros(toy_config(), *hand_batch())
+    values = values_of_zeros(toy_config(batch_size=1), *hand_batch())
     # All predictions are 0. Cross-entropy: log 3 for each of 2 positives and of the 4 negatives
     # that there are (6 are asked for), / 2. Distance: 4 coordinates of 0.5 * 0.5^2 = 0.125 for each
     # of 2 positives, / 2.
     assert float(values.classification) == pytest.approx(3 * math.log(3), rel=1e-6)
     assert float(values.localization) == pytest.approx(0.5, rel=1e-6)
     assert float(values.loss) == pytest.approx(3 * math.log(3) + 0.5, rel=1e-6)
-    assert float(values.positives) == 2
+    assert float(values.positives_per_image) == 2
+    assert values.positives_per_level.numpy().tolist() == [2]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +191,94 @@ def test_clip_norm_shortens_the_whole_gradient(toy_config, update):
     np.testing.assert_allclose(np.linalg.norm(clipped), 0.25, rtol=1e-4)
     np.testing.assert_allclose(clipped, free * 0.25 / np.linalg.norm(free), atol=1e-6)
     np.testing.assert_allclose(change(clip_norm=1e6), free, atol=1e-6)
+
+
+def test_the_values_of_a_step(toy_config, toy_learner):
+    config = toy_config(batch_size=1, weight_decay=0.5, clip_norm=1e-3, learning_rate=0.25)
+    learner = toy_learner(config)
+    model = learner.network.model
+    kernels = [v.numpy() for v in model.trainable_variables if v.name == "kernel"]
+    images, targets = hand_batch()
+    values = make_step(config, learner)(tf.constant(images), tensors(targets))
+    assert float(values.learning_rate) == 0.25
+    # Half of the weight decay, times the sum of squares, before the update.
+    assert float(values.l2) == pytest.approx(0.25 * sum((k**2).sum() for k in kernels), rel=1e-5)
+    assert float(values.gradient_norm) > 1  # not that of the clipped gradient
+    assert int(learner.step) == 1
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_micro_batches_give_the_gradient_of_the_batch(
+    toy_config, toy_learner, make_toy_batch, count
+):
+    def train(**accumulate):
+        config = toy_config(
+            batch_size=4, bn="frozen", clip_norm=0.5, weight_decay=0.01, ema=0.5, **accumulate
+        )
+        learner = toy_learner(config)
+        step = make_step(config, learner)
+        for index in range(3):
+            images, targets = make_toy_batch(index, size=4)
+            values = step(tf.constant(images), tensors(targets))
+        return values, {v.path: v.numpy() for v in learner.network.model.variables}
+
+    expected_values, expected = train()
+    values, weights = train(accumulate=count)
+    for name, value in expected_values._asdict().items():
+        np.testing.assert_allclose(getattr(values, name), value, rtol=1e-4, err_msg=name)
+    for path, value in expected.items():
+        np.testing.assert_allclose(weights[path], value, atol=1e-6, err_msg=path)
+
+
+def test_micro_batches_share_the_divisor_of_the_whole_batch(values_of_zeros, toy_config):
+    """The normalizer torchvision divides by the positives of the replica, not of a micro-batch."""
+    images, targets = hand_batch()
+    images = np.concatenate([images, images])
+    targets = {
+        name: np.concatenate([value, np.zeros_like(value)]) for name, value in targets.items()
+    }
+    config = toy_config(accumulate=2)
+    loss = config.loss.model_copy(update={"normalizer": "torchvision"})
+    values = values_of_zeros(config.model_copy(update={"loss": loss}), images, targets)
+    # 6 log 3 of the first image and 3 log 3 of the second, / 2.
+    assert float(values.classification) == pytest.approx(4.5 * math.log(3), rel=1e-6)
+
+
+def test_xla_computes_the_same(toy_config, toy_learner, make_toy_batch):
+    losses = {}
+    for xla in (False, True):
+        config = toy_config(batch_size=2, xla=xla)
+        learner = toy_learner(config)
+        step = make_step(config, learner)
+        batches = [make_toy_batch(index) for index in range(3)]
+        losses[xla] = [float(step(tf.constant(i), tensors(t)).loss) for i, t in batches]
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
+
+
+def test_mixed_float16_skips_a_step_that_overflows(toy_config, toy_learner):
+    config = toy_config(precision="mixed_float16", bn="frozen", batch_size=1)
+    learner = toy_learner(config)
+    kernel = learner.network.model.get_layer("conv").kernel
+    before = kernel.numpy()
+    images, targets = hand_batch()
+    step = make_step(config, learner)
+    learner.optimizer.dynamic_scale.assign(3e38)  # the scaled loss overflows
+    step(tf.constant(images), tensors(targets))
+    np.testing.assert_array_equal(kernel.numpy(), before)
+    assert float(learner.optimizer.dynamic_scale) == pytest.approx(1.5e38)
+    learner.optimizer.dynamic_scale.assign(1024.0)
+    values = step(tf.constant(images), tensors(targets))
+    assert np.abs(kernel.numpy() - before).max() > 1e-5
+    assert np.isfinite(float(values.gradient_norm))
+
+
+def test_the_loss_scale_does_not_change_the_update(toy_config, update):
+    """Clipping and L2 see the true gradient, whatever the scale."""
+    settings = {"bn": "frozen", "clip_norm": 0.5, "weight_decay": 0.1, "batch_size": 1}
+    _, expected, _ = update(toy_config(**settings), *hand_batch())
+    _, after, _ = update(toy_config(precision="mixed_float16", **settings), *hand_batch())
+    for path, value in expected.items():
+        np.testing.assert_allclose(after[path], value, atol=1e-6, err_msg=path)
 
 
 def test_batch_norm_in_training_averages_the_statistics_of_the_batch(toy_config, update):

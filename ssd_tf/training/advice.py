@@ -1,0 +1,67 @@
+"""What a run says before it starts: the settings that are derived, and those that look unwise."""
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from ssd_tf.config import Config
+from ssd_tf.models.ssd import SSD
+from ssd_tf.training import averaging, schedules
+
+# Below it the statistics of batch norm are too noisy (Wu & He 2018, fig. 1).
+_SMALLEST_BATCH = 8
+
+
+def log_settings(config: Config, network: SSD, num_replicas):
+    """Log sizes and the learning rate, and warn of settings that probably are mistakes."""
+    train = config.train
+    logging.info(
+        "%d default boxes, %.2f million parameters",
+        len(network.default_boxes),
+        network.model.count_params() / 1e6,
+    )
+    if train.base_batch is not None:
+        logging.info(
+            "learning rate %.4g: %g for a batch of %d, scaled to %d (%s)",
+            schedules.full_learning_rate(train),
+            train.learning_rate,
+            train.base_batch,
+            train.batch_size,
+            train.base_batch_rule,
+        )
+    if train.ema is not None and averaging.is_too_long(train.ema, train.steps):
+        logging.warning(
+            "train.ema %g averages over about %d steps, which is long for a run of %d: the "
+            "averaged weights will lag behind; %.3g would fit",
+            train.ema,
+            round(1 / (1 - train.ema)),
+            train.steps,
+            max(1 - 5 / train.steps, 0.5),
+        )
+    _warn_of_small_batches(train, network, num_replicas)
+
+
+def make_deterministic():
+    """Let TensorFlow choose operations that give the same bits in every run."""
+    tf.config.experimental.enable_op_determinism()
+
+
+def _warn_of_small_batches(train, network, num_replicas):
+    images = train.batch_size // (num_replicas * train.accumulate)
+    trains_statistics = any(
+        layer.trainable
+        for layer in network.model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    is_small = images * (num_replicas if train.bn == "synchronized" else 1) < _SMALLEST_BATCH
+    if train.bn == "frozen" or not (is_small and trains_statistics):
+        return
+    remedy = "larger batches or train.bn=frozen"
+    if num_replicas > 1 and train.bn == "train":
+        remedy += ", or train.bn=synchronized"
+    logging.warning(
+        "batch norm sees %d images at a time, fewer than %d: its statistics are noisy; consider %s",
+        images,
+        _SMALLEST_BATCH,
+        remedy,
+    )
