@@ -34,6 +34,12 @@ flags.DEFINE_string(
     "File of class names, one per line, for a model that has none.",
     flag_values=FLAGS,
 )
+flags.DEFINE_bool(
+    "raw_weights",
+    False,
+    "Use the weights of the last step, not the averaged ones (train.ema).",
+    flag_values=FLAGS,
+)
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
@@ -53,7 +59,7 @@ def _main(values, positional):
     commandline.import_tensorflow()
     from ssd_tf.inference.detector import load_detector
 
-    detector = load_detector(values.model, values.labels)
+    detector = load_detector(values.model, values.labels, raw_weights=values.raw_weights)
     for name in values.classes:
         names = detector.classes or []
         if name not in names:

@@ -41,6 +41,12 @@ flags.DEFINE_enum(
     "What to do about an unusable record; default: data.on_bad_record of the run, else stop.",
     flag_values=FLAGS,
 )
+flags.DEFINE_bool(
+    "raw_weights",
+    False,
+    "Use the weights of the last step, not the averaged ones (train.ema).",
+    flag_values=FLAGS,
+)
 flags.DEFINE_multi_string(
     "set",
     [],
@@ -75,14 +81,7 @@ def _main(values, positional):
         evaluation = evaluate_files(values.annotations, values.detections)
     elif values.model and values.data:
         _warn_of_export_keys(overrides)
-        evaluation = evaluate_model(
-            values.model,
-            values.data,
-            values.split,
-            values.labels,
-            values.on_bad_record,
-            overrides,
-        )
+        evaluation = evaluate_model(values, overrides)
     else:
         raise flags.Error("give --model and --data, or --detections and --annotations (see --help)")
     output = pathlib.Path(values.output)
@@ -90,11 +89,11 @@ def _main(values, positional):
     print_evaluation(evaluation.metrics, output)
 
 
-def evaluate_model(model, data, split, labels=None, on_bad_record=None, overrides=()) -> Evaluation:
+def evaluate_model(values, overrides=()) -> Evaluation:
     """Evaluate a model on a split.
 
-    on_bad_record: `stop` or `skip`; default: as in the model's config, else `stop`. labels and
-    overrides: as `load_detector` takes them. Raises FileNotFoundError, ConfigError or ValueError.
+    values: the flags. overrides: as `load_detector` takes them. Raises FileNotFoundError,
+    ConfigError or ValueError.
     """
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
@@ -102,25 +101,28 @@ def evaluate_model(model, data, split, labels=None, on_bad_record=None, override
     from ssd_tf.evaluation.class_matching import match_labels
     from ssd_tf.inference.detector import load_detector
 
-    dataset_info = dataset_json.read_dataset(data)
+    split = values.split
+    dataset_info = dataset_json.read_dataset(values.data)
     dataset_info.shards(split)
-    detector = load_detector(model, labels, overrides)
+    detector = load_detector(values.model, values.labels, overrides, values.raw_weights)
     detect = match_labels(detector, dataset_info.names)
     config = detector.config
-    if on_bad_record is None:
+    on_bad_record = values.on_bad_record
+    if on_bad_record is None:  # as in the model's config
         on_bad_record = config.data.on_bad_record if config else "stop"
     skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
-    examples = pipeline.read_examples(data, split, skipped)
+    examples = pipeline.read_examples(values.data, split, skipped)
     batch_size = config.eval.batch_size if config else 1
-    with bad_records.explain_record_errors(data, split):
+    with bad_records.explain_record_errors(values.data, split):
         ground_truth, results = evaluator.run_detector(
             detect, examples, dataset_info.classes, batch_size
         )
     some_images = [example["image"] for example in examples.take(20).as_numpy_iterator()]
-    settings = {"model": str(model), "kind": detector.kind, "split": split}
+    settings = {"model": str(values.model), "kind": detector.kind, "split": split}
     settings |= {"images": len(ground_truth["images"]), "skipped": len(skipped)}
     if config:
         settings |= config.eval.model_dump()
+        settings["raw_weights"] = values.raw_weights
     latency = {"per_image": evaluator.latency_ms(detector.batch, some_images)}
     metrics = evaluator.metrics(ground_truth, results)
     metrics |= {"settings": settings, "latency_ms": latency}
@@ -189,7 +191,8 @@ def _describe_settings(settings):
     counts = f"{settings['images']} images"
     if settings["skipped"]:
         counts += f", {settings['skipped']} unusable records skipped"
-    yield f"{settings['model']} ({settings['kind']}) on split {settings['split']}: {counts}"
+    raw = ", raw weights" if settings.get("raw_weights") else ""
+    yield f"{settings['model']} ({settings['kind']}{raw}) on split {settings['split']}: {counts}"
     if "nms_iou" not in settings:
         return  # unknown for an exported model
     clipped = "before" if settings["clip_first"] else "after"

@@ -29,6 +29,12 @@ flags.DEFINE_integer(
     "verify_images", 20, "Number of images to verify with.", lower_bound=1, flag_values=FLAGS
 )
 flags.DEFINE_bool("overwrite", False, "Replace existing exports.", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "raw_weights",
+    False,
+    "Use the weights of the last step, not the averaged ones (train.ema).",
+    flag_values=FLAGS,
+)
 flags.DEFINE_multi_string(
     "set",
     [],
@@ -50,7 +56,7 @@ def _main(values, positional):
     from ssd_tf.inference import detector
     from ssd_tf.inference.run import load_run
 
-    run = load_run(values.workdir, overrides)
+    run = load_run(values.workdir, overrides, values.raw_weights)
     images = _read_images(values, run.config.data.on_bad_record)
     output.mkdir(parents=True, exist_ok=True)
     (output / "export.json").unlink(missing_ok=True)  # written last: its presence means complete
@@ -62,7 +68,7 @@ def _main(values, positional):
     content = {
         "workdir": str(values.workdir),
         "classes": run.dataset_info.names,
-        "settings": _describe_settings(run),
+        "settings": {**_describe_settings(run), "raw_weights": values.raw_weights},
         "verify": _verify(reference, paths, images),
     }
     files.write_json(output / "export.json", content)

@@ -46,26 +46,28 @@ class Detector:
         return self._detect_batch(images)
 
 
-def load_detector(path, labels=None, overrides=()) -> Detector:
+def load_detector(path, labels=None, overrides=(), raw_weights=False) -> Detector:
     """Load a run folder, a SavedModel folder or a .tflite file.
 
     A run folder gives its best checkpoint, else its last; averaged weights if EMA is on.
     labels: a text file of class names for an exported model, one per line; default: the labels.txt
     that our exports bring along.
-    overrides: `KEY=VALUE` of a run's config, as `load_run` takes them.
+    overrides, raw_weights: for a run folder, as `load_run` takes them.
     Raises FileNotFoundError, ConfigError or ValueError.
     """
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no model at {path}")
     if (path / "config.yaml").is_file():
-        run = load_run(path, overrides)
+        run = load_run(path, overrides, raw_weights)
         return keras_detector(run.config, run.network, run.dataset_info.names)
     if overrides:
         raise ConfigError(
             f"--set {overrides[0]}: {path} is an exported model with fixed settings; give a run "
             "folder, or export again with --set"
         )
+    if raw_weights:
+        raise ConfigError(f"--raw_weights needs a run folder; {path} is an exported model")
     if path.suffix == ".tflite" and path.is_file():
         from ssd_tf.inference import tflite  # loads the interpreter, which nothing else needs
 

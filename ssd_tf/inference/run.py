@@ -17,10 +17,11 @@ class Run(typing.NamedTuple):
     network: ssd.SSD
 
 
-def load_run(workdir, overrides=()) -> Run:
+def load_run(workdir, overrides=(), raw_weights=False) -> Run:
     """Read a run folder.
 
     overrides: `KEY=VALUE` for keys of eval and export, the sections that training does not fix.
+    raw_weights: those of the last step instead of the averaged ones, if EMA is on.
     Raises FileNotFoundError, ConfigError or ValueError.
     """
     for override in overrides:
@@ -30,7 +31,7 @@ def load_run(workdir, overrides=()) -> Run:
             )
     config = load_config(pathlib.Path(workdir) / "config.yaml", overrides)
     dataset_info = dataset_json.read_dataset(workdir)
-    weights = runs.read_weights(runs.find_checkpoint(workdir))
+    weights = runs.read_weights(runs.find_checkpoint(workdir), averaged=not raw_weights)
     network = ssd.build_model(config, len(dataset_info.classes))
     runs.assign_weights(network.model, weights)
     return Run(config, dataset_info, network)
