@@ -45,7 +45,7 @@ class Checkpoints:
             return False
         prefix = runs.newest_sound(prefixes)
         try:
-            self._state.restore(prefix).assert_consumed()
+            self._state.read(prefix).assert_consumed()
         except AssertionError:
             raise ConfigError(
                 f"{prefix} was saved by another version of this package: use another --workdir, "
@@ -78,6 +78,7 @@ class Checkpoints:
             self._state.write(prefix)
         except (tf.errors.OpError, OSError) as error:
             _delete(prefix)
+            _delete_leftovers(folder)
             reason = " ".join(str(getattr(error, "message", error)).split())[:160]
             kept = runs.list_checkpoints(folder)
             advice = f"the checkpoint of step {runs.step_of(kept[0])} stays" if kept else ""
@@ -87,6 +88,7 @@ class Checkpoints:
             ) from None
         for old in runs.list_checkpoints(folder)[self._keep :]:
             _delete(old)
+        _delete_leftovers(folder)
 
     def copy_to_best(self):
         """Make the newest of `last` the only `best`, unless it is already."""
@@ -128,3 +130,9 @@ def _delete(prefix):
     """The index first: a checkpoint without data must not look like one."""
     for path in sorted(_files_of(prefix), key=lambda path: path.suffix != ".index"):
         path.unlink(missing_ok=True)
+
+
+def _delete_leftovers(folder):
+    """What a save that was cut off leaves: TensorFlow writes below ckpt-STEP_temp first."""
+    for path in folder.glob("ckpt-*_temp*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,82 +1,237 @@
+"""Checkpoints: what they hold, which are kept, and what a damaged one costs."""
+
+import logging
+import resource
+import shutil
+import signal
+
 import numpy as np
 import pytest
 
+from ssd_tf.config import ConfigError
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.weights import runs
 
 
-def checkpoints_of(folder, learner):
-    return Checkpoints(folder, learner.network.model, learner.optimizer)
+@pytest.fixture
+def checkpoints(tmp_path):
+    """A function: the Checkpoints of a learner in tmp_path; two of `last` are kept."""
+    return lambda learner: Checkpoints(tmp_path, learner, keep=2)
 
 
-def test_state_is_restored(toy_learner, toy_config, tmp_path):
+@pytest.fixture
+def saved(toy_learner, toy_config, checkpoints):
+    """A function: saves these steps, with the step as every bias of the convolution."""
+
+    def save(*steps):
+        learner = toy_learner(toy_config())
+        for step in steps:
+            learner.step.assign(step)
+            learner.network.model.get_layer("conv").bias.assign(np.full(5, step))
+            checkpoints(learner).save_last()
+        return checkpoints(learner)
+
+    return save
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_no_checkpoint(toy_learner, toy_config, checkpoints, tmp_path):
     learner = toy_learner(toy_config())
-    checkpoints = checkpoints_of(tmp_path, learner)
-    assert not checkpoints.restore_last()
-    checkpoints.step.assign(7)
-    checkpoints.best_ap.assign(0.25)
-    checkpoints.save("last")
-    again = checkpoints_of(tmp_path, learner)
-    assert again.restore_last()
-    assert int(again.step) == 7
-    assert float(again.best_ap) == 0.25
+    assert not checkpoints(learner).restore_last()
+    assert checkpoints(learner).newest_step(100) is None
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path / 'checkpoints'}"):
+        runs.find_checkpoint(tmp_path)
 
 
-def test_weights_are_restored(toy_learner, toy_config, tmp_path):
-    saved = toy_learner(toy_config())
-    checkpoints_of(tmp_path, saved).save("last")
-    other = toy_learner(toy_config(), seed=1)
-    assert checkpoints_of(tmp_path, other).restore_last()
-    pairs = zip(other.network.model.variables, saved.network.model.variables, strict=True)
-    for variable, expected in pairs:
-        np.testing.assert_array_equal(variable.numpy(), expected.numpy(), variable.path)
+def test_the_whole_state_is_restored(toy_learner, toy_config, checkpoints):
+    config = toy_config(ema=0.5)
+    learner = toy_learner(config)
+    learner.step.assign(7)
+    learner.averages.by_path["bn/moving_mean"].assign(np.arange(5.0))
+    learner.optimizer.variables[2].assign(np.full(learner.optimizer.variables[2].shape, 3.0))
+    checkpoints(learner).save_last()
+    other = toy_learner(config, seed=1)
+    assert checkpoints(other).restore_last()
+    assert int(other.step) == 7
+    assert other.averages.by_path["bn/moving_mean"].numpy().tolist() == [0, 1, 2, 3, 4]
+    for part in ("optimizer", "network"):
+        variables = [
+            getattr(each, part).variables if part == "optimizer" else each.network.model.variables
+            for each in (other, learner)
+        ]
+        for variable, expected in zip(*variables, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), expected.numpy(), variable.path)
 
 
-def test_only_the_newest_of_each_name_is_kept(toy_learner, toy_config, tmp_path):
-    checkpoints = checkpoints_of(tmp_path, toy_learner(toy_config()))
-    for step in (1, 2):
-        checkpoints.step.assign(step)
-        checkpoints.save("last")
-    checkpoints.save("best")
-    found = {
-        str(path.relative_to(tmp_path / "checkpoints"))
-        for path in (tmp_path / "checkpoints").rglob("*.index")
-    }
-    assert found == {"last/ckpt-2.index", "best/ckpt-2.index"}
+def test_the_newest_two_are_kept(saved, tmp_path):
+    checkpoints = saved(5, 10, 15)
+    last = tmp_path / "checkpoints" / "last"
+    assert [name for name in names(last) if name.endswith("index")] == [
+        "ckpt-10.index",
+        "ckpt-15.index",
+    ]
+    assert [checkpoints.newest_step(step) for step in (9, 10, 14, 15, 99)] == [
+        None,
+        10,
+        10,
+        15,
+        15,
+    ]
 
 
-def test_a_run_reads_what_was_saved(toy_learner, toy_config, tmp_path):
-    model = toy_learner(toy_config()).network.model
-    checkpoints_of(tmp_path, toy_learner(toy_config())).save("last")
+def test_best_is_a_copy_of_the_newest(saved, tmp_path):
+    saved(5).copy_to_best()
+    checkpoints = saved(5, 10)
+    checkpoints.copy_to_best()
+    best = tmp_path / "checkpoints" / "best"
+    assert names(best) == ["ckpt-10.data-00000-of-00001", "ckpt-10.index"]
     weights = runs.read_weights(runs.find_checkpoint(tmp_path))
-    assert sorted(weights) == sorted(variable.path for variable in model.variables)
-    for variable in model.variables:
-        np.testing.assert_array_equal(weights[variable.path], variable.numpy(), variable.path)
+    assert weights["conv/bias"].tolist() == [10] * 5
+    before = (best / "ckpt-10.index").stat().st_mtime_ns
+    checkpoints.copy_to_best()
+    assert (best / "ckpt-10.index").stat().st_mtime_ns == before
 
 
-def test_averaged_weights_are_in_place_inside_only(toy_learner, toy_config, tmp_path):
+def test_a_run_reads_what_was_saved(toy_learner, toy_config, checkpoints, tmp_path):
     learner = toy_learner(toy_config(ema=0.5))
     kernel = learner.network.model.get_layer("conv").kernel
-    raw = kernel.numpy()
-    with checkpoints_of(tmp_path, learner).averaged_weights():
-        assert not kernel.numpy().any()  # averages are 0 before the first update
-    np.testing.assert_array_equal(kernel.numpy(), raw)
+    learner.averages.by_path["conv/kernel"].assign(np.full(kernel.shape, 2.0))
+    checkpoints(learner).save_last()
+    prefix = runs.find_checkpoint(tmp_path)
+    weights = runs.read_weights(prefix)
+    paths = [variable.path for variable in learner.network.model.variables]
+    assert sorted(weights) == sorted(paths)
+    assert (weights["conv/kernel"] == 2).all()
+    raw = runs.read_weights(prefix, averaged=False)
+    np.testing.assert_array_equal(raw["conv/kernel"], kernel.numpy())
 
 
-def test_raw_weights_return_after_an_error(toy_learner, toy_config, tmp_path):
-    learner = toy_learner(toy_config(ema=0.5))
-    kernel = learner.network.model.get_layer("conv").kernel
-    raw = kernel.numpy()
-    averaged_weights = checkpoints_of(tmp_path, learner).averaged_weights()
-    with pytest.raises(ValueError, match="no images"), averaged_weights:
-        raise ValueError("no images")
-    assert raw.any()
-    np.testing.assert_array_equal(kernel.numpy(), raw)
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_without_ema_the_weights_stay(toy_learner, toy_config, tmp_path):
+def fill_with_zeros(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated data": (".data-00000-of-00001", truncate),
+    "zeroed data": (".data-00000-of-00001", fill_with_zeros),
+    "flipped bit": (".data-00000-of-00001", flip_a_bit),
+    "no data": (".data-00000-of-00001", lambda path: path.unlink()),
+    "empty data": (".data-00000-of-00001", lambda path: path.write_bytes(b"")),
+    "truncated index": (".index", truncate),
+    "zeroed index": (".index", fill_with_zeros),
+    "empty index": (".index", lambda path: path.write_bytes(b"")),
+}
+
+
+@pytest.mark.parametrize(("suffix", "damage"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    saved, toy_learner, toy_config, checkpoints, tmp_path, caplog, suffix, damage
+):
+    saved(5, 10)
+    last = tmp_path / "checkpoints" / "last"
+    damage(last / f"ckpt-10{suffix}")
+    learner = toy_learner(toy_config(), seed=1)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints(learner).restore_last()
+    assert int(learner.step) == 5
+    assert learner.network.model.get_layer("conv").bias.numpy().tolist() == [5] * 5
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"the checkpoint {last / 'ckpt-10'} is damaged (")
+    assert line.endswith(f"; using {last / 'ckpt-5'} instead")
+    assert "\n" not in line
+    assert runs.find_checkpoint(tmp_path) == str(last / "ckpt-5")
+    checkpoints(learner).delete_after(5)
+    assert [name for name in names(last) if "10" in name] == []
+
+
+def test_when_all_are_damaged_nothing_starts_from_scratch(
+    saved, toy_learner, toy_config, checkpoints, tmp_path
+):
+    saved(5, 10)
+    for path in (tmp_path / "checkpoints" / "last").glob("*.index"):
+        truncate(path)
+    message = r"ckpt-10 is damaged \(.*and none of the 2 can be read; train again, in another"
+    with pytest.raises(runs.DamagedCheckpointError, match=message):
+        checkpoints(toy_learner(toy_config())).restore_last()
+
+
+def test_a_damaged_best_is_replaced_by_the_last(saved, tmp_path, caplog):
+    saved(5).copy_to_best()
+    saved(10)
+    truncate(tmp_path / "checkpoints" / "best" / "ckpt-5.index")
+    with caplog.at_level(logging.WARNING):
+        assert runs.find_checkpoint(tmp_path).endswith("last/ckpt-10")
+    assert "best/ckpt-5 is damaged" in caplog.text
+
+
+def test_a_checkpoint_of_another_structure_is_refused(saved, toy_learner, toy_config, checkpoints):
+    saved(5)
+    learner = toy_learner(toy_config(optimizer="Adam"))
+    with pytest.raises(ConfigError, match=r"ckpt-5 was saved by another version of this package"):
+        checkpoints(learner).restore_last()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(saved, tmp_path):
+    checkpoints = saved(5)
+    checkpoints._learner.step.assign(10)
+    before = names(tmp_path / "checkpoints" / "last")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="cannot write the checkpoint of step 10") as caught:
+            checkpoints.save_last()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(caught.value).endswith(
+        "free some space there and run the same command again; the checkpoint of step 5 stays"
+    )
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path / "checkpoints" / "last") == before
+    checkpoints.save_last()
+    assert runs.find_checkpoint(tmp_path).endswith("ckpt-10")
+
+
+@pytest.mark.parametrize(
+    ("layer", "value", "message"),
+    [
+        ("conv", 5e25, "conv/bias has a value of 5e+25"),
+        ("conv", -np.inf, "conv/bias has a value of inf"),
+        ("conv", np.nan, "conv/bias has a value of nan"),
+        ("conv", 9e9, None),
+    ],
+)
+def test_weights_that_are_not_sound(toy_learner, toy_config, checkpoints, layer, value, message):
     learner = toy_learner(toy_config())
-    kernel = learner.network.model.get_layer("conv").kernel
-    raw = kernel.numpy()
-    with checkpoints_of(tmp_path, learner).averaged_weights():
-        np.testing.assert_array_equal(kernel.numpy(), raw)
+    learner.network.model.get_layer(layer).bias.assign([0, 0, value, 0, 0])
+    assert checkpoints(learner).find_unsound() == message
+
+
+def test_statistics_and_momentum_must_be_finite_only(toy_learner, toy_config, checkpoints):
+    learner = toy_learner(toy_config())
+    variance = learner.network.model.get_layer("bn").moving_variance
+    variance.assign([0, 0, 1e20, 0, 0])
+    assert checkpoints(learner).find_unsound() is None
+    variance.assign([0, 0, np.nan, 0, 0])
+    assert checkpoints(learner).find_unsound() == "bn/moving_variance has a value of nan"
+
+
+def test_other_files_are_no_checkpoints(saved, tmp_path):
+    saved(5)
+    last = tmp_path / "checkpoints" / "last"
+    shutil.copyfile(last / "ckpt-5.index", last / "ckpt-new.index")
+    (last / "ckpt-7_temp").mkdir()
+    assert runs.list_checkpoints(last) == [str(last / "ckpt-5")]
