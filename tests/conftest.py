@@ -121,6 +121,17 @@ def shared_data():
     return folder
 
 
+@pytest.fixture
+def make_data(tmp_path):
+    """A function: a data set of IMAGES in tmp_path / name, with these indices in its splits."""
+
+    def make(name, **splits):
+        (tmp_path / name).mkdir()
+        return write_records(tmp_path / name, splits)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """TFRecords of IMAGES: all of them in `train`, four of them in `val`."""

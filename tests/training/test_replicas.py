@@ -1,6 +1,6 @@
-"""Two replicas train as one does: the same global batches give the same losses and weights.
+"""One device, several devices and micro-batches train alike: the same losses and weights.
 
-Run as a script, this file is the process of one replica count: a second MirroredStrategy in one
+Run as a script, this file is the process of one device count: a second MirroredStrategy in one
 process can fail on leftovers of the first.
 """
 
@@ -11,51 +11,78 @@ import sys
 import numpy as np
 import pytest
 
-NUM_STEPS = 5
-BATCH_SIZE = 4
-NUM_BOXES = 48
-# train.* of the runs that are compared; batch norm is frozen, because each replica has its own
-# statistics.
+NUM_STEPS = 10
+BATCH_SIZE = 8
+NUM_BOXES = 72
+EVERYTHING = {"weight_decay": 0.01, "clip_norm": 0.5, "ema": 0.5}
+FLOAT64 = {"bn": "frozen", "momentum": 0.0, "weight_decay": 0.01}
+# train.* of the runs.
 RUNS = {
-    "plain": {"weight_decay": 0.0},
-    "everything": {"weight_decay": 0.01, "clip_norm": 0.5, "ema": 0.5},
+    "plain": {"bn": "frozen", "weight_decay": 0.0},
+    "frozen": {"bn": "frozen", **EVERYTHING},
+    "frozen_2": {"bn": "frozen", "accumulate": 2, **EVERYTHING},
+    "synchronized": {"bn": "synchronized", **EVERYTHING},
+    "synchronized_2": {"bn": "synchronized", "accumulate": 2, **EVERYTHING},
+    "adamw": {"bn": "frozen", "optimizer": "AdamW", "weight_decay": 0.1, "learning_rate": 0.01},
+    "float16": {"bn": "frozen", "precision": "mixed_float16", **EVERYTHING},
+    "float64": FLOAT64,
+    "float64_2": {"accumulate": 2, **FLOAT64},
 }
-# Positives of each of the four images, by step; one replica has the first two images, the other
-# has the last two.
-POSITIVES = ((3, 2, 1, 0), (0, 0, 4, 3), (1, 0, 2, 2), (0, 0, 0, 0), (5, 3, 0, 0))
+# With four micro-batches of two images each, for one device.
+FOUR = {
+    "frozen_4": {"bn": "frozen", "accumulate": 4, **EVERYTHING},
+    "float64_4": {"accumulate": 4, **FLOAT64},
+}
+# Positives of each of the eight images, by step, in turn.
+POSITIVES = (
+    (3, 2, 1, 0, 50, 0, 7, 1),
+    (0, 0, 0, 0, 4, 3, 12, 0),
+    (1, 0, 2, 2, 0, 0, 0, 0),
+    (0, 0, 0, 0, 0, 0, 0, 0),
+    (5, 50, 3, 0, 0, 0, 1, 1),
+)
 
 
-def make_network():
-    """16 x 24 pixels to a 4 x 6 map with two default boxes per cell; the gradient cannot vanish."""
+def make_network(bn):
+    """16 x 24 pixels to a 4 x 6 map with three default boxes per cell."""
     import keras
     from keras import layers
 
+    from ssd_tf.boxes.default_boxes import BoxLevel
+    from ssd_tf.models.batch_norm import BatchNorm
     from ssd_tf.models.ssd import SSD
 
     keras.utils.set_random_seed(3)
     image = keras.Input((16, 24, 3))
     x = layers.Conv2D(8, 4, strides=4, name="conv")(layers.Rescaling(1 / 127.5, offset=-1.0)(image))
-    x = layers.BatchNormalization(name="bn")(x)
+    x = BatchNorm(momentum=0.8, synchronized=bn == "synchronized", name="bn")(x)
+    # No ReLU, whose knee would make rounding visible.
     x = layers.Conv2D(8, 3, padding="same", activation="tanh", name="middle")(x)
     outputs = {
-        name: layers.Reshape((NUM_BOXES, 4))(layers.Conv2D(2 * 4, 1, name=name)(x))
-        for name in ("offsets", "logits")
+        name: layers.Reshape((NUM_BOXES, size), dtype="float32")(
+            layers.Conv2D(3 * size, 1, name=name)(x)
+        )
+        for name, size in (("offsets", 4), ("logits", 4))
     }
+    if keras.config.floatx() == "float64":
+        outputs = {name: keras.ops.cast(value, "float64") for name, value in outputs.items()}
     # smooth_l1 does not use the default boxes.
     default_boxes = np.zeros((NUM_BOXES, 4), np.float32)
-    return SSD(keras.Model(image, outputs), default_boxes, levels=(), map_shapes=((4, 6),))
+    levels = (BoxLevel(((4.0, 4.0),) * 3),)
+    return SSD(keras.Model(image, outputs), default_boxes, levels, map_shapes=((4, 6),))
 
 
-def make_dataset(_stream_slice):
-    """All five batches, with as many positives as POSITIVES says, and with ignored boxes."""
+def make_dataset(slice_, dtype):
+    """All batches, with as many positives as POSITIVES says, and with ignored boxes."""
     import tensorflow as tf
 
+    assert slice_ == (0, 1, 0)
     random = np.random.default_rng(0)
-    images = random.uniform(0, 255, (NUM_STEPS, BATCH_SIZE, 16, 24, 3)).astype(np.float32)
+    images = random.uniform(0, 255, (NUM_STEPS, BATCH_SIZE, 16, 24, 3)).astype(dtype)
     labels = np.where(random.uniform(size=(NUM_STEPS, BATCH_SIZE, NUM_BOXES)) < 0.1, -1, 0)
-    offsets = np.zeros((NUM_STEPS, BATCH_SIZE, NUM_BOXES, 4), np.float32)
-    for step, counts in enumerate(POSITIVES):
-        for image, count in enumerate(counts):
+    offsets = np.zeros((NUM_STEPS, BATCH_SIZE, NUM_BOXES, 4), dtype)
+    for step in range(NUM_STEPS):
+        for image, count in enumerate(POSITIVES[step % len(POSITIVES)]):
             chosen = random.choice(NUM_BOXES, count, replace=False)
             labels[step, image, chosen] = random.integers(1, 4, count)
             offsets[step, image, chosen] = random.normal(size=(count, 4))
@@ -63,99 +90,124 @@ def make_dataset(_stream_slice):
     return tf.data.Dataset.from_tensor_slices((images, targets))
 
 
-def main(num_replicas, folder):
+def main(num_devices, folder):
+    import keras
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    devices = [tf.config.LogicalDeviceConfiguration()] * 4
+    tf.config.set_logical_device_configuration(cpu, devices)
     strategy = tf.distribute.get_strategy()
-    if num_replicas == 2:
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert strategy.num_replicas_in_sync == num_replicas
-    for name, settings in RUNS.items():
-        np.savez(folder / f"{name}.npz", **train(strategy, settings, folder / name))
+    if num_devices > 1:
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(num_devices)])
+    assert strategy.num_replicas_in_sync == num_devices
+    for name, settings in (RUNS | (FOUR if num_devices == 1 else {})).items():
+        keras.config.set_floatx("float64" if "float64" in name else "float32")
+        np.savez(folder / f"{name}.npz", **train(strategy, settings))
 
 
-def train(strategy, settings, workdir):
-    """A run -> its losses by step, its weights, a kernel as evaluation and as training see it."""
+def train(strategy, settings):
+    """A run -> its values by step, its weights, its averaged weights, by name."""
+    import keras
+    import tensorflow as tf
+
     from ssd_tf.config import check_config
-    from ssd_tf.training import learner, trainer
-    from ssd_tf.training.monitor import read_metrics
-    from ssd_tf.weights import runs
+    from ssd_tf.training import distribution, learner, step
 
     values = {
         "boxes": {"preset": "paper"},
-        "train": {
-            "steps": NUM_STEPS,
-            "batch_size": BATCH_SIZE,
-            "learning_rate": 0.05,
-            "bn": "frozen",
-            **settings,
-        },
-        "watch": {"log_every": 1},
+        "train": {"steps": 100, "batch_size": BATCH_SIZE, "learning_rate": 0.05, **settings},
     }
     config = check_config(values, "replicas")
+    keras.config.set_dtype_policy(
+        config.train.precision if keras.config.floatx() == "float32" else "float64"
+    )
     with strategy.scope():
-        network = make_network()
-        optimizer = learner.make_optimizer(config.train, network.model)
-    kernel = network.model.get_layer("conv").kernel
-    evaluated = []
-
-    def evaluate(_monitor, _step):
-        evaluated.append(kernel.numpy())
-        return {"AP": 0.5, "AP50": 0.5}
-
-    parts = learner.Learner(network, optimizer, strategy)
-    trainer.train(config, parts, make_dataset, workdir, evaluate)
-    rows = [row for row in read_metrics(workdir / "metrics.csv") if row["loss"]]
-    arrays = runs.read_weights(runs.find_checkpoint(workdir))
-    for name in ("loss", "localization", "positives"):
-        arrays[name] = [float(row[name]) for row in rows]
-    return {**arrays, "evaluated": evaluated[0], "raw": kernel.numpy()}
+        network = make_network(config.train.bn)
+    keras.config.set_dtype_policy(keras.config.floatx())
+    parts = learner.attach_training(config, network, strategy)
+    train_step = tf.function(step.make_train_step(config, parts))
+    batches = distribution.distribute(
+        strategy,
+        lambda slice_: make_dataset(slice_, keras.config.floatx()),
+        0,
+        BATCH_SIZE,
+        config.train.accumulate,
+    )
+    rows = [train_step(*next(batches)) for _ in range(NUM_STEPS)]
+    arrays = {f"weights/{v.path}": v.numpy() for v in network.model.variables}
+    if parts.averages:
+        arrays |= {f"averages/{path}": v.numpy() for path, v in parts.averages.by_path.items()}
+    for name in rows[0]._fields:
+        arrays[f"values/{name}"] = np.array([getattr(row, name) for row in rows])
+    return arrays
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """The arrays of one and of two replicas: {number of replicas: {run: {name: array}}}."""
+    """The arrays of each device count: {number of devices: {run: {name: array}}}."""
     tests = pathlib.Path(__file__).parents[1]
-    folders = {}
-    processes = {}
-    for count in (1, 2):
-        folders[count] = tmp_path_factory.mktemp(f"replicas{count}")
+    results = {}
+    for count in (1, 2, 4):
+        folder = tmp_path_factory.mktemp(f"devices{count}")
         code = (
             f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests / 'training')!r}]; "
             "import pathlib, test_replicas; "
-            f"test_replicas.main({count}, pathlib.Path({str(folders[count])!r}))"
+            f"test_replicas.main({count}, pathlib.Path({str(folder)!r}))"
         )
-        processes[count] = subprocess.Popen(
-            [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=tests.parent
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=tests.parent
         )
-    for process in processes.values():
-        _, messages = process.communicate()
-        assert process.returncode == 0, messages[-3000:]
-    return {
-        count: {name: dict(np.load(folder / f"{name}.npz")) for name in RUNS}
-        for count, folder in folders.items()
-    }
+        assert done.returncode == 0, done.stderr[-3000:]
+        results[count] = {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
+    return results
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_two_replicas_train_as_one_does(results, name):
-    one = results[1][name]
-    two = results[2][name]
-    assert sorted(one) == sorted(two)
-    assert one["positives"].tolist() == two["positives"].tolist() == [6, 7, 5, 0, 8]
-    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
-    for key, value in one.items():
-        tolerance = 1e-4 * np.abs(value).max()
-        np.testing.assert_allclose(two[key], value, rtol=1e-4, atol=tolerance, err_msg=key)
+def assert_alike(found, expected, tolerance):
+    assert sorted(found) == sorted(expected)
+    for key, value in expected.items():
+        margin = tolerance * np.abs(value).max()
+        np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=margin, err_msg=key)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("name", [name for name in RUNS if not name.startswith("float")])
+def test_several_devices_train_as_one_does(results, name, count):
+    assert_alike(results[count][name], results[1][name], 1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_devices_train_as_one_does_in_float16(results, count):
+    assert_alike(results[count]["float16"], results[1]["float16"], 5e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "name"), [(1, "frozen_2"), (1, "frozen_4"), (2, "frozen_2"), (4, "frozen_2")]
+)
+def test_micro_batches_train_as_the_batch_does(results, count, name):
+    assert_alike(results[count][name], results[1]["frozen"], 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("count", "name"),
+    [(2, "float64"), (4, "float64"), (1, "float64_2"), (1, "float64_4"), (2, "float64_2")],
+)
+def test_gradients_agree_in_float64(results, count, name):
+    """Without momentum, weights after each step are the sum of the gradients."""
+    expected = results[1]["float64"]
+    weights = {key: value for key, value in expected.items() if key.startswith("weights/")}
+    assert {value.dtype for value in weights.values()} == {np.dtype("float64")}
+    assert_alike({key: results[count][name][key] for key in weights}, weights, 1e-9)
 
 
 def test_the_comparison_means_something(results):
-    plain = results[1]["plain"]
-    assert plain["loss"][0] > 1
-    assert not np.array_equal(plain["raw"], results[1]["everything"]["raw"])
-    for runs_of_count in results.values():
-        everything = runs_of_count["everything"]
-        np.testing.assert_array_equal(everything["evaluated"], everything["conv/kernel"])
-        assert not np.array_equal(everything["evaluated"], everything["raw"])
+    one = results[1]
+    assert one["frozen"]["values/positives_per_image"].tolist()[:4] == [8.0, 2.375, 0.625, 0.0]
+    assert one["plain"]["values/loss"][0] > 1
+    for first, second in (("plain", "frozen"), ("frozen", "synchronized")):
+        difference = one[first]["weights/conv/kernel"] - one[second]["weights/conv/kernel"]
+        assert np.abs(difference).max() > 1e-3
+    for name in ("conv/kernel", "bn/moving_mean"):
+        average = one["synchronized"][f"averages/{name}"]
+        assert np.abs(average - one["synchronized"][f"weights/{name}"]).max() > 1e-4
+    assert one["frozen"]["weights/bn/moving_mean"].tolist() == [0] * 8

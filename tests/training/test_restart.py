@@ -1,8 +1,14 @@
+"""Which command may resume a run."""
+
+import json
+import logging
+
 import pytest
 
-from ssd_tf.config import check_config, load_config
+from ssd_tf.config import ConfigError, check_config, load_config
 from ssd_tf.data.dataset_json import read_dataset
 from ssd_tf.training import restart
+from ssd_tf.training.checkpoints import Checkpoints
 
 
 def test_differences_are_named_by_their_path(toy_config):
@@ -16,16 +22,161 @@ def test_differences_are_named_by_their_path(toy_config):
 
 def test_settings_are_written_atomically(toy_config, tiny_data, blue_first, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
-    restart.write_settings(toy_config(steps=3), read_dataset(tiny_data), workdir)
-    names = {"dataset.json", "config.yaml"}
+    state = restart.RunState("records", {"split": "val"})
+    restart.write_settings(toy_config(steps=3), read_dataset(tiny_data), state, workdir)
+    names = {"dataset.json", "config.yaml", "state.json"}
     before = {name: (workdir / name).read_bytes() for name in names}
     assert before["dataset.json"] == (tiny_data / "dataset.json").read_bytes()
     assert load_config(workdir / "config.yaml") == toy_config(steps=3)
+    assert restart.read_state(workdir) == state
 
     def fail(*_paths):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        restart.write_settings(toy_config(steps=4), read_dataset(blue_first), workdir)
+        restart.write_settings(toy_config(steps=4), read_dataset(blue_first), state, workdir)
     assert {name: (workdir / name).read_bytes() for name in names} == before
+
+
+@pytest.fixture
+def started(toy_config, toy_learner, tiny_data, tmp_path):
+    """A run folder with a checkpoint at step 2 of 6, trained on the tiny data."""
+    workdir = tmp_path / "run"
+    config = toy_config()
+    dataset_info = read_dataset(tiny_data)
+    state = restart.check_restart(config, dataset_info, workdir)
+    restart.write_settings(config, dataset_info, state, workdir)
+    learner = toy_learner(config)
+    learner.step.assign(2)
+    Checkpoints(workdir, learner, keep=2).save_last()
+    return workdir
+
+
+@pytest.fixture
+def check(started, tiny_data, toy_config):
+    """A function: check_restart with changed keys of train, or other data."""
+
+    def run(data=tiny_data, config=None, **train):
+        return restart.check_restart(config or toy_config(**train), read_dataset(data), started)
+
+    return run
+
+
+def test_nothing_has_changed(check, started, caplog):
+    with caplog.at_level(logging.INFO):
+        assert check() == restart.read_state(started)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("steps", 60, "train.steps was 6, now it is 60: the schedule of the learning rate follows"),
+        ("checkpoint_every", 3, "train.checkpoint_every was 100, now it is 3"),
+        ("keep_checkpoints", 5, "train.keep_checkpoints was 2, now it is 5"),
+        ("steps_per_call", 3, "train.steps_per_call was 1, now it is 3"),
+        ("strategy", "mirrored", "train.strategy was auto, now it is mirrored"),
+    ],
+)
+def test_what_may_change(check, caplog, key, value, line):
+    with caplog.at_level(logging.INFO):
+        check(**{key: value})
+    assert caplog.messages == [line]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", 1, "was started with train.seed = 0, now it is 1: use another --workdir$"),
+        ("batch_size", 4, "was started with train.batch_size = 2, now it is 4: use another"),
+        ("accumulate", 2, "was started with train.accumulate = 1, now it is 2: use another"),
+        ("learning_rate", 0.01, "0.05, now it is 0.01: use another --workdir; it may change only "),
+        ("clip_norm", 1.0, "None, now it is 1.0: use another --workdir; it may change only after"),
+        ("steps", 1, r"expected train.steps of at least 2, which .*run has reached, got 1"),
+    ],
+)
+def test_what_may_not_change(check, key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        check(**{key: value})
+
+
+def test_after_a_divergence_the_rate_may_change(check, started, caplog):
+    state = restart.read_state(started)
+    state.diverged_step = 4
+    state.write(started)
+    with caplog.at_level(logging.INFO):
+        found = check(learning_rate=0.01, clip_norm=5.0, warmup_steps=3)
+    assert found.diverged_step == 4
+    assert caplog.messages == [
+        "train.learning_rate was 0.05, now it is 0.01",
+        "train.warmup_steps was 0, now it is 3",
+        "train.clip_norm was None, now it is 5.0",
+    ]
+    with pytest.raises(ConfigError, match=r"train\.momentum = 0\.9, now it is 0\.8"):
+        check(momentum=0.8)
+
+
+def test_the_same_names_and_other_images_are_refused(check, make_data):
+    """Only the order of two images differs."""
+    folder = make_data("other", train=[1, 0, 2, 3, 4, 5], val=[0, 1, 3, 4])
+    with pytest.raises(ConfigError, match="was trained on other records than the split 'train' of"):
+        check(folder)
+
+
+def test_the_same_data_elsewhere_is_accepted(check, make_data):
+    check(make_data("copy", train=range(6), val=[0, 1, 3, 4]))
+
+
+def test_other_classes_are_refused(check, blue_first):
+    with pytest.raises(ConfigError, match=r"was trained on 3 classes \(red, green, blue\), .* has"):
+        check(blue_first)
+
+
+@pytest.fixture
+def evaluated_at(started):
+    """A function: writes a metrics.csv with an AP at these of the steps 1 and 2."""
+
+    def write(*steps):
+        rows = [f"{step},{0.5 if step in steps else ''}\n" for step in (1, 2)]
+        (started / "metrics.csv").write_text("step,AP\n" + "".join(rows))
+
+    return write
+
+
+@pytest.mark.parametrize(("steps", "first"), [((2,), 3), ((1,), 2)])
+def test_a_changed_evaluation_is_not_compared(
+    check, toy_config, evaluated_at, caplog, steps, first
+):
+    """The evaluation of the last checkpoint may still have to be made up for."""
+    evaluated_at(*steps)
+    config = toy_config()
+    config = config.model_copy(update={"eval": config.eval.model_copy(update={"nms_iou": 0.6})})
+    with caplog.at_level(logging.INFO):
+        state = check(config=config)
+    assert state.comparable_from == first
+    assert caplog.messages[0] == "eval.nms_iou was 0.45, now it is 0.6"
+    assert f"not compared with that before step {first}" in caplog.messages[1]
+
+
+def test_other_validation_images_are_a_changed_evaluation(check, evaluated_at, make_data):
+    evaluated_at(2)
+    assert check(make_data("other", train=range(6), val=[0, 1])).comparable_from == 3
+
+
+def test_how_often_it_evaluates_is_no_changed_evaluation(check, toy_config, evaluated_at):
+    evaluated_at(2)
+    assert check(config=toy_config(eval_every=5)).comparable_from == 0
+
+
+def test_a_run_before_its_first_checkpoint_may_change_in_any_way(check, started):
+    for path in (started / "checkpoints" / "last").iterdir():
+        path.unlink()
+    assert check(seed=5).comparable_from == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"fingerprint": 1}', json.dumps({"other": 1})])
+def test_a_state_that_cannot_be_read(check, started, content):
+    (started / "state.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"state.json cannot be read .* use another --workdir"):
+        check()

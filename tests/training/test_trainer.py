@@ -1,74 +1,135 @@
-"""The training loop: checkpoints, evaluations, reports, and resuming."""
+"""The training loop: checkpoints, evaluations, reports, resuming, divergence, signals."""
+
+import os
+import signal
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_tf.commandline import Interrupted
 from ssd_tf.training import trainer
-from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.monitor import read_metrics
-from ssd_tf.training.step import make_loss, make_train_step
+from ssd_tf.training.restart import RunState, read_state
 from ssd_tf.weights import runs
 
 
 @pytest.fixture
-def train(toy_learner, toy_batches, tmp_path):
-    """A function: one run of the toy network in tmp_path / name."""
+def make_run(toy_learner, toy_batches, tmp_path):
+    """A function: a Run of the toy network in tmp_path / name.
 
-    def run(config, name="run", evaluate=None, make_dataset=toy_batches):
-        trainer.train(config, toy_learner(config), make_dataset, tmp_path / name, evaluate)
+    evaluate: a function of the learner that returns AP; evaluate_every: steps.
+    """
 
-    return run
+    def make(config, name="run", evaluate=None, evaluate_every=100, make_dataset=toy_batches):
+        workdir = tmp_path / name
+        workdir.mkdir(exist_ok=True)
+        learner = toy_learner(config)
+
+        def run():
+            ap = evaluate(learner)
+            return {"coco": {"AP": ap, "AP50": ap, "AP75": ap}, "voc": {}, "per_class": {}}, []
+
+        has_state = (workdir / "state.json").exists()
+        state = read_state(workdir) if has_state else RunState("records", {})
+        return trainer.Run(
+            config=config,
+            learner=learner,
+            workdir=workdir,
+            state=state,
+            make_dataset=make_dataset,
+            evaluation=trainer.Evaluation(run, evaluate_every) if evaluate else None,
+            name_images=lambda step: [f"a{step}", f"b{step}"],
+        )
+
+    return make
 
 
-def last_weights(folder):
-    return runs.read_weights(tf.train.latest_checkpoint(str(folder / "checkpoints" / "last")))
+@pytest.fixture
+def train(make_run):
+    return lambda *args, **kwargs: trainer.train(make_run(*args, **kwargs))
+
+
+def last_prefixes(folder):
+    return runs.list_checkpoints(folder / "checkpoints" / "last")
+
+
+def last_steps(folder):
+    return [runs.step_of(prefix) for prefix in last_prefixes(folder)]
+
+
+def last_arrays(folder):
+    return runs.read_arrays(last_prefixes(folder)[0])
 
 
 def metrics_of(folder, column):
     return [row[column] for row in read_metrics(folder / "metrics.csv")]
 
 
-def assert_same_weights(weights, expected):
-    assert weights.keys() == expected.keys()
-    for path, value in expected.items():
-        np.testing.assert_array_equal(weights[path], value, path)
+def assert_same_run(folder, expected):
+    """The same bytes in metrics.csv, and the same bits in the last checkpoint."""
+    assert (folder / "metrics.csv").read_bytes() == (expected / "metrics.csv").read_bytes()
+    arrays = last_arrays(folder)
+    expected_arrays = last_arrays(expected)
+    assert arrays.keys() == expected_arrays.keys()
+    for key, value in expected_arrays.items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(arrays[key], value, key)
+
+
+def constant_ap(_learner):
+    return 0.5
 
 
 def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(train, toy_config, tmp_path):
-    config = toy_config(checkpoint_every=2, eval_every=3, ema=0.5, weight_decay=0.01)
+    config = toy_config(checkpoint_every=2, ema=0.5, weight_decay=0.01)
 
-    def measure(_monitor, _step):
-        return {"AP": 0.5, "AP50": 0.6}
-
-    def stop(_monitor, _step):
+    def stop(_learner):
         raise KeyboardInterrupt
 
-    train(config, "straight", measure)
+    train(config, "straight", constant_ap, 3)
     with pytest.raises(KeyboardInterrupt):
-        train(config, "stopped", stop)
-    assert metrics_of(tmp_path / "stopped", "step") == ["1", "2", "3"]
-    train(config, "stopped", measure)
-    assert_same_weights(last_weights(tmp_path / "stopped"), last_weights(tmp_path / "straight"))
-    # A row for each step, and one for each of the evaluations at steps 3 and 6.
-    for name in ("stopped", "straight"):
-        steps = metrics_of(tmp_path / name, "step")
-        assert steps == ["1", "2", "3", "3", "4", "5", "6", "6"]
-    assert metrics_of(tmp_path / "stopped", "loss") == metrics_of(tmp_path / "straight", "loss")
-    assert len(list((tmp_path / "stopped" / "checkpoints" / "last").glob("*.index"))) == 1
+        train(config, "stopped", stop, 3)
+    # What was computed is saved before it is evaluated.
+    assert last_steps(tmp_path / "stopped") == [3, 2]
+    train(config, "stopped", constant_ap, 3)
+    assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+    assert metrics_of(tmp_path / "stopped", "step") == ["1", "2", "3", "4", "5", "6"]
+    assert metrics_of(tmp_path / "stopped", "AP") == ["", "", "0.5", "", "", "0.5"]
+    assert last_steps(tmp_path / "stopped") == [6, 4]
+
+
+def test_several_steps_per_call_are_the_same_steps(train, toy_config, tmp_path):
+    train(toy_config(checkpoint_every=5), "one", constant_ap, 3)
+    train(toy_config(checkpoint_every=5, steps_per_call=4), "four", constant_ap, 3)
+    assert_same_run(tmp_path / "four", tmp_path / "one")
 
 
 def test_a_finished_run_does_nothing(train, toy_config, tmp_path):
     config = toy_config(steps=2)
-    train(config)
-    before = last_weights(tmp_path / "run")
+    train(config, evaluate=constant_ap)
+    before = last_arrays(tmp_path / "run")
 
-    def refuse(_stream_slice):
-        raise AssertionError("no batch is needed")
+    def refuse(*_):
+        raise AssertionError("neither a batch nor an evaluation is needed")
 
-    train(config, make_dataset=refuse)
+    train(config, evaluate=refuse, make_dataset=refuse)
     assert metrics_of(tmp_path / "run", "step") == ["1", "2"]
-    assert_same_weights(last_weights(tmp_path / "run"), before)
+    assert last_arrays(tmp_path / "run").keys() == before.keys()
+
+
+def test_a_last_evaluation_that_failed_is_made_up_for(train, toy_config, tmp_path):
+    def fail(_learner):
+        raise ValueError("an image cannot be decoded")
+
+    config = toy_config(steps=2)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        train(config, evaluate=fail)
+    assert last_steps(tmp_path / "run") == [2]
+    assert metrics_of(tmp_path / "run", "AP") == ["", ""]
+    train(config, evaluate=constant_ap)
+    assert metrics_of(tmp_path / "run", "AP") == ["", "0.5"]
+    assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-2")
 
 
 def test_the_learning_rate_follows_the_schedule(train, toy_config, tmp_path):
@@ -77,75 +138,210 @@ def test_the_learning_rate_follows_the_schedule(train, toy_config, tmp_path):
     np.testing.assert_allclose(rates, [0.2, 0.3, 0.4, 0.4, 0.04], rtol=1e-5)
 
 
-@pytest.mark.parametrize("log_every", [1, 100])
-def test_a_loss_that_is_not_finite_stops_the_run(
-    train, toy_config, toy_batches, tmp_path, log_every
-):
+@pytest.fixture
+def poisoned(toy_batches):
+    """make_dataset in which the images of step 4 are not numbers."""
+
     def poison(step, batch):
         images, targets = batch
         return tf.where(step == 3, np.nan, images), targets
 
-    def make_poisoned(stream_slice):
-        return toy_batches(stream_slice).enumerate().map(poison)
-
-    message = r"no longer finite at step (4|6) \(.*classification nan.*learning_rate"
-    with pytest.raises(ValueError, match=message):
-        train(toy_config(checkpoint_every=2, log_every=log_every), make_dataset=make_poisoned)
-    # No checkpoint has values that are not finite.
-    assert all(np.isfinite(value).all() for value in last_weights(tmp_path / "run").values())
+    return lambda slice_: toy_batches(slice_).enumerate(slice_.start_step).map(poison)
 
 
-def test_checkpoints_give_the_averaged_weights(toy_learner, toy_config, toy_batches, tmp_path):
-    config = toy_config(ema=0.75)
-    network, optimizer, strategy = toy_learner(config)
-    loss = make_loss(config, network.default_boxes)
-    train_step = make_train_step(config.train, loss, network.model, optimizer, strategy)
-    average = None
-    for images, targets in toy_batches((0, 1, 0)).take(3):
-        train_step(images, targets)
-        kernel = network.model.get_layer("conv").kernel.numpy()
-        average = kernel if average is None else 0.75 * average + 0.25 * kernel
-    Checkpoints(tmp_path, network.model, optimizer).save("last")
-    weights = runs.read_weights(runs.find_checkpoint(tmp_path))
-    np.testing.assert_allclose(weights["conv/kernel"], average, rtol=1e-5)
-    assert np.abs(average - kernel).max() > 1e-4
-    moving_mean = network.model.get_layer("bn").moving_mean.numpy()
-    np.testing.assert_array_equal(weights["bn/moving_mean"], moving_mean)
+@pytest.mark.parametrize(("log_every", "steps_per_call"), [(1, 1), (100, 1), (100, 5)])
+def test_a_loss_that_is_not_finite_stops_the_run(
+    train, toy_config, poisoned, tmp_path, log_every, steps_per_call
+):
+    config = toy_config(checkpoint_every=2, log_every=log_every, steps_per_call=steps_per_call)
+    message = (
+        r"^the loss is no longer finite at step 4 \(loss nan, classification nan, .*\); "
+        r"images of this batch: a4, b4\. Lower train.learning_rate \(now 0.05\), warm up longer or "
+        r"set train.clip_norm, and run the command again: it resumes from step 2$"
+    )
+    with pytest.raises(trainer.DivergedError, match=message):
+        train(config, make_dataset=poisoned)
+    assert last_steps(tmp_path / "run") == [2]
+    assert read_state(tmp_path / "run").diverged_step == 4
+
+
+def test_the_checkpoint_before_a_divergence_is_not_trusted(train, toy_config, poisoned, tmp_path):
+    """Its weights are finite, but the next loss is not."""
+    config = toy_config(checkpoint_every=1)
+    with pytest.raises(trainer.DivergedError, match="resumes from step 2"):
+        train(config, make_dataset=poisoned)
+    assert last_steps(tmp_path / "run") == [2]
+
+
+EXPLODING = {"learning_rate": 1e25, "warmup_steps": 1, "warmup_from": 0.0, "bn": "frozen"}
+
+
+def test_weights_that_exploded_are_not_saved(train, toy_config, tmp_path):
+    """The first update has a rate of 0, the second one of 1e25."""
+    config = toy_config(steps=2, checkpoint_every=1, **EXPLODING)
+    message = r"no longer sound after step 2 \(.* has a value of .*e\+.*it resumes from step 1$"
+    with pytest.raises(trainer.DivergedError, match=message):
+        train(config, evaluate=constant_ap)
+    assert last_steps(tmp_path / "run") == [1]
+    assert not (tmp_path / "run" / "checkpoints" / "best" / "ckpt-2.index").exists()
+
+
+def test_without_any_checkpoint_it_says_so(train, toy_config, tmp_path):
+    config = toy_config(steps=2, checkpoint_every=2, **EXPLODING)
+    with pytest.raises(trainer.DivergedError, match="no checkpoint yet, so it starts from scratch"):
+        train(config, evaluate=constant_ap)
+    assert last_steps(tmp_path / "run") == []
+
+
+def test_the_last_update_is_checked_by_another_batch(train, toy_config, toy_batches, tmp_path):
+    """Weights of 1e9 are no giveaway; the images of the next batch are."""
+
+    def overflow(index, batch):
+        images, targets = batch
+        return tf.where(index == 2, 3e38, images), targets
+
+    def make_dataset(slice_):
+        return toy_batches(slice_).enumerate().map(overflow)
+
+    message = r"no longer finite after step 2 \(loss [\d.]+ before that update, (nan|inf) after it"
+    with pytest.raises(trainer.DivergedError, match=message):
+        train(toy_config(steps=2, checkpoint_every=1), make_dataset=make_dataset)
+    assert last_steps(tmp_path / "run") == [1]
+
+
+def test_a_run_is_rescued_with_a_lower_rate(train, toy_config, tmp_path):
+    config = toy_config(steps=3, checkpoint_every=1, **EXPLODING)
+    with pytest.raises(trainer.DivergedError):
+        train(config)
+    lower = toy_config(steps=3, checkpoint_every=1, **{**EXPLODING, "learning_rate": 0.01})
+    train(lower)
+    assert metrics_of(tmp_path / "run", "step") == ["1", "2", "3"]
+    assert last_steps(tmp_path / "run") == [3, 2]
+    assert read_state(tmp_path / "run").diverged_step is None
 
 
 def test_evaluation_gets_averaged_weights_and_training_resumes_with_the_raw_ones(
-    train, toy_config, toy_learner, toy_batches, tmp_path
+    train, toy_config, tmp_path
 ):
-    config = toy_config(steps=4, eval_every=2, ema=0.5)
-    learner = toy_learner(config)
-    kernel = learner.network.model.get_layer("conv").kernel
-    evaluated = []
+    seen = []
 
-    def evaluate(_monitor, _step):
-        evaluated.append(kernel.numpy())
-        return {"AP": 0.5, "AP50": 0.5}
+    def evaluate(learner):
+        model = learner.network.model
+        seen.append({variable.path: variable.numpy() for variable in model.variables})
+        return 0.5
 
-    trainer.train(config, learner, toy_batches, tmp_path / "evaluated", evaluate)
+    config = toy_config(steps=4, ema=0.5)
+    train(config, "evaluated", evaluate, 2)
     train(config, "plain")
-    np.testing.assert_array_equal(evaluated[1], last_weights(tmp_path / "plain")["conv/kernel"])
-    np.testing.assert_array_equal(evaluated[1], last_weights(tmp_path / "evaluated")["conv/kernel"])
-    assert not np.array_equal(evaluated[0], evaluated[1])
-    assert not np.array_equal(evaluated[1], kernel.numpy())
+    assert len(seen) == 2
+    prefix = last_prefixes(tmp_path / "evaluated")[0]
+    averaged = runs.read_weights(prefix)
+    raw = runs.read_weights(prefix, averaged=False)
+    assert np.abs(averaged["bn/moving_mean"] - raw["bn/moving_mean"]).max() > 1e-3
+    for path, value in seen[1].items():
+        np.testing.assert_array_equal(value, averaged[path], path)
+    assert metrics_of(tmp_path / "evaluated", "loss") == metrics_of(tmp_path / "plain", "loss")
 
 
 def test_best_has_the_highest_ap(train, toy_config, tmp_path):
     ap = {2: 0.4, 4: 0.7, 6: 0.6}
-
-    def evaluate(_monitor, step):
-        return {"AP": ap[step], "AP50": ap[step]}
-
-    train(toy_config(eval_every=2), evaluate=evaluate)
+    train(toy_config(), evaluate=lambda learner: ap[int(learner.step)], evaluate_every=2)
     assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-4")
-    rows = read_metrics(tmp_path / "run" / "metrics.csv")
-    reported = {row["step"]: row["AP"] for row in rows if row["AP"]}
-    assert reported == {"2": "0.4", "4": "0.7", "6": "0.6"}
+    assert metrics_of(tmp_path / "run", "AP") == ["", "0.4", "", "0.7", "", "0.6"]
+
+
+def test_best_of_an_earlier_evaluation_is_not_compared(make_run, toy_config, tmp_path):
+    trainer.train(make_run(toy_config(steps=2), evaluate=lambda _: 0.9))
+    run = make_run(toy_config(steps=4), evaluate=lambda _: 0.3)
+    run.state.comparable_from = 3  # as check_restart finds
+    trainer.train(run)
+    assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-4")
+
+
+def test_a_copy_to_best_that_was_missed_is_made_up_for(train, toy_config, tmp_path):
+    config = toy_config(steps=2)
+    train(config, evaluate=constant_ap)
+    best = tmp_path / "run" / "checkpoints" / "best"
+    for path in best.iterdir():
+        path.unlink()
+    train(config, evaluate=constant_ap)
+    assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-2")
 
 
 def test_without_evaluation_there_is_no_best(train, toy_config, tmp_path):
     train(toy_config(steps=1))
     assert runs.find_checkpoint(tmp_path / "run").endswith("last/ckpt-1")
+
+
+@pytest.fixture
+def patient_config(toy_config):
+    """Stops after two evaluations without a better AP."""
+    config = toy_config(steps=12)
+    return config.model_copy(update={"eval": config.eval.model_copy(update={"patience": 2})})
+
+
+def test_early_stopping(train, patient_config, tmp_path):
+    ap = {2: 0.4, 4: 0.7, 6: 0.7, 8: 0.6}
+    train(patient_config, evaluate=lambda learner: ap[int(learner.step)], evaluate_every=2)
+    assert last_steps(tmp_path / "run")[0] == 8
+    assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-4")
+    train(patient_config, evaluate=lambda learner: ap[int(learner.step)], evaluate_every=2)
+    assert last_steps(tmp_path / "run")[0] == 8
+
+
+@pytest.fixture
+def signal_at(toy_batches):
+    """A function: make_dataset that sends signals to this process as the batch of a step is read.
+
+    Batches are not read ahead here.
+    """
+
+    def make(step, *numbers):
+        def send(index, batch):
+            def kill(index):
+                if index == step - 1:
+                    for number in numbers:
+                        os.kill(os.getpid(), number)
+                return index
+
+            with tf.control_dependencies([tf.numpy_function(kill, [index], tf.int64)]):
+                return tf.nest.map_structure(tf.identity, batch)
+
+        return lambda slice_: toy_batches(slice_).enumerate(slice_.start_step).map(send)
+
+    return make
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends(train, toy_config, signal_at, tmp_path, number, code):
+    config = toy_config(log_every=2)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match="stopped at step 3, which is saved") as caught:
+        train(config, "stopped", make_dataset=signal_at(3, number))
+    assert caught.value.exit_code == code
+    assert last_steps(tmp_path / "stopped") == [3]
+    assert signal.getsignal(number) is before
+    train(config, "stopped")
+    train(config, "straight")
+    assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+
+
+def test_a_signal_during_an_evaluation_ends_it_at_once(train, toy_config, tmp_path):
+    def interrupt(_learner):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the evaluation should not go on")
+
+    with pytest.raises(Interrupted, match="everything is saved"):
+        train(toy_config(steps=3), evaluate=interrupt)
+    assert last_steps(tmp_path / "run") == [3]
+
+
+def test_a_signal_before_an_evaluation_leaves_it_to_the_next_start(
+    train, toy_config, signal_at, tmp_path
+):
+    make_dataset = signal_at(3, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        train(toy_config(steps=3), evaluate=constant_ap, make_dataset=make_dataset)
+    assert metrics_of(tmp_path / "run", "AP") == ["", "", ""]
+    train(toy_config(steps=3), evaluate=constant_ap)
+    assert metrics_of(tmp_path / "run", "AP") == ["", "", "0.5"]
