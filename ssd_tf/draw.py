@@ -66,6 +66,23 @@ def draw_detections(image, detections, names, score=0.5):
     return draw_boxes(image, detections["boxes"][drawn], labels, captions)
 
 
+def draw_comparison(image, example, detections, names):
+    """Ground truth on the left, detections on the right, in one Pillow image.
+
+    image: uint8 [H, W, 3]. example: {"boxes" [N, 4], "labels" [N], "crowd" [N], "difficult" [N]};
+    crowd and difficult objects are hatched. detections: as `draw_detections` takes them.
+    """
+    captions = [name_of(label, names) for label in example["labels"]]
+    hatched = np.asarray(example["crowd"], bool) | np.asarray(example["difficult"], bool)
+    truth = draw_boxes(image, example["boxes"], example["labels"], captions, hatched)
+    found = draw_detections(image, detections, names)
+    gap = max(2, truth.width // 50)
+    canvas = Image.new("RGB", (2 * truth.width + gap, truth.height), "white")
+    canvas.paste(truth, (0, 0))
+    canvas.paste(found, (truth.width + gap, 0))
+    return canvas
+
+
 def contact_sheet(images, num_columns=4, cell=320):
     """Arrange Pillow images in a grid, each scaled down to fit a square of `cell` pixels."""
     num_rows = max(-(-len(images) // num_columns), 1)

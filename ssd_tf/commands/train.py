@@ -120,10 +120,10 @@ def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
 
 
 def _make_profiler(profile_steps, config, workdir):
-    from ssd_tf.training import profiling
-
     if profile_steps is None:
         return None
+    from ssd_tf.training import profiling
+
     first, last = profiling.parse_steps(profile_steps, config.train.steps)
     return profiling.Profiler(workdir, first, last)
 

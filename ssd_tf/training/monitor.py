@@ -1,6 +1,13 @@
-"""Reports of a running training: a progress line, `metrics.csv` and TensorBoard."""
+"""Reports of a running training: a progress line or bar, `metrics.csv` and TensorBoard.
+
+`metrics.csv` has no times, so that it depends on config, data and seed only: a run that was stopped
+and resumed ends with the same file as one that was not.
+"""
 
 import csv
+import datetime
+import io
+import math
 import pathlib
 import time
 
@@ -8,96 +15,230 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from tensorboard.compat.proto import event_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-_COLUMNS = (
-    "step",
-    "loss",
-    "classification",
-    "localization",
-    "positives",
-    "learning_rate",
-    "images_per_second",
-    "AP",
-    "AP50",
-)
+from ssd_tf import files
+
+_LOSSES = ("loss", "classification", "localization", "l2")
+_OTHERS = ("positives_per_image", "gradient_norm", "learning_rate")
+_METRICS = ("AP", "AP50", "AP75")
+_COLUMNS = ("step", *_LOSSES, *_OTHERS, *_METRICS)
 
 
 class Monitor:
-    """Writes the reports of a run; a restart drops rows of metrics.csv after start_step."""
+    """Writes the reports of a run; a restart drops what was reported after start_step."""
 
-    def __init__(self, workdir, num_steps, batch_size, start_step):
+    def __init__(self, workdir, num_steps, batch_size, start_step, level_names, console=None):
+        """level_names: one for each feature map. console: a rich Console; default: stderr."""
         workdir = pathlib.Path(workdir)
         self._num_steps = num_steps
         self._batch_size = batch_size
-        self._console = Console(stderr=True)
-        self._writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+        self._level_names = level_names
         self._csv = workdir / "metrics.csv"
-        kept = [row for row in read_metrics(self._csv) if int(row["step"]) <= start_step]
-        with self._csv.open("w", newline="") as file:
-            rows = csv.DictWriter(file, _COLUMNS)
-            rows.writeheader()
-            rows.writerows(kept)
-        self.restart_clock(start_step)
+        self._rows = _rows_up_to(self._csv, start_step)
+        self._write_csv()
+        self._writer = _make_writer(workdir / "tensorboard", start_step)
+        self._display = _Display(console or Console(stderr=True), start_step, num_steps)
+        self._start = None  # time and step from which the time left is estimated
+        self._step = start_step
+        self.restart_clock()
+
+    def count_steps(self, num_steps, waited):
+        """Count steps that have just been made, and the seconds of them spent waiting for input."""
+        self._counted += num_steps
+        self._waited += waited
+        self._step += num_steps
+
+    def restart_clock(self):
+        """Leave the time until now (compilation, an evaluation) out of the images per second."""
+        self._clock = time.perf_counter()
+        self._counted = 0
+        self._waited = 0.0
+        if self._start is None and self._step:
+            self._start = (self._clock, self._step)
 
     def report_step(self, step, values):
-        """Report the step that has just ended.
+        """Report the step that has just ended: values as the trainer gets them, by name."""
+        self._step = step
+        row = {"step": str(step)}
+        row |= {name: str(np.float32(values[name])) for name in (*_LOSSES, *_OTHERS)}
+        row |= dict.fromkeys(_METRICS, "")
+        self._rows.append(row)
+        with self._csv.open("a", newline="") as file:
+            csv.DictWriter(file, _COLUMNS).writerow(row)
+        speed = self._measure_speed()
+        self._write_step(step, values, speed)
+        self._display.show_step(step, values, speed, self._seconds_left(step))
+        self.restart_clock()
 
-        values: loss, classification, localization, positives, learning_rate.
-        """
-        seconds = time.perf_counter() - self._clock_start
-        images_per_second = (step - self._clock_step) * self._batch_size / seconds
-        self.restart_clock(step)
-        left = int((self._num_steps - step) * self._batch_size / images_per_second)
-        line = (
-            f"step {step}/{self._num_steps}  loss {values['loss']:.3f} "
-            f"(class {values['classification']:.3f}, box {values['localization']:.3f})  "
-            f"lr {values['learning_rate']:.2g}  {images_per_second:.1f} images/s  "
-            f"{left // 60}:{left % 60:02d} left"
-        )
-        self._print(line, overwritable=True)
-        self._write(step, {**values, "images_per_second": images_per_second})
+    def report_evaluation(self, step, metrics):
+        """Report what evaluator.metrics returns, in the row of the step that was evaluated."""
+        coco = {name: value for name, value in metrics["coco"].items() if _is_defined(value)}
+        found = {name: repr(float(coco[name])) for name in _METRICS if name in coco}
+        row = self._row_of(step)
+        if row is None:
+            row = dict.fromkeys(_COLUMNS, "") | {"step": str(step)}
+            self._rows.append(row)
+        row.update(found)
+        self._write_csv()
+        with self._writer.as_default(step):
+            for name, value in (coco | metrics["voc"]).items():
+                tf.summary.scalar(f"eval/{name}", value)
+            for name, values in metrics["per_class"].items():
+                if _is_defined(values.get("AP", -1)):
+                    tf.summary.scalar(f"eval_per_class/{name}", values["AP"])
+        self._writer.flush()
+        numbers = "  ".join(f"{name} {float(value):.3f}" for name, value in found.items())
+        self._display.show_line(f"step {step}  {numbers or 'AP is undefined'}")
 
-    def report_metrics(self, step, metrics):
-        """Report the metrics of an evaluation, AP and AP50 among them."""
-        self._write(step, metrics)
-        self._print(f"step {step}  AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}")
-
-    def report_images(self, step, name, images):
+    def report_images(self, step, images):
         """Show Pillow images of any sizes in TensorBoard, one by one."""
         with self._writer.as_default(step):
             for index, image in enumerate(images):
-                tf.summary.image(f"{name}/{index}", np.asarray(image)[None])
+                tf.summary.image(f"images/{index}", np.asarray(image)[None])
+        self._writer.flush()
 
-    def restart_clock(self, step):
-        """Leave the time until now (compilation, an evaluation) out of the images per second."""
-        self._clock_start = time.perf_counter()
-        self._clock_step = step
+    def report_text(self, name, text):
+        """Show Markdown in TensorBoard."""
+        with self._writer.as_default(self._step):
+            tf.summary.text(name, text)
+        self._writer.flush()
+
+    def ap_of(self, step) -> float | None:
+        """The AP that is in the row of a step."""
+        row = self._row_of(step)
+        return float(row["AP"]) if row and row["AP"] else None
 
     def close(self):
+        self._display.close()
         self._writer.close()
 
-    def _print(self, line, overwritable=False):
-        """Print a line; on a terminal, the next line replaces an overwritable one."""
-        if self._console.is_terminal:
-            line = line.ljust(self._console.width - 1)
-            self._console.print(line, end="\r" if overwritable else "\n", highlight=False)
-        else:
-            logging.info("%s", line)
+    def _row_of(self, step):
+        return next((row for row in reversed(self._rows) if row["step"] == str(step)), None)
 
-    def _write(self, step, values):
-        """Write a row of metrics.csv and TensorBoard's scalars."""
-        with self._csv.open("a", newline="") as file:
-            csv.DictWriter(file, _COLUMNS, extrasaction="ignore").writerow({"step": step, **values})
+    def _write_csv(self):
+        content = io.StringIO(newline="")
+        rows = csv.DictWriter(content, _COLUMNS)
+        rows.writeheader()
+        rows.writerows(self._rows)
+        files.write_text(self._csv, content.getvalue())
+
+    def _measure_speed(self):
+        """Images per second and the share of time spent waiting for input, of the steps counted."""
+        if not self._counted:  # the first call compiles
+            return {}
+        seconds = time.perf_counter() - self._clock
+        return {
+            "images_per_second": self._counted * self._batch_size / seconds,
+            "input_share": min(self._waited / seconds, 1.0),
+        }
+
+    def _seconds_left(self, step):
+        """By the steps since the start, evaluations and saving included; None at first."""
+        if self._start is None or step <= self._start[1]:
+            return None
+        seconds_per_step = (time.perf_counter() - self._start[0]) / (step - self._start[1])
+        return (self._num_steps - step) * seconds_per_step
+
+    def _write_step(self, step, values, speed):
         with self._writer.as_default(step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+            for name in _LOSSES:
+                tf.summary.scalar(f"loss/{'total' if name == 'loss' else name}", values[name])
+            for name in _OTHERS:
+                tf.summary.scalar(f"train/{name}", values[name])
+            for name, value in speed.items():
+                tf.summary.scalar(f"train/{name}", value)
+            levels = zip(self._level_names, values["positives_per_level"], strict=True)
+            for name, value in levels:
+                tf.summary.scalar(f"positives_per_level/{name}", value)
         self._writer.flush()
 
 
+class _Display:
+    """Lines of log; on a terminal, a bar below the lines."""
+
+    def __init__(self, console, start_step, num_steps):
+        self._num_steps = num_steps
+        self._bar = None
+        if console.is_terminal:
+            columns = (
+                BarColumn(bar_width=12),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[line]}"),
+            )
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task("", total=num_steps, completed=start_step, line="")
+            self._bar.start()
+
+    def show_step(self, step, values, speed, seconds_left):
+        parts = []
+        if speed:
+            parts += [f"{speed['images_per_second']:.1f} images/s"]
+            parts += [f"input {speed['input_share']:.0%}".replace("%", " %")]
+        if seconds_left is not None:
+            parts += [f"{datetime.timedelta(seconds=round(seconds_left))} left"]
+        if self._bar:
+            line = "  ".join([f"loss {values['loss']:.3f}", *parts])
+            self._bar.update(self._task, completed=step, line=line)
+            return
+        losses = (
+            f"loss {values['loss']:.3f} (class {values['classification']:.3f}, "
+            f"box {values['localization']:.3f})"
+        )
+        rate = f"lr {values['learning_rate']:.2g}"
+        logging.info("%s", "  ".join([f"step {step}/{self._num_steps}", losses, rate, *parts]))
+
+    def show_line(self, line):
+        if self._bar:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            logging.info("%s", line)
+
+    def close(self):
+        if self._bar:
+            self._bar.stop()
+
+
 def read_metrics(path) -> list[dict]:
-    """The rows of a metrics.csv as dicts of strings; none if there is no file."""
+    """The rows of a metrics.csv as dicts of strings; none if there is no file.
+
+    A last line that was not written completely is left out.
+    """
     path = pathlib.Path(path)
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    complete, _, _ = path.read_text().rpartition("\n")
+    rows = csv.DictReader(complete.splitlines())
+    return [row for row in rows if None not in row and None not in row.values()]
+
+
+def _rows_up_to(path, step):
+    """The rows of an existing metrics.csv up to a step; a file with other columns is set aside."""
+    rows = read_metrics(path)
+    if rows and tuple(rows[0]) != _COLUMNS:
+        aside = path.with_name("metrics_old.csv")
+        path.replace(aside)
+        logging.warning("%s has other columns: it is now %s, and a new one begins", path, aside)
+        return []
+    return [row for row in rows if int(row["step"]) <= step]
+
+
+def _make_writer(folder, start_step):
+    """TensorBoard's writer; what an earlier process wrote after start_step is to be ignored.
+
+    TensorBoard does so at each event START but the first.
+    """
+    writer = EventFileWriter(str(folder))
+    session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    writer.add_event(
+        event_pb2.Event(wall_time=time.time(), step=start_step + 1, session_log=session)
+    )
+    writer.close()
+    return tf.summary.create_file_writer(str(folder))
+
+
+def _is_defined(value):
+    """COCO's metrics are -1 where there is nothing to measure."""
+    return math.isfinite(value) and value >= 0

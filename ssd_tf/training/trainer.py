@@ -261,7 +261,7 @@ class _Chief:
         """Make up for an evaluation that a stopped run did not finish."""
         if step == 0 or not self._run.events.due(step).evaluate:
             return
-        if (self.monitor.metrics_of(step) or {}).get("AP") is None:
+        if self.monitor.ap_of(step) is None:
             logging.info("step %d has not been evaluated yet", step)
             self.evaluate(step)
         else:

@@ -1,9 +1,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
-from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.weights import runs
 
 
@@ -15,12 +15,13 @@ def make_model(seed=0):
     return keras.Model(image, layers.Conv2D(3, 1, name="logits")(x))
 
 
-def save(model, folder, name, **optimizer_options):
-    """Save a checkpoint, and return the optimizer whose state is in it."""
-    optimizer = keras.optimizers.SGD(0.1, name="sgd", **optimizer_options)
-    optimizer.build(model.trainable_variables)
-    Checkpoints(folder, model, optimizer).save(name)
-    return optimizer
+def save(model, folder, name, averages=None):
+    """Save a checkpoint of step 3 with the keys of a run's; averages: {path: array}."""
+    state = tf.train.Checkpoint(
+        weights={variable.path: variable.value for variable in model.variables},
+        averages={path: tf.Variable(value) for path, value in (averages or {}).items()},
+    )
+    state.write(str(folder / "checkpoints" / name / "ckpt-3"))
 
 
 def values_of(model):
@@ -48,19 +49,20 @@ def test_weights_come_back_by_path(saved):
 
 def test_averaged_weights_replace_the_raw_ones(tmp_path):
     model = make_model()
-    save(model, tmp_path, "last", use_ema=True)
-    weights = runs.read_weights(runs.find_checkpoint(tmp_path))
-    assert not weights["conv/kernel"].any()  # averages are 0 before the first update
-    # Statistics of batch norm have no average.
-    np.testing.assert_array_equal(weights["bn/moving_variance"], np.ones(5))
+    save(model, tmp_path, "last", averages={"bn/moving_mean": np.arange(5.0)})
+    prefix = runs.find_checkpoint(tmp_path)
+    weights = runs.read_weights(prefix)
+    assert weights["bn/moving_mean"].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(weights["conv/kernel"], values_of(model)["conv/kernel"])
+    assert runs.read_weights(prefix, averaged=False)["bn/moving_mean"].tolist() == [0] * 5
 
 
 def test_best_comes_before_last(tmp_path):
     model = make_model()
     save(model, tmp_path, "last")
-    assert runs.find_checkpoint(tmp_path).endswith("last/ckpt-0")
+    assert runs.find_checkpoint(tmp_path).endswith("last/ckpt-3")
     save(model, tmp_path, "best")
-    assert runs.find_checkpoint(tmp_path).endswith("best/ckpt-0")
+    assert runs.find_checkpoint(tmp_path).endswith("best/ckpt-3")
 
 
 def test_a_folder_without_checkpoints(tmp_path):

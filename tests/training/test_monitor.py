@@ -1,0 +1,236 @@
+"""metrics.csv, TensorBoard and the progress line."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from tensorboard.backend.event_processing import plugin_event_accumulator
+
+from ssd_tf.config import ConfigError
+from ssd_tf.training import profiling
+from ssd_tf.training.monitor import Monitor, read_metrics
+
+VALUES = {
+    "loss": 12.3456784,
+    "classification": 8.125,
+    "localization": 4.25,
+    "l2": 0.5,
+    "positives_per_image": 3.5,
+    "gradient_norm": 2.0,
+    "learning_rate": 0.001,
+    "positives_per_level": [3.0, 0.5],
+}
+HEADER = (
+    "step,loss,classification,localization,l2,positives_per_image,gradient_norm,learning_rate,"
+    "AP,AP50,AP75\n"
+)
+ROW = "12.345678,8.125,4.25,0.5,3.5,2.0,0.001"
+METRICS = {
+    "coco": {"AP": 0.5, "AP50": 0.625, "AP75": -1.0, "APs": float("nan"), "AR100": 0.25},
+    "voc": {"AP50_11point": 0.75, "AP50_all": 0.5},
+    "per_class": {"red": {"AP": 0.125}, "blue": {"AP": -1.0}, "green": {"AP50_voc": 0.5}},
+}
+
+
+@pytest.fixture
+def make_monitor(tmp_path):
+    """A function: a Monitor of a run of 20 steps that does not write to a terminal."""
+
+    def make(start_step=0, console=None):
+        console = console or Console(file=io.StringIO())
+        return Monitor(tmp_path, 20, 8, start_step, ["4x6", "2x3"], console)
+
+    return make
+
+
+@pytest.fixture
+def content(tmp_path):
+    return lambda: (tmp_path / "metrics.csv").read_text()
+
+
+def events_of(tmp_path):
+    """{tag: steps} as TensorBoard shows them."""
+    accumulator = plugin_event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator.Reload()
+    tags = accumulator.Tags()["tensors"]
+    return {tag: [event.step for event in accumulator.Tensors(tag)] for tag in tags}
+
+
+def test_nothing_reported(make_monitor, content, tmp_path):
+    monitor = make_monitor()
+    assert monitor.ap_of(1) is None
+    monitor.close()
+    assert content() == HEADER
+    assert read_metrics(tmp_path / "metrics.csv") == []
+    assert read_metrics(tmp_path / "none.csv") == []
+
+
+def test_one_row_per_step(make_monitor, content):
+    monitor = make_monitor()
+    monitor.report_step(5, VALUES)
+    monitor.report_step(10, VALUES)
+    assert content() == f"{HEADER}5,{ROW},,,\n10,{ROW},,,\n"
+    monitor.report_evaluation(10, METRICS)
+    assert content() == f"{HEADER}5,{ROW},,,\n10,{ROW},0.5,0.625,\n"
+    assert monitor.ap_of(10) == 0.5
+    assert monitor.ap_of(5) is None
+    monitor.report_step(15, VALUES)
+    assert content().endswith(f"0.5,0.625,\n15,{ROW},,,\n")
+    monitor.close()
+
+
+def test_an_evaluation_without_a_row_gets_one(make_monitor, content):
+    monitor = make_monitor()
+    monitor.report_evaluation(3, METRICS)
+    monitor.close()
+    assert content() == HEADER + "3,,,,,,,,0.5,0.625,\n"
+
+
+def test_a_restart_drops_later_rows_and_a_torn_line(make_monitor, content, tmp_path):
+    monitor = make_monitor()
+    for step in (1, 2, 3):
+        monitor.report_step(step, VALUES)
+    monitor.close()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("4,12.3")
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
+    make_monitor(start_step=2).close()
+    assert content() == f"{HEADER}1,{ROW},,,\n2,{ROW},,,\n"
+
+
+@pytest.mark.parametrize("end", ["4,1", "4,1\n", "4," + "1," * 20 + "\n", "4,1,1,1,1,1,1,1,,,"])
+def test_a_torn_line_is_no_row(tmp_path, end):
+    path = tmp_path / "metrics.csv"
+    path.write_text(HEADER + f"3,{ROW},,,\n" + end)
+    assert [row["step"] for row in read_metrics(path)] == ["3"]
+
+
+def test_a_file_of_an_earlier_version_is_set_aside(make_monitor, content, tmp_path, caplog):
+    (tmp_path / "metrics.csv").write_text("step,loss\n1,2.5\n")
+    with caplog.at_level(logging.WARNING):
+        make_monitor(start_step=1).close()
+    assert content() == HEADER
+    assert (tmp_path / "metrics_old.csv").read_text() == "step,loss\n1,2.5\n"
+    assert "has other columns: it is now" in caplog.text
+
+
+def test_tags_are_grouped(make_monitor, tmp_path):
+    monitor = make_monitor()
+    monitor.count_steps(5, 0.0)
+    monitor.report_step(5, VALUES)
+    monitor.report_evaluation(5, METRICS)
+    monitor.report_images(5, [Image.new("RGB", (30, 20)), Image.new("RGB", (7, 9))])
+    monitor.report_text("config", "text")
+    monitor.close()
+    expected = {f"loss/{name}" for name in ("total", "classification", "localization", "l2")}
+    expected |= {
+        f"train/{name}"
+        for name in (
+            "positives_per_image",
+            "gradient_norm",
+            "learning_rate",
+            "images_per_second",
+            "input_share",
+        )
+    }
+    expected |= {"positives_per_level/4x6", "positives_per_level/2x3"}
+    # What is undefined has no curve.
+    expected |= {f"eval/{name}" for name in ("AP", "AP50", "AR100", "AP50_11point", "AP50_all")}
+    expected |= {"eval_per_class/red", "images/0", "images/1", "config"}
+    events = events_of(tmp_path)
+    assert set(events) == expected
+    assert all(steps == [5] for steps in events.values())
+
+
+def test_tensorboard_shows_each_step_once_after_a_restart(make_monitor, tmp_path):
+    monitor = make_monitor()
+    for step in (1, 2, 3):
+        monitor.report_step(step, VALUES)
+    monitor.close()
+    # TensorBoard reads files by their names, which begin with the second.
+    for path in (tmp_path / "tensorboard").iterdir():
+        *_, host, pid, index = path.name.removesuffix(".v2").split(".")
+        path.rename(path.with_name(f"events.out.tfevents.1000000000.{host}.{pid}.{index}"))
+    monitor = make_monitor(start_step=1)
+    monitor.report_step(2, VALUES)
+    monitor.close()
+    assert events_of(tmp_path)["loss/total"] == [1, 2]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the monitor reads, in a list of one."""
+    seconds = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: seconds[0])
+    return seconds
+
+
+def test_lines_without_a_terminal(make_monitor, clock, caplog):
+    with caplog.at_level(logging.INFO):
+        monitor = make_monitor()
+        clock[0] = 130.0
+        monitor.count_steps(0, 0.0)
+        monitor._step = 1  # the first call compiles
+        monitor.restart_clock()
+        monitor.report_step(1, VALUES)
+        clock[0] = 132.0
+        monitor.count_steps(4, 0.5)
+        monitor.report_step(5, VALUES)
+        monitor.report_evaluation(5, METRICS)
+        monitor.close()
+    losses = "loss 12.346 (class 8.125, box 4.250)  lr 0.001"
+    assert caplog.messages == [
+        f"step 1/20  {losses}",
+        # 4 steps of 8 images in 2 s, of which it waited for .5; 15 steps of .5 s are left.
+        f"step 5/20  {losses}  16.0 images/s  input 25 %  0:00:08 left",
+        "step 5  AP 0.500  AP50 0.625",
+    ]
+
+
+def test_the_bar_of_a_terminal(make_monitor, clock):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    monitor = make_monitor(console=console)
+    monitor.count_steps(1, 0.0)
+    monitor.restart_clock()
+    clock[0] = 104.0
+    monitor.count_steps(9, 1.0)
+    monitor.report_step(10, VALUES)
+    monitor.report_evaluation(10, METRICS)
+    monitor.close()
+    text = console.file.getvalue()
+    assert "10/20 loss 12.346  18.0 images/s  input 25 %  0:00:04 left" in text
+    assert "step 10  AP 0.500  AP50 0.625\n" in text
+    lines = text.replace("\r", "\n").split("\n")
+    assert max(len(line.replace("\x1b[2K", "")) for line in lines) <= 80
+
+
+@pytest.mark.parametrize("text", ["", "5", "5:", "0:3", "4:3", "3:21", "a:b", "3:4:5"])
+def test_profile_steps_that_cannot_be_used(text):
+    with pytest.raises(ConfigError, match=r"--profile_steps: expected A:B with 1 <= A <= B <= 20"):
+        profiling.parse_steps(text, 20)
+
+
+def test_the_profiled_steps(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("tensorflow.profiler.experimental.start", lambda path: calls.append(path))
+    monkeypatch.setattr("tensorflow.profiler.experimental.stop", lambda: calls.append("stop"))
+    profiler = profiling.Profiler(tmp_path, *profiling.parse_steps("3:5", 20))
+    assert profiler.boundaries == [2, 5]
+    for step, end in ((0, 2), (2, 4), (4, 5), (5, 8)):
+        with profiler.watch(step, end):
+            calls.append((step, end))
+    folder = str(tmp_path / "tensorboard")
+    assert calls == [(0, 2), folder, (2, 4), (4, 5), "stop", (5, 8)]
+
+
+def test_floats_are_exact(make_monitor, tmp_path):
+    monitor = make_monitor()
+    loss = float(np.float32(1 / 3))
+    monitor.report_step(1, VALUES | {"loss": loss})
+    monitor.close()
+    (row,) = read_metrics(tmp_path / "metrics.csv")
+    assert row["loss"] == "0.33333334"
+    assert np.float32(row["loss"]) == np.float32(loss)
