@@ -17,7 +17,6 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboard.compat.proto import event_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from ssd_tf import files
 
@@ -230,13 +229,12 @@ def _make_writer(folder, start_step):
 
     TensorBoard does so at each event START but the first.
     """
-    writer = EventFileWriter(str(folder))
+    writer = tf.summary.create_file_writer(str(folder))
     session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    writer.add_event(
-        event_pb2.Event(wall_time=time.time(), step=start_step + 1, session_log=session)
-    )
-    writer.close()
-    return tf.summary.create_file_writer(str(folder))
+    event = event_pb2.Event(wall_time=time.time(), step=start_step + 1, session_log=session)
+    # tf.summary has no name for it. A file of its own might be read before or after the others.
+    tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())
+    return writer
 
 
 def _is_defined(value):
