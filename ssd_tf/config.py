@@ -528,7 +528,12 @@ def check_config(values: dict, where: str) -> Config:
 
 def save_config(config: Config, path):
     """Write the resolved config atomically, with all defaults spelled out."""
-    files.write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    files.write_text(path, to_yaml(config))
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config, with all defaults spelled out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def nearest(name, known) -> str:

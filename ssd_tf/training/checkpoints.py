@@ -71,7 +71,7 @@ class Checkpoints:
         Raises OSError with one line if it cannot be written; the older ones stay.
         """
         folder = self._folder / "last"
-        step = int(self._learner.step)
+        step = int(self._learner.step.numpy())
         folder.mkdir(parents=True, exist_ok=True)
         prefix = str(folder / f"ckpt-{step}")
         try:

@@ -1,67 +1,53 @@
-"""Where a step runs: on one device, on all GPUs of a machine, or on several workers.
-
-Workers find each other by the environment variable TF_CONFIG, and must see the data and the run
-folder under the same paths.
-"""
+"""Where a step runs: on one device, on all GPUs of a machine, or on several workers."""
 
 import contextlib
-import json
-import os
+import functools
 
 import tensorflow as tf
+from absl import logging
 
 from ssd_tf.config import ConfigError
 from ssd_tf.data.pipeline import StreamSlice
+from ssd_tf.training import workers
 
 
-def make_strategy(name) -> tf.distribute.Strategy:
+def make_strategy(name, hosts=None, task=None) -> tf.distribute.Strategy:
     """The tf.distribute strategy of a train.strategy.
 
-    `auto`: several workers if TF_CONFIG names them, else all GPUs if there are several, else one
-    device. With several workers this must be the first operation of TensorFlow.
-    Raises ConfigError if TF_CONFIG cannot be used.
+    `auto`: several workers if `workers.find_workers` finds some, else all GPUs if there are
+    several, else one device. A single GPU has its input copied ahead. With several workers this
+    must be the first operation of TensorFlow.
+    Raises ConfigError if the workers cannot be identified, OSError if one cannot be reached.
     """
-    num_workers = _count_workers_of_tf_config()
-    if name == "multi_worker" and not num_workers:
+    resolver = workers.find_workers(hosts, task)
+    num_workers = workers.count_workers(resolver)
+    if name == "multi_worker" and resolver is None:
         raise ConfigError(
-            "train.strategy=multi_worker: expected the workers in TF_CONFIG, got none; e.g. "
-            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
-            '"task": {"type": "worker", "index": 0}}, with index 1 on the second'
+            "train.strategy=multi_worker: expected the workers in --hosts, in TF_CONFIG or from "
+            "srun, got none; e.g. --hosts host1:2222,host2:2222 --task 0, with --task 1 on the "
+            "second"
         )
+    if hosts and name not in ("auto", "multi_worker"):
+        raise ConfigError(f"--hosts needs train.strategy=multi_worker or auto, got {name}")
+    _let_gpu_memory_grow()
     if name == "multi_worker" or (name == "auto" and num_workers > 1):
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if name == "mirrored" or (name == "auto" and len(tf.config.list_logical_devices("GPU")) > 1):
+        workers.wait_for_workers(resolver)
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         return tf.distribute.MirroredStrategy()
+    if gpus:
+        return tf.distribute.OneDeviceStrategy("/gpu:0")
     return tf.distribute.get_strategy()
 
 
-def _count_workers_of_tf_config():
-    """The number of workers that TF_CONFIG names; 0 if it is not set or names no cluster."""
-    text = os.environ.get("TF_CONFIG")
-    if not text:
-        return 0
-    try:
-        content = json.loads(text)
-        cluster = content.get("cluster", {})
-        task = content.get("task", {})
-        num_tasks = {job: len(addresses) for job, addresses in cluster.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(
-            f"TF_CONFIG: expected JSON with `cluster` and `task`, got {text[:80]!r} ({error})"
-        ) from None
-    if not num_tasks:
-        return 0
-    if set(num_tasks) - {"chief", "worker"}:
-        raise ConfigError(
-            "TF_CONFIG: expected a cluster of workers (and a chief), "
-            f"got {', '.join(sorted(num_tasks))}"
-        )
-    if task.get("type") not in num_tasks or task.get("index") not in range(num_tasks[task["type"]]):
-        raise ConfigError(
-            "TF_CONFIG: expected a `task` with a type and an index of its own cluster, "
-            f"got {json.dumps(task)}"
-        )
-    return sum(num_tasks.values())
+def _let_gpu_memory_grow():
+    """Let TensorFlow take GPU memory as it needs it, so that other programs keep theirs."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # TensorFlow is in use already
+            logging.warning("%s: TensorFlow takes all of its memory from the start", gpu.name)
 
 
 def is_chief(strategy) -> bool:
@@ -77,23 +63,22 @@ def is_chief(strategy) -> bool:
 
 def has_several_workers(strategy) -> bool:
     """Whether the strategy connects this process with others."""
-    resolver = strategy.cluster_resolver
-    if resolver is None:
-        return False
-    cluster = resolver.cluster_spec()
-    return sum(cluster.num_tasks(job) for job in cluster.jobs) > 1
+    return workers.count_workers(strategy.cluster_resolver) > 1
 
 
-def distribute(strategy, make_dataset, start_step, batch_size):
+def distribute(strategy, make_dataset, start_step, batch_size, accumulate=1):
     """An iterator over the batches from `start_step` on, as strategy.run takes them.
 
     make_dataset(StreamSlice) gives batches of batch_size / num_workers images; they are split over
-    the worker's replicas. Raises ConfigError if the batch cannot be split evenly.
+    the worker's replicas. Raises ConfigError if the batch cannot be split evenly, into `accumulate`
+    micro-batches on each replica.
     """
     num_replicas = strategy.num_replicas_in_sync
-    if batch_size % num_replicas:
+    if batch_size % (num_replicas * accumulate):
+        micro_batches = f" with {accumulate} micro-batches each" if accumulate > 1 else ""
         raise ConfigError(
             f"train.batch_size {batch_size} must be a multiple of the {num_replicas} replicas"
+            f"{micro_batches}"
         )
 
     def make_worker_dataset(context):
@@ -114,12 +99,7 @@ def barrier(strategy, step, workdir):
     """
     if not has_several_workers(strategy):
         return
-
-    @tf.function
-    def gather():
-        return strategy.gather(strategy.run(lambda: tf.constant([step], tf.int64)), axis=0)
-
-    steps = sorted(set(gather().numpy().tolist()))
+    steps = sorted(set(_gather(strategy, step)))
     if len(steps) > 1:
         raise ValueError(
             f"the workers start from different steps ({steps}): "
@@ -127,15 +107,45 @@ def barrier(strategy, step, workdir):
         )
 
 
+def any_worker(strategy, flag) -> bool:
+    """Whether `flag` is true on any worker; all must call it. One worker needs no others."""
+    if not has_several_workers(strategy):
+        return flag
+    return any(_gather(strategy, int(flag)))
+
+
+def _gather(strategy, number) -> list[int]:
+    """The numbers of all replicas."""
+    return _gathering(strategy)(tf.constant([number], tf.int64)).numpy().tolist()
+
+
+@functools.cache
+def _gathering(strategy):
+    """Each worker passes its own number; traced once."""
+
+    @tf.function
+    def gather(number):
+        return strategy.gather(strategy.run(lambda: tf.identity(number)), axis=0)
+
+    return gather
+
+
 @contextlib.contextmanager
 def explain_lost_worker(strategy):
     """Inside, replace the broken connection that a lost worker leaves by an error of one line."""
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError):
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.InternalError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.CancelledError,
+    ):
         if not has_several_workers(strategy):
             raise
         raise OSError(
-            "another worker of TF_CONFIG has stopped or cannot be reached; see its messages, then "
-            "start the same command on all of them again: training resumes from the last checkpoint"
+            "another worker has stopped or cannot be reached; see its messages, then start the "
+            "same command on all of them again: training resumes from the last checkpoint"
         ) from None

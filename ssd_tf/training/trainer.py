@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import Config
+from ssd_tf.config import Config, to_yaml
 from ssd_tf.training import distribution, events, interruption, learner, restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.learner import Learner
@@ -77,8 +77,8 @@ def train(run: Run):
     strategy = run.learner.strategy
     checkpoints = Checkpoints(run.workdir, run.learner, run.config.train.keep_checkpoints)
     if checkpoints.restore_last():
-        logging.info("resuming from step %d of %s", int(run.learner.step), run.workdir)
-    start_step = int(run.learner.step)
+        logging.info("resuming from step %d of %s", int(run.learner.step.numpy()), run.workdir)
+    start_step = int(run.learner.step.numpy())
     distribution.barrier(strategy, start_step, run.workdir)
     with interruption.Signals() as signals, contextlib.ExitStack() as stack:
         chief = None
@@ -88,9 +88,9 @@ def train(run: Run):
             stack.callback(chief.monitor.close)
         _Loop(run, checkpoints, signals, chief).run_all()
         # A worker that ends earlier breaks the connections of the others.
-        distribution.barrier(strategy, int(run.learner.step), run.workdir)
+        distribution.barrier(strategy, int(run.learner.step.numpy()), run.workdir)
         signals.raise_if_received(
-            f"stopped at step {int(run.learner.step)}, which is saved; "
+            f"stopped at step {int(run.learner.step.numpy())}, which is saved; "
             "run the same command again to resume"
         )
 
@@ -109,7 +109,7 @@ class _Loop:
 
     def run_all(self):
         run = self._run
-        step = int(run.learner.step)
+        step = int(run.learner.step.numpy())
         if self._chief:
             self._chief.evaluate_if_missing(step)
         run_steps = None
@@ -215,7 +215,7 @@ class _Chief:
     """What the only process, or the chief of several, does between the calls."""
 
     def __init__(self, run, checkpoints, signals):
-        start_step = int(run.learner.step)
+        start_step = int(run.learner.step.numpy())
         network = run.learner.network
         self._run = run
         self._checkpoints = checkpoints
@@ -228,6 +228,7 @@ class _Chief:
             start_step,
             [f"{height}x{width}" for height, width in network.map_shapes],
         )
+        self.monitor.report_text("config", f"```yaml\n{to_yaml(run.config)}```")
 
     def report(self, step, values, due):
         """values: a dict of numbers for each step of the call that has just ended."""

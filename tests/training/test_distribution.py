@@ -61,8 +61,8 @@ def tf_config(cluster, **task):
 
 
 BAD_TF_CONFIGS = {
-    "": "expected the workers in TF_CONFIG, got none",
-    "{}": "expected the workers in TF_CONFIG, got none",
+    "": "expected the workers in --hosts, in TF_CONFIG or from srun, got none",
+    "{}": "expected the workers in --hosts, in TF_CONFIG or from srun, got none",
     "worker": "TF_CONFIG: expected JSON with `cluster` and `task`, got 'worker'",
     tf_config(["a:1"]): "TF_CONFIG: expected JSON with `cluster` and `task`",
     tf_config({"worker": ["a:1"], "ps": ["b:1"]}): "expected a cluster of workers .*, got ps, work",
@@ -113,6 +113,70 @@ def test_the_batch_must_be_split_evenly():
         distribution.distribute(strategy, None, 0, 3)
 
 
+def test_a_replicas_share_must_be_split_into_micro_batches():
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    message = r"batch_size 12 must be a multiple of the 2 replicas with 4 micro-batches each"
+    with pytest.raises(ConfigError, match=message):
+        distribution.distribute(strategy, None, 0, 12, accumulate=4)
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """A function: TensorFlow has this many GPUs; returns the strategies made and growth set."""
+
+    def install(num_gpus, initialized=False):
+        made = []
+        names = [f"/gpu:{index}" for index in range(num_gpus)]
+        gpus = [types.SimpleNamespace(name=name) for name in names]
+        monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda _kind: gpus)
+        monkeypatch.setattr("tensorflow.config.list_logical_devices", lambda _kind: gpus)
+
+        def set_growth(gpu, enabled):
+            if initialized:
+                raise RuntimeError("Physical devices cannot be modified after being initialized")
+            made.append((gpu.name, enabled))
+
+        monkeypatch.setattr("tensorflow.config.experimental.set_memory_growth", set_growth)
+        for name in ("MirroredStrategy", "OneDeviceStrategy"):
+            monkeypatch.setattr(
+                f"tensorflow.distribute.{name}",
+                lambda *device, name=name: made.append((name, *device)),
+            )
+        return made
+
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    return install
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "name", "expected"),
+    [
+        (0, "auto", []),
+        (0, "mirrored", [("MirroredStrategy",)]),
+        (1, "auto", [("OneDeviceStrategy", "/gpu:0")]),
+        (2, "auto", [("MirroredStrategy",)]),
+        (2, "one", [("OneDeviceStrategy", "/gpu:0")]),
+    ],
+)
+def test_the_strategy_of_the_gpus(devices, num_gpus, name, expected):
+    made = devices(num_gpus)
+    distribution.make_strategy(name)
+    growth = [(f"/gpu:{index}", True) for index in range(num_gpus)]
+    assert made == growth + expected
+
+
+def test_gpu_memory_that_cannot_grow_is_a_warning(devices, caplog):
+    made = devices(1, initialized=True)
+    distribution.make_strategy("auto")
+    assert made == [("OneDeviceStrategy", "/gpu:0")]
+    assert "/gpu:0: TensorFlow takes all of its memory from the start" in caplog.text
+
+
+def test_any_worker_without_others():
+    assert distribution.any_worker(fake_strategy({}), True) is True
+    assert distribution.any_worker(fake_strategy({"worker": ["a:1"]}), False) is False
+
+
 def test_the_batch_of_a_worker_is_split_over_its_replicas():
     slices = []
 
@@ -134,10 +198,20 @@ def test_the_batch_of_a_worker_is_split_over_its_replicas():
     assert slices == [(5, 2, 1)]
 
 
-@pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
+LOST = [
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.CancelledError,
+]
+
+
+@pytest.mark.parametrize("error", LOST)
 def test_a_lost_worker_is_one_line(error):
     with (
-        pytest.raises(OSError, match=r"^another worker of TF_CONFIG has stopped"),
+        pytest.raises(OSError, match=r"^another worker has stopped"),
         distribution.explain_lost_worker(fake_strategy(TWO_WORKERS)),
     ):
         raise error(None, None, "recvmsg:Connection reset by peer\nGraph execution error")
