@@ -7,6 +7,8 @@ models/ssd.py lists what a backbone offers.
 import keras
 from keras import layers
 
+from ssd_tf.models.batch_norm import BatchNormalization
+
 MEAN_RGB = (127.5, 127.5, 127.5)
 STD_RGB = (127.5, 127.5, 127.5)
 INITIALIZER = "glorot_uniform"
@@ -37,20 +39,20 @@ _STAGE_ENDS = {
 }
 
 
-def features(image, backbone, num_levels, bn_momentum):
+def features(image, backbone, num_levels):
     """num_levels maps of strides backbone.first_stride, twice that, and so on."""
-    network = _network(image, backbone, bn_momentum)
+    network = _network(image, backbone)
     maps = [
         network.get_layer(name).output
         for stride, name in _MAPS[backbone.name].items()
         if stride >= backbone.first_stride
     ]
-    return add_extras(maps, backbone, num_levels, bn_momentum, INITIALIZER, pad_like_torch=False)
+    return add_extras(maps, backbone, num_levels, INITIALIZER, pad_like_torch=False)
 
 
-def pyramid(image, backbone, bn_momentum):
+def pyramid(image, backbone):
     """The maps of strides 8, 16 and 32."""
-    network = _network(image, backbone, bn_momentum)
+    network = _network(image, backbone)
     return [network.get_layer(name).output for name in _MAPS[backbone.name].values()]
 
 
@@ -59,7 +61,7 @@ def stage_ends(backbone):
     return _STAGE_ENDS[backbone.name]
 
 
-def add_extras(maps, backbone, num_levels, bn_momentum, initializer, pad_like_torch):
+def add_extras(maps, backbone, num_levels, initializer, pad_like_torch):
     """The maps, cut or continued from the last one to num_levels.
 
     initializer: of the kernels.
@@ -71,7 +73,7 @@ def add_extras(maps, backbone, num_levels, bn_momentum, initializer, pad_like_to
     for index, base_channels in enumerate(_EXTRAS[:num_extras], start=1):
         channels = max(int(base_channels * backbone.alpha), 64)
         name = f"extra{index}"
-        maps.append(_extra(maps[-1], channels, name, bn_momentum, initializer, pad_like_torch))
+        maps.append(_extra(maps[-1], channels, name, initializer, pad_like_torch))
     if len(maps) < num_levels:
         raise ValueError(
             f"{backbone.name} gives at most {len(maps)} maps, "
@@ -80,17 +82,17 @@ def add_extras(maps, backbone, num_levels, bn_momentum, initializer, pad_like_to
     return maps[:num_levels]
 
 
-def conv_bn(x, convolution, bn_momentum, activation="relu6"):
+def conv_bn(x, convolution, activation="relu6"):
     """A convolution layer, batch norm (epsilon 1e-3 in every MobileNet), an activation or None."""
     name = convolution.name
     x = convolution(x)
-    x = layers.BatchNormalization(momentum=bn_momentum, epsilon=1e-3, name=f"{name}_bn")(x)
+    x = BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
     if activation is None:
         return x
     return layers.Activation(activation, name=f"{name}_{activation}")(x)
 
 
-def _network(image, backbone, bn_momentum):
+def _network(image, backbone):
     if min(image.shape[1:3]) < 32:  # Keras' own rule; its message does not name our keys
         raise ValueError(f"{backbone.name} needs an input of at least 32 x 32 pixels")
     applications = {
@@ -104,13 +106,17 @@ def _network(image, backbone, bn_momentum):
         include_top=False,
         weights=None,
     )
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = bn_momentum
-    return network
+    return keras.models.clone_model(network, network.inputs, _with_our_batch_norm)
 
 
-def _extra(x, channels, name, bn_momentum, initializer, pad_like_torch):
+def _with_our_batch_norm(layer):
+    """A copy of a layer of keras.applications, with its batch norm replaced by ours."""
+    is_batch_norm = isinstance(layer, layers.BatchNormalization)
+    kind = BatchNormalization if is_batch_norm else type(layer)
+    return kind.from_config(layer.get_config())
+
+
+def _extra(x, channels, name, initializer, pad_like_torch):
     """Halves the map (SSDLite, Sandler et al. 2018).
 
     1x1 to half the channels, depthwise 3x3 of stride 2, 1x1 to the channels.
@@ -118,7 +124,7 @@ def _extra(x, channels, name, bn_momentum, initializer, pad_like_torch):
     reduce = layers.Conv2D(
         channels // 2, 1, use_bias=False, kernel_initializer=initializer, name=f"{name}_reduce"
     )
-    x = conv_bn(x, reduce, bn_momentum)
+    x = conv_bn(x, reduce)
     padding = "same"
     if pad_like_torch:
         x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
@@ -131,8 +137,8 @@ def _extra(x, channels, name, bn_momentum, initializer, pad_like_torch):
         depthwise_initializer=initializer,
         name=f"{name}_depthwise",
     )
-    x = conv_bn(x, depthwise, bn_momentum)
+    x = conv_bn(x, depthwise)
     expand = layers.Conv2D(
         channels, 1, use_bias=False, kernel_initializer=initializer, name=f"{name}_expand"
     )
-    return conv_bn(x, expand, bn_momentum)
+    return conv_bn(x, expand)

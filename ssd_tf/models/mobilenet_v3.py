@@ -50,18 +50,16 @@ BLOCKS = (
 _STRIDE_OF_BLOCK = {7: 8, 13: 16}
 
 
-def features(image, backbone, num_levels, bn_momentum):
+def features(image, backbone, num_levels):
     """num_levels maps of strides backbone.first_stride, twice that, and so on."""
-    maps = _maps(image, backbone, bn_momentum)
+    maps = _maps(image, backbone)
     maps = [feature for stride, feature in maps.items() if stride >= backbone.first_stride]
-    return mobilenet.add_extras(
-        maps, backbone, num_levels, bn_momentum, INITIALIZER, pad_like_torch=True
-    )
+    return mobilenet.add_extras(maps, backbone, num_levels, INITIALIZER, pad_like_torch=True)
 
 
-def pyramid(image, backbone, bn_momentum):
+def pyramid(image, backbone):
     """The maps of strides 8, 16 and 32."""
-    return list(_maps(image, backbone, bn_momentum).values())
+    return list(_maps(image, backbone).values())
 
 
 def stage_ends(backbone):  # noqa: ARG001 - of one size
@@ -69,35 +67,35 @@ def stage_ends(backbone):  # noqa: ARG001 - of one size
     return ["block1_add", "block3_add", "block6_add", "block12_add", "last_hard_swish"]
 
 
-def _maps(image, backbone, bn_momentum):
+def _maps(image, backbone):
     """{stride: feature map} for the strides 8, 16 and 32."""
     maps = {}
     stem = _conv(_round_channels(16 * backbone.alpha), 3, 2, "stem")
-    x = _conv_bn(image, stem, bn_momentum, "hard_swish")
+    x = _conv_bn(image, stem, "hard_swish")
     for index, block in enumerate(BLOCKS, start=1):
         name = f"block{index}"
-        expanded = _expand(x, block, backbone.alpha, name, bn_momentum)
+        expanded = _expand(x, block, backbone.alpha, name)
         if index in _STRIDE_OF_BLOCK:
             maps[_STRIDE_OF_BLOCK[index]] = expanded
-        y = _project(expanded, block, backbone.alpha, name, bn_momentum)
+        y = _project(expanded, block, backbone.alpha, name)
         if block.stride == 1 and x.shape == y.shape:
             y = layers.Add(name=f"{name}_add")([x, y])
         x = y
     last = _conv(6 * x.shape[-1], 1, 1, "last")
-    maps[32] = _conv_bn(x, last, bn_momentum, "hard_swish")
+    maps[32] = _conv_bn(x, last, "hard_swish")
     return maps
 
 
-def _expand(x, block, alpha, name, bn_momentum):
+def _expand(x, block, alpha, name):
     """The 1x1 convolution to the block's expanded channels, if x does not have them already."""
     channels = _round_channels(block.expanded_channels * alpha)
     if channels == x.shape[-1]:
         return x
     expand = _conv(channels, 1, 1, f"{name}_expand")
-    return _conv_bn(x, expand, bn_momentum, block.activation)
+    return _conv_bn(x, expand, block.activation)
 
 
-def _project(x, block, alpha, name, bn_momentum):
+def _project(x, block, alpha, name):
     """The rest of a block: depthwise convolution, squeeze-and-excite, 1x1 convolution."""
     padding = "same" if block.stride == 1 else "valid"
     depthwise = layers.DepthwiseConv2D(
@@ -108,11 +106,11 @@ def _project(x, block, alpha, name, bn_momentum):
         depthwise_initializer=INITIALIZER,
         name=f"{name}_depthwise",
     )
-    x = _conv_bn(x, depthwise, bn_momentum, block.activation)
+    x = _conv_bn(x, depthwise, block.activation)
     if block.squeeze_and_excite:
         x = _squeeze_and_excite(x, _round_channels(x.shape[-1] // 4), name)
     project = _conv(_round_channels(block.channels * alpha), 1, 1, f"{name}_project")
-    return _conv_bn(x, project, bn_momentum, None)
+    return _conv_bn(x, project, None)
 
 
 def _conv(channels, size, stride, name):
@@ -123,12 +121,12 @@ def _conv(channels, size, stride, name):
     )
 
 
-def _conv_bn(x, convolution, bn_momentum, activation):
+def _conv_bn(x, convolution, activation):
     """Half the kernel of padding on every side if it strides, then mobilenet.conv_bn."""
     if convolution.strides[0] > 1:
         pad = convolution.kernel_size[0] // 2
         x = layers.ZeroPadding2D(pad, name=f"{convolution.name}_pad")(x)
-    return mobilenet.conv_bn(x, convolution, bn_momentum, activation)
+    return mobilenet.conv_bn(x, convolution, activation)
 
 
 def _squeeze_and_excite(x, channels, name):

@@ -6,6 +6,8 @@ depthwise convolutions need many times the steps. models/ssd.py lists what a bac
 
 from keras import layers
 
+from ssd_tf.models.batch_norm import BatchNormalization
+
 MEAN_RGB = (127.5, 127.5, 127.5)
 STD_RGB = (127.5, 127.5, 127.5)
 INITIALIZER = "glorot_uniform"
@@ -14,18 +16,18 @@ INITIALIZER = "glorot_uniform"
 _CHANNELS = (16, 32, 64, 96, 128, 128, 128, 128)
 
 
-def features(image, backbone, num_levels, bn_momentum):
+def features(image, backbone, num_levels):
     """num_levels maps of strides backbone.first_stride, twice that, and so on."""
     first = {8: 2, 16: 3}[backbone.first_stride]
     most = len(_CHANNELS) - first
     if num_levels > most:
         raise ValueError(f"plain gives at most {most} maps, model.num_levels asks for {num_levels}")
-    return _stages(image, backbone, first + num_levels, bn_momentum)[first:]
+    return _stages(image, backbone, first + num_levels)[first:]
 
 
-def pyramid(image, backbone, bn_momentum):
+def pyramid(image, backbone):
     """The maps of strides 8, 16 and 32."""
-    return _stages(image, backbone, 5, bn_momentum)[2:]
+    return _stages(image, backbone, 5)[2:]
 
 
 def stage_ends(backbone):  # noqa: ARG001 - all sizes have the same names
@@ -33,22 +35,22 @@ def stage_ends(backbone):  # noqa: ARG001 - all sizes have the same names
     return [f"stage{stage}_conv{min(stage, 2)}_relu" for stage in range(1, 6)]
 
 
-def _stages(image, backbone, num_stages, bn_momentum):
+def _stages(image, backbone, num_stages):
     """The outputs of the first num_stages stages."""
     x = image
     outputs = []
     for stage, base_channels in enumerate(_CHANNELS[:num_stages], start=1):
         channels = int(base_channels * backbone.alpha)
-        x = _conv(x, channels, 2, f"stage{stage}_conv1", bn_momentum)
+        x = _conv(x, channels, 2, f"stage{stage}_conv1")
         if stage > 1:
-            x = _conv(x, channels, 1, f"stage{stage}_conv2", bn_momentum)
+            x = _conv(x, channels, 1, f"stage{stage}_conv2")
         outputs.append(x)
     return outputs
 
 
-def _conv(x, channels, stride, name, bn_momentum):
+def _conv(x, channels, stride, name):
     x = layers.Conv2D(
         channels, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
     )(x)
-    x = layers.BatchNormalization(momentum=bn_momentum, epsilon=1e-3, name=f"{name}_bn")(x)
+    x = BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

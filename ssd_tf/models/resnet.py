@@ -9,6 +9,7 @@ import typing
 from keras import initializers, layers
 
 from ssd_tf.models import limits
+from ssd_tf.models.batch_norm import BatchNormalization
 
 # Of torchvision's classification weights: ImageNet's mean and standard deviation, times 255.
 MEAN_RGB = (123.675, 116.28, 103.53)
@@ -43,7 +44,7 @@ _EXTRAS = (
 _RESNET18_LAST_EXTRA = _Extra(128, 128, 1)
 
 
-def features(image, backbone, num_levels, bn_momentum):
+def features(image, backbone, num_levels):
     """num_levels maps: conv4 without its stride, then extra layers; at 300: 38, 19, 10, 5, 3, 1.
 
     The form of NVIDIA's SSD300 v1.1 and MLPerf's ssd-v1, without conv5.
@@ -58,17 +59,17 @@ def features(image, backbone, num_levels, bn_momentum):
         raise ValueError(
             f"{backbone.name} gives at most {most} maps, model.num_levels asks for {num_levels}"
         )
-    x = _stages(image, backbone, (1, 2, 1), bn_momentum)[-1]
+    x = _stages(image, backbone, (1, 2, 1))[-1]
     maps = [x]
     for index, extra in enumerate(extras[: num_levels - 1], start=1):
-        x = _extra(x, extra, backbone.alpha, f"extra{index}", bn_momentum)
+        x = _extra(x, extra, backbone.alpha, f"extra{index}")
         maps.append(x)
     return maps
 
 
-def pyramid(image, backbone, bn_momentum):
+def pyramid(image, backbone):
     """The maps of strides 8, 16 and 32: conv3, conv4 and conv5, each with its stride."""
-    return _stages(image, backbone, (1, 2, 2, 2), bn_momentum)[-3:]
+    return _stages(image, backbone, (1, 2, 2, 2))[-3:]
 
 
 def stage_ends(backbone):
@@ -78,10 +79,10 @@ def stage_ends(backbone):
     return ["maxpool", *ends]
 
 
-def _stages(image, backbone, strides, bn_momentum):
+def _stages(image, backbone, strides):
     """The outputs of the first len(strides) stages after the stem."""
     width = int(64 * backbone.alpha)
-    x = _conv_bn(image, width, 7, 2, "conv1", bn_momentum)
+    x = _conv_bn(image, width, 7, 2, "conv1")
     x = layers.ReLU(name="relu")(x)
     x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zeros never exceed what the ReLU gives
     x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
@@ -92,37 +93,37 @@ def _stages(image, backbone, strides, bn_momentum):
         channels = width * 2 ** (stage - 1)
         for index in range(count):
             stride = first_stride if index == 0 else 1
-            x = block(x, channels, stride, f"layer{stage}_{index}", bn_momentum)
+            x = block(x, channels, stride, f"layer{stage}_{index}")
         outputs.append(x)
     return outputs
 
 
-def _basic_block(x, channels, stride, name, bn_momentum):
-    y = _conv_bn(x, channels, 3, stride, f"{name}_conv1", bn_momentum)
+def _basic_block(x, channels, stride, name):
+    y = _conv_bn(x, channels, 3, stride, f"{name}_conv1")
     y = layers.ReLU(name=f"{name}_relu1")(y)
-    y = _conv_bn(y, channels, 3, 1, f"{name}_conv2", bn_momentum)
-    x = _shortcut(x, channels, stride, name, bn_momentum)
+    y = _conv_bn(y, channels, 3, 1, f"{name}_conv2")
+    x = _shortcut(x, channels, stride, name)
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _bottleneck(x, channels, stride, name, bn_momentum):
-    y = _conv_bn(x, channels, 1, 1, f"{name}_conv1", bn_momentum)
+def _bottleneck(x, channels, stride, name):
+    y = _conv_bn(x, channels, 1, 1, f"{name}_conv1")
     y = layers.ReLU(name=f"{name}_relu1")(y)
-    y = _conv_bn(y, channels, 3, stride, f"{name}_conv2", bn_momentum)
+    y = _conv_bn(y, channels, 3, stride, f"{name}_conv2")
     y = layers.ReLU(name=f"{name}_relu2")(y)
-    y = _conv_bn(y, channels * 4, 1, 1, f"{name}_conv3", bn_momentum)
-    x = _shortcut(x, channels * 4, stride, name, bn_momentum)
+    y = _conv_bn(y, channels * 4, 1, 1, f"{name}_conv3")
+    x = _shortcut(x, channels * 4, stride, name)
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _shortcut(x, channels, stride, name, bn_momentum):
+def _shortcut(x, channels, stride, name):
     """The input of a block, projected if the block changes its shape."""
     if stride == 1 and x.shape[-1] == channels:
         return x
-    return _conv_bn(x, channels, 1, stride, f"{name}_downsample_0", bn_momentum)
+    return _conv_bn(x, channels, 1, stride, f"{name}_downsample_0")
 
 
-def _conv_bn(x, channels, size, stride, name, bn_momentum):
+def _conv_bn(x, channels, size, stride, name):
     """A convolution that pads size // 2 pixels on every side, then batch norm."""
     padding = "same"
     if stride > 1 and size > 1:
@@ -134,10 +135,10 @@ def _conv_bn(x, channels, size, stride, name, bn_momentum):
         channels, size, stride, padding, use_bias=False, kernel_initializer=initializer, name=name
     )(x)
     bn_name = name.replace("conv", "bn").replace("downsample_0", "downsample_1")
-    return _batch_norm(x, bn_name, bn_momentum)
+    return _batch_norm(x, bn_name)
 
 
-def _extra(x, extra, alpha, name, bn_momentum):
+def _extra(x, extra, alpha, name):
     x = layers.Conv2D(
         int(extra.reduced_channels * alpha),
         1,
@@ -145,7 +146,7 @@ def _extra(x, extra, alpha, name, bn_momentum):
         kernel_initializer=INITIALIZER,
         name=f"{name}_reduce",
     )(x)
-    x = _batch_norm(x, f"{name}_reduce_bn", bn_momentum)
+    x = _batch_norm(x, f"{name}_reduce_bn")
     x = layers.ReLU(name=f"{name}_reduce_relu")(x)
     pad = 1 if extra.stride == 2 else 0
     limits.check_window(x, 3, pad, f"{name}_conv")
@@ -159,9 +160,9 @@ def _extra(x, extra, alpha, name, bn_momentum):
         kernel_initializer=INITIALIZER,
         name=f"{name}_conv",
     )(x)
-    x = _batch_norm(x, f"{name}_conv_bn", bn_momentum)
+    x = _batch_norm(x, f"{name}_conv_bn")
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _batch_norm(x, name, bn_momentum):
-    return layers.BatchNormalization(momentum=bn_momentum, epsilon=1e-5, name=name)(x)
+def _batch_norm(x, name):
+    return BatchNormalization(epsilon=1e-5, name=name)(x)

@@ -22,14 +22,14 @@ from ssd_tf.boxes.default_boxes import (
 )
 from ssd_tf.config import Backbone, Config, ConfigError
 from ssd_tf.models import fpn, limits, mobilenet, mobilenet_v3, plain, resnet, vgg
+from ssd_tf.models.batch_norm import BatchNormalization
 
 # Every backbone module offers the same names:
 #   MEAN_RGB, STD_RGB           normalisation of the input, in 0..255
 #   INITIALIZER                 of the kernels in the extra layers and the heads
-#   features(image, backbone, num_levels, bn_momentum)
+#   features(image, backbone, num_levels)
 #                               normalised image [B, H, W, 3] -> feature maps, finest first
-#   pyramid(image, backbone, bn_momentum)
-#                               normalised image -> the maps of strides 8, 16 and 32 for the FPN
+#   pyramid(image, backbone)    normalised image -> the maps of strides 8, 16 and 32 for the FPN
 #   stage_ends(backbone)        names of the layers that end the stages, for frozen_stages
 # `backbone` is the section of the config. features and pyramid raise ValueError for what the
 # network cannot give.
@@ -83,6 +83,7 @@ def build_model(config: Config, num_classes: int) -> SSD:
     clip = CLIP.get(config.boxes.preset)
     default_boxes = make_default_boxes(levels, map_shapes, input_hw, clip)
     model = keras.Model(image, _predictions(config, maps, levels, num_classes), name="ssd")
+    _set_up_batch_norm(model, config)
     freeze_stages(model, config.model.backbone)
     return SSD(model, default_boxes, tuple(levels), map_shapes)
 
@@ -107,6 +108,13 @@ def freeze_stages(model: keras.Model, backbone: Backbone):
 def backbone_layers(model: keras.Model, config: Config) -> list:
     """The layers up to the end of the backbone: no extra layers, neck or heads."""
     return _layers_up_to(model, _stage_ends(model, config.model.backbone)[-1])
+
+
+def _set_up_batch_norm(model, config):
+    for layer in model.layers:
+        if isinstance(layer, BatchNormalization):
+            layer.momentum = config.train.bn_momentum
+            layer.synchronized = config.train.bn == "synchronized"
 
 
 def _box_levels(config):
@@ -156,16 +164,15 @@ def _feature_maps(config, image):
     """The feature maps that the heads predict from. Raises ConfigError if the network has none."""
     backbone = config.model.backbone
     num_levels = config.model.num_levels
-    bn_momentum = config.train.bn_momentum
     module = _BACKBONES[backbone.name]
     mean = backbone.mean_rgb or module.MEAN_RGB
     std = backbone.std_rgb or module.STD_RGB
     x = _normalize(image, mean, std)
     try:
         if config.model.neck == "fpn":
-            maps = fpn.neck(module.pyramid(x, backbone, bn_momentum), num_levels)
+            maps = fpn.neck(module.pyramid(x, backbone), num_levels)
         else:
-            maps = module.features(x, backbone, num_levels, bn_momentum)
+            maps = module.features(x, backbone, num_levels)
         _check_sizes(maps)
     except ValueError as error:
         height, width = config.model.input_hw
@@ -244,7 +251,7 @@ def _head(config, feature, k, size, name, bias=None):
             depthwise_initializer=initializer,
             name=f"{name}_depthwise",
         )
-        feature = mobilenet.conv_bn(feature, depthwise, config.train.bn_momentum)
+        feature = mobilenet.conv_bn(feature, depthwise)
         kernel_size = 1
     x = layers.Conv2D(
         k * size,

@@ -44,7 +44,7 @@ _EXTRAS_512 = (
 )
 
 
-def features(image, backbone, num_levels, bn_momentum):  # noqa: ARG001 - of one size, no batch norm
+def features(image, backbone, num_levels):  # noqa: ARG001 - of one size, no batch norm
     """num_levels maps; at 300 x 300: 38, 19, 10, 5, 3, 1.
 
     Seven levels are SSD512 of the original Caffe code (at 512 x 512: 64, 32, 16, 8, 4, 2, 1), which
@@ -74,7 +74,7 @@ def features(image, backbone, num_levels, bn_momentum):  # noqa: ARG001 - of one
     return maps
 
 
-def pyramid(image, backbone, bn_momentum):  # noqa: ARG001
+def pyramid(image, backbone):  # noqa: ARG001
     """Raise ValueError: nothing before the extra layers has stride 32."""
     raise ValueError("vgg16 has no map of stride 32 for the fpn neck; take another backbone")
 

@@ -16,7 +16,7 @@ def fixed_weights(tiny_config):
     detector = keras_detector(tiny_config, make_network(), NAMES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "ssd_tf.inference.detector.load_detector", lambda _model, _labels, raw_weights: detector
+            "ssd_tf.inference.detector.load_detector", lambda *_flags, **_options: detector
         )
         yield
 

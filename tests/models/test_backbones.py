@@ -36,8 +36,8 @@ def test_backbone_modules_offer_the_same_names(module):
         for name in ("features", "pyramid", "stage_ends")
     }
     assert parameters == {
-        "features": ["image", "backbone", "num_levels", "bn_momentum"],
-        "pyramid": ["image", "backbone", "bn_momentum"],
+        "features": ["image", "backbone", "num_levels"],
+        "pyramid": ["image", "backbone"],
         "stage_ends": ["backbone"],
     }
 

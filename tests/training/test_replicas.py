@@ -49,13 +49,13 @@ def make_network(bn):
     from keras import layers
 
     from ssd_tf.boxes.default_boxes import BoxLevel
-    from ssd_tf.models.batch_norm import BatchNorm
+    from ssd_tf.models.batch_norm import BatchNormalization
     from ssd_tf.models.ssd import SSD
 
     keras.utils.set_random_seed(3)
     image = keras.Input((16, 24, 3))
     x = layers.Conv2D(8, 4, strides=4, name="conv")(layers.Rescaling(1 / 127.5, offset=-1.0)(image))
-    x = BatchNorm(momentum=0.8, synchronized=bn == "synchronized", name="bn")(x)
+    x = BatchNormalization(momentum=0.8, synchronized=bn == "synchronized", name="bn")(x)
     # No ReLU, whose knee would make rounding visible.
     x = layers.Conv2D(8, 3, padding="same", activation="tanh", name="middle")(x)
     outputs = {
