@@ -296,6 +296,7 @@ def losses_of(config, network, predictions):
     import tensorflow as tf
 
     from ssd_tf.boxes.matching import make_targets
+    from ssd_tf.training.losses import image_weights
     from ssd_tf.training.step import make_loss
 
     targets = [
@@ -303,8 +304,10 @@ def losses_of(config, network, predictions):
         for objects in OBJECTS
     ]
     targets = {key: tf.stack([target[key] for target in targets]) for key in targets[0]}
-    sums = make_loss(config, network.default_boxes)(predictions, targets)
-    return np.array([sums.classification, sums.localization])
+    losses = make_loss(config, network.default_boxes)(predictions, targets)
+    positives = tf.reduce_sum(tf.cast(targets["labels"] > 0, tf.float32), 1)
+    weights, divisor = image_weights(config.loss.normalizer, positives)
+    return np.array([tf.reduce_sum(weights * part) / divisor for part in losses])
 
 
 def compare_trunk(name, theirs):

@@ -6,7 +6,8 @@ from absl import logging
 
 from ssd_tf.config import Config
 from ssd_tf.models.ssd import SSD
-from ssd_tf.training import averaging, schedules
+from ssd_tf.training import averaging
+from ssd_tf.training.optimizer import full_learning_rate
 
 # Below it the statistics of batch norm are too noisy (Wu & He 2018, fig. 1).
 _SMALLEST_BATCH = 8
@@ -23,7 +24,7 @@ def log_settings(config: Config, network: SSD, num_replicas):
     if train.base_batch is not None:
         logging.info(
             "learning rate %.4g: %g for a batch of %d, scaled to %d (%s)",
-            schedules.full_learning_rate(train),
+            full_learning_rate(train),
             train.learning_rate,
             train.base_batch,
             train.batch_size,

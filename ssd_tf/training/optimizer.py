@@ -1,9 +1,11 @@
-"""The optimizer: one of Keras' by name, with a learning rate and a weight decay per variable."""
+"""The optimizer: one of Keras' by name, its schedule, rates and weight decay per variable."""
 
 import keras
+import tensorflow as tf
 
 from ssd_tf.config import Config, Train
 from ssd_tf.models import ssd
+from ssd_tf.training import schedules
 
 _DECOUPLED = ("AdamW", "Lamb", "Lion")
 
@@ -29,6 +31,41 @@ def make_optimizer(config: Config, model) -> keras.optimizers.Optimizer:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(variables)
     return optimizer
+
+
+def make_schedule(train: Train):
+    """A function of the step -> learning rate, as a part of the training graph."""
+    full = full_learning_rate(train)
+    decay_steps = train.steps - train.warmup_steps
+
+    def decay(step):
+        if train.schedule == "cosine":
+            return schedules.cosine_decay(step - train.warmup_steps, decay_steps, train.final_rate)
+        if train.schedule == "polynomial":
+            return schedules.polynomial_decay(
+                step - train.warmup_steps, decay_steps, train.decay_power, train.final_rate
+            )
+        return schedules.step_decay(step, train.decay_steps, train.decay_factor)
+
+    def learning_rate(step):
+        step = tf.cast(step, tf.float32)
+        if not train.warmup_steps:
+            return full * decay(step)
+        rising = schedules.linear_warmup(step, train.warmup_steps, train.warmup_from)
+        return full * tf.where(step < train.warmup_steps, rising, decay(step))
+
+    return learning_rate
+
+
+def full_learning_rate(train: Train) -> float:
+    """The rate after the warm-up: train.learning_rate, scaled from base_batch to batch_size.
+
+    linear: Goyal et al. 2017, for SGD; sqrt: Krizhevsky 2014, sec. 5, usual with Adam.
+    """
+    if train.base_batch is None:
+        return train.learning_rate
+    ratio = train.batch_size / train.base_batch
+    return train.learning_rate * (ratio if train.base_batch_rule == "linear" else ratio**0.5)
 
 
 def l2_in_gradient(train: Train) -> float:

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from ssd_tf.config import Config
 from ssd_tf.models.ssd import SSD
-from ssd_tf.training import losses, schedules
+from ssd_tf.training import losses
 from ssd_tf.training.learner import Learner
 from ssd_tf.training.losses import MultiBoxLoss
-from ssd_tf.training.optimizer import is_decayed, l2_in_gradient
+from ssd_tf.training.optimizer import is_decayed, l2_in_gradient, make_schedule
 
 
 class StepValues(typing.NamedTuple):
@@ -65,8 +65,9 @@ def make_train_step(config: Config, learner: Learner):
     """
     network, optimizer, averages, step, strategy = learner
     train = config.train
-    schedule = schedules.make_schedule(train)
+    schedule = make_schedule(train)
     variables = network.model.trainable_variables
+    statistics = network.model.non_trainable_variables
     gradients_of_batch = _make_batch_gradients(config, learner)
 
     def replica_step(images, targets):
@@ -79,6 +80,8 @@ def make_train_step(config: Config, learner: Learner):
         if train.precision == "mixed_float16":
             gradients = [optimizer.scale_loss(gradient) for gradient in gradients]
         optimizer.apply(gradients, variables)
+        if train.bn == "train":
+            _average_statistics(statistics)
         return (*parts, _positives_by_level(network, targets["labels"])), norm
 
     def train_step(images, targets):
@@ -196,6 +199,20 @@ def _positives_by_level(network: SSD, labels):
     of_level = np.repeat(np.arange(len(sizes)), sizes)
     positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), 0)
     return tf.math.segment_sum(positives, of_level)
+
+
+def _average_statistics(variables):
+    """Give every replica the mean of all replicas' statistics of batch norm.
+
+    Otherwise each would keep its own, and checkpoints would have those of the first.
+    """
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return
+    variables = [variable for variable in variables if variable.dtype == "float32"]
+    means = context.all_reduce("mean", [variable.value for variable in variables])
+    for variable, mean in zip(variables, means, strict=True):
+        variable.assign(mean)
 
 
 def _add_l2(gradients, variables, weight_decay):

@@ -278,8 +278,9 @@ def test_two_workers_train_as_one_does(records, tmp_path):
     assert "step 6" not in messages[1]  # only the chief reports, writes and evaluates
     one = read_metrics(tmp_path / "one" / "metrics.csv")
     two = read_metrics(tmp_path / "two" / "metrics.csv")
-    assert [row["step"] for row in two] == ["1", "2", "3", "4", "5", "6", "6"]
-    assert [row["positives"] for row in two] == [row["positives"] for row in one]
+    assert [row["step"] for row in two] == ["1", "2", "3", "4", "5", "6"]
+    positives = [row["positives_per_image"] for row in one]
+    assert [row["positives_per_image"] for row in two] == positives
     losses = [float(row["loss"]) for row in two[:6]]
     np.testing.assert_allclose(losses, [float(row["loss"]) for row in one[:6]], rtol=1e-4)
     expected = runs.read_weights(runs.find_checkpoint(tmp_path / "one"))

@@ -2,7 +2,7 @@ import pytest
 
 from ssd_tf.config import Train
 from ssd_tf.training import schedules
-from ssd_tf.training.schedules import make_schedule
+from ssd_tf.training.optimizer import full_learning_rate, make_schedule
 
 
 @pytest.mark.parametrize(("step", "fraction"), [(0, 0.25), (2, 0.625), (4, 1.0)])
@@ -97,5 +97,5 @@ def test_warmup_and_polynomial():
 @pytest.mark.parametrize(("rule", "rate"), [("linear", 0.4), ("sqrt", 0.2)])
 def test_the_rate_is_scaled_from_the_base_batch(rule, rate):
     train = Train(learning_rate=0.1, base_batch=8, base_batch_rule=rule, batch_size=32)
-    assert schedules.full_learning_rate(train) == pytest.approx(rate)
+    assert full_learning_rate(train) == pytest.approx(rate)
     assert float(make_schedule(train)(100)) == pytest.approx(rate)
