@@ -34,4 +34,4 @@ for _ in sys.stdin:
     loss = sum(model(images, targets).values())
     loss.backward()
     optimizer.step()
-    print(float(loss), flush=True)
+    print(loss.item(), flush=True)

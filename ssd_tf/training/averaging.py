@@ -34,7 +34,10 @@ class Averages:
         share = 1.0 - tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
 
         def move(average, value):
-            average.assign_sub(tf.cast(share, average.dtype) * (average - value))
+            # average -= share * (average - value), in fewer operations.
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=average.handle, alpha=tf.cast(share, average.dtype), delta=average - value
+            )
 
         for variable in self._variables:
             average = self.by_path[variable.path]

@@ -92,7 +92,21 @@ class _PerVariable:
         if self._decays[index]:
             # Loshchilov & Hutter 2019: w -= rate * decay * w, outside of the moments.
             self.assign_sub(variable, rate * self._decays[index] * variable)
-        super().update_step(gradient, variable, rate)
+        if isinstance(self, keras.optimizers.SGD) and self.momentum:
+            self._apply_momentum(gradient, variable, rate, index)
+        else:
+            super().update_step(gradient, variable, rate)
+
+    def _apply_momentum(self, gradient, variable, rate, index):
+        """Keras' SGD in one operation instead of five, each of which passes over all weights."""
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[index].value.handle,
+            lr=tf.cast(rate, variable.dtype),
+            grad=gradient,
+            momentum=tf.cast(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         """Keras would sum over the replicas a second time."""

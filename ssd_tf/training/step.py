@@ -19,8 +19,7 @@ from ssd_tf.training.optimizer import is_decayed, l2_in_gradient, make_schedule
 class StepValues(typing.NamedTuple):
     """Numbers of the global batch: scalars, but positives_per_level [L].
 
-    loss: classification + localization, without the L2 penalty; localization is already weighted.
-    l2: the penalty that weight_decay stands for, whether it is in the gradient or decoupled.
+    loss: classification + localization, without `l2_penalty`; localization is already weighted.
     positives_per_image: default boxes that are matched to an object, a mean over the batch;
     positives_per_level: the same for each feature map.
     gradient_norm: before clipping, without L2.
@@ -29,7 +28,6 @@ class StepValues(typing.NamedTuple):
     loss: tf.Tensor
     classification: tf.Tensor
     localization: tf.Tensor
-    l2: tf.Tensor
     positives_per_image: tf.Tensor
     gradient_norm: tf.Tensor
     learning_rate: tf.Tensor
@@ -87,7 +85,6 @@ def make_train_step(config: Config, learner: Learner):
     def train_step(images, targets):
         rate = schedule(step)
         optimizer.learning_rate.assign(rate)
-        l2 = _l2_penalty(variables, train.weight_decay)
         per_replica, norm = strategy.run(replica_step, args=(images, targets))
         sums = [strategy.reduce("SUM", value, axis=None) for value in per_replica]
         classification, localization, positives_per_level = sums
@@ -99,7 +96,6 @@ def make_train_step(config: Config, learner: Learner):
             loss=classification + localization,
             classification=classification,
             localization=localization,
-            l2=l2,
             positives_per_image=tf.reduce_sum(positives_per_level),
             gradient_norm=strategy.reduce("MEAN", norm, axis=None),
             learning_rate=rate,
@@ -125,6 +121,22 @@ def make_probe(config: Config, learner: Learner):
         return strategy.reduce("SUM", strategy.run(replica_loss, args=(images, targets)), axis=None)
 
     return probe
+
+
+def make_l2_penalty(config: Config, learner: Learner):
+    """A tf.function of no arguments -> the L2 penalty that train.weight_decay stands for.
+
+    It is the same number whether the decay is in the gradient or decoupled.
+    """
+    variables = learner.network.model.trainable_variables
+    decay = config.train.weight_decay
+
+    @tf.function
+    def penalty():
+        squares = [tf.nn.l2_loss(variable.value) for variable in variables if is_decayed(variable)]
+        return decay * tf.add_n(squares) if squares else tf.constant(0.0)
+
+    return penalty
 
 
 def _make_batch_gradients(config, learner):
@@ -223,10 +235,3 @@ def _add_l2(gradients, variables, weight_decay):
         gradient + weight_decay * variable.value if is_decayed(variable) else gradient
         for gradient, variable in zip(gradients, variables, strict=True)
     ]
-
-
-def _l2_penalty(variables, weight_decay):
-    if not weight_decay:
-        return tf.constant(0.0)
-    squares = [tf.nn.l2_loss(variable.value) for variable in variables if is_decayed(variable)]
-    return weight_decay * tf.add_n(squares)

@@ -14,7 +14,7 @@ from ssd_tf.training import distribution, events, interruption, learner, restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.learner import Learner
 from ssd_tf.training.monitor import Monitor, read_metrics
-from ssd_tf.training.step import StepValues, make_probe, make_train_step
+from ssd_tf.training.step import StepValues, make_l2_penalty, make_probe, make_train_step
 
 
 class DivergedError(ValueError):
@@ -221,6 +221,7 @@ class _Chief:
         self._checkpoints = checkpoints
         self._signals = signals
         self._is_first_call = True
+        self._l2_penalty = make_l2_penalty(run.config, run.learner)
         self.monitor = Monitor(
             run.workdir,
             run.config.train.steps,
@@ -238,7 +239,7 @@ class _Chief:
         else:
             self.monitor.count_steps(len(values), sum(row["input_seconds"] for row in values))
         if due.report:
-            self.monitor.report_step(step, values[-1])
+            self.monitor.report_step(step, values[-1] | {"l2": float(self._l2_penalty())})
 
     def save(self, step):
         self._checkpoints.save_last()

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.config import check_config
-from ssd_tf.training.step import make_loss, make_train_step
+from ssd_tf.training.step import make_l2_penalty, make_loss, make_train_step
 
 
 def make_step(config, learner):
@@ -198,11 +198,12 @@ def test_the_values_of_a_step(toy_config, toy_learner):
     learner = toy_learner(config)
     model = learner.network.model
     kernels = [v.numpy() for v in model.trainable_variables if v.name == "kernel"]
+    # Half of the weight decay, times the sum of squares.
+    penalty = 0.25 * sum((kernel**2).sum() for kernel in kernels)
+    assert float(make_l2_penalty(config, learner)()) == pytest.approx(penalty, rel=1e-5)
     images, targets = hand_batch()
     values = make_step(config, learner)(tf.constant(images), tensors(targets))
     assert float(values.learning_rate) == 0.25
-    # Half of the weight decay, times the sum of squares, before the update.
-    assert float(values.l2) == pytest.approx(0.25 * sum((k**2).sum() for k in kernels), rel=1e-5)
     assert float(values.gradient_norm) > 1  # not that of the clipped gradient
     assert int(learner.step) == 1
 
