@@ -1,0 +1,131 @@
+"""A run that is killed again and again ends as one that never was: bit for bit, on the CPU."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ssd_tf.weights import runs
+
+ROOT = pathlib.Path(__file__).parents[2]
+SETTINGS = (
+    "train.warmup_steps=5",
+    "train.ema=0.9",
+    "train.weight_decay=0.0005",
+    "data.augment=light",
+    "watch.log_every=7",
+    "watch.images=1",
+)
+
+
+@pytest.fixture
+def start(tiny_config_file, tiny_data, tmp_path):
+    """A function: train.py as a process on tmp_path / name."""
+
+    def run(name, *settings):
+        command = [sys.executable, "train.py", f"--config={tiny_config_file}"]
+        command += [f"--data={tiny_data}", f"--workdir={tmp_path / name}"]
+        command += ["--set", *SETTINGS, *settings]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+        return subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        )
+
+    return run
+
+
+def finish(process, code=0):
+    _, messages = process.communicate(timeout=300)
+    assert process.returncode == code, messages[-3000:]
+    return messages
+
+
+def is_over_after(process, seconds):
+    """Whether the process ends by itself in this time; if not, it is killed."""
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return False
+    assert process.returncode == 0
+    return True
+
+
+def wait_for_line(process, text):
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"the process ended without a line that has {text!r}")
+
+
+def assert_same_end(run, expected):
+    assert (run / "metrics.csv").read_bytes() == (expected / "metrics.csv").read_bytes()
+    for name in ("last", "best"):
+        folders = [each / "checkpoints" / name for each in (run, expected)]
+        prefixes = [runs.list_checkpoints(folder) for folder in folders]
+        steps = [[runs.step_of(prefix) for prefix in each] for each in prefixes]
+        assert steps[0] == steps[1], name
+        arrays, expected_arrays = (runs.read_arrays(each[0]) for each in prefixes)
+        assert arrays.keys() == expected_arrays.keys()
+        for key, value in expected_arrays.items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(arrays[key], value, f"{name}: {key}")
+
+
+SHORT = ("train.steps=12", "train.checkpoint_every=3", "eval.every=6")
+
+
+@pytest.mark.parametrize("moment", ["step 7/12", "step 6  AP"])
+def test_a_kill_changes_nothing(start, tmp_path, moment):
+    """After a step that is not saved, and after an evaluation."""
+    straight = start("straight", *SHORT)
+    killed = start("killed", *SHORT)
+    wait_for_line(killed, moment)
+    killed.kill()
+    killed.communicate()
+    finish(straight)
+    finish(start("killed", *SHORT))
+    assert_same_end(tmp_path / "killed", tmp_path / "straight")
+
+
+def test_sigterm_costs_at_most_one_step(start, tmp_path):
+    settings = ("train.steps=100000", "watch.log_every=1", "data.val_split=none")
+    process = start("run", *settings)
+    wait_for_line(process, "step 3/100000")
+    process.send_signal(signal.SIGTERM)
+    messages = finish(process, 143)
+    assert "SIGTERM: saving after this step; a second one ends at once" in messages
+    (prefix,) = runs.list_checkpoints(tmp_path / "run" / "checkpoints" / "last")
+    lines = [line for line in messages.splitlines() if line.startswith("step ")]
+    last_step = int(lines[-1].split("/")[0].removeprefix("step ")) if lines else 3
+    assert runs.step_of(prefix) == last_step
+    assert f"stopped at step {last_step}, which is saved" in messages
+
+
+def test_two_processes_on_one_run(start, tmp_path):
+    first = start("run", "train.steps=100000", "watch.log_every=1", "data.val_split=none")
+    wait_for_line(first, "step 1/100000")
+    messages = finish(start("run", "train.steps=100000", "data.val_split=none"), 1)
+    assert f"error: another process is training in {tmp_path / 'run'}: wait for it" in messages
+    first.kill()
+    first.communicate()
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(start, tmp_path):
+    settings = ("train.steps=200", "train.checkpoint_every=20", "eval.every=50")
+    finish(start("straight", *settings))
+    moments = random.Random(0)
+    num_kills = 0
+    while not is_over_after(start("killed", *settings), moments.uniform(8, 20)):
+        num_kills += 1
+        assert num_kills < 100
+    print(f"{num_kills} kills")
+    assert num_kills >= 10
+    assert_same_end(tmp_path / "killed", tmp_path / "straight")
