@@ -62,9 +62,24 @@ def test_what_a_run_leaves(tiny_run, tiny_data, tiny_config):
     assert {path.name for path in (tiny_run / "checkpoints").iterdir()} == {"best", "last"}
     assert list((tiny_run / "tensorboard").glob("events.*"))
     rows = read_metrics(tiny_run / "metrics.csv")
-    assert [row["step"] for row in rows] == ["20", "40", "60", "80", "80"]
-    losses = [float(row["loss"]) for row in rows[:-1]]
-    assert losses[-1] < 0.3 * losses[0]
+    # Reports every 20 steps, evaluations at each tenth of the run.
+    assert [row["step"] for row in rows] == [
+        "8",
+        "16",
+        "20",
+        "24",
+        "32",
+        "40",
+        "48",
+        "56",
+        "60",
+    ] + [
+        "64",
+        "72",
+        "80",
+    ]
+    assert [row["step"] for row in rows if not row["AP"]] == ["20", "60"]
+    assert float(rows[-1]["loss"]) < 0.3 * float(rows[0]["loss"])
     assert float(rows[-1]["AP"]) > 0.8
 
 
@@ -170,7 +185,7 @@ def test_eval_export_and_watch_may_change(
     )
     shutil.rmtree(run / "checkpoints")
     assert train.main([*argv, "--set", "train.seed=5", "model.num_levels=2"]) == 0
-    first, second = (arguments[0] for arguments in trainer_calls)
+    first, second = (run.config for (run,) in trainer_calls)
     assert (first.eval.nms_iou, first.watch.log_every) == (0.6, 3)
     assert first.export.max_detections == 7
     assert (second.train.seed, second.model.num_levels) == (5, 2)
@@ -279,8 +294,8 @@ def test_without_a_val_split_there_is_no_evaluation(
     argv = ["train", f"--config={tiny_config_file}", f"--data={data}"]
     with caplog.at_level(logging.WARNING):
         assert train.main([*argv, f"--workdir={tmp_path / 'run'}"]) == 0
-    ((*_, evaluate),) = trainer_calls
-    assert evaluate is None
+    ((run,),) = trainer_calls
+    assert run.evaluation is None
     line = f"{data} has no images in a split 'val': training keeps checkpoints/last only"
     assert line in [record.getMessage() for record in caplog.records]
 
