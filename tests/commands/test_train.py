@@ -63,21 +63,8 @@ def test_what_a_run_leaves(tiny_run, tiny_data, tiny_config):
     assert list((tiny_run / "tensorboard").glob("events.*"))
     rows = read_metrics(tiny_run / "metrics.csv")
     # Reports every 20 steps, evaluations at each tenth of the run.
-    assert [row["step"] for row in rows] == [
-        "8",
-        "16",
-        "20",
-        "24",
-        "32",
-        "40",
-        "48",
-        "56",
-        "60",
-    ] + [
-        "64",
-        "72",
-        "80",
-    ]
+    steps = " ".join(row["step"] for row in rows)
+    assert steps == "8 16 20 24 32 40 48 56 60 64 72 80"
     assert [row["step"] for row in rows if not row["AP"]] == ["20", "60"]
     assert float(rows[-1]["loss"]) < 0.3 * float(rows[0]["loss"])
     assert float(rows[-1]["AP"]) > 0.8
