@@ -120,3 +120,12 @@ def test_help_leaves_out_the_advice_of_absl(capsys):
     assert commandline.run(lambda *_: 0, values, "usage", argv=["command", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "  --set: Replace a value." in lines
+
+
+@pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
+def test_a_signal_is_one_line_and_its_exit_code(capsys, number, code):
+    def main(_values, _positional):
+        raise commandline.Interrupted(number, "stopped at step 5")
+
+    assert commandline.run(main, commandline.new_flags(), "usage", argv=["command"]) == code
+    assert capsys.readouterr().err.splitlines()[-1] == "error: stopped at step 5"

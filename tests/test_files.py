@@ -50,3 +50,19 @@ def test_content_that_is_no_json_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         files.write_json(path, {"a": {1, 2}})
     assert json.loads(path.read_text()) == 1
+
+
+def test_a_folder_is_locked_once(tmp_path):
+    folder = tmp_path / "new"
+    with files.lock_folder(folder, "in use"):
+        (folder / "content").write_text("x")
+        with pytest.raises(ValueError, match=r"^in use$"), files.lock_folder(folder, "in use"):
+            raise AssertionError("the lock should be held")
+    with files.lock_folder(folder, "in use"):
+        assert (folder / "content").read_text() == "x"
+
+
+def test_a_folder_that_stays_empty_is_removed(tmp_path):
+    with pytest.raises(KeyError), files.lock_folder(tmp_path / "a" / "b", "in use"):
+        raise KeyError
+    assert not (tmp_path / "a" / "b").exists()

@@ -67,7 +67,8 @@ def attach_training(config: Config, network: ssd.SSD, strategy) -> Learner:
 
 def unfreeze(model):
     """Make all layers trainable, as train.unfreeze_step asks."""
-    model.trainable = True
+    for layer in model.layers:
+        layer.trainable = True
 
 
 def check_precision(precision):

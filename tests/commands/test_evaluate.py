@@ -393,3 +393,39 @@ def test_what_is_missing(fails, tiny_run, tiny_data, tmp_path):
     assert "has no split 'test'; it has train, val" in refuse(
         f"--model={tiny_run}", f"--data={tiny_data}", "--split=test"
     )
+
+
+@pytest.fixture
+def run_with_averages(tiny_run, tmp_path):
+    """A copy of the tiny run whose last checkpoint has averages that detect nothing."""
+    import tensorflow as tf
+
+    from ssd_tf.weights import runs
+
+    run = shutil.copytree(tiny_run, tmp_path / "averaged")
+    weights = runs.read_weights(runs.find_checkpoint(run))
+    shutil.rmtree(run / "checkpoints")
+    state = tf.train.Checkpoint(
+        weights={path: tf.Variable(value) for path, value in weights.items()},
+        averages={path: tf.Variable(tf.zeros_like(value)) for path, value in weights.items()},
+    )
+    state.write(str(run / "checkpoints" / "last" / "ckpt-80"))
+    return run
+
+
+def test_raw_weights(run_with_averages, evaluated, tiny_data, tmp_path):
+    argv = [f"--model={run_with_averages}", f"--data={tiny_data}"]
+    run(*argv, f"--output={tmp_path / 'averaged_out'}")
+    assert read(tmp_path / "averaged_out", "metrics.json")["coco"]["AP"] < 0.1
+    run(*argv, f"--output={tmp_path / 'raw_out'}", "--raw_weights")
+    content = read(tmp_path / "raw_out", "metrics.json")
+    assert content["coco"] == pytest.approx(read(evaluated, "metrics.json")["coco"])
+    assert content["settings"]["raw_weights"] is True
+
+
+def test_an_exported_model_has_no_raw_weights(fails, tiny_data, tmp_path):
+    model = tmp_path / "model.tflite"
+    model.write_bytes(b"")
+    argv = [f"--model={model}", f"--data={tiny_data}", f"--output={tmp_path / 'out'}"]
+    line = fails(evaluate.main, *argv, "--raw_weights", code=2)
+    assert f"--raw_weights needs a run folder; {model} is an exported model" in line

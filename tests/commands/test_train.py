@@ -12,6 +12,7 @@ import yaml
 
 from ssd_tf.commands import train
 from ssd_tf.config import load_config
+from ssd_tf.models import ssd
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.weights import runs
 
@@ -326,3 +327,52 @@ def test_mixed_bfloat16_trains_without_onednn(train_in_bfloat16, tmp_path):
     done = train_in_bfloat16(ONEDNN_MAX_CPU_ISA="SSE41", TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "checkpoints" / "last").is_dir()
+
+
+def test_stages_are_unfrozen_at_a_step_also_after_a_restart(tiny_config_file, tiny_data, tmp_path):
+    argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}"]
+    argv += ["--set", "train.steps=4", "train.checkpoint_every=2", "data.val_split=none"]
+    argv += ["model.backbone.frozen_stages=2", "train.unfreeze_step=2", "train.warmup_steps=1"]
+    argv += [f"--workdir={tmp_path / 'run'}"]
+    assert train.main(argv) == 0
+    last = tmp_path / "run" / "checkpoints" / "last"
+    before, after = (runs.read_weights(str(last / f"ckpt-{step}")) for step in (2, 4))
+    changed = {path for path, value in after.items() if not np.array_equal(value, before[path])}
+    initial = ssd.build_model(load_config(tmp_path / "run" / "config.yaml"), 3).model
+    for variable in initial.variables:
+        if variable.path.startswith(("conv1", "conv_dw_1/", "conv_pw_1_bn")):
+            np.testing.assert_array_equal(before[variable.path], variable.numpy(), variable.path)
+            assert variable.path in changed
+    for path in last.glob("ckpt-4.*"):
+        path.unlink()
+    assert train.main(argv) == 0
+    again = runs.read_weights(str(last / "ckpt-4"))
+    for path, value in after.items():
+        np.testing.assert_array_equal(again[path], value, path)
+
+
+def test_a_profile(tiny_config_file, tiny_data, tmp_path, fails):
+    run = tmp_path / "run"
+    argv = [f"--config={tiny_config_file}", f"--data={tiny_data}", f"--workdir={run}"]
+    argv += ["--set", "train.steps=3", "data.val_split=none"]
+    line = fails(train.main, *argv, "--profile_steps=3:4", code=2)
+    assert "--profile_steps: expected A:B with 1 <= A <= B <= 3 (train.steps), got '3:4'" in line
+    assert not run.exists()
+    assert train.main(["train", *argv, "--profile_steps=2:3"]) == 0
+    assert list((run / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb"))
+
+
+def test_hosts_that_cannot_be_used(refused):
+    assert "expected --hosts and --task together" in refused("--hosts=a:1,b:2", code=2)
+    assert "--hosts: expected HOST:PORT, got 'a'" in refused("--hosts=a,b:2", "--task=0", code=2)
+
+
+def test_a_run_goes_on_with_more_steps(short_argv, tmp_path, caplog):
+    workdir = tmp_path / "run"
+    assert train.main([*short_argv, f"--workdir={workdir}"]) == 0
+    with caplog.at_level(logging.WARNING):
+        assert train.main([*short_argv, f"--workdir={workdir}", "--set", "train.steps=6"]) == 0
+    line = "train.steps was 4, now it is 6: the schedule of the learning rate follows"
+    assert line in caplog.messages
+    steps = [row["step"] for row in read_metrics(workdir / "metrics.csv")]
+    assert steps == ["1", "2", "3", "4", "5", "6"]

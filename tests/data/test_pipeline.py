@@ -235,3 +235,15 @@ def test_an_example_has_the_file_name_of_its_record(striped):
     example = tf.train.Example.FromString(striped.make_record(4))
     del example.features.feature["image/filename"]
     assert records.parse_example(example.SerializeToString())["file_name"] == b""
+
+
+def test_the_images_of_a_step_have_names(small_config, striped_data):
+    config = small_config()
+    stream = pipeline.open_records(config, striped_data, "train")[1]
+    expected = [
+        records.parse_example(serialized)["source_id"].numpy().decode()
+        for _, serialized in stream.take(12)
+    ]
+    found = [pipeline.name_batch(config, striped_data, "train", step) for step in (1, 2, 3)]
+    assert found == [expected[:4], expected[4:8], expected[8:]]
+    assert len(set(expected)) == 12

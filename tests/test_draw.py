@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from ssd_tf import draw
+
+NOTHING = {
+    "boxes": np.zeros((0, 4)),
+    "labels": np.zeros(0, int),
+    "scores": np.zeros(0),
+    "crowd": np.zeros(0, bool),
+    "difficult": np.zeros(0, bool),
+}
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (2, 300), (300, 2), (60, 100)])
+def test_a_comparison_without_objects(hw):
+    image = np.full((*hw, 3), 90, np.uint8)
+    canvas = np.array(draw.draw_comparison(image, NOTHING, NOTHING, ["a"]))
+    height, width = hw
+    gap = max(2, width // 50)
+    assert canvas.shape == (height, 2 * width + gap, 3)
+    assert (canvas[:, :width] == 90).all()
+    assert (canvas[:, width : width + gap] == 255).all()
+    assert (canvas[:, width + gap :] == 90).all()
+
+
+def test_ground_truth_is_on_the_left_and_detections_are_on_the_right():
+    image = np.zeros((100, 200, 3), np.uint8)
+    example = NOTHING | {
+        "boxes": np.array([[0.5, 0.1, 0.9, 0.4], [0.1, 0.6, 0.4, 0.9]]),
+        "labels": np.array([1, 2]),
+        "crowd": np.array([False, True]),
+        "difficult": np.array([False, False]),
+    }
+    detections = NOTHING | {
+        "boxes": np.array([[0.5, 0.5, 0.9, 0.9], [0.0, 0.0, 1.0, 1.0]]),
+        "labels": np.array([1, 2]),
+        "scores": np.array([0.9, 0.4]),
+    }
+    canvas = np.array(draw.draw_comparison(image, example, detections, ["red", "green"]))
+    left = canvas[:, :200]
+    right = canvas[:, 204:]
+    red = (230, 25, 75)
+    green = (60, 180, 75)
+
+    def has(part, color):
+        return bool((part == color).all(-1).any())
+
+    # The crowd is hatched, so its colour is inside too; the object is not.
+    assert has(left[20:35, 130:170], green) and not has(left[65:85, 30:70], red)
+    assert has(left[50:91, 20:81], red)
+    assert has(right[50:91, 100:181], red)
+    assert not has(right, green)  # below the score

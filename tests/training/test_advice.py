@@ -1,0 +1,81 @@
+"""What a run says before it starts."""
+
+import logging
+
+import pytest
+
+from ssd_tf.training import advice
+
+
+@pytest.fixture
+def lines(toy_config, toy_network, caplog):
+    """A function: the lines about a run with these keys of train, without the one about sizes."""
+
+    def run(num_replicas=1, network=None, **train):
+        with caplog.at_level(logging.INFO):
+            advice.log_settings(toy_config(**train), network or toy_network(), num_replicas)
+        first, *others = caplog.messages
+        # 240 + 5 of the convolution, 20 of batch norm, 6 * 7 of the heads.
+        assert first == "6 default boxes, 0.00 million parameters"
+        return others
+
+    return run
+
+
+LARGE = {"batch_size": 16}
+
+
+def test_nothing_to_say(lines):
+    assert lines(**LARGE) == []
+
+
+def test_the_scaled_rate(lines):
+    (line,) = lines(learning_rate=0.1, base_batch=8, **LARGE)
+    assert line == "learning rate 0.2: 0.1 for a batch of 8, scaled to 16 (linear)"
+
+
+def test_averages_that_are_too_long(lines):
+    assert lines(ema=0.99, steps=501, **LARGE) == []
+
+
+def test_averages_that_are_too_long_for_the_run(lines):
+    (line,) = lines(ema=0.99, steps=400, **LARGE)
+    assert line == (
+        "train.ema 0.99 averages over about 100 steps, which is long for a run of 400: the "
+        "averaged weights will lag behind; 0.988 would fit"
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_replicas", "train", "images", "remedy"),
+    [
+        (1, {"batch_size": 7}, 7, "larger batches or train.bn=frozen"),
+        (2, {"batch_size": 14}, 7, "larger batches or train.bn=frozen, or train.bn=synchronized"),
+        (1, {"batch_size": 16, "accumulate": 4}, 4, "larger batches or train.bn=frozen"),
+        (2, {"batch_size": 6, "bn": "synchronized"}, 3, "larger batches or train.bn=frozen"),
+    ],
+)
+def test_batches_that_are_too_small_for_batch_norm(lines, num_replicas, train, images, remedy):
+    (line,) = lines(num_replicas, **train)
+    assert line == (
+        f"batch norm sees {images} images at a time, fewer than 8: its statistics are noisy; "
+        f"consider {remedy}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_replicas", "train"),
+    [
+        (1, {"batch_size": 8}),
+        (1, {"batch_size": 2, "bn": "frozen"}),
+        (2, {"batch_size": 8, "bn": "synchronized"}),
+    ],
+)
+def test_batches_that_are_large_enough(lines, num_replicas, train):
+    assert lines(num_replicas, **train) == []
+
+
+def test_a_network_whose_batch_norm_is_frozen(lines, toy_network):
+    network = toy_network()
+    network.model.get_layer("bn").trainable = False
+    assert lines(network=network, batch_size=2) == []
