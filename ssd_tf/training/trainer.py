@@ -126,7 +126,7 @@ class _Loop:
             self._after_call(step, values)
 
     def _shall_stop(self):
-        wish = self._signals.received is not None or bool(self._chief and self._chief.stops_early())
+        wish = self._signals.received is not None or bool(self._chief and self._chief.stops_early)
         return distribution.any_worker(self._run.learner.strategy, wish)
 
     def _call(self, run_steps, step, end):
@@ -229,6 +229,8 @@ class _Chief:
             start_step,
             [f"{height}x{width}" for height, width in network.map_shapes],
         )
+        # Whether eval.patience is used up.
+        self.stops_early = self._is_out_of_patience()
         self.monitor.report_text("config", f"```yaml\n{to_yaml(run.config)}```")
 
     def report(self, step, values, due):
@@ -258,6 +260,7 @@ class _Chief:
         self.monitor.report_evaluation(step, metrics)
         self.monitor.report_images(step, images)
         self._keep_if_best(step)
+        self.stops_early = self._is_out_of_patience()
 
     def evaluate_if_missing(self, step):
         """Make up for an evaluation that a stopped run did not finish."""
@@ -269,28 +272,28 @@ class _Chief:
         else:
             self._keep_if_best(step)
 
-    def stops_early(self) -> bool:
-        """Whether eval.patience is used up."""
+    def note_divergence(self, step, last_sound_step):
+        """Delete the checkpoints after the last sound step; let the restart change the rate."""
+        self._checkpoints.delete_after(last_sound_step)
+        self._run.state.diverged_step = step
+        self._run.state.write(self._run.workdir)
+
+    def _is_out_of_patience(self):
         patience = self._run.config.eval.patience
         measured = self._comparable_ap()
         if patience is None or not measured:
             return False
         best_step = max(measured, key=lambda step: (measured[step], -step))
         num_worse = sum(step > best_step for step in measured)
-        if num_worse >= patience:
-            logging.info(
-                "stopping early: AP was best at step %d (%.3f), %d evaluations ago",
-                best_step,
-                measured[best_step],
-                num_worse,
-            )
-        return num_worse >= patience
-
-    def note_divergence(self, step, last_sound_step):
-        """Delete the checkpoints after the last sound step; let the restart change the rate."""
-        self._checkpoints.delete_after(last_sound_step)
-        self._run.state.diverged_step = step
-        self._run.state.write(self._run.workdir)
+        if num_worse < patience:
+            return False
+        logging.info(
+            "stopping early: AP was best at step %d (%.3f), %d evaluations ago",
+            best_step,
+            measured[best_step],
+            num_worse,
+        )
+        return True
 
     def _keep_if_best(self, step):
         measured = self._comparable_ap()

@@ -1,6 +1,7 @@
 """The training loop: checkpoints, evaluations, reports, resuming, divergence, signals."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from ssd_tf.commandline import Interrupted
 from ssd_tf.training import trainer
+from ssd_tf.training.learner import attach_training
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.training.restart import RunState, read_state
 from ssd_tf.weights import runs
@@ -104,6 +106,21 @@ def test_several_steps_per_call_are_the_same_steps(train, toy_config, tmp_path):
     train(toy_config(checkpoint_every=5), "one", constant_ap, 3)
     train(toy_config(checkpoint_every=5, steps_per_call=4), "four", constant_ap, 3)
     assert_same_run(tmp_path / "four", tmp_path / "one")
+
+
+def test_the_strategy_of_a_single_gpu_trains_the_same(
+    make_run, train, toy_config, toy_network, tmp_path
+):
+    """Here on a CPU: batches are copied ahead to the device."""
+    config = toy_config(ema=0.5, checkpoint_every=4)
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    run = make_run(config, "device", constant_ap, 3)
+    with strategy.scope():
+        network = toy_network()
+    learner = attach_training(config, network, strategy)
+    trainer.train(dataclasses.replace(run, learner=learner))
+    train(config, "default", constant_ap, 3)
+    assert_same_run(tmp_path / "device", tmp_path / "default")
 
 
 def test_a_finished_run_does_nothing(train, toy_config, tmp_path):
