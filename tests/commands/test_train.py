@@ -376,3 +376,16 @@ def test_a_run_goes_on_with_more_steps(short_argv, tmp_path, caplog):
     assert line in caplog.messages
     steps = [row["step"] for row in read_metrics(workdir / "metrics.csv")]
     assert steps == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_a_resumed_run_does_not_load_initial_weights(short_argv, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    assert train.main([*short_argv, f"--workdir={workdir}"]) == 0
+
+    def refuse(*_arguments):
+        raise AssertionError("the checkpoint replaces them")
+
+    monkeypatch.setattr("ssd_tf.training.learner.load_initial_weights", refuse)
+    assert train.main([*short_argv, f"--workdir={workdir}", "--set", "train.steps=5"]) == 0
+    with pytest.raises(AssertionError):
+        train.main([*short_argv, f"--workdir={tmp_path / 'other'}", "--traceback"])
