@@ -26,6 +26,7 @@ def compare_exports(name, data, folder, *overrides):
         "train.batch_size=2",
         "train.learning_rate=0.0001",
         "train.warmup_steps=0",
+        "train.decay_steps=[]",
         "data.val_split=none",
     ]
     config = load_config(

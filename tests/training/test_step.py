@@ -273,9 +273,10 @@ def test_mixed_float16_skips_a_step_that_overflows(toy_config, toy_learner):
     assert np.isfinite(float(values.gradient_norm))
 
 
-def test_the_loss_scale_does_not_change_the_update(toy_config, update):
-    """Clipping and L2 see the true gradient, whatever the scale."""
-    settings = {"bn": "frozen", "clip_norm": 0.5, "weight_decay": 0.1, "batch_size": 1}
+@pytest.mark.parametrize("clip_norm", [0.5, 50.0])
+def test_the_loss_scale_does_not_change_the_update(toy_config, update, clip_norm):
+    """Clipping and L2 see the true gradient, of a norm between these, whatever the scale."""
+    settings = {"bn": "frozen", "clip_norm": clip_norm, "weight_decay": 0.1, "batch_size": 1}
     _, expected, _ = update(toy_config(**settings), *hand_batch())
     _, after, _ = update(toy_config(precision="mixed_float16", **settings), *hand_batch())
     for path, value in expected.items():
