@@ -5,7 +5,6 @@ import dataclasses
 import pathlib
 import typing
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -15,6 +14,9 @@ from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.learner import Learner
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.training.step import StepValues, make_l2_penalty, make_probe, make_train_step
+
+# No run recovers from a larger loss; the first one of a network from scratch is below 100.
+_LARGEST_LOSS = 1e6
 
 
 class DivergedError(ValueError):
@@ -141,12 +143,10 @@ class _Loop:
             rows = run_steps(self._batches, tf.constant(end - step)).numpy()
         values = [_as_dict(row) for row in rows]
         for index, numbers in enumerate(values, start=step + 1):
-            if not np.isfinite(numbers["loss"]):
+            if not numbers["loss"] <= _LARGEST_LOSS:  # or NaN
                 parts = ", ".join(f"{name} {numbers[name]:.4g}" for name in StepValues._fields[:-1])
                 # The update before this step was the bad one.
-                self._diverged(
-                    index, index - 2, f"the loss is no longer finite at step {index} ({parts})"
-                )
+                self._diverged(index, index - 2, f"the loss has diverged at step {index} ({parts})")
         return values
 
     def _after_call(self, step, values):
@@ -184,12 +184,12 @@ class _Loop:
     def _probe(self, step, values):
         """No further step will show whether the last update was sound: another batch does."""
         loss = float(make_probe(self._run.config, self._run.learner)(*next(self._batches)))
-        if not np.isfinite(loss):
+        if not loss <= _LARGEST_LOSS:
             self._diverged(
                 step,
                 step - 1,
-                f"the loss is no longer finite after step {step} (loss {values['loss']:.4g} before "
-                f"that update, {loss} after it)",
+                f"the loss has diverged after step {step} (loss {values['loss']:.4g} before that "
+                f"update, {loss:.4g} after it)",
             )
 
     def _diverged(self, step, last_sound_step, message):

@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 ):
     config = toy_config(checkpoint_every=2, log_every=log_every, steps_per_call=steps_per_call)
     message = (
-        r"^the loss is no longer finite at step 4 \(loss nan, classification nan, .*\); "
+        r"^the loss has diverged at step 4 \(loss nan, classification nan, .*\); "
         r"images of this batch: a4, b4\. Lower train.learning_rate \(now 0.05\), warm up longer or "
         r"set train.clip_norm, and run the command again: it resumes from step 2$"
     )
@@ -189,6 +189,23 @@ def test_the_checkpoint_before_a_divergence_is_not_trusted(train, toy_config, po
     with pytest.raises(trainer.DivergedError, match="resumes from step 2"):
         train(config, make_dataset=poisoned)
     assert last_steps(tmp_path / "run") == [2]
+
+
+def test_a_loss_may_diverge_and_stay_finite(train, toy_config, toy_batches, tmp_path):
+    """Offsets of 1e7 in the targets of step 3 are as good as a prediction of them."""
+
+    def spoil(index, batch):
+        images, targets = batch
+        offsets = tf.where(index == 2, targets["offsets"] * 1e7, targets["offsets"])
+        return images, {**targets, "offsets": offsets}
+
+    def make_dataset(slice_):
+        return toy_batches(slice_).enumerate().map(spoil)
+
+    message = r"^the loss has diverged at step 3 \(loss \d\.\d+e\+0[67], .* resumes from step 1$"
+    with pytest.raises(trainer.DivergedError, match=message):
+        train(toy_config(checkpoint_every=1), make_dataset=make_dataset)
+    assert last_steps(tmp_path / "run") == [1]
 
 
 EXPLODING = {"learning_rate": 1e25, "warmup_steps": 1, "warmup_from": 0.0, "bn": "frozen"}
@@ -221,7 +238,7 @@ def test_the_last_update_is_checked_by_another_batch(train, toy_config, toy_batc
     def make_dataset(slice_):
         return toy_batches(slice_).enumerate().map(spoil)
 
-    message = r"no longer finite after step 2 \(loss [\d.]+ before that update, nan after it\)"
+    message = r"has diverged after step 2 \(loss [\d.]+ before that update, nan after it\)"
     with pytest.raises(trainer.DivergedError, match=message):
         train(toy_config(steps=2, checkpoint_every=1), make_dataset=make_dataset)
     assert last_steps(tmp_path / "run") == [1]
