@@ -83,7 +83,7 @@ class Section(pydantic.BaseModel):
 
 class Backbone(Section):
     name: BackboneName = "vgg16"
-    # none, imagenet, or a path: Keras' HDF5 (.h5) or torchvision's arrays (.npz)
+    # none, imagenet, or a path: Keras' HDF5 (.h5), torchvision's file (.pth) or arrays (.npz)
     weights: str = "none"
     # Width multiplier; vgg16 has none.
     alpha: PositiveFloat = 1.0

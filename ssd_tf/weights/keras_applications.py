@@ -102,7 +102,7 @@ def read_layers(path) -> dict[str, list[np.ndarray]]:
     except unreadable as error:
         raise ConfigError(
             f"model.backbone.weights: {path} is not a Keras weights file in HDF5 format "
-            f"({shorten(error)}); for torchvision's weights make an .npz, see docs/models.md"
+            f"({shorten(error)}); torchvision's weights must end in .pth or .npz, see docs/models.md"
         ) from None
 
 
@@ -143,7 +143,7 @@ def _imagenet_file(backbone):
         return _mobilenet_v2_file(backbone.alpha)
     raise ConfigError(
         f"model.backbone.weights: Keras has no {backbone.name} in this layout; "
-        "give the path of an .npz with torchvision's arrays, see docs/models.md"
+        "give the path of torchvision's .pth, see docs/models.md"
     )
 
 

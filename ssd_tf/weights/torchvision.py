@@ -1,10 +1,4 @@
-"""Weights of torchvision's models, as arrays by the names of its state dict, into ours.
-
-The .npz is made from a .pth file where torch is installed; this package does not need torch:
-
-    arrays = {name: tensor.numpy() for name, tensor in torch.load("ssd300_vgg16_coco.pth").items()}
-    numpy.savez("ssd300_vgg16_coco.npz", **arrays)
-"""
+"""Weights of torchvision's models, as arrays by the names of its state dict, into ours."""
 
 import zipfile
 import zlib

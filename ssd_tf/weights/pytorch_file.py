@@ -1,0 +1,202 @@
+"""Arrays of a PyTorch state dict (.pth, .pt), read without PyTorch and without running anything.
+
+Such a file is a pickle, which could call any function. The unpickler here knows the few names that
+a state dict consists of and refuses all others. Both forms of torch.save are read: the zip archive
+that PyTorch writes since 1.6, and the sequence of pickles before it.
+"""
+
+import collections
+import io
+import math
+import pickle
+import typing
+import zipfile
+import zlib
+
+import numpy as np
+
+from ssd_tf.config import ConfigError
+from ssd_tf.weights.checks import shorten
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "?",
+}
+# Keys under which training scripts put the state dict, beside the optimizer's.
+_WRAPPERS = ("model", "state_dict")
+
+
+class _Storage(typing.NamedTuple):
+    """A flat array of the file; the data of the older form comes after its description."""
+
+    dtype: str
+    key: str
+    size: int
+
+
+class _Tensor(typing.NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+
+
+def read_state_dict(path) -> dict[str, np.ndarray]:
+    """The arrays of a state dict by name; half precision becomes float32.
+
+    Raises ConfigError, in one line, for a file that is damaged or not a state dict, that asks for
+    anything else, or that has values which are not finite.
+    """
+    try:
+        with open(path, "rb") as file:
+            read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
+            file.seek(0)
+            content, data_of = read(file)
+        arrays = {
+            name: _to_array(tensor, data_of(tensor.storage))
+            for name, tensor in _find_tensors(content)
+        }
+    except ConfigError as error:
+        raise ConfigError(f"model.backbone.weights: {path}: {error}") from None
+    # What damaged pickles and archives raise.
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ConfigError(
+            f"model.backbone.weights: {path} is not a complete PyTorch state dict "
+            f"({shorten(error) or type(error).__name__})"
+        ) from None
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ConfigError(
+                f"model.backbone.weights: {path}: {name} has values that are not finite"
+            )
+    return arrays
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _rebuild_parameter
+        if module == "torch" and name in _DTYPES:
+            return name
+        raise ConfigError(
+            f"it asks for {module}.{name}, which no state dict needs; only plain state dicts are "
+            "read, for safety"
+        )
+
+    def persistent_load(self, identifier):
+        kind, dtype, key, _device, size, *_ = identifier
+        if kind != "storage" or dtype not in _DTYPES:
+            raise ConfigError(f"expected a storage, got {identifier!r:.60}")
+        return _Storage(dtype, str(key), int(size))
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *_others):
+    return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+
+def _rebuild_parameter(tensor, *_others):
+    return tensor
+
+
+def _read_zip(file):
+    """The unpickled content, and a function of a storage -> its bytes."""
+    archive = zipfile.ZipFile(io.BytesIO(file.read()))
+    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(names) != 1:
+        raise ConfigError("expected one data.pkl in the archive, as torch.save writes it")
+    folder = names[0].removesuffix("data.pkl")
+    if f"{folder}byteorder" in archive.namelist():
+        order = archive.read(f"{folder}byteorder").decode()
+        if order != "little":
+            raise ConfigError(f"expected little-endian numbers, got {order}")
+    content = _Unpickler(io.BytesIO(archive.read(names[0]))).load()
+    return content, lambda storage: archive.read(f"{folder}data/{storage.key}")
+
+
+def _read_legacy(file):
+    """As _read_zip. Magic number, version, platform, content, keys, then each storage's data."""
+    file = io.BytesIO(file.read())
+    if _Unpickler(file).load() != _LEGACY_MAGIC:
+        raise ConfigError("it does not begin as torch.save begins a file")
+    _Unpickler(file).load()
+    platform = _Unpickler(file).load()
+    if not platform["little_endian"]:
+        raise ConfigError("expected little-endian numbers")
+    unpickler = _Unpickler(file)
+    content = unpickler.load()
+    keys = _Unpickler(file).load()
+    sizes = {
+        tensor.storage.key: np.dtype(_numpy_dtype(tensor.storage.dtype)).itemsize
+        for _, tensor in _find_tensors(content)
+    }
+    data = {}
+    for key in map(str, keys):
+        count = int.from_bytes(file.read(8), "little")
+        data[key] = file.read(count * sizes.get(key, 1))
+    return content, lambda storage: data[storage.key]
+
+
+def _find_tensors(content):
+    """(name, _Tensor) of a state dict, or of the one that a training script wrapped."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"expected a state dict, got a {type(content).__name__}")
+    for wrapper in _WRAPPERS:
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    tensors = [(name, value) for name, value in content.items() if isinstance(value, _Tensor)]
+    if not tensors:
+        raise ConfigError("expected a state dict, found no tensors")
+    return tensors
+
+
+def _numpy_dtype(name):
+    dtype = _DTYPES[name]
+    return "<u2" if dtype == "bfloat16" else dtype
+
+
+def _to_array(tensor, data):
+    """The tensor as an array of its own. Raises ValueError if its storage does not hold it."""
+    flat = np.frombuffer(data, _numpy_dtype(tensor.storage.dtype))
+    if len(flat) < tensor.storage.size:
+        raise ValueError(f"cut off: {len(flat)} of {tensor.storage.size} numbers")
+    if len(tensor.shape) != len(tensor.strides) or min(tensor.strides, default=0) < 0:
+        raise ValueError("shape and strides of a tensor do not fit together")
+    if min(tensor.shape, default=1) < 0 or math.prod(tensor.shape) > len(flat):
+        raise ValueError("a tensor is larger than its storage")
+    last = tensor.offset
+    if math.prod(tensor.shape):
+        last += sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
+        if not 0 <= tensor.offset <= last < len(flat):
+            raise ValueError("a tensor reaches outside of its storage")
+    strides = [step * flat.itemsize for step in tensor.strides]
+    array = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides).copy()
+    if tensor.storage.dtype == "BFloat16Storage":
+        # A bfloat16 is the upper half of a float32.
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
