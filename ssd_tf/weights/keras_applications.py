@@ -102,7 +102,7 @@ def read_layers(path) -> dict[str, list[np.ndarray]]:
     except unreadable as error:
         raise ConfigError(
             f"model.backbone.weights: {path} is not a Keras weights file in HDF5 format "
-            f"({shorten(error)}); torchvision's weights must end in .pth or .npz, see docs/models.md"
+            f"({shorten(error)}); for torchvision's weights see docs/models.md"
         ) from None
 
 

@@ -217,6 +217,6 @@ def test_backbones_without_a_counterpart_are_refused():
     with pytest.raises(ConfigError, match=r"torchvision has no counterpart of mobilenet"):
         torchvision.load(ssd.build_model(mobilenet, 2).model, mobilenet, {})
     resnet = small_config(weights="imagenet")
-    message = r"Keras has no resnet18 in this layout; give the path of an .npz"
+    message = r"Keras has no resnet18 in this layout; give the path of torchvision's .pth"
     with pytest.raises(ConfigError, match=message):
         load_backbone(ssd.build_model(resnet, 2).model, resnet)
