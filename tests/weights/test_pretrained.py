@@ -243,10 +243,10 @@ def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(tmp_
     complete = write_h5(tmp_path / "complete.h5", layers).read_bytes()
     (tmp_path / "truncated.h5").write_bytes(complete[: len(complete) // 2])
     (tmp_path / "text.h5").write_text("not HDF5")
-    (tmp_path / "weights.pth").write_bytes(b"PK\x03\x04" + b"0" * 100)
+    (tmp_path / "zip.h5").write_bytes(b"PK\x03\x04" + b"0" * 100)
     with h5py.File(tmp_path / "model.h5", "w") as file:
         file["model_weights"] = np.zeros(3)
-    for name in ("truncated.h5", "text.h5", "weights.pth", "model.h5"):
+    for name in ("truncated.h5", "text.h5", "zip.h5", "model.h5"):
         message = (
             rf"{name} is not a Keras weights file in HDF5 format \(.*\); for torchvision's weights"
         )
@@ -277,3 +277,10 @@ def test_a_failed_download_says_where_to_put_the_file(small_model, monkeypatch):
     )
     with pytest.raises(ConfigError, match=message):
         load_backbone(small_model, mobilenet_config("imagenet"))
+
+
+def test_a_pth_is_read_as_a_state_dict(tmp_path, small_model):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"PK\x03\x04" + b"0" * 100)
+    with pytest.raises(ConfigError, match=r"weights\.pth is not a complete PyTorch state dict"):
+        load_backbone(small_model, mobilenet_config(path))
