@@ -359,6 +359,17 @@ def test_a_signal_saves_and_ends(train, toy_config, signal_at, tmp_path, number,
     assert_same_run(tmp_path / "stopped", tmp_path / "straight")
 
 
+def test_a_damaged_checkpoint_is_gone_after_the_restart(train, toy_config, signal_at, tmp_path):
+    """Otherwise it would count as one of the two to keep."""
+    config = toy_config(checkpoint_every=2)
+    train(config)
+    newest = tmp_path / "run" / "checkpoints" / "last" / "ckpt-6.index"
+    newest.write_bytes(newest.read_bytes()[:50])
+    with signal_at(5, signal.SIGTERM), pytest.raises(Interrupted, match="stopped at step 5"):
+        train(config)
+    assert last_steps(tmp_path / "run") == [5, 4]
+
+
 def test_a_signal_during_an_evaluation_ends_it_at_once(train, toy_config, tmp_path):
     def interrupt(_learner):
         os.kill(os.getpid(), signal.SIGTERM)
