@@ -5,6 +5,7 @@ Shapes: `B` images of one replica, `A` default boxes, `C` foreground classes, `L
 
 import typing
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -65,7 +66,7 @@ def make_train_step(config: Config, learner: Learner):
     train = config.train
     schedule = make_schedule(train)
     variables = network.model.trainable_variables
-    statistics = network.model.non_trainable_variables
+    statistics = _statistics_of(network.model)
     gradients_of_batch = _make_batch_gradients(config, learner)
 
     def replica_step(images, targets):
@@ -213,17 +214,26 @@ def _positives_by_level(network: SSD, labels):
     return tf.math.segment_sum(positives, of_level)
 
 
-def _average_statistics(variables):
+def _statistics_of(model):
+    """The moving statistics of batch norm that training changes."""
+    layers = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    return [value for layer in layers for value in (layer.moving_mean, layer.moving_variance)]
+
+
+def _average_statistics(statistics):
     """Give every replica the mean of all replicas' statistics of batch norm.
 
     Otherwise each would keep its own, and checkpoints would have those of the first.
     """
     context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
+    if context.num_replicas_in_sync == 1 or not statistics:
         return
-    variables = [variable for variable in variables if variable.dtype == "float32"]
-    means = context.all_reduce("mean", [variable.value for variable in variables])
-    for variable, mean in zip(variables, means, strict=True):
+    means = context.all_reduce("mean", [variable.value for variable in statistics])
+    for variable, mean in zip(statistics, means, strict=True):
         variable.assign(mean)
 
 
