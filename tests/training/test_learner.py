@@ -8,6 +8,7 @@ import tensorflow as tf
 from ssd_tf.config import ConfigError, check_config
 from ssd_tf.inference.run import load_run
 from ssd_tf.models import ssd
+from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.training import learner
 
 
@@ -54,6 +55,16 @@ def test_a_device_without_bfloat16_convolutions_is_one_line(monkeypatch):
     assert "\n" not in line
     assert line.startswith("train.precision: mixed_bfloat16 needs bfloat16 convolutions")
     assert "train.precision=float32" in line
+
+
+@pytest.mark.parametrize(("bn", "synchronized"), [("train", False), ("synchronized", True)])
+def test_every_batch_norm_follows_the_config(tiny_config, bn, synchronized):
+    train = tiny_config.train.model_copy(update={"bn": bn, "bn_momentum": 0.75})
+    model = ssd.build_model(tiny_config.model_copy(update={"train": train}), 2).model
+    found = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+    # MobileNet's 27 and one before each of the six heads.
+    assert len(found) == 33
+    assert {(layer.momentum, layer.synchronized) for layer in found} == {(0.75, synchronized)}
 
 
 @pytest.fixture
