@@ -27,8 +27,6 @@ flags.DEFINE_multi_string(
     "Replace a value of the config, e.g. train.steps=500; may be repeated.",
     flag_values=FLAGS,
 )
-
-
 flags.DEFINE_list(
     "hosts",
     None,
@@ -91,12 +89,14 @@ def run_training(config: Config, data, workdir, hosts=None, task=None, profile_s
 
 def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
     """Build the network and all else that the trainer needs."""
+    import tensorflow as tf
+
     from ssd_tf.data import pipeline
     from ssd_tf.training import advice, restart, trainer
     from ssd_tf.training.learner import make_learner
 
     if config.train.deterministic:
-        advice.make_deterministic()
+        tf.config.experimental.enable_op_determinism()
     num_classes = len(dataset_info.classes)
     learner = make_learner(config, num_classes, strategy, not restart.can_resume(workdir))
     network = learner.network

@@ -1,6 +1,7 @@
 """The TFRecord files of a split: indexed, counted, and read as an endless shuffled stream."""
 
 import hashlib
+import os
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -64,7 +65,7 @@ def records_in_file_order(paths, skipped=()) -> tf.data.Dataset:
 
 def count_records(path) -> int:
     """Count the records of a TFRecord file by their lengths only; a truncated last one counts."""
-    return sum(1 for _ in _record_ends(path))
+    return sum(1 for _ in _read_checksums(path))
 
 
 def fingerprint(dataset_info, split) -> str:
@@ -75,23 +76,19 @@ def fingerprint(dataset_info, split) -> str:
     """
     digest = hashlib.sha256("\n".join(dataset_info.names).encode())
     for path in dataset_info.shards(split):
-        with open(path, "rb") as file:
-            for end in _record_ends(path):
-                file.seek(end - 4)
-                digest.update(file.read(4))
+        for checksum in _read_checksums(path):
+            digest.update(checksum)
         digest.update(b"end of shard")  # shards are shuffled apart
     return digest.hexdigest()
 
 
-def _record_ends(path):
-    """The position in a TFRecord file at which each of its records ends."""
-    position = 0
+def _read_checksums(path):
+    """The checksum of each record of a TFRecord file; the records themselves are passed over."""
     with open(path, "rb") as file:
         while length := file.read(8):
             # A length, its checksum, the record, its checksum.
-            position += 8 + 4 + int.from_bytes(length, "little") + 4
-            yield position
-            file.seek(position)
+            file.seek(4 + int.from_bytes(length, "little"), os.SEEK_CUR)
+            yield file.read(4)
 
 
 def count_split(dataset_info, split) -> dict[str, int]:

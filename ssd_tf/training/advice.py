@@ -1,7 +1,6 @@
 """What a run says before it starts: the settings that are derived, and those that look unwise."""
 
 import keras
-import tensorflow as tf
 from absl import logging
 
 from ssd_tf.config import Config
@@ -40,11 +39,6 @@ def log_settings(config: Config, network: SSD, num_replicas):
             max(1 - 5 / train.steps, 0.5),
         )
     _warn_of_small_batches(train, network, num_replicas)
-
-
-def make_deterministic():
-    """Let TensorFlow choose operations that give the same bits in every run."""
-    tf.config.experimental.enable_op_determinism()
 
 
 def _warn_of_small_batches(train, network, num_replicas):

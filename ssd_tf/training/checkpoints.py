@@ -55,8 +55,7 @@ class Checkpoints:
 
     def newest_step(self, up_to) -> int | None:
         """The newest step up to a given one that has a checkpoint, sound or not."""
-        prefixes = runs.list_checkpoints(self._folder / "last")
-        return max((step for step in map(runs.step_of, prefixes) if step <= up_to), default=None)
+        return next((step for step in self._steps() if step <= up_to), None)
 
     def delete_after(self, step):
         """Delete checkpoints of later steps: damaged ones, or those of a run that diverged."""
@@ -71,7 +70,7 @@ class Checkpoints:
         Raises OSError with one line if it cannot be written; the older ones stay.
         """
         folder = self._folder / "last"
-        step = int(self._learner.step.numpy())
+        step = self._learner.num_updates
         folder.mkdir(parents=True, exist_ok=True)
         prefix = str(folder / f"ckpt-{step}")
         try:
@@ -80,11 +79,10 @@ class Checkpoints:
             _delete(prefix)
             _delete_leftovers(folder)
             reason = " ".join(str(getattr(error, "message", error)).split())[:160]
-            kept = runs.list_checkpoints(folder)
-            advice = f"the checkpoint of step {runs.step_of(kept[0])} stays" if kept else ""
+            kept = [f"; the checkpoint of step {other} stays" for other in self._steps()[:1]]
             raise OSError(
                 f"cannot write the checkpoint of step {step} to {folder} ({reason}); free some "
-                f"space there and run the same command again{'; ' if advice else ''}{advice}"
+                f"space there and run the same command again{''.join(kept)}"
             ) from None
         for old in runs.list_checkpoints(folder)[self._keep :]:
             _delete(old)
@@ -105,6 +103,10 @@ class Checkpoints:
         for old in runs.list_checkpoints(folder):
             if runs.step_of(old) != runs.step_of(newest):
                 _delete(old)
+
+    def _steps(self):
+        """The steps of `last`, the newest first."""
+        return [runs.step_of(prefix) for prefix in runs.list_checkpoints(self._folder / "last")]
 
     def find_unsound(self) -> str | None:
         """Say which variable of the model or the optimizer has no sound value; None if all have."""

@@ -25,6 +25,11 @@ class Learner(typing.NamedTuple):
     step: tf.Variable
     strategy: tf.distribute.Strategy
 
+    @property
+    def num_updates(self) -> int:
+        """The present value of `step`."""
+        return int(self.step.numpy())
+
 
 def make_learner(config: Config, num_classes, strategy, initial_weights=True) -> Learner:
     """Build what the config describes. Raises ConfigError if it cannot be built or run here.

@@ -105,10 +105,9 @@ class Monitor:
             tf.summary.text(name, text)
         self._writer.flush()
 
-    def ap_of(self, step) -> float | None:
-        """The AP that is in the row of a step."""
-        row = self._row_of(step)
-        return float(row["AP"]) if row and row["AP"] else None
+    def measured_ap(self) -> dict[int, float]:
+        """{step: AP} of the rows that have one, those from before a restart included."""
+        return {int(row["step"]): float(row["AP"]) for row in self._rows if row["AP"]}
 
     def close(self):
         self._display.close()

@@ -96,7 +96,7 @@ def make_state(config: Config, dataset_info) -> RunState:
 
 def can_resume(workdir) -> bool:
     """Whether the run folder has a checkpoint, sound or not."""
-    return bool(runs.list_checkpoints(workdir / "checkpoints" / "last"))
+    return _newest_step(workdir) is not None
 
 
 def check_restart(config: Config, dataset_info, workdir) -> RunState:
@@ -112,7 +112,8 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     old_config = load_config(workdir / "config.yaml")
     for difference in config_differences(old_config, config):
         _check_difference(difference, old, workdir)
-    _check_steps(config, workdir)
+    newest_step = _newest_step(workdir)
+    _check_steps(config, newest_step, workdir)
     _check_classes(dataset_json.read_dataset(workdir).names, dataset_info, workdir)
     if old.fingerprint != new.fingerprint:
         raise ConfigError(
@@ -122,11 +123,11 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     new.diverged_step = old.diverged_step
     new.comparable_from = old.comparable_from
     if old.evaluation != new.evaluation:
-        step = _newest_step(workdir)
         evaluated = any(
-            int(row["step"]) == step and row["AP"] for row in read_metrics(workdir / "metrics.csv")
+            int(row["step"]) == newest_step and row["AP"]
+            for row in read_metrics(workdir / "metrics.csv")
         )
-        new.comparable_from = step + 1 if evaluated else step
+        new.comparable_from = newest_step + 1 if evaluated else newest_step
         logging.warning(
             "the evaluation has changed: its AP is not compared with that before step %d, and "
             "checkpoints/best is replaced at the next evaluation",
@@ -149,8 +150,7 @@ def _check_difference(difference, state, workdir):
     log("%s was %s, now it is %s%s", path, old, new, f": {consequence}" if consequence else "")
 
 
-def _check_steps(config, workdir):
-    step = _newest_step(workdir)
+def _check_steps(config, step, workdir):
     if config.train.steps < step:
         raise ConfigError(
             f"expected train.steps of at least {step}, which {workdir} has reached, "
@@ -159,7 +159,9 @@ def _check_steps(config, workdir):
 
 
 def _newest_step(workdir):
-    return runs.step_of(runs.list_checkpoints(workdir / "checkpoints" / "last")[0])
+    """The step of the newest of `last`, sound or not; None if there is none."""
+    prefixes = runs.list_checkpoints(workdir / "checkpoints" / "last")
+    return runs.step_of(prefixes[0]) if prefixes else None
 
 
 def _check_classes(old_names, dataset_info, workdir):

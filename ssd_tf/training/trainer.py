@@ -12,7 +12,7 @@ from ssd_tf.config import Config, to_yaml
 from ssd_tf.training import distribution, events, interruption, learner, restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.learner import Learner
-from ssd_tf.training.monitor import Monitor, read_metrics
+from ssd_tf.training.monitor import Monitor
 from ssd_tf.training.step import StepValues, make_l2_penalty, make_probe, make_train_step
 
 # No run recovers from a larger loss; the first one of a network from scratch is below 100.
@@ -79,8 +79,8 @@ def train(run: Run):
     strategy = run.learner.strategy
     checkpoints = Checkpoints(run.workdir, run.learner, run.config.train.keep_checkpoints)
     if checkpoints.restore_last():
-        logging.info("resuming from step %d of %s", int(run.learner.step.numpy()), run.workdir)
-    start_step = int(run.learner.step.numpy())
+        logging.info("resuming from step %d of %s", run.learner.num_updates, run.workdir)
+    start_step = run.learner.num_updates
     distribution.barrier(strategy, start_step, run.workdir)
     with interruption.Signals() as signals, contextlib.ExitStack() as stack:
         chief = None
@@ -90,9 +90,9 @@ def train(run: Run):
             stack.callback(chief.monitor.close)
         _Loop(run, checkpoints, signals, chief).run_all()
         # A worker that ends earlier breaks the connections of the others.
-        distribution.barrier(strategy, int(run.learner.step.numpy()), run.workdir)
+        distribution.barrier(strategy, run.learner.num_updates, run.workdir)
         signals.raise_if_received(
-            f"stopped at step {int(run.learner.step.numpy())}, which is saved; "
+            f"stopped at step {run.learner.num_updates}, which is saved; "
             "run the same command again to resume"
         )
 
@@ -111,7 +111,7 @@ class _Loop:
 
     def run_all(self):
         run = self._run
-        step = int(run.learner.step.numpy())
+        step = run.learner.num_updates
         if self._chief:
             self._chief.evaluate_if_missing(step)
         run_steps = None
@@ -215,7 +215,7 @@ class _Chief:
     """What the only process, or the chief of several, does between the calls."""
 
     def __init__(self, run, checkpoints, signals):
-        start_step = int(run.learner.step.numpy())
+        start_step = run.learner.num_updates
         network = run.learner.network
         self._run = run
         self._checkpoints = checkpoints
@@ -266,7 +266,7 @@ class _Chief:
         """Make up for an evaluation that a stopped run did not finish."""
         if step == 0 or not self._run.events.due(step).evaluate:
             return
-        if self.monitor.ap_of(step) is None:
+        if step not in self.monitor.measured_ap():
             logging.info("step %d has not been evaluated yet", step)
             self.evaluate(step)
         else:
@@ -303,10 +303,8 @@ class _Chief:
 
     def _comparable_ap(self):
         """{step: AP} of the evaluations with the present settings."""
-        rows = read_metrics(self._run.workdir / "metrics.csv")
-        measured = {int(row["step"]): float(row["AP"]) for row in rows if row["AP"]}
         first = self._run.state.comparable_from
-        return {step: ap for step, ap in measured.items() if step >= first}
+        return {step: ap for step, ap in self.monitor.measured_ap().items() if step >= first}
 
 
 def _unfreeze_if_due(run, step):

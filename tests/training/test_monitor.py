@@ -61,7 +61,7 @@ def events_of(tmp_path):
 
 def test_nothing_reported(make_monitor, content, tmp_path):
     monitor = make_monitor()
-    assert monitor.ap_of(1) is None
+    assert monitor.measured_ap() == {}
     monitor.close()
     assert content() == HEADER
     assert read_metrics(tmp_path / "metrics.csv") == []
@@ -75,8 +75,7 @@ def test_one_row_per_step(make_monitor, content):
     assert content() == f"{HEADER}5,{ROW},,,\n10,{ROW},,,\n"
     monitor.report_evaluation(10, METRICS)
     assert content() == f"{HEADER}5,{ROW},,,\n10,{ROW},0.5,0.625,\n"
-    assert monitor.ap_of(10) == 0.5
-    assert monitor.ap_of(5) is None
+    assert monitor.measured_ap() == {10: 0.5}
     monitor.report_step(15, VALUES)
     assert content().endswith(f"0.5,0.625,\n15,{ROW},,,\n")
     monitor.close()
