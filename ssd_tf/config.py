@@ -89,6 +89,18 @@ class Backbone(Section):
     alpha: PositiveFloat = 1.0
     # Stride of the finest feature map; for mobilenets and plain without a neck.
     first_stride: Literal[8, 16] = 16
+    # How strided convolutions are padded, on mobilenet and mobilenet_v2. keras: as in
+    # keras.applications; same: TensorFlow's SAME, as in the TF Object Detection API; torch: by half
+    # the kernel on every side.
+    padding: Literal["keras", "same", "torch"] = "keras"
+    # Of the narrowest layer of mobilenet and mobilenet_v2, whatever alpha is; default: 64 in extra
+    # layers, no limit in the backbone. The TF Object Detection API has 16.
+    min_channels: PositiveInt | None = None
+    # Of the last convolution of mobilenet_v2; default: 1280, times alpha if that is above 1.
+    last_channels: PositiveInt | None = None
+    # What halves the map in the extra layers of mobilenets: a depthwise and a 1x1 convolution, or a
+    # full 3x3 convolution.
+    extra_layers: Literal["separable", "conv"] = "separable"
     # The first stages that are not trained; each ends with a stride.
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
     # The input is normalised as (image - mean_rgb) / std_rgb; default: the backbone's own numbers.
@@ -97,10 +109,17 @@ class Backbone(Section):
 
     @pydantic.model_validator(mode="after")
     def _refuse_unused_keys(self):
+        reason = f"on {self.name}"
         if self.name == "vgg16":
-            self.refuse_without_effect(["alpha", "first_stride"], "on vgg16")
+            self.refuse_without_effect(["alpha", "first_stride"], reason)
         if self.name.startswith("resnet"):
-            self.refuse_without_effect(["first_stride"], f"on {self.name}")
+            self.refuse_without_effect(["first_stride"], reason)
+        if self.name not in ("mobilenet", "mobilenet_v2"):
+            self.refuse_without_effect(["padding", "min_channels"], reason)
+        if self.name != "mobilenet_v2":
+            self.refuse_without_effect(["last_channels"], reason)
+        if not self.name.startswith("mobilenet"):
+            self.refuse_without_effect(["extra_layers"], reason)
         return self
 
 
@@ -109,7 +128,8 @@ class Model(Section):
     backbone: Backbone = Backbone()
     # Feature maps that are predicted from.
     num_levels: Annotated[int, Field(ge=2, le=8)] = 6
-    head: Literal["conv", "separable"] = "conv"
+    # The last layers: 3x3 convolutions, depthwise 3x3 and 1x1 ones (SSDLite), or 1x1 ones.
+    head: Literal["conv", "separable", "pointwise"] = "conv"
     # fpn: 3 to 5 maps from stride 8 on; not for vgg16
     neck: Literal["none", "fpn"] = "none"
 
@@ -126,15 +146,28 @@ class Model(Section):
 
 
 class Level(Section):
-    """The default boxes of one feature map, in pixels of the model's input."""
+    """The default boxes of one feature map, in pixels of the model's input.
 
-    size: PositiveFloat
+    Either sizes and ratios, or `shapes` alone.
+    """
+
+    size: PositiveFloat | None = None
     # Adds a square box of side sqrt(size * next_size).
     next_size: PositiveFloat | None = None
     # width / height; each adds its reciprocal too
     aspect_ratios: tuple[PositiveFloat, ...] = ()
+    # Height and width of each default box of a cell.
+    shapes: tuple[tuple[PositiveFloat, PositiveFloat], ...] | None = None
     # Distance of neighbouring centres; default: input size / map size.
     step: PositiveFloat | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _require_one_source(self):
+        if (self.size is None) == (not self.shapes):
+            raise ValueError("give either size or shapes, and not both")
+        if self.shapes:
+            self.refuse_without_effect(["next_size", "aspect_ratios"], "with shapes")
+        return self
 
 
 PAPER_KEYS = ("s_min", "s_max", "aspect_ratios", "s_first")
@@ -445,7 +478,9 @@ class Eval(Section):
     batch_size: PositiveInt = 8
     score_floor: Probability = 0.01
     nms_iou: Probability = 0.45
-    # Per class.
+    # NMS among the boxes of all classes, of which each has its best class only.
+    class_agnostic: bool = False
+    # Per class; of all boxes if class_agnostic.
     pre_nms_top_k: PositiveInt = 400
     # Per image.
     max_detections: PositiveInt = 200
@@ -472,8 +507,10 @@ class Watch(Section):
 
 
 class Config(Section):
-    # Run folder whose weights are loaded if name and shape match.
+    # Run folder to start from. If this file has no `model` and `boxes`, they are that run's.
     init_from: str | None = None
+    # The file that the weights of an imported model came from; training has none.
+    imported_from: str | None = None
     model: Model = Model()
     boxes: Boxes
     data: Data = Data()

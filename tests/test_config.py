@@ -247,7 +247,7 @@ def test_an_override_within_an_augmentation_given_by_name(small):
         ),
         (
             "boxes.levels=[{sise: 3}]",
-            ["boxes.levels.0.sise", "did you mean 'size'?", "boxes.levels.0.size is missing"],
+            ["boxes.levels.0.sise", "did you mean 'size'?"],
         ),
         ("watch.zzz=1", ["unknown key watch.zzz", "known: images, log_every"]),
     ],

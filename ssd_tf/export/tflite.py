@@ -79,7 +79,7 @@ def operator_differences(config: Config, default_boxes) -> list[str]:
         differences.append(
             f"at most {operator.max_detections} detections, not {keras.max_detections}"
         )
-    if operator.max_detections > _MOST_PER_CLASS:
+    if operator.max_detections > _MOST_PER_CLASS and not keras.class_agnostic:
         differences.append(f"at most {_MOST_PER_CLASS} detections per class")
     if operator.score_floor != keras.score_floor:
         differences.append(f"a score floor of {operator.score_floor:g}, not {keras.score_floor:g}")
@@ -133,7 +133,7 @@ def _operator(postprocessor, num_classes):
         "max_detections": f"i: {num_kept}",
         "max_classes_per_detection": "i: 1",
         # By default the operator runs one NMS for all classes, which loses overlapping objects.
-        "use_regular_nms": "b: true",
+        "use_regular_nms": f"b: {str(not postprocessor.class_agnostic).lower()}",
         "nms_score_threshold": f"f: {postprocessor.score_floor}",
         "nms_iou_threshold": f"f: {postprocessor.nms_iou}",
         "num_classes": f"i: {num_classes}",

@@ -90,6 +90,7 @@ def make_postprocessor(config: Config, default_boxes) -> PostProcessor:
         score_activation=config.loss.score_activation,
         score_floor=config.eval.score_floor,
         nms_iou=config.eval.nms_iou,
+        class_agnostic=config.eval.class_agnostic,
         pre_nms_top_k=config.eval.pre_nms_top_k,
         max_detections=config.eval.max_detections,
         clip_first=config.eval.clip_first,

@@ -21,7 +21,9 @@ class PostProcessor:
     score_activation: "softmax" or "sigmoid".
     score_floor: detections score more than this.
     nms_iou: if two boxes of a class overlap more, the one with the lower score is dropped.
-    pre_nms_top_k: number of candidates per class that enter NMS.
+    class_agnostic: a default box has only its best class, and boxes of all classes suppress each
+        other, as with the TFLite operator's fast NMS.
+    pre_nms_top_k: number of candidates that enter NMS, per class unless class_agnostic.
     max_detections: K.
     clip_first: boxes are clipped to the image before NMS, as in torchvision, instead of at the end.
         Clipping at the end lets NMS see whole boxes, as in the original DetectionOutput layer.
@@ -34,6 +36,7 @@ class PostProcessor:
     score_activation: str
     score_floor: float
     nms_iou: float
+    class_agnostic: bool
     pre_nms_top_k: int
     max_detections: int
     clip_first: bool
@@ -69,35 +72,35 @@ class PostProcessor:
 
     def _detect_one(self, boxes, scores):
         """boxes [A, 4], scores [A, C] of one image -> its Detections, without the batch axis."""
+        labels = tf.broadcast_to(tf.range(1, scores.shape[1] + 1), tf.shape(scores))
+        if self.class_agnostic:
+            labels = tf.argmax(scores, 1, tf.int32)[:, None] + 1
+            scores = tf.reduce_max(scores, 1, keepdims=True)
         top_k = min(self.pre_nms_top_k, boxes.shape[0])
         best, index = tf.math.top_k(tf.transpose(scores), top_k)  # [C, top_k]
         candidates = tf.gather(boxes, index)  # [C, top_k, 4]
-        signature = (tf.TensorSpec([top_k], tf.float32), tf.TensorSpec([top_k, 4], tf.float32))
-        kept_scores, kept_boxes = tf.map_fn(
-            lambda one_class: self._suppress(*one_class),
-            (best, candidates),
-            fn_output_signature=signature,
-        )
+        candidate_labels = tf.gather(tf.transpose(labels), index, batch_dims=1)  # [C, top_k]
+        kept_scores = tf.map_fn(self._suppress, (best, candidates), fn_output_signature=tf.float32)
         num_kept = min(self.max_detections, kept_scores.shape[0] * top_k)
         final_scores, order = tf.math.top_k(tf.reshape(kept_scores, [-1]), num_kept)
         is_real = final_scores > 0
-        final_boxes = tf.gather(tf.reshape(kept_boxes, [-1, 4]), order)
+        final_boxes = tf.gather(tf.reshape(candidates, [-1, 4]), order)
         final_boxes = tf.clip_by_value(tf.where(is_real[:, None], final_boxes, 0.0), 0.0, 1.0)
+        final_labels = tf.gather(tf.reshape(candidate_labels, [-1]), order)
         padding = [[0, self.max_detections - num_kept]]
         return {
             "boxes": tf.pad(final_boxes, [*padding, [0, 0]]),
             "scores": tf.pad(final_scores, padding),
-            "labels": tf.pad(tf.where(is_real, order // top_k + 1, 0), padding),
+            "labels": tf.pad(tf.where(is_real, final_labels, 0), padding),
             "count": tf.reduce_sum(tf.cast(is_real, tf.int32)),
         }
 
-    def _suppress(self, scores, boxes):
-        """NMS within one class: scores [top_k], boxes [top_k, 4] -> those kept, zero-padded."""
+    def _suppress(self, candidates):
+        """NMS: scores [top_k], boxes [top_k, 4] -> the scores, 0 where suppressed [top_k]."""
+        scores, boxes = candidates
         top_k = boxes.shape[0]
         kept = tf.image.non_max_suppression(boxes, scores, top_k, self.nms_iou, self.score_floor)
-        padding = [[0, top_k - tf.shape(kept)[0]]]
-        kept_boxes = tf.pad(tf.gather(boxes, kept), [*padding, [0, 0]])
-        return tf.pad(tf.gather(scores, kept), padding), kept_boxes
+        return tf.scatter_nd(kept[:, None], tf.gather(scores, kept), [top_k])
 
 
 def class_scores(logits, score_activation):

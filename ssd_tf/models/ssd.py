@@ -123,10 +123,7 @@ def _box_levels(config):
     input_hw = config.model.input_hw
     num_levels = config.model.num_levels
     if boxes.levels is not None:
-        levels = [
-            BoxLevel.from_sizes(level.size, level.next_size, level.aspect_ratios, level.step)
-            for level in boxes.levels
-        ]
+        levels = [_box_level(level) for level in boxes.levels]
     elif boxes.preset == "paper":
         levels = paper_levels(
             num_levels, input_hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios
@@ -141,6 +138,13 @@ def _box_levels(config):
             f"boxes gives {len(levels)} levels, model.num_levels is {num_levels}: make them equal"
         )
     return levels
+
+
+def _box_level(level):
+    """The BoxLevel of an entry of boxes.levels."""
+    if level.shapes is None:
+        return BoxLevel.from_sizes(level.size, level.next_size, level.aspect_ratios, level.step)
+    return BoxLevel(level.shapes, None if level.step is None else (level.step, level.step))
 
 
 def _predictions(config, maps, levels, num_classes):
@@ -242,7 +246,7 @@ def _initial_logit_bias(config, num_classes):
 def _head(config, feature, k, size, name, bias=None):
     """feature [B, H, W, channels] -> predictions [B, H * W * k, size], cell by cell."""
     initializer = _BACKBONES[config.model.backbone.name].INITIALIZER
-    kernel_size = 3
+    kernel_size = 3 if config.model.head == "conv" else 1
     if config.model.head == "separable":
         depthwise = layers.DepthwiseConv2D(
             3,
@@ -252,7 +256,6 @@ def _head(config, feature, k, size, name, bias=None):
             name=f"{name}_depthwise",
         )
         feature = mobilenet.conv_bn(feature, depthwise)
-        kernel_size = 1
     x = layers.Conv2D(
         k * size,
         kernel_size,

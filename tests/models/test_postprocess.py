@@ -21,6 +21,7 @@ DEFAULTS = {
     "score_activation": "softmax",
     "score_floor": 0.1,
     "nms_iou": 0.45,
+    "class_agnostic": False,
     "pre_nms_top_k": 10,
     "max_detections": 4,
     "clip_first": False,

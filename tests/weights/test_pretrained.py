@@ -84,7 +84,7 @@ def test_a_vgg16_file_without_its_top_fills_every_convolution(tmp_path):
             "mobilenet",
             {"alpha": 0.25},
             "conv_pw_5_relu",
-            "conv_pw_5_relu",
+            "conv_pw_5_relu6",
         ),
         (
             "mobilenet_v2",
@@ -92,7 +92,7 @@ def test_a_vgg16_file_without_its_top_fills_every_convolution(tmp_path):
             "mobilenet_v2",
             {"alpha": 0.35},
             "block_6_expand_relu",
-            "block_6_expand_relu",
+            "block_6_expand_relu6",
         ),
     ],
 )
