@@ -42,6 +42,7 @@ setup(
         "pydantic>=2",
         "pyyaml",
         "rich",
+        "safetensors>=0.8",
         "tensorboard>=2.21",
     ],
     extras_require={

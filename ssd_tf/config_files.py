@@ -28,7 +28,11 @@ def read_values(path, overrides=()) -> dict:
 
     overrides: strings `key.path=value`, the value in YAML. Raises ConfigError.
     """
-    values = _read_file(pathlib.Path(path))
+    return apply_overrides(_read_file(pathlib.Path(path)), overrides)
+
+
+def apply_overrides(values: dict, overrides) -> dict:
+    """The values with those of `key.path=value` in their place. Raises ConfigError."""
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:

@@ -11,6 +11,8 @@ from ssd_tf.models.batch_norm import BatchNormalization
 MEAN_RGB = (127.5, 127.5, 127.5)
 STD_RGB = (127.5, 127.5, 127.5)
 INITIALIZER = "glorot_uniform"
+# Of batch norm in every MobileNet.
+EPSILON = 1e-3
 
 # Channels and stride of each block of v1 (table 1).
 _BLOCKS_V1 = (
@@ -119,14 +121,36 @@ def add_extras(maps, backbone, num_levels, initializer, pad_like_torch):
     return maps[:num_levels]
 
 
-def conv_bn(x, convolution, activation="relu6", norm_name=None):
-    """A convolution layer, batch norm (epsilon 1e-3 in every MobileNet), an activation or None."""
+def conv_bn(x, convolution, activation="relu6"):
+    """A convolution layer, batch norm, an activation or None."""
     name = convolution.name
     x = convolution(x)
-    x = BatchNormalization(epsilon=1e-3, name=norm_name or f"{name}_bn")(x)
+    x = BatchNormalization(epsilon=EPSILON, name=norm_name(name))(x)
     if activation is None:
         return x
     return layers.Activation(activation, name=f"{name}_{activation}")(x)
+
+
+def norm_name(name):
+    """The name of the batch norm after a convolution; that of v2 as in keras.applications."""
+    if name == "Conv1":
+        return "bn_Conv1"
+    if name.startswith(("expanded_conv_", "block_")):
+        return f"{name}_BN"
+    return f"{name}_bn"
+
+
+def first_and_last_channels(backbone):
+    """Channels of the stem and of the last block."""
+    last = {"mobilenet": _BLOCKS_V1, "mobilenet_v2": _BLOCKS_V2}[backbone.name][-1]
+    return _channels(32, backbone), _channels(last[0], backbone)
+
+
+def _channels(base, backbone):
+    """Channels of a layer that has `base` at a width multiplier of 1."""
+    if backbone.name == "mobilenet":
+        return max(int(base * backbone.alpha), backbone.min_channels or 1)
+    return round_channels(base * backbone.alpha, backbone.min_channels or 8)
 
 
 def _outputs(image, backbone):
@@ -137,34 +161,27 @@ def _outputs(image, backbone):
 
 
 def _v1(image, backbone):
-    def channels_of(base):
-        return max(int(base * backbone.alpha), backbone.min_channels or 1)
-
-    x = _stem(image, channels_of(32), "conv1", "conv1_bn", backbone)
+    x = _stem(image, "conv1", backbone)
     outputs = {}
     for index, (base_channels, stride) in enumerate(_BLOCKS_V1, start=1):
-        x = _depthwise(x, stride, f"conv_dw_{index}", f"conv_dw_{index}_bn", backbone)
-        x = conv_bn(x, _pointwise(channels_of(base_channels), f"conv_pw_{index}"))
+        x = _depthwise(x, stride, f"conv_dw_{index}", backbone)
+        x = conv_bn(x, _pointwise(_channels(base_channels, backbone), f"conv_pw_{index}"))
         outputs[f"conv_pw_{index}_relu6"] = x
     return outputs
 
 
 def _v2(image, backbone):
-    def channels_of(base):
-        return round_channels(base * backbone.alpha, backbone.min_channels or 8)
-
-    x = _stem(image, channels_of(32), "Conv1", "bn_Conv1", backbone)
+    x = _stem(image, "Conv1", backbone)
     outputs = {}
     for index, (base_channels, stride) in enumerate(_BLOCKS_V2):
         name = f"block_{index}" if index else "expanded_conv"
         y = x
         if index:
-            expand = _pointwise(6 * x.shape[-1], f"{name}_expand")
-            y = conv_bn(x, expand, norm_name=f"{name}_expand_BN")
+            y = conv_bn(x, _pointwise(6 * x.shape[-1], f"{name}_expand"))
             outputs[f"{name}_expand_relu6"] = y
-        y = _depthwise(y, stride, f"{name}_depthwise", f"{name}_depthwise_BN", backbone)
-        project = _pointwise(channels_of(base_channels), f"{name}_project")
-        y = conv_bn(y, project, activation=None, norm_name=f"{name}_project_BN")
+        y = _depthwise(y, stride, f"{name}_depthwise", backbone)
+        project = _pointwise(_channels(base_channels, backbone), f"{name}_project")
+        y = conv_bn(y, project, activation=None)
         if stride == 1 and x.shape == y.shape:
             y = layers.Add(name=f"{name}_add")([x, y])
         x = y
@@ -180,21 +197,20 @@ def round_channels(channels, least=8):
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def _stem(image, channels, name, norm_name, backbone):
+def _stem(image, name, backbone):
     """The 3x3 convolution of stride 2 that begins the network."""
     x, padding = _pad_before_stride(image, name, backbone.padding == "torch")
-    conv = layers.Conv2D(channels, 3, 2, padding, use_bias=False, name=name)
-    return conv_bn(x, conv, norm_name=norm_name)
+    channels = _channels(32, backbone)
+    return conv_bn(x, layers.Conv2D(channels, 3, 2, padding, use_bias=False, name=name))
 
 
-def _depthwise(x, stride, name, norm_name, backbone):
+def _depthwise(x, stride, name, backbone):
     """A 3x3 depthwise convolution."""
     pads = _STRIDED_PADS.get((backbone.name, backbone.padding)) if stride == 2 else None
     if pads is not None:
         x = layers.ZeroPadding2D(pads, name=f"{name}_pad")(x)
     padding = "same" if pads is None else "valid"
-    conv = layers.DepthwiseConv2D(3, stride, padding, use_bias=False, name=name)
-    return conv_bn(x, conv, norm_name=norm_name)
+    return conv_bn(x, layers.DepthwiseConv2D(3, stride, padding, use_bias=False, name=name))
 
 
 def _pointwise(channels, name):

@@ -29,9 +29,9 @@ class Checkpoints:
         averages = learner.averages.by_path if learner.averages else {}
         self._state = tf.train.Checkpoint(
             step=learner.step,
-            weights=_by_path(learner.network.model.variables),
+            weights=runs.by_path(learner.network.model.variables),
             averages=averages,
-            optimizer=_by_path(learner.optimizer.variables),
+            optimizer=runs.by_path(learner.optimizer.variables),
         )
 
     def restore_last(self) -> bool:
@@ -117,10 +117,6 @@ class Checkpoints:
             if not largest <= limit:
                 return f"{variable.path} has a value of {largest:.3g}"
         return None
-
-
-def _by_path(variables):
-    return {variable.path: variable.value for variable in variables}
 
 
 def _files_of(prefix):

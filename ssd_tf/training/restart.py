@@ -106,6 +106,7 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     or other data. A run that failed before its first checkpoint may be changed in any way.
     """
     new = make_state(config, dataset_info)
+    _check_not_imported(workdir)
     if not can_resume(workdir):
         return new
     old = read_state(workdir)
@@ -134,6 +135,16 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
             new.comparable_from,
         )
     return new
+
+
+def _check_not_imported(workdir):
+    """Raise ConfigError if the run folder holds an imported detector, which training would lose."""
+    path = workdir / "config.yaml"
+    if path.is_file() and (source := load_config(path).imported_from) is not None:
+        raise ConfigError(
+            f"{workdir} holds a detector imported from {source}: use another --workdir, and "
+            f"init_from={workdir} to start from it"
+        )
 
 
 def _check_difference(difference, state, workdir):

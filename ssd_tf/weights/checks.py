@@ -1,6 +1,7 @@
 """What the readers of pretrained weights share."""
 
 import keras
+import numpy as np
 
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.models import ssd
@@ -16,6 +17,15 @@ def check_backbone_filled(model: keras.Model, config: Config, filled: set[str], 
             raise ConfigError(
                 f"model.backbone.weights: {source} has no weights for layer {layer.name} of "
                 f"{config.model.backbone.name}: give the weights of exactly this network"
+            )
+
+
+def check_finite(arrays: dict, path):
+    """Raise ConfigError with the name of the first array that has NaN or infinity."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ConfigError(
+                f"model.backbone.weights: {path}: {name} has values that are not finite"
             )
 
 

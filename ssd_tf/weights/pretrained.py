@@ -6,14 +6,19 @@ import keras
 from absl import logging
 
 from ssd_tf.config import Config, ConfigError
-from ssd_tf.weights import keras_applications, pytorch_file, torchvision
+from ssd_tf.weights import (
+    keras_applications,
+    pytorch_file,
+    safetensors_file,
+    torchvision,
+)
 
 
 def load_backbone(model: keras.Model, config: Config) -> set[str]:
     """Load model.backbone.weights into the model; returns the names of the layers filled.
 
     `none` fills nothing, `imagenet` takes a file of keras.applications (see find_imagenet_file), a
-    path may be such a file (.h5), or torchvision's: a .pth, or an .npz with its arrays.
+    path may be such a file (.h5), or torchvision's: a .pth, a .safetensors or an .npz.
     Raises ConfigError if there is no such file, a layer has another shape, or a layer of the
     backbone is missing from it.
     """
@@ -30,6 +35,8 @@ def load_backbone(model: keras.Model, config: Config) -> set[str]:
         filled = torchvision.load(model, config, torchvision.read_arrays(path), path)
     elif path.suffix in (".pth", ".pt"):
         filled = torchvision.load(model, config, pytorch_file.read_state_dict(path), path)
+    elif path.suffix == ".safetensors":
+        filled = torchvision.load(model, config, safetensors_file.read_arrays(path), path)
     else:
         filled = keras_applications.load(model, config, path)
     logging.info("loaded %d layers from %s", len(filled), path)

@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 
 from ssd_tf.config import ConfigError
-from ssd_tf.weights.checks import shorten
+from ssd_tf.weights.checks import check_finite, shorten
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -86,11 +86,7 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
             f"model.backbone.weights: {path} is not a complete PyTorch state dict "
             f"({shorten(error) or type(error).__name__})"
         ) from None
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ConfigError(
-                f"model.backbone.weights: {path}: {name} has values that are not finite"
-            )
+    check_finite(arrays, path)
     return arrays
 
 

@@ -105,6 +105,16 @@ def read_weights(prefix, averaged=True) -> dict:
     return {**weights, **averages} if averaged else weights
 
 
+def write_weights(model, prefix):
+    """Write a checkpoint with the model's weights alone."""
+    tf.train.Checkpoint(weights=by_path(model.variables)).write(str(prefix))
+
+
+def by_path(variables) -> dict:
+    """Variables as checkpoints name them."""
+    return {variable.path: variable.value for variable in variables}
+
+
 def assign_weights(model, weights, allow_partial=False) -> list[Mismatch]:
     """Assign arrays to the model's variables by path; returns those that keep their values.
 

@@ -1,0 +1,235 @@
+"""SSDs of the TF Object Detection API: their layers and settings, in the terms of our model.
+
+Readers of its file formats give a Source; `convert` makes an Imported of it.
+"""
+
+import math
+import re
+import typing
+
+import numpy as np
+
+from ssd_tf.boxes.default_boxes import preset_levels
+from ssd_tf.config import Backbone, ConfigError
+from ssd_tf.models import mobilenet
+from ssd_tf.weights.imported import Imported
+
+
+class Layer(typing.NamedTuple):
+    """A convolution and what follows it.
+
+    kernel: [height, width, in, out]; of a depthwise convolution [height, width, channels, 1].
+    bias: [out], or None.
+    norm: gamma, beta, moving mean and moving variance, each [out], or None where there is no batch
+        norm, or where it is folded into kernel and bias.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray | None = None
+    norm: tuple[np.ndarray, ...] | None = None
+    epsilon: float = 1e-3
+
+
+class Source(typing.NamedTuple):
+    """What a file says about a detector.
+
+    kind: of the file, for messages.
+    layers: by the API's names, e.g. FeatureExtractor/MobilenetV1/Conv2d_0.
+    settings: values of our config, by the path of the key, e.g. "eval.nms_iou".
+    level_shapes: for each level the height and width of each default box of a cell, in pixels, or
+        None where the file does not say; box_tolerance: how exact they are, in pixels.
+    """
+
+    kind: str
+    layers: dict[str, Layer]
+    settings: dict
+    level_shapes: list | None = None
+    box_tolerance: float = 1e-3
+
+
+# What the API's SSD configs have, for settings that a file does not state.
+DEFAULTS = {
+    "model.input_hw": [300, 300],
+    "model.backbone.mean_rgb": [127.5] * 3,
+    "model.backbone.std_rgb": [127.5] * 3,
+    "boxes.variances": [0.1, 0.1, 0.2, 0.2],
+    "loss.score_activation": "sigmoid",
+    "eval.score_floor": 1e-8,
+    "eval.nms_iou": 0.6,
+    "eval.class_agnostic": False,
+    "eval.max_detections": 100,
+}
+# Names of the API's layers and ours. {} are the groups; extra layers count from 2 there.
+_NAMES = (
+    (r"MobilenetV1/Conv2d_0", "conv1"),
+    (r"MobilenetV1/Conv2d_(\d+)_depthwise", "conv_dw_{}"),
+    (r"MobilenetV1/Conv2d_(\d+)_pointwise", "conv_pw_{}"),
+    (r"MobilenetV2/Conv", "Conv1"),
+    (r"MobilenetV2/Conv_1", "Conv_1"),
+    (r"MobilenetV2/expanded_conv/(depthwise|project)", "expanded_conv_{}"),
+    (r"MobilenetV2/expanded_conv_(\d+)/(expand|depthwise|project)", "block_{}_{}"),
+    (r"BoxPredictor_(\d+)/BoxEncodingPredictor", "offsets{}_conv"),
+    (r"BoxPredictor_(\d+)/BoxEncodingPredictor_depthwise", "offsets{}_depthwise"),
+    (r"BoxPredictor_(\d+)/ClassPredictor", "logits{}_conv"),
+    (r"BoxPredictor_(\d+)/ClassPredictor_depthwise", "logits{}_depthwise"),
+)
+_EXTRA = r"(?:Conv2d_13_pointwise|layer_19)_[12]_Conv2d_(\d+)_(1x1|3x3_s2)_\d+(_depthwise)?"
+_KNOWN = "ssd_mobilenet_v1, ssd_mobilenet_v2 and ssdlite_mobilenet_v2"
+# Width multipliers to try: those in use, then all hundredths.
+_ALPHAS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.3, 1.4, *[n / 100 for n in range(5, 201)])
+_LEAST_CHANNELS = 16
+
+
+def our_name(name) -> str | None:
+    """The name of our layer for a name in one of the API's files, or None.
+
+    The name may have more behind the layer's: .../Conv2d_0/weights.
+    """
+    for pattern, ours in _NAMES:
+        match = re.search(rf"(?:^|/){pattern}(?:/|$)", name)
+        if match:
+            return ours.format(*match.groups())
+    match = re.search(rf"/{_EXTRA}(?:/|$)", name)
+    if match is None:
+        return None
+    index, size, depthwise = match.groups()
+    part = "reduce" if size == "1x1" else "depthwise" if depthwise else "shrink"
+    return f"extra{int(index) - 1}_{part}"
+
+
+def convert(source: Source, path) -> Imported:
+    """The config and arrays of our model for a Source. Raises ConfigError for other networks."""
+    layers = _rename(source, path)
+    num_levels = sum(name.startswith("offsets") and name.endswith("_conv") for name in layers)
+    if num_levels == 0:
+        raise ConfigError(f"{path}: a network without BoxPredictor layers is no detector of {_KNOWN}")
+    settings = DEFAULTS | source.settings
+    notes = [
+        f"not in the file, so the API's default: {key} = {value}"
+        for key, value in DEFAULTS.items()
+        if key not in source.settings
+    ]
+    backbone = _describe_backbone(layers, path)
+    head_kernel = layers["offsets0_conv"].kernel
+    values = {
+        "model": {
+            "input_hw": settings["model.input_hw"],
+            "num_levels": num_levels,
+            "head": _head(layers, head_kernel),
+            "backbone": backbone
+            | {
+                "mean_rgb": settings["model.backbone.mean_rgb"],
+                "std_rgb": settings["model.backbone.std_rgb"],
+            },
+        },
+        "boxes": _boxes(source, num_levels, settings),
+        "loss": {"score_activation": settings["loss.score_activation"]},
+        "eval": {
+            key: settings[f"eval.{key}"]
+            for key in ("score_floor", "nms_iou", "class_agnostic", "max_detections")
+        },
+    }
+    if source.level_shapes is None:
+        notes.append("not in the file, so the API's default: boxes.preset = od_api")
+    is_folded = layers[_first_layer(layers)].norm is None
+    if is_folded:
+        values["train"] = {"bn": "frozen"}
+        notes.append("batch norm is folded into the convolutions: train.bn = frozen")
+    arrays = {}
+    for name, layer in layers.items():
+        arrays |= _arrays(name, layer, path)
+    return Imported(f"{source.kind} of the TF Object Detection API", values, arrays, notes)
+
+
+def _first_layer(layers):
+    return "conv1" if "conv1" in layers else "Conv1"
+
+
+def _rename(source, path):
+    """The layers by our names. Raises ConfigError with the first that has none."""
+    layers = {}
+    for name, layer in source.layers.items():
+        ours = our_name(name)
+        if ours is None:
+            raise ConfigError(
+                f"{path}: {name} belongs to no network that can be imported ({_KNOWN} of the TF "
+                "Object Detection API)"
+            )
+        layers[ours] = layer
+    for name in [name for name in layers if name.endswith("_shrink")]:
+        index = name.removesuffix("_shrink")
+        kind = "expand" if f"{index}_depthwise" in layers else "conv"
+        layers[f"{index}_{kind}"] = layers.pop(name)
+    return layers
+
+
+def _head(layers, kernel):
+    if "offsets0_depthwise" in layers:
+        return "separable"
+    return "pointwise" if kernel.shape[0] == 1 else "conv"
+
+
+def _describe_backbone(layers, path):
+    """The keys of model.backbone that give the widths of the layers."""
+    name = "mobilenet" if "conv1" in layers else "mobilenet_v2"
+    stem = _first_layer(layers)
+    last = "conv_pw_13" if name == "mobilenet" else "block_16_project"
+    for needed in (stem, last):
+        if needed not in layers:
+            raise ConfigError(f"{path}: expected the layers of {name}, {needed} is missing")
+    found = (layers[stem].kernel.shape[3], layers[last].kernel.shape[3])
+    values = {"name": name, "padding": "same"}
+    if "extra1_conv" in layers:
+        values["extra_layers"] = "conv"
+    for alpha in _ALPHAS:
+        values |= {"alpha": alpha, "min_channels": _LEAST_CHANNELS}
+        if mobilenet.first_and_last_channels(Backbone(**values)) == found:
+            break
+    else:
+        raise ConfigError(
+            f"{path}: no width multiplier of {name} gives {found[0]} channels in {stem} and "
+            f"{found[1]} in {last}"
+        )
+    if name == "mobilenet_v2" and "Conv_1" in layers:
+        values["last_channels"] = layers["Conv_1"].kernel.shape[3]
+    return values
+
+
+def _boxes(source, num_levels, settings):
+    """The section `boxes`: the preset where its boxes are those of the file."""
+    boxes = {"preset": "od_api", "variances": settings["boxes.variances"]}
+    if source.level_shapes is None:
+        return boxes
+    preset = preset_levels("od_api", num_levels, settings["model.input_hw"], integer_sizes=False)
+    same = len(preset) == len(source.level_shapes) and all(
+        np.shape(level.shapes_hw) == np.shape(shapes)
+        and np.allclose(level.shapes_hw, shapes, rtol=0, atol=source.box_tolerance)
+        for level, shapes in zip(preset, source.level_shapes, strict=False)
+    )
+    if same:
+        return boxes
+    levels = [{"shapes": np.round(shapes, 4).tolist()} for shapes in source.level_shapes]
+    return {"levels": levels, "variances": settings["boxes.variances"]}
+
+
+def _arrays(name, layer, path):
+    """A layer's arrays, and those of the batch norm that follows it, by our layers' names."""
+    if name.endswith("_conv") and not name.startswith("extra"):
+        if layer.bias is None:
+            raise ConfigError(f"{path}: expected a bias in {name}, found none")
+        return {name: [layer.kernel, layer.bias]}
+    return {name: [layer.kernel], mobilenet.norm_name(name): _norm_arrays(name, layer, path)}
+
+
+def _norm_arrays(name, layer, path):
+    """gamma, beta, mean and variance for our epsilon of 1e-3."""
+    epsilon = mobilenet.EPSILON
+    if layer.norm is not None:
+        gamma, beta, mean, variance = layer.norm
+        gamma = gamma * np.sqrt((variance + epsilon) / (variance + layer.epsilon))
+        return [gamma, beta, mean, variance]
+    if layer.bias is None:
+        raise ConfigError(f"{path}: expected batch norm or a bias in {name}, found neither")
+    # The identity with an offset.
+    ones = np.ones_like(layer.bias)
+    return [ones * math.sqrt(1 + epsilon), layer.bias, np.zeros_like(layer.bias), ones]

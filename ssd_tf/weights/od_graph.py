@@ -1,0 +1,175 @@
+"""Detectors of the TF Object Detection API as TensorFlow 1 wrote them.
+
+A frozen graph (.pb), a SavedModel, or a checkpoint. They are read as data, and nothing is run.
+"""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from ssd_tf.config import ConfigError
+from ssd_tf.weights.checks import shorten
+from ssd_tf.weights.od_api import Layer, Source
+
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+_KERNELS = ("weights", "depthwise_weights")
+_AVERAGED = "/ExponentialMovingAverage"
+
+
+def read_frozen_graph(path) -> Source:
+    """Raises ConfigError if the file is no graph."""
+    graph = tf.compat.v1.GraphDef()
+    try:
+        graph.ParseFromString(pathlib.Path(path).read_bytes())
+    except DecodeError as error:
+        raise ConfigError(f"{path} is not a frozen graph of TensorFlow ({error})") from None
+    if not graph.node:
+        raise ConfigError(f"{path} is not a frozen graph of TensorFlow: it has no nodes")
+    return _read_graph(graph, {}, "frozen graph", path)
+
+
+def read_saved_model(folder) -> Source:
+    """Raises ConfigError if the folder has no graph of TensorFlow 1."""
+    path = pathlib.Path(folder) / "saved_model.pb"
+    content = saved_model_pb2.SavedModel()
+    try:
+        content.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ConfigError(f"{path} is damaged ({error})") from None
+    if not content.meta_graphs:
+        raise ConfigError(f"{path} has no graph")
+    variables = pathlib.Path(folder) / "variables" / "variables"
+    arrays = {}
+    if variables.with_suffix(".index").is_file():
+        arrays = _read_arrays(variables)
+    return _read_graph(content.meta_graphs[0].graph_def, arrays, "SavedModel", folder)
+
+
+def read_checkpoint(prefix) -> Source:
+    """prefix: the path with or without .index. Raises ConfigError if it cannot be read."""
+    prefix = str(prefix).removesuffix(".index")
+    arrays = _read_arrays(prefix)
+    return Source("checkpoint", _collect_layers(arrays, {}, prefix), {})
+
+
+def _read_arrays(prefix):
+    """A checkpoint's arrays by name; averaged weights replace the raw ones."""
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        names = reader.get_variable_to_shape_map()
+        arrays = {name: reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError, OSError) as error:
+        raise ConfigError(f"the checkpoint {prefix} cannot be read ({shorten(error)})") from None
+    averaged = {
+        name.removesuffix(_AVERAGED): value
+        for name, value in arrays.items()
+        if name.endswith(_AVERAGED)
+    }
+    return arrays | averaged
+
+
+def _read_graph(graph, variables, kind, path):
+    constants = {
+        node.name: tf.make_ndarray(node.attr["value"].tensor)
+        for node in graph.node
+        if node.op == "Const"
+    }
+    epsilons = {
+        node.name.rpartition("/BatchNorm/")[0]: node.attr["epsilon"].f
+        for node in graph.node
+        if node.op.startswith("FusedBatchNorm")
+    }
+    settings = _find_settings(graph, constants)
+    layers = _collect_layers(variables | constants, epsilons, path)
+    input_hw = settings.get("model.input_hw")
+    shapes = None if input_hw is None else _find_level_shapes(graph, constants, min(input_hw))
+    return Source(kind, layers, settings, shapes)
+
+
+def _collect_layers(arrays, epsilons, path):
+    """The Layers, by the names before `/weights` and its like."""
+    layers = {}
+    for name, kernel in arrays.items():
+        layer, _, part = name.rpartition("/")
+        if part not in _KERNELS:
+            continue
+        norm = [arrays.get(f"{layer}/BatchNorm/{key}") for key in _NORM]
+        if norm[0] is None and norm[1] is not None:
+            norm[0] = np.ones_like(norm[1])  # batch norm without a scale
+        layers[layer] = Layer(
+            kernel=kernel,
+            bias=arrays.get(f"{layer}/biases"),
+            norm=None if any(value is None for value in norm) else tuple(norm),
+            epsilon=epsilons.get(layer, Layer._field_defaults["epsilon"]),
+        )
+    if not layers:
+        raise ConfigError(
+            f"{path} has no weights by the names of the TF Object Detection API of TensorFlow 1 "
+            "(FeatureExtractor/.../weights)"
+        )
+    return layers
+
+
+def _find_settings(graph, constants):
+    """The settings of our config that the graph's constants state."""
+    settings = {}
+    for name, value in constants.items():
+        if name.endswith("/ResizeImage/stack"):
+            settings["model.input_hw"] = value.tolist()
+        elif name.endswith("/non_max_suppression/iou_threshold"):
+            settings["eval.nms_iou"] = _number(value)
+        elif name.endswith("/non_max_suppression/score_threshold"):
+            settings["eval.score_floor"] = _number(value)
+        elif name.endswith("/MultiClassNonMaxSuppression/Minimum/x"):
+            settings["eval.max_detections"] = int(value)
+    if "eval.nms_iou" in settings:
+        settings["eval.class_agnostic"] = False
+    factor = constants.get("Preprocessor/mul/x")
+    offset = constants.get("Preprocessor/sub/y")
+    if factor is not None and offset is not None:
+        settings["model.backbone.mean_rgb"] = [_number(offset / factor)] * 3
+        settings["model.backbone.std_rgb"] = [_number(1 / factor)] * 3
+    # Four divisions by the scales, then four by 2.
+    divisors = [constants.get(f"Postprocessor/Decode/truediv{end}/y") for end in _ENDS]
+    if all(value is not None for value in divisors):
+        settings["boxes.variances"] = [_number(1 / value) for value in divisors[:4]]
+    converters = {"Sigmoid": "sigmoid", "Softmax": "softmax"}
+    for node in graph.node:
+        if node.name == "Postprocessor/convert_scores" and node.op in converters:
+            settings["loss.score_activation"] = converters[node.op]
+    return settings
+
+
+_ENDS = ("", *(f"_{index}" for index in range(1, 8)))
+
+
+def _find_level_shapes(graph, constants, side):
+    """Height and width of each default box of a cell, by level, in pixels; None if not found.
+
+    The anchor generator has, for each level, constants with the aspect ratios, of which it takes
+    the square root, and with the scales, which it divides by that root.
+    """
+    nodes = [node for node in graph.node if node.name.startswith("MultipleGridAnchorGenerator/")]
+    scales = {
+        node.input[1]: constants.get(node.input[0])
+        for node in nodes
+        if node.op == "RealDiv" and node.input[1].rpartition("/")[2].startswith("Sqrt")
+    }
+    levels = []
+    for node in nodes:
+        if node.op == "Sqrt":
+            ratios = constants.get(node.input[0])
+            sizes = scales.get(node.name)
+            if ratios is None or sizes is None:
+                return None
+            root = np.sqrt(ratios)
+            levels.append(np.stack([sizes / root, sizes * root], -1) * side)
+    return levels or None
+
+
+def _number(value):
+    """A float32 as the decimal number that it was written as."""
+    return float(f"{float(value):.6g}")
