@@ -172,7 +172,7 @@ def step_run(config, name):
     from ssd_tf.training.step import make_train_step
 
     num_classes = NUM_CLASSES.get(name, 80)
-    learner = make_learner(config, num_classes, tf.distribute.get_strategy())
+    learner = make_learner(config, list(map(str, range(num_classes))), tf.distribute.get_strategy())
     batch = make_batch(config, len(learner.network.default_boxes), num_classes)
     train_step = tf.function(make_train_step(config, learner))
     return lambda: train_step(*batch).loss.numpy()

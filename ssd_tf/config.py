@@ -17,7 +17,7 @@ import yaml
 from pydantic import Field
 
 from ssd_tf import files
-from ssd_tf.config_files import ConfigError, read_values
+from ssd_tf.config_files import ConfigError, merge, read_values
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -548,10 +548,30 @@ _RENAMED_KEYS = {
 def load_config(path, overrides=()) -> Config:
     """Read an experiment file, its `base:` files and `key.path=value` overrides.
 
+    With init_from and without model.backbone.name, network and default boxes are those of the run
+    that init_from names, as far as the file does not set them.
     Raises ConfigError for a missing file, an unknown key (with the nearest known name) or a value
     out of range.
     """
-    return check_config(read_values(path, overrides), where=str(path))
+    values = read_values(path, overrides)
+    return check_config(_take_over_network(values), where=str(path))
+
+
+def _take_over_network(values):
+    """The values, merged over model and boxes of the run that init_from names, if they need it."""
+    source = values.get("init_from")
+    model = values.get("model") or {}
+    backbone = model.get("backbone") or {}
+    if not isinstance(source, str) or backbone.get("name") is not None:
+        return values
+    config = load_config(f"{source}/config.yaml").model_dump(mode="json")
+    config["model"]["backbone"] |= {"weights": "none", "frozen_stages": 0}
+    inherited = {
+        "model": config["model"],
+        "boxes": {key: value for key, value in config["boxes"].items() if value is not None},
+        "loss": {"score_activation": config["loss"]["score_activation"]},
+    }
+    return merge(inherited, values)
 
 
 def check_config(values: dict, where: str) -> Config:

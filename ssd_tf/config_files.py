@@ -40,7 +40,7 @@ def apply_overrides(values: dict, overrides) -> dict:
         change = _parse_yaml(text, where=f"--set {override}")
         for name in reversed(key.strip().split(".")):
             change = {name: change}
-        values = _merge(values, change)
+        values = merge(values, change)
     return values
 
 
@@ -59,8 +59,8 @@ def _read_file(path, ancestors=()) -> dict:
     bases = [base] if isinstance(base, str) else base
     merged = {}
     for name in bases:
-        merged = _merge(merged, _read_file(path.parent / name, (*ancestors, path.resolve())))
-    return _merge(merged, values)
+        merged = merge(merged, _read_file(path.parent / name, (*ancestors, path.resolve())))
+    return merge(merged, values)
 
 
 def _parse_yaml(text, where):
@@ -70,7 +70,7 @@ def _parse_yaml(text, where):
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _merge(base, changes, path=()):
+def merge(base, changes, path=()):
     """`changes` merged over `base`; both are values of the section or key at `path`."""
     if isinstance(base, str) and isinstance(changes, dict):
         if path != ("data", "augment"):
@@ -81,7 +81,7 @@ def _merge(base, changes, path=()):
         return changes
     merged = _without_replaced_boxes(base, changes) if path == ("boxes",) else dict(base)
     for key, value in changes.items():
-        merged[key] = _merge(merged.get(key), value, (*path, key))
+        merged[key] = merge(merged.get(key), value, (*path, key))
     return merged
 
 

@@ -97,8 +97,8 @@ def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
 
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
-    num_classes = len(dataset_info.classes)
-    learner = make_learner(config, num_classes, strategy, not restart.can_resume(workdir))
+    starts = not restart.can_resume(workdir)
+    learner = make_learner(config, dataset_info.names, strategy, initial_weights=starts)
     network = learner.network
     data = dataset_info.folder
     split = config.data.train_split

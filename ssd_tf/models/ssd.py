@@ -47,6 +47,8 @@ _BACKBONES = {
 
 # Names of the layers that depend on the number of classes begin so.
 CLASS_HEAD_PREFIX = "logits"
+# Those of the layers that depend on the sizes of the default boxes.
+BOX_HEAD_PREFIX = "offsets"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ def build_model(config: Config, num_classes: int) -> SSD:
     keras.utils.set_random_seed(config.train.seed)
     input_hw = config.model.input_hw
     image = keras.Input((*input_hw, 3), name="image")
-    levels = _box_levels(config)
+    levels = box_levels(config)
     maps = _feature_maps(config, image)
     map_shapes = tuple(tuple(feature.shape[1:3]) for feature in maps)
     if config.boxes.preset is not None:  # explicit steps stay
@@ -117,8 +119,11 @@ def _set_up_batch_norm(model, config):
             layer.synchronized = config.train.bn == "synchronized"
 
 
-def _box_levels(config):
-    """The BoxLevels that config.boxes describes; presets keep the steps of their tables."""
+def box_levels(config):
+    """The BoxLevels that config.boxes describes; presets keep the steps of their tables.
+
+    Raises ConfigError if there are not as many as model.num_levels.
+    """
     boxes = config.boxes
     input_hw = config.model.input_hw
     num_levels = config.model.num_levels
@@ -154,7 +159,7 @@ def _predictions(config, maps, levels, num_classes):
     bias = _initial_logit_bias(config, num_classes)
     for index, (feature, level) in enumerate(zip(maps, levels, strict=True)):
         k = len(level.shapes_hw)
-        offsets.append(_head(config, feature, k, 4, f"offsets{index}"))
+        offsets.append(_head(config, feature, k, 4, f"{BOX_HEAD_PREFIX}{index}"))
         name = f"{CLASS_HEAD_PREFIX}{index}"
         logits.append(_head(config, feature, k, num_classes + 1, name, bias * k))
     # float32 under every policy: sums over thousands of boxes and exp() of sizes need it.

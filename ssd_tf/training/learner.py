@@ -10,7 +10,7 @@ from ssd_tf.config import Config, ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.training import averaging
 from ssd_tf.training.optimizer import make_optimizer
-from ssd_tf.weights import pretrained, runs
+from ssd_tf.weights import pretrained, transfer
 
 
 class Learner(typing.NamedTuple):
@@ -31,17 +31,18 @@ class Learner(typing.NamedTuple):
         return int(self.step.numpy())
 
 
-def make_learner(config: Config, num_classes, strategy, initial_weights=True) -> Learner:
+def make_learner(config: Config, class_names, strategy, initial_weights=True) -> Learner:
     """Build what the config describes. Raises ConfigError if it cannot be built or run here.
 
+    class_names: of the foreground classes.
     initial_weights: False leaves the backbone's weights and init_from out, for a run that replaces
     them by its last checkpoint.
     """
     check_precision(config.train.precision)
     with strategy.scope():
-        network = make_network(config, num_classes)
+        network = make_network(config, len(class_names))
         if initial_weights:
-            load_initial_weights(config, network.model)
+            load_initial_weights(config, network, class_names)
     return attach_training(config, network, strategy)
 
 
@@ -113,28 +114,16 @@ def make_network(config: Config, num_classes) -> ssd.SSD:
         keras.config.set_dtype_policy(policy)
 
 
-def load_initial_weights(config: Config, model):
-    """Load the backbone's weights, then those of the run that config.init_from names, if any.
+def load_initial_weights(config: Config, network: ssd.SSD, class_names):
+    """Load the backbone's weights, then what fits of the run that config.init_from names, if any.
 
-    All weights except the class head are reused. Raises ConfigError if others do not fit.
+    Logs a table of what was loaded. Raises ConfigError if there is nothing that fits.
     """
-    pretrained.load_backbone(model, config)
+    pretrained.load_backbone(network.model, config)
     if config.init_from is None:
         return
-    weights = runs.read_weights(runs.find_checkpoint(config.init_from))
-    mismatches = runs.assign_weights(model, weights, allow_partial=True)
-    unexpected = [
-        mismatch
-        for mismatch in mismatches
-        if not mismatch.variable.path.startswith(ssd.CLASS_HEAD_PREFIX)
-    ]
-    if unexpected:
-        raise ConfigError(
-            f"init_from {config.init_from}: {unexpected[0]} "
-            f"({len(unexpected)} variables outside the class head do not fit)"
-        )
-    logging.info(
-        "init_from %s: %d variables of the class head start from scratch",
-        config.init_from,
-        len(mismatches),
-    )
+    source = transfer.read_source(config.init_from)
+    outcomes = transfer.transfer(source, network, config, class_names)
+    logging.info("init_from %s:", config.init_from)
+    for line in transfer.summarize(outcomes):
+        logging.info("  %s", line)
