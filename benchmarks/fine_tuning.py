@@ -1,0 +1,160 @@
+"""AP after fine-tuning for the same time from three starts, by number of images.
+
+    python benchmarks/fine_tuning.py --data bccd_records --detector runs/pedestrian --output FILE.csv
+
+--data needs the splits train and test. Starts: MobileNet v1 0.25 from scratch and with ImageNet
+weights (SSD_TF_WEIGHTS names their folder), both by configs/finetune_imagenet.yaml, and a detector,
+by configs/finetune.yaml. Every run trains for --seconds, turned into steps by the speed that was
+measured before. Each line of the output is one run; those that it has already are not repeated.
+Seconds are of training alone, on a machine that does nothing else.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import typing
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+COLUMNS = ("start", "images", "seed", "steps", "AP", "AP50")
+
+
+class Start(typing.NamedTuple):
+    """A config with its changes; images_per_second: measured on two cores."""
+
+    config: str
+    changes: tuple[str, ...]
+    images_per_second: float
+
+
+_SMALL = ("model.backbone.name=mobilenet", "model.backbone.alpha=0.25")
+_SCRATCH = ("model.backbone.weights=none", "model.backbone.frozen_stages=0")
+STARTS = {
+    "from scratch": Start("finetune_imagenet.yaml", (*_SMALL, *_SCRATCH), 105),
+    "ImageNet": Start("finetune_imagenet.yaml", _SMALL, 110),
+    "detector": Start("finetune.yaml", (), 28),
+}
+
+
+def main():
+    arguments = parse_arguments()
+    rows = read_rows(arguments.output)
+    done = {(row["start"], int(row["images"]), int(row["seed"])) for row in rows}
+    for seed in arguments.seeds:
+        for num_images in arguments.images:
+            for name, start in STARTS.items():
+                if (name, num_images, seed) not in done:
+                    row = run(name, start, num_images, seed, arguments)
+                    append_row(arguments.output, row)
+                    print(row, flush=True)
+    print_table(read_rows(arguments.output), arguments.images)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder of TFRecords")
+    parser.add_argument("--detector", required=True, help="run folder to start from")
+    parser.add_argument("--output", required=True, help="CSV file")
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--images", type=int, nargs="+", default=[20, 50, 100, 205])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser.parse_args()
+
+
+def run(name, start, num_images, seed, arguments):
+    """Train on some images and evaluate on the test split; returns a row of the output."""
+    steps = round(arguments.seconds * start.images_per_second / 16)
+    changes = [*start.changes, f"train.steps={steps}", f"train.seed={seed}"]
+    changes += [f"train.warmup_steps={steps // 20}", f"train.ema={1 - 5 / steps:.4f}"]
+    changes += ["watch.images=0", f"train.checkpoint_every={steps}"]
+    if name == "detector":
+        changes.append(f"init_from={pathlib.Path(arguments.detector).resolve()}")
+    with tempfile.TemporaryDirectory() as folder:
+        subset = pathlib.Path(folder) / "data"
+        write_subset(arguments.data, num_images, seed, subset)
+        workdir = f"{folder}/run"
+        overrides = [part for change in changes for part in ("--set", change)]
+        config = ROOT / "configs" / start.config
+        call("train.py", "--config", config, "--data", subset, "--workdir", workdir, *overrides)
+        test = f"{folder}/test"
+        call(
+            "evaluate.py", "--model", workdir, "--data", arguments.data, "--split", "test",
+            "--output", test,
+        )  # fmt: skip
+        coco = json.loads(pathlib.Path(test, "metrics.json").read_text())["coco"]
+    values = (name, num_images, seed, steps, round(coco["AP"], 4), round(coco["AP50"], 4))
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def call(script, *arguments):
+    command = [sys.executable, ROOT / script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+
+
+def write_subset(data, num_images, seed, folder):
+    """Write a data set of num_images of the train split; smaller ones of a seed are within larger.
+
+    Without a val split, so that no image is seen besides them.
+    """
+    import tensorflow as tf
+
+    from ssd_tf.data import dataset_json
+
+    info = dataset_json.read_dataset(data)
+    records = list(tf.data.TFRecordDataset(info.shards("train")).as_numpy_iterator())
+    order = np.random.default_rng(seed).permutation(len(records))[:num_images]
+    folder.mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(folder / "train.tfrecord")) as writer:
+        for index in order:
+            writer.write(records[index])
+    content = {
+        "version": 1,
+        "classes": list(info.classes),
+        "splits": {"train": {"images": len(order), "boxes": 0, "shards": ["train.tfrecord"]}},
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def read_rows(path):
+    if not pathlib.Path(path).is_file():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append_row(path, row):
+    is_new = not pathlib.Path(path).exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def print_table(rows, image_counts):
+    """Mean AP of the seeds with the smallest and largest, by start and number of images."""
+    print("| start | " + " | ".join(f"{count} images" for count in image_counts) + " |")
+    print("| -- |" + " -- |" * len(image_counts))
+    for name in STARTS:
+        cells = []
+        for count in image_counts:
+            values = [
+                float(row["AP"])
+                for row in rows
+                if row["start"] == name and int(row["images"]) == count
+            ]
+            low_high = f"{min(values):.3f} to {max(values):.3f}" if values else ""
+            cells.append(f"{statistics.mean(values):.3f} ({low_high})" if values else "")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
