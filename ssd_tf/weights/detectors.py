@@ -42,7 +42,12 @@ _SSDLITE = {
 # settings.
 _TORCHVISION = (
     ("ssd300_vgg16", "head.classification_head.module_list.0.weight", 4, _SSD300),
-    ("ssdlite320_mobilenet_v3_large", "head.classification_head.module_list.0.1.weight", 6, _SSDLITE),
+    (
+        "ssdlite320_mobilenet_v3_large",
+        "head.classification_head.module_list.0.1.weight",
+        6,
+        _SSDLITE,
+    ),
 )
 
 

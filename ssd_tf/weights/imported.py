@@ -86,7 +86,9 @@ def build_network(imported: Imported, classes, path) -> tuple[Config, ssd.SSD]:
     total = num_classes(imported, path) + 1
     rows = [0, *[entry["id"] for entry in classes]]
     arrays = {
-        name: [select_rows(value, rows, total) for value in values] if is_class_head(name) else values
+        name: [select_rows(value, rows, total) for value in values]
+        if is_class_head(name)
+        else values
         for name, values in imported.arrays.items()
     }
     for layer in network.model.layers:

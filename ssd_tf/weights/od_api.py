@@ -102,7 +102,9 @@ def convert(source: Source, path) -> Imported:
     layers = _rename(source, path)
     num_levels = sum(name.startswith("offsets") and name.endswith("_conv") for name in layers)
     if num_levels == 0:
-        raise ConfigError(f"{path}: a network without BoxPredictor layers is no detector of {_KNOWN}")
+        raise ConfigError(
+            f"{path}: a network without BoxPredictor layers is no detector of {_KNOWN}"
+        )
     settings = DEFAULTS | source.settings
     notes = [
         f"not in the file, so the API's default: {key} = {value}"

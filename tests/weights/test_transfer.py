@@ -1,0 +1,243 @@
+"""init_from: what is taken over from another run, and why the rest is not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ssd_tf.config import ConfigError, check_config, load_config, save_config
+from ssd_tf.models import ssd
+from ssd_tf.weights import runs, transfer
+
+VALUES = {
+    "model": {
+        "input_hw": [64, 96],
+        "num_levels": 2,
+        "head": "separable",
+        "backbone": {"name": "plain", "alpha": 0.25},
+    },
+    "boxes": {"levels": [{"size": 10, "next_size": 20}, {"size": 30, "next_size": 50}]},
+}
+NAMES = ["person", "dog", "car"]
+
+
+def config_with(**sections):
+    """VALUES with some sections' keys replaced."""
+    merged = {name: dict(section) for name, section in VALUES.items()}
+    for name, keys in sections.items():
+        merged[name] = merged.get(name, {}) | keys
+    return check_config(merged, "test")
+
+
+def write_run(folder, config, names=NAMES):
+    """A run whose weights are random, its batch norm's statistics included."""
+    model = ssd.build_model(config, len(names)).model
+    rng = np.random.default_rng(1)
+    for variable in model.variables:
+        variable.assign(rng.uniform(0.1, 1.0, variable.shape))
+    best = folder / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    runs.write_weights(model, best / "ckpt-0")
+    classes = [{"name": name, "id": number} for number, name in enumerate(names, start=1)]
+    content = {"version": 1, "classes": classes, "splits": {}}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    save_config(config, folder / "config.yaml")
+    return {variable.path: variable.numpy() for variable in model.variables}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A function: a run of one config, and a network of another that starts from it."""
+
+    def make(config=None, old_config=None, names=NAMES, old_names=NAMES):
+        old = write_run(tmp_path / "run", old_config or config_with(), old_names)
+        config = config or config_with()
+        network = ssd.build_model(config, len(names))
+        fresh = {variable.path: variable.numpy() for variable in network.model.variables}
+        source = transfer.read_source(tmp_path / "run")
+        outcomes = transfer.transfer(source, network, config, names)
+        new = {variable.path: variable.numpy() for variable in network.model.variables}
+        return old, fresh, new, outcomes
+
+    return make
+
+
+def results(outcomes, prefix=""):
+    return {outcome.layer: outcome.result for outcome in outcomes if prefix in outcome.layer}
+
+
+def test_the_same_network_is_loaded_whole(start):
+    old, _, new, outcomes = start()
+    assert set(results(outcomes).values()) == {"loaded"}
+    for path, value in old.items():
+        np.testing.assert_array_equal(new[path], value, path)
+    # Stages 1 to 5, with one convolution in the first and two in the others, each with batch norm;
+    # a separable head has three layers.
+    assert transfer.summarize(outcomes) == [
+        "backbone       18 layers  loaded",
+        "class heads     6 layers  loaded",
+        "box heads       6 layers  loaded",
+    ]
+
+
+def test_rows_of_classes_with_the_same_name_are_kept(start):
+    old, fresh, new, outcomes = start(names=["car", "bike", "person"])
+    found = results(outcomes, "logits0")
+    assert found["logits0_depthwise"] == found["logits0_depthwise_bn"] == "loaded"
+    assert found["logits0_conv"] == "rows kept: background, car, person; 1 new"
+    # 2 boxes per cell with the rows background, person, dog, car before.
+    bias = old["logits0_conv/bias"].reshape(2, 4)
+    new_bias = new["logits0_conv/bias"].reshape(2, 4)
+    for box in range(2):
+        background, person, dog, car = bias[box]
+        expected = [background, car, (person + dog + car) / 3, person]
+        np.testing.assert_allclose(new_bias[box], expected, rtol=1e-6)
+    channels = old["logits0_conv/kernel"].shape[2]
+    kernel = old["logits0_conv/kernel"].reshape(channels, 2, 4)
+    new_kernel = new["logits0_conv/kernel"].reshape(channels, 2, 4)
+    np.testing.assert_array_equal(new_kernel[:, :, [0, 1, 3]], kernel[:, :, [0, 3, 1]])
+    fresh_kernel = fresh["logits0_conv/kernel"].reshape(channels, 2, 4)
+    np.testing.assert_array_equal(new_kernel[:, :, 2], fresh_kernel[:, :, 2])
+
+
+def test_the_same_classes_in_another_order_are_sorted_by_name(start):
+    old, _, new, _ = start(names=["car", "person", "dog"])
+    bias = old["logits1_conv/bias"].reshape(2, 4)
+    np.testing.assert_array_equal(new["logits1_conv/bias"].reshape(2, 4), bias[:, [0, 3, 1, 2]])
+
+
+def test_other_classes_keep_the_background_only(start):
+    *_, outcomes = start(names=["cell"])
+    assert results(outcomes)["logits1_conv"] == "rows kept: background; 1 new"
+
+
+def test_other_default_boxes_replace_the_box_heads_of_their_level(start):
+    boxes = {"levels": [{"size": 10, "next_size": 20}, {"size": 40, "next_size": 50}]}
+    old, fresh, new, outcomes = start(config_with(boxes=boxes))
+    found = results(outcomes, "offsets")
+    assert found["offsets1_conv"] == "from scratch: other default boxes"
+    del found["offsets1_conv"]
+    assert set(found.values()) == {"loaded"}
+    assert results(outcomes)["logits1_conv"] == "loaded"
+    np.testing.assert_array_equal(new["offsets1_conv/kernel"], fresh["offsets1_conv/kernel"])
+    np.testing.assert_array_equal(new["offsets0_conv/kernel"], old["offsets0_conv/kernel"])
+
+
+def test_other_numbers_of_boxes_replace_both_heads(start):
+    boxes = {"levels": [{"size": 10}, {"size": 30, "next_size": 50}]}
+    *_, outcomes = start(config_with(boxes=boxes))
+    assert results(outcomes)["offsets0_conv"] == "from scratch: other default boxes"
+    # 8 channels times alpha, a 1x1 kernel: [1, 1, 24, boxes] for each class.
+    found = results(outcomes)["logits0_conv"]
+    assert found.startswith("from scratch: expected shape (1, 1, 24, 4), got (1, 1, 24, 8)")
+
+
+def test_other_variances_replace_every_box_head(start):
+    *_, outcomes = start(config_with(boxes={"variances": [0.1, 0.1, 0.3, 0.3]}))
+    heads = [f"offsets{level}_conv" for level in range(2)]
+    assert {results(outcomes)[name] for name in heads} == {"from scratch: other default boxes"}
+
+
+@pytest.mark.parametrize("sizes", [(10, 20, 30, 50), (20, 40, 60, 100)])
+def test_a_larger_input_keeps_boxes_of_the_same_pixels_or_share(start, sizes):
+    first, first_next, second, second_next = sizes
+    levels = [
+        {"size": first, "next_size": first_next},
+        {"size": second, "next_size": second_next},
+    ]
+    config = config_with(model={"input_hw": [128, 192]}, boxes={"levels": levels})
+    *_, outcomes = start(config)
+    assert set(results(outcomes, "offsets").values()) == {"loaded"}
+
+
+def test_another_score_activation_replaces_the_class_heads(start):
+    *_, outcomes = start(config_with(loss={"score_activation": "sigmoid"}))
+    assert results(outcomes)["logits0_conv"] == "from scratch: the run has softmax, not sigmoid"
+
+
+def test_more_levels_start_from_scratch(start):
+    levels = [*VALUES["boxes"]["levels"], {"size": 60}]
+    config = config_with(model={"num_levels": 3}, boxes={"levels": levels})
+    old, _, new, outcomes = start(config)
+    assert results(outcomes)["offsets2_conv"] == "from scratch: the run has no such layer"
+    np.testing.assert_array_equal(new["logits1_conv/kernel"], old["logits1_conv/kernel"])
+
+
+def test_nothing_in_common_is_an_error(start):
+    config = config_with(model={"backbone": {"name": "mobilenet", "alpha": 0.25}})
+    message = (
+        r"^init_from .*run: none of its layers fits this network \(conv1: from scratch: the run has "
+        r"no such layer\); leave out model.backbone and boxes to take over its network$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        start(config)
+
+
+def test_folded_batch_norm_is_not_trained(tmp_path):
+    old_config = config_with().model_copy(update={"imported_from": "file.tflite"})
+    write_run(tmp_path / "run", old_config)
+    source = transfer.read_source(tmp_path / "run")
+    for path, value in source.weights.items():
+        if path == "stage2_conv1_bn/moving_mean":
+            value[:] = 0
+        if path == "stage2_conv1_bn/moving_variance":
+            value[:] = 1
+    network = ssd.build_model(config_with(), 3)
+    message = "batch norm stage2_conv1_bn was folded .*: set train.bn=frozen"
+    with pytest.raises(ConfigError, match=message):
+        transfer.transfer(source, network, config_with(), NAMES)
+    transfer.transfer(source, network, config_with(train={"bn": "frozen"}), NAMES)
+
+
+def write_config(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_config_without_a_backbone_takes_over_the_network(tmp_path):
+    values = {"loss": {"score_activation": "sigmoid"}}
+    old = config_with(model={"backbone": {"name": "plain", "frozen_stages": 1}}, **values)
+    write_run(tmp_path / "run", old)
+    path = write_config(
+        tmp_path / "new.yaml",
+        f"init_from: {tmp_path / 'run'}\nmodel: {{backbone: {{frozen_stages: 2}}}}\n",
+    )
+    config = load_config(path)
+    assert config.model.input_hw == (64, 96)
+    assert config.model.head == "separable"
+    assert config.model.backbone.frozen_stages == 2
+    assert config.boxes == old.boxes
+    assert config.loss.score_activation == "sigmoid"
+    other_boxes = load_config(path, ["boxes.levels=[{size: 5}, {size: 7}]"])
+    assert [level.size for level in other_boxes.boxes.levels] == [5, 7]
+
+
+def test_a_config_with_a_backbone_keeps_its_own_network(tmp_path):
+    write_run(tmp_path / "run", config_with())
+    path = write_config(
+        tmp_path / "new.yaml",
+        f"init_from: {tmp_path / 'run'}\nmodel: {{backbone: {{name: resnet18}}}}\n"
+        "boxes: {preset: nvidia}\n",
+    )
+    config = load_config(path)
+    assert config.model.input_hw == (300, 300)
+    assert config.boxes.preset == "nvidia"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda run: None, "no config file at .*config.yaml"),
+        (lambda run: (run / "dataset.json").unlink(), "init_from: .*run has no dataset.json"),
+        (
+            lambda run: (run / "checkpoints" / "best" / "ckpt-0.index").unlink(),
+            "init_from: no checkpoint in ",
+        ),
+    ],
+)
+def test_a_source_that_is_no_run(tmp_path, prepare, message):
+    if "config" not in message:
+        write_run(tmp_path / "run", config_with())
+        prepare(tmp_path / "run")
+    with pytest.raises(ConfigError, match=message):
+        transfer.read_source(tmp_path / "run")
