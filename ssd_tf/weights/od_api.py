@@ -111,29 +111,10 @@ def convert(source: Source, path) -> Imported:
         for key, value in DEFAULTS.items()
         if key not in source.settings
     ]
-    backbone = _describe_backbone(layers, path)
-    head_kernel = layers["offsets0_conv"].kernel
-    values = {
-        "model": {
-            "input_hw": settings["model.input_hw"],
-            "num_levels": num_levels,
-            "head": _head(layers, head_kernel),
-            "backbone": backbone
-            | {
-                "mean_rgb": settings["model.backbone.mean_rgb"],
-                "std_rgb": settings["model.backbone.std_rgb"],
-            },
-        },
-        "boxes": _boxes(source, num_levels, settings),
-        "loss": {"score_activation": settings["loss.score_activation"]},
-        "eval": {
-            key: settings[f"eval.{key}"]
-            for key in ("score_floor", "nms_iou", "class_agnostic", "max_detections")
-        },
-    }
+    values = _values(source, layers, num_levels, settings, path)
     if source.level_shapes is None:
         notes.append("not in the file, so the API's default: boxes.preset = od_api")
-    is_folded = layers[_first_layer(layers)].norm is None
+    is_folded = layers["conv1" if _is_v1(layers) else "Conv1"].norm is None
     if is_folded:
         values["train"] = {"bn": "frozen"}
         notes.append("batch norm is folded into the convolutions: train.bn = frozen")
@@ -143,8 +124,27 @@ def convert(source: Source, path) -> Imported:
     return Imported(f"{source.kind} of the TF Object Detection API", values, arrays, notes)
 
 
-def _first_layer(layers):
-    return "conv1" if "conv1" in layers else "Conv1"
+def _values(source, layers, num_levels, settings, path):
+    """The sections of the config."""
+    backbone = _describe_backbone(layers, path)
+    backbone["mean_rgb"] = settings["model.backbone.mean_rgb"]
+    backbone["std_rgb"] = settings["model.backbone.std_rgb"]
+    evaluation = ("score_floor", "nms_iou", "class_agnostic", "max_detections")
+    return {
+        "model": {
+            "input_hw": settings["model.input_hw"],
+            "num_levels": num_levels,
+            "head": _head(layers),
+            "backbone": backbone,
+        },
+        "boxes": _boxes(source, num_levels, settings),
+        "loss": {"score_activation": settings["loss.score_activation"]},
+        "eval": {key: settings[f"eval.{key}"] for key in evaluation},
+    }
+
+
+def _is_v1(layers):
+    return "conv_dw_1" in layers
 
 
 def _rename(source, path):
@@ -165,17 +165,17 @@ def _rename(source, path):
     return layers
 
 
-def _head(layers, kernel):
+def _head(layers):
     if "offsets0_depthwise" in layers:
         return "separable"
-    return "pointwise" if kernel.shape[0] == 1 else "conv"
+    return "pointwise" if layers["offsets0_conv"].kernel.shape[0] == 1 else "conv"
 
 
 def _describe_backbone(layers, path):
     """The keys of model.backbone that give the widths of the layers."""
-    name = "mobilenet" if "conv1" in layers else "mobilenet_v2"
-    stem = _first_layer(layers)
-    last = "conv_pw_13" if name == "mobilenet" else "block_16_project"
+    name = "mobilenet" if _is_v1(layers) else "mobilenet_v2"
+    stem = "conv1" if _is_v1(layers) else "Conv1"
+    last = "conv_pw_13" if _is_v1(layers) else "block_16_project"
     for needed in (stem, last):
         if needed not in layers:
             raise ConfigError(f"{path}: expected the layers of {name}, {needed} is missing")

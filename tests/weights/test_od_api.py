@@ -1,0 +1,264 @@
+"""Detectors of the TF Object Detection API: files with random weights, and two real ones."""
+
+import numpy as np
+import od_files
+import pytest
+import tensorflow as tf
+
+from ssd_tf.config import ConfigError
+from ssd_tf.weights import detectors, imported, od_api, od_graph
+
+NETWORKS = ["ssd_mobilenet_v1", "ssdlite_mobilenet_v2"]
+IMAGE = np.random.default_rng(0).uniform(0, 255, (1, 96, 128, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: od_files.make_network(name) for name in NETWORKS}
+
+
+def import_file(path, overrides=()):
+    """The config and the network of a file, with all its classes."""
+    detector = imported.override(detectors.read_detector(path), overrides)
+    classes = imported.read_classes(None, imported.num_classes(detector, path), path)
+    return *imported.build_network(detector, classes, path), detector
+
+
+def assert_equal_outputs(network, expected):
+    found = network.model(IMAGE)
+    for name, value in expected(IMAGE).items():
+        difference = np.abs(found[name] - value).max() / np.abs(value).max()
+        assert difference < 1e-5, name
+
+
+def test_names_of_layers():
+    assert od_api.our_name("FeatureExtractor/MobilenetV1/Conv2d_0/weights") == "conv1"
+    name = "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_13_pointwise/Relu6"
+    assert od_api.our_name(name) == "conv_pw_13"
+    extra = "FeatureExtractor/MobilenetV1/Conv2d_13_pointwise_2_Conv2d_3_3x3_s2_256"
+    assert od_api.our_name(f"{extra}/weights_quant/FakeQuantWithMinMaxVars") == "extra2_shrink"
+    assert od_api.our_name("FeatureExtractor/MobilenetV2/expanded_conv_3/add") is None
+    assert od_api.our_name("FeatureExtractor/MobilenetV2/Conv_2/weights") is None
+    assert od_api.our_name("FeatureExtractor/MobilenetV1/Conv2d_0_extra/weights") is None
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_checkpoint_gives_the_same_outputs(models, network, tmp_path):
+    arrays = od_files.arrays_of(network, models[network])
+    arrays["global_step"] = np.array(7, np.int64)
+    arrays |= {f"{name}/Momentum": value for name, value in list(arrays.items())[:3]}
+    od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
+    config, ours, detector = import_file(tmp_path / "model.ckpt", ["model.input_hw=[96,128]"])
+    assert_equal_outputs(ours, models[network])
+    assert config.model.num_levels == 4
+    assert config.model.head == od_files.VALUES[network]["head"]
+    assert config.model.backbone.alpha == od_files.VALUES[network]["backbone"]["alpha"]
+    assert "not in the file, so the API's default: model.input_hw = [300, 300]" in detector.notes
+    assert "not in the file, so the API's default: boxes.preset = od_api" in detector.notes
+    # Both forms of the path.
+    assert len(od_graph.read_checkpoint(tmp_path / "model.ckpt.index").layers) == len(
+        od_files.names_of(network)
+    )
+
+
+def test_averaged_weights_of_a_checkpoint_replace_the_raw_ones(models, tmp_path):
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    name = "BoxPredictor_0/ClassPredictor/biases"
+    averaged = arrays[name] + 1
+    arrays[f"{name}/ExponentialMovingAverage"] = averaged
+    od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
+    layers = od_graph.read_checkpoint(tmp_path / "model.ckpt").layers
+    np.testing.assert_array_equal(layers["BoxPredictor_0/ClassPredictor"].bias, averaged)
+
+
+CONSTANTS = {
+    "Preprocessor/map/while/ResizeImage/stack": np.array([96, 128], np.int32),
+    "Preprocessor/mul/x": np.float32(0.01),
+    "Preprocessor/sub/y": np.float32(0.5),
+    "Postprocessor/BatchMultiClassNonMaxSuppression/map/while/MultiClassNonMaxSuppression/"
+    "non_max_suppression/iou_threshold": np.float32(0.55),
+    "Postprocessor/BatchMultiClassNonMaxSuppression/map/while/MultiClassNonMaxSuppression/"
+    "non_max_suppression/score_threshold": np.float32(0.2),
+    "Postprocessor/BatchMultiClassNonMaxSuppression/map/while/MultiClassNonMaxSuppression/"
+    "Minimum/x": np.int32(50),
+}
+DIVISORS = [8.0, 8.0, 4.0, 4.0, 2.0, 2.0, 2.0, 2.0]
+CONSTANTS |= {
+    f"Postprocessor/Decode/truediv{f'_{index}' if index else ''}/y": np.float32(value)
+    for index, value in enumerate(DIVISORS)
+}
+
+
+def anchor_parts(ratios, scales):
+    """The constants and nodes of the anchor generator for each level."""
+    constants = {}
+    nodes = []
+    for index, (level_ratios, level_scales) in enumerate(zip(ratios, scales, strict=True)):
+        sqrt = f"MultipleGridAnchorGenerator/Sqrt_{index}"
+        division = f"MultipleGridAnchorGenerator/truediv_{14 + index}"
+        constants[f"{sqrt}/x"] = np.array(level_ratios, np.float32)
+        constants[f"{division}/x"] = np.array(level_scales, np.float32)
+        nodes.append(("Sqrt", sqrt, [f"{sqrt}/x"]))
+        nodes.append(("RealDiv", division, [f"{division}/x", sqrt]))
+    return constants, nodes
+
+
+def test_a_graph_states_its_settings(models, tmp_path):
+    model = models["ssd_mobilenet_v1"]
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", model)
+    # 3 boxes on the first map and 6 on the others, as the heads have; ratio 4: height halved.
+    ratios = [[1, 4, 0.25], *[[1, 2, 3, 4, 5, 6]] * 3]
+    scales = [[0.25, 0.5, 0.5], *[[0.5] * 6] * 3]
+    constants, nodes = anchor_parts(ratios, scales)
+    nodes.append(("Softmax", "Postprocessor/convert_scores", []))
+    graph = od_files.make_graph(arrays, constants=CONSTANTS | constants, nodes=nodes)
+    (tmp_path / "graph.pb").write_bytes(graph.SerializeToString())
+    config, network, detector = import_file(tmp_path / "graph.pb")
+    assert detector.notes == []
+    assert config.model.input_hw == (96, 128)
+    # x * .01 - .5 = (x - 50) / 100.
+    assert config.model.backbone.mean_rgb == (50, 50, 50)
+    assert config.model.backbone.std_rgb == (100, 100, 100)
+    assert config.boxes.variances == (0.125, 0.125, 0.25, 0.25)
+    assert config.loss.score_activation == "softmax"
+    assert (config.eval.nms_iou, config.eval.score_floor) == (0.55, 0.2)
+    assert config.eval.max_detections == 50
+    # Sides of 96 pixels times the scale.
+    assert config.boxes.levels[0].shapes == ((24, 24), (24, 96), (96, 24))
+    first = network.default_boxes[1]
+    # The first cell of 6 x 8 has its centre at (8, 8); the second box is 24 high and 96 wide.
+    np.testing.assert_allclose(first * [96, 128, 96, 128], [-4, -40, 20, 56], atol=1e-4)
+
+
+def test_the_presets_anchors_are_recognized(models, tmp_path):
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    # create_ssd_anchors with 4 layers: scales .2, .45, .7, .95, then 1.
+    ratios = [[1, 2, 0.5], *[[1, 2, 0.5, 3, 0.3333, 1]] * 3]
+    scales = [
+        [0.1, 0.2, 0.2],
+        [*[0.45] * 5, (0.45 * 0.7) ** 0.5],
+        [*[0.7] * 5, (0.7 * 0.95) ** 0.5],
+        [*[0.95] * 5, 0.95**0.5],
+    ]
+    constants, nodes = anchor_parts(ratios, scales)
+    constants |= {"Preprocessor/map/while/ResizeImage/stack": np.array([96, 128], np.int32)}
+    graph = od_files.make_graph(arrays, constants=constants, nodes=nodes)
+    od_files.write_saved_model(tmp_path / "saved", graph)
+    config, network, detector = import_file(tmp_path / "saved")
+    assert config.boxes.preset == "od_api"
+    assert "not in the file, so the API's default: eval.nms_iou = 0.6" in detector.notes
+    assert detector.kind == "SavedModel of the TF Object Detection API"
+    assert_equal_outputs(network, models["ssd_mobilenet_v1"])
+
+
+def test_another_epsilon_is_made_up_for(models, tmp_path):
+    """(x - mean) / sqrt(variance + .5) * gamma, computed by hand for one layer."""
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    graph = od_files.make_graph(arrays, epsilon=0.5)
+    (tmp_path / "graph.pb").write_bytes(graph.SerializeToString())
+    _, network, _ = import_file(tmp_path / "graph.pb", ["model.input_hw=[96,128]"])
+    layer = network.model.get_layer("conv1_bn")
+    x = np.full((1, 1, 1, 16), 2.0, "float32")
+    prefix = "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_0/BatchNorm"
+    gamma, beta, mean, variance = (
+        arrays[f"{prefix}/{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")
+    )
+    expected = (2.0 - mean) / np.sqrt(variance + 0.5) * gamma + beta
+    np.testing.assert_allclose(np.array(layer(x)).ravel(), expected, rtol=1e-5)
+
+
+def refusal(path):
+    with pytest.raises(ConfigError) as caught:
+        import_file(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_other_networks_are_refused_by_their_first_unknown_layer(models, tmp_path):
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    unknown = {"FeatureExtractor/InceptionV2/Conv2d_1a/weights": np.zeros((1, 1, 3, 4), "float32")}
+    od_files.write_checkpoint(tmp_path / "model.ckpt", arrays | unknown)
+    assert "FeatureExtractor/InceptionV2/Conv2d_1a belongs to no network" in refusal(
+        tmp_path / "model.ckpt"
+    )
+
+
+def test_a_classifier_is_no_detector(models, tmp_path):
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    arrays = {name: value for name, value in arrays.items() if "BoxPredictor" not in name}
+    od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
+    assert "without BoxPredictor layers is no detector" in refusal(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "BoxPredictor_1/ClassPredictor/weights",
+            np.zeros((1, 1, 256, 20), "float32"),
+            "layer logits1_conv: expected shapes [(1, 1, 256, 24), (24,)], got [(1, 1, 256, 20)",
+        ),
+        (
+            "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_0/weights",
+            np.zeros((3, 3, 3, 17), "float32"),
+            "no width multiplier of mobilenet gives 17 channels in conv1 and 256 in conv_pw_13",
+        ),
+        ("BoxPredictor_2/ClassPredictor/weights", None, "logits2_conv"),
+        ("FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_0/weights", None, "conv1 is missing"),
+        (
+            "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_5_pointwise/BatchNorm/beta",
+            None,
+            "expected batch norm or a bias in conv_pw_5, found neither",
+        ),
+        ("BoxPredictor_0/BoxEncodingPredictor/biases", None, "expected a bias in offsets0_conv"),
+    ],
+)
+def test_layers_that_do_not_fit(models, tmp_path, name, value, message):
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    if value is None:
+        del arrays[name]
+    else:
+        arrays[name] = value
+    od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
+    assert message in refusal(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", b"\x00" * 40, b"PK\x03\x04 broken"])
+def test_files_of_another_kind(tmp_path, content):
+    path = tmp_path / "file.pb"
+    path.write_bytes(content)
+    assert str(path) in refusal(path)
+
+
+def test_a_missing_file(tmp_path):
+    assert "no file, checkpoint or SavedModel folder" in refusal(tmp_path / "none.pb")
+
+
+def test_a_damaged_checkpoint(models, tmp_path):
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
+    data = tmp_path / "model.ckpt.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    assert "the checkpoint" in refusal(tmp_path / "model.ckpt")
+
+
+def test_the_pedestrian_graph_gives_tensorflows_outputs(shared_data):
+    """The only place that runs the graph; the importer reads it as data."""
+    path = shared_data / "weights" / "ssdlite_mobilenet_v2_pedestrian.pb"
+    _, network, detector = import_file(path)
+    assert detector.notes == []
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString(path.read_bytes())
+    with tf.Graph().as_default() as loaded:
+        tf.import_graph_def(graph, name="")
+    photos = sorted((shared_data / "voc14").rglob("*.jpg"))[:5]
+    assert len(photos) == 5
+    session = tf.compat.v1.Session(graph=loaded)
+    for photo in photos:
+        image = tf.io.decode_jpeg(photo.read_bytes(), channels=3)
+        image = tf.cast(tf.image.resize(image, (300, 300)), tf.uint8)[None].numpy()
+        expected = session.run(["Squeeze:0", "concat_1:0"], {"image_tensor:0": image})
+        found = network.model(image.astype("float32"))
+        for name, value in zip(("offsets", "logits"), expected, strict=True):
+            assert np.abs(found[name] - value).max() < 1e-4 * np.abs(value).max()
+    session.close()
