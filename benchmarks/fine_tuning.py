@@ -1,6 +1,7 @@
-"""AP after fine-tuning for the same time from three starts, by number of images.
+r"""AP after fine-tuning for the same time from three starts, by number of images.
 
-    python benchmarks/fine_tuning.py --data bccd_records --detector runs/pedestrian --output FILE.csv
+    python benchmarks/fine_tuning.py --data bccd_records --detector runs/pedestrian \
+      --output docs/fine_tuning.csv
 
 --data needs the splits train and test. Starts: MobileNet v1 0.25 from scratch and with ImageNet
 weights (SSD_TF_WEIGHTS names their folder), both by configs/finetune_imagenet.yaml, and a detector,

@@ -1,8 +1,8 @@
 """Other people's detectors: which reader a file needs, by what is in it."""
 
 import pathlib
+import typing
 import zipfile
-
 
 from ssd_tf.config import ConfigError, check_config
 from ssd_tf.models import ssd
@@ -38,16 +38,21 @@ _SSDLITE = {
         "size_limit": 62.5,
     },
 }
-# The detector's name, a module of its class head on the first map, with its boxes per cell, and the
-# settings.
+
+
+class _Kind(typing.NamedTuple):
+    """A detector of torchvision: its name, class head on the first map, and config."""
+
+    name: str
+    class_head: str
+    boxes_per_cell: int
+    values: dict
+
+
+_HEAD = "head.classification_head.module_list.0"
 _TORCHVISION = (
-    ("ssd300_vgg16", "head.classification_head.module_list.0.weight", 4, _SSD300),
-    (
-        "ssdlite320_mobilenet_v3_large",
-        "head.classification_head.module_list.0.1.weight",
-        6,
-        _SSDLITE,
-    ),
+    _Kind("ssd300_vgg16", f"{_HEAD}.weight", 4, _SSD300),
+    _Kind("ssdlite320_mobilenet_v3_large", f"{_HEAD}.1.weight", 6, _SSDLITE),
 )
 
 
@@ -76,25 +81,25 @@ def read_detector(path) -> Imported:
 
 
 def _convert_torchvision(state, path):
-    for name, head, per_cell, values in _TORCHVISION:
-        if head in state:
-            break
-    else:
+    kind = next((kind for kind in _TORCHVISION if kind.class_head in state), None)
+    if kind is None:
         raise ConfigError(
             f"{path} is no detector of torchvision's (ssd300_vgg16, ssdlite320_mobilenet_v3_large);"
             f" it begins with {next(iter(state), 'nothing')}; a classifier can be given as "
             "model.backbone.weights"
         )
+    head = kind.class_head
     num_logits = len(state[head])
-    if num_logits % per_cell or num_logits < 2 * per_cell:
+    if num_logits % kind.boxes_per_cell or num_logits < 2 * kind.boxes_per_cell:
         raise ConfigError(
-            f"{path}: {head}: expected {per_cell} boxes of at least 2 logits, got {num_logits} rows"
+            f"{path}: {head}: expected {kind.boxes_per_cell} boxes of at least 2 logits, got "
+            f"{num_logits} rows"
         )
-    config = check_config(values, str(path))
-    network = ssd.build_model(config, num_logits // per_cell - 1)
+    config = check_config(kind.values, str(path))
+    network = ssd.build_model(config, num_logits // kind.boxes_per_cell - 1)
     filled = torchvision.load(network.model, config, state, path)
     arrays = {layer.name: layer.get_weights() for layer in network.model.layers if layer.weights}
     missing = [layer for layer in arrays if layer not in filled]
     if missing:
-        raise ConfigError(f"{path}: {name} without the weights of layer {missing[0]}")
-    return Imported(f"{name} of torchvision", values, arrays, [])
+        raise ConfigError(f"{path}: {kind.name} without the weights of layer {missing[0]}")
+    return Imported(f"{kind.name} of torchvision", kind.values, arrays, [])

@@ -166,8 +166,8 @@ def test_more_levels_start_from_scratch(start):
 def test_nothing_in_common_is_an_error(start):
     config = config_with(model={"backbone": {"name": "mobilenet", "alpha": 0.25}})
     message = (
-        r"^init_from .*run: none of its layers fits this network \(conv1: from scratch: the run has "
-        r"no such layer\); leave out model.backbone and boxes to take over its network$"
+        r"^init_from .*run: none of its layers fits this network \(conv1: from scratch: the run "
+        r"has no such layer\); leave out model.backbone and boxes to take over its network$"
     )
     with pytest.raises(ConfigError, match=message):
         start(config)
@@ -224,20 +224,20 @@ def test_a_config_with_a_backbone_keeps_its_own_network(tmp_path):
     assert config.boxes.preset == "nvidia"
 
 
+def test_a_source_without_a_config(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config file at .*config.yaml"):
+        transfer.read_source(tmp_path / "run")
+
+
 @pytest.mark.parametrize(
-    ("prepare", "message"),
+    ("missing", "message"),
     [
-        (lambda run: None, "no config file at .*config.yaml"),
-        (lambda run: (run / "dataset.json").unlink(), "init_from: .*run has no dataset.json"),
-        (
-            lambda run: (run / "checkpoints" / "best" / "ckpt-0.index").unlink(),
-            "init_from: no checkpoint in ",
-        ),
+        ("dataset.json", "init_from: .*run has no dataset.json"),
+        ("checkpoints/best/ckpt-0.index", "init_from: no checkpoint in "),
     ],
 )
-def test_a_source_that_is_no_run(tmp_path, prepare, message):
-    if "config" not in message:
-        write_run(tmp_path / "run", config_with())
-        prepare(tmp_path / "run")
+def test_a_source_that_is_no_complete_run(tmp_path, missing, message):
+    write_run(tmp_path / "run", config_with())
+    (tmp_path / "run" / missing).unlink()
     with pytest.raises(ConfigError, match=message):
         transfer.read_source(tmp_path / "run")

@@ -1,0 +1,196 @@
+"""python -m ssd_tf.commands.import_weights: run folders of other people's detectors."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ssd_tf.commands import import_weights
+from ssd_tf.config import check_config, load_config
+from ssd_tf.inference.detector import load_detector
+from ssd_tf.inference.run import load_run
+from ssd_tf.models import ssd
+from ssd_tf.weights import runs, torchvision
+
+CLASSES = 3
+
+
+def state_dict(values, num_classes):
+    """A random state dict with the names of torchvision's detector, from our network's shapes."""
+    config = check_config(values, "test")
+    model = ssd.build_model(config, num_classes).model
+    state = {"backbone.scale_weight": np.ones(512, "float32")} if "vgg" in str(values) else {}
+    rng = np.random.default_rng(0)
+    for layer, module in torchvision.module_names(model, config, state).items():
+        weights = model.get_layer(layer).weights
+        shapes = [tuple(weight.shape) for weight in weights]
+        if layer == "conv4_3_norm":
+            state[module] = rng.uniform(0.5, 1, shapes[0]).astype("float32")
+        elif layer.endswith("_bn"):
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                state[f"{module}.{part}"] = rng.uniform(0.5, 1, shapes[0]).astype("float32")
+        else:
+            height, width, channels, filters = shapes[0]
+            is_depthwise = type(model.get_layer(layer)).__name__ == "DepthwiseConv2D"
+            shape = (channels, 1) if is_depthwise else (filters, channels)
+            kernel = rng.uniform(-0.1, 0.1, (*shape, height, width))
+            state[f"{module}.weight"] = kernel.astype("float32")
+            if len(shapes) == 2:
+                state[f"{module}.bias"] = rng.uniform(-1, 1, shapes[1]).astype("float32")
+    return state
+
+
+@pytest.fixture(scope="module")
+def ssdlite_file(tmp_path_factory):
+    values = {
+        "model": {
+            "input_hw": [320, 320],
+            "backbone": {"name": "mobilenet_v3_large"},
+            "head": "separable",
+        },
+        "boxes": {"preset": "torchvision_ssdlite"},
+    }
+    path = tmp_path_factory.mktemp("files") / "ssdlite.safetensors"
+    save_file(state_dict(values, CLASSES), path)
+    return path
+
+
+def run(source, output, *flags):
+    argv = ["import_weights", "--source", str(source), "--output", str(output), *flags]
+    return import_weights.main(argv)
+
+
+def test_a_run_folder_that_detects(ssdlite_file, tmp_path, caplog):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("background\ncat\n???\ndog\n")
+    assert run(ssdlite_file, tmp_path / "run", "--labels", str(labels)) == 0
+    kind = "ssdlite320_mobilenet_v3_large of torchvision"
+    assert f"{kind} with 2 classes (1 unused ids left out)" in caplog.text
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert config.imported_from.startswith(
+        "ssdlite.safetensors (ssdlite320_mobilenet_v3_large of torchvision, SHA-256 "
+    )
+    assert (config.eval.nms_iou, config.eval.clip_first) == (0.55, True)
+    content = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    assert content["classes"] == [{"name": "cat", "id": 1}, {"name": "dog", "id": 3}]
+    detector = load_detector(tmp_path / "run")
+    assert detector.classes == ["cat", "dog"]
+    found = detector(np.zeros((40, 60, 3), np.uint8))
+    assert set(found) == {"boxes", "scores", "labels"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "run"]
+
+
+def test_rows_of_unused_classes_are_left_out(ssdlite_file, tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\n???\ndog\n")
+    run(ssdlite_file, tmp_path / "run", "--labels", str(labels))
+    run(ssdlite_file, tmp_path / "whole")
+    some = load_run(tmp_path / "run").network.model.get_layer("logits3_conv").get_weights()
+    whole = load_run(tmp_path / "whole").network.model.get_layer("logits3_conv").get_weights()
+    # 6 boxes per cell with the rows background, cat, ???, dog.
+    np.testing.assert_array_equal(some[1].reshape(6, 3), whole[1].reshape(6, 4)[:, [0, 1, 3]])
+    channels = whole[0].shape[2]
+    np.testing.assert_array_equal(
+        some[0].reshape(channels, 6, 3), whole[0].reshape(channels, 6, 4)[..., [0, 1, 3]]
+    )
+
+
+def test_without_labels_the_ids_are_the_names(ssdlite_file, tmp_path, caplog):
+    assert run(ssdlite_file, tmp_path / "run") == 0
+    assert "without --labels, the classes are called by their ids: 1 to 3" in caplog.text
+    assert load_detector(tmp_path / "run").classes == ["1", "2", "3"]
+
+
+def error_of(capsys, code, *arguments):
+    assert run(*arguments) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "--labels: no file at"),
+        ("cat\ndog\n", "has 2 names, "),
+        ("cat\ndog\ncat\n", "the name 'cat' is there more than once"),
+    ],
+)
+def test_labels_that_do_not_fit(ssdlite_file, tmp_path, capsys, labels, message):
+    path = tmp_path / "labels.txt"
+    if labels is not None:
+        path.write_text(labels)
+    error = error_of(capsys, 2, ssdlite_file, tmp_path / "run", "--labels", str(path))
+    assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_without_a_layer_leaves_no_run(ssdlite_file, tmp_path, capsys):
+    from ssd_tf.weights import safetensors_file
+
+    arrays = safetensors_file.read_arrays(ssdlite_file)
+    name = next(name for name in arrays if "extra.2" in name)
+    module = name.rpartition(".")[0]
+    save_file(
+        {key: value for key, value in arrays.items() if not key.startswith(module)},
+        tmp_path / "part.safetensors",
+    )
+    error = error_of(capsys, 2, tmp_path / "part.safetensors", tmp_path / "run")
+    assert "part.safetensors" in error and "extra3_" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["part.safetensors"]
+
+
+def test_a_folder_that_is_in_use_is_kept(ssdlite_file, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    assert "exists already" in error_of(capsys, 2, ssdlite_file, tmp_path / "run")
+    assert (tmp_path / "run" / "mine.txt").read_text() == "mine"
+
+
+def test_a_write_that_fails_leaves_no_run(ssdlite_file, tmp_path, capsys, monkeypatch):
+    def fail(_model, _prefix):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(runs, "write_weights", fail)
+    assert "disk full" in error_of(capsys, 1, ssdlite_file, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"features.0.weight": np.zeros(3, "float32")}, "begins with features.0.weight; a classif"),
+        (
+            {"head.classification_head.module_list.0.1.weight": np.zeros((7, 1), "float32")},
+            "expected 6 boxes of at least 2 logits, got 7 rows",
+        ),
+        ({"x": np.array([np.nan], "float32")}, "x has values that are not finite"),
+    ],
+)
+def test_state_dicts_of_other_networks(tmp_path, capsys, content, message):
+    save_file(content, tmp_path / "file.safetensors")
+    assert message in error_of(capsys, 2, tmp_path / "file.safetensors", tmp_path / "run")
+
+
+def test_training_into_an_imported_run_is_refused(ssdlite_file, tmp_path, tiny_data, capsys):
+    from ssd_tf.commands import train
+
+    run(ssdlite_file, tmp_path / "run")
+    capsys.readouterr()
+    argv = ["train", "--config", str(tmp_path / "run" / "config.yaml"), "--data", str(tiny_data)]
+    assert train.main([*argv, "--workdir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "holds a detector imported from ssdlite.safetensors" in error
+    assert "init_from=" in error
+
+
+def test_it_runs_offline(ssdlite_file, tmp_path, monkeypatch):
+    import socket
+
+    def refuse(*_arguments, **_options):
+        raise AssertionError("something tried the network")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert run(ssdlite_file, tmp_path / "run") == 0

@@ -1,0 +1,270 @@
+"""TFLite files as data: dequantisation by hand, settings, damage, and a real quantised detector."""
+
+import numpy as np
+import pytest
+from flatbuffers import flexbuffers
+from tensorflow.lite.python import schema_py_generated as schema
+
+from ssd_tf.config import ConfigError
+from ssd_tf.weights import imported, od_api, od_tflite
+
+TYPES = {
+    "float32": schema.TensorType.FLOAT32,
+    "float16": schema.TensorType.FLOAT16,
+    "int32": schema.TensorType.INT32,
+    "uint8": schema.TensorType.UINT8,
+    "int8": schema.TensorType.INT8,
+}
+
+
+class File:
+    """A TFLite file with one convolution, BoxPredictor_0/BoxEncodingPredictor, on a 2 x 3 map."""
+
+    def __init__(self):
+        self.model = schema.ModelT()
+        self.model.version = 3
+        self.model.buffers = [schema.BufferT()]
+        self.model.operatorCodes = []
+        self.graph = schema.SubGraphT()
+        self.graph.tensors = []
+        self.graph.operators = []
+        self.model.subgraphs = [self.graph]
+
+    def tensor(self, name, shape, dtype="float32", values=None, scale=None, zero=None, axis=0):
+        tensor = schema.TensorT()
+        tensor.name = name
+        tensor.shape = list(shape)
+        tensor.type = TYPES[dtype]
+        tensor.buffer = 0
+        if values is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.asarray(values, dtype).tobytes()
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
+            self.model.buffers.append(buffer)
+            tensor.buffer = len(self.model.buffers) - 1
+        if scale is not None:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = np.array(scale, np.float32)
+            tensor.quantization.zeroPoint = np.array(zero, np.int64)
+            tensor.quantization.quantizedDimension = axis
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def operator(self, code, inputs, outputs, options=None, custom=None):
+        entry = schema.OperatorCodeT()
+        entry.builtinCode = code
+        entry.deprecatedBuiltinCode = min(code, 127)
+        operator = schema.OperatorT()
+        if custom is not None:
+            name, values = custom
+            entry.customCode = name
+            operator.customOptions = np.frombuffer(flexbuffers.Dumps(values), np.uint8)
+        self.model.operatorCodes.append(entry)
+        operator.opcodeIndex = len(self.model.operatorCodes) - 1
+        operator.inputs = list(inputs)
+        operator.outputs = list(outputs)
+        if options is not None:
+            operator.builtinOptionsType, operator.builtinOptions = options
+        self.graph.operators.append(operator)
+
+    def convolution(self, image, kernel, bias, output, activation=0):
+        options = schema.Conv2DOptionsT()
+        options.fusedActivationFunction = activation
+        self.operator(
+            schema.BuiltinOperator.CONV_2D,
+            [image, kernel, bias],
+            [output],
+            (schema.BuiltinOptions.Conv2DOptions, options),
+        )
+
+    def write(self, path, inputs=(0,)):
+        self.graph.inputs = list(inputs)
+        self.graph.outputs = []
+        builder = schema.flatbuffers.Builder(1024)
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        path.write_bytes(bytes(builder.Output()))
+        return path
+
+
+HEAD = "BoxPredictor_0/BoxEncodingPredictor"
+
+
+def one_convolution(kernel, bias, activation=0, image=None):
+    """A file whose only layer is the box head of the first map, with one box per cell."""
+    file = File()
+    image = image or {"dtype": "float32"}
+    file.tensor("image", (1, 64, 96, 3), **image)
+    kernel = file.tensor(f"x;{HEAD}/weights;y", (4, 1, 1, 3), **kernel)
+    bias = file.tensor("bias", (4,), **bias)
+    output = file.tensor(f"{HEAD}/BiasAdd", (1, 2, 3, 4))
+    file.convolution(0, kernel, bias, output, activation)
+    return file
+
+
+FLOATS = np.arange(12, dtype="float32").reshape(4, 1, 1, 3) / 4
+BIAS = {"values": [1.0, 2.0, 3.0, 4.0]}
+
+
+def layer_of(file, tmp_path):
+    layers = od_tflite.read_tflite(file.write(tmp_path / "file.tflite")).layers
+    (name,) = layers
+    assert od_api.our_name(name) == "offsets0_conv"
+    return layers[name]
+
+
+def test_float32_is_taken_as_it_is(tmp_path):
+    layer = layer_of(one_convolution({"values": FLOATS}, BIAS), tmp_path)
+    # OHWI becomes HWIO: the first output has inputs 0, .25, .5.
+    assert layer.kernel.shape == (1, 1, 3, 4)
+    np.testing.assert_array_equal(layer.kernel[0, 0, :, 0], [0, 0.25, 0.5])
+    np.testing.assert_array_equal(layer.kernel[0, 0, 0], [0, 0.75, 1.5, 2.25])
+    np.testing.assert_array_equal(layer.bias, [1, 2, 3, 4])
+    assert layer.norm is None
+
+
+def test_float16_comes_through_an_operator(tmp_path):
+    file = one_convolution({}, BIAS)
+    constant = file.tensor("half", (4, 1, 1, 3), "float16", FLOATS)
+    file.operator(schema.BuiltinOperator.DEQUANTIZE, [constant], [1])
+    layer = layer_of(file, tmp_path)
+    np.testing.assert_array_equal(layer.kernel[0, 0, :, 3], [2.25, 2.5, 2.75])
+
+
+def test_uint8_has_one_scale(tmp_path):
+    kernel = {"dtype": "uint8", "values": range(100, 112), "scale": [0.5], "zero": [102]}
+    bias = {"dtype": "int32", "values": [-4, 0, 4, 8], "scale": [0.25], "zero": [0]}
+    layer = layer_of(one_convolution(kernel, bias), tmp_path)
+    np.testing.assert_array_equal(layer.kernel[0, 0, :, 0], [-1, -0.5, 0])
+    np.testing.assert_array_equal(layer.bias, [-1, 0, 1, 2])
+
+
+def test_int8_has_a_scale_for_each_channel(tmp_path):
+    scale = [1.0, 0.5, 0.25, 2.0]
+    kernel = {"dtype": "int8", "values": [-4, 0, 4] * 4, "scale": scale, "zero": [0] * 4}
+    layer = layer_of(one_convolution(kernel, BIAS), tmp_path)
+    np.testing.assert_array_equal(layer.kernel[0, 0, 0], [-4, -2, -1, -8])
+    np.testing.assert_array_equal(layer.kernel[0, 0, 2], [4, 2, 1, 8])
+
+
+@pytest.mark.parametrize(
+    ("image", "mean", "std"),
+    [
+        ({"dtype": "uint8", "scale": [1 / 64], "zero": [120]}, 120, 64),
+        # A pixel p arrives as p - 128.
+        ({"dtype": "int8", "scale": [1 / 64], "zero": [-8]}, 120, 64),
+    ],
+)
+def test_a_quantised_input_states_the_normalisation(tmp_path, image, mean, std):
+    file = one_convolution({"values": FLOATS}, BIAS, image=image)
+    settings = od_tflite.read_tflite(file.write(tmp_path / "file.tflite")).settings
+    assert settings == {
+        "model.input_hw": [64, 96],
+        "model.backbone.mean_rgb": [mean] * 3,
+        "model.backbone.std_rgb": [std] * 3,
+    }
+
+
+OPTIONS = {
+    "y_scale": 8.0,
+    "x_scale": 10.0,
+    "h_scale": 4.0,
+    "w_scale": 5.0,
+    "nms_score_threshold": 0.25,
+    "nms_iou_threshold": 0.5,
+    "max_detections": 10,
+    "num_classes": 3,
+}
+
+
+def with_postprocess(anchors, **options):
+    file = one_convolution({"values": FLOATS}, BIAS)
+    scores = file.tensor("scores", (1, 6, 4))
+    file.operator(schema.BuiltinOperator.SOFTMAX, [scores], [scores])
+    constant = file.tensor("anchors", (len(anchors), 4), values=anchors)
+    custom = (b"TFLite_Detection_PostProcess", {**OPTIONS, **options})
+    file.operator(schema.BuiltinOperator.CUSTOM, [3, scores, constant], [], custom=custom)
+    return file
+
+
+# Centres of the cells of a map of 2 x 3, and boxes of .25 x .5.
+CENTRES = [(y, x) for y in (0.25, 0.75) for x in (1 / 6, 0.5, 5 / 6)]
+ANCHORS = np.array([(y, x, 0.25, 0.5) for y, x in CENTRES], "float32")
+
+
+def test_the_postprocess_operator_states_the_settings(tmp_path):
+    source = od_tflite.read_tflite(with_postprocess(ANCHORS).write(tmp_path / "file.tflite"))
+    assert source.settings == {
+        "model.input_hw": [64, 96],
+        "loss.score_activation": "softmax",
+        "boxes.variances": [0.125, 0.1, 0.25, 0.2],
+        "eval.score_floor": 0.25,
+        "eval.nms_iou": 0.5,
+        "eval.class_agnostic": True,
+        "eval.max_detections": 10,
+    }
+    # .25 of 64 and .5 of 96 pixels.
+    np.testing.assert_allclose(source.level_shapes, [[[16, 48]]])
+
+
+def test_regular_nms_is_per_class(tmp_path):
+    file = with_postprocess(ANCHORS, use_regular_nms=True)
+    settings = od_tflite.read_tflite(file.write(tmp_path / "file.tflite")).settings
+    assert settings["eval.class_agnostic"] is False
+
+
+def refusal(file, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        od_tflite.read_tflite(file.write(tmp_path / "file.tflite"))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_anchors_that_are_not_those_of_the_maps(tmp_path):
+    assert "expected 6 anchors for its maps, found 7" in refusal(
+        with_postprocess(np.concatenate([ANCHORS, ANCHORS[:1]])), tmp_path
+    )
+    moved = np.add(ANCHORS, [0.1, 0, 0, 0])
+    assert "the anchors of the map of 2 x 3 are not centred" in refusal(
+        with_postprocess(moved), tmp_path
+    )
+
+
+def test_relu_is_not_relu6(tmp_path):
+    file = one_convolution({"values": FLOATS}, BIAS, activation=1)
+    assert f"{HEAD}/weights: expected ReLU6, found ReLU" in refusal(file, tmp_path)
+
+
+def test_weights_that_are_computed(tmp_path):
+    assert "expected constant numbers in" in refusal(one_convolution({}, BIAS), tmp_path)
+
+
+def test_a_truncated_file(tmp_path):
+    path = one_convolution({"values": FLOATS}, BIAS).write(tmp_path / "file.tflite")
+    content = path.read_bytes()
+    for size in (10, len(content) // 2):
+        path.write_bytes(content[:size])
+        with pytest.raises(ConfigError, match=r"file.tflite( is damaged|: )"):
+            od_tflite.read_tflite(path)
+
+
+def test_the_real_coco_detector(shared_data):
+    """Its settings, and that every layer of our network is filled from it."""
+    path = shared_data / "weights" / "ssd_mobilenet_v1_coco_quant.tflite"
+    detector = od_api.convert(od_tflite.read_tflite(path), path)
+    assert detector.notes == ["batch norm is folded into the convolutions: train.bn = frozen"]
+    labels = path.with_suffix(".txt")
+    classes = imported.read_classes(labels, imported.num_classes(detector, path), path)
+    assert len(classes) == 80
+    assert classes[0] == {"name": "person", "id": 1}
+    assert classes[-1] == {"name": "toothbrush", "id": 90}
+    config, network = imported.build_network(detector, classes, path)
+    assert config.boxes.preset == "od_api"
+    assert config.model.backbone.alpha == 0.75
+    assert config.eval.class_agnostic and config.eval.max_detections == 10
+    assert network.map_shapes == ((19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
+    assert network.default_boxes.shape == (1917, 4)
+    # The class heads of the first map have 3 boxes of 81 rows; the file has 91.
+    assert network.model.get_layer("logits0_conv").weights[1].shape == (243,)
+    whole = detector.arrays["logits0_conv"][1].reshape(3, 91)
+    kept = network.model.get_layer("logits0_conv").get_weights()[1].reshape(3, 81)
+    np.testing.assert_array_equal(kept[:, [0, 1, 80]], whole[:, [0, 1, 90]])
