@@ -58,6 +58,18 @@ DETECTORS = {
     },
 }
 TRUNKS = ("resnet18", "resnet34", "resnet50")
+# Classifiers: our backbone, and our layers whose outputs are the maps of strides 16 and 32.
+_IMAGENET = {"mean_rgb": [123.675, 116.28, 103.53], "std_rgb": [58.395, 57.12, 57.375]}
+MOBILENETS = {
+    "mobilenet_v2": (
+        {"name": "mobilenet_v2", "padding": "torch", **_IMAGENET},
+        ("block_13_expand_relu6", "Conv_1_relu6"),
+    ),
+    "mobilenet_v3_large": (
+        {"name": "mobilenet_v3_large", "reduced_tail": False, **_IMAGENET},
+        ("block13_expand_hard_swish", "last_hard_swish"),
+    ),
+}
 # The arrays that --golden samples; the others are small.
 SAMPLED = ("offsets", "logits", "default_boxes", "conv3", "conv4", "conv5", "conv4_ssd")
 
@@ -138,6 +150,9 @@ def run_torch(folder, golden):
     for name in TRUNKS:
         with torch.no_grad():
             _save(folder / f"{name}.npz", _torch_trunk(name), golden)
+    for name in MOBILENETS:
+        with torch.no_grad():
+            _save(folder / f"{name}.npz", _torch_mobilenet(name), golden)
 
 
 def _fill(model):
@@ -212,16 +227,11 @@ def _torch_losses(model, batch, features, outputs):
 
 def _torch_trunk(name):
     """conv3, conv4 and conv5 of the classifier; conv4 also without its stride (NVIDIA's SSD300)."""
-    import torch
     import torchvision
 
     model = getattr(torchvision.models, name)(weights=None).eval()
     _fill(model)
-    mean = torch.tensor((0.485, 0.456, 0.406)).reshape(1, 3, 1, 1)
-    std = torch.tensor((0.229, 0.224, 0.225)).reshape(1, 3, 1, 1)
-    # Cropped so that strides meet odd sides.
-    image = _torch_images()[0][None, :, :203, :300]
-    x = model.maxpool(model.relu(model.bn1(model.conv1((image - mean) / std))))
+    x = model.maxpool(model.relu(model.bn1(model.conv1(_torch_input()))))
     conv3 = model.layer2(model.layer1(x))
     conv4 = model.layer3(conv3)
     arrays = {"conv3": conv3, "conv4": conv4, "conv5": model.layer4(conv4)}
@@ -229,6 +239,29 @@ def _torch_trunk(name):
     for convolution in (first.conv1, first.conv2, first.downsample[0]):
         convolution.stride = (1, 1)
     arrays["conv4_ssd"] = model.layer3(conv3)
+    return {key: value.permute(0, 2, 3, 1).numpy() for key, value in arrays.items()}
+
+
+def _torch_input():
+    """An image normalised for ImageNet's classifiers, cropped so that strides meet odd sides."""
+    import torch
+
+    mean = torch.tensor((0.485, 0.456, 0.406)).reshape(1, 3, 1, 1)
+    std = torch.tensor((0.229, 0.224, 0.225)).reshape(1, 3, 1, 1)
+    return (_torch_images()[0][None, :, :203, :300] - mean) / std
+
+
+def _torch_mobilenet(name):
+    """conv4, the expansion of the block with the stride to 32, and conv5, the last convolution."""
+    import torchvision
+
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    _fill(model)
+    split = 14 if name == "mobilenet_v2" else 13
+    x = model.features[:split](_torch_input())
+    block = model.features[split]
+    expand = block.conv[0] if name == "mobilenet_v2" else block.block[0]
+    arrays = {"conv4": expand(x), "conv5": model.features[split:](x)}
     return {key: value.permute(0, 2, 3, 1).numpy() for key, value in arrays.items()}
 
 
@@ -250,8 +283,12 @@ def compare(folder):
 
     commandline.import_tensorflow()
     num_failed = 0
-    for name in (*DETECTORS, *TRUNKS):
-        compare_one = compare_detector if name in DETECTORS else compare_trunk
+    comparisons = (
+        (DETECTORS, compare_detector),
+        (TRUNKS, compare_trunk),
+        (MOBILENETS, compare_mobilenet),
+    )
+    for name, compare_one in [(name, one) for names, one in comparisons for name in names]:
         for quantity, difference, limit in compare_one(name, np.load(folder / f"{name}.npz")):
             is_ok = difference <= limit
             verdict = "ok" if is_ok else f"MORE THAN {limit:g}"
@@ -331,6 +368,23 @@ def compare_trunk(name, theirs):
             output = model.get_layer(_last_relu(model, stage)).output
             features = np.array(keras.Model(model.input, output)(image))
             yield Comparison(key, relative_difference(key, features, theirs), TOLERANCE)
+
+
+def compare_mobilenet(name, theirs):
+    """The Comparisons of a MobileNet's feature maps with the arrays `theirs`."""
+    import keras
+    import tensorflow as tf
+
+    from ssd_tf.config import check_config
+
+    image = tf.cast(make_images()[0][None, :203, :300], tf.float32)
+    backbone, layers = MOBILENETS[name]
+    model = {"input_hw": [203, 300], "num_levels": 2, "backbone": backbone}
+    config = check_config({"model": model, "boxes": {"levels": [{"size": 30}] * 2}}, name)
+    model = filled_network(config, 2).model
+    for key, layer in zip(("conv4", "conv5"), layers, strict=True):
+        features = np.array(keras.Model(model.input, model.get_layer(layer).output)(image))
+        yield Comparison(key, relative_difference(key, features, theirs), TOLERANCE)
 
 
 def _last_relu(model, stage):

@@ -83,7 +83,7 @@ class Section(pydantic.BaseModel):
 
 class Backbone(Section):
     name: BackboneName = "vgg16"
-    # none, imagenet, or a path: Keras' HDF5 (.h5), torchvision's file (.pth) or arrays (.npz)
+    # none, imagenet, or a path: Keras' HDF5 (.h5), or torchvision's .pth, .safetensors or .npz
     weights: str = "none"
     # Width multiplier; vgg16 has none.
     alpha: PositiveFloat = 1.0
@@ -98,6 +98,9 @@ class Backbone(Section):
     min_channels: PositiveInt | None = None
     # Of the last convolution of mobilenet_v2; default: 1280, times alpha if that is above 1.
     last_channels: PositiveInt | None = None
+    # Of mobilenet_v3_large: half the channels in the last blocks, as in SSDLite. Its classifiers
+    # have all of them.
+    reduced_tail: bool = True
     # What halves the map in the extra layers of mobilenets: a depthwise and a 1x1 convolution, or a
     # full 3x3 convolution.
     extra_layers: Literal["separable", "conv"] = "separable"
@@ -118,6 +121,8 @@ class Backbone(Section):
             self.refuse_without_effect(["padding", "min_channels"], reason)
         if self.name != "mobilenet_v2":
             self.refuse_without_effect(["last_channels"], reason)
+        if self.name != "mobilenet_v3_large":
+            self.refuse_without_effect(["reduced_tail"], reason)
         if not self.name.startswith("mobilenet"):
             self.refuse_without_effect(["extra_layers"], reason)
         return self

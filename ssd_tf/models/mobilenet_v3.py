@@ -1,6 +1,6 @@
-"""MobileNet v3-Large (Howard et al. 2019) as in torchvision's ssdlite320_mobilenet_v3_large.
+"""MobileNet v3-Large (Howard et al. 2019) as in torchvision, with a reduced tail or without.
 
-It has the reduced tail, and its convolutions pad as PyTorch does, by half the kernel on every side.
+Its convolutions pad as PyTorch does, by half the kernel on every side.
 models/ssd.py lists what a backbone offers.
 """
 
@@ -28,7 +28,6 @@ class Block(typing.NamedTuple):
     stride: int
 
 
-# The last three blocks have half the channels of table 1 (table 6: "reduced tail").
 BLOCKS = (
     Block(3, 16, 16, False, "relu", 1),
     Block(3, 64, 24, False, "relu", 2),
@@ -42,6 +41,12 @@ BLOCKS = (
     Block(3, 184, 80, False, "hard_swish", 1),
     Block(3, 480, 112, True, "hard_swish", 1),
     Block(3, 672, 112, True, "hard_swish", 1),
+    Block(5, 672, 160, True, "hard_swish", 2),
+    Block(5, 960, 160, True, "hard_swish", 1),
+    Block(5, 960, 160, True, "hard_swish", 1),
+)
+# With the reduced tail (sec. 6.3) these have half the channels, as SSDLite has them.
+_TAIL = (
     Block(5, 672, 80, True, "hard_swish", 2),
     Block(5, 480, 80, True, "hard_swish", 1),
     Block(5, 480, 80, True, "hard_swish", 1),
@@ -70,9 +75,10 @@ def stage_ends(backbone):  # noqa: ARG001 - of one size
 def _maps(image, backbone):
     """{stride: feature map} for the strides 8, 16 and 32."""
     maps = {}
-    stem = _conv(_round_channels(16 * backbone.alpha), 3, 2, "stem")
+    stem = _conv(mobilenet.round_channels(16 * backbone.alpha), 3, 2, "stem")
     x = _conv_bn(image, stem, "hard_swish")
-    for index, block in enumerate(BLOCKS, start=1):
+    blocks = (*BLOCKS[:-3], *_TAIL) if backbone.reduced_tail else BLOCKS
+    for index, block in enumerate(blocks, start=1):
         name = f"block{index}"
         expanded = _expand(x, block, backbone.alpha, name)
         if index in _STRIDE_OF_BLOCK:
@@ -88,7 +94,7 @@ def _maps(image, backbone):
 
 def _expand(x, block, alpha, name):
     """The 1x1 convolution to the block's expanded channels, if x does not have them already."""
-    channels = _round_channels(block.expanded_channels * alpha)
+    channels = mobilenet.round_channels(block.expanded_channels * alpha)
     if channels == x.shape[-1]:
         return x
     expand = _conv(channels, 1, 1, f"{name}_expand")
@@ -108,8 +114,8 @@ def _project(x, block, alpha, name):
     )
     x = _conv_bn(x, depthwise, block.activation)
     if block.squeeze_and_excite:
-        x = _squeeze_and_excite(x, _round_channels(x.shape[-1] // 4), name)
-    project = _conv(_round_channels(block.channels * alpha), 1, 1, f"{name}_project")
+        x = _squeeze_and_excite(x, mobilenet.round_channels(x.shape[-1] // 4), name)
+    project = _conv(mobilenet.round_channels(block.channels * alpha), 1, 1, f"{name}_project")
     return _conv_bn(x, project, None)
 
 
@@ -143,9 +149,3 @@ def _squeeze_and_excite(x, channels, name):
         name=f"{name}_excite",
     )(gate)
     return layers.Multiply(name=f"{name}_scale")([x, gate])
-
-
-def _round_channels(channels):
-    """The nearest multiple of 8, at least 8 and at most a tenth below, as in all MobileNets."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded

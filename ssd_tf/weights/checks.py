@@ -29,6 +29,11 @@ def check_finite(arrays: dict, path):
             )
 
 
+def gamma_for_epsilon(gamma, variance, theirs, ours):
+    """The gamma with which batch norm of epsilon `ours` equals one of epsilon `theirs`."""
+    return gamma * np.sqrt((variance + ours) / (variance + theirs))
+
+
 def shorten(error) -> str:
     """The beginning of an error's message, on one line."""
     return " ".join(str(error).split())[:120]

@@ -12,6 +12,7 @@ import numpy as np
 from ssd_tf.boxes.default_boxes import preset_levels
 from ssd_tf.config import Backbone, ConfigError
 from ssd_tf.models import mobilenet
+from ssd_tf.weights.checks import gamma_for_epsilon
 from ssd_tf.weights.imported import Imported
 
 
@@ -228,7 +229,7 @@ def _norm_arrays(name, layer, path):
     epsilon = mobilenet.EPSILON
     if layer.norm is not None:
         gamma, beta, mean, variance = layer.norm
-        gamma = gamma * np.sqrt((variance + epsilon) / (variance + layer.epsilon))
+        gamma = gamma_for_epsilon(gamma, variance, layer.epsilon, epsilon)
         return [gamma, beta, mean, variance]
     if layer.bias is None:
         raise ConfigError(f"{path}: expected batch norm or a bias in {name}, found neither")

@@ -11,10 +11,12 @@ from keras import layers
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.mobilenet_v3 import BLOCKS
-from ssd_tf.weights.checks import check_backbone_filled, shorten
+from ssd_tf.weights.checks import check_backbone_filled, gamma_for_epsilon, shorten
 
 # torchvision's VGG16 numbers its modules; these are its convolutions, block by block.
 _VGG_MODULES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+# Of batch norm in mobilenet_v2; the other networks have ours.
+_EPSILON_V2 = 1e-5
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -34,12 +36,18 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
     """Fill the model from a state dict (arrays by name); returns the names of the layers filled.
 
     For vgg16: ssd300_vgg16, or the classifier vgg16 (its fc6 and fc7 are decimated as for Keras'
-    file); for resnets: the classifiers; for mobilenet_v3_large: ssdlite320_mobilenet_v3_large.
+    file); for resnets and mobilenet_v2: the classifiers; for mobilenet_v3_large:
+    ssdlite320_mobilenet_v3_large, or without its reduced_tail the classifier.
     Class heads are filled if the number of classes is the same.
     source: what messages call the origin of the arrays.
     Raises ConfigError if no array fits, one has another shape, or a layer of the backbone is
     missing (extra layers, neck and heads may be).
     """
+    if config.model.backbone.name == "mobilenet_v2" and config.model.backbone.padding != "torch":
+        logging.warning(
+            "the weights of torchvision's mobilenet_v2 belong to PyTorch's padding: set "
+            "model.backbone.padding=torch, or the features are not theirs"
+        )
     state = _reduce_classifier(state)
     modules = module_names(model, config, state)
     filled = set()
@@ -48,6 +56,8 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
         if module not in state and f"{module}.weight" not in state:
             continue
         values = _read_module(layer, module, state, source)
+        if config.model.backbone.name == "mobilenet_v2" and len(values) == len(_BATCH_NORM):
+            values[0] = gamma_for_epsilon(values[0], values[3], _EPSILON_V2, layer.epsilon)
         if _fits(layer, values, module, source):
             layer.set_weights(values)
             filled.add(layer.name)
@@ -71,7 +81,11 @@ def module_names(model, config: Config, state) -> dict[str, str]:
             return _ssd300_names() | _head_names(config)
         return _vgg_names("features") | {"fc6": "fc6", "fc7": "fc7"}
     if name == "mobilenet_v3_large":
-        return _ssdlite_names() | _head_names(config)
+        if config.model.backbone.reduced_tail:
+            return _v3_names(_ssdlite_module, "backbone.features.1.3") | _ssdlite_names(config)
+        return _v3_names(_classifier_module, "features.16")
+    if name == "mobilenet_v2":
+        return _v2_names()
     if name.startswith("resnet"):
         return {layer.name: layer.name.replace("_", ".") for layer in model.layers}
     raise ConfigError(
@@ -105,8 +119,24 @@ def _ssd300_names():
     return names
 
 
-def _ssdlite_names():
-    names = _conv_bn_names("stem", "backbone.features.0.0")
+def _v2_names():
+    names = {"Conv1": "features.0.0", "bn_Conv1": "features.0.1"}
+    names |= {"Conv_1": "features.18.0", "Conv_1_bn": "features.18.1"}
+    for index in range(17):
+        block = f"block_{index}" if index else "expanded_conv"
+        module = f"features.{index + 1}.conv"
+        parts = ("expand", "depthwise") if index else ("depthwise",)
+        for position, part in enumerate(parts):
+            names[f"{block}_{part}"] = f"{module}.{position}.0"
+            names[f"{block}_{part}_BN"] = f"{module}.{position}.1"
+        names[f"{block}_project"] = f"{module}.{len(parts)}"
+        names[f"{block}_project_BN"] = f"{module}.{len(parts) + 1}"
+    return names
+
+
+def _v3_names(module_of, last):
+    """module_of: a function of a block and the position of its part; last: convolution."""
+    names = _conv_bn_names("stem", module_of(0, 0).removesuffix(".block.0"))
     for index, block in enumerate(BLOCKS, start=1):
         parts = ["depthwise", "project"]
         if index > 1:
@@ -114,31 +144,41 @@ def _ssdlite_names():
         if block.squeeze_and_excite:
             parts.insert(-1, "squeeze_and_excite")
         for position, part in enumerate(parts):
-            module = _block_module(index, position)
+            module = module_of(index, position)
             if part == "squeeze_and_excite":
                 names[f"block{index}_squeeze"] = f"{module}.fc1"
                 names[f"block{index}_excite"] = f"{module}.fc2"
             else:
                 names |= _conv_bn_names(f"block{index}_{part}", module)
-    names |= _conv_bn_names("last", "backbone.features.1.3")
-    for extra in range(4):
-        for position, part in enumerate(("reduce", "depthwise", "expand")):
-            module = f"backbone.extra.{extra}.{position}"
-            names |= _conv_bn_names(f"extra{extra + 1}_{part}", module)
-    return names
+    return names | _conv_bn_names("last", last)
 
 
-def _block_module(index, position):
-    """torchvision's module of a part of a block, by their positions.
+def _classifier_module(index, position):
+    """The module of a part of a block, by their positions."""
+    return f"features.{index}.block.{position}"
 
-    It splits its 13th block: the expansion ends the first half of the network, the rest begins the
-    second.
+
+def _ssdlite_module(index, position):
+    """As _classifier_module.
+
+    The detector splits its 13th block: the expansion ends the first half of the network, the rest
+    begins the second.
     """
     if index < 13:
         return f"backbone.features.0.{index}.block.{position}"
     if index > 13:
         return f"backbone.features.1.{index - 13}.block.{position}"
     return f"backbone.features.1.0.{position}" if position else "backbone.features.0.13"
+
+
+def _ssdlite_names(config):
+    """The extra layers and the heads."""
+    names = _head_names(config)
+    for extra in range(4):
+        for position, part in enumerate(("reduce", "depthwise", "expand")):
+            module = f"backbone.extra.{extra}.{position}"
+            names |= _conv_bn_names(f"extra{extra + 1}_{part}", module)
+    return names
 
 
 def _conv_bn_names(layer, module):

@@ -54,6 +54,36 @@ def test_trunks_equal_torchvisions(parity, name):
     assert max(found.values()) <= 1e-4, found
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large"])
+def test_classifiers_equal_torchvisions(parity, name):
+    results = parity.compare_mobilenet(name, np.load(GOLDEN / f"{name}.npz"))
+    found = {result.quantity: result.difference for result in results}
+    assert set(found) == {"conv4", "conv5"}
+    assert max(found.values()) <= 1e-4, found
+
+
+def test_mobilenet_v2_needs_pytorchs_padding(parity, caplog):
+    backbone = {"name": "mobilenet_v2", "alpha": 1.0}
+    values = {"model": {"input_hw": [64, 96], "num_levels": 2, "backbone": backbone}}
+    config = check_config({**values, "boxes": {"levels": [{"size": 9}] * 2}}, "test")
+    parity.filled_network(config, 2)
+    assert "set model.backbone.padding=torch" in caplog.text
+
+
+def test_the_real_classifier_fills_mobilenet_v2(shared_data):
+    path = shared_data / "weights" / "mobilenet_v2-b0353104.pth"
+    backbone = {"name": "mobilenet_v2", "padding": "torch", "weights": str(path)}
+    values = {"model": {"input_hw": [64, 96], "num_levels": 2, "backbone": backbone}}
+    config = check_config({**values, "boxes": {"levels": [{"size": 9}] * 2}}, "test")
+    model = ssd.build_model(config, 2).model
+    filled = load_backbone(model, config)
+    # 52 convolutions, each with batch norm.
+    assert len(filled) == 104
+    kernel = model.get_layer("Conv1").get_weights()[0]
+    assert kernel.shape == (3, 3, 3, 32)
+    assert kernel.std() > 0.1
+
+
 def test_golden_detections_are_worth_comparing():
     for name in ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large"):
         golden = np.load(GOLDEN / f"{name}.npz")
