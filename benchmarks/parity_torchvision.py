@@ -59,14 +59,13 @@ DETECTORS = {
 }
 TRUNKS = ("resnet18", "resnet34", "resnet50")
 # Classifiers: our backbone, and our layers whose outputs are the maps of strides 16 and 32.
-_IMAGENET = {"mean_rgb": [123.675, 116.28, 103.53], "std_rgb": [58.395, 57.12, 57.375]}
 MOBILENETS = {
     "mobilenet_v2": (
-        {"name": "mobilenet_v2", "padding": "torch", **_IMAGENET},
+        {"name": "mobilenet_v2", "padding": "torch"},
         ("block_13_expand_relu6", "Conv_1_relu6"),
     ),
     "mobilenet_v3_large": (
-        {"name": "mobilenet_v3_large", "reduced_tail": False, **_IMAGENET},
+        {"name": "mobilenet_v3_large", "reduced_tail": False},
         ("block13_expand_hard_swish", "last_hard_swish"),
     ),
 }

@@ -127,6 +127,13 @@ class Backbone(Section):
             self.refuse_without_effect(["extra_layers"], reason)
         return self
 
+    @property
+    def is_torchvision_classifier(self) -> bool:
+        """Whether a MobileNet is built as torchvision's classifiers, not as Keras' or SSDLite's."""
+        if self.name == "mobilenet_v2":
+            return self.padding == "torch"
+        return self.name == "mobilenet_v3_large" and not self.reduced_tail
+
 
 class Model(Section):
     input_hw: tuple[PositiveInt, PositiveInt] = (300, 300)

@@ -174,8 +174,10 @@ def _feature_maps(config, image):
     backbone = config.model.backbone
     num_levels = config.model.num_levels
     module = _BACKBONES[backbone.name]
-    mean = backbone.mean_rgb or module.MEAN_RGB
-    std = backbone.std_rgb or module.STD_RGB
+    # The classifiers of torchvision were all trained on the same images.
+    source = resnet if backbone.is_torchvision_classifier else module
+    mean = backbone.mean_rgb or source.MEAN_RGB
+    std = backbone.std_rgb or source.STD_RGB
     x = _normalize(image, mean, std)
     try:
         if config.model.neck == "fpn":

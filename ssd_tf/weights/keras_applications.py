@@ -1,53 +1,12 @@
-"""ImageNet weights of keras.applications: finds, downloads, reads and assigns HDF5 files."""
-
-import os
-import pathlib
-import typing
+"""ImageNet weights of keras.applications: reads and assigns HDF5 files."""
 
 import h5py
 import keras
 import numpy as np
 from absl import logging
 
-from ssd_tf.config import Backbone, Config, ConfigError
+from ssd_tf.config import Config, ConfigError
 from ssd_tf.weights.checks import check_backbone_filled, shorten
-
-_BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
-_MOBILENET_ALPHAS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as file names spell them
-_MOBILENET_V2_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-
-
-class _ImageNetFile(typing.NamedTuple):
-    """The file names to look for; the first one can be downloaded from the folder `url`."""
-
-    names: tuple[str, ...]
-    url: str
-    md5: str | None  # Keras publishes none for MobileNets
-
-
-def find_imagenet_file(backbone: Backbone) -> pathlib.Path:
-    """The ImageNet weights of a backbone.
-
-    Looks in the folder that the environment variable SSD_TF_WEIGHTS names, then downloads through
-    Keras. Raises ConfigError if there are none or the download fails.
-    """
-    file = _imagenet_file(backbone)
-    folder = os.environ.get("SSD_TF_WEIGHTS")
-    for name in file.names if folder else ():
-        path = pathlib.Path(folder) / name
-        if path.is_file():
-            return path
-    name = file.names[0]
-    try:
-        path = keras.utils.get_file(
-            name, f"{file.url}/{name}", file_hash=file.md5, cache_subdir="models"
-        )
-    except Exception as error:
-        raise ConfigError(
-            f"model.backbone.weights: cannot download {name} ({shorten(error)}); put the file "
-            f"into a folder and set SSD_TF_WEIGHTS to that (now {folder or 'not set'})"
-        ) from None
-    return pathlib.Path(path)
 
 
 def load(model: keras.Model, config: Config, path) -> set[str]:
@@ -130,40 +89,3 @@ def convert_vgg16(layers):
     else:
         logging.warning("the weights file has no top: fc6 and fc7 start at random")
     return ours
-
-
-def _imagenet_file(backbone):
-    if backbone.name == "vgg16":
-        stem = "vgg16_weights_tf_dim_ordering_tf_kernels"
-        names = (f"{stem}.h5", f"{stem}_notop.h5")
-        return _ImageNetFile(names, f"{_BASE_URL}/vgg16", "64373286793e3c8b2b4e3219cbf3544b")
-    if backbone.name == "mobilenet":
-        return _mobilenet_file(backbone.alpha)
-    if backbone.name == "mobilenet_v2":
-        return _mobilenet_v2_file(backbone.alpha)
-    raise ConfigError(
-        f"model.backbone.weights: Keras has no {backbone.name} in this layout; "
-        "give the path of torchvision's .pth, see docs/models.md"
-    )
-
-
-def _mobilenet_file(alpha):
-    _check_alpha("mobilenet", alpha, _MOBILENET_ALPHAS)
-    stem = f"mobilenet_{_MOBILENET_ALPHAS[alpha]}_224_tf"
-    names = (f"{stem}_no_top.h5", f"{stem}.h5", f"mobilenet_v1_{alpha}_224.h5")
-    return _ImageNetFile(names, f"{_BASE_URL}/mobilenet", None)
-
-
-def _mobilenet_v2_file(alpha):
-    _check_alpha("mobilenet_v2", alpha, _MOBILENET_V2_ALPHAS)
-    stem = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224"
-    names = (f"{stem}_no_top.h5", f"{stem}.h5")
-    return _ImageNetFile(names, f"{_BASE_URL}/mobilenet_v2", None)
-
-
-def _check_alpha(name, alpha, known):
-    if alpha not in known:
-        raise ConfigError(
-            f"model.backbone.weights: ImageNet weights of {name} exist for alpha "
-            f"{', '.join(map(str, known))}, got {alpha}"
-        )

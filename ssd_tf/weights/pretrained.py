@@ -7,6 +7,7 @@ from absl import logging
 
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.weights import (
+    imagenet,
     keras_applications,
     pytorch_file,
     safetensors_file,
@@ -17,8 +18,8 @@ from ssd_tf.weights import (
 def load_backbone(model: keras.Model, config: Config) -> set[str]:
     """Load model.backbone.weights into the model; returns the names of the layers filled.
 
-    `none` fills nothing, `imagenet` takes a file of keras.applications (see find_imagenet_file), a
-    path may be such a file (.h5), or torchvision's: a .pth, a .safetensors or an .npz.
+    `none` fills nothing, `imagenet` takes a file of Keras or torchvision (see weights/imagenet.py),
+    a path may be Keras' (.h5), or torchvision's: a .pth, a .safetensors or an .npz.
     Raises ConfigError if there is no such file, a layer has another shape, or a layer of the
     backbone is missing from it.
     """
@@ -26,7 +27,7 @@ def load_backbone(model: keras.Model, config: Config) -> set[str]:
     if backbone.weights == "none":
         return set()
     if backbone.weights == "imagenet":
-        path = keras_applications.find_imagenet_file(backbone)
+        path = imagenet.find_file(backbone)
     else:
         path = pathlib.Path(backbone.weights)
     if not path.is_file():

@@ -255,30 +255,6 @@ def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(tmp_
         assert "\n" not in str(error.value)
 
 
-def test_an_alpha_without_imagenet_weights_is_refused(small_model):
-    with pytest.raises(
-        ConfigError, match=r"mobilenet exist for alpha 0.25, 0.5, 0.75, 1.0, got 0.3"
-    ):
-        load_backbone(small_model, mobilenet_config("imagenet", alpha=0.3))
-    message = r"mobilenet_v2 exist for alpha 0.35, 0.5, 0.75, 1.0, 1.3, 1.4, got 0.3"
-    with pytest.raises(ConfigError, match=message):
-        load_backbone(small_model, mobilenet_config("imagenet", alpha=0.3, name="mobilenet_v2"))
-
-
-def test_a_failed_download_says_where_to_put_the_file(small_model, monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise OSError("no network\nhere")
-
-    monkeypatch.setattr(keras.utils, "get_file", refuse)
-    monkeypatch.delenv("SSD_TF_WEIGHTS", raising=False)
-    message = (
-        r"cannot download mobilenet_2_5_224_tf_no_top.h5 \(no network here\); put the file "
-        r"into a folder and set SSD_TF_WEIGHTS to that \(now not set\)"
-    )
-    with pytest.raises(ConfigError, match=message):
-        load_backbone(small_model, mobilenet_config("imagenet"))
-
-
 def test_a_pth_is_read_as_a_state_dict(tmp_path, small_model):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"PK\x03\x04" + b"0" * 100)

@@ -246,7 +246,3 @@ def test_backbones_without_a_counterpart_are_refused():
     mobilenet = small_config("mobilenet")
     with pytest.raises(ConfigError, match=r"torchvision has no counterpart of mobilenet"):
         torchvision.load(ssd.build_model(mobilenet, 2).model, mobilenet, {})
-    resnet = small_config(weights="imagenet")
-    message = r"Keras has no resnet18 in this layout; give the path of torchvision's .pth"
-    with pytest.raises(ConfigError, match=message):
-        load_backbone(ssd.build_model(resnet, 2).model, resnet)
