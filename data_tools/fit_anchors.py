@@ -3,7 +3,8 @@
     python -m data_tools.fit_anchors DIR --config configs/NAME.yaml --output fitted.yaml
 
 The result is a file that `base:` can take: `base: [NAME.yaml, fitted.yaml]`. The numbers of maps
-and of default boxes per cell stay those of the config.
+and of default boxes per cell stay those of the config. No default box becomes longer than what its
+map sees of the image (its receptive field).
 """
 
 import os
@@ -12,11 +13,14 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, files
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_string(
     "config", None, "Experiment file whose default boxes are fitted.", flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
 )
 flags.DEFINE_string("output", None, "YAML file to write.", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -26,6 +30,8 @@ flags.DEFINE_integer("tries", 4000, "Number of changes to try.", lower_bound=1, 
 flags.DEFINE_integer(
     "seed", 0, "Another seed tries other changes.", lower_bound=0, flag_values=FLAGS
 )
+# Longer ones than this share of a receptive field count as limited by it.
+_NEAR = 0.95
 
 
 def fit_to_boxes(network, input_hw, boxes, tries, seed):
@@ -36,10 +42,11 @@ def fit_to_boxes(network, input_hw, boxes, tries, seed):
     """
     from data_tools.analysis import coverage, fitting
     from ssd_tf.boxes import default_boxes
+    from ssd_tf.models import measure
 
     best = coverage.find_best_matches(boxes, network.default_boxes)
     before = coverage.tabulate_levels(best, network.levels, network.map_shapes)
-    maps = fitting.FeatureMaps(network.map_shapes, input_hw)
+    maps = fitting.FeatureMaps(network.map_shapes, input_hw, measure.level_fields(network.model))
     fitted = fitting.fit(network.levels, maps, boxes, tries, seed)
     levels = [level.to_box_level() for level in fitted]
     fitted_boxes = default_boxes.make_default_boxes(levels, network.map_shapes, input_hw)
@@ -60,7 +67,7 @@ def write_fragment(path, fitted, comment):
         if level.step:
             values.append(f"step: {level.step:.4g}")
         lines.append(f"    - {{{', '.join(values)}}}")
-    pathlib.Path(path).write_text("\n".join(lines) + "\n")
+    files.write_text(path, "\n".join(lines) + "\n")
 
 
 def _fit(values, rest):
@@ -71,7 +78,7 @@ def _fit(values, rest):
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
-    config = load_config(values.config)
+    config = load_config(values.config, values.set)
     dataset_info = dataset_json.read_dataset(rest[0])
     split = values.split or config.data.train_split
     shards = dataset_info.shards(split)
@@ -90,10 +97,10 @@ def _fit(values, rest):
     )
     coverage.print_rows("before: map", before)
     coverage.print_rows("after: map", after)
-    change = _describe_change(before[-1], after[-1])
+    change = _describe_change(before[-1], after[-1]) + _describe_limits(fitted, network)
     comment = (
         f"Default boxes fitted to {len(boxes):,} objects of the split {split!r}, "
-        f"starting from {values.config}.\n{change}."
+        f"starting from {' '.join([str(values.config), *values.set])}.\n{change}"
     )
     write_fragment(output, fitted, comment)
     base = os.path.relpath(values.config, output.parent)
@@ -117,7 +124,26 @@ def _describe_change(before, after):
     )
     if after.share < before.share:
         change += "; fewer objects are covered than before: keep the given boxes"
-    return change
+    return f"{change}."
+
+
+def _describe_limits(fitted, network):
+    """What each map sees, where that limits its default boxes; a line per map."""
+    from data_tools.analysis.fitting import LevelSizes
+    from ssd_tf.models import measure
+
+    lines = []
+    fields = measure.level_fields(network.model)
+    for index, (level, own, field) in enumerate(zip(fitted, network.levels, fields, strict=True)):
+        own_side = LevelSizes.from_box_level(own).longest_side
+        sees = f"\nmap {index} sees {field} pixels of the input"
+        if own_side > field:
+            lines.append(
+                f"{sees}: the config's default boxes of {own_side:.0f} are too long for it."
+            )
+        elif level.longest_side > _NEAR * field:
+            lines.append(f"{sees}, which limits its default boxes ({level.longest_side:.0f}).")
+    return "".join(lines)
 
 
 def main(argv=None):

@@ -53,13 +53,21 @@ class LevelSizes:
     def to_box_level(self):
         return BoxLevel.from_sizes(self.size, self.next_size, self.aspect_ratios, self.step)
 
+    @property
+    def longest_side(self) -> float:
+        return max(map(max, self.to_box_level().shapes_hw))
+
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMaps:
-    """shapes_hw: height and width of each feature map; input_hw: of the model's input, pixels."""
+    """shapes_hw: height and width of each feature map; input_hw: of the model's input, pixels.
+
+    fields: side of the square that a position of each map sees (measure.receptive_fields), pixels.
+    """
 
     shapes_hw: tuple[tuple[int, int], ...]
     input_hw: tuple[int, int]
+    fields: tuple[float, ...]
 
 
 class _Fit(NamedTuple):
@@ -75,17 +83,34 @@ def fit(levels, maps, boxes, tries, seed) -> list[LevelSizes]:
 
     Hill climbing, from the given levels and from sizes spread over those of the objects. A change
     stays if it raises the mean of the best IoUs plus the share of objects whose best IoU is at
-    least .5. The result does not cover a smaller share of the objects than the given levels.
+    least .5. No side of a default box is longer than what its map sees: of an object beyond it, the
+    edges could only be guessed. The result does not cover a smaller share of the objects than the
+    given levels, shrunk until they keep to that.
     """
     rng = np.random.default_rng(seed)
     if len(boxes) > _MAX_OBJECTS:
         boxes = boxes[np.sort(rng.choice(len(boxes), _MAX_OBJECTS, replace=False))]
     boxes = np.asarray(boxes, float) * np.tile(maps.input_hw, 2)
     given = [LevelSizes.from_box_level(level) for level in levels]
-    starts = (given, _spread(given, boxes))
+    starts = [shrink_to_fields(start, maps.fields) for start in (given, _spread(given, boxes))]
+    given = starts[0]
     share, _ = _measure(_overlaps(given, maps, boxes))
     fits = [_climb(start, maps, boxes, tries // len(starts), rng, share) for start in starts]
     return max(fits, key=lambda found: (found.share >= share, found.score)).levels
+
+
+def shrink_to_fields(levels, fields):
+    """The levels, the sizes of those with sides above their field made smaller; still in order."""
+    shrunk = []
+    next_size = np.inf
+    for level, field in zip(reversed(levels), reversed(fields), strict=True):
+        factor = min(1, field / level.longest_side, next_size / level.size)
+        if factor < 1:
+            next_size = None if level.next_size is None else level.next_size * factor
+            level = dataclasses.replace(level, size=level.size * factor, next_size=next_size)
+        next_size = level.size
+        shrunk.append(level)
+    return shrunk[::-1]
 
 
 def level_overlaps(level, map_hw, input_hw, boxes):
@@ -112,6 +137,8 @@ def _climb(start, maps, boxes, tries, rng, min_share):
     for std in np.geomspace(*_CHANGE_STD, max(tries, 1)):
         index = rng.integers(len(levels))
         changed = _change(levels[index], std, rng)
+        if changed.longest_side > maps.fields[index]:
+            continue
         if not _in_order([*levels[:index], changed, *levels[index + 1 :]]):
             continue
         new_overlaps = overlaps.copy()

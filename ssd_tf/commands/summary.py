@@ -102,7 +102,7 @@ def _level_table(config, network):
     """
     from ssd_tf.models import measure
 
-    fields = measure.receptive_fields(network.model)
+    fields = measure.level_fields(network.model)
     boxes = network.default_boxes
     title = f"{len(boxes):,} default boxes"
     table = Table(
@@ -126,7 +126,7 @@ def _level_table(config, network):
             str(per_cell),
             f"{num_boxes:,}",
             ", ".join(f"{height:.0f} x {width:.0f}" for height, width in sizes_hw),
-            f"{fields[f'offsets{index}_conv']} px",
+            f"{fields[index]} px",
         )
         begin += num_boxes
     return table

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import keras
 from keras import layers
@@ -69,6 +70,13 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
         for tensor in layer.output.values() if isinstance(layer.output, dict) else [layer.output]:
             known[id(tensor)] = (field, distance)
     return fields
+
+
+def level_fields(model: keras.Model) -> list[int]:
+    """The receptive fields of an SSD's heads, one per feature map, finest first."""
+    fields = receptive_fields(model)
+    heads = [name for name in fields if re.fullmatch(r"offsets\d+_conv", name)]
+    return [fields[f"offsets{index}_conv"] for index in range(len(heads))]
 
 
 def _window(layer):

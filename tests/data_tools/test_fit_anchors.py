@@ -1,5 +1,6 @@
 """fit_anchors: the measure that it raises, and that it raises coverage."""
 
+import pathlib
 import re
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_finds_one_size_and_ratio():
     size = np.array([20, 50])
     centres = np.array([[50, 50], [150, 50], [50, 150], [150, 150]], float)
     boxes = np.concatenate([centres - size, centres + size], 1) / 200
-    maps = fitting.FeatureMaps(((2, 2),), (200, 200))
+    maps = fitting.FeatureMaps(((2, 2),), (200, 200), (999,))
     (level,) = fitting.fit([BoxLevel.from_sizes(20, None, (1.2,))], maps, boxes, 2000, 0)
     assert level.size == pytest.approx(63.2, rel=0.03)
     assert level.aspect_ratios[0] == pytest.approx(2.5, rel=0.05)
@@ -136,7 +137,63 @@ def test_no_fewer_objects_are_covered_than_before(seed):
     sides = np.array([20.0] * 19 + [37.0])
     centres = np.tile([[50.0, 50.0], [150.0, 50.0], [50.0, 150.0], [150.0, 150.0]], (5, 1))
     boxes = np.concatenate([centres - sides[:, None] / 2, centres + sides[:, None] / 2], 1) / 200
-    maps = fitting.FeatureMaps(((2, 2),), (200, 200))
+    maps = fitting.FeatureMaps(((2, 2),), (200, 200), (999,))
     (level,) = fitting.fit([BoxLevel.from_sizes(27)], maps, boxes, 400, seed)
     assert (fitting.level_overlaps(level, (2, 2), (200, 200), boxes * 200) >= 0.5).all()
     assert 26.1 < level.size < 27.01  # at least 37 * sqrt(.5) = 26.16
+
+
+def test_sizes_shrink_to_what_a_map_sees():
+    # The sides of the first level are 100, 200 and 50 x 200: a field of 50 takes a quarter of them.
+    # The second level is within its field, the third shrinks to a half.
+    levels = [
+        fitting.LevelSizes(100, 400, (4.0,)),
+        fitting.LevelSizes(30, None, ()),
+        fitting.LevelSizes(200, None, ()),
+    ]
+    assert fitting.shrink_to_fields(levels, (50, 100, 100)) == [
+        fitting.LevelSizes(25, 100, (4.0,)),
+        fitting.LevelSizes(30, None, ()),
+        fitting.LevelSizes(100, None, ()),
+    ]
+    # A finer map never has the larger size, so the first also follows the second.
+    assert fitting.shrink_to_fields(levels, (50, 20, 100))[:2] == [
+        fitting.LevelSizes(20, 80, (4.0,)),
+        fitting.LevelSizes(20, None, ()),
+    ]
+    assert fitting.shrink_to_fields(levels[1:], (999, 999)) == levels[1:]
+
+
+def test_no_side_is_longer_than_what_the_map_sees():
+    # All objects are 120 high and 60 wide, in 200 x 400 pixels; the first map sees 50 of them.
+    centres = np.array([[80, 100], [110, 250], [120, 300]], float)
+    size = np.array([60, 30])
+    boxes = np.concatenate([centres - size, centres + size], 1) / [200, 400, 200, 400]
+    given = [BoxLevel.from_sizes(40, 80, (2.0,)), BoxLevel.from_sizes(60, 90, (2.0,))]
+    maps = fitting.FeatureMaps(((10, 20), (5, 10)), (200, 400), (50, 900))
+    for seed in range(3):
+        first, second = fitting.fit(given, maps, boxes, 1000, seed)
+        assert first.longest_side < 50.001
+        overlaps = fitting.level_overlaps(second, (5, 10), (200, 400), boxes * ([200, 400] * 2))
+        assert (overlaps > 0.5).all()
+
+
+def test_prints_which_maps_limit_their_boxes(run, tiny_data, tmp_path):
+    # The first head of `plain` sees 3 + 2 * (2 + 4 + 4 + 8 + 8) = 55 pixels; its own longest side
+    # is sqrt(2) * .6 * 192 = 163.
+    config = pathlib.Path(__file__).parents[2] / "configs" / "shapes_plain.yaml"
+    code, _ = run(
+        "fit_anchors",
+        str(tiny_data),
+        "--set=boxes.s_min=0.6",
+        "--set=boxes.s_max=0.9",
+        "--tries=10",
+        config=config,
+        output=tmp_path / "fitted.yaml",
+    )
+    assert code == 0
+    text = (tmp_path / "fitted.yaml").read_text()
+    limit = "map 0 sees 55 pixels of the input: the config's default boxes of 163 are too long"
+    assert limit in text
+    assert "\n# map 1 sees" in text and "\n# map 3 sees" not in text
+    assert "boxes.s_min=0.6" in text
