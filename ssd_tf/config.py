@@ -8,6 +8,7 @@ config or a section, and repeats no default of this file: each default value liv
 
 import difflib
 import json
+import pathlib
 import re
 import typing
 from typing import Annotated, Literal
@@ -565,8 +566,21 @@ def load_config(path, overrides=()) -> Config:
     Raises ConfigError for a missing file, an unknown key (with the nearest known name) or a value
     out of range.
     """
-    values = read_values(path, overrides)
-    return check_config(_take_over_network(values), where=str(path))
+    values = _take_over_network(read_values(path, overrides))
+    if "boxes" not in values:
+        raise ConfigError(
+            f"{path}: boxes is missing: give a preset or levels, or take network and default boxes "
+            "over from a run: init_from=RUN"
+        )
+    return check_config(values, where=str(path))
+
+
+def load_source_config(folder) -> Config:
+    """The config of the run folder that init_from names. Raises ConfigError."""
+    path = pathlib.Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"init_from: no run folder at {folder} (it would have a config.yaml)")
+    return load_config(path)
 
 
 def _take_over_network(values):
@@ -576,7 +590,7 @@ def _take_over_network(values):
     backbone = model.get("backbone") or {}
     if not isinstance(source, str) or backbone.get("name") is not None:
         return values
-    config = load_config(f"{source}/config.yaml").model_dump(mode="json")
+    config = load_source_config(source).model_dump(mode="json")
     config["model"]["backbone"] |= {"weights": "none", "frozen_stages": 0}
     inherited = {
         "model": config["model"],

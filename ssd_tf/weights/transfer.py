@@ -9,7 +9,7 @@ import typing
 
 import numpy as np
 
-from ssd_tf.config import Config, ConfigError, load_config
+from ssd_tf.config import Config, ConfigError, load_source_config
 from ssd_tf.data import dataset_json
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
@@ -39,7 +39,7 @@ class Outcome(typing.NamedTuple):
 def read_source(path) -> Source:
     """Read a run folder. Raises ConfigError, in one line, if it is none."""
     path = pathlib.Path(path)
-    config = load_config(path / "config.yaml")
+    config = load_source_config(path)
     try:
         class_names = dataset_json.read_dataset(path).names
         weights = runs.read_weights(runs.find_checkpoint(path))

@@ -17,6 +17,9 @@ from ssd_tf.models import ssd
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 
+NETWORKS = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"finetune"})
+
+
 def compare_exports(name, data, folder, *overrides):
     """Train one step, restore the run, export it; returns how the exports agree with the run."""
     # A small step: after a large one from random weights, all scores would be certain, and boxes
@@ -91,9 +94,17 @@ def assert_agreement(reports):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_config(name, tiny_data, tmp_path):
     assert_agreement(compare_exports(name, tiny_data, tmp_path))
+
+
+@pytest.mark.slow
+def test_finetune_takes_over_the_network_of_a_run(tiny_data, tmp_path):
+    (tmp_path / "source").mkdir()
+    compare_exports("finetune_imagenet", tiny_data, tmp_path / "source")
+    init_from = f"init_from={tmp_path / 'source' / 'run'}"
+    assert_agreement(compare_exports("finetune", tiny_data, tmp_path, init_from))
 
 
 def test_loss_variants(tiny_data, tmp_path):

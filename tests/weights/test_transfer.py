@@ -225,7 +225,7 @@ def test_a_config_with_a_backbone_keeps_its_own_network(tmp_path):
 
 
 def test_a_source_without_a_config(tmp_path):
-    with pytest.raises(ConfigError, match=r"no config file at .*config.yaml"):
+    with pytest.raises(ConfigError, match=r"init_from: no run folder at .*run "):
         transfer.read_source(tmp_path / "run")
 
 
