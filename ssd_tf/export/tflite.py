@@ -69,9 +69,9 @@ def operator_differences(config: Config, default_boxes) -> list[str]:
     operator = operator_postprocessor(config, default_boxes)
     differences = []
     if keras.pre_nms_top_k < len(default_boxes):
+        best = f"{keras.pre_nms_top_k}" + ("" if keras.class_agnostic else " per class")
         differences.append(
-            "all boxes above the score floor enter NMS, not the best "
-            f"{keras.pre_nms_top_k} per class (eval.pre_nms_top_k)"
+            f"all boxes above the score floor enter NMS, not the best {best} (eval.pre_nms_top_k)"
         )
     if keras.clip_first:
         differences.append("boxes are not clipped before NMS (eval.clip_first)")

@@ -15,7 +15,7 @@ def check_backbone_filled(model: keras.Model, config: Config, filled: set[str], 
     for layer in ssd.backbone_layers(model, config):
         if layer.weights and layer.name not in filled:
             raise ConfigError(
-                f"model.backbone.weights: {source} has no weights for layer {layer.name} of "
+                f"{source} has no weights for layer {layer.name} of "
                 f"{config.model.backbone.name}: give the weights of exactly this network"
             )
 
@@ -24,9 +24,7 @@ def check_finite(arrays: dict, path):
     """Raise ConfigError with the name of the first array that has NaN or infinity."""
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ConfigError(
-                f"model.backbone.weights: {path}: {name} has values that are not finite"
-            )
+            raise ConfigError(f"{path}: {name} has values that are not finite")
 
 
 def gamma_for_epsilon(gamma, variance, theirs, ours):

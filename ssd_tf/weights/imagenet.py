@@ -53,7 +53,7 @@ def find_file(backbone: Backbone) -> pathlib.Path:
     except Exception as error:
         hash_text = f"{file.algorithm} {file.digest}" if file.digest else "no hash is published"
         raise ConfigError(
-            f"model.backbone.weights: cannot download {file.url} ({hash_text}): {shorten(error)}; "
+            f"cannot download {file.url} ({hash_text}): {shorten(error)}; "
             f"put {file.names[0]} into a folder and set SSD_TF_WEIGHTS to that folder (now "
             f"{folder or 'not set'})"
         ) from None
@@ -83,10 +83,10 @@ def choose_file(backbone: Backbone) -> ImageNetFile:
 
 def _torch_file(backbone):
     if backbone.name not in _TORCH_FILES:
-        raise ConfigError(f"model.backbone.weights: {backbone.name} has no ImageNet weights")
+        raise ConfigError(f"{backbone.name} has no ImageNet weights")
     if backbone.name == "mobilenet_v3_large" and backbone.reduced_tail:
         raise ConfigError(
-            "model.backbone.weights: mobilenet_v3_large has ImageNet weights without its reduced "
+            "mobilenet_v3_large has ImageNet weights without its reduced "
             "tail alone: set model.backbone.reduced_tail=false"
         )
     if backbone.name.startswith("mobilenet"):
@@ -99,7 +99,7 @@ def _torch_file(backbone):
 def _check_alpha(backbone, known):
     if backbone.alpha not in known:
         raise ConfigError(
-            f"model.backbone.weights: ImageNet weights of {backbone.name} exist for alpha "
+            f"ImageNet weights of {backbone.name} exist for alpha "
             f"{', '.join(map(str, known))}, got {backbone.alpha}"
         )
 
@@ -112,7 +112,7 @@ def _check_hash(path, file):
         found = hashlib.file_digest(stream, file.algorithm.replace("-", "")).hexdigest()
     if not found.startswith(file.digest):
         raise ConfigError(
-            f"model.backbone.weights: {path} has the {file.algorithm} {found[: len(file.digest)]}, "
+            f"{path} has the {file.algorithm} {found[: len(file.digest)]}, "
             f"expected {file.digest}: it is incomplete or another file; delete it and get it from "
             f"{file.url}"
         )

@@ -26,15 +26,12 @@ def load(model: keras.Model, config: Config, path) -> set[str]:
         found = [value.shape for value in arrays[layer.name]]
         if found != expected:
             raise ConfigError(
-                f"model.backbone.weights: layer {layer.name} of {path}: "
-                f"expected shapes {expected}, got {found}"
+                f"layer {layer.name} of {path}: expected shapes {expected}, got {found}"
             )
         layer.set_weights(arrays[layer.name])
         filled.add(layer.name)
     if not filled:
-        raise ConfigError(
-            f"model.backbone.weights: {path} has no layer of {config.model.backbone.name}"
-        )
+        raise ConfigError(f"{path} has no layer of {config.model.backbone.name}")
     check_backbone_filled(model, config, filled, path)
     return filled
 
@@ -60,7 +57,7 @@ def read_layers(path) -> dict[str, list[np.ndarray]]:
             return layers
     except unreadable as error:
         raise ConfigError(
-            f"model.backbone.weights: {path} is not a Keras weights file in HDF5 format "
+            f"{path} is not a Keras weights file in HDF5 format "
             f"({shorten(error)}); for torchvision's weights see docs/models.md"
         ) from None
 

@@ -20,14 +20,18 @@ _AVERAGED = "/ExponentialMovingAverage"
 
 
 def read_frozen_graph(path) -> Source:
-    """Raises ConfigError if the file is no graph."""
+    """Raises ConfigError, as the last of all readers, if the file is no graph."""
     graph = tf.compat.v1.GraphDef()
     try:
         graph.ParseFromString(pathlib.Path(path).read_bytes())
-    except DecodeError as error:
-        raise ConfigError(f"{path} is not a frozen graph of TensorFlow ({error})") from None
-    if not graph.node:
-        raise ConfigError(f"{path} is not a frozen graph of TensorFlow: it has no nodes")
+        is_graph = bool(graph.node)
+    except DecodeError:
+        is_graph = False
+    if not is_graph:
+        raise ConfigError(
+            f"{path} is no file that can be imported: expected a frozen graph (.pb), a checkpoint "
+            "or SavedModel of TensorFlow 1, a TFLite file, or .pth or .safetensors of torchvision"
+        )
     return _read_graph(graph, {}, "frozen graph", path)
 
 

@@ -23,15 +23,22 @@ def load_backbone(model: keras.Model, config: Config) -> set[str]:
     Raises ConfigError if there is no such file, a layer has another shape, or a layer of the
     backbone is missing from it.
     """
-    backbone = config.model.backbone
-    if backbone.weights == "none":
+    if config.model.backbone.weights == "none":
         return set()
+    try:
+        return _load(model, config)
+    except ConfigError as error:
+        raise ConfigError(f"model.backbone.weights: {error}") from None
+
+
+def _load(model, config):
+    backbone = config.model.backbone
     if backbone.weights == "imagenet":
         path = imagenet.find_file(backbone)
     else:
         path = pathlib.Path(backbone.weights)
     if not path.is_file():
-        raise ConfigError(f"model.backbone.weights: no file at {path}")
+        raise ConfigError(f"no file at {path}")
     if path.suffix == ".npz":
         filled = torchvision.load(model, config, torchvision.read_arrays(path), path)
     elif path.suffix in (".pth", ".pt"):

@@ -66,7 +66,7 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
             for name, tensor in _find_tensors(content)
         }
     except ConfigError as error:
-        raise ConfigError(f"model.backbone.weights: {path}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
     # What damaged pickles and archives raise.
     except (
         OSError,
@@ -83,7 +83,7 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
         zlib.error,
     ) as error:
         raise ConfigError(
-            f"model.backbone.weights: {path} is not a complete PyTorch state dict "
+            f"{path} is not a complete PyTorch state dict "
             f"({shorten(error) or type(error).__name__})"
         ) from None
     check_finite(arrays, path)

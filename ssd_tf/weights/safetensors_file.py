@@ -18,7 +18,7 @@ def read_arrays(path) -> dict[str, np.ndarray]:
         arrays = safetensors_numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"model.backbone.weights: {path} is not a complete .safetensors file ({shorten(error)})"
+            f"{path} is not a complete .safetensors file ({shorten(error)})"
         ) from None
     arrays = {
         name: array.astype(np.float32) if array.dtype.itemsize == 2 else array

@@ -27,8 +27,7 @@ def read_arrays(path) -> dict[str, np.ndarray]:
             return dict(file)
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(
-            f"model.backbone.weights: {path} is not a complete .npz file of arrays "
-            f"({shorten(error)})"
+            f"{path} is not a complete .npz file of arrays ({shorten(error)})"
         ) from None
 
 
@@ -62,10 +61,7 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
             layer.set_weights(values)
             filled.add(layer.name)
     if not filled:
-        raise ConfigError(
-            f"model.backbone.weights: {source} has no array of torchvision's "
-            f"{config.model.backbone.name}"
-        )
+        raise ConfigError(f"{source} has no array of torchvision's {config.model.backbone.name}")
     check_backbone_filled(model, config, filled, source)
     return filled
 
@@ -88,10 +84,7 @@ def module_names(model, config: Config, state) -> dict[str, str]:
         return _v2_names()
     if name.startswith("resnet"):
         return {layer.name: layer.name.replace("_", ".") for layer in model.layers}
-    raise ConfigError(
-        f"model.backbone.weights: torchvision has no counterpart of {name}; "
-        "give a Keras HDF5 file (.h5)"
-    )
+    raise ConfigError(f"torchvision has no counterpart of {name}; give a Keras HDF5 file (.h5)")
 
 
 def _vgg_names(prefix):
@@ -210,7 +203,7 @@ def _read_module(layer, module, state, source):
         names = [f"{module}.{part}" for part in _BATCH_NORM]
         missing = [name for name in names if name not in state]
         if missing:
-            raise ConfigError(f"model.backbone.weights: {source} lacks {', '.join(missing)}")
+            raise ConfigError(f"{source} lacks {', '.join(missing)}")
         return [np.asarray(state[name]) for name in names]
     kernel = np.asarray(state[f"{module}.weight"])
     is_depthwise = isinstance(layer, layers.DepthwiseConv2D)
@@ -233,8 +226,7 @@ def _fits(layer, values, module, source):
         return True
     if not layer.name.startswith(ssd.CLASS_HEAD_PREFIX):
         raise ConfigError(
-            f"model.backbone.weights: {module} of {source}: "
-            f"layer {layer.name} expected shapes {expected}, got {found}"
+            f"{module} of {source}: layer {layer.name} expected shapes {expected}, got {found}"
         )
     logging.info(
         "%s starts from scratch: %s has other classes (expected shape %s, got %s)",

@@ -10,7 +10,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import check_config
 from ssd_tf.export import tflite, verify
-from ssd_tf.inference.detector import load_detector, make_postprocessor
+from ssd_tf.inference.detector import keras_detector, load_detector, make_postprocessor
 
 OPERATOR = "TFLite_Detection_PostProcess"
 
@@ -116,6 +116,24 @@ def test_attributes_of_the_operator(exported):
     assert [attributes[f"{side}_scale"] for side in "yxhw"] == pytest.approx([10, 10, 5, 5])
     assert attributes["nms_iou_threshold"] == pytest.approx(0.45)
     assert attributes["nms_score_threshold"] == pytest.approx(0.01)
+
+
+def test_class_agnostic_nms_is_the_fast_nms_of_the_operator(tiny_config, network, tmp_path):
+    config = changed(
+        tiny_config, eval={"class_agnostic": True, "pre_nms_top_k": 5, "max_detections": 5}
+    )
+    path = export(config, network, tmp_path / "model.tflite")
+    assert operator_attributes(path)["use_regular_nms"] == 0
+    assert operator_attributes(path)["max_classes_per_detection"] == 1
+    assert tflite.operator_differences(config, network.default_boxes)[0] == (
+        "all boxes above the score floor enter NMS, not the best 5 (eval.pre_nms_top_k)"
+    )
+    config = changed(config, eval={"pre_nms_top_k": 6, "max_detections": 6})
+    path = export(config, network, tmp_path / "model.tflite")
+    report = verify.compare(
+        keras_detector(config, network, NAMES), load_detector(path), list(IMAGES), 0.02, 0.01
+    )
+    assert report["detections"] > 0 and report["unpaired"] == 0
 
 
 def test_attributes_follow_eval_unless_export_replaces_them(tiny_config, network, tmp_path):

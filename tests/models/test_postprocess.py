@@ -77,6 +77,25 @@ def test_one_box_may_be_detected_as_two_classes():
     assert found["labels"].tolist() == [[1, 2, 0, 0]]
 
 
+def test_class_agnostic_boxes_have_their_best_class_and_suppress_each_other():
+    # Box 0 is of class 2 by .6 and suppressed by box 1 of class 1, though classes differ. Box 2 is
+    # found once, as class 1.
+    scores = [[[0.1, 0.6], [0.8, 0.1], [0.4, 0.3], [0.0, 0.05]]]
+    found = detect(scores, class_agnostic=True)
+    assert found["labels"].tolist() == [[1, 1, 0, 0]]
+    np.testing.assert_allclose(found["scores"], [[0.8, 0.4, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(found["boxes"][0, :2], BOXES[[1, 2]], atol=1e-6)
+    per_class = detect(scores)
+    assert per_class["labels"].tolist() == [[1, 2, 1, 2]]
+
+
+def test_class_agnostic_top_k_counts_boxes_of_all_classes():
+    scores = [[[0.6, 0.0], [0.0, 0.0], [0.0, 0.5], [0.0, 0.4]]]
+    found = detect(scores, class_agnostic=True, pre_nms_top_k=2)
+    assert found["labels"].tolist() == [[1, 2, 0, 0]]
+    assert detect(scores, class_agnostic=True)["count"].tolist() == [3]
+
+
 def test_boxes_are_clipped_after_suppression():
     # Clipped first, only the first would remain; whole, it suppresses the second by .6 > .45.
     found = detect([[[0.9], [0.8], [0.7]]], OVER_THE_EDGE)

@@ -177,7 +177,7 @@ def run_heads(model, maps):
     return np.array(outputs["offsets"]), np.array(outputs["logits"])
 
 
-@pytest.mark.parametrize("head", ["conv", "separable"])
+@pytest.mark.parametrize("head", ["conv", "separable", "pointwise"])
 def test_outputs_and_default_boxes_share_one_order(head):
     config = make_config(**{**SMALL, "model": {**SMALL["model"], "head": head}})
     order = check_order(config, ssd.build_model(config, 2))
