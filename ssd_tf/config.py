@@ -199,6 +199,8 @@ class Boxes(Section):
     # Presets caffe_*: truncates sizes to whole pixels, as in the released SSD512 of Liu et al.
     integer_sizes: bool = False
     levels: tuple[Level, ...] | None = None
+    # Centres and sizes become multiples of this share of the input, as in quantised TFLite files.
+    rounding: Annotated[float, Field(gt=0, lt=0.1)] | None = None
     variances: Variances = (0.1, 0.1, 0.2, 0.2)
 
     @pydantic.model_validator(mode="after")

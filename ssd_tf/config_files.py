@@ -16,6 +16,7 @@ _BOX_SHAPE_KEYS = {
     "s_max",
     "aspect_ratios",
     "s_first",
+    "rounding",
 }
 
 

@@ -207,12 +207,13 @@ def fit_steps(levels, map_shapes, input_hw):
     return fitted
 
 
-def make_default_boxes(levels, map_shapes, input_hw, clip=None) -> np.ndarray:
+def make_default_boxes(levels, map_shapes, input_hw, clip=None, rounding=None) -> np.ndarray:
     """BoxLevels, (height, width) of each map and of the input -> default boxes [A, 4].
 
     clip: None keeps boxes that extend beyond the border (`clip: false` of the original models);
     "size" limits heights and widths to the input's (torchvision); "centre_and_size" also moves
     centres into it (NVIDIA). No reference clips corners: that would move centres.
+    rounding: None, or the share of the input that centres and sizes become multiples of.
     Raises ValueError if the numbers of levels and maps differ.
     """
     if len(levels) != len(map_shapes):
@@ -221,10 +222,12 @@ def make_default_boxes(levels, map_shapes, input_hw, clip=None) -> np.ndarray:
             "give one level per map"
         )
     pairs = zip(levels, map_shapes, strict=True)
-    return np.concatenate([_level_boxes(level, map_hw, input_hw, clip) for level, map_hw in pairs])
+    return np.concatenate(
+        [_level_boxes(level, map_hw, input_hw, clip, rounding) for level, map_hw in pairs]
+    )
 
 
-def _level_boxes(level, map_hw, input_hw, clip):
+def _level_boxes(level, map_hw, input_hw, clip, rounding):
     step_hw = level.step_hw or (input_hw[0] / map_hw[0], input_hw[1] / map_hw[1])
     centre_y = (np.arange(map_hw[0]) + 0.5) * step_hw[0]
     centre_x = (np.arange(map_hw[1]) + 0.5) * step_hw[1]
@@ -235,5 +238,9 @@ def _level_boxes(level, map_hw, input_hw, clip):
         half = np.minimum(half, np.array(input_hw) / 2)
     if clip == "centre_and_size":
         centres = np.minimum(centres, input_hw)
+    if rounding is not None:
+        unit = rounding * np.array(input_hw)
+        centres = np.round(centres / unit) * unit
+        half = np.round(2 * half / unit) * unit / 2
     corners = np.concatenate([centres - half, centres + half], -1)  # [H, W, k, 4]
     return (corners.reshape(-1, 4) / np.tile(input_hw, 2)).astype(np.float32)

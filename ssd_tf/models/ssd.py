@@ -83,7 +83,7 @@ def build_model(config: Config, num_classes: int) -> SSD:
     if config.boxes.preset is not None:  # explicit steps stay
         levels = fit_steps(levels, map_shapes, input_hw)
     clip = CLIP.get(config.boxes.preset)
-    default_boxes = make_default_boxes(levels, map_shapes, input_hw, clip)
+    default_boxes = make_default_boxes(levels, map_shapes, input_hw, clip, config.boxes.rounding)
     model = keras.Model(image, _predictions(config, maps, levels, num_classes), name="ssd")
     _set_up_batch_norm(model, config)
     freeze_stages(model, config.model.backbone)

@@ -38,14 +38,15 @@ class Source(typing.NamedTuple):
     layers: by the API's names, e.g. FeatureExtractor/MobilenetV1/Conv2d_0.
     settings: values of our config, by the path of the key, e.g. "eval.nms_iou".
     level_shapes: for each level the height and width of each default box of a cell, in pixels, or
-        None where the file does not say; box_tolerance: how exact they are, in pixels.
+        None where the file does not say; box_rounding: the share of the input that default boxes
+        are multiples of, or None.
     """
 
     kind: str
     layers: dict[str, Layer]
     settings: dict
     level_shapes: list | None = None
-    box_tolerance: float = 1e-3
+    box_rounding: float | None = None
 
 
 # What the API's SSD configs have, for settings that a file does not state.
@@ -113,6 +114,11 @@ def convert(source: Source, path) -> Imported:
         if key not in source.settings
     ]
     values = _values(source, layers, num_levels, settings, path)
+    if source.box_rounding is not None:
+        notes.append(
+            f"centres and sizes of default boxes are rounded to multiples of {source.box_rounding} "
+            "of the image, as in the file; --set boxes.rounding=null gives the exact ones"
+        )
     if source.level_shapes is None:
         notes.append("not in the file, so the API's default: boxes.preset = od_api")
     is_folded = layers["conv1" if _is_v1(layers) else "Conv1"].norm is None
@@ -203,16 +209,21 @@ def _boxes(source, num_levels, settings):
     boxes = {"preset": "od_api", "variances": settings["boxes.variances"]}
     if source.level_shapes is None:
         return boxes
+    tolerance = 1e-3  # pixels
+    if source.box_rounding is not None:
+        boxes["rounding"] = source.box_rounding
+        tolerance = source.box_rounding * max(settings["model.input_hw"]) / 2
     preset = preset_levels("od_api", num_levels, settings["model.input_hw"], integer_sizes=False)
     same = len(preset) == len(source.level_shapes) and all(
         np.shape(level.shapes_hw) == np.shape(shapes)
-        and np.allclose(level.shapes_hw, shapes, rtol=0, atol=source.box_tolerance)
+        and np.allclose(level.shapes_hw, shapes, rtol=0, atol=tolerance)
         for level, shapes in zip(preset, source.level_shapes, strict=False)
     )
     if same:
         return boxes
-    levels = [{"shapes": np.round(shapes, 4).tolist()} for shapes in source.level_shapes]
-    return {"levels": levels, "variances": settings["boxes.variances"]}
+    del boxes["preset"]
+    boxes["levels"] = [{"shapes": np.round(shapes, 4).tolist()} for shapes in source.level_shapes]
+    return boxes
 
 
 def _arrays(name, layer, path):

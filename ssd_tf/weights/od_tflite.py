@@ -77,8 +77,7 @@ class _Reader:
         map_shapes = [self._shape(heads[index].outputs[0]) for index in sorted(heads)]
         input_hw = settings["model.input_hw"]
         level_shapes = self._level_shapes(anchors, step, map_shapes, input_hw)
-        tolerance = max(step * max(input_hw) / 2, 1e-3)
-        return Source("TFLite file", layers, settings, level_shapes, tolerance)
+        return Source("TFLite file", layers, settings, level_shapes, _number(step) or None)
 
     def _read_convolution(self, operator):
         """(name, Layer); the name is the first of its tensors' names that we know."""

@@ -266,6 +266,17 @@ def test_clip_rules_on_an_image_that_is_not_square():
     np.testing.assert_allclose(both, [[0, 5, 20, 15], [0, 20, 20, 30]], atol=1e-5)
 
 
+def test_rounding_on_an_image_that_is_not_square():
+    # In units of .1, which are 10 and 21 pixels: the first centre (50, 35) is (5, 1.67) and becomes
+    # (5, 2), and 33 x 77 are 3.3 x 3.67 and become 3 x 4.
+    level = BoxLevel(((33.0, 77.0),))
+    exact, rounded = (
+        make_default_boxes([level], [(1, 3)], (100, 210), rounding=unit)[0] for unit in (None, 0.1)
+    )
+    np.testing.assert_allclose(exact, [0.335, -3.5 / 210, 0.665, 0.35], atol=1e-6)
+    np.testing.assert_allclose(rounded, [0.35, 0.0, 0.65, 0.4], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "num_levels"), [("caffe_voc", 5), ("torchvision", 7), ("nvidia", 5)]
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -204,6 +205,7 @@ def test_the_postprocess_operator_states_the_settings(tmp_path):
     }
     # .25 of 64 and .5 of 96 pixels.
     np.testing.assert_allclose(source.level_shapes, [[[16, 48]]])
+    assert source.box_rounding is None
 
 
 def test_regular_nms_is_per_class(tmp_path):
@@ -247,11 +249,26 @@ def test_a_truncated_file(tmp_path):
             od_tflite.read_tflite(path)
 
 
+def read_anchors(path):
+    """The default boxes [A, 4] of a quantised file, through LiteRT."""
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    (entry,) = [each for each in interpreter.get_tensor_details() if each["name"] == "anchors"]
+    scale, zero = entry["quantization"]
+    centred = scale * (interpreter.get_tensor(entry["index"]).astype(np.float32) - zero)
+    half = centred[:, 2:] / 2
+    return np.concatenate([centred[:, :2] - half, centred[:, :2] + half], 1)
+
+
 def test_the_real_coco_detector(shared_data):
     """Its settings, and that every layer of our network is filled from it."""
     path = shared_data / "weights" / "ssd_mobilenet_v1_coco_quant.tflite"
     detector = od_api.convert(od_tflite.read_tflite(path), path)
-    assert detector.notes == ["batch norm is folded into the convolutions: train.bn = frozen"]
+    assert detector.notes == [
+        "centres and sizes of default boxes are rounded to multiples of 0.00645306 of the image, "
+        "as in the file; --set boxes.rounding=null gives the exact ones",
+        "batch norm is folded into the convolutions: train.bn = frozen",
+    ]
     labels = path.with_suffix(".txt")
     classes = imported.read_classes(labels, imported.num_classes(detector, path), path)
     assert len(classes) == 80
@@ -262,7 +279,7 @@ def test_the_real_coco_detector(shared_data):
     assert config.model.backbone.alpha == 0.75
     assert config.eval.class_agnostic and config.eval.max_detections == 10
     assert network.map_shapes == ((19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
-    assert network.default_boxes.shape == (1917, 4)
+    np.testing.assert_allclose(network.default_boxes, read_anchors(path), atol=1e-6)
     # The class heads of the first map have 3 boxes of 81 rows; the file has 91.
     assert network.model.get_layer("logits0_conv").weights[1].shape == (243,)
     whole = detector.arrays["logits0_conv"][1].reshape(3, 91)
