@@ -1,7 +1,7 @@
 r"""AP after fine-tuning for the same time from three starts, by number of images.
 
     python benchmarks/fine_tuning.py --data bccd_records --detector runs/pedestrian \
-      --output docs/fine_tuning.csv
+      --output docs/fine_tuning.csv --figure docs/fine_tuning.png
 
 --data needs the splits train and test. Starts: MobileNet v1 0.25 from scratch and with ImageNet
 weights (SSD_TF_WEIGHTS names their folder), both by configs/finetune_imagenet.yaml, and a detector,
@@ -29,6 +29,7 @@ COLUMNS = ("start", "images", "seed", "steps", "AP", "AP50")
 class Start(typing.NamedTuple):
     """A config with its changes; images_per_second: measured on two cores."""
 
+    label: str
     config: str
     changes: tuple[str, ...]
     images_per_second: float
@@ -37,9 +38,9 @@ class Start(typing.NamedTuple):
 _SMALL = ("model.backbone.name=mobilenet", "model.backbone.alpha=0.25")
 _SCRATCH = ("model.backbone.weights=none", "model.backbone.frozen_stages=0")
 STARTS = {
-    "from scratch": Start("finetune_imagenet.yaml", (*_SMALL, *_SCRATCH), 105),
-    "ImageNet": Start("finetune_imagenet.yaml", _SMALL, 110),
-    "detector": Start("finetune.yaml", (), 28),
+    "from scratch": Start("MobileNet v1 0.25", "finetune_imagenet.yaml", (*_SMALL, *_SCRATCH), 105),
+    "ImageNet": Start("MobileNet v1 0.25", "finetune_imagenet.yaml", _SMALL, 110),
+    "detector": Start("SSDLite MobileNet v2", "finetune.yaml", (), 28),
 }
 
 
@@ -54,7 +55,10 @@ def main():
                     row = run(name, start, num_images, seed, arguments)
                     append_row(arguments.output, row)
                     print(row, flush=True)
-    print_table(read_rows(arguments.output), arguments.images)
+    rows = read_rows(arguments.output)
+    print_table(rows, arguments.images)
+    if arguments.figure:
+        draw_curves(rows, arguments.images, arguments.figure)
 
 
 def parse_arguments():
@@ -62,6 +66,7 @@ def parse_arguments():
     parser.add_argument("--data", required=True, help="folder of TFRecords")
     parser.add_argument("--detector", required=True, help="run folder to start from")
     parser.add_argument("--output", required=True, help="CSV file")
+    parser.add_argument("--figure", help="PNG file to draw the curves into")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--images", type=int, nargs="+", default=[20, 50, 100, 205])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -147,14 +152,37 @@ def print_table(rows, image_counts):
     for name in STARTS:
         cells = []
         for count in image_counts:
-            values = [
-                float(row["AP"])
-                for row in rows
-                if row["start"] == name and int(row["images"]) == count
-            ]
+            values = find_aps(rows, name, count)
             low_high = f"{min(values):.3f} to {max(values):.3f}" if values else ""
             cells.append(f"{statistics.mean(values):.3f} ({low_high})" if values else "")
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def draw_curves(rows, image_counts, path):
+    """A curve per start through the means, and a band from the smallest AP to the largest."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for name, start in STARTS.items():
+        aps = np.array([find_aps(rows, name, count) for count in image_counts])
+        (curve,) = axes.plot(image_counts, aps.mean(1), marker="o", label=f"{name} ({start.label})")
+        axes.fill_between(image_counts, aps.min(1), aps.max(1), alpha=0.25, color=curve.get_color())
+    axes.set_xscale("log")
+    axes.set_xticks(image_counts, map(str, image_counts))
+    axes.minorticks_off()
+    axes.set_xlabel("training images")
+    axes.set_ylabel("AP on the test split")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def find_aps(rows, name, num_images):
+    """The AP of each seed of a start and a number of images."""
+    found = [row for row in rows if row["start"] == name and int(row["images"]) == num_images]
+    return [float(row["AP"]) for row in found]
 
 
 if __name__ == "__main__":
