@@ -13,6 +13,7 @@ commands = {
     "ssd-voc-to-tfrecord": "data_tools.voc_to_tfrecord:main",
     "ssd-yolo-to-tfrecord": "data_tools.yolo_to_tfrecord:main",
     "ssd-csv-to-tfrecord": "data_tools.csv_to_tfrecord:main",
+    "ssd-import-weights": "ssd_tf.commands.import_weights:main",
     "ssd-show-input": "ssd_tf.commands.show_input:main",
     "ssd-summary": "ssd_tf.commands.summary:main",
     "ssd-shapes": "data_tools.shapes:main",

@@ -29,7 +29,8 @@ flags.DEFINE_string("output", None, "Run folder to make.", flag_values=FLAGS)
 flags.DEFINE_string(
     "labels",
     None,
-    "File of class names, one per line; without it the classes are called by their ids.",
+    "Class names: a text file with one per line, a label map (.pbtxt) or a COCO instances file "
+    "(.json); without it the classes are called by their ids.",
     flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(
@@ -50,12 +51,12 @@ def _main(values, positional):
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"--output: {output} exists already: give another name")
     commandline.import_tensorflow()
-    from ssd_tf.weights import detectors, imported
+    from ssd_tf.weights import detectors, imported, label_files
 
     detector = detectors.read_detector(values.source)
     detector = imported.override(detector, overrides)
     count = imported.num_classes(detector, values.source)
-    classes = imported.read_classes(values.labels, count, values.source)
+    classes = label_files.read_classes(values.labels, count, values.source)
     config, network = imported.build_network(detector, classes, values.source)
     origin = f"{pathlib.Path(values.source).name} ({detector.kind}{_hash(values.source)})"
     config = config.model_copy(update={"imported_from": origin})

@@ -3,7 +3,6 @@
 Shapes: `C` foreground classes.
 """
 
-import pathlib
 import typing
 
 import numpy as np
@@ -11,9 +10,6 @@ import numpy as np
 from ssd_tf.config import Config, ConfigError, check_config
 from ssd_tf.config_files import apply_overrides
 from ssd_tf.models import ssd
-
-# Names of classes that a label file lists for ids that are not in use.
-UNUSED_NAME = "???"
 
 
 class Imported(typing.NamedTuple):
@@ -49,35 +45,10 @@ def num_classes(imported: Imported, path) -> int:
     return num_logits // per_cell - 1
 
 
-def read_classes(labels, count, path) -> list[dict]:
-    """The classes of a detector as in dataset.json; their ids are those of the detector, from 1.
-
-    labels: a text file with one name per line, or None: then the ids are the names. A first line
-    `???` or `background` is the background's; later lines `???` are ids that are not in use, and
-    are left out. Raises ConfigError if the number of lines does not fit.
-    """
-    if labels is None:
-        return [{"name": str(number), "id": number} for number in range(1, count + 1)]
-    labels = pathlib.Path(labels)
-    if not labels.is_file():
-        raise ConfigError(f"--labels: no file at {labels}")
-    names = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines()]
-    if names and names[0] in (UNUSED_NAME, "background") and len(names) == count + 1:
-        names = names[1:]
-    if len(names) != count:
-        raise ConfigError(f"{labels} has {len(names)} names, {path} has {count} classes")
-    rows = enumerate(names, start=1)
-    classes = [{"name": name, "id": number} for number, name in rows if name != UNUSED_NAME]
-    repeated = {entry["name"] for entry in classes if names.count(entry["name"]) > 1}
-    if repeated:
-        raise ConfigError(f"{labels}: the name {min(repeated)!r} is there more than once")
-    return classes
-
-
 def build_network(imported: Imported, classes, path) -> tuple[Config, ssd.SSD]:
     """Our network with the detector's arrays, for some of its classes.
 
-    classes: as `read_classes` gives them.
+    classes: as label_files.read_classes gives them.
     Raises ConfigError, with the layer's name, for shapes that do not fit, for layers that our
     network lacks, and for those that the detector lacks.
     """

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.config import ConfigError
-from ssd_tf.weights import detectors, imported, od_api, od_graph
+from ssd_tf.weights import detectors, imported, label_files, od_api, od_graph
 
 NETWORKS = ["ssd_mobilenet_v1", "ssdlite_mobilenet_v2"]
 IMAGE = np.random.default_rng(0).uniform(0, 255, (1, 96, 128, 3)).astype("float32")
@@ -20,7 +20,7 @@ def models():
 def import_file(path, overrides=()):
     """The config and the network of a file, with all its classes."""
     detector = imported.override(detectors.read_detector(path), overrides)
-    classes = imported.read_classes(None, imported.num_classes(detector, path), path)
+    classes = label_files.read_classes(None, imported.num_classes(detector, path), path)
     return *imported.build_network(detector, classes, path), detector
 
 

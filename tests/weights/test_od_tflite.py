@@ -7,7 +7,7 @@ from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import ConfigError
-from ssd_tf.weights import imported, od_api, od_tflite
+from ssd_tf.weights import imported, label_files, od_api, od_tflite
 
 TYPES = {
     "float32": schema.TensorType.FLOAT32,
@@ -270,7 +270,7 @@ def test_the_real_coco_detector(shared_data):
         "batch norm is folded into the convolutions: train.bn = frozen",
     ]
     labels = path.with_suffix(".txt")
-    classes = imported.read_classes(labels, imported.num_classes(detector, path), path)
+    classes = label_files.read_classes(labels, imported.num_classes(detector, path), path)
     assert len(classes) == 80
     assert classes[0] == {"name": "person", "id": 1}
     assert classes[-1] == {"name": "toothbrush", "id": 90}
