@@ -18,6 +18,9 @@ flags.DEFINE_string("split", None, "Split to look at; default: the first.", flag
 flags.DEFINE_string(
     "config", None, "Experiment file, for the coverage by its default boxes.", flag_values=FLAGS
 )
+flags.DEFINE_multi_string(
+    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
+)
 flags.DEFINE_string("output", None, "PNG file for the sheet of images.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "images", 16, "Number of images on the sheet.", lower_bound=1, flag_values=FLAGS
@@ -71,7 +74,7 @@ def _inspect(values, rest):
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
-    config = load_config(values.config) if values.config else None
+    config = load_config(values.config, values.set) if values.config else None
     dataset_info = dataset_json.read_dataset(rest[0])
     if not dataset_info.splits:
         raise ValueError(f"{rest[0]}/dataset.json lists no split; convert the data again")
