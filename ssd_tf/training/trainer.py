@@ -263,11 +263,18 @@ class _Chief:
         self.stops_early = self._is_out_of_patience()
 
     def evaluate_if_missing(self, step):
-        """Make up for an evaluation that a stopped run did not finish."""
-        if step == 0 or not self._run.events.due(step).evaluate:
+        """Make up for an evaluation that a stopped run did not finish.
+
+        Another run's weights are evaluated before the first step, and kept if nothing is better.
+        """
+        starts_at_random = step == 0 and self._run.config.init_from is None
+        if starts_at_random or not self._run.events.due(step).evaluate:
             return
         if step not in self.monitor.measured_ap():
-            logging.info("step %d has not been evaluated yet", step)
+            if step == 0:
+                self.save(step)
+            else:
+                logging.info("step %d has not been evaluated yet", step)
             self.evaluate(step)
         else:
             self._keep_if_best(step)

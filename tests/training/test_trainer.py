@@ -150,6 +150,34 @@ def test_a_last_evaluation_that_failed_is_made_up_for(train, toy_config, tmp_pat
     assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-2")
 
 
+def test_the_weights_of_another_run_are_evaluated_first_and_kept_if_nothing_is_better(
+    train, toy_config, tmp_path
+):
+    aps = iter([0.6, 0.4, 0.5])
+    config = toy_config(steps=4).model_copy(update={"init_from": "another run"})
+    train(config, evaluate=lambda _: next(aps), evaluate_every=2)
+    assert metrics_of(tmp_path / "run", "step") == ["0", "1", "2", "3", "4"]
+    assert metrics_of(tmp_path / "run", "AP") == ["0.6", "", "0.4", "", "0.5"]
+    assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-0")
+    train(config, evaluate=lambda _: next(aps), evaluate_every=2)  # nothing is left to evaluate
+
+
+def test_weights_of_another_run_whose_evaluation_failed_are_evaluated_at_the_next_start(
+    train, toy_config, tmp_path
+):
+    config = toy_config(steps=2).model_copy(update={"init_from": "another run"})
+
+    def fail(_learner):
+        raise ValueError("an image cannot be decoded")
+
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        train(config, evaluate=fail, evaluate_every=1)
+    assert last_steps(tmp_path / "run") == [0]
+    train(config, evaluate=constant_ap, evaluate_every=1)
+    assert metrics_of(tmp_path / "run", "AP") == ["0.5", "0.5", "0.5"]
+    assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-0")
+
+
 def test_the_learning_rate_follows_the_schedule(train, toy_config, tmp_path):
     train(toy_config(steps=5, learning_rate=0.4, warmup_steps=2, warmup_from=0.5, decay_steps=(4,)))
     rates = [float(rate) for rate in metrics_of(tmp_path / "run", "learning_rate")]
