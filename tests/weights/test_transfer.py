@@ -196,6 +196,7 @@ def write_config(path, text):
 
 def test_a_config_without_a_backbone_takes_over_the_network(tmp_path):
     values = {"loss": {"score_activation": "sigmoid"}}
+    values["boxes"] = {"rounding": 0.01}
     old = config_with(model={"backbone": {"name": "plain", "frozen_stages": 1}}, **values)
     write_run(tmp_path / "run", old)
     path = write_config(
@@ -210,6 +211,7 @@ def test_a_config_without_a_backbone_takes_over_the_network(tmp_path):
     assert config.loss.score_activation == "sigmoid"
     other_boxes = load_config(path, ["boxes.levels=[{size: 5}, {size: 7}]"])
     assert [level.size for level in other_boxes.boxes.levels] == [5, 7]
+    assert other_boxes.boxes.rounding is None
 
 
 def test_a_config_with_a_backbone_keeps_its_own_network(tmp_path):
