@@ -1,6 +1,7 @@
 """Other people's detectors: which reader a file needs, by what is in it."""
 
 import pathlib
+import re
 import typing
 import zipfile
 
@@ -64,9 +65,11 @@ def read_detector(path) -> Imported:
     path = pathlib.Path(path)
     if (path / "saved_model.pb").is_file():
         return od_api.convert(od_graph.read_saved_model(path), path)
-    index = path if path.suffix == ".index" else path.with_name(f"{path.name}.index")
-    if index.is_file():
-        return od_api.convert(od_graph.read_checkpoint(index), path)
+    if (path / "config.yaml").is_file():
+        raise ConfigError(f"--source: {path} is a run folder already, and needs no import")
+    prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
+    if pathlib.Path(f"{prefix}.index").is_file():
+        return od_api.convert(od_graph.read_checkpoint(prefix), path)
     if not path.is_file():
         raise ConfigError(f"--source: no file, checkpoint or SavedModel folder at {path}")
     with open(path, "rb") as file:

@@ -53,8 +53,7 @@ def read_saved_model(folder) -> Source:
 
 
 def read_checkpoint(prefix) -> Source:
-    """prefix: the path with or without .index. Raises ConfigError if it cannot be read."""
-    prefix = str(prefix).removesuffix(".index")
+    """prefix: the path without .index. Raises ConfigError if it cannot be read."""
     arrays = _read_arrays(prefix)
     return Source("checkpoint", _collect_layers(arrays, {}, prefix), {})
 

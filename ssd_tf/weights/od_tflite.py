@@ -69,7 +69,7 @@ class _Reader:
         settings = self._input_settings()
         settings |= self._score_settings()
         postprocess = self._find_postprocess()
-        if postprocess is None:
+        if postprocess is None or not heads:  # without heads, the first unknown layer is refused
             return Source("TFLite file", layers, settings)
         settings |= self._postprocess_settings(postprocess)
         anchors = self._constant(postprocess.inputs[2])

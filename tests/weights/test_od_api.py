@@ -55,10 +55,10 @@ def test_a_checkpoint_gives_the_same_outputs(models, network, tmp_path):
     assert config.model.backbone.alpha == od_files.VALUES[network]["backbone"]["alpha"]
     assert "not in the file, so the API's default: model.input_hw = [300, 300]" in detector.notes
     assert "not in the file, so the API's default: boxes.preset = od_api" in detector.notes
-    # Both forms of the path.
-    assert len(od_graph.read_checkpoint(tmp_path / "model.ckpt.index").layers) == len(
-        od_files.names_of(network)
-    )
+    # All forms of the path.
+    for suffix in ("index", "data-00000-of-00001"):
+        again = detectors.read_detector(tmp_path / f"model.ckpt.{suffix}")
+        assert again.arrays.keys() == detector.arrays.keys()
 
 
 def test_averaged_weights_of_a_checkpoint_replace_the_raw_ones(models, tmp_path):
@@ -232,6 +232,11 @@ def test_files_of_another_kind(tmp_path, content):
 
 def test_a_missing_file(tmp_path):
     assert "no file, checkpoint or SavedModel folder" in refusal(tmp_path / "none.pb")
+
+
+def test_a_run_folder(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    assert "is a run folder already, and needs no import" in refusal(tmp_path)
 
 
 def test_a_damaged_checkpoint(models, tmp_path):

@@ -231,6 +231,17 @@ def test_anchors_that_are_not_those_of_the_maps(tmp_path):
     )
 
 
+def test_a_detector_of_another_kind_is_refused_by_its_first_layer(tmp_path):
+    file = with_postprocess(ANCHORS)
+    for tensor in file.graph.tensors:
+        tensor.name = tensor.name.replace("BoxPredictor", "OtherPredictor")
+    path = file.write(tmp_path / "file.tflite")
+    source = od_tflite.read_tflite(path)
+    assert source.level_shapes is None
+    with pytest.raises(ConfigError, match=r"file.tflite: x belongs to no network that can be"):
+        od_api.convert(source, path)
+
+
 def test_relu_is_not_relu6(tmp_path):
     file = one_convolution({"values": FLOATS}, BIAS, activation=1)
     assert f"{HEAD}/weights: expected ReLU6, found ReLU" in refusal(file, tmp_path)
