@@ -53,7 +53,9 @@ def _read_lines(text, count, labels, path):
     if names and names[0] in (_UNUSED_NAME, "background") and len(names) == count + 1:
         names = names[1:]
     if len(names) != count:
-        raise ConfigError(f"{labels} has {len(names)} names, {path} has {count} classes")
+        raise ConfigError(
+            f"{labels} has {len(names)} names, expected {count}, one for each class of {path}"
+        )
     rows = enumerate(names, start=1)
     return [{"name": name, "id": number} for number, name in rows if name != _UNUSED_NAME]
 
@@ -88,6 +90,6 @@ def _check(classes, count, labels, path):
     for entry in classes:
         if not 1 <= entry["id"] <= count:
             raise ConfigError(
-                f"{labels}: {entry['name']} has the id {entry['id']}, expected 1 to {count}: "
-                f"{path} has {count} classes"
+                f"{labels}: {entry['name']} has the id {entry['id']}, expected 1 to {count}, the ids "
+                f"of {path}"
             )

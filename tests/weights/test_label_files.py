@@ -46,8 +46,12 @@ def test_every_kind_of_file(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("labels.txt", "", "labels.txt has 0 names, model.pb has 3 classes"),
-        ("labels.txt", "cat\ndog\n", "labels.txt has 2 names, model.pb has 3 classes"),
+        ("labels.txt", "", "labels.txt has 0 names, expected 3, one for each class of model.pb"),
+        (
+            "labels.txt",
+            "cat\ndog\n",
+            "labels.txt has 2 names, expected 3, one for each class of model.pb",
+        ),
         ("labels.txt", "cat\ndog\ncat\n", "the name 'cat' is there more than once"),
         ("labels.txt", "???\n???\n???\n", "labels.txt names no classes"),
         ("map.pbtxt", "", "map.pbtxt names no classes"),
@@ -55,7 +59,7 @@ def test_every_kind_of_file(tmp_path, name, text):
         (
             "map.pbtxt",
             "item { id: 4 name: 'cow' }",
-            "map.pbtxt: cow has the id 4, expected 1 to 3: model.pb has 3 classes",
+            "map.pbtxt: cow has the id 4, expected 1 to 3, the ids of model.pb",
         ),
         (
             "map.pbtxt",
