@@ -90,6 +90,6 @@ def _check(classes, count, labels, path):
     for entry in classes:
         if not 1 <= entry["id"] <= count:
             raise ConfigError(
-                f"{labels}: {entry['name']} has the id {entry['id']}, expected 1 to {count}, the ids "
-                f"of {path}"
+                f"{labels}: {entry['name']} has the id {entry['id']}, "
+                f"expected 1 to {count}, the ids of {path}"
             )
