@@ -67,11 +67,11 @@ def _main(values, positional):
     _write_run(config, network, classes, output)
     unused = count - len(classes)
     logging.info(
-        "written: %s, %s with %d classes%s",
+        "written: %s, %s; number of classes: %d%s",
         output,
         detector.kind,
         len(classes),
-        f" ({unused} unused ids left out)" if unused else "",
+        f" ({unused} without a name left out)" if unused else "",
     )
 
 

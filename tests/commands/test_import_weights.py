@@ -66,7 +66,7 @@ def test_a_run_folder_that_detects(ssdlite_file, tmp_path, caplog):
     labels.write_text("background\ncat\n???\ndog\n")
     assert run(ssdlite_file, tmp_path / "run", "--labels", str(labels)) == 0
     kind = "ssdlite320_mobilenet_v3_large of torchvision"
-    assert f"{kind} with 2 classes (1 unused ids left out)" in caplog.text
+    assert f"{kind}; number of classes: 2 (1 without a name left out)" in caplog.text
     config = load_config(tmp_path / "run" / "config.yaml")
     assert config.imported_from.startswith(
         "ssdlite.safetensors (ssdlite320_mobilenet_v3_large of torchvision, SHA-256 "
