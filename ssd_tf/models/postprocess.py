@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from ssd_tf.boxes import coding
 
+# In image sizes; see move_apart.
+_FARTHEST = 4.0
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PostProcessor:
@@ -72,35 +75,50 @@ class PostProcessor:
 
     def _detect_one(self, boxes, scores):
         """boxes [A, 4], scores [A, C] of one image -> its Detections, without the batch axis."""
+        num_groups = 1 if self.class_agnostic else scores.shape[1]
         labels = tf.broadcast_to(tf.range(1, scores.shape[1] + 1), tf.shape(scores))
         if self.class_agnostic:
             labels = tf.argmax(scores, 1, tf.int32)[:, None] + 1
             scores = tf.reduce_max(scores, 1, keepdims=True)
         top_k = min(self.pre_nms_top_k, boxes.shape[0])
-        best, index = tf.math.top_k(tf.transpose(scores), top_k)  # [C, top_k]
-        candidates = tf.gather(boxes, index)  # [C, top_k, 4]
-        candidate_labels = tf.gather(tf.transpose(labels), index, batch_dims=1)  # [C, top_k]
-        kept_scores = tf.map_fn(self._suppress, (best, candidates), fn_output_signature=tf.float32)
-        num_kept = min(self.max_detections, kept_scores.shape[0] * top_k)
-        final_scores, order = tf.math.top_k(tf.reshape(kept_scores, [-1]), num_kept)
-        is_real = final_scores > 0
-        final_boxes = tf.gather(tf.reshape(candidates, [-1, 4]), order)
-        final_boxes = tf.clip_by_value(tf.where(is_real[:, None], final_boxes, 0.0), 0.0, 1.0)
-        final_labels = tf.gather(tf.reshape(candidate_labels, [-1]), order)
-        padding = [[0, self.max_detections - num_kept]]
+        best, index = tf.math.top_k(tf.transpose(scores), top_k)  # [groups, top_k]
+        scores = tf.reshape(best, [-1])
+        labels = tf.reshape(tf.gather(tf.transpose(labels), index, batch_dims=1), [-1])
+        groups = tf.repeat(tf.range(num_groups), top_k)
+        boxes = tf.gather(boxes, tf.reshape(index, [-1]))
+        kept = tf.image.non_max_suppression(
+            move_apart(boxes, groups, num_groups),
+            scores,
+            min(self.max_detections, num_groups * top_k),
+            self.nms_iou,
+            self.score_floor,
+        )
+        count = tf.shape(kept)[0]
+        padding = [[0, self.max_detections - count]]
+        final_boxes = tf.pad(
+            tf.clip_by_value(tf.gather(boxes, kept), 0.0, 1.0), [*padding, [0, 0]]
+        )
         return {
-            "boxes": tf.pad(final_boxes, [*padding, [0, 0]]),
-            "scores": tf.pad(final_scores, padding),
-            "labels": tf.pad(tf.where(is_real, final_labels, 0), padding),
-            "count": tf.reduce_sum(tf.cast(is_real, tf.int32)),
+            "boxes": tf.ensure_shape(final_boxes, [self.max_detections, 4]),
+            "scores": tf.pad(tf.gather(scores, kept), padding),
+            "labels": tf.pad(tf.gather(labels, kept), padding),
+            "count": count,
         }
 
-    def _suppress(self, candidates):
-        """NMS: scores [top_k], boxes [top_k, 4] -> the scores, 0 where suppressed [top_k]."""
-        scores, boxes = candidates
-        top_k = boxes.shape[0]
-        kept = tf.image.non_max_suppression(boxes, scores, top_k, self.nms_iou, self.score_floor)
-        return tf.scatter_nd(kept[:, None], tf.gather(scores, kept), [top_k])
+
+def move_apart(boxes, groups, num_groups):
+    """Shift boxes so that one suppression over all of them acts within each group only.
+
+    boxes: [n, 4]. groups: [n] from 0 to num_groups - 1, which become the cells of a square grid.
+    Whole steps keep small shifts exact; a square keeps them small: float32 has 24 bits for shift
+    and box together. What lies more than _FARTHEST image sizes outside the image is cut off, lest
+    one absurd box takes these bits from all others.
+    """
+    side = math.ceil(math.sqrt(num_groups))
+    boxes = tf.clip_by_value(boxes, -_FARTHEST, 1.0 + _FARTHEST)
+    step = tf.math.ceil(tf.reduce_max(boxes) - tf.reduce_min(boxes))
+    cells = tf.stack([groups // side - side // 2, groups % side - side // 2], 1)
+    return boxes + step * tf.cast(tf.tile(cells, [1, 2]), boxes.dtype)
 
 
 def class_scores(logits, score_activation):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssd_tf.models import postprocess
 from ssd_tf.models.postprocess import PostProcessor
 
 # Box 1 overlaps box 0 by 0.18 / 0.22 = 0.82; box 2 lies apart; box 3 reaches over the right edge
@@ -181,3 +182,63 @@ def test_size_limit():
     # Centre (.4 + 10 * .1 * .2, .6), sides .4; centre (.4, .6), height .2 / 4, width .2 * 1.5.
     expected = [[0.4, 0.4, 0.8, 0.8], [0.375, 0.45, 0.425, 0.75]]
     np.testing.assert_allclose(found["boxes"][0, :2], expected, atol=1e-6)
+
+
+def suppress_per_class(boxes, scores, score_floor, nms_iou, top_k, max_detections):
+    """The same in NumPy, one class after the other: [(box, score, label)], best first."""
+    found = []
+    for label, column in enumerate(scores.T, start=1):
+        order = np.argsort(-column, kind="stable")[:top_k]
+        kept = []
+        for index in order[column[order] > score_floor]:
+            if all(iou(boxes[index], boxes[other]) <= nms_iou for other in kept):
+                kept.append(index)
+        found += [(boxes[index].tolist(), float(column[index]), label) for index in kept]
+    return sorted(found, key=lambda row: -row[1])[:max_detections]
+
+
+def iou(one, other):
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    intersection = np.prod(np.maximum(sides, 0))
+    union = np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - intersection
+    return intersection / union if union > 0 else 0
+
+
+@pytest.mark.parametrize("case", ["spread", "all background", "all above", "outside", "one class"])
+def test_equal_to_suppression_class_by_class(case, monkeypatch):
+    # Exponentials of equal logits may differ in the last bit, which would order ties.
+    monkeypatch.setattr(postprocess, "class_scores", lambda logits, _: logits[..., 1:])
+    rng = np.random.default_rng(0)
+    num_classes = 1 if case == "one class" else 7
+    total = 0
+    for _ in range(40):
+        # Corners and scores of a coarse grid: many ties, boxes without area, and exact sums.
+        corners = rng.integers(0, 17, (60, 2, 2)) / 16
+        if case == "outside":
+            corners = corners * 4 - 1.5
+        boxes = np.concatenate([corners.min(1), corners.max(1)], 1).astype("float32")
+        scores = (rng.integers(0, 33, (60, num_classes)) / 32).astype("float32")
+        if case == "all background":
+            scores *= 0
+        if case == "all above":
+            scores = (scores + 1) / 4
+        logits = np.concatenate([np.zeros((60, 1)), scores], 1)[None]
+        settings = {"score_floor": 0.2, "pre_nms_top_k": 20, "max_detections": 50}
+        found = detect_logits(logits, boxes, **settings)
+        expected = suppress_per_class(boxes, scores, 0.2, 0.45, 20, 50)
+        assert found["count"][0] == len(expected)
+        total += len(expected)
+        for row, (box, score, label) in enumerate(expected):
+            assert found["boxes"][0, row].tolist() == np.clip(box, 0, 1).tolist()
+            assert found["scores"][0, row] == score
+            assert found["labels"][0, row] == label
+    assert (total == 0) == (case == "all background")
+
+
+def test_an_absurd_box_does_not_blur_the_others():
+    # Class 1 has box 0 and the weaker box 1 (IoU .82), and a box 1e30 times the image.
+    boxes = np.concatenate([BOXES, [[-1e30, -1e30, 1e30, 1e30]]]).astype("float32")
+    scores = [[[0.8, 0.0], [0.6, 0.0], [0.0, 0.7], [0.0, 0.0], [0.5, 0.0]]]
+    found = detect(scores, boxes)
+    assert found["labels"].tolist() == [[1, 2, 1, 0]]
+    np.testing.assert_allclose(found["scores"], [[0.8, 0.7, 0.5, 0]], atol=1e-6)
