@@ -76,6 +76,48 @@ def read_overrides(values, positional) -> list[str]:
     return [*values.set, *positional]
 
 
+def define_input_range(values: flags.FlagValues):
+    """Define --input_range, which `read_input_range` reads."""
+    flags.DEFINE_list(
+        "input_range",
+        None,
+        "LOW,HIGH: what black and white become, for a .tflite file of floats that does not say so.",
+        flag_values=values,
+    )
+
+
+def read_input_range(values) -> tuple[float, float] | None:
+    """--input_range as two numbers. Raises flags.Error if it is anything else."""
+    if values.input_range is None:
+        return None
+    try:
+        low, high = map(float, values.input_range)
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise flags.Error(
+            f"--input_range: expected two numbers such as -1,1, got {','.join(values.input_range)}"
+        )
+    return low, high
+
+
+@contextlib.contextmanager
+def progress(description, total):
+    """A progress bar on a terminal: a function (result, count) -> result, which moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task(description, total=total)
+
+        def advance(result, count=1):
+            bar.advance(task, count)
+            return result
+
+        yield advance
+
+
 def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
     if "tensorflow" in sys.modules:

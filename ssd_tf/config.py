@@ -506,12 +506,14 @@ class Eval(Section):
 
 
 class Export(Section):
-    """Limits of the TFLite operator, which keeps at most 100 detections of a class."""
+    """TFLite files, whose operator keeps at most 100 detections of a class."""
 
     # Default: eval.max_detections, at most 100.
     max_detections: PositiveInt | None = None
     # Default: eval.score_floor.
     score_floor: Probability | None = None
+    # In the TFLite metadata: what clients show that ask for no other score.
+    score_threshold: Probability = 0.3
 
 
 class Watch(Section):

@@ -25,7 +25,8 @@ def color_of(label):
 
 def name_of(label, names):
     """The name of a label (from 1), or `class LABEL` if it has none."""
-    return names[label - 1] if names and label <= len(names) else f"class {label}"
+    name = names[label - 1] if names and label <= len(names) else None
+    return f"class {label}" if name is None else name
 
 
 def draw_boxes(image, boxes, labels, captions, hatched=None):
@@ -54,28 +55,28 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
 def draw_detections(image, detections, names, score=0.5):
     """Draw the detections that score at least `score`, the best on top.
 
-    image: uint8 [H, W, 3]. detections: {"boxes", "scores", "labels"}, best first. Returns a Pillow
+    image: uint8 [H, W, 3]. detections: with boxes, scores and labels, best first. Returns a Pillow
     image, as `draw_boxes` does.
     """
-    drawn = np.flatnonzero(detections["scores"] >= score)[::-1]
-    labels = detections["labels"][drawn]
-    scores = detections["scores"][drawn]
+    drawn = np.flatnonzero(detections.scores >= score)[::-1]
+    labels = detections.labels[drawn]
+    scores = detections.scores[drawn]
     captions = [
         f"{name_of(label, names)} {value:.2f}" for label, value in zip(labels, scores, strict=True)
     ]
-    return draw_boxes(image, detections["boxes"][drawn], labels, captions)
+    return draw_boxes(image, detections.boxes[drawn], labels, captions)
 
 
-def draw_comparison(image, example, detections, names):
+def draw_comparison(image, example, detections, names, score=0.5):
     """Ground truth on the left, detections on the right, in one Pillow image.
 
     image: uint8 [H, W, 3]. example: {"boxes" [N, 4], "labels" [N], "crowd" [N], "difficult" [N]};
-    crowd and difficult objects are hatched. detections: as `draw_detections` takes them.
+    crowd and difficult objects are hatched. detections, score: as `draw_detections` takes them.
     """
     captions = [name_of(label, names) for label in example["labels"]]
     hatched = np.asarray(example["crowd"], bool) | np.asarray(example["difficult"], bool)
     truth = draw_boxes(image, example["boxes"], example["labels"], captions, hatched)
-    found = draw_detections(image, detections, names)
+    found = draw_detections(image, detections, names, score)
     gap = max(2, truth.width // 50)
     canvas = Image.new("RGB", (2 * truth.width + gap, truth.height), "white")
     canvas.paste(truth, (0, 0))

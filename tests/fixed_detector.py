@@ -70,8 +70,8 @@ OBJECTS = [cells for _, _, cells in CONTENT]
 
 def strong(detections, score=0.5):
     """(name, box) of the detections that score at least `score`, sorted by name."""
-    rows = np.flatnonzero(detections["scores"] >= score)
-    found = [(NAMES[detections["labels"][row] - 1], detections["boxes"][row]) for row in rows]
+    rows = np.flatnonzero(detections.scores >= score)
+    found = [(NAMES[detections.labels[row] - 1], detections.boxes[row]) for row in rows]
     return sorted(found, key=lambda pair: pair[0])
 
 

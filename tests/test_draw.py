@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
+from detector_output import detections
 
 from ssd_tf import draw
 
 NOTHING = {
     "boxes": np.zeros((0, 4)),
     "labels": np.zeros(0, int),
-    "scores": np.zeros(0),
     "crowd": np.zeros(0, bool),
     "difficult": np.zeros(0, bool),
 }
@@ -15,7 +15,7 @@ NOTHING = {
 @pytest.mark.parametrize("hw", [(1, 1), (2, 300), (300, 2), (60, 100)])
 def test_a_comparison_without_objects(hw):
     image = np.full((*hw, 3), 90, np.uint8)
-    canvas = np.array(draw.draw_comparison(image, NOTHING, NOTHING, ["a"]))
+    canvas = np.array(draw.draw_comparison(image, NOTHING, detections(), ["a"]))
     height, width = hw
     gap = max(2, width // 50)
     assert canvas.shape == (height, 2 * width + gap, 3)
@@ -32,12 +32,8 @@ def test_ground_truth_is_on_the_left_and_detections_are_on_the_right():
         "crowd": np.array([False, True]),
         "difficult": np.array([False, False]),
     }
-    detections = NOTHING | {
-        "boxes": np.array([[0.5, 0.5, 0.9, 0.9], [0.0, 0.0, 1.0, 1.0]]),
-        "labels": np.array([1, 2]),
-        "scores": np.array([0.9, 0.4]),
-    }
-    canvas = np.array(draw.draw_comparison(image, example, detections, ["red", "green"]))
+    found = detections(([0.5, 0.5, 0.9, 0.9], 0.9, 1), ([0.0, 0.0, 1.0, 1.0], 0.4, 2))
+    canvas = np.array(draw.draw_comparison(image, example, found, ["red", "green"]))
     left = canvas[:, :200]
     right = canvas[:, 204:]
     red = (230, 25, 75)

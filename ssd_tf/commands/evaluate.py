@@ -1,5 +1,8 @@
 """python evaluate.py --model M --data DIR --output DIR, or --detections F --annotations F"""
 
+import csv
+import io
+import json
 import pathlib
 import typing
 
@@ -10,11 +13,13 @@ from ssd_tf import commandline, files
 
 USAGE = """
 Evaluate a model, or a file of detections, with the COCO and VOC metrics.
-Writes metrics.json, and as COCO files detections.json and the ground_truth.json that it refers to.
+Writes metrics.json, per_class.csv and report.html, which shows what the errors are, and as COCO
+files detections.json and the ground_truth.json that it refers to.
 
   python evaluate.py --model runs/NAME|SAVED_MODEL_DIR|FILE.tflite --data DIR --output DIR
-    [--split val] [--labels FILE] [--set eval.KEY=VALUE]
-  python evaluate.py --detections FILE.json --annotations FILE.json --output DIR
+    [--split val] [--labels FILE] [--input_range LOW,HIGH] [--set eval.KEY=VALUE]
+  python evaluate.py --detections FILE.json --annotations FILE.json --output DIR [--images DIR]
+  python evaluate.py --compare A/metrics.json B/metrics.json ... --output DIR
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string(
@@ -25,7 +30,7 @@ flags.DEFINE_string("split", "val", "Split of the data to evaluate on.", flag_va
 flags.DEFINE_string(
     "labels",
     None,
-    "File of class names, one per line, for a model that has none.",
+    "Class names for a model that has none: lines of text, .pbtxt or COCO .json.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -34,6 +39,22 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "annotations", None, "COCO instances file that --detections refers to.", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "images",
+    None,
+    "Folder of the images that --annotations names, for the report.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "reference",
+    False,
+    "Compute the COCO metrics with pycocotools too, and fail if a number differs.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "compare", False, "Compare the metrics.json files that are named.", flag_values=FLAGS
+)
+commandline.define_input_range(FLAGS)
 flags.DEFINE_enum(
     "on_bad_record",
     None,
@@ -56,17 +77,24 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
     "output",
     None,
-    "Folder for metrics.json, detections.json and ground_truth.json.",
+    "Folder for report.html, metrics.json and the other files.",
     flag_values=FLAGS,
 )
 
 
 class Evaluation(typing.NamedTuple):
-    """metrics: the content of metrics.json; the others in COCO format."""
+    """metrics: the content of metrics.json so far. ground_truth: COCO instances. truth, found:
+    their tables. settings: lines that say what was measured. fetch: indices of images -> {index:
+    uint8 [H, W, 3]}, or None without images. default_boxes: of a run, else None.
+    """
 
     metrics: dict
     ground_truth: dict
-    results: list[dict]
+    truth: typing.Any
+    found: typing.Any
+    settings: list[str]
+    fetch: typing.Callable | None
+    default_boxes: typing.Any = None
 
 
 def main(argv=None):
@@ -74,19 +102,28 @@ def main(argv=None):
 
 
 def _main(values, positional):
+    output = pathlib.Path(values.output)
+    if values.compare:
+        compare(positional, output)
+        return
     overrides = commandline.read_overrides(values, positional)
     if values.detections and values.annotations:
         if overrides:
             raise flags.Error(f"--set {overrides[0]} needs --model: detections are fixed in a file")
-        evaluation = evaluate_files(values.annotations, values.detections)
+        evaluation = evaluate_files(values.annotations, values.detections, values.images)
     elif values.model and values.data:
         _warn_of_export_keys(overrides)
         evaluation = evaluate_model(values, overrides)
     else:
         raise flags.Error("give --model and --data, or --detections and --annotations (see --help)")
-    output = pathlib.Path(values.output)
-    write_evaluation(evaluation, output)
-    print_evaluation(evaluation.metrics, output)
+    metrics = write_evaluation(evaluation, output)
+    if values.reference:
+        from ssd_tf.evaluation import reference
+
+        reference.check_metrics(
+            metrics["coco"], output / "ground_truth.json", output / "detections.json"
+        )
+    print_evaluation(metrics, evaluation.settings, output, values.reference)
 
 
 def evaluate_model(values, overrides=()) -> Evaluation:
@@ -97,14 +134,17 @@ def evaluate_model(values, overrides=()) -> Evaluation:
     """
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
-    from ssd_tf.evaluation import evaluator
+    from ssd_tf.evaluation import evaluator, latency
     from ssd_tf.evaluation.class_matching import match_labels
     from ssd_tf.inference.detector import load_detector
 
     split = values.split
     dataset_info = dataset_json.read_dataset(values.data)
     dataset_info.shards(split)
-    detector = load_detector(values.model, values.labels, overrides, values.raw_weights)
+    input_range = commandline.read_input_range(values)
+    detector = load_detector(
+        values.model, values.labels, overrides, values.raw_weights, input_range
+    )
     detect = match_labels(detector, dataset_info.names)
     config = detector.config
     on_bad_record = values.on_bad_record
@@ -113,42 +153,112 @@ def evaluate_model(values, overrides=()) -> Evaluation:
     skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
     examples = pipeline.read_examples(values.data, split, skipped)
     batch_size = config.eval.batch_size if config else 1
+    num_images = dataset_info.splits[split]["images"] - len(skipped)
     with bad_records.explain_record_errors(values.data, split):
-        ground_truth, results = evaluator.run_detector(
-            detect, examples, dataset_info.classes, batch_size
-        )
-    some_images = [example["image"] for example in examples.take(20).as_numpy_iterator()]
-    settings = {"model": str(values.model), "kind": detector.kind, "split": split}
-    settings |= {"images": len(ground_truth["images"]), "skipped": len(skipped)}
+        with commandline.progress("evaluating", num_images) as advance:
+            ground_truth, truth, found = evaluator.run_detector(
+                lambda images: advance(detect(images), len(images)),
+                examples,
+                dataset_info.classes,
+                batch_size,
+            )
+        some_images = [example["image"] for example in examples.take(20).as_numpy_iterator()]
+    settings = {"model": str(values.model), "kind": detector.kind, "data": str(values.data)}
+    settings |= {"split": split, "images": len(ground_truth["images"]), "skipped": len(skipped)}
     if config:
         settings |= config.eval.model_dump()
         settings["raw_weights"] = values.raw_weights
-    latency = {"per_image": evaluator.latency_ms(detector.batch, some_images)}
-    metrics = evaluator.metrics(ground_truth, results)
-    metrics |= {"settings": settings, "latency_ms": latency}
-    return Evaluation(metrics, ground_truth, results)
+    metrics = evaluator.metrics(truth, found)
+    metrics["settings"] = settings
+    metrics["latency_ms"], metrics["images_per_second"] = latency.measure_latency(
+        detector.stages, some_images
+    )
+    metrics["model_mb"] = detector.size_mb
+    return Evaluation(
+        metrics,
+        ground_truth,
+        truth,
+        found,
+        list(_describe_settings(settings)),
+        lambda indices: evaluator.fetch_images(examples, ground_truth, truth, indices),
+        detector.default_boxes,
+    )
 
 
-def evaluate_files(annotations, detections) -> Evaluation:
+def evaluate_files(annotations, detections, images=None) -> Evaluation:
     """Evaluate a COCO results file on a COCO instances file, completed by `read_instances`.
 
-    Raises FileNotFoundError or ValueError.
+    images: a folder, for the report. Raises FileNotFoundError or ValueError.
     """
     from ssd_tf.evaluation import coco_format, evaluator
+    from ssd_tf.evaluation.tables import make_truth
 
+    if images and not pathlib.Path(images).is_dir():
+        raise FileNotFoundError(f"--images: no folder at {images}")
     ground_truth = coco_format.read_instances(annotations)
-    results = coco_format.read_results(detections)
-    known_ids = {image["id"] for image in ground_truth["images"]}
-    for row in results:
-        if row["image_id"] not in known_ids:
-            raise ValueError(
-                f"{detections} has detections of image {row['image_id']!r}, "
-                f"which is not among the images of {annotations}"
-            )
-    metrics = evaluator.metrics(ground_truth, results)
-    metrics["settings"] = {"detections": str(detections), "annotations": str(annotations)}
-    metrics["latency_ms"] = {}
-    return Evaluation(metrics, ground_truth, results)
+    truth = make_truth(ground_truth)
+    found = coco_format.read_results(detections, truth)
+    metrics = evaluator.metrics(truth, found)
+    metrics["settings"] = {
+        "detections": str(detections),
+        "annotations": str(annotations),
+        "images": len(ground_truth["images"]),
+    }
+    metrics |= {"latency_ms": {}, "images_per_second": {}, "model_mb": None}
+    settings = [str(detections), f"{len(ground_truth['images'])} images of {annotations}"]
+    fetch = None
+    if images:
+
+        def fetch(indices):
+            return coco_format.read_images(images, ground_truth, truth, indices)
+
+    return Evaluation(metrics, ground_truth, truth, found, settings, fetch)
+
+
+def compare(paths, output):
+    """Write report.html with the evaluations of several metrics.json beside each other."""
+    from ssd_tf.evaluation.report.report import write_comparison
+
+    if len(paths) < 2:
+        raise flags.Error("--compare: name at least two metrics.json")
+    runs = {name: _read_metrics(path) for name, path in _name_runs(paths).items()}
+    output.mkdir(parents=True, exist_ok=True)
+    write_comparison(output / "report.html", runs)
+    for name, metrics in runs.items():
+        coco = metrics["coco"]
+        print(f"{name}: AP {coco['AP']:.3f}  AP50 {coco['AP50']:.3f}  AP75 {coco['AP75']:.3f}")
+    print(f"written: {output / 'report.html'}")
+
+
+def _name_runs(paths):
+    """{what tells a path from the others: the path}: without the folders that all share."""
+    folders = [pathlib.Path(path).absolute().parts[:-1] for path in paths]
+    shared = 0
+    while all(len(parts) > shared + 1 for parts in folders) and (
+        len({parts[shared] for parts in folders}) == 1
+    ):
+        shared += 1
+    named = {}
+    for path, parts in zip(paths, folders, strict=True):
+        name = "/".join(parts[shared:])
+        named[name if name not in named else f"{name} ({len(named) + 1})"] = path
+    return named
+
+
+def _read_metrics(path):
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path /= "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no metrics.json at {path}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"coco", "voc", "per_class", "settings", "errors"} - set(content)
+    except (ValueError, TypeError):
+        missing = True
+    if missing:
+        raise ValueError(f"{path} is not a metrics.json of evaluate.py; evaluate again to renew it")
+    return content
 
 
 def _warn_of_export_keys(overrides):
@@ -159,46 +269,112 @@ def _warn_of_export_keys(overrides):
             )
 
 
-def write_evaluation(evaluation, output):
+def write_evaluation(evaluation, output) -> dict:
+    """Analyse an evaluation and write all its files; returns the content of metrics.json."""
+    from ssd_tf.evaluation import analysis, coco_format
+    from ssd_tf.evaluation.report import pictures, report
+
+    truth = evaluation.truth
     output.mkdir(parents=True, exist_ok=True)
     files.write_json(output / "ground_truth.json", evaluation.ground_truth)
-    files.write_json(output / "detections.json", evaluation.results)
-    files.write_json(output / "metrics.json", evaluation.metrics)
+    coco_format.write_results(
+        output / "detections.json", evaluation.found, evaluation.ground_truth, truth
+    )
+    analysed = analysis.analyse(truth, evaluation.found)
+    metrics = {**evaluation.metrics, **analysis.summary(analysed)}
+    rows = analysis.class_rows(metrics["per_class"], analysed)
+    _write_csv(output / "per_class.csv", rows)
+    shown = None
+    if evaluation.fetch:
+        chosen = pictures.choose_images(analysed).values()
+        shown = evaluation.fetch({index for indices in chosen for index in indices})
+    names = {
+        row["id"]: row.get("file_name", row["id"]) for row in evaluation.ground_truth["images"]
+    }
+    images = report.Images([names[image_id] for image_id in truth.image_ids], shown)
+    covered = _coverage(evaluation, analysed)
+    report.write_report(
+        output / "report.html", metrics, analysed, rows, images, evaluation.settings, covered
+    )
+    files.write_json(output / "metrics.json", metrics)
+    return metrics
 
 
-def print_evaluation(metrics, output):
+def _coverage(evaluation, analysed):
+    if evaluation.default_boxes is None:
+        return []
+    from ssd_tf.evaluation import coverage
+
+    sizes = {row["id"]: (row["height"], row["width"]) for row in evaluation.ground_truth["images"]}
+    sizes = [sizes[image_id] for image_id in evaluation.truth.image_ids]
+    return coverage.coverage(evaluation.truth, sizes, analysed.is_found, evaluation.default_boxes)
+
+
+def _write_csv(path, rows):
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(path, stream.getvalue())
+
+
+def print_evaluation(metrics, settings, output, compared=False):
     """Print the numbers, what they were measured on and with which settings."""
     numbers = [f"{name} {value:.3f}" for name, value in metrics["coco"].items()]
+    if compared:
+        numbers.append("(equal to pycocotools')")
     voc = metrics["voc"]
     lines = [
         "  ".join(numbers[:6]),
         "  ".join(numbers[6:]),
         f"VOC AP50: {voc['AP50_11point']:.3f} (11 points), {voc['AP50_all']:.3f} (all points)",
-        *_describe_settings(metrics["settings"]),
+        *_describe_best(metrics["thresholds"]),
+        *settings,
+        *_describe_speed(metrics),
+        f"written: report.html, metrics.json, per_class.csv and the COCO files in {output}",
     ]
-    if metrics["latency_ms"]:
-        lines.append(f"{metrics['latency_ms']['per_image']:.2f} ms per image, one at a time")
-    lines.append(f"written: metrics.json, detections.json and ground_truth.json in {output}")
     console = Console()
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
+def _describe_best(thresholds):
+    best = thresholds and thresholds["best"]
+    if best:
+        yield (
+            f"best F1 {best['f1']:.3f} at score {best['score']:.2f}: "
+            f"precision {best['precision']:.3f}, recall {best['recall']:.3f}"
+        )
+
+
+def _describe_speed(metrics):
+    times = metrics["latency_ms"]
+    if times:
+        yield (
+            f"{times['per_image']:.2f} ms per image, one at a time (p90 {times['p90']:.2f}): "
+            f"preprocessing {times['preprocessing']:.2f}, network {times['network']:.2f}, "
+            f"postprocessing {times['postprocessing']:.2f}; "
+            f"{metrics['images_per_second']['batch_8']:.1f} images/s in batches of 8; "
+            f"{metrics['model_mb']:.1f} MB"
+        )
+
+
 def _describe_settings(settings):
-    if "model" not in settings:
-        yield f"{settings['detections']} on {settings['annotations']}"
-        return
     counts = f"{settings['images']} images"
     if settings["skipped"]:
         counts += f", {settings['skipped']} unusable records skipped"
     raw = ", raw weights" if settings.get("raw_weights") else ""
-    yield f"{settings['model']} ({settings['kind']}{raw}) on split {settings['split']}: {counts}"
+    yield f"{settings['model']} ({settings['kind']}{raw})"
+    yield f"split {settings['split']} of {settings['data']}: {counts}"
     if "nms_iou" not in settings:
         return  # unknown for an exported model
     clipped = "before" if settings["clip_first"] else "after"
+    best = f"best {settings['pre_nms_top_k']}"
+    if not settings["class_agnostic"]:
+        best += " per class"
     line = (
         f"score floor {settings['score_floor']:g}, NMS at IoU {settings['nms_iou']:g} among the "
-        f"best {settings['pre_nms_top_k']} per class, boxes clipped {clipped} NMS, "
+        f"{best}, boxes clipped {clipped} NMS, "
         f"at most {settings['max_detections']} detections per image"
     )
     if settings["size_limit"] is not None:

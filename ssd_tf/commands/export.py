@@ -97,7 +97,7 @@ def _write_format(name, path, run):
         saved_model.export_saved_model(run.config, run.network, run.dataset_info.names, path)
         differences = []
     else:
-        tflite.export_tflite(run.config, run.network, len(run.dataset_info.classes), path)
+        tflite.export_tflite(run.config, run.network, run.dataset_info.names, path)
         differences = tflite.operator_differences(run.config, run.network.default_boxes)
     logging.info("written: %s", path)
     if differences:

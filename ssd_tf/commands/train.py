@@ -151,11 +151,11 @@ def _make_evaluation(config, dataset_info, network):
 
     def run():
         with bad_records.explain_record_errors(dataset_info.folder, split):
-            ground_truth, results = evaluator.run_detector(
+            _, truth, found = evaluator.run_detector(
                 detector.batch, examples, dataset_info.classes, config.eval.batch_size
             )
         shown = examples.take(config.watch.images)
-        return evaluator.metrics(ground_truth, results), _drawn(detector, shown)
+        return evaluator.metrics(truth, found), _drawn(detector, shown)
 
     num_images = dataset_info.splits[config.data.train_split]["images"]
     return trainer.Evaluation(run, events.evaluation_interval(config, num_images))

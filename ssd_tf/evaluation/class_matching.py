@@ -1,5 +1,7 @@
 """Labels of a model that names its classes in another order than the data does."""
 
+import dataclasses
+
 import numpy as np
 from absl import logging
 
@@ -27,6 +29,7 @@ def match_labels(detector, names):
 
 
 def _report_unmatched(model_names, names):
+    model_names = [name for name in model_names if name is not None]
     only_model = [name for name in model_names if name not in names]
     if len(only_model) == len(model_names):
         raise ValueError(
@@ -43,12 +46,7 @@ def _report_unmatched(model_names, names):
 def _relabel(detections, label_of):
     """Replace each label by the table; drop those of label 0 or beyond the table."""
     labels = np.array(
-        [label_of[label - 1] if label <= len(label_of) else 0 for label in detections["labels"]],
+        [label_of[label - 1] if label <= len(label_of) else 0 for label in detections.labels],
         np.int32,
     )
-    keep = np.flatnonzero(labels)
-    return {
-        "boxes": detections["boxes"][keep],
-        "scores": detections["scores"][keep],
-        "labels": labels[keep],
-    }
+    return dataclasses.replace(detections, labels=labels).select(labels > 0)

@@ -1,18 +1,26 @@
 """COCO files: instances (ground truth) and results (detections), from our data or from disk.
 
-Shapes: `N` objects of one image, `n` detections in one image.
+Shapes: `N` objects of one image.
 """
 
+import collections
 import json
 import math
+import os
 import pathlib
+import re
 import typing
 
 import numpy as np
 from absl import logging
 
+from ssd_tf.evaluation.tables import Found, Truth
+from ssd_tf.inference.detections import to_xywh_pixels
+from ssd_tf.inference.image_files import read_image
+
 # pycocotools sorts ids with NumPy, whose integers end here.
 _LARGEST_ID = 2**63 - 1
+_ROWS_PER_WRITE = 10_000
 
 
 class ImageTruth(typing.NamedTuple):
@@ -76,31 +84,37 @@ def make_instances(truths: list[ImageTruth], classes) -> dict:
     }
 
 
-def make_results(image, detections, classes) -> list[dict]:
-    """The rows of a COCO results file for one image, boxes in its pixels.
+def write_results(path, found: Found, ground_truth: dict, truth: Truth):
+    """Write detections as a COCO results file, atomically; rows carry their image's names.
 
-    image: its row in `make_instances`. detections: {"boxes" [n, 4] normalised, "scores" [n],
-    "labels" [n] from 1}. Each row also carries the image's `file_name` and `source_id`.
+    ground_truth: the content of the instances file that truth was made of.
     """
-    boxes = to_xywh_pixels(detections["boxes"], (image["height"], image["width"]))
-    return [
-        {
-            "image_id": image["id"],
-            "file_name": image["file_name"],
-            "source_id": image["source_id"],
-            "category_id": classes[label - 1]["id"],
-            "bbox": box.tolist(),
-            "score": float(score),
-        }
-        for box, label, score in zip(boxes, detections["labels"], detections["scores"], strict=True)
+    image_of = {row["id"]: row for row in ground_truth["images"]}
+    names = [
+        {key: image_of[i][key] for key in ("file_name", "source_id") if key in image_of[i]}
+        for i in truth.image_ids
     ]
-
-
-def to_xywh_pixels(boxes, image_hw):
-    """Normalised corners [n, 4] -> x, y, width, height in pixels [n, 4]."""
-    ymin, xmin, ymax, xmax = np.asarray(boxes, float).reshape(-1, 4).T
-    height, width = image_hw
-    return np.stack([xmin * width, ymin * height, (xmax - xmin) * width, (ymax - ymin) * height], 1)
+    path = pathlib.Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write("[")
+        for start in range(0, len(found.scores), _ROWS_PER_WRITE):
+            part = found.select(slice(start, start + _ROWS_PER_WRITE))
+            columns = zip(*(column.tolist() for column in part), strict=True)
+            rows = [
+                {
+                    "image_id": truth.image_ids[image],
+                    **names[image],
+                    "category_id": truth.category_ids[category],
+                    "bbox": box,
+                    "score": score,
+                }
+                for image, category, box, score in columns
+            ]
+            file.write(",\n" if start else "\n")
+            file.write(",\n".join(map(json.dumps, rows)))
+        file.write("\n]\n")
+    os.replace(temporary, path)
 
 
 def read_instances(path) -> dict:
@@ -124,11 +138,59 @@ def read_instances(path) -> dict:
     return {**content, "annotations": _complete_annotations(annotations)}
 
 
-def read_results(path) -> list[dict]:
-    """Read a COCO results file. Raises FileNotFoundError, or ValueError if it is not one."""
-    content = _read_json(path)
-    _check_rows(content, _RESULTS, f"{path} is not a COCO results file: rows")
-    return content
+def read_results(path, truth: Truth) -> Found:
+    """Read a COCO results file.
+
+    Detections of categories that the truth lacks are left out, with a warning. Raises
+    FileNotFoundError, or ValueError if it is no such file or has images that the truth lacks.
+    """
+    image_places = {image_id: index for index, image_id in enumerate(truth.image_ids)}
+    category_places = {i: index for index, i in enumerate(truth.category_ids)}
+    kind = f"{path} is not a COCO results file: rows"
+    columns = ([], [], [], [])
+    unknown = collections.Counter()
+    for index, row in enumerate(_rows_of(path, kind)):
+        _check_row(row, _RESULTS, f"{kind}[{index}]")
+        image = image_places.get(row["image_id"])
+        if image is None:
+            raise ValueError(
+                f"{path} has detections of image {row['image_id']!r}, "
+                "which is not among the images of the annotations"
+            )
+        category = category_places.get(row["category_id"])
+        if category is None:
+            unknown[row["category_id"]] += 1
+            continue
+        for column, value in zip(
+            columns, (image, category, row["bbox"], row["score"]), strict=True
+        ):
+            column.append(value)
+    if unknown:
+        logging.warning(
+            "%s: %d detections ignored, of categories that the annotations lack: %s",
+            path,
+            unknown.total(),
+            ", ".join(map(str, list(unknown)[:5])),
+        )
+    return Found(
+        np.array(columns[0], np.int64),
+        np.array(columns[1], np.int64),
+        np.array(columns[2], float).reshape(-1, 4),
+        np.array(columns[3], float),
+    )
+
+
+def read_images(folder, ground_truth: dict, truth: Truth, indices) -> dict:
+    """{index into truth.image_ids: its image}; a warning counts those that cannot be read."""
+    names = {row["id"]: row.get("file_name", "") for row in ground_truth["images"]}
+    images = {}
+    for index in sorted(indices):
+        path = pathlib.Path(folder) / names[truth.image_ids[index]]
+        try:
+            images[index] = read_image(path)
+        except (OSError, ValueError) as error:
+            logging.warning("%s cannot be read for the report (%s)", path, error)
+    return images
 
 
 class _Column(typing.NamedTuple):
@@ -182,20 +244,27 @@ _RESULTS = [_IMAGE_ID, _CATEGORY_ID, _BOX, _NUMBER]
 def _check_rows(rows, columns, where):
     """Raise ValueError for the first fault of a list of rows; `where` begins its message."""
     if not isinstance(rows, list):
-        keys = ", ".join(column.key for column in columns if not column.optional)
-        raise ValueError(f"{where}: expected a list of objects with {keys}, got {_brief(rows)}")
+        raise ValueError(_not_a_list(where, columns, rows))
     for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}[{index}]: expected an object, got {_brief(row)}")
-        for column in columns:
-            value = row.get(column.key)
-            if value is None and column.optional:
-                continue
-            if not column.accepts(value):
-                raise ValueError(
-                    f"{where}[{index}]: expected {column.key} as {column.expected}, "
-                    f"got {_brief(value)}"
-                )
+        _check_row(row, columns, f"{where}[{index}]")
+
+
+def _not_a_list(where, columns, content):
+    keys = ", ".join(column.key for column in columns if not column.optional)
+    return f"{where}: expected a list of objects with {keys}, got {_brief(content)}"
+
+
+def _check_row(row, columns, where):
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected an object, got {_brief(row)}")
+    for column in columns:
+        value = row.get(column.key)
+        if value is None and column.optional:
+            continue
+        if not column.accepts(value):
+            raise ValueError(
+                f"{where}: expected {column.key} as {column.expected}, got {_brief(value)}"
+            )
 
 
 def _check_kind_of_ids(rows, where):
@@ -263,10 +332,43 @@ def _brief(value):
 
 def _read_json(path):
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return json.loads(_read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _read_text(path):
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise FileNotFoundError(f"no file at {path}") from None
-    except ValueError as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _rows_of(path, kind):
+    """The values of the list in a JSON file, one at a time: as objects they would take gigabytes.
+
+    Raises ValueError if the file is not JSON, or not a list.
+    """
+    text = _read_text(path)
+    skip = re.compile(r"[ \t\n\r]*").match
+    decode = json.JSONDecoder().raw_decode
+    place = skip(text, 0).end()
+    if text[place : place + 1] != "[":
+        raise ValueError(_not_a_list(kind, _RESULTS, _read_json(path)))
+    place = skip(text, place + 1).end()
+    separator = "]" if text[place : place + 1] == "]" else ","
+    try:
+        while separator == ",":
+            row, place = decode(text, place)
+            yield row
+            place = skip(text, place).end()
+            separator = text[place : place + 1]
+            place = skip(text, place + 1).end()
+        if separator != "]" or text[place:].strip("] \t\n\r"):
+            raise json.JSONDecodeError("expected , or ]", text, min(place, len(text)))
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 

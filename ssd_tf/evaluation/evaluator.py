@@ -1,57 +1,78 @@
-"""Run a detector over a split: COCO ground truth, COCO results and their metrics."""
+"""Run a detector over a split: COCO ground truth, detections and their metrics."""
 
 import itertools
-import time
 
 import numpy as np
 
 from ssd_tf.evaluation import coco_format
 from ssd_tf.evaluation.coco_metrics import coco_metrics
+from ssd_tf.evaluation.tables import Found, Truth, make_truth
 from ssd_tf.evaluation.voc_metrics import voc_metrics
+from ssd_tf.inference.detections import to_xywh_pixels
 
-_WARM_UP_CALLS = 3
 
-
-def metrics(ground_truth: dict, results: list[dict]) -> dict:
-    """COCO instances and results -> {"coco", "voc", "per_class"} as in metrics.json."""
-    coco, coco_per_class = coco_metrics(ground_truth, results)
-    voc, voc_per_class = voc_metrics(ground_truth, results)
+def metrics(truth: Truth, found: Found) -> dict:
+    """{"coco", "voc", "per_class", "precision_at_recall"} as in metrics.json."""
+    coco, coco_per_class, curves = coco_metrics(truth, found)
+    voc, voc_per_class = voc_metrics(truth, found)
     per_class = {}
-    for category in ground_truth["categories"]:
-        name = category["name"]
+    for name in truth.names:
         values = {**coco_per_class.get(name, {}), **voc_per_class.get(name, {})}
         if values:
             per_class[name] = values
-    return {"coco": coco, "voc": voc, "per_class": per_class}
+    return {"coco": coco, "voc": voc, "per_class": per_class, "precision_at_recall": curves}
 
 
-def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, list[dict]]:
-    """Run a detector over Examples (decoded, in file order) -> COCO instances, COCO results.
+def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, Truth, Found]:
+    """Run a detector over Examples (decoded, in file order) -> COCO instances, and tables.
 
-    detect: a list of images -> a list of {"boxes" [n, 4] normalised, "scores" [n], "labels" [n]}.
+    detect: a list of images -> a list of Detections.
     classes: those of dataset.json. Image ids follow `coco_format.image_ids` of the source_ids.
     """
     truths = []
-    detections = []
+    columns = ([], [], [])
     stream = iter(examples.as_numpy_iterator())
     while batch := list(itertools.islice(stream, batch_size)):
-        detections += detect([example["image"] for example in batch])
-        truths += [coco_format.make_image_truth(example) for example in batch]
+        detections = detect([example["image"] for example in batch])
+        for example, of_image in zip(batch, detections, strict=True):
+            truths.append(coco_format.make_image_truth(example))
+            boxes = to_xywh_pixels(of_image.boxes, truths[-1].image_hw)
+            for column, values in zip(
+                columns, (of_image.labels, boxes, of_image.scores), strict=True
+            ):
+                column.append(values)
     ground_truth = coco_format.make_instances(truths, classes)
-    results = [
-        row
-        for image, of_image in zip(ground_truth["images"], detections, strict=True)
-        for row in coco_format.make_results(image, of_image, classes)
-    ]
-    return ground_truth, results
+    truth = make_truth(ground_truth)
+    ids = [row["id"] for row in ground_truth["images"]]
+    return ground_truth, truth, _make_found(truth, ids, classes, *columns)
 
 
-def latency_ms(detect, images, repeats=20) -> float:
-    """Median milliseconds per image, called with one image at a time, after a warm-up."""
-    times = []
-    for index in range(_WARM_UP_CALLS + repeats):
-        image = images[index % len(images)]
-        start = time.perf_counter()
-        detect([image])
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[_WARM_UP_CALLS:]) * 1000)
+def fetch_images(examples, ground_truth, truth: Truth, indices) -> dict:
+    """{index into truth.image_ids: its image, uint8 [H, W, 3]}, read from the Examples again."""
+    place = {image_id: index for index, image_id in enumerate(truth.image_ids)}
+    wanted = {}
+    for example, row in zip(examples.as_numpy_iterator(), ground_truth["images"], strict=False):
+        if place[row["id"]] in indices:
+            wanted[place[row["id"]]] = example["image"]
+        if len(wanted) == len(indices):
+            break
+    return wanted
+
+
+def _make_found(truth, image_ids, classes, labels, boxes, scores):
+    """The columns of each image -> Found."""
+    image_place = {image_id: index for index, image_id in enumerate(truth.image_ids)}
+    category_place = {i: index for index, i in enumerate(truth.category_ids)}
+    category_of = np.array([category_place[entry["id"]] for entry in classes], np.int64)
+    places = np.array([image_place[image_id] for image_id in image_ids], np.int64)
+    counts = [len(values) for values in scores]
+    return Found(
+        np.repeat(places, counts),
+        category_of[_concatenate(labels, np.int64) - 1],
+        _concatenate(boxes, float).reshape(-1, 4),
+        _concatenate(scores, float),
+    )
+
+
+def _concatenate(parts, dtype):
+    return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)

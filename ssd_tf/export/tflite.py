@@ -14,6 +14,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from ssd_tf import files
 from ssd_tf.boxes import coding
 from ssd_tf.config import Config
+from ssd_tf.export.metadata import add_metadata
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.models import postprocess, ssd
 
@@ -25,14 +26,14 @@ _OPERATOR_OUTPUTS = (_OPERATOR, f"{_OPERATOR}:1", f"{_OPERATOR}:2", f"{_OPERATOR
 _MOST_PER_CLASS = 100
 
 
-def export_tflite(config: Config, network: ssd.SSD, num_classes, path):
-    """Write a float32 .tflite file atomically.
+def export_tflite(config: Config, network: ssd.SSD, names, path):
+    """Write a float32 .tflite file atomically, with metadata and the class names inside.
 
     Input: image [1, H, W, 3] float32 RGB in 0..255. Outputs: boxes [1, K, 4], classes [1, K] from
     0, scores [1, K], count [1]. Raises RuntimeError when the converted file has other outputs.
     """
     postprocessor = operator_postprocessor(config, network.default_boxes)
-    module = _Exported(network.model, postprocessor, num_classes)
+    module = _Exported(network.model, postprocessor, len(names))
     spec = tf.TensorSpec([1, *config.model.input_hw, 3], tf.float32, "image")
     with tempfile.TemporaryDirectory() as folder:
         signature = tf.function(module.detect).get_concrete_function(spec)
@@ -43,7 +44,7 @@ def export_tflite(config: Config, network: ssd.SSD, num_classes, path):
         converter.allow_custom_ops = True
         content = order_outputs(converter.convert())
     _check(content, postprocessor.max_detections)
-    files.write_bytes(path, content)
+    files.write_bytes(path, add_metadata(content, names, config.export.score_threshold))
 
 
 def operator_postprocessor(config: Config, default_boxes) -> postprocess.PostProcessor:

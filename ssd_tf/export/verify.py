@@ -16,7 +16,7 @@ def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=
     for index, image in enumerate(images):
         found = {"reference": reference(image), "other": other(image)}
         for side, opposite in (("reference", "other"), ("other", "reference")):
-            for row in np.flatnonzero(found[side]["scores"] >= score):
+            for row in np.flatnonzero(found[side].scores >= score):
                 distance = _nearest(found[side], row, found[opposite], partner_score)
                 if distance <= tolerance:
                     distances.append(distance)
@@ -33,11 +33,11 @@ def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=
 
 def _nearest(detections, row, others, partner_score):
     """The largest corner difference to the nearest partner, infinite if there is none."""
-    is_candidate = others["labels"] == detections["labels"][row]
-    is_candidate &= others["scores"] >= partner_score
+    is_candidate = others.labels == detections.labels[row]
+    is_candidate &= others.scores >= partner_score
     if not is_candidate.any():
         return np.inf
-    differences = np.abs(others["boxes"][is_candidate] - detections["boxes"][row])
+    differences = np.abs(others.boxes[is_candidate] - detections.boxes[row])
     return float(differences.max(1).min())
 
 
@@ -45,6 +45,6 @@ def _describe(index, side, detections, row):
     return {
         "image": index,
         "side": side,
-        "box": np.round(detections["boxes"][row].astype(float), 4).tolist(),
-        "label": int(detections["labels"][row]),
+        "box": np.round(detections.boxes[row].astype(float), 4).tolist(),
+        "label": int(detections.labels[row]),
     }

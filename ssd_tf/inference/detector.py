@@ -1,58 +1,69 @@
 """One way to call a run folder, a SavedModel or a TFLite file: an image in, detections out.
 
-Shapes: `B` batch, `K` detections kept, `n` detections in one image.
+Shapes: `A` default boxes, `B` batch, `K` detections kept, `n` detections in one image.
 """
 
 import pathlib
 
-import numpy as np
 import tensorflow as tf
 
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.data.images import resize
+from ssd_tf.inference.detections import Detections
+from ssd_tf.inference.image_files import read_image
 from ssd_tf.inference.run import load_run
+from ssd_tf.inference.stages import Stages
 from ssd_tf.models import ssd
 from ssd_tf.models.postprocess import PostProcessor
+from ssd_tf.weights import label_files
 
 
 class Detector:
     """A model that detects objects in images of any size.
 
-    detector(image): uint8 [H, W, 3] -> {"boxes" [n, 4] normalised corners, "scores" [n],
-    "labels" [n] from 1}, highest score first. detector.batch(images) does the same for a list.
+    detector(image) -> Detections; the image is a path, a Pillow image or uint8 [H, W, 3] RGB.
+    detector.batch(images) -> a list of Detections.
+    stages: preprocessing, network and post-processing, to be timed apart.
     kind: "keras", "saved_model" or "tflite".
-    classes: names of the labels, or None when they are unknown.
-    config: the config of a run, else None.
+    classes: names of the labels (None for a label without), or None when they are unknown.
+    config: the config of a run, else None. default_boxes: [A, 4] of a run, else None.
+    size_mb: of the exported model, or of the weights as float32, in 10^6 bytes.
     """
 
-    def __init__(self, detect_batch, kind, classes=None, config=None):
-        """detect_batch: a list of images uint8 [H, W, 3] -> a list of dicts as described above."""
-        self._detect_batch = detect_batch
+    def __init__(
+        self, stages: Stages, kind, classes=None, config=None, default_boxes=None, size_mb=0.0
+    ):
+        self.stages = stages
         self.kind = kind
         self.classes = classes
         self.config = config
+        self.default_boxes = default_boxes
+        self.size_mb = size_mb
 
-    def __call__(self, image):
+    def __call__(self, image) -> Detections:
         return self.batch([image])[0]
 
-    def batch(self, images):
-        """Detect objects in a list of images, each of its own size."""
-        for image in images:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-                raise ValueError(
-                    "expected an image as uint8 [height, width, 3], "
-                    f"got {image.dtype} {list(image.shape)}"
-                )
-        return self._detect_batch(images)
+    def batch(self, images) -> list[Detections]:
+        """Detect objects in a list of images, each of its own size.
+
+        Raises OSError or ValueError for an image that cannot be read.
+        """
+        images = [read_image(image) for image in images]
+        outputs = self.stages.network(self.stages.preprocess(images))
+        return [
+            Detections(*found, self.classes, image)
+            for found, image in zip(self.stages.postprocess(outputs), images, strict=True)
+        ]
 
 
-def load_detector(path, labels=None, overrides=(), raw_weights=False) -> Detector:
-    """Load a run folder, a SavedModel folder or a .tflite file.
+def load_detector(path, labels=None, overrides=(), raw_weights=False, input_range=None) -> Detector:
+    """Load a run folder, a SavedModel folder or a .tflite file, ours or foreign.
 
     A run folder gives its best checkpoint, else its last; averaged weights if EMA is on.
-    labels: a text file of class names for an exported model, one per line; default: the labels.txt
-    that our exports bring along.
+    labels: a file of class names for an exported model, as `label_files.read_names` takes it;
+    default: the label file inside a .tflite file, else the labels.txt that our exports bring along.
     overrides, raw_weights: for a run folder, as `load_run` takes them.
+    input_range: (low, high), for a .tflite file of floats without metadata; see tflite.make_stages.
     Raises FileNotFoundError, ConfigError or ValueError.
     """
     path = pathlib.Path(path)
@@ -71,11 +82,16 @@ def load_detector(path, labels=None, overrides=(), raw_weights=False) -> Detecto
     if path.suffix == ".tflite" and path.is_file():
         from ssd_tf.inference import tflite  # loads the interpreter, which nothing else needs
 
-        names = _class_names(labels, path.with_name("labels.txt"))
-        return Detector(tflite.make_runner(path), "tflite", names)
+        names = _class_names(labels, path.with_name("labels.txt"), tflite.read_label_file(path))
+        stages = tflite.make_stages(path, input_range)
+        return Detector(stages, "tflite", names, size_mb=path.stat().st_size / 1e6)
     if (path / "saved_model.pb").is_file():
+        from ssd_tf.inference import saved_model
+
         names = _class_names(labels, path / "assets.extra" / "labels.txt")
-        return Detector(_saved_model_runner(path), "saved_model", names)
+        num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        stages = saved_model.make_stages(path)
+        return Detector(stages, "saved_model", names, size_mb=num_bytes / 1e6)
     raise ValueError(
         f"{path}: expected a run folder (config.yaml), a SavedModel folder (saved_model.pb) "
         "or a .tflite file"
@@ -106,49 +122,42 @@ def make_detect(config: Config, network: ssd.SSD):
 
 def keras_detector(config: Config, network: ssd.SSD, classes) -> Detector:
     """A Detector of the Keras model with the configured post-processing."""
-    detect = tf.function(make_detect(config, network))
-
-    def run(images):
-        batch = tf.stack([resize(image, config.model.input_hw) for image in images])
-        return _split_batch({name: value.numpy() for name, value in detect(batch).items()})
-
-    return Detector(run, "keras", classes, config)
-
-
-def read_class_names(path):
-    """Class names of a text file, one per line; a first line `???` or `background` is skipped."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file of class names at {path}")
-    names = path.read_text(encoding="utf-8").splitlines()
-    return names[1:] if names and names[0] in ("???", "background") else names
-
-
-def _class_names(given, beside):
-    """The class names of the file given, else of the one beside the model, else None."""
-    return read_class_names(given or beside) if given or beside.is_file() else None
-
-
-def _saved_model_runner(path):
-    loaded = tf.saved_model.load(str(path))
-
-    def run_one(image):
-        # By way of `loaded`: the signature by itself does not keep the variables alive.
-        outputs = loaded.signatures["serving_default"](input_tensor=tf.constant(image[None]))
-        detections = {
-            "boxes": outputs["detection_boxes"].numpy(),
-            "scores": outputs["detection_scores"].numpy(),
-            "labels": outputs["detection_classes"].numpy().astype(np.int32),
-            "count": outputs["num_detections"].numpy().astype(np.int32),
+    postprocessor = make_postprocessor(config, network.default_boxes)
+    # One trace for all batch sizes: without a signature each new size costs a second or more.
+    images = tf.TensorSpec([None, *config.model.input_hw, 3], tf.float32)
+    predict = tf.function(
+        lambda batch: network.model(batch, training=False), input_signature=[images]
+    )
+    detect = tf.function(postprocessor).get_concrete_function(
+        {
+            "offsets": tf.TensorSpec([None, len(network.default_boxes), 4], tf.float32),
+            "logits": tf.TensorSpec(network.model.output["logits"].shape, tf.float32),
         }
-        return _split_batch(detections)[0]
+    )
+    stages = Stages(
+        preprocess=lambda images: tf.stack(
+            [resize(image, config.model.input_hw) for image in images]
+        ),
+        network=predict,
+        postprocess=lambda predictions: _split_batch(detect(predictions)),
+    )
+    size_mb = 4 * network.model.count_params() / 1e6
+    return Detector(stages, "keras", classes, config, network.default_boxes, size_mb)
 
-    return lambda images: [run_one(image) for image in images]
+
+def _class_names(given, beside, inside=None):
+    """The class names of the file given, else those in the model, else of the file beside it."""
+    if given:
+        return label_files.read_names(given)
+    if inside:
+        return label_files.names_of_lines(inside)
+    return label_files.read_names(beside) if beside.is_file() else None
 
 
 def _split_batch(detections):
-    """Detections [B, K, ...] -> one dict of n rows per image."""
+    """Detections [B, K, ...] -> (boxes, scores, labels) of n rows for each image."""
+    detections = {name: value.numpy() for name, value in detections.items()}
     return [
-        {name: detections[name][index, :count] for name in ("boxes", "scores", "labels")}
+        tuple(detections[name][index, :count] for name in ("boxes", "scores", "labels"))
         for index, count in enumerate(detections["count"])
     ]

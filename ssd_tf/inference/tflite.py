@@ -1,43 +1,90 @@
-"""Run TFLite detectors, ours or foreign."""
+"""Run TFLite detectors, ours or foreign.
+
+Shapes: `K` detections kept.
+"""
+
+import pathlib
+import zipfile
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from ssd_tf.data.images import resize
+from ssd_tf.inference import tflite_outputs
+from ssd_tf.inference.stages import Stages
+from ssd_tf.inference.tflite_metadata import read_metadata
 
 
-def make_runner(path):
-    """A .tflite file with a detector's four outputs -> a function that runs it.
+def make_stages(path, input_range=None) -> Stages:
+    """A .tflite file with a detector's four outputs -> its Stages.
 
-    The function takes a list of uint8 images [H, W, 3] and returns a list of {"boxes", "scores",
-    "labels"}. Raises ValueError when the file has other outputs.
+    input_range: (low, high), what the darkest and the brightest pixel become for a float input;
+    needed if the file has no metadata that says so, ignored if it has.
+    Raises ValueError when the file has other outputs, or the range is needed and not given.
     """
+    content = pathlib.Path(path).read_bytes()
+    metadata = read_metadata(content)
+    outputs = tflite_outputs.find_outputs(content, metadata, path)
     # With several threads the operator's NMS skips the class whose index equals their number:
     # tensorflow/tensorflow#56058, seen with LiteRT 2.3. One thread is right for all classes.
-    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()
-    outputs = interpreter.get_output_details()
-    if len(outputs) != 4 or len(entry["shape"]) != 4:
-        raise ValueError(
-            f"{path}: expected a detector's four outputs (boxes, classes, scores, count), "
-            f"got {len(outputs)}"
-        )
+    shape = entry["shape"]
+    if len(shape) != 4 or shape[3] != 3:
+        raise ValueError(f"{path}: expected an image [1, H, W, 3] as input, got {shape.tolist()}")
+    scale, shift = _scaling(entry["dtype"], metadata.normalisation, input_range, path)
 
-    def run_one(image):
-        batch = resize(image, entry["shape"][1:3]).numpy()[None]
+    def prepare(image):
+        batch = resize(image, shape[1:3]).numpy()[None] * scale + shift
         if np.issubdtype(entry["dtype"], np.integer):
-            batch = np.clip(np.round(batch), 0, 255)
-        interpreter.set_tensor(entry["index"], batch.astype(entry["dtype"]))
-        interpreter.invoke()
-        boxes, classes, scores, count = (
-            interpreter.get_tensor(output["index"])[0] for output in outputs
-        )
-        is_real = np.arange(len(scores)) < int(count)
-        return {
-            "boxes": np.clip(boxes[is_real], 0, 1),
-            "scores": scores[is_real],
-            "labels": classes[is_real].astype(np.int32) + 1,
-        }
+            limits = np.iinfo(entry["dtype"])
+            batch = np.clip(np.round(batch), limits.min, limits.max)
+        return batch.astype(entry["dtype"])
 
-    return lambda images: [run_one(image) for image in images]
+    def run(batch):
+        interpreter.set_tensor(entry["index"], batch)
+        interpreter.invoke()
+        return {role: interpreter.get_tensor(index)[0] for role, index in outputs.items()}
+
+    return Stages(
+        preprocess=lambda images: [prepare(image) for image in images],
+        network=lambda batches: [run(batch) for batch in batches],
+        postprocess=lambda outputs: [_to_detections(output) for output in outputs],
+    )
+
+
+def read_label_file(path):
+    """The lines of the label file inside a .tflite file, or None."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".txt")]
+        names.sort(key=lambda name: "label" not in name)
+        return archive.read(names[0]).decode().splitlines() if names else None
+
+
+def _scaling(dtype, normalisation, input_range, path):
+    """(scale, shift) of a pixel in 0..255 for this input; quantised inputs take pixels."""
+    if dtype == np.int8:
+        return 1.0, -128.0
+    if np.issubdtype(dtype, np.integer):
+        return 1.0, 0.0
+    if normalisation is not None:
+        mean, std = normalisation
+        return (1 / std).astype(np.float32), (-mean / std).astype(np.float32)
+    if input_range is None:
+        raise ValueError(
+            f"{path} takes floats and does not say in which range; give --input_range=-1,1 or "
+            "--input_range=0,1 or --input_range=0,255, as it was trained"
+        )
+    low, high = input_range
+    return (high - low) / 255, low
+
+
+def _to_detections(output):
+    count = int(np.squeeze(output["count"]))
+    order = np.argsort(-output["scores"][:count], kind="stable")
+    boxes = np.clip(output["boxes"][order], 0, 1)
+    labels = np.round(output["classes"][order]).astype(np.int32) + 1
+    return boxes, output["scores"][order], labels

@@ -95,9 +95,7 @@ class PostProcessor:
         )
         count = tf.shape(kept)[0]
         padding = [[0, self.max_detections - count]]
-        final_boxes = tf.pad(
-            tf.clip_by_value(tf.gather(boxes, kept), 0.0, 1.0), [*padding, [0, 0]]
-        )
+        final_boxes = tf.pad(tf.clip_by_value(tf.gather(boxes, kept), 0.0, 1.0), [*padding, [0, 0]])
         return {
             "boxes": tf.ensure_shape(final_boxes, [self.max_detections, 4]),
             "scores": tf.pad(tf.gather(scores, kept), padding),

@@ -27,25 +27,55 @@ def read_classes(labels, count, path) -> list[dict]:
     if labels is None:
         return [{"name": str(number), "id": number} for number in range(1, count + 1)]
     labels = pathlib.Path(labels)
+    classes = _read(labels, lambda text: _read_lines(text, count, labels, path))
+    _check(classes, count, labels, path)
+    return sorted(classes, key=lambda entry: entry["id"])
+
+
+def read_names(labels) -> list[str | None]:
+    """The name of each id from 1 on, None for an id without one.
+
+    labels: a file as for `read_classes`. Raises ConfigError if it cannot be read.
+    """
+    classes = _read(pathlib.Path(labels), lambda text: _number(names_of_lines(text.splitlines())))
+    if not classes:
+        raise ConfigError(f"--labels: {labels} names no classes")
+    names = [None] * max(entry["id"] for entry in classes)
+    for entry in classes:
+        names[entry["id"] - 1] = entry["name"]
+    return names
+
+
+def names_of_lines(lines) -> list[str | None]:
+    """Names, one per line; a first line `???` or `background` is the background's."""
+    names = [line.strip() for line in lines]
+    if names and names[0] in (_UNUSED_NAME, "background"):
+        names = names[1:]
+    return [None if name == _UNUSED_NAME else name for name in names]
+
+
+def _number(names):
+    return [{"name": name, "id": number} for number, name in enumerate(names, 1) if name]
+
+
+def _read(labels, read_text):
+    """The classes in a file of any kind; read_text: those of the lines of a text file."""
     if not labels.is_file():
         raise ConfigError(f"--labels: no file at {labels}")
     try:
         text = labels.read_text(encoding="utf-8")
         if labels.suffix == ".pbtxt":
-            classes = _read_label_map(text)
-        elif labels.suffix == ".json":
+            return _read_label_map(text)
+        if labels.suffix == ".json":
             rows = json.loads(text)["categories"]
-            classes = [{"name": str(row["name"]), "id": int(row["id"])} for row in rows]
-        else:
-            classes = _read_lines(text, count, labels, path)
+            return [{"name": str(row["name"]), "id": int(row["id"])} for row in rows]
+        return read_text(text)
     except (UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
             f"--labels: cannot read classes from {labels} ({shorten(error)})"
         ) from None
-    _check(classes, count, labels, path)
-    return sorted(classes, key=lambda entry: entry["id"])
 
 
 def _read_lines(text, count, labels, path):
@@ -56,8 +86,7 @@ def _read_lines(text, count, labels, path):
         raise ConfigError(
             f"{labels} has {len(names)} names, expected {count}, one for each class of {path}"
         )
-    rows = enumerate(names, start=1)
-    return [{"name": name, "id": number} for number, name in rows if name != _UNUSED_NAME]
+    return _number([None if name == _UNUSED_NAME else name for name in names])
 
 
 def _read_label_map(text):

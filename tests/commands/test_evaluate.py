@@ -129,11 +129,11 @@ def test_detections_of_a_run(evaluated, tiny_run, images):
         }
         # Labels 1, 2, 3 have the category ids 7, 3, 12.
         assert [row["category_id"] for row in own] == [
-            [7, 3, 12][label - 1] for label in found["labels"]
+            [7, 3, 12][label - 1] for label in found.labels
         ]
-        assert [row["score"] for row in own] == pytest.approx(found["scores"].tolist(), abs=1e-4)
+        assert [row["score"] for row in own] == pytest.approx(found.scores.tolist(), abs=1e-4)
         height, width = images[index].shape[:2]
-        for row, (ymin, xmin, ymax, xmax) in zip(own, found["boxes"].astype(float), strict=True):
+        for row, (ymin, xmin, ymax, xmax) in zip(own, found.boxes.astype(float), strict=True):
             box = [xmin * width, ymin * height, (xmax - xmin) * width, (ymax - ymin) * height]
             assert row["bbox"] == pytest.approx(box, abs=0.1)
 

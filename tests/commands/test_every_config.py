@@ -41,10 +41,10 @@ def compare_exports(name, data, folder, *overrides):
     check_other_size(run.config, run.network)
     names = run.dataset_info.names
     saved_model.export_saved_model(run.config, run.network, names, folder / "saved_model")
-    tflite.export_tflite(run.config, run.network, len(names), folder / "model.tflite")
+    tflite.export_tflite(run.config, run.network, names, folder / "model.tflite")
     reference = keras_detector(run.config, run.network, names)
     image = draw_noise(0)
-    best = reference(image)["scores"][0]
+    best = reference(image).scores[0]
     # After one step all scores are similar: only the very best must be found on both sides.
     return [
         verify.compare(

@@ -68,8 +68,8 @@ def test_set_replaces_settings_of_the_run(tiny_run, images, tmp_path, caplog):
     report = run(tiny_run, tmp_path, *(f"--set={override}" for override in overrides))
     assert report["settings"]["eval"]["max_detections"] == 3
     assert report["settings"]["export"] == {"max_detections": 2, "score_floor": 0}
-    assert len(load_detector(tmp_path / "saved_model")(images[3])["scores"]) == 3
-    assert len(load_detector(tmp_path / "model_float32.tflite")(images[3])["scores"]) == 2
+    assert len(load_detector(tmp_path / "saved_model")(images[3]).scores) == 3
+    assert len(load_detector(tmp_path / "model_float32.tflite")(images[3]).scores) == 2
     (line,) = [text for text in caplog.messages if "differs from the Keras model" in text]
     # 400 candidates are fewer than the 504 default boxes.
     assert line == (

@@ -86,10 +86,10 @@ def test_nearly_all_its_detections_are_found(coco_file, coco_run, shared_data):
 def pair(theirs, ours, image):
     """Of each of their detections >= .5: has ours one of the same class with an IoU >= .8?"""
     expected, found = theirs(image), ours(image)
-    overlaps = np.array(geometry.iou(expected["boxes"], found["boxes"]))
-    for row in np.flatnonzero(expected["scores"] >= 0.5):
-        name = theirs.classes[expected["labels"][row] - 1]
-        same = np.array([ours.classes[label - 1] == name for label in found["labels"]], bool)
+    overlaps = np.array(geometry.iou(expected.boxes, found.boxes))
+    for row in np.flatnonzero(expected.scores >= 0.5):
+        name = theirs.classes[expected.labels[row] - 1]
+        same = np.array([ours.classes[label - 1] == name for label in found.labels], bool)
         yield bool((overlaps[row, same] >= 0.8).any())
 
 

@@ -2,9 +2,10 @@ import copy
 import json
 
 import pytest
+from coco_rows import coco_metrics
 
 from ssd_tf.commands import evaluate
-from ssd_tf.evaluation.coco_metrics import NAMES, coco_metrics
+from ssd_tf.evaluation.coco_metrics import NAMES
 
 # Two classes with a gap in their ids, on an image that is not square; boxes are x, y, width,
 # height.
@@ -67,10 +68,16 @@ def test_pycocotools_own_example(shared_data, tmp_path):
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert list(content["coco"]) == list(NAMES)
     assert list(content["coco"].values()) == pytest.approx(expected, abs=1e-6)
-    assert sorted(content) == ["coco", "latency_ms", "per_class", "settings", "voc"]
-    # Written as they were read, without what pycocotools adds to them.
-    for name, file in zip(("detections.json", "ground_truth.json"), files, strict=True):
-        assert json.loads((tmp_path / name).read_text()) == json.loads(file.read_text())
+    # Written as they were read, and the detections with the names of their images.
+    assert json.loads((tmp_path / "ground_truth.json").read_text()) == json.loads(
+        files[1].read_text()
+    )
+    written = json.loads((tmp_path / "detections.json").read_text())
+    keys = ("image_id", "category_id", "bbox", "score")
+    assert [{key: row[key] for key in keys} for row in written] == [
+        {key: row[key] for key in keys} for row in json.loads(files[0].read_text())
+    ]
+    assert all(row["file_name"].startswith("COCO_val2014_") for row in written)
 
 
 def test_half_of_the_objects():

@@ -1,10 +1,13 @@
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from detector_output import CLASSES, detections
 
 from ssd_tf.data import dataset_json, pipeline
-from ssd_tf.evaluation import evaluator
+from ssd_tf.evaluation import coco_format, evaluator, latency
+from ssd_tf.inference.stages import Stages
 
 
 def examples(*names):
@@ -30,10 +33,10 @@ def find_nothing(images):
 
 def test_ground_truth_of_a_data_set(tiny_data):
     info = dataset_json.read_dataset(tiny_data)
-    ground_truth, results = evaluator.run_detector(
+    ground_truth, _, found = evaluator.run_detector(
         find_nothing, pipeline.read_examples(tiny_data, "train"), info.classes, batch_size=4
     )
-    assert results == []
+    assert len(found.scores) == 0
     assert [image["id"] for image in ground_truth["images"]] == [100, 101, 102, 103, 104, 105]
     assert ground_truth["images"][1] == {
         "id": 101,
@@ -72,10 +75,10 @@ def test_a_perfect_detector_scores_one(tiny_data):
         batch_sizes.append(len(images))
         return [detections(*answers[image.tobytes()]) for image in images]
 
-    ground_truth, results = evaluator.run_detector(detect, split, info.classes, batch_size=4)
+    _, truth, found = evaluator.run_detector(detect, split, info.classes, batch_size=4)
     assert batch_sizes == [4, 2]
-    assert len(results) == 7
-    content = evaluator.metrics(ground_truth, results)
+    assert len(found.scores) == 7
+    content = evaluator.metrics(truth, found)
     assert content["coco"]["AP"] == pytest.approx(1)
     assert content["voc"] == {"AP50_11point": 1, "AP50_all": 1}
     assert content["per_class"]["green"] == pytest.approx(
@@ -87,11 +90,16 @@ def test_a_perfect_detector_scores_one(tiny_data):
     ("names", "ids"),
     [(("17", "5"), [17, 5]), (("2", "a"), [1, 2]), (("5", "05"), [1, 2])],
 )
-def test_detections_join_to_their_images(names, ids):
+def test_detections_join_to_their_images(names, ids, tmp_path):
     def detect(images):
         return [detections(([0.1, 0.2, 0.5, 0.3], 0.75, 2)) for _ in images]
 
-    ground_truth, results = evaluator.run_detector(detect, examples(*names), CLASSES)
+    ground_truth, truth, found = evaluator.run_detector(detect, examples(*names), CLASSES)
+    path = tmp_path / "detections.json"
+    coco_format.write_results(path, found, ground_truth, truth)
+    results = json.loads(path.read_text())
+    assert results[0]["category_id"] == 3
+    assert results[0]["bbox"] == pytest.approx([16, 4, 8, 16])
     files = [f"folder/{name}.png" for name in names]
     for rows, key in ((ground_truth["images"], "id"), (results, "image_id")):
         assert [row[key] for row in rows] == ids
@@ -99,11 +107,17 @@ def test_detections_join_to_their_images(names, ids):
         assert [row["source_id"] for row in rows] == list(names)
 
 
-def test_latency_is_measured_one_image_at_a_time():
+def test_latency_is_measured_by_stage_one_image_at_a_time_and_in_batches():
     calls = []
 
-    def detect(images):
-        calls.append([int(image) for image in images])
+    def preprocess(images):
+        calls.append(len(images))
+        return images
 
-    assert evaluator.latency_ms(detect, [0, 1], repeats=2) >= 0
-    assert calls == [[0], [1], [0], [1], [0]]
+    stages = Stages(preprocess, lambda batch: batch, lambda outputs: outputs)
+    times, rates = latency.measure_latency(stages, [0, 1], repeats=8)
+    assert calls == [1] * (3 + 8) + [8] * (3 + 3)
+    assert sorted(times) == ["network", "p90", "per_image", "postprocessing", "preprocessing"]
+    assert 0 <= times["per_image"] <= times["p90"]
+    assert rates["batch_1"] == pytest.approx(1000 / times["per_image"])
+    assert latency.measure_latency(stages, []) == ({}, {})

@@ -24,7 +24,7 @@ def changed(config, **sections):
 
 
 def export(config, network, path):
-    tflite.export_tflite(config, network, len(NAMES), path)
+    tflite.export_tflite(config, network, NAMES, path)
     path.with_name("labels.txt").write_text("red\ngreen\nblue\n")
     return path
 
@@ -173,7 +173,7 @@ def test_size_limit(tiny_config, network, tmp_path):
     # centres: y 20 of 64 and x 80 of 96.
     config = changed(tiny_config, eval={"size_limit": 0.5})
     detector = load_detector(export(config, network, tmp_path / "model.tflite"))
-    best = detector(IMAGES[1])["boxes"][0]
+    best = detector(IMAGES[1]).boxes[0]
     np.testing.assert_allclose(best, [12 / 64, 72 / 96, 28 / 64, 88 / 96], atol=1e-5)
 
 

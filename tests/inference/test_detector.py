@@ -10,7 +10,6 @@ from ssd_tf.inference.detector import (
     Detector,
     load_detector,
     make_postprocessor,
-    read_class_names,
 )
 
 
@@ -22,24 +21,24 @@ def test_images_of_several_sizes(detector, index):
 def test_only_real_detections(detector):
     # Of 6 gray cells x 3 classes; the model itself pads its output to 20 rows.
     found = detector(IMAGES[3])
-    assert (found["boxes"].shape, found["scores"].shape, found["labels"].shape) == (
+    assert (found.boxes.shape, found.scores.shape, found.labels.shape) == (
         (18, 4),
         (18,),
         (18,),
     )
-    assert (found["scores"] > 0.01).all()
-    assert sorted(found["labels"]) == [1] * 6 + [2] * 6 + [3] * 6
+    assert (found.scores > 0.01).all()
+    assert sorted(found.labels) == [1] * 6 + [2] * 6 + [3] * 6
 
 
 def test_a_batch_of_several_sizes(detector):
     for one, many in zip(map(detector, IMAGES), detector.batch(IMAGES), strict=True):
-        np.testing.assert_array_equal(many["labels"], one["labels"])
-        np.testing.assert_allclose(many["boxes"], one["boxes"], atol=1e-5)
-        np.testing.assert_allclose(many["scores"], one["scores"], atol=1e-5)
+        np.testing.assert_array_equal(many.labels, one.labels)
+        np.testing.assert_allclose(many.boxes, one.boxes, atol=1e-5)
+        np.testing.assert_allclose(many.scores, one.scores, atol=1e-5)
 
 
 def test_best_first(detector):
-    scores = detector(IMAGES[2])["scores"]
+    scores = detector(IMAGES[2]).scores
     assert len(scores) > 2
     assert (np.diff(scores) <= 0).all()
 
@@ -86,7 +85,7 @@ def test_a_run_folder(tiny_detector, tiny_config):
 def test_overrides_of_a_run(tiny_run, images):
     detector = load_detector(tiny_run, overrides=["eval.max_detections=1", "eval.score_floor=0"])
     assert detector.config.eval.max_detections == 1
-    assert len(detector(images[3])["scores"]) == 1
+    assert len(detector(images[3]).scores) == 1
 
 
 @pytest.mark.parametrize("override", ["train.steps=5", "model.num_levels=2", "evaluate.nms_iou=1"])
@@ -136,18 +135,9 @@ def test_one_class_more_than_the_checkpoint(tiny_run, tmp_path):
         load_detector(tmp_path / "run")
 
 
-def test_class_names_of_a_file(tmp_path):
-    path = tmp_path / "labels.txt"
-    path.write_text("red\ngreen apple\nbl\u00e5\n", encoding="utf-8")
-    assert read_class_names(path) == ["red", "green apple", "bl\u00e5"]
-    for first in ("???", "background"):
-        path.write_text(f"{first}\nred\n")
-        assert read_class_names(path) == ["red"]
-
-
 def test_a_missing_file_of_class_names(tmp_path):
     model = tmp_path / "saved_model"
     model.mkdir()
     (model / "saved_model.pb").touch()
-    with pytest.raises(FileNotFoundError, match=r"no file of class names at .*names.txt"):
+    with pytest.raises(ConfigError, match=r"--labels: no file at .*names.txt"):
         load_detector(model, labels=tmp_path / "names.txt")

@@ -1,0 +1,178 @@
+"""The plots of a report, drawn by matplotlib, as data URIs of SVG images."""
+
+import base64
+import contextlib
+import io
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from ssd_tf.evaluation.matches import IGNORED, RIGHT
+
+_BLUE = "#1f5fa8"
+_ORANGE = "#d9730d"
+_GRAY = "#b8bec6"
+_LINES = (_BLUE, _ORANGE, "#2e8540", "#8250a0", "#b02a37", "#5c6670")
+_SIZE = (5.2, 3.4)
+_RECALLS = np.arange(101) / 100
+# Of a confusion matrix; above the second number there is no room for the counts.
+_MOST_CLASSES = 25
+_CLASSES_WITH_NUMBERS = 12
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ssd-tf",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e8eb",
+    "axes.axisbelow": True,
+}
+
+
+def recall_curves(curves: dict) -> str:
+    """{name: precision at the recalls 0, 0.01, ..., 1} -> one plot."""
+    with _plot("recall", "precision") as (axes, done):
+        for index, (name, curve) in enumerate(curves.items()):
+            axes.plot(_RECALLS, curve, color=_line(index), label=name)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        _legend(axes, curves)
+    return done[0]
+
+
+def class_curves(curves: dict) -> str:
+    """{class: precision at the recalls 0, 0.01, ..., 1} -> each of them, and their mean."""
+    with _plot("recall", "precision") as (axes, done):
+        is_named = len(curves) < len(_LINES)
+        for index, (name, curve) in enumerate(curves.items()):
+            color = _line(index + 1) if is_named else _GRAY
+            axes.plot(_RECALLS, curve, color=color, linewidth=1, label=name if is_named else None)
+        mean = np.mean(list(curves.values()), 0)
+        axes.plot(_RECALLS, mean, color=_BLUE, linewidth=2.5, label="mean of the classes")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        axes.legend(frameon=False, fontsize=8)
+    return done[0]
+
+
+def threshold_curves(curves: dict, best_score) -> str:
+    """Curves of `thresholds` -> precision, recall and F1 over the score."""
+    with _plot("score", "") as (axes, done):
+        for index, name in enumerate(("precision", "recall", "f1")):
+            label = name.upper() if name == "f1" else name
+            axes.plot(curves["score"], curves[name], color=_line(index), label=label)
+        axes.axvline(best_score, color=_GRAY, linestyle="--", linewidth=1)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        axes.legend(frameon=False)
+    return done[0]
+
+
+def f1_curves(curves: dict) -> str:
+    """{name: curves of `thresholds`} -> F1 over the score of each."""
+    with _plot("score", "F1") as (axes, done):
+        for index, (name, values) in enumerate(curves.items()):
+            axes.plot(values["score"], values["f1"], color=_line(index), label=name)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        _legend(axes, curves)
+    return done[0]
+
+
+def confusion(matrix, names) -> str:
+    """Shares of each row of a confusion matrix; numbers are counts.
+
+    Of many classes, those with the most errors are shown.
+    """
+    errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
+    shown = np.sort(np.argsort(-errors[:-1], kind="stable")[:_MOST_CLASSES])
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shown = np.append(shown, len(names))
+    shares = shares[np.ix_(shown, shown)]
+    labels = [[*names, "background"][index] for index in shown]
+    side = min(4.2 + 0.16 * len(labels), 8)
+    with _plot("detected as", "object", (side, side * 0.9)) as (axes, done):
+        axes.grid(False)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=9)
+        axes.set_yticks(range(len(labels)), labels, fontsize=9)
+        if len(labels) <= _CLASSES_WITH_NUMBERS:
+            for (row, column), count in np.ndenumerate(matrix[np.ix_(shown, shown)]):
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=color)
+    return done[0]
+
+
+def error_costs(errors: dict) -> str:
+    """AP50 that each kind of error costs."""
+    with _plot("AP50 that it costs", "") as (axes, done):
+        names = list(errors)[::-1]
+        axes.barh(names, [errors[name]["cost"] for name in names], color=_BLUE)
+    return done[0]
+
+
+def score_histogram(found, status) -> str:
+    """Detections by score, right and wrong."""
+    edges = np.linspace(0, 1, 41)
+    with _plot("score", "detections") as (axes, done):
+        right = found.scores[status == RIGHT]
+        wrong = found.scores[(status != RIGHT) & (status != IGNORED)]
+        axes.hist([right, wrong], edges, stacked=True, color=[_BLUE, _ORANGE])
+        axes.set_yscale("symlog", linthresh=10)
+        axes.set(xlim=(0, 1))
+        axes.legend(["right", "wrong"], frameon=False)
+    return done[0]
+
+
+def size_histogram(truth, is_found) -> str:
+    """Objects by the square root of their area, found and missed."""
+    counted = ~truth.ignored
+    sizes = np.sqrt(np.maximum(truth.area, 0))
+    edges = np.linspace(0, max(sizes[counted].max(initial=1), 1), 31)
+    with _plot("square root of the area, pixels", "objects") as (axes, done):
+        groups = [sizes[counted & is_found], sizes[counted & ~is_found]]
+        axes.hist(groups, edges, stacked=True, color=[_BLUE, _ORANGE])
+        axes.legend(["found", "missed"], frameon=False)
+    return done[0]
+
+
+def reliability(calibration: dict) -> str:
+    """Precision over the mean score of each bin; on the diagonal scores are probabilities."""
+    bins = [row for row in calibration["bins"] if row["count"]]
+    with _plot("mean score", "share that is right") as (axes, done):
+        axes.plot([0, 1], [0, 1], color=_GRAY, linestyle="--", linewidth=1)
+        scores = [row["score"] for row in bins]
+        axes.plot(scores, [row["precision"] for row in bins], "o-", color=_BLUE)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    return done[0]
+
+
+def slice_bars(rows) -> str:
+    """AP of each slice that has objects."""
+    with _plot("", "AP") as (axes, done):
+        rows = [row for row in rows if row["AP"] >= 0]
+        axes.bar([row["name"] for row in rows], [row["AP"] for row in rows], color=_BLUE)
+        axes.tick_params(axis="x", labelsize=8)
+    return done[0]
+
+
+@contextlib.contextmanager
+def _plot(x_label, y_label, size=_SIZE):
+    """Axes to draw on, and a list that holds the data URI afterwards."""
+    done = []
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(size, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(xlabel=x_label, ylabel=y_label)
+        yield axes, done
+        content = io.BytesIO()
+        figure.savefig(content, format="svg", metadata={"Date": None})
+        done.append(f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}")
+
+
+def _line(index):
+    return _LINES[index % len(_LINES)]
+
+
+def _legend(axes, names):
+    if len(names) > 1:
+        axes.legend(frameon=False, fontsize=8)

@@ -1,0 +1,85 @@
+"""What was detected in one image."""
+
+import dataclasses
+import io
+import typing
+
+import numpy as np
+
+from ssd_tf.draw import draw_detections, name_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detections:
+    """The detections in one image, highest score first; a notebook shows them drawn.
+
+    boxes: [n, 4] normalised corners (ymin, xmin, ymax, xmax). scores: [n]. labels: [n] from 1.
+    classes: the name of each label, or None if the model has no names. image: uint8 [H, W, 3], in
+    which they were detected.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    classes: typing.Sequence | None = None
+    image: np.ndarray | None = None
+
+    def __len__(self):
+        return len(self.scores)
+
+    def __repr__(self):
+        best = ", ".join(
+            f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)
+        )
+        return f"<{len(self)} detections{': ' * bool(best)}{best}{', ...' * (len(self) > 5)}>"
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [name_of(label, self.classes) for label in self.labels]
+
+    def select(self, rows) -> "Detections":
+        """Those of these rows: indices, or a mask [n]."""
+        return dataclasses.replace(
+            self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows]
+        )
+
+    def above(self, score) -> "Detections":
+        """Those that score at least this."""
+        return self.select(self.scores >= score)
+
+    def draw(self, score=0.5):
+        """A Pillow image with the boxes that score at least `score`.
+
+        Raises ValueError without an image.
+        """
+        if self.image is None:
+            raise ValueError("there is no image to draw on; detector(image) keeps it")
+        return draw_detections(self.image, self, self.classes, score)
+
+    def to_coco(self, image_id=1) -> list[dict]:
+        """Rows of a COCO results file, boxes in pixels; category ids are the labels.
+
+        Raises ValueError without an image, whose size is needed.
+        """
+        if self.image is None:
+            raise ValueError("the size of the image is not known; detector(image) keeps it")
+        boxes = to_xywh_pixels(self.boxes, self.image.shape[:2]).tolist()
+        return [
+            {"image_id": image_id, "category_id": int(label), "bbox": box, "score": float(score)}
+            for box, label, score in zip(boxes, self.labels, self.scores, strict=True)
+        ]
+
+    def _repr_png_(self):
+        if self.image is None:
+            return None
+        content = io.BytesIO()
+        self.draw().save(content, "PNG")
+        return content.getvalue()
+
+
+def to_xywh_pixels(boxes, image_hw):
+    """Normalised corners [n, 4] -> x, y, width, height in pixels [n, 4]."""
+    ymin, xmin, ymax, xmax = np.asarray(boxes, float).reshape(-1, 4).T
+    height, width = image_hw
+    return np.stack([xmin * width, ymin * height, (xmax - xmin) * width, (ymax - ymin) * height], 1)

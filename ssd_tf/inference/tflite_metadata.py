@@ -1,0 +1,98 @@
+"""TFLite metadata: the part of it that a detector's clients read.
+
+The schema is metadata_schema.fbs of the TFLite Support Library and of MediaPipe Tasks.
+"""
+
+import typing
+
+import numpy as np
+from flatbuffers import encode, number_types
+from flatbuffers.table import Table
+from tensorflow.lite.python import schema_py_generated as schema
+
+BUFFER_NAME = "TFLITE_METADATA"
+IDENTIFIER = b"M001"
+NORMALIZATION_OPTIONS = 1
+# The places of fields in the schema's tables.
+SUBGRAPHS = 3
+INPUTS = 2
+OUTPUTS = 3
+TENSOR_NAME = 0
+PROCESS_UNITS = 4
+OPTIONS_TYPE = 0
+OPTIONS = 1
+MEAN = 0
+STD = 1
+
+
+class Metadata(typing.NamedTuple):
+    """normalisation: (mean [1] or [3], std of the same) of a float input, or None."""
+
+    normalisation: tuple | None = None
+    output_names: tuple[str, ...] = ()
+
+
+def read_metadata(content: bytes) -> Metadata:
+    """A .tflite file's content -> its Metadata, which is empty if the file has none."""
+    buffer = _find_buffer(content)
+    if buffer is None or buffer[4:8] != IDENTIFIER:
+        return Metadata()
+    root = Table(buffer, encode.Get(number_types.UOffsetTFlags.packer_type, buffer, 0))
+    for subgraph in _tables(root, SUBGRAPHS):
+        inputs = _tables(subgraph, INPUTS)
+        outputs = _tables(subgraph, OUTPUTS)
+        names = tuple(_text(tensor, TENSOR_NAME) for tensor in outputs)
+        return Metadata(_normalisation(inputs), names)
+    return Metadata()
+
+
+def _find_buffer(content):
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        for index in range(model.MetadataLength()):
+            entry = model.Metadata(index)
+            if entry.Name() == BUFFER_NAME.encode():
+                return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+    except Exception:  # a damaged flatbuffer raises almost anything; find_outputs reports it
+        return None
+    return None
+
+
+def _normalisation(inputs):
+    for unit in (unit for tensor in inputs for unit in _tables(tensor, PROCESS_UNITS)):
+        place = _place(unit, OPTIONS_TYPE)
+        kind = unit.Get(number_types.Uint8Flags, place) if place else 0
+        if kind == NORMALIZATION_OPTIONS:
+            options = Table(unit.Bytes, unit.Indirect(_place(unit, OPTIONS)))
+            return _floats(options, MEAN), _floats(options, STD)
+    return None
+
+
+def _place(table, field):
+    """Where a field is, or 0 if it is absent."""
+    offset = table.Offset(4 + 2 * field)
+    return offset and table.Pos + offset
+
+
+def _vector(table, field):
+    """(start, length) of a vector."""
+    place = _place(table, field)
+    if not place:
+        return 0, 0
+    offset = place - table.Pos
+    return table.Vector(offset), table.VectorLen(offset)
+
+
+def _tables(table, field):
+    start, length = _vector(table, field)
+    return [Table(table.Bytes, table.Indirect(start + 4 * index)) for index in range(length)]
+
+
+def _floats(table, field):
+    start, length = _vector(table, field)
+    return np.frombuffer(table.Bytes, "<f4", length, start)
+
+
+def _text(table, field):
+    place = _place(table, field)
+    return table.String(place).decode() if place else ""

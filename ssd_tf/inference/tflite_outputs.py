@@ -1,0 +1,80 @@
+"""Which output of a foreign TFLite detector is which: converters order and name them differently.
+
+Told by the operator that computes them, or else by their names; never by their order alone.
+"""
+
+from tensorflow.lite.python import schema_py_generated as schema
+
+ROLES = ("boxes", "classes", "scores", "count")
+OPERATOR = b"TFLite_Detection_PostProcess"
+# What the names of a role's output contain, in the order in which they are looked for:
+# `num_detections` and `detection_boxes` have one word each.
+_WORDS = {
+    "count": ("num", "count"),
+    "boxes": ("box", "location"),
+    "scores": ("score",),
+    "classes": ("class", "category", "label"),
+}
+# Outputs of the TF Object Detection API that are no detections.
+_OTHERS = ("raw_", "multiclass", "anchor")
+
+
+def find_outputs(content: bytes, metadata, path) -> dict:
+    """The tensor index of each of ROLES. Raises ValueError if they cannot be told."""
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        graph = model.subgraphs[0]
+    except Exception:  # a damaged flatbuffer raises almost anything
+        raise ValueError(f"{path} is not a TFLite file, or is damaged") from None
+    found = _of_operator(model, graph) or _by_name(_names_of(model, metadata))
+    if set(found) != set(ROLES):
+        outputs = ", ".join(
+            f"{graph.tensors[index].name.decode()} {list(graph.tensors[index].shape)}"
+            for index in graph.outputs
+        )
+        raise ValueError(
+            f"{path}: expected a detector's four outputs (boxes, classes, scores, count), "
+            f"told by the operator {OPERATOR.decode()} or by their names, got {outputs}"
+        )
+    return found
+
+
+def _of_operator(model, graph):
+    """The operator's outputs have a fixed order, whatever the file makes of them."""
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex].customCode == OPERATOR:
+            return dict(zip(ROLES, map(int, operator.outputs), strict=True))
+    return None
+
+
+def _names_of(model, metadata):
+    """{tensor index of an output: its names, of the signature, the metadata and the graph}."""
+    graph = model.subgraphs[0]
+    names = {int(index): [] for index in graph.outputs}
+    for signature in model.signatureDefs or []:
+        for entry in signature.outputs:
+            names.setdefault(int(entry.tensorIndex), []).append(entry.name.decode())
+    for index, name in zip(graph.outputs, metadata.output_names, strict=False):
+        names[int(index)].append(name)
+    for index, known in names.items():
+        known.append(graph.tensors[index].name.decode())
+    return names
+
+
+def _by_name(names):
+    """The outputs whose role the first telling name gives; a role with two outputs has none."""
+    found = {}
+    for index, known in names.items():
+        role = next(filter(None, map(_role, known)), None)
+        found.setdefault(role, []).append(index)
+    return {role: rows[0] for role, rows in found.items() if role and len(rows) == 1}
+
+
+def _role(name):
+    name = name.lower()
+    if any(word in name for word in _OTHERS):
+        return None
+    for role, words in _WORDS.items():
+        if any(word in name for word in words):
+            return role
+    return None
