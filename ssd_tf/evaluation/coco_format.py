@@ -149,7 +149,7 @@ def read_results(path, truth: Truth) -> Found:
     kind = f"{path} is not a COCO results file: rows"
     columns = ([], [], [], [])
     unknown = collections.Counter()
-    for index, row in enumerate(_rows_of(path, kind)):
+    for index, row in enumerate(rows_of(path, kind)):
         _check_row(row, _RESULTS, f"{kind}[{index}]")
         image = image_places.get(row["image_id"])
         if image is None:
@@ -346,7 +346,7 @@ def _read_text(path):
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 
-def _rows_of(path, kind):
+def rows_of(path, kind):
     """The values of the list in a JSON file, one at a time: as objects they would take gigabytes.
 
     Raises ValueError if the file is not JSON, or not a list.
@@ -358,16 +358,21 @@ def _rows_of(path, kind):
     if text[place : place + 1] != "[":
         raise ValueError(_not_a_list(kind, _RESULTS, _read_json(path)))
     place = skip(text, place + 1).end()
-    separator = "]" if text[place : place + 1] == "]" else ","
     try:
-        while separator == ",":
-            row, place = decode(text, place)
-            yield row
-            place = skip(text, place).end()
-            separator = text[place : place + 1]
+        if text[place : place + 1] == "]":
             place = skip(text, place + 1).end()
-        if separator != "]" or text[place:].strip("] \t\n\r"):
-            raise json.JSONDecodeError("expected , or ]", text, min(place, len(text)))
+        else:
+            separator = ","
+            while separator == ",":
+                row, place = decode(text, place)
+                yield row
+                place = skip(text, place).end()
+                separator = text[place : place + 1]
+                place = skip(text, place + 1).end()
+            if separator != "]":
+                raise json.JSONDecodeError("expected , or ]", text, min(place, len(text)))
+        if place < len(text):
+            raise json.JSONDecodeError("expected the end", text, place)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
 

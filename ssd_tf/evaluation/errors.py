@@ -27,7 +27,7 @@ def error_split(truth: Truth, found: Found) -> dict:
 
     A detection is wrong because of its class (IoU with an object of another class >= 0.5), its
     place (IoU with one of its class 0.1 to 0.5), both, because the object was found already, or
-    because there is no object. An object is missed if no detection is wrong about it.
+    because there is no object. An object is missed if no detection has its class or its place.
     truth, found: as `matches.without_ignored` returns them.
     """
     evaluation = make_evaluation(truth, found)

@@ -2,9 +2,9 @@ import json
 
 import numpy as np
 import pytest
-from detector_output import CLASSES, detections
+from detector_output import CLASSES
 
-from ssd_tf.evaluation import coco_format
+from ssd_tf.evaluation import coco_format, tables
 
 IMAGE = {"id": 5, "file_name": "a.png", "height": 100, "width": 200, "source_id": "a"}
 
@@ -44,25 +44,80 @@ def test_image_ids(names, ids):
     assert coco_format.image_ids(names) == ids
 
 
-def test_no_boxes():
-    assert coco_format.to_xywh_pixels(np.zeros((0, 4)), (100, 200)).shape == (0, 4)
-    assert coco_format.make_results(IMAGE, detections(), CLASSES) == []
+def write_and_read(folder, found, images):
+    """Detections of images with these rows, written as JSON; returns the rows and what is read."""
+    categories = [{"id": entry["id"], "name": entry["name"]} for entry in CLASSES]
+    ground_truth = {"images": images, "annotations": [], "categories": categories}
+    made = tables.make_truth(ground_truth)
+    path = folder / "detections.json"
+    coco_format.write_results(path, found, ground_truth, made)
+    assert sorted(folder.iterdir()) == [path]
+    return json.loads(path.read_text()), coco_format.read_results(path, made)
 
 
-def test_results_of_an_image_that_is_not_square():
-    rows = coco_format.make_results(IMAGE, detections(([0.1, 0.2, 0.5, 0.3], 0.75, 2)), CLASSES)
-    # Left 0.2 of 200, top 0.1 of 100, 0.1 of 200 wide, 0.4 of 100 high; label 2 has category id 3.
+def make_found(*rows):
+    """(image, category, box, score) as indices -> Found."""
+    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
+    image, category, boxes, scores = map(list, columns)
+    return tables.Found(
+        np.array(image, int),
+        np.array(category, int),
+        np.array(boxes, float).reshape(-1, 4),
+        np.array(scores, float),
+    )
+
+
+def test_no_detections(tmp_path):
+    rows, found = write_and_read(tmp_path, make_found(), [IMAGE])
+    assert rows == []
+    assert [column.shape for column in found] == [(0,), (0,), (0, 4), (0,)]
+
+
+def test_detections_are_written_with_ids_and_names_and_read_again(tmp_path):
+    # Images and categories are indices into the sorted ids: 4, 5 and 3, 7.
+    written = make_found((1, 0, [40, 10, 20.5, 40], 0.75), (0, 1, [1, 2, 3, 4], 0.1))
+    rows, found = write_and_read(tmp_path, written, [IMAGE, {"id": 4}])
     assert rows == [
         {
             "image_id": 5,
             "file_name": "a.png",
             "source_id": "a",
             "category_id": 3,
-            "bbox": pytest.approx([40, 10, 20, 40]),
+            "bbox": [40, 10, 20.5, 40],
             "score": 0.75,
-        }
+        },
+        {"image_id": 4, "category_id": 7, "bbox": [1, 2, 3, 4], "score": 0.1},
     ]
-    assert json.loads(json.dumps(rows)) == rows
+    for column, expected in zip(found, written, strict=True):
+        np.testing.assert_array_equal(column, expected)
+
+
+def test_more_detections_than_are_written_at_once(tmp_path):
+    count = 10_001
+    image = np.zeros(count, int)
+    found = tables.Found(image, image, np.ones((count, 4)), np.arange(count) / count)
+    rows, read = write_and_read(tmp_path, found, [IMAGE])
+    assert len(rows) == count
+    np.testing.assert_array_equal(read.scores, found.scores)
+
+
+@pytest.mark.parametrize("text", ["[]", " [ ] ", '[{"a": 1}]', '[ {"a": [1, 2]} ,\n{}, 7 ]\n'])
+def test_rows_are_read_one_at_a_time_as_json_reads_them(tmp_path, text):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    assert list(coco_format.rows_of(path, "rows")) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "[1", "[1,", "[1 2]", "[1,]", "[1] 2", "{", "[}", "[1]]"]
+)
+def test_rows_that_are_not_json(tmp_path, text):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    with pytest.raises(ValueError):
+        json.loads(text)
+    with pytest.raises(ValueError, match=r"rows.json is not JSON: "):
+        list(coco_format.rows_of(path, "rows"))
 
 
 def test_instances():

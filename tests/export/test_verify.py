@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from detector_output import detections
 
 from ssd_tf.export.verify import compare
 
@@ -9,16 +10,7 @@ IMAGE = np.zeros((20, 40, 3), np.uint8)
 
 
 def detector(*rows):
-    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
-
-    def detect(_image):
-        return {
-            "boxes": np.array(boxes).reshape(-1, 4),
-            "scores": np.array(scores),
-            "labels": np.array(labels, int),
-        }
-
-    return detect
+    return lambda _image: detections(*rows)
 
 
 def moved(row, by, score=None, label=None):

@@ -19,7 +19,7 @@ _ERROR_MEANINGS = {
     "both": "another class, and IoU below 0.5",
     "duplicate": "an object that was found already",
     "background": "no object: IoU below 0.1",
-    "missed": "an object that no detection is near",
+    "missed": "an object without a detection, even of another class or place",
 }
 
 
