@@ -40,15 +40,17 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
     line_width = max(1, round(min(canvas.size) / 200))
     font = ImageFont.load_default(max(10, min(canvas.size) // 28))
     hatched = np.zeros(len(boxes), bool) if hatched is None else hatched
-    corner_scale = np.tile(canvas.size[::-1], 2)
-    for box, label, caption, is_hatched in zip(boxes, labels, captions, hatched, strict=True):
-        ymin, xmin, ymax, xmax = np.clip(np.asarray(box, float), 0, 1) * corner_scale
-        color = color_of(label)
+    corners = np.asarray(boxes, float).reshape(-1, 4)
+    corners = (np.clip(corners, 0, 1) * np.tile(canvas.size[::-1], 2))[:, [1, 0, 3, 2]]
+    for corner, label, is_hatched in zip(corners, labels, hatched, strict=True):
         if is_hatched:
-            _hatch(pen, (xmin, ymin, xmax, ymax), color, line_width)
-        pen.rectangle([xmin, ymin, xmax, ymax], outline=color, width=line_width)
+            _hatch(pen, corner, color_of(label), line_width)
+        pen.rectangle(corner.tolist(), outline=color_of(label), width=line_width)
+    places = _place_captions(pen, corners, captions, font, canvas.size)
+    for place, label, caption in zip(places, labels, captions, strict=True):
         if caption:
-            _draw_caption(pen, (xmin, ymin), caption, color, font)
+            pen.rectangle(place.tolist(), fill=color_of(label))
+            pen.text(place[:2].tolist(), caption, fill="white", font=font, anchor="la")
     return canvas
 
 
@@ -96,13 +98,56 @@ def contact_sheet(images, num_columns=4, cell=320):
     return sheet
 
 
-def _draw_caption(pen, corner, text, color, font):
-    """Write a caption above the corner (x, y) of a box, or inside the box if there is no room."""
-    x, y = corner
-    left, top, right, bottom = pen.textbbox((x, y), text, font=font)
-    lift = min(bottom - y, y)
-    pen.rectangle([left, top - lift, right + 1, bottom - lift + 1], fill=color)
-    pen.text((x, y - lift), text, fill="white", font=font)
+def _place_captions(pen, boxes, captions, font, size):
+    """A rectangle for each caption [N, 4] at its box, where it hides least.
+
+    boxes: [N, 4], left, top, right, bottom in pixels. Above the box if there is room, or below it,
+    or inside; never over a caption placed before if another place will do. The last box, which is
+    drawn on top, chooses first.
+    """
+    places = np.zeros((len(boxes), 4))
+    placed = np.zeros(len(boxes), bool)
+    for index in reversed(range(len(boxes))):
+        if captions[index]:
+            extent = pen.textbbox((0, 0), captions[index], font=font, anchor="la")
+            options = _caption_options(boxes[index], extent[2] + 1, extent[3] + 1, size)
+            others = np.delete(boxes, index, 0)
+            cost = _shared_area(options, others) + 100 * _shared_area(options, places[placed])
+            places[index] = options[np.argmin(cost)]
+            placed[index] = True
+    return places
+
+
+def _caption_options(box, width, height, size):
+    """Rectangles [M, 4] of this width and height at a box, all in the image, the best first."""
+    left, top, right, bottom = box
+    corners = [
+        (left, top - height),
+        (right - width, top - height),
+        (left, bottom),
+        (right - width, bottom),
+        (left, top),
+        (right - width, top),
+        (left, bottom - height),
+        (right - width, bottom - height),
+    ]
+    inside = [
+        (x, y)
+        for x, y in corners
+        if x >= 0 and y >= 0 and x + width <= size[0] and y + height <= size[1]
+    ]
+    # At the edge, or wider than the image: shifted into the image as far as it goes.
+    x = max(min(left, size[0] - width), 0)
+    y = max(min(top - height, size[1] - height), 0)
+    corners = np.array(inside or [(x, y)])
+    return np.concatenate([corners, corners + np.array([width, height])], 1)
+
+
+def _shared_area(rectangles, others):
+    """How much of each rectangle [M, 4] lies in others [N, 4], summed [M]."""
+    low = np.maximum(rectangles[:, None, :2], others[:, :2])
+    high = np.minimum(rectangles[:, None, 2:], others[:, 2:])
+    return np.prod(np.clip(high - low, 0, None), -1).sum(1)
 
 
 def _hatch(pen, box, color, line_width):

@@ -167,11 +167,11 @@ def test_bad_input(fails, image_folder, tmp_path):
     )
     assert "name at least one image" in refuse(code=2)
     assert "--score" in refuse("--score=1.5", image_folder, code=2)
-    assert f"no image or folder at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
+    assert f"no image, folder or video at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
     (tmp_path / "none").mkdir()
     assert "no images (.bmp, " in refuse(tmp_path / "none", code=1)
     (tmp_path / "none" / "a.png").write_text("no image")
-    assert "none of the 1 images could be read" in refuse(tmp_path / "none", code=1)
+    assert "none of the 1 files could be read" in refuse(tmp_path / "none", code=1)
 
 
 def test_input_images_are_not_overwritten(fails, image_folder):

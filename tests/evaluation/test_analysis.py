@@ -131,7 +131,7 @@ def test_error_split(analysed):
         "background": 1,
         "missed": 1,  # the thin cat, whose detection has neither its class nor its place
     }
-    # AP50 of dogs: a mistake at .40 before the hit at .30, so .5; without it 1. Mean of two classes.
+    # AP50 of dogs: a mistake at .40 before the hit at .30, so .5; else 1. Mean of two classes.
     assert analysed.errors["background"]["cost"] == pytest.approx((1 - 0.5) / 2)
     # AP50 of cats: 34 of 101 recalls at precision 1. The cat of .60 would be the second hit, after
     # two mistakes: for 33 recalls more the precision is 2 / 4.
