@@ -320,7 +320,8 @@ def compare_detector(name, theirs):
     yield Comparison("losses", relative_difference("losses", losses, theirs), TOLERANCE)
     for index, found in enumerate(keras_detector(config, network, None).batch(make_images())):
         their_detections = {key: theirs[f"{key}{index}"] for key in ("boxes", "scores", "labels")}
-        yield Comparison(f"detections {index}", num_unpaired(found, their_detections), 0.0)
+        ours = {key: getattr(found, key) for key in their_detections}
+        yield Comparison(f"detections {index}", num_unpaired(ours, their_detections), 0.0)
     num_trainable = sum(
         int(np.prod(variable.shape)) for variable in network.model.trainable_variables
     )

@@ -29,7 +29,7 @@ def find_outputs(content: bytes, metadata, path) -> dict:
     found = _of_operator(model, graph) or _by_name(_names_of(model, metadata))
     if set(found) != set(ROLES):
         outputs = ", ".join(
-            f"{graph.tensors[index].name.decode()} {list(graph.tensors[index].shape)}"
+            f"{graph.tensors[index].name.decode()} {_shape(graph.tensors[index])}"
             for index in graph.outputs
         )
         raise ValueError(
@@ -37,6 +37,10 @@ def find_outputs(content: bytes, metadata, path) -> dict:
             f"told by the operator {OPERATOR.decode()} or by their names, got {outputs}"
         )
     return found
+
+
+def _shape(tensor):
+    return [] if tensor.shape is None else [int(size) for size in tensor.shape]
 
 
 def _of_operator(model, graph):
