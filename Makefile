@@ -12,6 +12,7 @@ help:
 	@echo "make demo DATA=DIR    the same with DIR/images and DIR/annotations.json (COCO format)"
 	@echo "make test             the fast tests"
 	@echo "make test-slow        the tests that train for minutes"
+	@echo "make test-browser     the reports in headless Chromium, which must be installed"
 	@echo "make lint             ruff and codespell"
 	@echo "make clean            remove .venv and demo"
 
@@ -37,6 +38,11 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+test-browser: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable ".[browser]"
+	$(BIN)/python -m pytest -m browser
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +51,4 @@ lint: $(READY)
 clean:
 	rm -rf .venv demo
 
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo test test-slow test-browser lint clean

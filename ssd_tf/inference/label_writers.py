@@ -1,7 +1,7 @@
 """Detections as label files, with which people begin to label new images.
 
-Boxes are written as our converters and labelling tools read them: YOLO in fractions, COCO in pixels
-from 0, VOC and CSV in whole pixels from 1 that include the last one.
+Boxes are written as our converters and labelling tools read them: YOLO in fractions, COCO and CSV
+in pixels from 0, VOC in whole pixels from 1 that include the last one.
 """
 
 import csv
@@ -74,10 +74,9 @@ def write_voc(folder, images: list[Labelled], names):
         ElementTree.SubElement(root, "filename").text = image.path.name
         height, width = image.image_hw
         _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
-        for row in _pixel_rows(image, names):
+        for label, sides in zip(image.labels, _whole_pixels(image), strict=True):
             node = ElementTree.SubElement(root, "object")
-            _add(node, name=row["class"], difficult=0)
-            sides = {key: row[key] for key in ("xmin", "ymin", "xmax", "ymax")}
+            _add(node, name=names[label - 1], difficult=0)
             _add(ElementTree.SubElement(node, "bndbox"), **sides)
         ElementTree.indent(root)
         text = ElementTree.tostring(root, encoding="unicode")
@@ -92,7 +91,12 @@ def write_csv(folder, images: list[Labelled], names):
     for image in images:
         height, width = image.image_hw
         size = {"filename": image.path.name, "width": width, "height": height}
-        for row in _pixel_rows(image, names) or [{}]:
+        rows = []
+        for box, label, score in zip(image.boxes, image.labels, image.scores, strict=True):
+            sides = np.round(box.astype(float) * (height, width, height, width), 2).tolist()
+            corners = dict(zip(("ymin", "xmin", "ymax", "xmax"), sides, strict=True))
+            rows.append({"class": names[label - 1], **corners, "score": f"{score:.4f}"})
+        for row in rows or [{}]:
             writer.writerow(size | row)
     files.write_text(folder / "labels.csv", stream.getvalue())
 
@@ -100,17 +104,20 @@ def write_csv(folder, images: list[Labelled], names):
 WRITERS = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc, "csv": write_csv}
 
 
-def _pixel_rows(image, names):
-    """Boxes in whole pixels from 1, at least one pixel wide and high as the format counts."""
+def _whole_pixels(image):
+    """Boxes in pixels from 1, at least two pixels wide and high: narrower ones are degenerate."""
     height, width = image.image_hw
-    rows = []
-    for box, label, score in zip(image.boxes, image.labels, image.scores, strict=True):
+    for box in image.boxes:
         ymin, xmin, ymax, xmax = np.round(box * np.array([height, width, height, width]))
-        sides = {"xmin": min(xmin, width - 2) + 1, "ymin": min(ymin, height - 2) + 1}
-        sides |= {"xmax": max(xmax, sides["xmin"] + 1), "ymax": max(ymax, sides["ymin"] + 1)}
-        sides = {key: int(value) for key, value in sides.items()}
-        rows.append({"class": names[label - 1], **sides, "score": f"{score:.4f}"})
-    return rows
+        left = min(xmin, width - 2) + 1
+        top = min(ymin, height - 2) + 1
+        corners = {
+            "xmin": left,
+            "ymin": top,
+            "xmax": max(xmax, left + 1),
+            "ymax": max(ymax, top + 1),
+        }
+        yield {name: int(value) for name, value in corners.items()}
 
 
 def _add(parent, **values):

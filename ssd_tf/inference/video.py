@@ -83,5 +83,5 @@ def _import_opencv():
         import cv2
     except ImportError:
         raise ValueError("videos need OpenCV: pip install 'ssd-tf[video]'") from None
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2

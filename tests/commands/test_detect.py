@@ -1,4 +1,8 @@
+import importlib
 import json
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,3 +183,130 @@ def test_input_images_are_not_overwritten(fails, image_folder):
     line = fails(detect.main, "--model=any", f"--output={image_folder}", image_folder, code=2)
     assert "holds input images" in line
     assert (image_folder / "green.png").read_bytes() == before
+
+
+def write_video(path, images):
+    cv2 = pytest.importorskip("cv2", reason="needs the extra `video`")
+    height, width = images[0].shape[:2]
+    codec = cv2.VideoWriter_fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(path), codec, 12.5, (width, height))
+    for image in images:
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def test_a_video_keeps_its_frames_rate_and_size(look, tmp_path, image_folder):
+    # Colours survive the codec of large plain areas well enough.
+    frames = [draw(128, 192, ("red", 0, 0)), draw(128, 192), draw(128, 192, ("blue", 1, 2))]
+    write_video(tmp_path / "two.mp4", frames * 4)
+    rows, drawn = look(image_folder / "green.png", tmp_path / "two.mp4")
+    assert list(drawn) == ["green.png"]
+    # The image has the id 1, the frames 2 to 13; every third frame shows nothing.
+    assert [(row["image_id"], row.get("frame"), row["class"]) for row in rows] == [
+        (1, None, "green"),
+        (2, 0, "red"),
+        (4, 2, "blue"),
+        (5, 3, "red"),
+        (7, 5, "blue"),
+        (8, 6, "red"),
+        (10, 8, "blue"),
+        (11, 9, "red"),
+        (13, 11, "blue"),
+    ]
+    from ssd_tf.inference.video import Video
+
+    video = Video(tmp_path / "out" / "two.mp4")
+    assert (video.num_frames, video.rate) == (12, pytest.approx(12.5))
+    assert [frame.shape for frame in video] == [(128, 192, 3)] * 12
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "detections.json",
+        "green.png",
+        "two.mp4",
+    ]
+
+
+def test_what_cannot_be_opened_as_a_video_is_skipped(look, fails, tmp_path, image_folder):
+    pytest.importorskip("cv2", reason="needs the extra `video`")
+    (tmp_path / "broken.mp4").write_text("no video")
+    rows, _ = look(image_folder / "green.png", tmp_path / "broken.mp4")
+    assert [row["class"] for row in rows] == ["green"]
+    argv = ["--model=any", f"--output={tmp_path / 'none'}", tmp_path / "broken.mp4", "camera:99"]
+    assert "none of the 2 files could be read" in fails(detect.main, *argv, code=1)
+    assert list((tmp_path / "none").iterdir()) == []
+
+
+def test_videos_without_opencv(look, tmp_path, monkeypatch, image_folder, caplog):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    (tmp_path / "a.mp4").touch()
+    look(image_folder / "green.png", tmp_path / "a.mp4")
+    assert "videos need OpenCV: pip install 'ssd-tf[video]'" in caplog.text
+
+
+def test_globs(look, image_folder):
+    rows, drawn = look(str(image_folder / "*.jpg"))
+    assert list(drawn) == ["0042.png"]
+    assert {row["image_id"] for row in rows} == {42}
+
+
+@pytest.mark.parametrize(
+    ("form", "converter", "flags"),
+    [
+        ("coco", "coco", ["--images={images}", "--annotations={out}/annotations.json"]),
+        ("yolo", "yolo", ["--yolo={out}"]),
+        ("voc", "voc", ["--voc={out}"]),
+        ("csv", "csv", ["--csv={out}/labels.csv", "--images={images}"]),
+    ],
+)
+def test_label_files_are_read_by_our_converters(
+    look, image_folder, tmp_path, form, converter, flags
+):
+    from ssd_tf.data import dataset_json, pipeline
+
+    Image.fromarray(IMAGES[3]).save(image_folder / "nothing.png")
+    rows, _ = look(f"--format={form}", image_folder)
+    out = tmp_path / "out"
+    images = {"yolo": out / "images", "voc": out / "JPEGImages"}.get(form, image_folder)
+    if images != image_folder:
+        shutil.copytree(image_folder, images)
+    main = importlib.import_module(f"data_tools.{converter}_to_tfrecord").main
+    argv = [flag.format(images=images, out=out) for flag in flags]
+    assert main(["convert", *argv, f"--output={tmp_path / 'data'}"]) == 0
+    names = dataset_json.read_dataset(tmp_path / "data").names
+    found = []
+    for example in pipeline.read_examples(tmp_path / "data", "train").as_numpy_iterator():
+        height, width = example["image"].shape[:2]
+        for box, label in zip(example["boxes"], example["labels"], strict=True):
+            ymin, xmin, ymax, xmax = box * np.array([height, width, height, width])
+            place = [xmin, ymin, xmax - xmin, ymax - ymin]
+            found.append((example["file_name"].decode(), names[label - 1], place))
+    expected = [(Path(row["file_name"]).name, row["class"], row["bbox"]) for row in rows]
+    assert [row[:2] for row in sorted(found)] == [row[:2] for row in sorted(expected)]
+    # VOC has whole pixels, the others fractions.
+    tolerance = 1.01 if form == "voc" else 0.01
+    for (*_, box), (*_, other) in zip(sorted(found), sorted(expected), strict=True):
+        assert box == pytest.approx(other, abs=tolerance)
+
+
+def test_what_format_refuses(fails, image_folder, tmp_path):
+    def refuse(*argv):
+        return fails(detect.main, "--model=any", f"--output={tmp_path / 'out'}", *argv, code=2)
+
+    assert "unknown format 'yolov5'; did you mean 'yolo'?" in refuse(
+        "--format=yolov5", image_folder
+    )
+    (tmp_path / "a.mp4").touch()
+    assert "a.mp4 is a video" in refuse("--format=yolo", image_folder, tmp_path / "a.mp4")
+    Image.fromarray(IMAGES[0]).save(tmp_path / "green.jpg")
+    line = refuse("--format=yolo", image_folder, tmp_path / "green.jpg")
+    assert "several images are named green" in line
+
+
+def test_an_image_of_too_many_pixels_is_skipped(look, image_folder, monkeypatch, caplog):
+    # Pillow refuses more than twice this number as a possible attack.
+    Image.fromarray(IMAGES[0]).save(image_folder / "small.png")  # 64 x 96
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 96)
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(image_folder / "large.png")
+    rows, drawn = look(image_folder / "small.png", image_folder / "large.png")
+    assert list(drawn) == ["small.png"]
+    assert [row["class"] for row in rows] == ["red"]
+    assert "large.png cannot be read (Image size (40000 pixels) exceeds limit" in caplog.text

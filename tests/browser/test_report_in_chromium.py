@@ -1,0 +1,103 @@
+"""The report in a real browser, without a network; `make test-browser`."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from ssd_tf.commands import evaluate
+
+pytestmark = pytest.mark.browser
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs chromium on the path")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tiny_run, tiny_data):
+    """The output folders of two evaluations, and of their comparison."""
+    folder = tmp_path_factory.mktemp("browser")
+    outputs = [folder / "first", folder / "second"]
+    for output, floor in zip(outputs, ("0.0001", "0.2"), strict=True):
+        argv = [f"--model={tiny_run}", f"--data={tiny_data}", f"--output={output}"]
+        assert evaluate.main(["evaluate", *argv, f"--set=eval.score_floor={floor}"]) == 0
+    argv = ["--compare", *map(str, outputs), f"--output={folder / 'both'}"]
+    assert evaluate.main(["evaluate", *argv]) == 0
+    return [*outputs, folder / "both"]
+
+
+@pytest.fixture(params=[1280, 400])
+def open_page(browser, request):
+    """A function: open a file at one of two widths; fails for console messages and requests."""
+    context = browser.new_context(offline=True, viewport={"width": request.param, "height": 900})
+    page = context.new_page()
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda failed: complaints.append(failed.url[:80]))
+
+    def call(path: pathlib.Path):
+        page.goto(path.resolve().as_uri())
+        return page
+
+    yield call
+    context.close()
+    assert complaints == []
+
+
+def column(page, table, index):
+    """The texts of a column's visible cells."""
+    cells = page.locator(f"#{table} tbody tr:visible td:nth-child({index})")
+    return cells.all_inner_texts()
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_all_plots_are_visible_and_nothing_is_cut_off(open_page, folders, index):
+    page = open_page(folders[index] / "report.html")
+    page.wait_for_load_state("load")
+    shown = page.evaluate(
+        "[...document.images].map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 50)"
+    )
+    assert len(shown) >= 1 and all(shown)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_sorting_and_filtering(open_page, folders):
+    page = open_page(folders[0] / "report.html")
+    assert column(page, "class-table", 1) == ["green", "red", "blue"]
+    page.get_by_text("class", exact=True).first.click()
+    assert column(page, "class-table", 1) == ["red", "green", "blue"]
+    page.get_by_text("class", exact=True).first.click()
+    assert column(page, "class-table", 1) == ["blue", "green", "red"]
+    header = page.locator("#class-table th", has_text="objects")
+    header.click()
+    counts = list(map(int, column(page, "class-table", 2)))
+    assert counts == sorted(counts, reverse=True) and counts[-1] == 0
+    assert header.get_attribute("aria-sort") == "descending"
+    # A class without objects has no AP: last in either direction.
+    ap = page.locator("#class-table th", has_text="AP").first
+    for _ in range(2):
+        ap.click()
+        assert column(page, "class-table", 1)[-1] == "blue"
+    page.get_by_placeholder("filter by name").fill("RE")
+    assert column(page, "class-table", 1) in (["red", "green"], ["green", "red"])
+    page.get_by_placeholder("filter by name").fill("nothing like it")
+    assert column(page, "class-table", 1) == []
+
+
+def test_the_table_has_the_numbers_of_metrics_json(open_page, folders):
+    metrics = json.loads((folders[0] / "metrics.json").read_text())
+    page = open_page(folders[0] / "report.html")
+    shown = dict(zip(column(page, "class-table", 1), column(page, "class-table", 4), strict=True))
+    for name, values in metrics["per_class"].items():
+        assert shown[name] == f"{values['AP']:.3f}"

@@ -1,0 +1,163 @@
+"""The report holds the numbers, works without a network, and has sensible empty sections."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_tf.commands import evaluate
+
+CATEGORIES = [{"id": 1, "name": "<b>cat</b>"}, {"id": 2, "name": "dog"}]
+CAT = {"image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 20]}
+DOG = {"image_id": 2, "category_id": 2, "bbox": [5, 30, 20, 30]}
+
+
+class Sections(html.parser.HTMLParser):
+    """The text of each section by the id of its heading, and every address in the page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.texts = {"": ""}
+        self.addresses = []
+        self._section = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "h2":
+            self._section = attributes["id"]
+            self.texts[self._section] = ""
+        self.addresses += [attributes[key] for key in ("src", "href") if attributes.get(key)]
+
+    def handle_data(self, data):
+        self.texts[self._section] += " ".join(data.split()) + " "
+
+
+@pytest.fixture
+def report(tmp_path):
+    """A function: evaluate these annotations and detections -> Sections, metrics.json."""
+
+    def call(annotations, found, *argv, categories=CATEGORIES):
+        images = [
+            {"id": 1, "file_name": "one.png", "height": 60, "width": 100},
+            {"id": 2, "file_name": "two.png", "height": 100, "width": 50},
+        ]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        paths = [tmp_path / "truth.json", tmp_path / "found.json"]
+        for path, value in zip(paths, (content, found), strict=True):
+            path.write_text(json.dumps(value))
+        output = tmp_path / "out"
+        flags = [f"--annotations={paths[0]}", f"--detections={paths[1]}", f"--output={output}"]
+        assert evaluate.main(["evaluate", *flags, *argv]) == 0
+        text = (output / "report.html").read_text()
+        return Sections(text), json.loads((output / "metrics.json").read_text())
+
+    return call
+
+
+def check_offline(sections):
+    assert sections.addresses
+    assert all(address.startswith("data:") for address in sections.addresses)
+
+
+def test_without_objects_and_detections(report):
+    sections, metrics = report([], [])
+    check_offline(sections)
+    assert "The split has no objects that count" in sections.texts[""]
+    assert "Nothing was detected" in sections.texts[""]
+    assert "No detection is right" in sections.texts["score"]
+    assert sections.texts["errors"].strip().endswith("Nothing to split.")
+    assert (metrics["coco"]["AP"], metrics["thresholds"]) == (-1, None)
+
+
+def test_without_detections(report):
+    sections, metrics = report([CAT, DOG], [])
+    assert "The split has no objects" not in sections.texts[""]
+    assert "Nothing was detected" in sections.texts[""]
+    assert metrics["errors"]["missed"]["count"] == 2
+
+
+def test_without_categories(report):
+    sections, _ = report([], [], categories=[])
+    check_offline(sections)
+
+
+def test_numbers_and_names(report):
+    wrong = {**DOG, "category_id": 1, "score": 0.8}
+    sections, metrics = report([CAT, DOG], [{**CAT, "score": 0.9}, wrong])
+    check_offline(sections)
+    assert metrics["coco"]["AP"] == pytest.approx(0.5)
+    # The middle of .81 to .90, where one detection is right of two objects.
+    assert metrics["thresholds"]["best"] == pytest.approx(
+        {"score": 0.85, "precision": 1, "recall": 0.5, "f1": 2 / 3}
+    )
+    assert re.search(r"0\.500 AP 0\.500 AP50", " ".join(sections.texts[""].split()))
+    # A name is text, whatever it looks like.
+    assert "<b>cat</b> 1 2 1.000 1.000" in sections.texts["classes"].replace("  ", " ")
+    assert "two.png <b>cat</b> 0.80 dog" in " ".join(sections.texts["labels"].split())
+    assert "No images: give --images DIR" in " ".join(sections.texts["worst"].split())
+
+
+def test_the_best_and_the_worst_images_are_shown(report, tmp_path):
+    for name, size in (("one.png", (100, 60)), ("two.png", (50, 100))):
+        Image.fromarray(np.full((size[1], size[0], 3), 90, np.uint8)).save(tmp_path / name)
+    sections, _ = report([CAT, DOG], [{**CAT, "score": 0.9}], f"--images={tmp_path}")
+    assert sections.texts["worst"].strip().endswith("two.png: 0 right, 0 wrong, 1 missed")
+    assert sections.texts["best"].strip().endswith("one.png: 1 right, 0 wrong, 0 missed")
+    check_offline(sections)
+
+
+def test_an_image_that_cannot_be_read_is_left_out(report, tmp_path, caplog):
+    sections, _ = report([CAT], [{**CAT, "score": 0.9}], f"--images={tmp_path}")
+    assert "one.png" not in sections.texts["best"]
+    assert "one.png cannot be read for the report" in caplog.text
+
+
+def test_equal_evaluations_give_equal_reports(report, tmp_path):
+    report([CAT, DOG], [{**CAT, "score": 0.9}])
+    first = (tmp_path / "out" / "report.html").read_text()
+    report([CAT, DOG], [{**CAT, "score": 0.9}])
+    assert (tmp_path / "out" / "report.html").read_text() == first
+
+
+def test_rows_of_per_class_csv(report, tmp_path):
+    report([CAT, DOG], [{**CAT, "score": 0.9}])
+    lines = (tmp_path / "out" / "per_class.csv").read_text().splitlines()
+    assert lines[0] == (
+        "class,objects,detections,AP,AP50,AP50_11point,AP50_all,best_score,precision,recall,f1"
+    )
+    # Whatever is found from 0 to .90 is right.
+    assert lines[1].startswith("<b>cat</b>,1,1,1.0,1.0,1.0,1.0,0.45,1.0,1.0,1.0")
+    assert lines[2] == "dog,1,0,0.0,0.0,0.0,0.0,,,,"
+
+
+def test_comparison(report, tmp_path, capsys):
+    for name, found in (("a", [{**CAT, "score": 0.9}]), ("b", [])):
+        report([CAT, DOG], found)
+        (tmp_path / "out").rename(tmp_path / name)
+    paths = [str(tmp_path / "a" / "metrics.json"), str(tmp_path / "b")]
+    assert evaluate.main(["evaluate", "--compare", *paths, f"--output={tmp_path / 'c'}"]) == 0
+    assert "a: AP 0.500" in capsys.readouterr().out
+    sections = Sections((tmp_path / "c" / "report.html").read_text())
+    check_offline(sections)
+    assert "a 0.500 0.500" in " ".join(sections.texts[""].split())
+    assert "<b>cat</b> 1.000 0.000 1.000 dog 0.000 0.000 0.000" in " ".join(
+        sections.texts["classes"].split()
+    )
+
+
+def test_what_comparison_refuses(fails, report, tmp_path):
+    report([CAT], [])
+    output = f"--output={tmp_path / 'c'}"
+    path = str(tmp_path / "out" / "metrics.json")
+    line = fails(evaluate.main, "--compare", path, output, code=2)
+    assert "--compare: name at least two metrics.json" in line
+    line = fails(evaluate.main, "--compare", path, str(tmp_path / "gone"), output, code=1)
+    assert "no metrics.json at" in line
+    (tmp_path / "other.json").write_text('{"coco": {}}')
+    line = fails(evaluate.main, "--compare", path, str(tmp_path / "other.json"), output, code=1)
+    assert "other.json is not a metrics.json of evaluate.py" in line
+    assert not (tmp_path / "c").exists()
