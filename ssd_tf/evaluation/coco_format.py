@@ -4,6 +4,7 @@ Shapes: `N` objects of one image.
 """
 
 import collections
+import itertools
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from ssd_tf.inference.image_files import read_image
 
 # pycocotools sorts ids with NumPy, whose integers end here.
 _LARGEST_ID = 2**63 - 1
-_ROWS_PER_WRITE = 10_000
+_ROWS_AT_ONCE = 10_000
 
 
 class ImageTruth(typing.NamedTuple):
@@ -98,8 +99,8 @@ def write_results(path, found: Found, ground_truth: dict, truth: Truth):
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
-        for start in range(0, len(found.scores), _ROWS_PER_WRITE):
-            part = found.select(slice(start, start + _ROWS_PER_WRITE))
+        for start in range(0, len(found.scores), _ROWS_AT_ONCE):
+            part = found.select(slice(start, start + _ROWS_AT_ONCE))
             columns = zip(*(column.tolist() for column in part), strict=True)
             rows = [
                 {
@@ -112,7 +113,7 @@ def write_results(path, found: Found, ground_truth: dict, truth: Truth):
                 for image, category, box, score in columns
             ]
             file.write(",\n" if start else "\n")
-            file.write(",\n".join(map(json.dumps, rows)))
+            file.write(json.dumps(rows)[1:-1])
         file.write("\n]\n")
     os.replace(temporary, path)
 
@@ -144,27 +145,19 @@ def read_results(path, truth: Truth) -> Found:
     Detections of categories that the truth lacks are left out, with a warning. Raises
     FileNotFoundError, or ValueError if it is no such file or has images that the truth lacks.
     """
-    image_places = {image_id: index for index, image_id in enumerate(truth.image_ids)}
-    category_places = {i: index for index, i in enumerate(truth.category_ids)}
-    kind = f"{path} is not a COCO results file: rows"
-    columns = ([], [], [], [])
+    parts = []
     unknown = collections.Counter()
-    for index, row in enumerate(rows_of(path, kind)):
-        _check_row(row, _RESULTS, f"{kind}[{index}]")
-        image = image_places.get(row["image_id"])
-        if image is None:
-            raise ValueError(
-                f"{path} has detections of image {row['image_id']!r}, "
-                "which is not among the images of the annotations"
-            )
-        category = category_places.get(row["category_id"])
-        if category is None:
-            unknown[row["category_id"]] += 1
-            continue
-        for column, value in zip(
-            columns, (image, category, row["bbox"], row["score"]), strict=True
-        ):
-            column.append(value)
+    kind = f"{path} is not a COCO results file: rows"
+    known_images = set(truth.image_ids)
+    rows = rows_of(path, kind)
+    count = 0
+    while chunk := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+        columns = _result_columns(chunk)
+        if columns is None or not known_images.issuperset(columns[0]):
+            for index, row in enumerate(chunk, start=count):
+                _check_row(row, _RESULTS, f"{kind}[{index}]")
+        parts.append(_place(*columns, truth, unknown, path))
+        count += len(chunk)
     if unknown:
         logging.warning(
             "%s: %d detections ignored, of categories that the annotations lack: %s",
@@ -172,12 +165,45 @@ def read_results(path, truth: Truth) -> Found:
             unknown.total(),
             ", ".join(map(str, list(unknown)[:5])),
         )
-    return Found(
-        np.array(columns[0], np.int64),
-        np.array(columns[1], np.int64),
-        np.array(columns[2], float).reshape(-1, 4),
-        np.array(columns[3], float),
-    )
+    empty = Found(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))
+    return Found(*map(np.concatenate, zip(empty, *parts, strict=True)))
+
+
+def _result_columns(rows):
+    """Image ids, category ids, boxes [n, 4] and scores [n]; None if a row may be at fault."""
+    try:
+        ids = [[row[key] for row in rows] for key in ("image_id", "category_id")]
+        boxes = [row["bbox"] for row in rows]
+        scores = [row["score"] for row in rows]
+        numbers = itertools.chain(scores, itertools.chain.from_iterable(boxes))
+        is_typed = (
+            set(map(type, numbers)) <= {int, float}
+            and set(map(type, itertools.chain(*ids))) <= {int, float, str}
+            and set(map(type, boxes)) == {list}
+            and set(map(len, boxes)) == {4}
+        )
+        columns = (np.array(boxes, float), np.array(scores, float))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    if is_typed and all(np.isfinite(column).all() for column in columns):
+        return (*ids, *columns)
+    return None
+
+
+def _place(image_ids, category_ids, boxes, scores, truth, unknown, path):
+    """Columns with ids -> Found; categories that the truth lacks are left out, and counted."""
+    image_place = {image_id: index for index, image_id in enumerate(truth.image_ids)}
+    category_place = {i: index for index, i in enumerate(truth.category_ids)}
+    images = [image_place.get(image_id, -1) for image_id in image_ids]
+    if -1 in images:
+        raise ValueError(
+            f"{path} has detections of image {image_ids[images.index(-1)]!r}, "
+            "which is not among the images of the annotations"
+        )
+    categories = np.array([category_place.get(i, -1) for i in category_ids])
+    is_known = categories >= 0
+    unknown.update(category_ids[row] for row in np.flatnonzero(~is_known))
+    return Found(np.array(images), categories, boxes, scores).select(is_known)
 
 
 def read_images(folder, ground_truth: dict, truth: Truth, indices) -> dict:
