@@ -276,7 +276,7 @@ def write_evaluation(evaluation, output) -> dict:
 
     truth = evaluation.truth
     output.mkdir(parents=True, exist_ok=True)
-    files.write_json(output / "ground_truth.json", evaluation.ground_truth)
+    files.write_text(output / "ground_truth.json", json.dumps(evaluation.ground_truth))
     coco_format.write_results(
         output / "detections.json", evaluation.found, evaluation.ground_truth, truth
     )

@@ -43,7 +43,7 @@ def analyse(truth: Truth, found: Found) -> Analysis:
     curves, class_curves = thresholds.threshold_curves(truth, found, matches)
     best = curves and curves["best"]
     score = best["score"] if best else _DEFAULT_SCORE
-    counted = without_ignored(truth, found, matches)
+    split, confusion, calibrated = _analyse_errors(*without_ignored(truth, found, matches), score)
     shown = found.scores >= score - 1e-7
     is_found = matches.partner >= 0
     is_found[is_found] = shown[matches.partner[is_found]]
@@ -54,13 +54,23 @@ def analyse(truth: Truth, found: Found) -> Analysis:
         score,
         curves,
         class_curves,
-        errors.error_split(*counted),
-        errors.confusion_matrix(*counted, score),
-        errors.calibration(*counted),
+        split,
+        confusion,
+        calibrated,
         slices.ap_by_size(truth, found),
         slices.ap_by_aspect(truth, found),
         is_found,
         _count_by_image(truth, found, matches.status, shown, is_found),
+    )
+
+
+def _analyse_errors(truth, found, score):
+    """A function of its own, so that the matches are freed before the next ones are made."""
+    matched = errors.make_matched(truth, found)
+    return (
+        errors.error_split(matched),
+        errors.confusion_matrix(matched, score),
+        errors.calibration(matched),
     )
 
 

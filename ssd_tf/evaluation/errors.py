@@ -4,6 +4,7 @@ Shapes: `C` categories.
 """
 
 import numpy as np
+from hotcoco import COCOeval
 
 from ssd_tf.evaluation.coco_metrics import make_evaluation
 from ssd_tf.evaluation.matches import MIN_IOU
@@ -22,34 +23,38 @@ _KINDS = {
 }
 
 
-def error_split(truth: Truth, found: Found) -> dict:
-    """TIDE: {kind: {"count", "cost"}}, the cost being the AP50 that mending these errors gains.
+def make_matched(truth: Truth, found: Found) -> COCOeval:
+    """What the functions below take: the tables, matched at an IoU of 0.5.
 
-    A detection is wrong because of its class (IoU with an object of another class >= 0.5), its
-    place (IoU with one of its class 0.1 to 0.5), both, because the object was found already, or
-    because there is no object. An object is missed if no detection has its class or its place.
     truth, found: as `matches.without_ignored` returns them.
     """
     evaluation = make_evaluation(truth, found)
     evaluation.params.iou_thrs = [MIN_IOU]
     evaluation.evaluate()
-    tide = evaluation.tide_errors(MIN_IOU, _BACKGROUND_IOU)
+    return evaluation
+
+
+def error_split(matched: COCOeval) -> dict:
+    """TIDE: {kind: {"count", "cost"}}, the cost being the AP50 that mending these errors gains.
+
+    A detection is wrong because of its class (IoU with an object of another class >= 0.5), its
+    place (IoU with one of its class 0.1 to 0.5), both, because the object was found already, or
+    because there is no object. An object is missed if no detection has its class or its place.
+    """
+    tide = matched.tide_errors(MIN_IOU, _BACKGROUND_IOU)
     return {
         name: {"count": int(tide["counts"][kind]), "cost": float(tide["delta_ap"][kind])}
         for kind, name in _KINDS.items()
     }
 
 
-def calibration(truth: Truth, found: Found, num_bins=10) -> dict:
+def calibration(matched: COCOeval, num_bins=10) -> dict:
     """{"error", "bins": [{"low", "high", "count", "score", "precision"}]}.
 
     score, precision: the mean of the detections in a bin, and the share of them that is right; the
-    error (ECE) is the mean gap of the two, weighted by count. Arguments as for `error_split`.
+    error (ECE) is the mean gap of the two, weighted by count.
     """
-    evaluation = make_evaluation(truth, found)
-    evaluation.params.iou_thrs = [MIN_IOU]
-    evaluation.evaluate()
-    content = evaluation.calibration(n_bins=num_bins, iou_threshold=MIN_IOU)
+    content = matched.calibration(n_bins=num_bins, iou_threshold=MIN_IOU)
     bins = [
         {
             "low": float(row["bin_lower"]),
@@ -63,13 +68,12 @@ def calibration(truth: Truth, found: Found, num_bins=10) -> dict:
     return {"error": float(content["ece"]), "bins": bins}
 
 
-def confusion_matrix(truth: Truth, found: Found, score) -> np.ndarray:
+def confusion_matrix(matched: COCOeval, score) -> np.ndarray:
     """Objects by their class (rows) and the class of the detection that overlaps them (columns).
 
     [C + 1, C + 1]; the last row has detections without an object, the last column objects without
     a detection. Detections that score at least `score` are matched to objects of any class by IoU
-    of at least 0.5. Arguments as for `error_split`.
+    of at least 0.5.
     """
-    evaluation = make_evaluation(truth, found)
-    content = evaluation.confusion_matrix(iou_thr=MIN_IOU, min_score=score - 1e-7)
+    content = matched.confusion_matrix(iou_thr=MIN_IOU, min_score=score - 1e-7)
     return content["matrix"].astype(int)

@@ -145,9 +145,9 @@ def test_confusion(analysed):
     # one object, the best score first: the dog is taken by the cat of .70, the dog of .30 is left.
     assert analysed.confusion.tolist() == [[1, 0, 0, 2], [1, 0, 0, 0], [0, 0, 0, 0], [2, 2, 0, 0]]
     truth, found = tables_of()
-    kept = without_ignored(truth, found, match(truth, found))
-    assert errors.confusion_matrix(*kept, 0.2)[3].tolist() == [2, 2, 1, 0]
-    assert errors.confusion_matrix(*kept, 0.91)[:, 3].tolist() == [3, 1, 0, 0]
+    matched = errors.make_matched(*without_ignored(truth, found, match(truth, found)))
+    assert errors.confusion_matrix(matched, 0.2)[3].tolist() == [2, 2, 1, 0]
+    assert errors.confusion_matrix(matched, 0.91)[:, 3].tolist() == [3, 1, 0, 0]
 
 
 def test_thresholds(analysed):

@@ -93,7 +93,7 @@ def test_detections_are_written_with_ids_and_names_and_read_again(tmp_path):
 
 
 def test_more_detections_than_are_written_at_once(tmp_path):
-    count = 10_001
+    count = 1_001
     image = np.zeros(count, int)
     found = tables.Found(image, image, np.ones((count, 4)), np.arange(count) / count)
     rows, read = write_and_read(tmp_path, found, [IMAGE])
