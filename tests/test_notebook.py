@@ -1,0 +1,41 @@
+"""docs/own_photos.ipynb runs from the first cell to the last."""
+
+import pathlib
+
+import pytest
+
+NOTEBOOK = pathlib.Path(__file__).parents[1] / "docs" / "own_photos.ipynb"
+
+
+def test_every_cell_runs(tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="needs the extra `dev`")
+    nbclient = pytest.importorskip("nbclient", reason="needs the extra `dev`")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] for cell in cells)  # they would be of another version
+    # Fewer images and steps: what it detects is not looked at.
+    cells[0].source = cells[0].source.replace(
+        '["train.steps=600"]', '["train.steps=6 train.warmup_steps=2 train.batch_size=4"]'
+    )
+    cells[1].source = cells[1].source.replace("--images 240", "--images 12")
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    printed = "".join(
+        output.text for cell in cells for output in cell.outputs if output.output_type == "stream"
+    )
+    assert "train.steps=6" in cells[0].source and "--images 12" in cells[1].source
+    assert "error: " not in printed
+    assert "show detections that score at least" in printed
+    shown = [
+        output.data
+        for cell in cells
+        for output in cell.outputs
+        if output.output_type in ("execute_result", "display_data")
+    ]
+    assert len(shown) == 4
+    assert all("image/png" in data for data in shown)
+    folder = tmp_path / "own_photos"
+    assert (folder / "evaluation" / "report.html").is_file()
+    assert (folder / "exports" / "model_float32.tflite").is_file()
