@@ -127,11 +127,11 @@ def evaluate_files(folder):
 
 
 def evaluate_arrays(folder):
-    from ssd_tf.evaluation import coco_format, evaluator
+    from ssd_tf.evaluation import coco_instances, coco_results, evaluator
     from ssd_tf.evaluation.tables import make_truth
 
-    truth = make_truth(coco_format.read_instances(folder / "truth.json"))
-    found = coco_format.read_results(folder / "found.json", truth)
+    truth = make_truth(coco_instances.read_instances(folder / "truth.json"))
+    found = coco_results.read_results(folder / "found.json", truth)
     start = time.perf_counter()
     evaluator.metrics(truth, found)
     WORKER_SECONDS.append(time.perf_counter() - start)

@@ -1,11 +1,8 @@
 """python detect.py --model M --output DIR IMAGE|DIR|GLOB|VIDEO|camera ..."""
 
 import collections
-import glob
 import itertools
 import pathlib
-import re
-import typing
 
 import numpy as np
 from absl import flags, logging
@@ -13,6 +10,7 @@ from absl import flags, logging
 from ssd_tf import commandline, files
 from ssd_tf.config import nearest
 from ssd_tf.draw import draw_detections
+from ssd_tf.inference.inputs import find_inputs
 
 USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
@@ -56,16 +54,7 @@ flags.DEFINE_bool(
     flag_values=FLAGS,
 )
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 _FORMATS = ("coco", "yolo", "voc", "csv")
-_CAMERA = re.compile(r"camera(?::(\d+))?")
-
-
-class Inputs(typing.NamedTuple):
-    """images: paths. videos: paths, and numbers of cameras."""
-
-    images: list[pathlib.Path]
-    videos: list
 
 
 def main(argv=None):
@@ -73,6 +62,8 @@ def main(argv=None):
 
 
 def _main(values, positional):
+    if not positional:
+        raise flags.Error("name at least one image, folder, video or camera (see --help)")
     inputs = find_inputs(positional)
     output = pathlib.Path(values.output)
     _check_output(output, inputs)
@@ -95,46 +86,6 @@ def _main(values, positional):
     output.mkdir(parents=True, exist_ok=True)
     rows = _Run(detector, inputs, output, values).detect()
     files.write_json(output / "detections.json", rows)
-
-
-def find_inputs(arguments) -> Inputs:
-    """Files, the image files of folders, what globs match, and cameras.
-
-    Raises flags.Error or FileNotFoundError.
-    """
-    if not arguments:
-        raise flags.Error("name at least one image, folder, video or camera (see --help)")
-    found = Inputs([], [])
-    for argument in arguments:
-        path = pathlib.Path(argument)
-        camera = _CAMERA.fullmatch(argument)
-        if path.is_dir():
-            found.images.extend(_images_of(path))
-        elif path.is_file():
-            _add_file(path, found)
-        elif camera:
-            found.videos.append(int(camera.group(1) or 0))
-        else:
-            matches = sorted(map(pathlib.Path, glob.glob(argument, recursive=True)))
-            if not matches:
-                raise FileNotFoundError(f"no image, folder or video at {argument}")
-            for match in matches:
-                if match.is_file():
-                    _add_file(match, found)
-    if not found.images and not found.videos:
-        suffixes = ", ".join(sorted(_IMAGE_SUFFIXES))
-        raise FileNotFoundError(f"no images ({suffixes}) in {', '.join(arguments)}")
-    return found
-
-
-def _images_of(folder):
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
-
-
-def _add_file(path, found):
-    from ssd_tf.inference.video import SUFFIXES
-
-    (found.videos if path.suffix.lower() in SUFFIXES else found.images).append(path)
 
 
 def _check_output(output, inputs):
@@ -198,7 +149,7 @@ class _Run:
 
     def _image_ids(self):
         """Each image with its id: the number that is its name, if all names are numbers."""
-        from ssd_tf.evaluation.coco_format import image_ids
+        from ssd_tf.evaluation.coco_instances import image_ids
 
         ids = image_ids([path.stem for path in self._inputs.images])
         if self._inputs.videos:  # whose frames have no names

@@ -163,11 +163,7 @@ def evaluate_model(values, overrides=()) -> Evaluation:
                 batch_size,
             )
         some_images = [example["image"] for example in examples.take(20).as_numpy_iterator()]
-    settings = {"model": str(values.model), "kind": detector.kind, "data": str(values.data)}
-    settings |= {"split": split, "images": len(ground_truth["images"]), "skipped": len(skipped)}
-    if config:
-        settings |= config.eval.model_dump()
-        settings["raw_weights"] = values.raw_weights
+    settings = _settings(values, detector, len(ground_truth["images"]), len(skipped))
     metrics = evaluator.metrics(truth, found)
     metrics["settings"] = settings
     metrics["latency_ms"], metrics["images_per_second"] = latency.measure_latency(
@@ -185,19 +181,29 @@ def evaluate_model(values, overrides=()) -> Evaluation:
     )
 
 
+def _settings(values, detector, num_images, num_skipped):
+    """The settings of metrics.json."""
+    settings = {"model": str(values.model), "kind": detector.kind, "data": str(values.data)}
+    settings |= {"split": values.split, "images": num_images, "skipped": num_skipped}
+    if detector.config:
+        settings |= detector.config.eval.model_dump()
+        settings["raw_weights"] = values.raw_weights
+    return settings
+
+
 def evaluate_files(annotations, detections, images=None) -> Evaluation:
     """Evaluate a COCO results file on a COCO instances file, completed by `read_instances`.
 
     images: a folder, for the report. Raises FileNotFoundError or ValueError.
     """
-    from ssd_tf.evaluation import coco_format, evaluator
+    from ssd_tf.evaluation import coco_instances, coco_results, evaluator
     from ssd_tf.evaluation.tables import make_truth
 
     if images and not pathlib.Path(images).is_dir():
         raise FileNotFoundError(f"--images: no folder at {images}")
-    ground_truth = coco_format.read_instances(annotations)
+    ground_truth = coco_instances.read_instances(annotations)
     truth = make_truth(ground_truth)
-    found = coco_format.read_results(detections, truth)
+    found = coco_results.read_results(detections, truth)
     metrics = evaluator.metrics(truth, found)
     metrics["settings"] = {
         "detections": str(detections),
@@ -210,7 +216,7 @@ def evaluate_files(annotations, detections, images=None) -> Evaluation:
     if images:
 
         def fetch(indices):
-            return coco_format.read_images(images, ground_truth, truth, indices)
+            return coco_instances.read_images(images, ground_truth, truth, indices)
 
     return Evaluation(metrics, ground_truth, truth, found, settings, fetch)
 
@@ -271,13 +277,13 @@ def _warn_of_export_keys(overrides):
 
 def write_evaluation(evaluation, output) -> dict:
     """Analyse an evaluation and write all its files; returns the content of metrics.json."""
-    from ssd_tf.evaluation import analysis, coco_format
+    from ssd_tf.evaluation import analysis, coco_results
     from ssd_tf.evaluation.report import pictures, report
 
     truth = evaluation.truth
     output.mkdir(parents=True, exist_ok=True)
     files.write_text(output / "ground_truth.json", json.dumps(evaluation.ground_truth))
-    coco_format.write_results(
+    coco_results.write_results(
         output / "detections.json", evaluation.found, evaluation.ground_truth, truth
     )
     analysed = analysis.analyse(truth, evaluation.found)

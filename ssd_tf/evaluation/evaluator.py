@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from ssd_tf.evaluation import coco_format
+from ssd_tf.evaluation import coco_instances
 from ssd_tf.evaluation.coco_metrics import coco_metrics
 from ssd_tf.evaluation.tables import Found, Truth, make_truth
 from ssd_tf.evaluation.voc_metrics import voc_metrics
@@ -27,7 +27,7 @@ def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, Truth, 
     """Run a detector over Examples (decoded, in file order) -> COCO instances, and tables.
 
     detect: a list of images -> a list of Detections.
-    classes: those of dataset.json. Image ids follow `coco_format.image_ids` of the source_ids.
+    classes: those of dataset.json. Image ids follow `coco_instances.image_ids` of the source_ids.
     """
     truths = []
     columns = ([], [], [])
@@ -35,13 +35,13 @@ def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, Truth, 
     while batch := list(itertools.islice(stream, batch_size)):
         detections = detect([example["image"] for example in batch])
         for example, of_image in zip(batch, detections, strict=True):
-            truths.append(coco_format.make_image_truth(example))
+            truths.append(coco_instances.make_image_truth(example))
             boxes = to_xywh_pixels(of_image.boxes, truths[-1].image_hw)
             for column, values in zip(
                 columns, (of_image.labels, boxes, of_image.scores), strict=True
             ):
                 column.append(values)
-    ground_truth = coco_format.make_instances(truths, classes)
+    ground_truth = coco_instances.make_instances(truths, classes)
     truth = make_truth(ground_truth)
     ids = [row["id"] for row in ground_truth["images"]]
     return ground_truth, truth, _make_found(truth, ids, classes, *columns)

@@ -48,7 +48,7 @@ class Found(typing.NamedTuple):
 
 
 def make_truth(ground_truth: dict) -> Truth:
-    """COCO instances, as `coco_format` makes or reads them -> Truth.
+    """COCO instances, as `coco_instances` makes or reads them -> Truth.
 
     Annotations of categories that are not listed are left out, as pycocotools does.
     """

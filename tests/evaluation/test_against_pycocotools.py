@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ssd_tf.evaluation import coco_format, evaluator, reference
+from ssd_tf.evaluation import coco_results, evaluator, reference
 from ssd_tf.evaluation.tables import make_truth
 
 
@@ -70,7 +70,7 @@ def test_all_twelve_numbers(name, tmp_path):
         for path, value in zip(paths, (content, results), strict=True):
             path.write_text(json.dumps(value))
         truth = make_truth(content)
-        stats = evaluator.metrics(truth, coco_format.read_results(paths[1], truth))["coco"]
+        stats = evaluator.metrics(truth, coco_results.read_results(paths[1], truth))["coco"]
         assert stats == pytest.approx(reference.pycocotools_metrics(*paths), abs=1e-6)
         reference.check_metrics(stats, *paths)
         with pytest.raises(ValueError, match=r"differ by more than 1e-06: APm .* and "):

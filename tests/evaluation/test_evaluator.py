@@ -6,7 +6,7 @@ import tensorflow as tf
 from detector_output import CLASSES, detections
 
 from ssd_tf.data import dataset_json, pipeline
-from ssd_tf.evaluation import coco_format, evaluator, latency
+from ssd_tf.evaluation import coco_results, evaluator, latency
 from ssd_tf.inference.stages import Stages
 
 
@@ -96,7 +96,7 @@ def test_detections_join_to_their_images(names, ids, tmp_path):
 
     ground_truth, truth, found = evaluator.run_detector(detect, examples(*names), CLASSES)
     path = tmp_path / "detections.json"
-    coco_format.write_results(path, found, ground_truth, truth)
+    coco_results.write_results(path, found, ground_truth, truth)
     results = json.loads(path.read_text())
     assert results[0]["category_id"] == 3
     assert results[0]["bbox"] == pytest.approx([16, 4, 8, 16])

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from detector_output import CLASSES
 
-from ssd_tf.evaluation import coco_format, tables
+from ssd_tf.evaluation import coco_instances, coco_results, tables
 
 IMAGE = {"id": 5, "file_name": "a.png", "height": 100, "width": 200, "source_id": "a"}
 
 
 def truth(file_name, source_id, box, **flags):
     """The ImageTruth of an image of 100 x 200 with one green object."""
-    return coco_format.ImageTruth(
+    return coco_instances.ImageTruth(
         file_name=file_name,
         source_id=source_id,
         image_hw=(100, 200),
@@ -41,7 +41,7 @@ def truth(file_name, source_id, box, **flags):
     ],
 )
 def test_image_ids(names, ids):
-    assert coco_format.image_ids(names) == ids
+    assert coco_instances.image_ids(names) == ids
 
 
 def write_and_read(folder, found, images):
@@ -50,9 +50,9 @@ def write_and_read(folder, found, images):
     ground_truth = {"images": images, "annotations": [], "categories": categories}
     made = tables.make_truth(ground_truth)
     path = folder / "detections.json"
-    coco_format.write_results(path, found, ground_truth, made)
+    coco_results.write_results(path, found, ground_truth, made)
     assert sorted(folder.iterdir()) == [path]
-    return json.loads(path.read_text()), coco_format.read_results(path, made)
+    return json.loads(path.read_text()), coco_results.read_results(path, made)
 
 
 def make_found(*rows):
@@ -105,7 +105,7 @@ def test_more_detections_than_are_written_at_once(tmp_path):
 def test_rows_are_read_one_at_a_time_as_json_reads_them(tmp_path, text):
     path = tmp_path / "rows.json"
     path.write_text(text)
-    assert list(coco_format.rows_of(path, "rows")) == json.loads(text)
+    assert list(coco_results.rows_of(path, "rows")) == json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_rows_that_are_not_json(tmp_path, text):
     with pytest.raises(ValueError):
         json.loads(text)
     with pytest.raises(ValueError, match=r"rows.json is not JSON: "):
-        list(coco_format.rows_of(path, "rows"))
+        list(coco_results.rows_of(path, "rows"))
 
 
 def test_instances():
-    content = coco_format.make_instances(
+    content = coco_instances.make_instances(
         [
             truth("b.jpg", "b", [0.1, 0.2, 0.5, 0.3]),
             truth("2.jpg", "2", [0, 0, 1, 1], crowd=True, difficult=True),
@@ -167,10 +167,10 @@ def test_names_that_are_not_unicode():
         "file_name": b"\xff.jpg",
         "source_id": b"\xff",
     }
-    made = coco_format.make_image_truth(example)
+    made = coco_instances.make_image_truth(example)
     assert made.image_hw == (4, 6)
     assert made.file_name.encode("utf-8", "surrogateescape") == b"\xff.jpg"
-    content = coco_format.make_instances([made], CLASSES)
+    content = coco_instances.make_instances([made], CLASSES)
     assert json.loads(json.dumps(content)) == content
 
 
@@ -184,7 +184,7 @@ def read_annotations(folder, *changes):
     }
     path = folder / "instances.json"
     path.write_text(json.dumps(content))
-    return coco_format.read_instances(path)["annotations"]
+    return coco_instances.read_instances(path)["annotations"]
 
 
 @pytest.mark.parametrize(
