@@ -238,7 +238,8 @@ def compare(paths, output):
 
 def _name_runs(paths):
     """{what tells a path from the others: the path}: without the folders that all share."""
-    folders = [pathlib.Path(path).absolute().parts[:-1] for path in paths]
+    paths = [path / "metrics.json" if path.is_dir() else path for path in map(pathlib.Path, paths)]
+    folders = [path.absolute().parts[:-1] for path in paths]
     shared = 0
     while all(len(parts) > shared + 1 for parts in folders) and (
         len({parts[shared] for parts in folders}) == 1
@@ -252,9 +253,6 @@ def _name_runs(paths):
 
 
 def _read_metrics(path):
-    path = pathlib.Path(path)
-    if path.is_dir():
-        path /= "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(f"no metrics.json at {path}")
     try:

@@ -140,7 +140,8 @@ def test_comparison(report, tmp_path, capsys):
         (tmp_path / "out").rename(tmp_path / name)
     paths = [str(tmp_path / "a" / "metrics.json"), str(tmp_path / "b")]
     assert evaluate.main(["evaluate", "--compare", *paths, f"--output={tmp_path / 'c'}"]) == 0
-    assert "a: AP 0.500" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "a: AP 0.500" in printed and "b: AP 0.000" in printed
     sections = Sections((tmp_path / "c" / "report.html").read_text())
     check_offline(sections)
     assert "a 0.500 0.500" in " ".join(sections.texts[""].split())
