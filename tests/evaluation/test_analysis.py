@@ -235,3 +235,17 @@ def test_coverage_by_default_boxes():
         "0.5 to 0.6": (1, 0),
         "0.0 to 0.3": (1, 0),
     }
+
+
+def test_mistakes_count_in_the_slice_of_their_own_shape():
+    # A square cat, found after a mistake that is square and one that is not.
+    detections = [
+        (0, CAT, [100, 0, 20, 20], 0.9),
+        (0, CAT, [100, 50, 60, 10], 0.8),
+        (0, CAT, [0, 0, 20, 20], 0.7),
+    ]
+    rows = {
+        row["name"]: row for row in analysis.analyse(*tables_of(OBJECTS[:1], detections)).by_aspect
+    }
+    assert rows["2:3 to 3:2"]["AP50"] == pytest.approx(1 / 2)
+    assert rows["above 3:1"]["AP50"] == -1

@@ -96,3 +96,23 @@ def test_a_recall_of_three_tenths_counts_at_three_tenths():
 def test_precision_is_made_monotone_from_the_right():
     # Between recall 0 and 0.5 the best precision to come is 0.8.
     assert all_points(np.array([0.5, 1.0]), np.array([0.4, 0.8])) == pytest.approx(0.8)
+
+
+def test_ties_keep_the_order_of_the_file():
+    # Thirty mistakes, then the hit, all with one score: precision 1/31 at full recall.
+    rows = found(*[NOWHERE] * 30, BOXES[0])
+    for row in rows:
+        row["score"] = 0.5
+    assert means(truth((BOXES[0], {})), rows) == pytest.approx([1 / 31, 1 / 31])
+
+
+def test_images_and_classes_are_not_mixed_up():
+    # The second class in the first image, and the first class in the second image.
+    content = truth((BOXES[0], {"image_id": 2}))
+    content["images"].append({"id": 2, "height": 90, "width": 40})
+    assert means(content, found(BOXES[0], image=1, category=11)) == [0, 0]
+    # The dog of image 1 does not take the cat of image 2 from its own detection.
+    rows = found(BOXES[0], image=1, category=11) + found(BOXES[0], image=2)
+    assert means(content, rows) == [1, 1]
+    content["annotations"].append({"image_id": 1, "category_id": 11, "bbox": BOXES[1]})
+    assert means(content, found(BOXES[0], image=1, category=11)) == [0, 0]

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.inference import tflite_outputs
+from ssd_tf.inference import tflite, tflite_outputs
 from ssd_tf.inference.detector import load_detector
 from ssd_tf.inference.tflite_metadata import Metadata, read_metadata
 
@@ -129,6 +129,13 @@ def test_floats_are_scaled_as_the_user_says(tmp_path, text):
     detector = load_detector(write(tmp_path / "model.tflite"), input_range=(low, high))
     # A red image: a third of the values is 255, two thirds are 0.
     assert max(detector(IMAGE).scores) == pytest.approx(high / 3 + low * 2 / 3, abs=1e-4)
+
+
+def test_floats_are_normalised_as_the_metadata_say(tmp_path, monkeypatch):
+    normalisation = (np.array([127.5]), np.array([127.5]))
+    monkeypatch.setattr(tflite, "read_metadata", lambda _content: Metadata(normalisation))
+    detector = load_detector(write(tmp_path / "model.tflite"), input_range=(0, 1))
+    assert max(detector(IMAGE).scores) == pytest.approx(1 / 3 - 2 / 3, abs=1e-4)
 
 
 def test_floats_are_never_fed_without_knowing_their_range(tmp_path):
