@@ -47,3 +47,20 @@ def test_ground_truth_is_on_the_left_and_detections_are_on_the_right():
     assert has(left[50:91, 20:81], red)
     assert has(right[50:91, 100:181], red)
     assert not has(right, green)  # below the score
+
+
+def test_a_caption_does_not_hide_another():
+    # Two boxes of one place, with captions of red and of green; there is room above and below.
+    boxes = np.array([[0.4, 0.3, 0.6, 0.7]] * 2)
+    canvas = np.array(draw.draw_boxes(np.zeros((200, 200, 3)), boxes, [1, 2], ["aaa", "bbb"]))
+    red = (canvas == (230, 25, 75)).all(-1)
+    green = (canvas == (60, 180, 75)).all(-1)
+    # 10 pixels high and some 15 wide each, less their letters; the outlines are 1 pixel thin.
+    assert red.sum() > 80 and green[:, :78].sum() > 80
+    assert not (red | green)[82:118, 62:138].any()
+
+
+@pytest.mark.parametrize("box", [[0, 0, 1, 1], [0, 0, 0.01, 0.01], [0.99, 0.99, 1, 1]])
+def test_a_caption_stays_in_the_image(box):
+    canvas = np.array(draw.draw_boxes(np.zeros((60, 90, 3)), np.array([box]), [2], ["a name"]))
+    assert (canvas == (60, 180, 75)).all(-1).sum() > 200

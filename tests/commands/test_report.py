@@ -162,3 +162,31 @@ def test_what_comparison_refuses(fails, report, tmp_path):
     line = fails(evaluate.main, "--compare", path, str(tmp_path / "other.json"), output, code=1)
     assert "other.json is not a metrics.json of evaluate.py" in line
     assert not (tmp_path / "c").exists()
+
+
+def test_the_worst_image_comes_first(report, tmp_path):
+    for name in ("one.png", "two.png"):
+        Image.fromarray(np.full((100, 100, 3), 90, np.uint8)).save(tmp_path / name)
+    other = {**CAT, "bbox": [60, 30, 20, 20]}
+    # One of two is found in the first image, none of one in the second.
+    sections, _ = report([CAT, other, DOG], [{**CAT, "score": 0.9}], f"--images={tmp_path}")
+    text = sections.texts["worst"]
+    assert 0 < text.index("two.png: 0 right") < text.index("one.png: 1 right")
+
+
+def test_reference_fails_when_a_number_differs(fails, report, tmp_path, monkeypatch):
+    from ssd_tf.evaluation import evaluator
+
+    report([CAT], [{**CAT, "score": 0.9}], "--reference")
+    right = evaluator.coco_metrics
+
+    def wrong(*tables):
+        stats, *others = right(*tables)
+        return stats | {"AP75": 0.5}, *others
+
+    monkeypatch.setattr(evaluator, "coco_metrics", wrong)
+    report([CAT], [{**CAT, "score": 0.9}])
+    paths = [tmp_path / "truth.json", tmp_path / "found.json"]
+    argv = [f"--annotations={paths[0]}", f"--detections={paths[1]}", f"--output={tmp_path / 'b'}"]
+    line = fails(evaluate.main, *argv, "--reference", code=1)
+    assert "differ by more than 1e-06: AP75 0.5000000 and 1.0000000" in line
