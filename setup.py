@@ -29,7 +29,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ssd_tf", "ssd_tf.*", "data_tools", "data_tools.*"]),
-    package_data={"ssd_tf.evaluation.report": ["templates/*.html"]},
+    package_data={
+        "ssd_tf.evaluation.report": ["templates/*.html"],
+        "ssd_tf.export": ["page/*.html"],
+    },
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",

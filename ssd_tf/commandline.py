@@ -122,15 +122,22 @@ def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
     if "tensorflow" in sys.modules:
         return
+    with quiet_stderr():
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Hold back what C++ code writes to stderr; it is shown if an exception is raised."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as caught, contextlib.ExitStack() as stack:
         terminal = os.dup(2)
         stack.callback(os.close, terminal)
         os.dup2(caught.fileno(), 2)
         try:
-            import tensorflow
-
-            tensorflow.config.list_physical_devices()
+            yield
         except BaseException:
             caught.seek(0)
             os.write(terminal, caught.read())

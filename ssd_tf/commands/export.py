@@ -1,32 +1,77 @@
 """python export.py --workdir RUN --output DIR [--formats ...]"""
 
 import pathlib
+import shutil
+import typing
 
-import numpy as np
 from absl import flags, logging
+from rich.console import Console
+from rich.table import Table
 
 from ssd_tf import commandline, files
 from ssd_tf.config import nearest
 
-FORMATS = ("saved_model", "tflite_float32")
+_PRECISIONS = ("float32", "float16", "dynamic", "int8")
+FORMATS = (
+    "saved_model",
+    *(f"tflite_{precision}" for precision in _PRECISIONS),
+    *(f"tflite_{precision}_raw" for precision in _PRECISIONS),
+    "web",
+)
+_DEFAULT_FORMATS = ("saved_model", "tflite_float32")
+_FEWEST_CALIBRATION_IMAGES = 10
 USAGE = f"""
 Export a run to a SavedModel and to TFLite, and compare their detections with the run's own.
 
-  python export.py --workdir runs/NAME --output DIR [--formats {",".join(FORMATS)}]
-    [--data DIR --verify_split val] [--overwrite] [--set eval.KEY=VALUE] [--set export.KEY=VALUE]
+  python export.py --workdir runs/NAME --output DIR [--formats {",".join(_DEFAULT_FORMATS)}]
+    [--data DIR --verify_split val --calibration_split train] [--max_ap_drop 0.01]
+    [--overwrite] [--set eval.KEY=VALUE] [--set export.KEY=VALUE]
+
+formats: {", ".join(FORMATS)}
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("workdir", None, "Run folder.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder for the exports.", flag_values=FLAGS)
 flags.DEFINE_list(
-    "formats", list(FORMATS), "What to write, separated by commas.", flag_values=FLAGS
+    "formats", list(_DEFAULT_FORMATS), "What to write, separated by commas.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "data", None, "Folder of TFRecords; its images verify the exports.", flag_values=FLAGS
+    "data",
+    None,
+    "Folder of TFRecords; its images verify the exports and calibrate int8.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string("verify_split", "val", "Split of --data to verify with.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "verify_images", 20, "Number of images to verify with.", lower_bound=1, flag_values=FLAGS
+    "verify_images",
+    20,
+    "Number of images on which detections are paired; AP is measured on the whole split.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "calibration_split", "train", "Split of --data to calibrate int8 with.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "calibration_images",
+    100,
+    "Number of images to calibrate with.",
+    lower_bound=_FEWEST_CALIBRATION_IMAGES,
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "max_ap_drop",
+    None,
+    "Fail, and leave no exports, if one has an AP lower than the run's by more than this.",
+    lower_bound=0,
+    upper_bound=1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "web_files",
+    None,
+    "Folder of the npm package @mediapipe/tasks-vision, which `web` copies from.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_bool("overwrite", False, "Replace existing exports.", flag_values=FLAGS)
 flags.DEFINE_bool(
@@ -44,6 +89,17 @@ flags.DEFINE_multi_string(
 )
 
 
+class Images(typing.NamedTuple):
+    """calibration: float32 at input_hw. verification: Examples of the whole split, None without
+    data. paired: the first of them, uint8. classes: of the data.
+    """
+
+    calibration: list
+    verification: typing.Any = None
+    paired: typing.Sequence = ()
+    classes: typing.Sequence = ()
+
+
 def main(argv=None):
     return commandline.run(_main, FLAGS, USAGE, ("workdir", "output"), argv)
 
@@ -51,68 +107,107 @@ def main(argv=None):
 def _main(values, positional):
     output = pathlib.Path(values.output)
     overrides = commandline.read_overrides(values, positional)
-    paths = _choose_paths(values, output)
+    _check_formats(values)
+    _check_output(output, values.overwrite)
     commandline.import_tensorflow()
-    from ssd_tf.inference import detector
     from ssd_tf.inference.run import load_run
 
     run = load_run(values.workdir, overrides, values.raw_weights)
-    images = _read_images(values, run.config.data.on_bad_record)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "export.json").unlink(missing_ok=True)  # written last: its presence means complete
-    files.write_text(output / "labels.txt", "".join(f"{name}\n" for name in run.dataset_info.names))
-    _write_default_boxes(run, output / "default_boxes.json")
-    for name, path in paths.items():
-        _write_format(name, path, run)
-    reference = detector.keras_detector(run.config, run.network, run.dataset_info.names)
-    content = {
-        "workdir": str(values.workdir),
-        "classes": run.dataset_info.names,
-        "settings": {**_describe_settings(run), "raw_weights": values.raw_weights},
-        "verify": _verify(reference, paths, images),
-    }
-    files.write_json(output / "export.json", content)
+    images = _read_images(values, run.config)
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        paths = {name: partial / _file_name(name) for name in values.formats}
+        _write(run, paths, partial, images, values)
+        verified = _verify(run, paths, images, values.max_ap_drop)
+        content = {
+            "workdir": str(values.workdir),
+            "classes": run.dataset_info.names,
+            "settings": {**_describe_settings(run), "raw_weights": values.raw_weights},
+            "verify": verified,
+        }
+        files.write_json(partial / "export.json", content)
+        _publish(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if verified:
+        _print_table(verified)
+    logging.info("written: %s in %s", ", ".join(path.name for path in paths.values()), output)
 
 
-def _choose_paths(values, output):
-    """The path of each format to write. Raises flags.Error or FileExistsError."""
+def _check_formats(values):
     for name in values.formats:
         if name not in FORMATS:
             raise flags.Error(f"--formats: unknown format {name!r}{nearest(name, FORMATS)}")
-    paths = {name: output / _file_name(name) for name in values.formats}
-    existing = [path for path in paths.values() if path.exists()]
-    if existing and not values.overwrite:
-        raise FileExistsError(f"{existing[0]} already exists; give --overwrite to replace it")
-    return paths
+    needs_images = [name for name in values.formats if "int8" in name]
+    if needs_images and not values.data:
+        raise flags.Error(f"{needs_images[0]} needs --data DIR, whose images calibrate it")
+    if values.max_ap_drop is not None and not values.data:
+        raise flags.Error("--max_ap_drop needs --data DIR to measure AP on")
 
 
-def _file_name(name):
-    return name if name == "saved_model" else f"model_{name.removeprefix('tflite_')}.tflite"
-
-
-def _write_format(name, path, run):
-    from ssd_tf.export import saved_model, tflite
-
-    if name == "saved_model":
-        saved_model.export_saved_model(run.config, run.network, run.dataset_info.names, path)
-        differences = []
-    else:
-        tflite.export_tflite(run.config, run.network, run.dataset_info.names, path)
-        differences = tflite.operator_differences(run.config, run.network.default_boxes)
-    logging.info("written: %s", path)
-    if differences:
-        logging.info(
-            "%s: its operator differs from the Keras model: %s", path.name, "; ".join(differences)
+def _check_output(output, overwrite):
+    if output.is_file():
+        raise FileExistsError(f"--output {output} is a file; name a folder")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise FileExistsError(
+            f"{output} already exists and is not empty; give --overwrite to replace exports in it"
         )
 
 
-def _write_default_boxes(run, path):
-    content = {
-        "score_activation": run.config.loss.score_activation,
-        "variances": list(run.config.boxes.variances),
-        "boxes": np.round(run.network.default_boxes.astype(float), 7).tolist(),
-    }
-    files.write_json(path, content)
+def _file_name(name):
+    if name in ("saved_model", "web"):
+        return name
+    return f"model_{name.removeprefix('tflite_')}.tflite"
+
+
+def _write(run, paths, folder, images, values):
+    from ssd_tf.export import saved_model, tflite, web
+
+    names = run.dataset_info.names
+    files.write_text(folder / "labels.txt", "".join(f"{name}\n" for name in names))
+    _write_raw_settings(run, folder, any(name.endswith("_raw") for name in paths))
+    converter = tflite.Converter(run.config, run.network, names, images.calibration)
+    for name, path in paths.items():
+        if name == "saved_model":
+            saved_model.export_saved_model(run.config, run.network, names, path)
+        elif name == "web":
+            web.export_page(path, converter, values.web_files)
+        else:
+            precision, _, raw = name.removeprefix("tflite_").partition("_")
+            converter.export(path, tflite.Form(precision, bool(raw)))
+        logging.info("converted: %s", path.name)
+    differences = tflite.operator_differences(run.config, run.network.default_boxes)
+    with_operator = [path.name for name, path in paths.items() if _has_operator(name)]
+    if differences and with_operator:
+        logging.info(
+            "%s: its operator differs from the Keras model: %s",
+            ", ".join(with_operator),
+            "; ".join(differences),
+        )
+
+
+def _has_operator(name):
+    return name != "saved_model" and not name.endswith("_raw")
+
+
+def _write_raw_settings(run, folder, has_raw):
+    """default_boxes.json, and for raw files the decoder that reads it."""
+    import dataclasses
+
+    import numpy as np
+
+    from ssd_tf.inference import raw_decoder
+    from ssd_tf.inference.detector import make_postprocessor
+
+    content = dataclasses.asdict(make_postprocessor(run.config, run.network.default_boxes))
+    boxes = content.pop("default_boxes")
+    content["variances"] = list(content["variances"])
+    content["boxes"] = np.round(boxes.astype(float), 7).tolist()
+    files.write_json(folder / "default_boxes.json", content)
+    if has_raw:
+        shutil.copyfile(raw_decoder.__file__, folder / "raw_decoder.py")
 
 
 def _describe_settings(run):
@@ -129,36 +224,129 @@ def _describe_settings(run):
     }
 
 
-def _read_images(values, on_bad_record):
-    """The images to verify the exports with; none without --data."""
+def _read_images(values, config):
     if values.data is None:
-        return []
+        return Images([])
     from ssd_tf.data import bad_records, dataset_json, pipeline
 
     dataset_info = dataset_json.read_dataset(values.data)
-    skipped = bad_records.scan_bad_records(dataset_info, values.verify_split, on_bad_record)
-    examples = pipeline.read_examples(values.data, values.verify_split, skipped)
-    with bad_records.explain_record_errors(values.data, values.verify_split):
+    split = values.verify_split
+    skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
+    examples = pipeline.read_examples(values.data, split, skipped)
+    with bad_records.explain_record_errors(values.data, split):
         some = examples.take(values.verify_images)
-        return [example["image"] for example in some.as_numpy_iterator()]
+        paired = [example["image"] for example in some.as_numpy_iterator()]
+    if not paired:
+        raise ValueError(f"split {split} of {values.data} has no images to verify with")
+    calibration = []
+    if any("int8" in name for name in values.formats):
+        calibration = _read_calibration(values, config, dataset_info)
+    return Images(calibration, examples, paired, dataset_info.classes)
 
 
-def _verify(reference, paths, images):
-    """Compare each export with the Keras model on images; empty without any."""
-    if not images:
+def _read_calibration(values, config, dataset_info):
+    from ssd_tf.data import bad_records, pipeline
+    from ssd_tf.data.images import resize
+
+    split = values.calibration_split
+    skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
+    examples = pipeline.read_examples(values.data, split, skipped).take(values.calibration_images)
+    with bad_records.explain_record_errors(values.data, split):
+        images = [
+            resize(example["image"], config.model.input_hw).numpy()
+            for example in examples.as_numpy_iterator()
+        ]
+    if len(images) < _FEWEST_CALIBRATION_IMAGES:
+        raise ValueError(
+            f"int8 needs at least {_FEWEST_CALIBRATION_IMAGES} images to calibrate on, split "
+            f"{split} of {values.data} has {len(images)}; --calibration_split names another"
+        )
+    return images
+
+
+def _verify(run, paths, images, max_ap_drop):
+    """Compare each export with the Keras model on images; empty without any.
+
+    Raises ValueError when an export loses more AP than it may.
+    """
+    if images.verification is None:
         logging.info("not compared with the run's own model: give --data DIR to do so")
         return {}
+    from ssd_tf.evaluation.class_matching import match_labels
     from ssd_tf.export import verify
-    from ssd_tf.inference.detector import load_detector
+    from ssd_tf.inference.detector import keras_detector, load_detector
 
+    reference = keras_detector(run.config, run.network, run.dataset_info.names)
+    detectors = {"keras": reference}
+    paths = {name: path for name, path in paths.items() if name != "web"}
+    detectors |= {name: load_detector(path) for name, path in paths.items()}
+    names = [entry["name"] for entry in images.classes]
     report = {}
-    for name, path in paths.items():
-        report[name] = verify.compare(reference, load_detector(path), images)
-        logging.info(
-            "%s and the Keras model: %d of %d detections on %d images agree",
-            name,
-            report[name]["detections"] - report[name]["unpaired"],
-            report[name]["detections"],
-            len(images),
-        )
+    for name, detector in detectors.items():
+        match_labels(detector, names)
+        entry = verify.measure(images.verification, images.classes, detector)
+        entry["megabytes"] = detector.size_mb
+        if name.startswith("tflite_"):
+            entry["latency_ms"] = verify.time_by_threads(
+                lambda num_threads, path=paths[name]: load_detector(path, num_threads=num_threads),
+                images.paired,
+            )
+        else:
+            entry["latency_ms"] = {"all": verify.time_once(detector, images.paired)}
+        if name != "keras":
+            entry |= verify.compare(reference, detector, images.paired)
+            _log_pairs(name, entry)
+        report[name] = entry
+    _check_drop(report, max_ap_drop)
     return report
+
+
+def _log_pairs(name, entry):
+    logging.info(
+        "%s and the Keras model: %d of %d detections on %d images agree",
+        name,
+        entry["detections"] - entry["unpaired"],
+        entry["detections"],
+        entry["images"],
+    )
+
+
+def _check_drop(report, max_ap_drop):
+    if max_ap_drop is None:
+        return
+    expected = report["keras"]["AP"]
+    low = [
+        f"{name} {entry['AP']:.4f}"
+        for name, entry in report.items()
+        if entry["AP"] < expected - max_ap_drop
+    ]
+    if low:
+        raise ValueError(
+            f"AP drops by more than {max_ap_drop:g} from {expected:.4f}: {', '.join(low)}; "
+            "nothing was exported"
+        )
+
+
+def _publish(partial, output):
+    """Move the files into place, export.json last: its presence means complete."""
+    if not output.exists():
+        partial.rename(output)
+        return
+    (output / "export.json").unlink(missing_ok=True)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == "export.json"):
+        target = output / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.replace(target)
+
+
+def _print_table(report):
+    table = Table("form", "AP", "AP50", "agree", "ms per image by threads", "MB")
+    for name, entry in report.items():
+        agree = ""
+        if "detections" in entry:
+            agree = f"{entry['detections'] - entry['unpaired']} of {entry['detections']}"
+        times = ", ".join(f"{count}: {ms:.1f}" for count, ms in entry["latency_ms"].items())
+        numbers = (f"{entry['AP']:.4f}", f"{entry['AP50']:.4f}", agree, times)
+        table.add_row(name, *numbers, f"{entry['megabytes']:.2f}")
+    Console().print(table)

@@ -10,6 +10,7 @@ import zipfile
 import flatbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf.export.joining import pack
 from ssd_tf.inference import tflite_metadata as fields
 
 LABEL_FILE = "labels.txt"
@@ -27,6 +28,12 @@ _BOX_ORDER = (1, 0, 3, 2)
 _OUTPUT_NAMES = ("location", "category", "score", "number of detections")
 _OUTPUT_GROUP = "detection_result"
 _VERSION = "1.0.0"
+# The places of fields in the schema's tables that no reader of ours needs.
+_DESCRIPTION = 1
+_CONTENT = 3
+_ASSOCIATED_FILES = 6
+_OUTPUT_GROUPS = 8
+_MIN_PARSER_VERSION = 7
 
 
 def add_metadata(content: bytes, names, score_threshold) -> bytes:
@@ -36,18 +43,26 @@ def add_metadata(content: bytes, names, score_threshold) -> bytes:
     is RGB in 0..255, normalised by the graph (mean 0, std 1), and that detections below
     score_threshold need not be shown.
     """
+    with_metadata = _store(content, _build(names, score_threshold))
+    return _append_file(with_metadata, names)
+
+
+def add_raw_metadata(content: bytes) -> bytes:
+    """The same for a raw file, of which the input alone is described."""
+    return _store(content, _build_raw())
+
+
+def _store(content, metadata):
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     buffer = schema.BufferT()
-    buffer.data = list(_build(names, score_threshold))
+    buffer.data = list(metadata)
     model.buffers.append(buffer)
     entry = schema.MetadataT()
     entry.name = fields.BUFFER_NAME
     entry.buffer = len(model.buffers) - 1
     kept = [item for item in model.metadata or [] if item.name != fields.BUFFER_NAME.encode()]
     model.metadata = [*kept, entry]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return _append_file(bytes(builder.Output()), names)
+    return pack(model)
 
 
 def _append_file(content, names):
@@ -62,21 +77,38 @@ def _append_file(content, names):
 
 def _build(names, score_threshold):
     builder = flatbuffers.Builder(1024)
-    inputs = _vector(builder, [_image(builder)])
-    outputs = _vector(builder, _outputs(builder, score_threshold))
-    group = _group(builder)
-    name = builder.CreateString("ObjectDetector")
     subgraph = _table(
-        builder, {fields.INPUTS: inputs, fields.OUTPUTS: outputs, 8: _vector(builder, [group])}
+        builder,
+        {
+            fields.INPUTS: _vector(builder, [_image(builder)]),
+            fields.OUTPUTS: _vector(builder, _outputs(builder, score_threshold)),
+            _OUTPUT_GROUPS: _vector(builder, [_group(builder)]),
+        },
     )
-    description = builder.CreateString(f"SSD detector of {len(names)} classes")
+    return _finish(builder, subgraph, f"SSD detector of {len(names)} classes")
+
+
+def _build_raw():
+    builder = flatbuffers.Builder(1024)
+    outputs = [_tensor(builder, name, _feature(builder)) for name in ("offsets", "logits")]
+    subgraph = _table(
+        builder,
+        {
+            fields.INPUTS: _vector(builder, [_image(builder)]),
+            fields.OUTPUTS: _vector(builder, outputs),
+        },
+    )
+    return _finish(builder, subgraph, "Predictions of an SSD detector, to be decoded by its client")
+
+
+def _finish(builder, subgraph, description):
     root = _table(
         builder,
         {
-            0: name,
-            1: description,
+            fields.TENSOR_NAME: builder.CreateString("ObjectDetector"),
+            _DESCRIPTION: builder.CreateString(description),
             fields.SUBGRAPHS: _vector(builder, [subgraph]),
-            7: builder.CreateString(_VERSION),
+            _MIN_PARSER_VERSION: builder.CreateString(_VERSION),
         },
     )
     builder.Finish(root, fields.IDENTIFIER)
@@ -100,7 +132,13 @@ def _image(builder):
     name = builder.CreateString("image")
     description = builder.CreateString("RGB image, values from 0 to 255")
     return _table(
-        builder, {fields.TENSOR_NAME: name, 1: description, 3: content, fields.PROCESS_UNITS: units}
+        builder,
+        {
+            fields.TENSOR_NAME: name,
+            _DESCRIPTION: description,
+            _CONTENT: content,
+            fields.PROCESS_UNITS: units,
+        },
     )
 
 
@@ -111,7 +149,7 @@ def _outputs(builder, score_threshold):
     yield _tensor(builder, _OUTPUT_NAMES[0], _content(builder, _BOX_PROPERTIES, box))
     label_file = _table(builder, {0: builder.CreateString(LABEL_FILE)}, {2: _VALUE_LABELS})
     files = _vector(builder, [label_file])
-    yield _tensor(builder, _OUTPUT_NAMES[1], _feature(builder), {6: files})
+    yield _tensor(builder, _OUTPUT_NAMES[1], _feature(builder), {_ASSOCIATED_FILES: files})
     builder.StartObject(1)
     builder.PrependFloat32Slot(0, score_threshold, 0.0)
     thresholding = builder.EndObject()
@@ -125,7 +163,7 @@ def _outputs(builder, score_threshold):
 
 def _tensor(builder, name, content, more=None):
     name = builder.CreateString(name)
-    return _table(builder, {fields.TENSOR_NAME: name, 3: content, **(more or {})})
+    return _table(builder, {fields.TENSOR_NAME: name, _CONTENT: content, **(more or {})})
 
 
 def _feature(builder):

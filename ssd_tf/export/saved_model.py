@@ -22,27 +22,28 @@ class Server(tf.Module):
         self._detect = make_detect(config, network)
         self._input_hw = config.model.input_hw
 
-    def serve(self, input_tensor):
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")])
+    def __call__(self, input_tensor):
         """uint8 [B, H, W, 3] of any size -> detections."""
         images = resize(input_tensor, self._input_hw)
         batch_size = tf.shape(input_tensor)[0]
         size_hw = tf.cast(tf.shape(input_tensor)[1:3], tf.float32)
         return _named_outputs(self._detect(images), tf.tile(size_hw[None], [batch_size, 1]))
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
     def serve_bytes(self, image_bytes):
-        """Encoded images [B] string, each of its own size -> detections."""
+        """Encoded images [B] string, each of its own size -> detections, and status [B] int32.
 
-        def read(encoded):
-            image = decode_image(encoded)
-            size_hw = tf.cast(tf.shape(image)[:2], tf.float32)
-            return resize(image, self._input_hw), size_hw
-
-        signature = (
-            tf.TensorSpec([*self._input_hw, 3], tf.float32),
-            tf.TensorSpec([2], tf.float32),
-        )
-        images, sizes_hw = tf.map_fn(read, image_bytes, fn_output_signature=signature)
-        return _named_outputs(self._detect(images), sizes_hw)
+        An image that cannot be decoded has status 1 and no detections; the others have status 0.
+        """
+        images, sizes_hw, is_read = self._read_all(image_bytes)
+        detections = self._detect(images)
+        shown = {
+            name: tf.where(_like(is_read, value), value, tf.zeros_like(value))
+            for name, value in detections.items()
+        }
+        status = 1 - tf.cast(is_read, tf.int32)
+        return {**_named_outputs(shown, sizes_hw), "status": status}
 
     def raw(self, image):
         """Predictions without post-processing.
@@ -50,6 +51,32 @@ class Server(tf.Module):
         float32 [B, H, W, 3] RGB in 0..255, at input_hw -> offsets [B, A, 4], logits [B, A, C + 1].
         """
         return self.model(image, training=False)
+
+    def _read_all(self, image_bytes):
+        """Images [B, *input_hw, 3], their own sizes [B, 2], and which could be read [B] bool.
+
+        Operations cannot catch an error; a tf.data pipeline, which may be part of a graph, can.
+        """
+
+        def read(index, encoded):
+            image = decode_image(encoded)
+            return index, resize(image, self._input_hw), tf.shape(image)[:2]
+
+        # Behind the last, so that something remains when no image can be read.
+        batch_size = tf.size(image_bytes, tf.int64)
+        nothing = (batch_size, tf.zeros([*self._input_hw, 3]), tf.zeros([2], tf.int32))
+        numbered = tf.data.Dataset.from_tensor_slices((tf.range(batch_size), image_bytes))
+        readable = numbered.map(read, tf.data.AUTOTUNE).ignore_errors()
+        readable = readable.concatenate(tf.data.Dataset.from_tensors(nothing))
+        index, images, sizes_hw = readable.batch(batch_size + 1).get_single_element()
+
+        def spread(values):
+            shape = tf.concat([[batch_size + 1], tf.shape(values, tf.int64)[1:]], 0)
+            return tf.scatter_nd(index[:, None], values, shape)[:-1]
+
+        is_read = spread(tf.ones_like(index)) > 0
+        images = tf.ensure_shape(spread(images), [None, *self._input_hw, 3])
+        return images, tf.cast(spread(sizes_hw), tf.float32), is_read
 
 
 def export_saved_model(config, network, names, path):
@@ -67,14 +94,17 @@ def export_saved_model(config, network, names, path):
 
 
 def _signatures(server, config):
-    images = tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")
-    encoded = tf.TensorSpec([None], tf.string, "image_bytes")
     resized = tf.TensorSpec([None, *config.model.input_hw, 3], tf.float32, "image")
     return {
-        "serving_default": tf.function(server.serve).get_concrete_function(images),
-        "serving_bytes": tf.function(server.serve_bytes).get_concrete_function(encoded),
+        "serving_default": server.__call__.get_concrete_function(),
+        "serving_bytes": server.serve_bytes.get_concrete_function(),
         "raw": tf.function(server.raw).get_concrete_function(resized),
     }
+
+
+def _like(mask, value):
+    """A mask [B] with as many dimensions as a value [B, ...]."""
+    return tf.reshape(mask, [-1, *[1] * (len(value.shape) - 1)])
 
 
 def _named_outputs(detections, sizes_hw):

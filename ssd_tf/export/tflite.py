@@ -1,10 +1,11 @@
-"""TFLite files with the TFLite_Detection_PostProcess operator.
+"""TFLite files in several precisions, with the TFLite_Detection_PostProcess operator or raw.
 
 Shapes: `A` default boxes, `C` foreground classes, `K` detections kept.
 """
 
 import dataclasses
 import tempfile
+import typing
 
 import numpy as np
 import tensorflow as tf
@@ -14,37 +15,90 @@ from tensorflow.lite.python import schema_py_generated as schema
 from ssd_tf import files
 from ssd_tf.boxes import coding
 from ssd_tf.config import Config
-from ssd_tf.export.metadata import add_metadata
+from ssd_tf.export import quantization
+from ssd_tf.export.joining import join, pack
+from ssd_tf.export.metadata import add_metadata, add_raw_metadata
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.models import postprocess, ssd
 
 # Clients of TFLite detectors expect these outputs in this order.
 OUTPUTS = ("boxes", "classes", "scores", "count")
+RAW_OUTPUTS = ("offsets", "logits")
 _OPERATOR = "TFLite_Detection_PostProcess"
 _OPERATOR_OUTPUTS = (_OPERATOR, f"{_OPERATOR}:1", f"{_OPERATOR}:2", f"{_OPERATOR}:3")
 # The operator's limit per class; the attribute that raises it is lost in conversion.
 _MOST_PER_CLASS = 100
+# With n > 1 threads, and more than n classes, the operator misses class n (from 0):
+# tensorflow/tensorflow#56058, seen with LiteRT 2.3. Clients choose the threads, so classes 2 to 16
+# are empty ones, and the names of the others' numbers are set right behind the operator.
+_FIRST_EMPTY_CLASS = 2
+_NUM_EMPTY_CLASSES = 15
 
 
-def export_tflite(config: Config, network: ssd.SSD, names, path):
-    """Write a float32 .tflite file atomically, with metadata and the class names inside.
+class Form(typing.NamedTuple):
+    """precision: one of quantization.PRECISIONS. raw: without the operator."""
 
-    Input: image [1, H, W, 3] float32 RGB in 0..255. Outputs: boxes [1, K, 4], classes [1, K] from
-    0, scores [1, K], count [1]. Raises RuntimeError when the converted file has other outputs.
-    """
-    postprocessor = operator_postprocessor(config, network.default_boxes)
-    module = _Exported(network.model, postprocessor, len(names))
-    spec = tf.TensorSpec([1, *config.model.input_hw, 3], tf.float32, "image")
+    precision: str
+    raw: bool = False
+
+
+class Converter:
+    """Converts one network; the forms of a precision share the conversion of the network."""
+
+    def __init__(self, config: Config, network: ssd.SSD, names, calibration=()):
+        """calibration: float32 images [H, W, 3] at input_hw, for int8."""
+        self._config = config
+        self._network = network
+        self._names = names
+        self._calibration = calibration
+        self._networks = {}
+
+    def export(self, path, form: Form):
+        """Write a .tflite file atomically, with metadata.
+
+        Input: image [1, H, W, 3] RGB in 0..255, uint8 for int8, else float32. Outputs: boxes
+        [1, K, 4], classes [1, K] from 0, scores [1, K], count [1]; raw: offsets [1, A, 4], logits
+        [1, A, C + 1]. Raises ValueError when TFLite lacks an operator of the model, RuntimeError
+        when the converted file has other outputs.
+        """
+        if form.precision not in self._networks:
+            self._networks[form.precision] = self._convert_network(form.precision)
+        content = self._networks[form.precision]
+        files.write_bytes(path, self._finish_raw(content) if form.raw else self._finish(content))
+
+    def _convert_network(self, precision):
+        config = self._config
+        module = _Network(self._network.model)
+        image = tf.TensorSpec([1, *config.model.input_hw, 3], tf.float32, "image")
+        return _convert(module, [image], precision, self._calibration)
+
+    def _finish_raw(self, content):
+        num_boxes = len(self._network.default_boxes)
+        content = name_outputs(content, RAW_OUTPUTS, RAW_OUTPUTS)
+        _check(content, RAW_OUTPUTS, [(1, num_boxes, 4), (1, num_boxes, len(self._names) + 1)])
+        return add_raw_metadata(content)
+
+    def _finish(self, content):
+        """Add the post-processing, which is float32 in every form."""
+        num_boxes = len(self._network.default_boxes)
+        postprocessor = operator_postprocessor(self._config, self._network.default_boxes)
+        module = _PostProcessing(postprocessor, len(self._names))
+        inputs = [
+            tf.TensorSpec([1, num_boxes, 4], tf.float32, "offsets"),
+            tf.TensorSpec([1, num_boxes, len(self._names) + 1], tf.float32, "logits"),
+        ]
+        content = join(content, _convert(module, inputs, "float32"))
+        content = name_outputs(content, OUTPUTS, _OPERATOR_OUTPUTS)
+        num_kept = postprocessor.max_detections
+        _check(content, _OPERATOR_OUTPUTS, [(1, num_kept, 4), (1, num_kept), (1, num_kept), (1,)])
+        return add_metadata(content, self._names, self._config.export.score_threshold)
+
+
+def _convert(module, specs, precision, calibration=()):
     with tempfile.TemporaryDirectory() as folder:
-        signature = tf.function(module.detect).get_concrete_function(spec)
+        signature = tf.function(module.__call__).get_concrete_function(*specs)
         tf.saved_model.save(module, folder, signatures={"serving_default": signature})
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=["serving_default"]
-        )
-        converter.allow_custom_ops = True
-        content = order_outputs(converter.convert())
-    _check(content, postprocessor.max_detections)
-    files.write_bytes(path, add_metadata(content, names, config.export.score_threshold))
+        return quantization.convert(folder, precision, calibration)
 
 
 def operator_postprocessor(config: Config, default_boxes) -> postprocess.PostProcessor:
@@ -87,8 +141,8 @@ def operator_differences(config: Config, default_boxes) -> list[str]:
     return differences
 
 
-def order_outputs(content: bytes) -> bytes:
-    """Put the four outputs into the order of OUTPUTS and give them the operator's names.
+def name_outputs(content: bytes, signature_names, tensor_names) -> bytes:
+    """Put the outputs into the order of these names of the signature, and name their tensors.
 
     The converter orders them by name and calls them StatefulPartitionedCall:k; clients go by
     position or by TFLite_Detection_PostProcess, :1, :2, :3. The named signature keeps referring to
@@ -97,33 +151,61 @@ def order_outputs(content: bytes) -> bytes:
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     by_name = {entry.name.decode(): entry.tensorIndex for entry in model.signatureDefs[0].outputs}
-    graph.outputs = np.array([by_name[name] for name in OUTPUTS], np.int32)
-    for tensor, name in zip(graph.outputs, _OPERATOR_OUTPUTS, strict=True):
+    graph.outputs = np.array([by_name[name] for name in signature_names], np.int32)
+    for tensor, name in zip(graph.outputs, tensor_names, strict=True):
         graph.tensors[tensor].name = name
-    builder = schema.flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return pack(model)
 
 
-class _Exported(tf.Module):
-    """The graph to convert. It tracks the variables, or the file would read them at run time."""
+class _Network(tf.Module):
+    """The network to convert. It tracks the variables, or the file would read them at run time."""
 
-    def __init__(self, model, postprocessor, num_classes):
+    def __init__(self, model):
         super().__init__()
         self.model = model
         self.tracked = [variable.value for variable in model.variables]
-        self._postprocessor = postprocessor
-        self._centred_boxes = coding.to_centre_form(postprocessor.default_boxes).numpy()
-        self._operator = _operator(postprocessor, num_classes)
 
-    def detect(self, image):
-        predictions = self.model(image, training=False)
-        offsets = self._postprocessor.limit_offsets(predictions["offsets"])
-        scores = postprocess.class_scores(
-            predictions["logits"], self._postprocessor.score_activation
+    def __call__(self, image):
+        return self.model(image, training=False)
+
+
+class _PostProcessing(tf.Module):
+    """What follows the network: scores and the operator."""
+
+    def __init__(self, postprocessor, num_classes):
+        super().__init__()
+        self._postprocessor = postprocessor
+        self._num_empty = _NUM_EMPTY_CLASSES if num_classes > _FIRST_EMPTY_CLASS else 0
+        self._centred_boxes = coding.to_centre_form(postprocessor.default_boxes).numpy()
+        self._operator = _operator(postprocessor, num_classes + self._num_empty)
+
+    def __call__(self, offsets, logits):
+        offsets = self._postprocessor.limit_offsets(offsets)
+        scores = postprocess.class_scores(logits, self._postprocessor.score_activation)
+        scores = self._add_empty_classes(scores)
+        boxes, classes, scores, count = self._operator(
+            offsets, scores, tf.constant(self._centred_boxes)
         )
-        outputs = self._operator(offsets, scores, tf.constant(self._centred_boxes))
+        # Clients show boxes as they come.
+        boxes = tf.clip_by_value(boxes, 0.0, 1.0)
+        outputs = (boxes, self._number_classes(classes), scores, count)
         return dict(zip(OUTPUTS, outputs, strict=True))
+
+    def _add_empty_classes(self, scores):
+        """scores [1, A, C] -> the same with classes that score 0 after the first two."""
+        if not self._num_empty:
+            return scores
+        padding = [[0, 0], [0, 0], [self._num_empty, 0]]
+        later = tf.pad(scores[..., _FIRST_EMPTY_CLASS:], padding)
+        return tf.concat([scores[..., :_FIRST_EMPTY_CLASS], later], -1)
+
+    def _number_classes(self, classes):
+        """The operator's classes [1, K] -> those without the empty ones."""
+        if not self._num_empty:
+            return classes
+        last_before = float(_FIRST_EMPTY_CLASS - 1)
+        beyond = tf.maximum(classes - last_before - self._num_empty, 0.0)
+        return tf.minimum(classes, last_before) + beyond
 
 
 def _operator(postprocessor, num_classes):
@@ -158,15 +240,19 @@ def _operator(postprocessor, num_classes):
     return detection_postprocess
 
 
-def _check(content, num_kept):
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
+def _check(content, expected_names, expected_shapes):
+    try:
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"LiteRT cannot run the converted file: {error}") from error
     outputs = interpreter.get_output_details()
     names = tuple(output["name"] for output in outputs)
-    if names != _OPERATOR_OUTPUTS:
-        raise RuntimeError(f"converted file: expected outputs {_OPERATOR_OUTPUTS}, got {names}")
+    if names != expected_names:
+        raise RuntimeError(f"converted file: expected outputs {expected_names}, got {names}")
     interpreter.invoke()
     shapes = [interpreter.get_tensor(output["index"]).shape for output in outputs]
-    expected = [(1, num_kept, 4), (1, num_kept), (1, num_kept), (1,)]
-    if shapes != expected:
-        raise RuntimeError(f"converted file: expected output shapes {expected}, got {shapes}")
+    if shapes != expected_shapes:
+        raise RuntimeError(
+            f"converted file: expected output shapes {expected_shapes}, got {shapes}"
+        )

@@ -1,6 +1,37 @@
 """Compare the detections of an exported model with those of the Keras model."""
 
+import itertools
+import os
+
 import numpy as np
+
+from ssd_tf.evaluation import evaluator, latency
+from ssd_tf.evaluation.coco_metrics import coco_metrics
+
+
+def measure(examples, classes, detector) -> dict:
+    """{"AP", "AP50"} of a Detector on Examples. classes: those of dataset.json."""
+    _, truth, found = evaluator.run_detector(detector.batch, examples, classes, batch_size=8)
+    stats, _, _ = coco_metrics(truth, found)
+    return {name: stats[name] for name in ("AP", "AP50")}
+
+
+def time_once(detector, images) -> float:
+    """Milliseconds per image, with the threads that TensorFlow takes."""
+    measured, _ = latency.measure_latency(detector.stages, images)
+    return measured["per_image"]
+
+
+def time_by_threads(load, images) -> dict:
+    """Milliseconds per image {"1": with one thread, "N": with one for each of N cores}.
+
+    load: a function from a number of threads to a Detector.
+    """
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    times = {}
+    for num_threads in dict.fromkeys((1, num_cores)):
+        times[str(num_threads)] = time_once(load(num_threads), images)
+    return times
 
 
 def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=0.01) -> dict:
@@ -15,7 +46,7 @@ def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=
     distances = []
     for index, image in enumerate(images):
         found = {"reference": reference(image), "other": other(image)}
-        for side, opposite in (("reference", "other"), ("other", "reference")):
+        for side, opposite in itertools.permutations(found):
             for row in np.flatnonzero(found[side].scores >= score):
                 distance = _nearest(found[side], row, found[opposite], partner_score)
                 if distance <= tolerance:

@@ -56,14 +56,16 @@ class Detector:
         ]
 
 
-def load_detector(path, labels=None, overrides=(), raw_weights=False, input_range=None) -> Detector:
+def load_detector(
+    path, labels=None, overrides=(), raw_weights=False, input_range=None, num_threads=1
+) -> Detector:
     """Load a run folder, a SavedModel folder or a .tflite file, ours or foreign.
 
     A run folder gives its best checkpoint, else its last; averaged weights if EMA is on.
     labels: a file of class names for an exported model, as `label_files.read_names` takes it;
     default: the label file inside a .tflite file, else the labels.txt that our exports bring along.
     overrides, raw_weights: for a run folder, as `load_run` takes them.
-    input_range: (low, high), for a .tflite file of floats without metadata; see tflite.make_stages.
+    input_range, num_threads: for a .tflite file, as `tflite.make_stages` takes them.
     Raises FileNotFoundError, ConfigError or ValueError.
     """
     path = pathlib.Path(path)
@@ -83,7 +85,7 @@ def load_detector(path, labels=None, overrides=(), raw_weights=False, input_rang
         from ssd_tf.inference import tflite  # loads the interpreter, which nothing else needs
 
         names = _class_names(labels, path.with_name("labels.txt"), tflite.read_label_file(path))
-        stages = tflite.make_stages(path, input_range)
+        stages = tflite.make_stages(path, input_range, num_threads)
         return Detector(stages, "tflite", names, size_mb=path.stat().st_size / 1e6)
     if (path / "saved_model.pb").is_file():
         from ssd_tf.inference import saved_model

@@ -10,24 +10,28 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from ssd_tf.data.images import resize
-from ssd_tf.inference import tflite_outputs
+from ssd_tf.inference import raw_decoder, tflite_outputs
 from ssd_tf.inference.stages import Stages
 from ssd_tf.inference.tflite_metadata import read_metadata
 
 
-def make_stages(path, input_range=None) -> Stages:
-    """A .tflite file with a detector's four outputs -> its Stages.
+def make_stages(path, input_range=None, num_threads=1) -> Stages:
+    """A .tflite file with a detector's four outputs -> its Stages; or a `_raw` file of ours.
 
     input_range: (low, high), what the darkest and the brightest pixel become for a float input;
     needed if the file has no metadata that says so, ignored if it has.
-    Raises ValueError when the file has other outputs, or the range is needed and not given.
+    num_threads: with several, the operator's NMS skips the class whose index equals their number
+    (tensorflow/tensorflow#56058, seen with LiteRT 2.3) in files that do not provide against it, as
+    ours do: one is right for all.
+    Raises ValueError when the file has other outputs, or the range is needed and not given;
+    FileNotFoundError for a raw file without the default_boxes.json beside it.
     """
-    content = pathlib.Path(path).read_bytes()
+    path = pathlib.Path(path)
+    content = path.read_bytes()
     metadata = read_metadata(content)
     outputs = tflite_outputs.find_outputs(content, metadata, path)
-    # With several threads the operator's NMS skips the class whose index equals their number:
-    # tensorflow/tensorflow#56058, seen with LiteRT 2.3. One thread is right for all classes.
-    interpreter = Interpreter(model_content=content, num_threads=1)
+    to_detections = _to_detections if "boxes" in outputs else _raw_decoder(path)
+    interpreter = Interpreter(model_content=content, num_threads=num_threads)
     interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()
     shape = entry["shape"]
@@ -50,7 +54,7 @@ def make_stages(path, input_range=None) -> Stages:
     return Stages(
         preprocess=lambda images: [prepare(image) for image in images],
         network=lambda batches: [run(batch) for batch in batches],
-        postprocess=lambda outputs: [_to_detections(output) for output in outputs],
+        postprocess=lambda outputs: [to_detections(output) for output in outputs],
     )
 
 
@@ -80,6 +84,22 @@ def _scaling(dtype, normalisation, input_range, path):
         )
     low, high = input_range
     return (high - low) / 255, low
+
+
+def _raw_decoder(path):
+    """A function of the outputs of a raw file; its default boxes lie beside it."""
+    settings_path = path.with_name("default_boxes.json")
+    if not settings_path.is_file():
+        raise FileNotFoundError(
+            f"{path} is a raw file; expected its {settings_path.name} beside it"
+        )
+    settings = raw_decoder.load_settings(settings_path)
+
+    def decode(output):
+        boxes, scores, classes = raw_decoder.decode(output["offsets"], output["logits"], settings)
+        return boxes, scores, classes.astype(np.int32) + 1
+
+    return decode
 
 
 def _to_detections(output):

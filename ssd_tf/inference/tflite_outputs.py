@@ -1,11 +1,13 @@
 """Which output of a foreign TFLite detector is which: converters order and name them differently.
 
-Told by the operator that computes them, or else by their names; never by their order alone.
+Told by their names, or else by the operator that computes them; never by their order alone.
 """
 
 from tensorflow.lite.python import schema_py_generated as schema
 
 ROLES = ("boxes", "classes", "scores", "count")
+# Of our files without the operator.
+RAW_ROLES = ("offsets", "logits")
 OPERATOR = b"TFLite_Detection_PostProcess"
 # What the names of a role's output contain, in the order in which they are looked for:
 # `num_detections` and `detection_boxes` have one word each.
@@ -20,21 +22,27 @@ _OTHERS = ("raw_", "multiclass", "anchor")
 
 
 def find_outputs(content: bytes, metadata, path) -> dict:
-    """The tensor index of each of ROLES. Raises ValueError if they cannot be told."""
+    """The tensor index of each of ROLES or RAW_ROLES. Raises ValueError if they cannot be told."""
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         graph = model.subgraphs[0]
     except Exception:  # a damaged flatbuffer raises almost anything
         raise ValueError(f"{path} is not a TFLite file, or is damaged") from None
-    found = _of_operator(model, graph) or _by_name(_names_of(model, metadata))
+    names = _names_of(model, metadata)
+    raw = {known[0]: index for index, known in names.items() if known[0] in RAW_ROLES}
+    if len(raw) == len(RAW_ROLES):
+        return raw
+    found = _by_name(names)
     if set(found) != set(ROLES):
+        found = _of_operator(model, graph) or {}
+    if not found:
         outputs = ", ".join(
             f"{graph.tensors[index].name.decode()} {_shape(graph.tensors[index])}"
             for index in graph.outputs
         )
         raise ValueError(
             f"{path}: expected a detector's four outputs (boxes, classes, scores, count), "
-            f"told by the operator {OPERATOR.decode()} or by their names, got {outputs}"
+            f"told by their names or by the operator {OPERATOR.decode()}, got {outputs}"
         )
     return found
 
@@ -44,10 +52,12 @@ def _shape(tensor):
 
 
 def _of_operator(model, graph):
-    """The operator's outputs have a fixed order, whatever the file makes of them."""
+    """The operator's outputs have a fixed order, in whichever order the file gives them."""
     for operator in graph.operators:
-        if model.operatorCodes[operator.opcodeIndex].customCode == OPERATOR:
-            return dict(zip(ROLES, map(int, operator.outputs), strict=True))
+        outputs = [int(index) for index in operator.outputs]
+        is_operator = model.operatorCodes[operator.opcodeIndex].customCode == OPERATOR
+        if is_operator and set(outputs) <= set(map(int, graph.outputs)):
+            return dict(zip(ROLES, outputs, strict=True))
     return None
 
 

@@ -101,7 +101,7 @@ def test_outputs_are_told_by_the_names_of_the_signature(tmp_path, order):
 )
 def test_names_that_do_not_tell(tmp_path, names):
     path = write(tmp_path / "model.tflite", names)
-    with pytest.raises(ValueError, match=r"told by the operator .* or by their names, got "):
+    with pytest.raises(ValueError, match=r"told by their names or by the operator .*, got "):
         load_detector(path, input_range=(0, 1))
 
 

@@ -1,0 +1,48 @@
+"""A folder with a page that runs the model in any browser, by MediaPipe Tasks."""
+
+import pathlib
+import shutil
+
+from absl import logging
+
+from ssd_tf.export.tflite import Converter, Form
+
+_PAGE = pathlib.Path(__file__).with_name("page") / "index.html"
+_BUNDLE = "vision_bundle.mjs"
+_PACKAGE = "@mediapipe/tasks-vision"
+
+
+def check_web_files(web_files):
+    """Raise FileNotFoundError unless the folder is that npm package."""
+    if web_files is None:
+        return
+    folder = pathlib.Path(web_files)
+    missing = [name for name in (_BUNDLE, "wasm") if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"--web_files: expected the npm package {_PACKAGE}, found no {missing[0]} in {folder}"
+        )
+
+
+def export_page(path, converter: Converter, web_files=None):
+    """Write the folder: index.html, model.tflite, and mediapipe/ from the folder web_files.
+
+    The model is float16: half the download of float32. Raises FileNotFoundError.
+    """
+    check_web_files(web_files)
+    path = pathlib.Path(path)
+    path.mkdir()
+    shutil.copyfile(_PAGE, path / "index.html")
+    converter.export(path / "model.tflite", Form("float16"))
+    if web_files is None:
+        logging.info(
+            "%s: put %s and wasm/ of the npm package %s into mediapipe/, or give --web_files",
+            path.name,
+            _BUNDLE,
+            _PACKAGE,
+        )
+        return
+    target = path / "mediapipe"
+    target.mkdir()
+    shutil.copyfile(pathlib.Path(web_files) / _BUNDLE, target / _BUNDLE)
+    shutil.copytree(pathlib.Path(web_files) / "wasm", target / "wasm")

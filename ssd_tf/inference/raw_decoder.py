@@ -1,0 +1,94 @@
+"""Detections from the outputs of a `_raw` file. Needs NumPy alone; exports bring a copy along.
+
+    settings = load_settings("default_boxes.json")
+    boxes, scores, classes = decode(offsets, logits, settings)
+
+A `_raw` file gives `offsets` [1, A, 4] and `logits` [1, A, C + 1] for its A default boxes and C
+classes. What follows is what the model's own post-processing does, step by step.
+"""
+
+import json
+
+import numpy as np
+
+
+def load_settings(path) -> dict:
+    """Read default_boxes.json, which the export wrote beside the file."""
+    with open(path, encoding="utf-8") as file:
+        settings = json.load(file)
+    settings["boxes"] = np.array(settings["boxes"], np.float32)
+    return settings
+
+
+def decode(offsets, logits, settings):
+    """Predictions of one image -> boxes [n, 4], scores [n], classes [n], highest score first.
+
+    offsets: [A, 4] or [1, A, 4]. logits: [A, C + 1] or [1, A, C + 1], the background first.
+    Boxes are ymin, xmin, ymax, xmax as fractions of the image; classes are lines of labels.txt,
+    from 0.
+    """
+    boxes = decode_boxes(np.reshape(offsets, (-1, 4)), settings)
+    if settings["clip_first"]:
+        boxes = np.clip(boxes, 0, 1)
+    scores = class_scores(np.reshape(logits, (len(boxes), -1)), settings["score_activation"])
+    classes = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    if settings["class_agnostic"]:
+        classes = scores.argmax(1)[:, None]
+        scores = scores.max(1, keepdims=True)
+    kept = []
+    for column in range(scores.shape[1]):
+        order = np.argsort(-scores[:, column], kind="stable")[: settings["pre_nms_top_k"]]
+        order = order[scores[order, column] > settings["score_floor"]]
+        kept += [(row, column) for row in suppress(boxes, order, settings["nms_iou"])]
+    rows, columns = np.array(kept, int).reshape(-1, 2).T
+    best = np.argsort(-scores[rows, columns], kind="stable")[: settings["max_detections"]]
+    rows = rows[best]
+    columns = columns[best]
+    return np.clip(boxes[rows], 0, 1), scores[rows, columns], classes[rows, columns]
+
+
+def decode_boxes(offsets, settings):
+    """Offsets [A, 4] from the default boxes -> boxes [A, 4]."""
+    defaults = settings["boxes"]
+    ty, tx, th, tw = (offsets * np.array(settings["variances"], np.float32)).T
+    if settings["size_limit"] is not None:
+        limit = np.log(settings["size_limit"])
+        th = np.minimum(th, limit)
+        tw = np.minimum(tw, limit)
+    height = defaults[:, 2] - defaults[:, 0]
+    width = defaults[:, 3] - defaults[:, 1]
+    centre_y = (defaults[:, 0] + defaults[:, 2]) / 2 + ty * height
+    centre_x = (defaults[:, 1] + defaults[:, 3]) / 2 + tx * width
+    half_height = np.exp(th) * height / 2
+    half_width = np.exp(tw) * width / 2
+    corners = (
+        centre_y - half_height,
+        centre_x - half_width,
+        centre_y + half_height,
+        centre_x + half_width,
+    )
+    return np.stack(corners, 1)
+
+
+def class_scores(logits, score_activation):
+    """Logits [A, C + 1] -> scores [A, C] of the classes without the background."""
+    if score_activation == "sigmoid":
+        return 1 / (1 + np.exp(-logits[:, 1:]))
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return (exponentials / exponentials.sum(1, keepdims=True))[:, 1:]
+
+
+def suppress(boxes, order, nms_iou):
+    """The rows that remain when each box, best first, removes those that overlap it too much."""
+    kept = []
+    while len(order):
+        best = order[0]
+        order = order[1:]
+        kept.append(best)
+        low = np.maximum(boxes[best, :2], boxes[order, :2])
+        high = np.minimum(boxes[best, 2:], boxes[order, 2:])
+        shared = np.prod(np.maximum(high - low, 0), 1)
+        areas = np.prod(boxes[order, 2:] - boxes[order, :2], 1)
+        union = np.prod(boxes[best, 2:] - boxes[best, :2]) + areas - shared
+        order = order[shared <= nms_iou * union]
+    return kept
