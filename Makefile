@@ -13,6 +13,7 @@ help:
 	@echo "make test             the fast tests"
 	@echo "make test-slow        the tests that train for minutes"
 	@echo "make test-browser     the reports in headless Chromium, which must be installed"
+	@echo "make test-clients     the exports in environments of MediaPipe, LiteRT and TensorFlow alone"
 	@echo "make lint             ruff and codespell"
 	@echo "make clean            remove .venv and demo"
 
@@ -43,12 +44,24 @@ test-browser: $(READY)
 	  --constraint constraints.txt --editable ".[browser]"
 	$(BIN)/python -m pytest -m browser
 
+test-clients: $(READY)
+	for name in mediapipe litert tensorflow; do \
+	  test -x .venv-$$name/bin/python || $(PYTHON) -m venv .venv-$$name; \
+	done
+	.venv-mediapipe/bin/python -m pip install --quiet mediapipe
+	.venv-litert/bin/python -m pip install --quiet --constraint constraints.txt ai-edge-litert numpy
+	.venv-tensorflow/bin/python -m pip install --quiet --constraint constraints.txt tensorflow
+	MEDIAPIPE_PYTHON=$(CURDIR)/.venv-mediapipe/bin/python \
+	  LITERT_PYTHON=$(CURDIR)/.venv-litert/bin/python \
+	  TENSORFLOW_PYTHON=$(CURDIR)/.venv-tensorflow/bin/python \
+	  $(BIN)/python -m pytest -m clients
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell ssd_tf data_tools tests benchmarks configs docs *.py *.md
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo
 
-.PHONY: help install demo test test-slow test-browser lint clean
+.PHONY: help install demo test test-slow test-browser test-clients lint clean

@@ -80,18 +80,23 @@ class Converter:
 
     def _finish(self, content):
         """Add the post-processing, which is float32 in every form."""
-        num_boxes = len(self._network.default_boxes)
         postprocessor = operator_postprocessor(self._config, self._network.default_boxes)
-        module = _PostProcessing(postprocessor, len(self._names))
-        inputs = [
-            tf.TensorSpec([1, num_boxes, 4], tf.float32, "offsets"),
-            tf.TensorSpec([1, num_boxes, len(self._names) + 1], tf.float32, "logits"),
-        ]
-        content = join(content, _convert(module, inputs, "float32"))
+        content = join(content, convert_postprocessing(postprocessor, self._names))
         content = name_outputs(content, OUTPUTS, _OPERATOR_OUTPUTS)
         num_kept = postprocessor.max_detections
         _check(content, _OPERATOR_OUTPUTS, [(1, num_kept, 4), (1, num_kept), (1, num_kept), (1,)])
         return add_metadata(content, self._names, self._config.export.score_threshold)
+
+
+def convert_postprocessing(postprocessor, names) -> bytes:
+    """A .tflite file of offsets [1, A, 4] and logits [1, A, C + 1] -> OUTPUTS."""
+    num_boxes = len(postprocessor.default_boxes)
+    module = _PostProcessing(postprocessor, len(names))
+    inputs = [
+        tf.TensorSpec([1, num_boxes, 4], tf.float32, "offsets"),
+        tf.TensorSpec([1, num_boxes, len(names) + 1], tf.float32, "logits"),
+    ]
+    return _convert(module, inputs, "float32")
 
 
 def _convert(module, specs, precision, calibration=()):

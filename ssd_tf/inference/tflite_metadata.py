@@ -34,7 +34,7 @@ class Metadata(typing.NamedTuple):
 
 def read_metadata(content: bytes) -> Metadata:
     """A .tflite file's content -> its Metadata, which is empty if the file has none."""
-    buffer = _find_buffer(content)
+    buffer = find_buffer(content)
     if buffer is None or buffer[4:8] != IDENTIFIER:
         return Metadata()
     root = Table(buffer, encode.Get(number_types.UOffsetTFlags.packer_type, buffer, 0))
@@ -46,7 +46,8 @@ def read_metadata(content: bytes) -> Metadata:
     return Metadata()
 
 
-def _find_buffer(content):
+def find_buffer(content: bytes) -> bytes | None:
+    """The metadata in a .tflite file's content."""
     try:
         model = schema.Model.GetRootAs(content, 0)
         for index in range(model.MetadataLength()):

@@ -41,7 +41,8 @@ def compare_exports(name, data, folder, *overrides):
     check_other_size(run.config, run.network)
     names = run.dataset_info.names
     saved_model.export_saved_model(run.config, run.network, names, folder / "saved_model")
-    tflite.export_tflite(run.config, run.network, names, folder / "model.tflite")
+    converter = tflite.Converter(run.config, run.network, names)
+    converter.export(folder / "model.tflite", tflite.Form("float32"))
     reference = keras_detector(run.config, run.network, names)
     image = draw_noise(0)
     best = reference(image).scores[0]

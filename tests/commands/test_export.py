@@ -91,7 +91,7 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
     assert "unexpected 'tflite_float32'; lists take commas" in refuse(
         "--formats=saved_model", "tflite_float32", code=2
     )
-    assert "already exists; give --overwrite to replace it" in refuse(output=exported, code=1)
+    assert "already exists and is not empty; give --overwrite" in refuse(output=exported, code=1)
     gone = tmp_path / "gone"
     assert str(gone) in refuse(workdir=gone, code=2)
     assert f"no data folder at {gone}" in refuse(f"--data={gone}", code=1)
@@ -112,3 +112,112 @@ def test_a_broken_record(fails, tiny_run, tiny_data, tmp_path):
     line = fails(export.main, *argv, code=1)
     assert f"{shard}: record 0 (from 0), source_id 'unknown'" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_all_forms_are_measured(tiny_run, tiny_data, tmp_path, capsys):
+    forms = ["tflite_dynamic", "tflite_float16_raw", "saved_model", "web"]
+    report = run(
+        tiny_run,
+        tmp_path,
+        f"--formats={','.join(forms)}",
+        f"--data={tiny_data}",
+        "--verify_images=2",
+    )
+    assert sorted(report["verify"]) == ["keras", *sorted(set(forms) - {"web"})]
+    for name, entry in report["verify"].items():
+        assert 0 <= entry["AP"] <= entry["AP50"] <= 1
+        assert entry["megabytes"] > 0
+        threads = entry["latency_ms"]
+        assert "1" in threads if name.startswith("tflite") else list(threads) == ["all"]
+        assert all(value > 0 for value in threads.values())
+    assert report["verify"]["tflite_dynamic"]["images"] == 2
+    printed = capsys.readouterr().out
+    assert "tflite_float16_raw" in printed and "ms per image" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "saved_model",
+        "model_dynamic.tflite",
+        "model_float16_raw.tflite",
+        "raw_decoder.py",
+        "web",
+        "default_boxes.json",
+        "labels.txt",
+        "export.json",
+    }
+    assert {path.name for path in (tmp_path / "web").iterdir()} == {"index.html", "model.tflite"}
+
+
+def test_overwriting_keeps_other_files(tiny_run, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "saved_model").mkdir()
+    (tmp_path / "saved_model" / "old").touch()
+    run(tiny_run, tmp_path, "--formats=saved_model", "--overwrite")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "saved_model" / "old").exists()
+    assert (tmp_path / "saved_model" / "saved_model.pb").is_file()
+
+
+def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monkeypatch):
+    from ssd_tf.export import verify
+
+    numbers = iter([0.5, 0.45, 0.5, 0.48])
+    monkeypatch.setattr(verify, "measure", lambda *_: {"AP": next(numbers), "AP50": 0.6})
+    output = tmp_path / "out"
+    argv = [f"--workdir={tiny_run}", f"--output={output}", f"--data={tiny_data}"]
+    argv += ["--formats=tflite_float32", "--max_ap_drop=0.03"]
+    line = fails(export.main, *argv, code=1)
+    assert "AP drops by more than 0.03 from 0.5000: tflite_float32 0.4500; nothing was" in line
+    assert list(tmp_path.iterdir()) == []
+    assert export.main(["export", *map(str, argv)]) == 0
+    assert (output / "export.json").is_file()
+
+
+def test_a_full_disk_leaves_nothing(fails, tiny_run, tmp_path, monkeypatch):
+    from ssd_tf.export import tflite
+
+    def fill(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tflite.files, "write_bytes", fill)
+    argv = [f"--workdir={tiny_run}", f"--output={tmp_path / 'out'}"]
+    assert "No space left on device" in fails(export.main, *argv, code=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_of_forms(fails, tiny_run, tiny_data, tmp_path):
+    output = tmp_path / "out"
+
+    def refuse(*argv, code):
+        line = fails(export.main, f"--workdir={tiny_run}", f"--output={output}", *argv, code=code)
+        assert not list(tmp_path.glob("out*"))
+        return line
+
+    assert "tflite_int8 needs --data DIR, whose images calibrate it" in refuse(
+        "--formats=tflite_int8", code=2
+    )
+    assert "--max_ap_drop needs --data" in refuse("--max_ap_drop=0.1", code=2)
+    data = f"--data={tiny_data}"
+    assert (
+        f"int8 needs at least 10 images to calibrate on, split train of {tiny_data} has 6; "
+        "--calibration_split names another"
+    ) in refuse("--formats=tflite_int8_raw", data, code=1)
+    assert "has no split 'test'" in refuse(
+        "--formats=tflite_int8", data, "--calibration_split=test", code=1
+    )
+    line = refuse("--formats=web", f"--web_files={tmp_path}", code=1)
+    assert "expected the npm package @mediapipe/tasks-vision, found no vision_bundle.mjs" in line
+    output.touch()
+    line = fails(export.main, f"--workdir={tiny_run}", f"--output={output}", code=1)
+    assert f"--output {output} is a file; name a folder" in line
+
+
+def test_int8(tiny_run, tiny_data, tmp_path):
+    argv = ["--formats=tflite_int8", f"--data={tiny_data}", "--calibration_split=val"]
+    # Four images are too few for people, and enough to see that the split is used.
+    import ssd_tf.commands.export as command
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_FEWEST_CALIBRATION_IMAGES", 4)
+        report = run(tiny_run, tmp_path, *argv)
+    assert report["verify"]["tflite_int8"]["detections"] > 0
+    entry = load_detector(tmp_path / "model_int8.tflite")
+    assert entry.size_mb == pytest.approx(report["verify"]["tflite_int8"]["megabytes"])

@@ -58,6 +58,8 @@ def test_signatures(signatures, name, entry):
             "offsets": (4, tf.float32),
             "logits": (4, tf.float32),  # three classes and the background
         }
+    elif name == "serving_bytes":
+        assert outputs == OUTPUTS | {"status": ([None], tf.int32)}
     else:
         assert outputs == OUTPUTS
 
@@ -146,3 +148,39 @@ def test_a_failed_export_leaves_the_old_one(tiny_config, network, tmp_path, monk
     with pytest.raises(OSError, match="disk full"):
         export_saved_model(tiny_config, network, NAMES, folder)
     assert [path.name for path in folder.iterdir()] == ["old"]
+
+
+def test_it_is_called_as_the_object_detection_api_is(exported):
+    # The steps of the API's tutorial.
+    detect = tf.saved_model.load(str(exported))
+    input_tensor = tf.convert_to_tensor(IMAGES[2])[tf.newaxis, ...]
+    detections = detect(input_tensor)
+    num_detections = int(detections.pop("num_detections")[0])
+    detections = {key: value[0, :num_detections].numpy() for key, value in detections.items()}
+    classes = detections["detection_classes"].astype(np.int64)
+    assert sorted(NAMES[label - 1] for label in classes[:2]) == ["blue", "red"]
+    assert len(detections["detection_boxes"]) == num_detections
+
+
+@pytest.mark.parametrize("bad", [b"", b"no image", "cut"])
+def test_one_corrupt_image_costs_only_itself(signatures, bad):
+    encoded = [encode(image, "PNG") for image in IMAGES] + [encode(IMAGES[1], "JPEG")]
+    corrupt = encoded[0][:60] if bad == "cut" else bad
+    batch = [*encoded[:2], corrupt, *encoded[2:], corrupt]
+    found = signatures["serving_bytes"](image_bytes=tf.constant(batch))
+    assert found["status"].numpy().tolist() == [0, 0, 1, 0, 0, 0, 1]
+    for index, image_bytes in enumerate(batch):
+        one = signatures["serving_bytes"](image_bytes=tf.constant([image_bytes]))
+        for name, value in one.items():
+            np.testing.assert_allclose(found[name][index], value[0], atol=1e-3, err_msg=name)
+    for index in (2, 6):
+        assert float(found["num_detections"][index]) == 0
+        for name in ("detection_boxes", "detection_boxes_pixels", "detection_scores"):
+            assert not found[name][index].numpy().any()
+
+
+def test_nothing_but_corrupt_images(signatures):
+    found = signatures["serving_bytes"](image_bytes=tf.constant([b"", b"x"]))
+    assert found["status"].numpy().tolist() == [1, 1]
+    assert found["num_detections"].numpy().tolist() == [0, 0]
+    assert found["detection_boxes"].shape == (2, 20, 4)

@@ -1,5 +1,8 @@
 import dataclasses
+import json
 
+import fixed_detector
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,9 +13,24 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import check_config
 from ssd_tf.export import tflite, verify
+from ssd_tf.export.quantization import PRECISIONS
 from ssd_tf.inference.detector import keras_detector, load_detector, make_postprocessor
+from ssd_tf.models.postprocess import PostProcessor
+from ssd_tf.models.ssd import SSD
 
 OPERATOR = "TFLite_Detection_PostProcess"
+POSTPROCESSOR = PostProcessor(
+    default_boxes=np.zeros((0, 4), np.float32),
+    variances=(0.1, 0.1, 0.2, 0.2),
+    score_activation="softmax",
+    score_floor=0.01,
+    nms_iou=0.5,
+    class_agnostic=False,
+    pre_nms_top_k=400,
+    max_detections=20,
+    clip_first=False,
+    size_limit=None,
+)
 
 
 def changed(config, **sections):
@@ -23,9 +41,9 @@ def changed(config, **sections):
     return check_config(values, where="test")
 
 
-def export(config, network, path):
-    tflite.export_tflite(config, network, NAMES, path)
-    path.with_name("labels.txt").write_text("red\ngreen\nblue\n")
+def export(config, network, path, precision="float32", raw=False, calibration=()):
+    converter = tflite.Converter(config, network, NAMES, calibration)
+    converter.export(path, tflite.Form(precision, raw))
     return path
 
 
@@ -110,7 +128,8 @@ def test_a_trained_model_becomes_constants_and_one_fused_operator(
 
 def test_attributes_of_the_operator(exported):
     attributes = operator_attributes(exported)
-    expected = {"max_detections": 20, "num_classes": 3, "use_regular_nms": True}
+    # Three classes and the fifteen that no box has.
+    expected = {"max_detections": 20, "num_classes": 18, "use_regular_nms": True}
     assert {key: attributes[key] for key in expected} == expected
     # The reciprocals of the variances 0.1, 0.1, 0.2, 0.2.
     assert [attributes[f"{side}_scale"] for side in "yxhw"] == pytest.approx([10, 10, 5, 5])
@@ -209,3 +228,129 @@ def test_finds_what_the_keras_model_finds(exported, detector):
 @pytest.mark.parametrize("index", range(len(IMAGES)))
 def test_objects(exported, index):
     assert_found(load_detector(exported)(IMAGES[index]), OBJECTS[index])
+
+
+CALIBRATION = [tf.image.resize(image, [64, 96]).numpy() for image in IMAGES] * 3
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("raw", [False, True])
+def test_every_form_finds_the_objects(tiny_config, network, tmp_path, precision, raw):
+    path = tmp_path / "model.tflite"
+    export(tiny_config, network, path, precision, raw, CALIBRATION)
+    (entry,) = Interpreter(str(path)).get_input_details()
+    assert entry["dtype"] == (np.uint8 if precision == "int8" else np.float32)
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    write_raw_settings(tiny_config, network, tmp_path)
+    detector = load_detector(path)
+    assert detector.classes == NAMES
+    # One step of int8 is 1/255 of the range of the offsets, which here is half a box.
+    tolerance = {"float32": 1e-5, "float16": 1e-3, "dynamic": 0.02, "int8": 0.02}[precision]
+    for image, objects in zip(IMAGES, OBJECTS, strict=True):
+        assert_found(detector(image), objects, atol=tolerance)
+
+
+def write_raw_settings(config, network, folder):
+    settings = dataclasses.asdict(make_postprocessor(config, network.default_boxes))
+    settings["boxes"] = settings.pop("default_boxes").tolist()
+    (folder / "default_boxes.json").write_text(json.dumps(settings))
+
+
+def test_a_raw_file_has_no_custom_operator_and_needs_its_default_boxes(
+    tiny_config, network, tmp_path
+):
+    path = export(tiny_config, network, tmp_path / "model.tflite", raw=True)
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    assert [entry.customCode for entry in model.operatorCodes if entry.customCode] == []
+    outputs = Interpreter(str(path)).get_output_details()
+    assert [(entry["name"], entry["shape"].tolist()) for entry in outputs] == [
+        ("offsets", [1, 6, 4]),
+        ("logits", [1, 6, 4]),
+    ]
+    with pytest.raises(FileNotFoundError, match=r"expected its default_boxes.json beside it"):
+        load_detector(path)
+
+
+def types_of(path, names):
+    """The types of what the operators of these names give, in one file."""
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    operators = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+    types = {value: name for name, value in vars(schema.TensorType).items()}
+    graph = model.subgraphs[0]
+    found = []
+    for operator in graph.operators:
+        name = operators[model.operatorCodes[operator.opcodeIndex].builtinCode]
+        if name in names:
+            found += [(name, types[graph.tensors[index].type]) for index in operator.outputs]
+    return found
+
+
+def test_int8_ends_before_the_scores(tiny_config, network, tmp_path):
+    path = tmp_path / "model.tflite"
+    export(tiny_config, network, path, "int8", calibration=CALIBRATION)
+    assert ("FULLY_CONNECTED", "INT8") in types_of(path, ["FULLY_CONNECTED"])
+    tail = types_of(path, ["SOFTMAX", "STRIDED_SLICE", "PAD", "MINIMUM", "SUB", "ADD"])
+    assert len(tail) >= 6
+    assert {kind for _, kind in tail} == {"FLOAT32"}
+
+
+def test_l2_normalisation_stays_float(tiny_config, tmp_path):
+    from ssd_tf.models import ssd, vgg
+
+    image = keras.Input((64, 96, 3))
+    x = keras.layers.AveragePooling2D(32)(keras.layers.Conv2D(512, 1)(image))
+    x = keras.layers.Reshape((6, 512))(vgg.L2Normalization(20.0)(x))
+    outputs = {name: keras.layers.Dense(4, name=name)(x) for name in ("offsets", "logits")}
+    boxes = fixed_detector.make_network().default_boxes
+    network = ssd.SSD(keras.Model(image, outputs), boxes, (), ((2, 3),))
+    path = tmp_path / "model.tflite"
+    export(tiny_config, network, path, "int8", calibration=CALIBRATION)
+    assert types_of(path, ["L2_NORMALIZATION"]) == [("L2_NORMALIZATION", "FLOAT32")]
+    assert ("CONV_2D", "INT8") in types_of(path, ["CONV_2D"])
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize("num_threads", [1, 2, 4, 8])
+def test_every_class_is_found_whatever_the_threads(num_classes, num_threads):
+    # tensorflow/tensorflow#56058. A grid of boxes, each of a class of its own.
+    side = int(np.ceil(np.sqrt(num_classes)))
+    corners = [divmod(index, side) for index in range(num_classes)]
+    boxes = np.array([[y, x, y + 0.9, x + 0.9] for y, x in corners], np.float32) / side
+    postprocessor = dataclasses.replace(POSTPROCESSOR, default_boxes=boxes)
+    names = [f"class {index}" for index in range(num_classes)]
+    content = tflite.convert_postprocessing(postprocessor, names)
+    interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    runner = interpreter.get_signature_runner("serving_default")
+    logits = np.full((1, num_classes, num_classes + 1), -9, np.float32)
+    rows = np.arange(num_classes)
+    logits[0, rows, rows + 1] = 3 + rows / 10
+    outputs = runner(offsets=np.zeros((1, num_classes, 4), np.float32), logits=logits)
+    assert int(outputs["count"][0]) == num_classes
+    found = dict(zip(outputs["classes"][0].astype(int), outputs["boxes"][0], strict=True))
+    assert sorted(set(found)) == list(range(num_classes))
+    order = outputs["classes"][0][:num_classes].astype(int)
+    assert order.tolist() == list(range(num_classes))[::-1]  # the last scores most
+    for label, box in zip(order, outputs["boxes"][0], strict=False):
+        np.testing.assert_allclose(box, boxes[label], atol=1e-5)
+
+
+def test_boxes_are_clipped_in_the_file():
+    boxes = np.array([[-0.5, 0.2, 0.5, 1.7]], np.float32)
+    postprocessor = dataclasses.replace(POSTPROCESSOR, default_boxes=boxes)
+    content = tflite.convert_postprocessing(postprocessor, ["cat"])
+    runner = Interpreter(model_content=content).get_signature_runner("serving_default")
+    outputs = runner(
+        offsets=np.zeros((1, 1, 4), np.float32), logits=np.array([[[0, 3]]], np.float32)
+    )
+    np.testing.assert_allclose(outputs["boxes"][0, 0], [0, 0.2, 0.5, 1], atol=1e-6)
+
+
+def test_an_operator_that_tflite_lacks(tiny_config, tmp_path):
+    image = keras.Input((64, 96, 3))
+    x = keras.layers.Reshape((6, -1))(keras.layers.AveragePooling2D(32)(image))
+    x = keras.layers.Lambda(lambda value: tf.raw_ops.Igamma(a=value, x=value))(x)
+    outputs = {name: keras.layers.Dense(4, name=name)(x) for name in ("offsets", "logits")}
+    network = SSD(keras.Model(image, outputs), np.zeros((6, 4), np.float32), (), ((2, 3),))
+    with pytest.raises(ValueError, match=r"LiteRT cannot run the converted file: .*Igamma"):
+        export(tiny_config, network, tmp_path / "model.tflite")
+    assert list(tmp_path.iterdir()) == []
