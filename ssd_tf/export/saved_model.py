@@ -10,17 +10,22 @@ import tensorflow as tf
 
 from ssd_tf import files
 from ssd_tf.data.images import decode_image, resize
-from ssd_tf.inference.detector import make_detect
+from ssd_tf.inference.detector import make_postprocessor
 
 
 class Server(tf.Module):
-    """What is saved: the model, so that its variables are tracked, and three signatures."""
+    """What is saved: three signatures, with the weights as constants of a function they share.
+
+    As constants, batch norm is folded into the convolutions when the graph is optimised.
+    """
 
     def __init__(self, config, network):
         super().__init__()
-        self.model = network.model
-        self._detect = make_detect(config, network)
         self._input_hw = config.model.input_hw
+        self._postprocessor = make_postprocessor(config, network.default_boxes)
+        images = tf.TensorSpec([None, *self._input_hw, 3], tf.float32, "image")
+        # Traced once: three traces would have three copies of the weights.
+        self._predict = tf.function(_freeze(network.model)).get_concrete_function(images)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")])
     def __call__(self, input_tensor):
@@ -50,7 +55,10 @@ class Server(tf.Module):
 
         float32 [B, H, W, 3] RGB in 0..255, at input_hw -> offsets [B, A, 4], logits [B, A, C + 1].
         """
-        return self.model(image, training=False)
+        return self._predict(image)
+
+    def _detect(self, images):
+        return self._postprocessor(self._predict(images))
 
     def _read_all(self, image_bytes):
         """Images [B, *input_hw, 3], their own sizes [B, 2], and which could be read [B] bool.
@@ -77,6 +85,21 @@ class Server(tf.Module):
         is_read = spread(tf.ones_like(index)) > 0
         images = tf.ensure_shape(spread(images), [None, *self._input_hw, 3])
         return images, tf.cast(spread(sizes_hw), tf.float32), is_read
+
+
+def _freeze(model):
+    """A function of images [B, H, W, 3] that has the model's present weights as constants."""
+    trainable, others = (
+        [variable.numpy() for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    )
+
+    def predict(images):
+        values = [[tf.constant(value) for value in values] for values in (trainable, others)]
+        predictions, _ = model.stateless_call(*values, images, training=False)
+        return predictions
+
+    return predict
 
 
 def export_saved_model(config, network, names, path):

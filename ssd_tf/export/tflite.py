@@ -250,7 +250,11 @@ def _check(content, expected_names, expected_shapes):
         interpreter = Interpreter(model_content=content)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"LiteRT cannot run the converted file: {error}") from error
+        text = str(error).splitlines()[0][:300]
+        raise ValueError(
+            f"LiteRT cannot run the converted file: {text}; for int8 this happens when values grow "
+            "out of proportion from layer to layer, as in an untrained network"
+        ) from error
     outputs = interpreter.get_output_details()
     names = tuple(output["name"] for output in outputs)
     if names != expected_names:
