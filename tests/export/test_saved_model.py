@@ -1,4 +1,6 @@
+import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -184,3 +186,15 @@ def test_nothing_but_corrupt_images(signatures):
     assert found["status"].numpy().tolist() == [1, 1]
     assert found["num_detections"].numpy().tolist() == [0, 0]
     assert found["detection_boxes"].shape == (2, 20, 4)
+
+
+def test_a_body_of_tensorflow_serving(signatures):
+    # As its REST API decodes it: instances become batches by name, {"b64": ...} become bytes.
+    encoded = [base64.b64encode(encode(image, "JPEG")).decode() for image in IMAGES[1:3]]
+    instances = [{"image_bytes": {"b64": text}} for text in encoded]
+    body = json.loads(json.dumps({"signature_name": "serving_bytes", "instances": instances}))
+    signature = signatures[body["signature_name"]]
+    images = [base64.b64decode(row["image_bytes"]["b64"]) for row in body["instances"]]
+    found = signature(image_bytes=tf.constant(images))
+    assert found["detection_classes"][0, 0] == 2
+    assert found["status"].numpy().tolist() == [0, 0]
