@@ -10,14 +10,8 @@ from rich.table import Table
 
 from ssd_tf import commandline, files
 from ssd_tf.config import nearest
+from ssd_tf.export.formats import FORMATS, file_name
 
-_PRECISIONS = ("float32", "float16", "dynamic", "int8")
-FORMATS = (
-    "saved_model",
-    *(f"tflite_{precision}" for precision in _PRECISIONS),
-    *(f"tflite_{precision}_raw" for precision in _PRECISIONS),
-    "web",
-)
 _DEFAULT_FORMATS = ("saved_model", "tflite_float32")
 _FEWEST_CALIBRATION_IMAGES = 10
 USAGE = f"""
@@ -110,6 +104,7 @@ def _main(values, positional):
     _check_formats(values)
     _check_output(output, values.overwrite)
     commandline.import_tensorflow()
+    from ssd_tf.export import writing
     from ssd_tf.inference.run import load_run
 
     run = load_run(values.workdir, overrides, values.raw_weights)
@@ -118,8 +113,8 @@ def _main(values, positional):
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        paths = {name: partial / _file_name(name) for name in values.formats}
-        _write(run, paths, partial, images, values)
+        paths = {name: partial / file_name(name) for name in values.formats}
+        writing.write_formats(run, paths, partial, images.calibration, values.web_files)
         verified = _verify(run, paths, images, values.max_ap_drop)
         content = {
             "workdir": str(values.workdir),
@@ -154,60 +149,6 @@ def _check_output(output, overwrite):
         raise FileExistsError(
             f"{output} already exists and is not empty; give --overwrite to replace exports in it"
         )
-
-
-def _file_name(name):
-    if name in ("saved_model", "web"):
-        return name
-    return f"model_{name.removeprefix('tflite_')}.tflite"
-
-
-def _write(run, paths, folder, images, values):
-    from ssd_tf.export import saved_model, tflite, web
-
-    names = run.dataset_info.names
-    files.write_text(folder / "labels.txt", "".join(f"{name}\n" for name in names))
-    _write_raw_settings(run, folder, any(name.endswith("_raw") for name in paths))
-    converter = tflite.Converter(run.config, run.network, names, images.calibration)
-    for name, path in paths.items():
-        if name == "saved_model":
-            saved_model.export_saved_model(run.config, run.network, names, path)
-        elif name == "web":
-            web.export_page(path, converter, values.web_files)
-        else:
-            precision, _, raw = name.removeprefix("tflite_").partition("_")
-            converter.export(path, tflite.Form(precision, bool(raw)))
-        logging.info("converted: %s", path.name)
-    differences = tflite.operator_differences(run.config, run.network.default_boxes)
-    with_operator = [path.name for name, path in paths.items() if _has_operator(name)]
-    if differences and with_operator:
-        logging.info(
-            "%s: its operator differs from the Keras model: %s",
-            ", ".join(with_operator),
-            "; ".join(differences),
-        )
-
-
-def _has_operator(name):
-    return name != "saved_model" and not name.endswith("_raw")
-
-
-def _write_raw_settings(run, folder, has_raw):
-    """default_boxes.json, and for raw files the decoder that reads it."""
-    import dataclasses
-
-    import numpy as np
-
-    from ssd_tf.inference import raw_decoder
-    from ssd_tf.inference.detector import make_postprocessor
-
-    content = dataclasses.asdict(make_postprocessor(run.config, run.network.default_boxes))
-    boxes = content.pop("default_boxes")
-    content["variances"] = list(content["variances"])
-    content["boxes"] = np.round(boxes.astype(float), 7).tolist()
-    files.write_json(folder / "default_boxes.json", content)
-    if has_raw:
-        shutil.copyfile(raw_decoder.__file__, folder / "raw_decoder.py")
 
 
 def _describe_settings(run):
@@ -265,66 +206,24 @@ def _read_calibration(values, config, dataset_info):
 
 
 def _verify(run, paths, images, max_ap_drop):
-    """Compare each export with the Keras model on images; empty without any.
-
-    Raises ValueError when an export loses more AP than it may.
-    """
+    """What `verify_formats` says; empty without images."""
     if images.verification is None:
         logging.info("not compared with the run's own model: give --data DIR to do so")
         return {}
-    from ssd_tf.evaluation.class_matching import match_labels
     from ssd_tf.export import verify
-    from ssd_tf.inference.detector import keras_detector, load_detector
 
-    reference = keras_detector(run.config, run.network, run.dataset_info.names)
-    detectors = {"keras": reference}
-    paths = {name: path for name, path in paths.items() if name != "web"}
-    detectors |= {name: load_detector(path) for name, path in paths.items()}
-    names = [entry["name"] for entry in images.classes]
-    report = {}
-    for name, detector in detectors.items():
-        match_labels(detector, names)
-        entry = verify.measure(images.verification, images.classes, detector)
-        entry["megabytes"] = detector.size_mb
-        if name.startswith("tflite_"):
-            entry["latency_ms"] = verify.time_by_threads(
-                lambda num_threads, path=paths[name]: load_detector(path, num_threads=num_threads),
-                images.paired,
-            )
-        else:
-            entry["latency_ms"] = {"all": verify.time_once(detector, images.paired)}
+    report = verify.verify_formats(run, paths, images.verification, images.paired, images.classes)
+    for name, entry in report.items():
         if name != "keras":
-            entry |= verify.compare(reference, detector, images.paired)
-            _log_pairs(name, entry)
-        report[name] = entry
-    _check_drop(report, max_ap_drop)
+            logging.info(
+                "%s and the Keras model: %d of %d detections on %d images agree",
+                name,
+                entry["detections"] - entry["unpaired"],
+                entry["detections"],
+                entry["images"],
+            )
+    verify.check_drop(report, max_ap_drop)
     return report
-
-
-def _log_pairs(name, entry):
-    logging.info(
-        "%s and the Keras model: %d of %d detections on %d images agree",
-        name,
-        entry["detections"] - entry["unpaired"],
-        entry["detections"],
-        entry["images"],
-    )
-
-
-def _check_drop(report, max_ap_drop):
-    if max_ap_drop is None:
-        return
-    expected = report["keras"]["AP"]
-    low = [
-        f"{name} {entry['AP']:.4f}"
-        for name, entry in report.items()
-        if entry["AP"] < expected - max_ap_drop
-    ]
-    if low:
-        raise ValueError(
-            f"AP drops by more than {max_ap_drop:g} from {expected:.4f}: {', '.join(low)}; "
-            "nothing was exported"
-        )
 
 
 def _publish(partial, output):

@@ -7,7 +7,6 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf import commandline
 
-PRECISIONS = ("float32", "float16", "dynamic", "int8")
 # Stays float32 in int8 files: TFLite gives L2 normalisation a fixed scale of 1/128. Normalised over
 # 512 channels a value is about 1/23, so that VGG's conv4_3 would keep five steps.
 _FLOAT_OPERATOR = "L2_NORMALIZATION"

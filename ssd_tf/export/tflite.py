@@ -36,7 +36,7 @@ _NUM_EMPTY_CLASSES = 15
 
 
 class Form(typing.NamedTuple):
-    """precision: one of quantization.PRECISIONS. raw: without the operator."""
+    """precision: one of formats.PRECISIONS. raw: without the operator."""
 
     precision: str
     raw: bool = False

@@ -6,12 +6,59 @@ import os
 import numpy as np
 
 from ssd_tf.evaluation import evaluator, latency
+from ssd_tf.evaluation.class_matching import match_labels
 from ssd_tf.evaluation.coco_metrics import coco_metrics
+from ssd_tf.inference.detector import keras_detector, load_detector
+
+
+def verify_formats(run, paths, examples, images, classes) -> dict:
+    """Measure the Keras model and all exports; {"keras" or a format's name: what was measured}.
+
+    paths: {format: its path}. examples: Examples of a split. images: of which detections are
+    paired. classes: those of dataset.json. Each entry has AP, AP50, megabytes and latency_ms; those
+    of exports have what `compare` returns too.
+    """
+    reference = keras_detector(run.config, run.network, run.dataset_info.names)
+    report = {"keras": _measure_all(examples, classes, reference)}
+    report["keras"]["latency_ms"] = {"all": time_once(reference, images)}
+    for name, path in paths.items():
+        if name == "web":  # the page has the file of another format
+            continue
+        detector = load_detector(path)
+        entry = _measure_all(examples, classes, detector)
+        if detector.kind == "tflite":
+            entry["latency_ms"] = time_by_threads(path, images)
+        else:
+            entry["latency_ms"] = {"all": time_once(detector, images)}
+        report[name] = entry | compare(reference, detector, images)
+    return report
+
+
+def check_drop(report, max_ap_drop):
+    """Raise ValueError when an export loses more AP than it may; None is no limit."""
+    if max_ap_drop is None:
+        return
+    expected = report["keras"]["AP"]
+    low = [
+        f"{name} {entry['AP']:.4f}"
+        for name, entry in report.items()
+        if entry["AP"] < expected - max_ap_drop
+    ]
+    if low:
+        raise ValueError(
+            f"AP drops by more than {max_ap_drop:g} from {expected:.4f}: {', '.join(low)}; "
+            "nothing was exported"
+        )
+
+
+def _measure_all(examples, classes, detector):
+    return {**measure(examples, classes, detector), "megabytes": detector.size_mb}
 
 
 def measure(examples, classes, detector) -> dict:
     """{"AP", "AP50"} of a Detector on Examples. classes: those of dataset.json."""
-    _, truth, found = evaluator.run_detector(detector.batch, examples, classes, batch_size=8)
+    detect = match_labels(detector, [entry["name"] for entry in classes])
+    _, truth, found = evaluator.run_detector(detect, examples, classes, batch_size=8)
     stats, _, _ = coco_metrics(truth, found)
     return {name: stats[name] for name in ("AP", "AP50")}
 
@@ -22,16 +69,13 @@ def time_once(detector, images) -> float:
     return measured["per_image"]
 
 
-def time_by_threads(load, images) -> dict:
-    """Milliseconds per image {"1": with one thread, "N": with one for each of N cores}.
-
-    load: a function from a number of threads to a Detector.
-    """
+def time_by_threads(path, images) -> dict:
+    """Milliseconds per image of a .tflite file: {"1": with one thread, "N": one for each core}."""
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    times = {}
-    for num_threads in dict.fromkeys((1, num_cores)):
-        times[str(num_threads)] = time_once(load(num_threads), images)
-    return times
+    return {
+        str(count): time_once(load_detector(path, num_threads=count), images)
+        for count in dict.fromkeys((1, num_cores))
+    }
 
 
 def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=0.01) -> dict:

@@ -13,7 +13,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import check_config
 from ssd_tf.export import tflite, verify
-from ssd_tf.export.quantization import PRECISIONS
+from ssd_tf.export.formats import PRECISIONS
 from ssd_tf.inference.detector import keras_detector, load_detector, make_postprocessor
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.models.ssd import SSD

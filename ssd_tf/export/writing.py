@@ -1,0 +1,53 @@
+"""All formats of a run, and what their clients need beside them."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+from absl import logging
+
+from ssd_tf import files
+from ssd_tf.export import saved_model, tflite, web
+from ssd_tf.export.formats import has_operator
+from ssd_tf.inference import raw_decoder
+from ssd_tf.inference.detector import make_postprocessor
+
+
+def write_formats(run, paths, folder, calibration=(), web_files=None):
+    """Write all formats of a run, {name: path in the folder}, and the files that clients need.
+
+    calibration: float32 images at input_hw, for int8. web_files: see `web.export_page`. Raises what
+    the exporters raise.
+    """
+    names = run.dataset_info.names
+    files.write_text(folder / "labels.txt", "".join(f"{name}\n" for name in names))
+    _write_raw_settings(run, folder, any(name.endswith("_raw") for name in paths))
+    converter = tflite.Converter(run.config, run.network, names, calibration)
+    for name, path in paths.items():
+        if name == "saved_model":
+            saved_model.export_saved_model(run.config, run.network, names, path)
+        elif name == "web":
+            web.export_page(path, converter, web_files)
+        else:
+            precision, _, raw = name.removeprefix("tflite_").partition("_")
+            converter.export(path, tflite.Form(precision, bool(raw)))
+        logging.info("converted: %s", path.name)
+    differences = tflite.operator_differences(run.config, run.network.default_boxes)
+    with_operator = [path.name for name, path in paths.items() if has_operator(name)]
+    if differences and with_operator:
+        logging.info(
+            "%s: its operator differs from the Keras model: %s",
+            ", ".join(with_operator),
+            "; ".join(differences),
+        )
+
+
+def _write_raw_settings(run, folder, has_raw):
+    """default_boxes.json, and for raw files the decoder that reads it."""
+    content = dataclasses.asdict(make_postprocessor(run.config, run.network.default_boxes))
+    boxes = content.pop("default_boxes")
+    content["variances"] = list(content["variances"])
+    content["boxes"] = np.round(boxes.astype(float), 7).tolist()
+    files.write_json(folder / "default_boxes.json", content)
+    if has_raw:
+        shutil.copyfile(raw_decoder.__file__, folder / "raw_decoder.py")
