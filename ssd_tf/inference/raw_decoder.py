@@ -35,16 +35,23 @@ def decode(offsets, logits, settings):
     if settings["class_agnostic"]:
         classes = scores.argmax(1)[:, None]
         scores = scores.max(1, keepdims=True)
-    kept = []
-    for column in range(scores.shape[1]):
-        order = np.argsort(-scores[:, column], kind="stable")[: settings["pre_nms_top_k"]]
-        order = order[scores[order, column] > settings["score_floor"]]
-        kept += [(row, column) for row in suppress(boxes, order, settings["nms_iou"])]
-    rows, columns = np.array(kept, int).reshape(-1, 2).T
-    best = np.argsort(-scores[rows, columns], kind="stable")[: settings["max_detections"]]
-    rows = rows[best]
-    columns = columns[best]
+    rows, columns = _candidates(scores, settings["pre_nms_top_k"], settings["score_floor"])
+    kept = suppress(boxes[rows], columns, settings["nms_iou"], settings["max_detections"])
+    rows = rows[kept]
+    columns = columns[kept]
     return np.clip(boxes[rows], 0, 1), scores[rows, columns], classes[rows, columns]
+
+
+def _candidates(scores, top_k, score_floor):
+    """Rows and columns of the scores [A, C] above the floor, top_k per column, best first."""
+    order = np.argsort(-scores, axis=0, kind="stable")[:top_k].T
+    columns = np.repeat(np.arange(scores.shape[1]), order.shape[1])
+    rows = order.reshape(-1)
+    above = scores[rows, columns] > score_floor
+    rows = rows[above]
+    columns = columns[above]
+    best = np.argsort(-scores[rows, columns], kind="stable")
+    return rows[best], columns[best]
 
 
 def decode_boxes(offsets, settings):
@@ -78,17 +85,22 @@ def class_scores(logits, score_activation):
     return (exponentials / exponentials.sum(1, keepdims=True))[:, 1:]
 
 
-def suppress(boxes, order, nms_iou):
-    """The rows that remain when each box, best first, removes those that overlap it too much."""
+def suppress(boxes, columns, nms_iou, max_detections):
+    """The places of the boxes [n, 4] that remain, best first, at most max_detections.
+
+    Each box removes those after it that are of the same column and overlap it too much.
+    """
     kept = []
-    while len(order):
-        best = order[0]
-        order = order[1:]
+    left = np.arange(len(boxes))
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
+    while len(left) and len(kept) < max_detections:
+        best = left[0]
         kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[order, :2])
-        high = np.minimum(boxes[best, 2:], boxes[order, 2:])
+        same = left[columns[left] == columns[best]]
+        low = np.maximum(boxes[best, :2], boxes[same, :2])
+        high = np.minimum(boxes[best, 2:], boxes[same, 2:])
         shared = np.prod(np.maximum(high - low, 0), 1)
-        areas = np.prod(boxes[order, 2:] - boxes[order, :2], 1)
-        union = np.prod(boxes[best, 2:] - boxes[best, :2]) + areas - shared
-        order = order[shared <= nms_iou * union]
-    return kept
+        union = areas[best] + areas[same] - shared
+        removed = same[shared > nms_iou * union]
+        left = np.setdiff1d(left[1:], removed, assume_unique=True)
+    return np.array(kept, int)
