@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of
+from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of, draw
 from PIL import Image
 
 from ssd_tf.data.images import decode_image
@@ -179,6 +179,18 @@ def test_one_corrupt_image_costs_only_itself(signatures, bad):
         assert float(found["num_detections"][index]) == 0
         for name in ("detection_boxes", "detection_boxes_pixels", "detection_scores"):
             assert not found[name][index].numpy().any()
+
+
+def test_eight_images_of_eight_sizes(signatures):
+    sizes = [(64, 96), (128, 96), (96, 90), (40, 200), (200, 40), (65, 97), (300, 300), (33, 47)]
+    encoded = [encode(draw(*size, ("green", 1, 2)), "PNG") for size in sizes]
+    encoded[5] = encoded[5][:-30]
+    found = signatures["serving_bytes"](image_bytes=tf.constant(encoded))
+    assert found["status"].numpy().tolist() == [0, 0, 0, 0, 0, 1, 0, 0]
+    for index, image_bytes in enumerate(encoded):
+        one = signatures["serving_bytes"](image_bytes=tf.constant([image_bytes]))
+        for name, value in one.items():
+            np.testing.assert_allclose(found[name][index], value[0], atol=2e-3, err_msg=name)
 
 
 def test_nothing_but_corrupt_images(signatures):
