@@ -16,6 +16,7 @@ from ssd_tf import files
 from ssd_tf.boxes import coding
 from ssd_tf.config import Config
 from ssd_tf.export import quantization
+from ssd_tf.export.hard_swish import replace_hard_swish
 from ssd_tf.export.joining import join, pack
 from ssd_tf.export.metadata import add_metadata, add_raw_metadata
 from ssd_tf.inference.detector import make_postprocessor
@@ -68,7 +69,8 @@ class Converter:
 
     def _convert_network(self, precision):
         config = self._config
-        module = _Network(self._network.model)
+        model = self._network.model
+        module = _Network(replace_hard_swish(model) if precision == "int8" else model)
         image = tf.TensorSpec([1, *config.model.input_hw, 3], tf.float32, "image")
         return _convert(module, [image], precision, self._calibration)
 
