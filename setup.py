@@ -48,7 +48,7 @@ setup(
         "pycocotools>=2.0.11",
         "pydantic>=2",
         "pyyaml",
-        "rich",
+        "rich>=14.1",
         "safetensors>=0.8",
         "tensorboard>=2.21",
     ],

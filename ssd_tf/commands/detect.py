@@ -11,6 +11,7 @@ from ssd_tf import commandline, files
 from ssd_tf.config import nearest
 from ssd_tf.draw import draw_detections
 from ssd_tf.inference.inputs import find_inputs
+from ssd_tf.inference.label_writers import WRITERS, Labelled
 
 USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
@@ -53,8 +54,6 @@ flags.DEFINE_bool(
     "Use the weights of the last step, not the averaged ones (train.ema).",
     flag_values=FLAGS,
 )
-
-_FORMATS = ("coco", "yolo", "voc", "csv")
 
 
 def main(argv=None):
@@ -99,8 +98,8 @@ def _check_output(output, inputs):
 
 def _check_formats(formats, inputs):
     for name in formats:
-        if name not in _FORMATS:
-            raise flags.Error(f"--format: unknown format {name!r}{nearest(name, _FORMATS)}")
+        if name not in WRITERS:
+            raise flags.Error(f"--format: unknown format {name!r}{nearest(name, WRITERS)}")
     if formats and inputs.videos:
         raise flags.Error(f"--format labels image files; {inputs.videos[0]} is a video")
     stems = collections.Counter(path.stem for path in inputs.images)
@@ -168,7 +167,6 @@ class _Run:
 
     def _detect_image(self, path, index, image_id):
         from ssd_tf.inference.image_files import read_image
-        from ssd_tf.inference.label_writers import Labelled
 
         image = self._open(read_image, path)
         if image is None:
@@ -240,8 +238,6 @@ class _Run:
             self._rows.append({**row, "file_name": file_name, "class": name, **more})
 
     def _write_labels(self):
-        from ssd_tf.inference.label_writers import WRITERS
-
         for name in self._values.format:
             WRITERS[name](self._output, self._labelled, self._names)
 

@@ -275,7 +275,7 @@ def _warn_of_export_keys(overrides):
 
 def write_evaluation(evaluation, output) -> dict:
     """Analyse an evaluation and write all its files; returns the content of metrics.json."""
-    from ssd_tf.evaluation import analysis, coco_results
+    from ssd_tf.evaluation import analysis, coco_results, tables
     from ssd_tf.evaluation.report import pictures, report
 
     truth = evaluation.truth
@@ -288,15 +288,14 @@ def write_evaluation(evaluation, output) -> dict:
     metrics = {**evaluation.metrics, **analysis.summary(analysed)}
     rows = analysis.class_rows(metrics["per_class"], analysed)
     _write_csv(output / "per_class.csv", rows)
+    chosen = pictures.choose_images(analysed)
     shown = None
     if evaluation.fetch:
-        chosen = pictures.choose_images(analysed).values()
-        shown = evaluation.fetch({index for indices in chosen for index in indices})
-    names = {
-        row["id"]: row.get("file_name", row["id"]) for row in evaluation.ground_truth["images"]
-    }
-    images = report.Images([names[image_id] for image_id in truth.image_ids], shown)
-    covered = _coverage(evaluation, analysed)
+        shown = evaluation.fetch({index for indices in chosen.values() for index in indices})
+    image_rows = tables.image_rows(evaluation.ground_truth, truth)
+    names = [row.get("file_name", row["id"]) for row in image_rows]
+    images = report.Images(names, chosen, shown)
+    covered = _coverage(evaluation, analysed, image_rows)
     report.write_report(
         output / "report.html", metrics, analysed, rows, images, evaluation.settings, covered
     )
@@ -304,13 +303,12 @@ def write_evaluation(evaluation, output) -> dict:
     return metrics
 
 
-def _coverage(evaluation, analysed):
+def _coverage(evaluation, analysed, image_rows):
     if evaluation.default_boxes is None:
         return []
     from ssd_tf.evaluation import coverage
 
-    sizes = {row["id"]: (row["height"], row["width"]) for row in evaluation.ground_truth["images"]}
-    sizes = [sizes[image_id] for image_id in evaluation.truth.image_ids]
+    sizes = [(row["height"], row["width"]) for row in image_rows]
     return coverage.coverage(evaluation.truth, sizes, analysed.is_found, evaluation.default_boxes)
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ssd_tf import commandline, files
 from ssd_tf.config import nearest
-from ssd_tf.export.formats import FORMATS, file_name
+from ssd_tf.export.formats import FORMATS, file_name, is_calibrated
 
 _DEFAULT_FORMATS = ("saved_model", "tflite_float32")
 _FEWEST_CALIBRATION_IMAGES = 10
@@ -135,7 +135,7 @@ def _check_formats(values):
     for name in values.formats:
         if name not in FORMATS:
             raise flags.Error(f"--formats: unknown format {name!r}{nearest(name, FORMATS)}")
-    needs_images = [name for name in values.formats if "int8" in name]
+    needs_images = list(filter(is_calibrated, values.formats))
     if needs_images and not values.data:
         raise flags.Error(f"{needs_images[0]} needs --data DIR, whose images calibrate it")
     if values.max_ap_drop is not None and not values.data:
@@ -180,7 +180,7 @@ def _read_images(values, config):
     if not paired:
         raise ValueError(f"split {split} of {values.data} has no images to verify with")
     calibration = []
-    if any("int8" in name for name in values.formats):
+    if any(map(is_calibrated, values.formats)):
         calibration = _read_calibration(values, config, dataset_info)
     return Images(calibration, examples, paired, dataset_info.classes)
 

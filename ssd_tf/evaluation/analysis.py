@@ -8,8 +8,16 @@ import typing
 import numpy as np
 
 from ssd_tf.evaluation import errors, slices, thresholds
-from ssd_tf.evaluation.matches import IGNORED, RIGHT, Matches, match, without_ignored
-from ssd_tf.evaluation.tables import Found, Truth
+from ssd_tf.evaluation.matches import (
+    IGNORED,
+    RIGHT,
+    WRONG,
+    Matches,
+    evaluate_at_half,
+    match,
+    without_ignored,
+)
+from ssd_tf.evaluation.tables import SCORE_ROUNDING, Found, Truth
 
 # Without a right detection no score is best; detect.py's default.
 _DEFAULT_SCORE = 0.5
@@ -44,7 +52,7 @@ def analyse(truth: Truth, found: Found) -> Analysis:
     best = curves and curves["best"]
     score = best["score"] if best else _DEFAULT_SCORE
     split, confusion, calibrated = _analyse_errors(*without_ignored(truth, found, matches), score)
-    shown = found.scores >= score - 1e-7
+    shown = found.scores >= score - SCORE_ROUNDING
     is_found = matches.partner >= 0
     is_found[is_found] = shown[matches.partner[is_found]]
     return Analysis(
@@ -66,7 +74,7 @@ def analyse(truth: Truth, found: Found) -> Analysis:
 
 def _analyse_errors(truth, found, score):
     """A function of its own, so that the matches are freed before the next ones are made."""
-    matched = errors.make_matched(truth, found)
+    matched = evaluate_at_half(truth, found)
     return (
         errors.error_split(matched),
         errors.confusion_matrix(matched, score),
@@ -121,6 +129,6 @@ def _count_by_image(truth, found, status, shown, is_found):
 
     return {
         "right": count(found.image[shown & (status == RIGHT)]),
-        "wrong": count(found.image[shown & (status != RIGHT) & (status != IGNORED)]),
+        "wrong": count(found.image[shown & (status == WRONG)]),
         "missed": count(truth.image[~truth.ignored & ~is_found]),
     }

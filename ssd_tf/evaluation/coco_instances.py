@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from ssd_tf.evaluation.coco_rows import INSTANCES, LARGEST_ID, brief, check_rows, read_json
-from ssd_tf.evaluation.tables import Truth
+from ssd_tf.evaluation.tables import Truth, image_rows
 from ssd_tf.inference.detections import to_xywh_pixels
 from ssd_tf.inference.image_files import read_image
 
@@ -99,10 +99,10 @@ def read_instances(path) -> dict:
 
 def read_images(folder, ground_truth: dict, truth: Truth, indices) -> dict:
     """{index into truth.image_ids: its image}; a warning counts those that cannot be read."""
-    names = {row["id"]: row.get("file_name", "") for row in ground_truth["images"]}
+    rows = image_rows(ground_truth, truth)
     images = {}
     for index in sorted(indices):
-        path = pathlib.Path(folder) / names[truth.image_ids[index]]
+        path = pathlib.Path(folder) / rows[index].get("file_name", "")
         try:
             images[index] = read_image(path)
         except (OSError, ValueError) as error:

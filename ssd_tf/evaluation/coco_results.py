@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from ssd_tf.evaluation.coco_rows import RESULTS, check_row, not_a_list, read_json, read_text
-from ssd_tf.evaluation.tables import Found, Truth
+from ssd_tf.evaluation.tables import Found, Truth, image_rows, places
 
 _ROWS_AT_ONCE = 1_000
 
@@ -23,8 +23,7 @@ def write_results(path, found: Found, ground_truth: dict, truth: Truth):
 
     ground_truth: the content of the instances file that truth was made of.
     """
-    image_of = {row["id"]: row for row in ground_truth["images"]}
-    heads = [_row_head(image_of[image_id]) for image_id in truth.image_ids]
+    heads = [_row_head(image) for image in image_rows(ground_truth, truth)]
     categories = [json.dumps(category_id) for category_id in truth.category_ids]
     path = pathlib.Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -60,16 +59,17 @@ def read_results(path, truth: Truth) -> Found:
     parts = []
     unknown = collections.Counter()
     kind = f"{path} is not a COCO results file: rows"
-    known_images = set(truth.image_ids)
+    image_place = places(truth.image_ids)
+    category_place = places(truth.category_ids)
     rows = rows_of(path, kind)
     count = 0
     with _without_garbage_collection():
         while chunk := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             columns = _result_columns(chunk)
-            if columns is None or not known_images.issuperset(columns[0]):
+            if columns is None or not image_place.keys() >= set(columns[0]):
                 for index, row in enumerate(chunk, start=count):
                     check_row(row, RESULTS, f"{kind}[{index}]")
-            parts.append(_place(*columns, truth, unknown, path))
+            parts.append(_place(*columns, image_place, category_place, unknown, path))
             count += len(chunk)
     if unknown:
         logging.warning(
@@ -115,10 +115,8 @@ def _result_columns(rows):
     return None
 
 
-def _place(image_ids, category_ids, boxes, scores, truth, unknown, path):
+def _place(image_ids, category_ids, boxes, scores, image_place, category_place, unknown, path):
     """Columns with ids -> Found; categories that the truth lacks are left out, and counted."""
-    image_place = {image_id: index for index, image_id in enumerate(truth.image_ids)}
-    category_place = {i: index for index, i in enumerate(truth.category_ids)}
     images = [image_place.get(image_id, -1) for image_id in image_ids]
     if -1 in images:
         raise ValueError(

@@ -9,6 +9,7 @@ import numpy as np
 
 from ssd_tf.boxes import geometry
 from ssd_tf.evaluation.tables import Truth
+from ssd_tf.inference.detections import from_xywh_pixels
 
 _LIMITS = (0, 0.3, 0.4, 0.5, 0.6, 0.7, 1)
 _OBJECTS_AT_ONCE = 256
@@ -22,8 +23,7 @@ def coverage(truth: Truth, image_sizes, is_found, default_boxes) -> list[dict]:
     """
     rows = np.flatnonzero(~truth.ignored)
     sizes = np.array(image_sizes, float).reshape(-1, 2)[truth.image[rows]]
-    x, y, width, height = truth.boxes[rows].T
-    corners = np.stack([y, x, y + height, x + width], 1) / np.tile(sizes, 2)
+    corners = from_xywh_pixels(truth.boxes[rows], sizes)
     best = np.concatenate(
         [
             geometry.iou(part.astype(np.float32), default_boxes).numpy().max(1)

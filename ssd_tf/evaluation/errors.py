@@ -1,14 +1,15 @@
 """What the errors are: TIDE's split, confusion of classes, calibration of the scores.
 
+The functions take what `matches.evaluate_at_half` makes of the tables without what is ignored.
+
 Shapes: `C` categories.
 """
 
 import numpy as np
 from hotcoco import COCOeval
 
-from ssd_tf.evaluation.coco_metrics import make_evaluation
 from ssd_tf.evaluation.matches import MIN_IOU
-from ssd_tf.evaluation.tables import Found, Truth
+from ssd_tf.evaluation.tables import SCORE_ROUNDING
 
 # TIDE (Bolya et al. 2020), section 2.2: below this IoU a detection is of the background.
 _BACKGROUND_IOU = 0.1
@@ -21,17 +22,6 @@ _KINDS = {
     "Bkg": "background",
     "Miss": "missed",
 }
-
-
-def make_matched(truth: Truth, found: Found) -> COCOeval:
-    """What the functions below take: the tables, matched at an IoU of 0.5.
-
-    truth, found: as `matches.without_ignored` returns them.
-    """
-    evaluation = make_evaluation(truth, found)
-    evaluation.params.iou_thrs = [MIN_IOU]
-    evaluation.evaluate()
-    return evaluation
 
 
 def error_split(matched: COCOeval) -> dict:
@@ -75,5 +65,5 @@ def confusion_matrix(matched: COCOeval, score) -> np.ndarray:
     a detection. Detections that score at least `score` are matched to objects of any class by IoU
     of at least 0.5.
     """
-    content = matched.confusion_matrix(iou_thr=MIN_IOU, min_score=score - 1e-7)
+    content = matched.confusion_matrix(iou_thr=MIN_IOU, min_score=score - SCORE_ROUNDING)
     return content["matrix"].astype(int)

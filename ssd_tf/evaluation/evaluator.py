@@ -6,7 +6,7 @@ import numpy as np
 
 from ssd_tf.evaluation import coco_instances
 from ssd_tf.evaluation.coco_metrics import coco_metrics
-from ssd_tf.evaluation.tables import Found, Truth, make_truth
+from ssd_tf.evaluation.tables import Found, Truth, make_truth, places
 from ssd_tf.evaluation.voc_metrics import voc_metrics
 from ssd_tf.inference.detections import to_xywh_pixels
 
@@ -49,7 +49,7 @@ def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, Truth, 
 
 def fetch_images(examples, ground_truth, truth: Truth, indices) -> dict:
     """{index into truth.image_ids: its image, uint8 [H, W, 3]}, read from the Examples again."""
-    place = {image_id: index for index, image_id in enumerate(truth.image_ids)}
+    place = places(truth.image_ids)
     wanted = {}
     for example, row in zip(examples.as_numpy_iterator(), ground_truth["images"], strict=False):
         if place[row["id"]] in indices:
@@ -61,13 +61,13 @@ def fetch_images(examples, ground_truth, truth: Truth, indices) -> dict:
 
 def _make_found(truth, image_ids, classes, labels, boxes, scores):
     """The columns of each image -> Found."""
-    image_place = {image_id: index for index, image_id in enumerate(truth.image_ids)}
-    category_place = {i: index for index, i in enumerate(truth.category_ids)}
+    image_place = places(truth.image_ids)
+    category_place = places(truth.category_ids)
     category_of = np.array([category_place[entry["id"]] for entry in classes], np.int64)
-    places = np.array([image_place[image_id] for image_id in image_ids], np.int64)
+    images = np.array([image_place[image_id] for image_id in image_ids], np.int64)
     counts = [len(values) for values in scores]
     return Found(
-        np.repeat(places, counts),
+        np.repeat(images, counts),
         category_of[_concatenate(labels, np.int64) - 1],
         _concatenate(boxes, float).reshape(-1, 4),
         _concatenate(scores, float),

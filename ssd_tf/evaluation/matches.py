@@ -6,6 +6,7 @@ Shapes: `N` objects of a split, `n` detections of a split.
 import typing
 
 import numpy as np
+from hotcoco import COCOeval
 
 from ssd_tf.evaluation.coco_metrics import make_evaluation
 from ssd_tf.evaluation.tables import Found, Truth, select_objects
@@ -44,7 +45,8 @@ def match(truth: Truth, found: Found, sure_score=0.5) -> Matches:
         edges = (start, start + _IMAGES_AT_ONCE)
         rows = order[slice(*np.searchsorted(found.image[order], edges))]
         objects = object_order[slice(*np.searchsorted(truth.image[object_order], edges))]
-        diagnostics = _diagnose(select_objects(truth, objects), found.select(rows), sure_score)
+        matched = evaluate_at_half(select_objects(truth, objects), found.select(rows))
+        diagnostics = matched.image_diagnostics(iou_thr=MIN_IOU, score_thr=sure_score)
         for detection_id, value in diagnostics["dt_status"].items():
             status[rows[detection_id - 1]] = RIGHT if value == "tp" else WRONG
         for object_id, detection_id in diagnostics["gt_match"].items():
@@ -59,11 +61,12 @@ def without_ignored(truth: Truth, found: Found, matches: Matches) -> tuple[Truth
     return select_objects(truth, ~truth.ignored), found.select(matches.status != IGNORED)
 
 
-def _diagnose(truth, found, sure_score):
+def evaluate_at_half(truth: Truth, found: Found) -> COCOeval:
+    """hotcoco's evaluator, which has matched the tables at MIN_IOU alone."""
     evaluation = make_evaluation(truth, found)
     evaluation.params.iou_thrs = [MIN_IOU]
     evaluation.evaluate()
-    return evaluation.image_diagnostics(iou_thr=MIN_IOU, score_thr=sure_score)
+    return evaluation
 
 
 def _label_error(row, rows, objects):

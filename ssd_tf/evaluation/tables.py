@@ -7,6 +7,10 @@ import typing
 
 import numpy as np
 
+# A model's scores are float32, where .35 is slightly less than in Python: what scores at least .35
+# scores at least this much less.
+SCORE_ROUNDING = 1e-7
+
 
 class Truth(typing.NamedTuple):
     """The objects of a split.
@@ -75,7 +79,17 @@ def select_objects(truth: Truth, rows) -> Truth:
     return Truth(*truth[:3], *(column[rows] for column in truth[3:]))
 
 
+def places(ids) -> dict:
+    """{id: its index}."""
+    return {value: index for index, value in enumerate(ids)}
+
+
+def image_rows(ground_truth: dict, truth: Truth) -> list[dict]:
+    """The images of the COCO instances that truth was made of, in the order of its image_ids."""
+    rows = {row["id"]: row for row in ground_truth["images"]}
+    return [rows[image_id] for image_id in truth.image_ids]
+
+
 def _indices(ids, values):
-    """The place of each value in `ids`."""
-    place = {value: index for index, value in enumerate(ids)}
+    place = places(ids)
     return np.array([place[value] for value in values], np.int64)

@@ -6,7 +6,7 @@ Shapes: `N` objects of a split, `n` detections of a split, `T` scores.
 import numpy as np
 
 from ssd_tf.evaluation.matches import IGNORED, RIGHT, Matches
-from ssd_tf.evaluation.tables import Found, Truth
+from ssd_tf.evaluation.tables import SCORE_ROUNDING, Found, Truth
 
 SCORES = np.arange(100) / 100
 
@@ -60,5 +60,4 @@ def _middle_of_best(values):
 
 def _count_above(scores):
     """How many scores are at least each of SCORES [T]."""
-    # A model's scores are float32, where .35 is slightly less than here.
-    return len(scores) - np.searchsorted(np.sort(scores), SCORES - 1e-7)
+    return len(scores) - np.searchsorted(np.sort(scores), SCORES - SCORE_ROUNDING)

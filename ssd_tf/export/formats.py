@@ -16,6 +16,11 @@ def file_name(name):
     return f"model_{name.removeprefix('tflite_')}.tflite"
 
 
+def is_calibrated(name):
+    """Whether the format needs images to be calibrated on."""
+    return name.startswith("tflite_int8")
+
+
 def has_operator(name):
     """Whether the format's post-processing is the TFLite operator."""
     return name != "saved_model" and not name.endswith("_raw")

@@ -4,6 +4,7 @@ Shapes: `A` default boxes, `C` foreground classes, `K` detections kept.
 """
 
 import dataclasses
+import functools
 import tempfile
 import typing
 
@@ -20,12 +21,10 @@ from ssd_tf.export.hard_swish import replace_hard_swish
 from ssd_tf.export.joining import join, pack
 from ssd_tf.export.metadata import add_metadata, add_raw_metadata
 from ssd_tf.inference.detector import make_postprocessor
+from ssd_tf.inference.tflite_outputs import OPERATOR, RAW_ROLES, ROLES
 from ssd_tf.models import postprocess, ssd
 
-# Clients of TFLite detectors expect these outputs in this order.
-OUTPUTS = ("boxes", "classes", "scores", "count")
-RAW_OUTPUTS = ("offsets", "logits")
-_OPERATOR = "TFLite_Detection_PostProcess"
+_OPERATOR = OPERATOR.decode()
 _OPERATOR_OUTPUTS = (_OPERATOR, f"{_OPERATOR}:1", f"{_OPERATOR}:2", f"{_OPERATOR}:3")
 # The operator's limit per class; the attribute that raises it is lost in conversion.
 _MOST_PER_CLASS = 100
@@ -44,7 +43,10 @@ class Form(typing.NamedTuple):
 
 
 class Converter:
-    """Converts one network; the forms of a precision share the conversion of the network."""
+    """Converts one network.
+
+    The forms of a precision share the conversion of the network, all forms that of what follows.
+    """
 
     def __init__(self, config: Config, network: ssd.SSD, names, calibration=()):
         """calibration: float32 images [H, W, 3] at input_hw, for int8."""
@@ -52,6 +54,7 @@ class Converter:
         self._network = network
         self._names = names
         self._calibration = calibration
+        self._postprocessor = operator_postprocessor(config, network.default_boxes)
         self._networks = {}
 
     def export(self, path, form: Form):
@@ -67,6 +70,10 @@ class Converter:
         content = self._networks[form.precision]
         files.write_bytes(path, self._finish_raw(content) if form.raw else self._finish(content))
 
+    @functools.cached_property
+    def _postprocessing(self):
+        return convert_postprocessing(self._postprocessor, self._names)
+
     def _convert_network(self, precision):
         config = self._config
         model = self._network.model
@@ -76,22 +83,21 @@ class Converter:
 
     def _finish_raw(self, content):
         num_boxes = len(self._network.default_boxes)
-        content = name_outputs(content, RAW_OUTPUTS, RAW_OUTPUTS)
-        _check(content, RAW_OUTPUTS, [(1, num_boxes, 4), (1, num_boxes, len(self._names) + 1)])
+        content = name_outputs(content, RAW_ROLES, RAW_ROLES)
+        _check(content, RAW_ROLES, [(1, num_boxes, 4), (1, num_boxes, len(self._names) + 1)])
         return add_raw_metadata(content)
 
     def _finish(self, content):
         """Add the post-processing, which is float32 in every form."""
-        postprocessor = operator_postprocessor(self._config, self._network.default_boxes)
-        content = join(content, convert_postprocessing(postprocessor, self._names))
-        content = name_outputs(content, OUTPUTS, _OPERATOR_OUTPUTS)
-        num_kept = postprocessor.max_detections
+        content = join(content, self._postprocessing)
+        content = name_outputs(content, ROLES, _OPERATOR_OUTPUTS)
+        num_kept = self._postprocessor.max_detections
         _check(content, _OPERATOR_OUTPUTS, [(1, num_kept, 4), (1, num_kept), (1, num_kept), (1,)])
         return add_metadata(content, self._names, self._config.export.score_threshold)
 
 
 def convert_postprocessing(postprocessor, names) -> bytes:
-    """A .tflite file of offsets [1, A, 4] and logits [1, A, C + 1] -> OUTPUTS."""
+    """A .tflite file of offsets [1, A, 4] and logits [1, A, C + 1] -> ROLES."""
     num_boxes = len(postprocessor.default_boxes)
     module = _PostProcessing(postprocessor, len(names))
     inputs = [
@@ -196,7 +202,7 @@ class _PostProcessing(tf.Module):
         # Clients show boxes as they come.
         boxes = tf.clip_by_value(boxes, 0.0, 1.0)
         outputs = (boxes, self._number_classes(classes), scores, count)
-        return dict(zip(OUTPUTS, outputs, strict=True))
+        return dict(zip(ROLES, outputs, strict=True))
 
     def _add_empty_classes(self, scores):
         """scores [1, A, C] -> the same with classes that score 0 after the first two."""

@@ -21,7 +21,9 @@ def write_formats(run, paths, folder, calibration=(), web_files=None):
     """
     names = run.dataset_info.names
     files.write_text(folder / "labels.txt", "".join(f"{name}\n" for name in names))
-    _write_raw_settings(run, folder, any(name.endswith("_raw") for name in paths))
+    write_raw_settings(run.config, run.network.default_boxes, folder)
+    if any(name.endswith("_raw") for name in paths):
+        shutil.copyfile(raw_decoder.__file__, folder / "raw_decoder.py")
     converter = tflite.Converter(run.config, run.network, names, calibration)
     for name, path in paths.items():
         if name == "saved_model":
@@ -42,12 +44,10 @@ def write_formats(run, paths, folder, calibration=(), web_files=None):
         )
 
 
-def _write_raw_settings(run, folder, has_raw):
-    """default_boxes.json, and for raw files the decoder that reads it."""
-    content = dataclasses.asdict(make_postprocessor(run.config, run.network.default_boxes))
+def write_raw_settings(config, default_boxes, folder):
+    """Write default_boxes.json, which `raw_decoder.load_settings` reads."""
+    content = dataclasses.asdict(make_postprocessor(config, default_boxes))
     boxes = content.pop("default_boxes")
     content["variances"] = list(content["variances"])
     content["boxes"] = np.round(boxes.astype(float), 7).tolist()
     files.write_json(folder / "default_boxes.json", content)
-    if has_raw:
-        shutil.copyfile(raw_decoder.__file__, folder / "raw_decoder.py")

@@ -78,6 +78,16 @@ class Detections:
         return content.getvalue()
 
 
+def from_xywh_pixels(boxes, image_hw):
+    """x, y, width, height in pixels [n, 4] -> normalised corners [n, 4].
+
+    image_hw: of one image, or of each box's [n, 2].
+    """
+    x, y, width, height = np.asarray(boxes, float).reshape(-1, 4).T
+    corners = np.stack([y, x, y + height, x + width], 1)
+    return corners / np.tile(np.asarray(image_hw, float), 2)
+
+
 def to_xywh_pixels(boxes, image_hw):
     """Normalised corners [n, 4] -> x, y, width, height in pixels [n, 4]."""
     ymin, xmin, ymax, xmax = np.asarray(boxes, float).reshape(-1, 4).T

@@ -5,6 +5,7 @@ Told by their names, or else by the operator that computes them; never by their 
 
 from tensorflow.lite.python import schema_py_generated as schema
 
+# In the order that clients of TFLite detectors expect.
 ROLES = ("boxes", "classes", "scores", "count")
 # Of our files without the operator.
 RAW_ROLES = ("offsets", "logits")

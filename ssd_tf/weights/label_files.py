@@ -46,16 +46,24 @@ def read_names(labels) -> list[str | None]:
     return names
 
 
-def names_of_lines(lines) -> list[str | None]:
-    """Names, one per line; a first line `???` or `background` is the background's."""
+def names_of_lines(lines, count=None) -> list[str | None]:
+    """Names, one per line, None for `???`.
+
+    A first line `???` or `background` is the background's, if `count` is not known or as many
+    lines follow.
+    """
     names = [line.strip() for line in lines]
-    if names and names[0] in (_UNUSED_NAME, "background"):
+    is_background = bool(names) and names[0] in (_UNUSED_NAME, "background")
+    if is_background and count in (None, len(names) - 1):
         names = names[1:]
     return [None if name == _UNUSED_NAME else name for name in names]
 
 
 def _number(names):
-    return [{"name": name, "id": number} for number, name in enumerate(names, 1) if name]
+    """The classes of names that are in order of their ids; ids without a name are left out."""
+    return [
+        {"name": name, "id": number} for number, name in enumerate(names, 1) if name is not None
+    ]
 
 
 def _read(labels, read_text):
@@ -79,14 +87,12 @@ def _read(labels, read_text):
 
 
 def _read_lines(text, count, labels, path):
-    names = [line.strip() for line in text.splitlines()]
-    if names and names[0] in (_UNUSED_NAME, "background") and len(names) == count + 1:
-        names = names[1:]
+    names = names_of_lines(text.splitlines(), count)
     if len(names) != count:
         raise ConfigError(
             f"{labels} has {len(names)} names, expected {count}, one for each class of {path}"
         )
-    return _number([None if name == _UNUSED_NAME else name for name in names])
+    return _number(names)
 
 
 def _read_label_map(text):

@@ -90,12 +90,10 @@ def run(variable, script, *arguments, folder):
 @pytest.fixture(scope="module")
 def folder(tiny_config, tmp_path_factory):
     """Exports of the network with fixed weights, and its images as files."""
-    import dataclasses
     import shutil
 
-    from ssd_tf.export import saved_model, tflite
+    from ssd_tf.export import saved_model, tflite, writing
     from ssd_tf.inference import raw_decoder
-    from ssd_tf.inference.detector import make_postprocessor
 
     path = tmp_path_factory.mktemp("exports")
     network = fixed_detector.make_network()
@@ -107,9 +105,7 @@ def folder(tiny_config, tmp_path_factory):
         converter.export(path / f"{precision}.tflite", tflite.Form(precision))
         converter.export(path / f"{precision}_raw.tflite", tflite.Form(precision, raw=True))
     saved_model.export_saved_model(tiny_config, network, NAMES, path / "saved_model")
-    settings = dataclasses.asdict(make_postprocessor(tiny_config, network.default_boxes))
-    settings["boxes"] = settings.pop("default_boxes").tolist()
-    (path / "default_boxes.json").write_text(json.dumps(settings))
+    writing.write_raw_settings(tiny_config, network.default_boxes, path)
     (path / "labels.txt").write_text("red\ngreen\nblue\n")
     shutil.copyfile(raw_decoder.__file__, path / "raw_decoder.py")
     for index, image in enumerate(IMAGES):

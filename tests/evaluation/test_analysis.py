@@ -5,7 +5,7 @@ import pytest
 from coco_rows import make_tables
 
 from ssd_tf.evaluation import analysis, coverage, errors
-from ssd_tf.evaluation.matches import match, without_ignored
+from ssd_tf.evaluation.matches import evaluate_at_half, match, without_ignored
 
 CATEGORIES = [{"id": 0, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "owl"}]
 IMAGES = [{"id": 0, "height": 100, "width": 200}, {"id": 8, "height": 100, "width": 200}]
@@ -145,7 +145,7 @@ def test_confusion(analysed):
     # one object, the best score first: the dog is taken by the cat of .70, the dog of .30 is left.
     assert analysed.confusion.tolist() == [[1, 0, 0, 2], [1, 0, 0, 0], [0, 0, 0, 0], [2, 2, 0, 0]]
     truth, found = tables_of()
-    matched = errors.make_matched(*without_ignored(truth, found, match(truth, found)))
+    matched = evaluate_at_half(*without_ignored(truth, found, match(truth, found)))
     assert errors.confusion_matrix(matched, 0.2)[3].tolist() == [2, 2, 1, 0]
     assert errors.confusion_matrix(matched, 0.91)[:, 3].tolist() == [3, 1, 0, 0]
 

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import fixed_detector
 import keras
@@ -14,6 +13,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from ssd_tf.config import check_config
 from ssd_tf.export import tflite, verify
 from ssd_tf.export.formats import PRECISIONS
+from ssd_tf.export.writing import write_raw_settings
 from ssd_tf.inference.detector import keras_detector, load_detector, make_postprocessor
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.models.ssd import SSD
@@ -241,19 +241,13 @@ def test_every_form_finds_the_objects(tiny_config, network, tmp_path, precision,
     (entry,) = Interpreter(str(path)).get_input_details()
     assert entry["dtype"] == (np.uint8 if precision == "int8" else np.float32)
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
-    write_raw_settings(tiny_config, network, tmp_path)
+    write_raw_settings(tiny_config, network.default_boxes, tmp_path)
     detector = load_detector(path)
     assert detector.classes == NAMES
     # One step of int8 is 1/255 of the range of the offsets, which here is half a box.
     tolerance = {"float32": 1e-5, "float16": 1e-3, "dynamic": 0.02, "int8": 0.02}[precision]
     for image, objects in zip(IMAGES, OBJECTS, strict=True):
         assert_found(detector(image), objects, atol=tolerance)
-
-
-def write_raw_settings(config, network, folder):
-    settings = dataclasses.asdict(make_postprocessor(config, network.default_boxes))
-    settings["boxes"] = settings.pop("default_boxes").tolist()
-    (folder / "default_boxes.json").write_text(json.dumps(settings))
 
 
 def test_a_raw_file_has_no_custom_operator_and_needs_its_default_boxes(

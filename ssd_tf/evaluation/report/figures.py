@@ -8,14 +8,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssd_tf.evaluation.matches import IGNORED, RIGHT
+from ssd_tf.evaluation.matches import RIGHT, WRONG
 
 _BLUE = "#1f5fa8"
 _ORANGE = "#d9730d"
 _GRAY = "#b8bec6"
 _LINES = (_BLUE, _ORANGE, "#2e8540", "#8250a0", "#b02a37", "#5c6670")
 _SIZE = (5.2, 3.4)
-_RECALLS = np.arange(101) / 100
+RECALLS = np.arange(101) / 100
 # Of a confusion matrix; above the second number there is no room for the counts.
 _MOST_CLASSES = 25
 _CLASSES_WITH_NUMBERS = 12
@@ -32,13 +32,13 @@ _STYLE = {
 }
 
 
-def recall_curves(curves: dict) -> str:
-    """{name: precision at the recalls 0, 0.01, ..., 1} -> one plot."""
-    with _plot("recall", "precision") as (axes, done):
-        for index, (name, curve) in enumerate(curves.items()):
-            axes.plot(_RECALLS, curve, color=_line(index), label=name)
+def compare_curves(x_label, y_label, curves: dict) -> str:
+    """{name: (x, y)} -> one plot, both axes from 0 to 1."""
+    with _plot(x_label, y_label) as (axes, done):
+        for index, (name, (x, y)) in enumerate(curves.items()):
+            axes.plot(x, y, color=_line(index), label=name)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        _legend(axes, curves)
+        axes.legend(frameon=False, fontsize=8)
     return done[0]
 
 
@@ -48,9 +48,9 @@ def class_curves(curves: dict) -> str:
         is_named = len(curves) < len(_LINES)
         for index, (name, curve) in enumerate(curves.items()):
             color = _line(index + 1) if is_named else _GRAY
-            axes.plot(_RECALLS, curve, color=color, linewidth=1, label=name if is_named else None)
+            axes.plot(RECALLS, curve, color=color, linewidth=1, label=name if is_named else None)
         mean = np.mean(list(curves.values()), 0)
-        axes.plot(_RECALLS, mean, color=_BLUE, linewidth=2.5, label="mean of the classes")
+        axes.plot(RECALLS, mean, color=_BLUE, linewidth=2.5, label="mean of the classes")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.legend(frameon=False, fontsize=8)
     return done[0]
@@ -65,16 +65,6 @@ def threshold_curves(curves: dict, best_score) -> str:
         axes.axvline(best_score, color=_GRAY, linestyle="--", linewidth=1)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.legend(frameon=False)
-    return done[0]
-
-
-def f1_curves(curves: dict) -> str:
-    """{name: curves of `thresholds`} -> F1 over the score of each."""
-    with _plot("score", "F1") as (axes, done):
-        for index, (name, values) in enumerate(curves.items()):
-            axes.plot(values["score"], values["f1"], color=_line(index), label=name)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        _legend(axes, curves)
     return done[0]
 
 
@@ -115,7 +105,7 @@ def score_histogram(found, status) -> str:
     edges = np.linspace(0, 1, 41)
     with _plot("score", "detections") as (axes, done):
         right = found.scores[status == RIGHT]
-        wrong = found.scores[(status != RIGHT) & (status != IGNORED)]
+        wrong = found.scores[status == WRONG]
         axes.hist([right, wrong], edges, stacked=True, color=[_BLUE, _ORANGE])
         axes.set_yscale("symlog", linthresh=10)
         axes.set(xlim=(0, 1))
@@ -171,8 +161,3 @@ def _plot(x_label, y_label, size=_SIZE):
 
 def _line(index):
     return _LINES[index % len(_LINES)]
-
-
-def _legend(axes, names):
-    if len(names) > 1:
-        axes.legend(frameon=False, fontsize=8)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ssd_tf.draw import draw_comparison
 from ssd_tf.evaluation.analysis import Analysis
-from ssd_tf.inference.detections import Detections
+from ssd_tf.inference.detections import Detections, from_xywh_pixels
 
 _MOST_IMAGES = 6
 _LARGEST_SIDE = 480  # pixels, of each of the two
@@ -37,17 +37,17 @@ def choose_images(analysis: Analysis) -> dict:
 def draw_image(analysis: Analysis, index, image) -> str:
     """One image of the split with its objects and its detections at the analysis' score."""
     truth = analysis.truth
-    height, width = image.shape[:2]
+    image_hw = image.shape[:2]
     rows = np.flatnonzero(truth.image == index)
     example = {
-        "boxes": _corners(truth.boxes[rows], height, width),
+        "boxes": from_xywh_pixels(truth.boxes[rows], image_hw),
         "labels": truth.category[rows] + 1,
         "crowd": truth.crowd[rows],
         "difficult": truth.difficult[rows],
     }
     rows = np.flatnonzero(analysis.found.image == index)
     found = analysis.found.select(rows[np.argsort(-analysis.found.scores[rows], kind="stable")])
-    boxes = _corners(found.boxes, height, width)
+    boxes = from_xywh_pixels(found.boxes, image_hw)
     detections = Detections(boxes, found.scores, found.category + 1)
     small = _shrink(image)
     return _encode(draw_comparison(small, example, detections, truth.names, analysis.score))
@@ -63,9 +63,3 @@ def _encode(picture):
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def _corners(boxes, height, width):
-    x, y, box_width, box_height = boxes.T
-    corners = np.stack([y, x, y + box_height, x + box_width], 1)
-    return corners / (height, width, height, width)

@@ -24,11 +24,12 @@ _ERROR_MEANINGS = {
 
 
 class Images(typing.NamedTuple):
-    """names: of all images, in the order of truth.image_ids. shown: {index of an image: uint8
-    [H, W, 3]} of those that `pictures.choose_images` chose, or None without images.
+    """names: of all images, in the order of truth.image_ids. chosen: what `pictures.choose_images`
+    chose. shown: {index of an image: uint8 [H, W, 3]} of these, or None without images.
     """
 
     names: list[str]
+    chosen: dict
     shown: dict | None
 
 
@@ -70,20 +71,25 @@ def write_report(path, metrics, analysis: Analysis, class_rows, images, settings
 def write_comparison(path, runs: dict):
     """Write the comparison of evaluations: {name: the content of its metrics.json}."""
     rows = [_run_row(name, metrics) for name, metrics in runs.items()]
+    # Of the same evaluations: without objects there is neither curve.
+    measured = {name: run for name, run in runs.items() if run["thresholds"]}
     recall = {
-        name: np.mean(list(run["precision_at_recall"].values()), 0)
-        for name, run in runs.items()
-        if run["precision_at_recall"]
+        name: (figures.RECALLS, np.mean(list(run["precision_at_recall"].values()), 0))
+        for name, run in measured.items()
     }
-    f1 = {name: run["thresholds"] for name, run in runs.items() if run["thresholds"]}
+    f1 = {
+        name: (run["thresholds"]["score"], run["thresholds"]["f1"])
+        for name, run in measured.items()
+    }
     content = {
         "runs": rows,
         "warnings": list(_warnings(runs)),
         "classes": _compare_classes(runs),
         "error_names": list(_ERROR_MEANINGS),
-        "figures": {
-            "recall": figures.recall_curves(recall) if recall else None,
-            "f1": figures.f1_curves(f1) if f1 else None,
+        "figures": measured
+        and {
+            "recall": figures.compare_curves("recall", "precision", recall),
+            "f1": figures.compare_curves("score", "F1", f1),
         },
     }
     files.write_text(path, _environment().get_template("comparison.html").render(content))
@@ -160,7 +166,7 @@ def _pictures(analysis, images):
             for index in indices
             if index in images.shown
         ]
-        for kind, indices in pictures.choose_images(analysis).items()
+        for kind, indices in images.chosen.items()
     }
 
 
