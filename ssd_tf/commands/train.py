@@ -67,7 +67,7 @@ def run_training(config: Config, data, workdir, hosts=None, task=None, profile_s
     """
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json
-    from ssd_tf.training import distribution, restart, trainer
+    from ssd_tf.training import agreement, distribution, memory, restart, trainer
 
     dataset_info = dataset_json.read_dataset(data)
     split = config.data.train_split
@@ -78,11 +78,13 @@ def run_training(config: Config, data, workdir, hosts=None, task=None, profile_s
         if distribution.is_chief(strategy):
             refusal = f"another process is training in {workdir}: wait for it, or stop it"
             stack.enter_context(files.lock_folder(workdir, refusal))
+        stack.enter_context(distribution.explain_lost_worker(strategy))
+        stack.enter_context(memory.explain_out_of_memory(config))
+        agreement.check_agreement(strategy, config, dataset_info, state, profile_steps)
         run = _prepare(config, dataset_info, workdir, state, strategy, profile_steps)
         if distribution.is_chief(strategy):
             restart.write_settings(config, dataset_info, state, workdir)
         stack.enter_context(bad_records.explain_record_errors(data, split))
-        stack.enter_context(distribution.explain_lost_worker(strategy))
         trainer.train(run)
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 

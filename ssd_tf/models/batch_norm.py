@@ -7,6 +7,8 @@ bfloat16 and float16 up to float32.
 import keras
 import tensorflow as tf
 
+from ssd_tf.replicas import all_reduce
+
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -82,7 +84,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """The mean over the replicas, which have equal shares of the batch."""
         if self._num_replicas() == 1:
             return value
-        return tf.distribute.get_replica_context().all_reduce("mean", value)
+        return all_reduce("mean", value)
 
     def _move(self, variable, value):
         moving = variable.value

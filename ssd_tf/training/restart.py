@@ -198,12 +198,13 @@ def write_settings(config: Config, dataset_info, state: RunState, workdir):
 
 def config_differences(old: Config, new: Config) -> list[Difference]:
     """The keys in which two configs differ, by their path."""
-    return list(_differences(old.model_dump(mode="json"), new.model_dump(mode="json"), ""))
+    return list(differences(old.model_dump(mode="json"), new.model_dump(mode="json")))
 
 
-def _differences(old, new, path):
+def differences(old, new, path=""):
+    """The values in which two nested dicts differ, as Differences; `path` leads to them."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
         yield Difference(path, old, new)

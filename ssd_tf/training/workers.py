@@ -47,6 +47,11 @@ def count_workers(resolver) -> int:
     return sum(cluster.num_tasks(job) for job in cluster.jobs)
 
 
+def own_address(resolver) -> str:
+    """The host:port of this worker."""
+    return resolver.cluster_spec().task_address(resolver.task_type, resolver.task_id)
+
+
 def wait_for_workers(resolver, timeout=WAIT_SECONDS, poll=0.5):
     """Return once every other worker has been reached.
 
@@ -56,7 +61,7 @@ def wait_for_workers(resolver, timeout=WAIT_SECONDS, poll=0.5):
     seconds, or if the own port is in use.
     """
     cluster = resolver.cluster_spec()
-    own = cluster.task_address(resolver.task_type, resolver.task_id)
+    own = own_address(resolver)
     missing = {address: "not tried" for job in cluster.jobs for address in cluster.job_tasks(job)}
     del missing[own]
     start = time.monotonic()
