@@ -13,7 +13,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 # entries match a module, the longest applies.
 LAYERS = (
     (
+        "ssd_tf.__version__",
         "ssd_tf.config",
+        "ssd_tf.config_effects",
         "ssd_tf.config_files",
         "ssd_tf.commandline",
         "ssd_tf.draw",
@@ -35,7 +37,8 @@ LOWEST_IMPORTS = {
     "ssd_tf.boxes": (),
     "ssd_tf.replicas": (),
     "ssd_tf.config_files": (),
-    "ssd_tf.config": ("ssd_tf.config_files", "ssd_tf.files"),
+    "ssd_tf.config_effects": (),
+    "ssd_tf.config": ("ssd_tf.config_effects", "ssd_tf.config_files", "ssd_tf.files"),
     "ssd_tf.commandline": ("ssd_tf.config",),
 }
 # The mathematics receives numbers and arrays; see the config rule in ssd_tf/config.py.

@@ -4,7 +4,7 @@ import json
 
 import tensorflow as tf
 
-import ssd_tf
+from ssd_tf import __version__
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.training import distribution, restart, workers
 
@@ -56,7 +56,7 @@ def _settings(config, dataset_info, state, profile_steps):
         shown = f"{num_images} images with the checksum {fingerprint[:12]}" if fingerprint else None
         settings[f"the split {split!r}"] = shown
     settings["--profile_steps"] = profile_steps
-    settings["the version of ssd_tf"] = ssd_tf.__version__
+    settings["the version of ssd_tf"] = __version__
     settings["the version of TensorFlow"] = tf.__version__
     return settings
 

@@ -40,6 +40,7 @@ def make_strategy(name, hosts=None, task=None) -> tf.distribute.Strategy:
     _let_gpu_memory_grow()
     if name == "multi_worker" or (name == "auto" and num_workers > 1):
         workers.wait_for_workers(resolver)
+        workers.tolerate_silence(resolver)
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):

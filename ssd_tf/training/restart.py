@@ -7,7 +7,7 @@ import typing
 from absl import logging
 
 from ssd_tf import files
-from ssd_tf.config import Config, ConfigError, load_config, save_config
+from ssd_tf.config import Config, ConfigError, load_run_config, save_config
 from ssd_tf.data import dataset_json, shards
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.weights import runs
@@ -110,7 +110,7 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     if not can_resume(workdir):
         return new
     old = read_state(workdir)
-    old_config = load_config(workdir / "config.yaml")
+    old_config = load_run_config(workdir)
     for difference in config_differences(old_config, config):
         _check_difference(difference, old, workdir)
     newest_step = _newest_step(workdir)
@@ -140,7 +140,7 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
 def _check_not_imported(workdir):
     """Raise ConfigError if the run folder holds an imported detector, which training would lose."""
     path = workdir / "config.yaml"
-    if path.is_file() and (source := load_config(path).imported_from) is not None:
+    if path.is_file() and (source := load_run_config(workdir).imported_from) is not None:
         raise ConfigError(
             f"{workdir} holds a detector imported from {source}: use another --workdir, and "
             f"init_from={workdir} to start from it"
