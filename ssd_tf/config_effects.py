@@ -29,10 +29,6 @@ def _distorts_colors(config):
     return bool(augment.brightness or augment.hue_degrees) or factors != (_UNCHANGED,) * 3
 
 
-def _has_batch_norm(config):
-    return config.model.backbone.name != "vgg16" or config.model.head == "separable"
-
-
 def _trains_backbone(config):
     backbone = config.model.backbone
     return backbone.frozen_stages < 5 or config.train.unfreeze_step is not None
@@ -45,8 +41,6 @@ _COLORS = tuple(
 )
 _SCHEDULE = ("train.schedule",)
 _STEP_DECAY = (*_SCHEDULE, "train.decay_steps")
-# A config without a network takes over that of init_from.
-_NETWORK = ("model.backbone.name", "model.head", "init_from")
 CONDITIONS = (
     Condition(
         ("train.momentum",),
@@ -102,12 +96,11 @@ CONDITIONS = (
         lambda config: config.train.warmup_steps > 0,
         "without warmup_steps",
     ),
-    Condition(("train.bn",), _NETWORK, _has_batch_norm, "on vgg16, which has no batch norm"),
     Condition(
         ("train.bn_momentum",),
-        (*_NETWORK, "train.bn"),
-        lambda config: config.train.bn != "frozen" and _has_batch_norm(config),
-        "with train.bn=frozen, nor on vgg16, which has no batch norm",
+        ("train.bn",),
+        lambda config: config.train.bn != "frozen",
+        "with bn frozen",
     ),
     Condition(
         ("train.backbone_rate",),

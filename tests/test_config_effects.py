@@ -60,7 +60,6 @@ IDLE = {
     "train.decay_factor": "train: {decay_factor: 0.5}",
     "train.warmup_from": "train: {warmup_from: 0.3}",
     "train.bn_momentum": "train: {bn: frozen, bn_momentum: 0.97}",
-    "train.bn": "{model: {backbone: {name: vgg16}}, train: {bn: synchronized}}",
     "train.backbone_rate": "{model: {backbone: {name: plain, frozen_stages: 5}}, "
     "train: {backbone_rate: 0.1}}",
     "train.unfreeze_step": "train: {unfreeze_step: 9}",
@@ -101,7 +100,6 @@ def test_synchronized_batch_norm_wants_more_than_one_replica():
         "train: {decay_steps: [10], decay_factor: 0.5}",
         "train: {warmup_steps: 5, warmup_from: 0.3}",
         "train: {bn: frozen, bn_momentum: 0.9}",  # the default says nothing
-        "{model: {backbone: {name: vgg16}, head: separable}, train: {bn: synchronized}}",
         "data: {augment: {preset: caffe, hue_degrees: 0}}",  # hue_wraps is the preset's
         "data: {augment: {preset: torchvision, contrast: [1, 1], color_probability: 1}}",
         "data: {augment: {preset: torchvision, color_probability: 0}}",

@@ -81,6 +81,9 @@ def run_training(config: Config, data, workdir, hosts=None, task=None, profile_s
         stack.enter_context(distribution.explain_lost_worker(strategy))
         stack.enter_context(memory.explain_out_of_memory(config))
         agreement.check_agreement(strategy, config, dataset_info, state, profile_steps)
+        num_workers = distribution.count_workers(strategy)
+        num_replicas = strategy.num_replicas_in_sync
+        restart.check_replicas(config, state, num_workers, num_replicas, workdir)
         run = _prepare(config, dataset_info, workdir, state, strategy, profile_steps)
         if distribution.is_chief(strategy):
             restart.write_settings(config, dataset_info, state, workdir)
@@ -94,7 +97,7 @@ def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
     import tensorflow as tf
 
     from ssd_tf.data import pipeline
-    from ssd_tf.training import advice, restart, trainer
+    from ssd_tf.training import advice, distribution, restart, trainer
     from ssd_tf.training.learner import make_learner
 
     if config.train.deterministic:
@@ -105,6 +108,7 @@ def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
     data = dataset_info.folder
     split = config.data.train_split
     advice.log_settings(config, network, strategy.num_replicas_in_sync)
+    num_workers = distribution.count_workers(strategy)
 
     def make_dataset(stream_slice):
         return pipeline.build_dataset(config, data, split, network.default_boxes, stream_slice)
@@ -116,7 +120,7 @@ def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
         state=state,
         make_dataset=make_dataset,
         evaluation=_make_evaluation(config, dataset_info, network),
-        name_images=lambda step: pipeline.name_batch(config, data, split, step),
+        name_images=lambda step: pipeline.name_batch(config, data, split, step, num_workers),
         profiler=_make_profiler(profile_steps, config, workdir),
     )
 

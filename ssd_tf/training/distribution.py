@@ -72,7 +72,12 @@ def is_chief(strategy) -> bool:
 
 def has_several_workers(strategy) -> bool:
     """Whether the strategy connects this process with others."""
-    return workers.count_workers(strategy.cluster_resolver) > 1
+    return count_workers(strategy) > 1
+
+
+def count_workers(strategy) -> int:
+    """The processes that the strategy connects, this one included."""
+    return workers.count_workers(strategy.cluster_resolver)
 
 
 def distribute(strategy, make_dataset, start_step, batch_size, accumulate=1):
