@@ -48,6 +48,23 @@ def start(command, worker=None, addresses=(), prefix=()):
     )
 
 
+REPLICAS = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+make_strategy = tf.distribute.MirroredStrategy
+tf.distribute.MirroredStrategy = lambda: make_strategy(["CPU:0", "CPU:1"])
+from ssd_tf.commands import train
+sys.exit(train.main(["train", *sys.argv[1:]]))
+"""
+
+
+def two_replicas(command):
+    """The command with two replicas in one process, each with its own batch norm."""
+    return [sys.executable, "-c", REPLICAS, *command[2:], "--set", "train.strategy=mirrored"]
+
+
 def start_two(*commands):
     """Two workers on this machine; one command for both, or one for each."""
     addresses = [f"localhost:{port}" for port in free_ports(2)]
