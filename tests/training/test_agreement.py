@@ -27,9 +27,7 @@ def compare(toy_config, tiny_data, monkeypatch):
     workers: dicts with values of sections, and records, profile_steps, version.
     """
 
-    def send(
-        worker, count, texts, records=tiny_data, profile_steps=None, version="1.0", **sections
-    ):
+    def send(strategy, texts, records=tiny_data, profile_steps=None, version="1.0", **sections):
         config = toy_config().model_dump(mode="json")
         for name, values in sections.items():
             config[name] = {**config[name], **values}
