@@ -3,9 +3,9 @@ import pytest
 from ssd_tf import class_names
 
 GOOD = ["cat", "traffic light", "background", "???", "人,物", "US$ {1$}", "0", "a" * 300]
-GOOD += ["\u0645\u06cc\u200c\u062e", "👩\u200d🚒", "caf\u00e9", "# no comment"]
+GOOD += ["\u0645\u06cc\u200c\u062e", "👩\u200d🚒", "na\u00efve", "# no comment"]
 BAD = ["", " cat", "cat ", "cat\n", "x\ny", "a\rb", "a\tb", "a\u2028b", "a\u0085b", "a\x0bb"]
-BAD += ["a\x0cb", "a\x1cb", "a\x00b", "\ufeffcat", "a\u200bb", "cafe\u0301", "cat\u00a0big"]
+BAD += ["a\x0cb", "a\x1cb", "a\x00b", "\ufeffcat", "a\u200bb", "nai\u0308ve", "cat\u00a0big"]
 BAD += [True, 7, None, "\ud800"]
 
 
@@ -24,7 +24,7 @@ def test_faults(name):
 
 def test_normalize():
     assert class_names.normalize("  cat\n") == "cat"
-    assert class_names.normalize("cafe\u0301") == "caf\u00e9"
+    assert class_names.normalize("nai\u0308ve") == "na\u00efve"
     assert class_names.normalize("cat\u00a0big\u3000") == "cat big"
     assert class_names.normalize("x\ny") == "x\ny"
 
