@@ -7,6 +7,8 @@ import pathlib
 
 import yaml
 
+from ssd_tf import user_files
+
 # The keys of `boxes` that a file drops from its base when it chooses other default boxes.
 _BOX_SHAPE_KEYS = {
     "preset",
@@ -51,7 +53,11 @@ def _read_file(path, ancestors=()) -> dict:
         raise ConfigError(f"no config file at {path}")
     if path.resolve() in ancestors:
         raise ConfigError(f"{path}: `base` leads back to this file")
-    values = _parse_yaml(path.read_text(), where=str(path)) or {}
+    try:
+        text = user_files.read_text(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    values = _parse_yaml(text, where=str(path)) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, got a {type(values).__name__}")
     base = values.pop("base", None)

@@ -18,6 +18,9 @@ LAYERS = (
         "ssd_tf.commandline",
         "ssd_tf.draw",
         "ssd_tf.files",
+        "ssd_tf.user_files",
+        "ssd_tf.class_names",
+        "ssd_tf.output_folder",
         "ssd_tf.boxes",
     ),
     ("ssd_tf.data", "ssd_tf.models", "ssd_tf.training.losses"),
@@ -30,9 +33,12 @@ LAYERS = (
 # Within the lowest layer, what each package may import besides itself.
 LOWEST_IMPORTS = {
     "ssd_tf.files": (),
+    "ssd_tf.user_files": (),
+    "ssd_tf.class_names": (),
+    "ssd_tf.output_folder": (),
     "ssd_tf.draw": (),
     "ssd_tf.boxes": (),
-    "ssd_tf.config_files": (),
+    "ssd_tf.config_files": ("ssd_tf.user_files",),
     "ssd_tf.config": ("ssd_tf.config_files", "ssd_tf.files"),
     "ssd_tf.commandline": ("ssd_tf.config",),
 }
@@ -52,6 +58,8 @@ CONVERTER_IMPORTS = (
     "ssd_tf.boxes",
     "ssd_tf.commandline",
     "ssd_tf.files",
+    "ssd_tf.user_files",
+    "ssd_tf.class_names",
     "ssd_tf.data.dataset_json",
     "ssd_tf.data.images",
     "ssd_tf.data.records",

@@ -6,7 +6,7 @@ import sys
 
 from absl import flags
 
-from data_tools.readers import files
+from ssd_tf import user_files
 
 
 def choose_classes(declared, seen, requested, existing) -> list[dict]:
@@ -35,7 +35,7 @@ def read_names(text) -> list[str] | None:
         return None
     path = pathlib.Path(text)
     if path.is_file():
-        names = files.read_lines(path)
+        names = user_files.read_lines(path)
     elif "/" in text or text.endswith(".txt"):
         raise flags.Error(
             f"--classes: no file at {text}; give a file with one class name per line, or a,b,c"

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-from data_tools.readers import files
+from ssd_tf import user_files
 
 # 256 MiB of RGB: Pillow's own threshold for suspecting a decompression bomb.
 MAX_PIXELS = 89_478_485
@@ -129,10 +129,10 @@ def check_image(path, verify=True) -> CheckedImage:
 
 def _read(path):
     try:
-        data = files.read_bytes(path, MAX_BYTES)
+        data = user_files.read_bytes(path, MAX_BYTES)
     except FileNotFoundError:
         raise BadImage("absent", f"no file at {path}" if path else "") from None
-    except files.FileTooLargeError as error:
+    except user_files.FileTooLargeError as error:
         raise BadImage("too large", f"{error.size} bytes; the limit is {MAX_BYTES}") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise BadImage("unreadable", getattr(error, "strerror", None) or str(error)) from None

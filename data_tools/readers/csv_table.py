@@ -15,6 +15,7 @@ import pathlib
 import sqlite3
 
 from data_tools.readers import files, labels, parsing
+from ssd_tf import user_files
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _COLUMNS = ("filename", "width", "height", "class", *_SIDES)
@@ -48,7 +49,7 @@ def _load(path, images, allowed, database):
         return os.fsencode(files.normalize(allowed.locate(images, name))) if name else b""
 
     with (
-        files.open_regular(path) as data,
+        user_files.open_regular(path) as data,
         io.TextIOWrapper(data, "utf-8-sig", newline="") as file,
     ):
         try:

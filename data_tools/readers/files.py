@@ -4,14 +4,14 @@ A label file may come from anywhere, so the paths in it are not trusted: only re
 read, up to a limit, and images only below their folder unless the user allows more.
 """
 
-import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
-import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from ssd_tf.user_files import NotRegularFileError
 
 _LOWER_SUFFIXES = (
     ".jpg",
@@ -41,63 +41,8 @@ _UPPER_SUFFIXES = (
 )
 IMAGE_SUFFIXES = _LOWER_SUFFIXES + _UPPER_SUFFIXES
 
-MAX_LABEL_BYTES = 1 << 26  # labels of one image, a data.yaml, a list of classes
-MAX_LIST_BYTES = 1 << 30  # a list of images: about ten million lines
 MAX_PATH_BYTES = 4096  # Linux opens no longer path
 _NUM_SHOWN = 100  # characters of a longer path
-
-
-class NotRegularFileError(OSError):
-    """A FIFO, a device or a socket under the name of a file."""
-
-
-class FileTooLargeError(ValueError):
-    """A file above the limit of its kind. size: bytes, at least."""
-
-    def __init__(self, path, size, limit):
-        super().__init__(f"{path} is too large: {size} bytes; the limit is {limit}")
-        self.size = size
-
-
-@contextlib.contextmanager
-def open_regular(path):
-    """A context with a regular file that is open for reading bytes.
-
-    Devices have no end, and opening a FIFO waits for its writer: raises NotRegularFileError
-    instead. The opened file is checked, not its name, which may change meanwhile.
-    """
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise NotRegularFileError(f"{path} is not a regular file")
-        yield file
-
-
-def _open_without_waiting(path, flags):
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
-
-
-def read_bytes(path, limit) -> bytes:
-    """Read a regular file of at most `limit` bytes; else raise FileTooLargeError."""
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise FileTooLargeError(path, size, limit)
-        # `or`: a file of /proc gives None when it would have to wait.
-        data = file.read(size + 1) or b""
-        if len(data) > size:  # it grows, or it is one of those whose size is given as 0
-            data += file.read(limit + 1 - len(data)) or b""
-    if len(data) > limit:
-        raise FileTooLargeError(path, len(data), limit)
-    return data
-
-
-def read_lines(path, errors="strict", limit=MAX_LABEL_BYTES) -> list[str]:
-    """The stripped lines of a text file in UTF-8, with or without a byte order mark."""
-    try:
-        text = read_bytes(path, limit).decode("utf-8-sig", errors)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    return [line.strip() for line in text.splitlines()]
 
 
 class FoundImage(NamedTuple):

@@ -3,7 +3,7 @@
 import io
 import json
 
-from data_tools.readers import files
+from ssd_tf import user_files
 
 CHUNK = 1 << 20  # characters
 MAX_ELEMENT = 1 << 24  # characters
@@ -17,7 +17,7 @@ def read_members(path, keys):
     (key, None) marks the beginning of an array. Raises ValueError if the file is not a JSON object,
     is cut short, or the value under one of the keys is not an array.
     """
-    with files.open_regular(path) as data, io.TextIOWrapper(data, "utf-8-sig") as file:
+    with user_files.open_regular(path) as data, io.TextIOWrapper(data, "utf-8-sig") as file:
         try:
             yield from _Scanner(file).members(keys)
         except json.JSONDecodeError as error:

@@ -9,6 +9,7 @@ import pathlib
 import xml.etree.ElementTree
 
 from data_tools.readers import files, labels, parsing
+from ssd_tf import user_files
 
 _SUFFIXES = (".xml", ".XML")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -96,7 +97,7 @@ def _choose(folder, annotations, image_set, found):
 
 
 def _read_list(listed, annotations):
-    lines = files.read_lines(listed, "surrogateescape", files.MAX_LIST_BYTES)
+    lines = user_files.read_lines(listed, "surrogateescape", user_files.MAX_LIST_BYTES)
     lines = [files.shorten(line).replace("\\", "/") for line in lines if line]
     # The list of one class has a second word, 1 or -1; but a stem may contain a space, too.
     stems = [line if _find_xml(annotations, line) else line.split()[0] for line in lines]
@@ -120,7 +121,7 @@ def _find_xml(annotations, stem):
 def _read_image(annotations, name, images, allowed):
     stem = os.path.splitext(name)[0]
     try:
-        data = files.read_bytes(annotations / name, files.MAX_LABEL_BYTES)
+        data = user_files.read_bytes(annotations / name, user_files.MAX_LABEL_BYTES)
         root = xml.etree.ElementTree.fromstring(data)
     except FileNotFoundError:
         return labels.LabeledImage("", f"{stem}.xml", stem, fault="no annotation file")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import yaml
 
 from data_tools.readers import files
+from ssd_tf import user_files
 
 _EXPECTED = "give data.yaml, obj.data, or a folder with one of them or with classes.txt"
 _COLLECTIONS = (dict, list, set, tuple)
@@ -76,8 +77,8 @@ def _glob(folder, pattern):
 
 def _has_names(path):
     try:
-        data = files.read_bytes(path, files.MAX_LABEL_BYTES)
-    except (OSError, files.FileTooLargeError):
+        data = user_files.read_bytes(path, user_files.MAX_LABEL_BYTES)
+    except (OSError, user_files.FileTooLargeError):
         return False
     return bool(re.search(rb"^names\b", data, re.MULTILINE))
 
@@ -89,14 +90,14 @@ def _open_loose(listed):
 
 
 def _read_class_list(path):
-    lines = files.read_lines(path)
+    lines = user_files.read_lines(path)
     while lines and not lines[-1]:  # a blank line between others keeps its index
         lines.pop()
     return lines
 
 
 def _read_yaml(path):
-    data = files.read_bytes(path, files.MAX_LABEL_BYTES)
+    data = user_files.read_bytes(path, user_files.MAX_LABEL_BYTES)
     try:
         content = yaml.safe_load(data.decode("utf-8-sig"))
     # ValueError: an impossible date, for example; RecursionError: nested too deeply.
@@ -115,7 +116,7 @@ def _read_darknet(path, allow_outside):
 
     The class names must be in its folder, or at most in the folder above and below that.
     """
-    pairs = (line.partition("=") for line in files.read_lines(path))
+    pairs = (line.partition("=") for line in user_files.read_lines(path))
     content = {key.strip(): value.strip() for key, _, value in pairs}
     if not content.get("names"):
         raise ValueError(f"{path}: expected a line `names = FILE` for the class names")
@@ -240,7 +241,8 @@ def _resolve(path, root, place):
 
 def _read_list(listed, allowed):
     folder = listed.parent
-    for line in filter(None, files.read_lines(listed, "surrogateescape", files.MAX_LIST_BYTES)):
+    lines = user_files.read_lines(listed, "surrogateescape", user_files.MAX_LIST_BYTES)
+    for line in filter(None, lines):
         short = line.removeprefix("data/")
         paths = itertools.chain(files.find_images(folder, line), files.find_images(folder, short))
         yield allowed.check(allowed.choose(paths, os.path.join(folder, short)))

@@ -10,6 +10,7 @@ import os
 import pathlib
 
 from data_tools.readers import files, labels, parsing, yolo_sets
+from ssd_tf import user_files
 
 _MAX_FIRST_LINE = 1 << 16  # bytes
 
@@ -86,7 +87,7 @@ def _note_unused(label_folder, image_folder, unused):
 def _holds_labels(path):
     """Whether the file is not a classes.txt or a note, judged by its first line."""
     try:
-        with files.open_regular(path) as file:
+        with user_files.open_regular(path) as file:
             line = file.readline(_MAX_FIRST_LINE).decode(errors="replace")
     except OSError:
         return False
@@ -95,7 +96,7 @@ def _holds_labels(path):
 
 def _read_image(path, file, chosen):
     try:
-        lines = files.read_lines(file) if file else []
+        lines = user_files.read_lines(file) if file else []
     except (OSError, ValueError) as error:
         return labels.LabeledImage(
             "", path.name, path.stem, fault=f"annotation cannot be read: {error}"

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import pathlib
 
+from ssd_tf.class_names import check_names
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
@@ -63,7 +65,7 @@ def read_dataset(folder) -> DatasetInfo:
             "not finish"
         )
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         classes = tuple({"name": entry["name"], "id": entry["id"]} for entry in content["classes"])
         dataset_info = DatasetInfo(folder, classes, dict(content["splits"]))
     except (ValueError, KeyError, TypeError) as error:
@@ -75,4 +77,5 @@ def read_dataset(folder) -> DatasetInfo:
             f"{path} has no classes, so there is nothing to learn or measure; "
             "convert data that has objects"
         )
+    check_names(dataset_info.names, path)
     return dataset_info

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from data_tools.readers import coco_json, csv_table, files, voc_xml, yolo_txt
+from ssd_tf import user_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 120
@@ -248,7 +249,7 @@ def test_yolo_fifo_instead_of_a_list(tmp_path, name):
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
     path = tmp_path / ("data.yaml" if name == "train.txt" else name)
-    with pytest.raises(files.NotRegularFileError, match=f"{name} is not a regular file"):
+    with pytest.raises(user_files.NotRegularFileError, match=f"{name} is not a regular file"):
         list(yolo_txt.read_yolo(path, "train").images)
 
 
@@ -268,24 +269,25 @@ def test_voc_fifo_as_annotation(tmp_path, paint, sets):
 def test_reads_are_bounded(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"12345")
-    assert files.read_bytes(path, 5) == b"12345"
-    with pytest.raises(files.FileTooLargeError, match="a is too large: 5 bytes; the limit is 4"):
-        files.read_bytes(path, 4)
+    assert user_files.read_bytes(path, 5) == b"12345"
+    message = "a is too large: 5 bytes; the limit is 4"
+    with pytest.raises(user_files.FileTooLargeError, match=message):
+        user_files.read_bytes(path, 4)
     os.truncate(path, 1 << 36)  # takes no space; reading it would fill the memory
-    with pytest.raises(files.FileTooLargeError) as caught:
-        files.read_bytes(path, 4)
+    with pytest.raises(user_files.FileTooLargeError) as caught:
+        user_files.read_bytes(path, 4)
     assert caught.value.size == 1 << 36
     for device in ("/dev/zero", "/dev/null"):
-        with pytest.raises(files.NotRegularFileError):
-            files.read_bytes(device, 1 << 20)
+        with pytest.raises(user_files.NotRegularFileError):
+            user_files.read_bytes(device, 1 << 20)
 
 
 @pytest.mark.skipif(not os.path.isfile("/proc/self/status"), reason="there is no /proc")
 def test_a_file_whose_size_is_given_as_0_is_read():
     assert os.path.getsize("/proc/self/status") == 0
-    assert b"VmPeak" in files.read_bytes("/proc/self/status", 1 << 20)
-    with pytest.raises(files.FileTooLargeError) as caught:
-        files.read_bytes("/proc/self/status", 10)
+    assert b"VmPeak" in user_files.read_bytes("/proc/self/status", 1 << 20)
+    with pytest.raises(user_files.FileTooLargeError) as caught:
+        user_files.read_bytes("/proc/self/status", 10)
     assert caught.value.size == 11  # no more is read
 
 
@@ -469,17 +471,17 @@ def test_lists_of_images_are_bounded(tmp_path, yolo, monkeypatch):
     path = yolo(["../images/a.jpg"])
     (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
     (tmp_path / "voc/ImageSets/Main/train.txt").write_text("a\n" * 8)
-    monkeypatch.setattr(files, "MAX_LIST_BYTES", 14)
-    with pytest.raises(files.FileTooLargeError, match="15 bytes; the limit is 14"):
+    monkeypatch.setattr(user_files, "MAX_LIST_BYTES", 14)
+    with pytest.raises(user_files.FileTooLargeError, match="15 bytes; the limit is 14"):
         list(yolo_txt.read_yolo(path, "train").images)
-    with pytest.raises(files.FileTooLargeError, match="16 bytes; the limit is 14"):
+    with pytest.raises(user_files.FileTooLargeError, match="16 bytes; the limit is 14"):
         voc_xml.read_voc(tmp_path / "voc", "train")
 
 
 def test_voc_annotations_are_bounded(tmp_path, paint, monkeypatch):
     paint(tmp_path / "a.jpg")
     (tmp_path / "a.xml").write_text("<annotation></annotation>")
-    monkeypatch.setattr(files, "MAX_LABEL_BYTES", 24)
+    monkeypatch.setattr(user_files, "MAX_LABEL_BYTES", 24)
     (image,) = voc_xml.read_voc(tmp_path, "all").images
     assert image.fault.endswith("a.xml is too large: 25 bytes; the limit is 24")
 
@@ -489,7 +491,7 @@ def test_yaml_beside_data_yaml_is_bounded(tmp_path, paint, monkeypatch):
     (tmp_path / "images/a.txt").write_text("0 .5 .5 .5 .5\n")
     (tmp_path / "args.yaml").write_text("names: [dog]\n" + "#" * 100)
     (tmp_path / "set.yaml").write_text("train: images\nnames: [cat]\n")
-    monkeypatch.setattr(files, "MAX_LABEL_BYTES", 100)
+    monkeypatch.setattr(user_files, "MAX_LABEL_BYTES", 100)
     assert yolo_txt.read_yolo(tmp_path, "train").classes == [{"name": "cat", "id": 0}]
 
 
@@ -557,8 +559,8 @@ def test_voc_odd_annotations_are_dropped(tmp_path, paint):
 def test_label_file_that_is_a_fifo(tmp_path):
     os.mkfifo(tmp_path / "a")
     with pytest.raises(
-        files.NotRegularFileError, match=r"--annotations: .*a is not a regular file"
+        user_files.NotRegularFileError, match=r"--annotations: .*a is not a regular file"
     ):
         coco_json.read_coco(tmp_path / "a", tmp_path)
-    with pytest.raises(files.NotRegularFileError, match=r"--csv: .*a is not a regular file"):
+    with pytest.raises(user_files.NotRegularFileError, match=r"--csv: .*a is not a regular file"):
         csv_table.read_csv(tmp_path / "a", tmp_path, False)

@@ -1,0 +1,111 @@
+"""Which files a command may write into a folder that is there already.
+
+A command replaces the files that this program wrote there and that nobody has changed since. Every
+other file stays: to be in its way is an error. `written.sha256` in the folder lists what was
+written, in the form of sha256sum.
+"""
+
+import hashlib
+import os
+import pathlib
+
+MANIFEST = "written.sha256"
+
+
+class OutputFolder:
+    """A folder for the files of one command.
+
+    inputs: files that the command reads, which it never replaces. flag: what errors call the
+    folder. Raises FileExistsError if the path is a file.
+    """
+
+    def __init__(self, path, inputs=(), flag="--output"):
+        self.path = pathlib.Path(path)
+        self._flag = flag
+        self._inputs = {os.path.realpath(source) for source in inputs}
+        for place in (self.path, *self.path.parents):
+            if place.exists() and not place.is_dir():
+                raise FileExistsError(f"{flag}: {place} is a file; name a folder")
+        self._digests = _read_manifest(self.path / MANIFEST)
+
+    def check(self, names):
+        """Raise FileExistsError if one of the files must not be written; names: relative paths."""
+        for name in names:
+            fault = self._find_fault(name)
+            if fault:
+                raise FileExistsError(
+                    f"{self._flag} {self.path}: {name} {fault}; move it away, or name another "
+                    "folder"
+                )
+
+    def write(self, name, write):
+        """Write one file atomically: write(path) fills a temporary file of the same suffix.
+
+        Returns its path. Raises FileExistsError as `check` does.
+        """
+        self.check([name])
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
+        try:
+            write(temporary)
+            self.adopt(name, temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
+
+    def write_text(self, name, text):
+        """Write a text file in UTF-8, as `write` does."""
+        return self.write(name, lambda path: path.write_bytes(text.encode()))
+
+    def adopt(self, name, finished):
+        """Move a finished file of the same file system to its place, and list it as written.
+
+        Raises FileExistsError as `check` does.
+        """
+        self.check([name])
+        digest = _digest(finished)
+        with open(self.path / MANIFEST, "a", encoding="utf-8", newline="\n") as manifest:
+            manifest.write(f"{digest}  {name}\n")
+        os.replace(finished, self.path / name)
+        self._digests[name] = self._digests.get(name, frozenset()) | {digest}
+
+    def remove_others(self, names):
+        """Remove what earlier calls wrote here and nobody changed, except these files."""
+        for name in set(self._digests) - set(names):
+            path = self.path / name
+            if path.is_file() and not self._find_fault(name):
+                path.unlink()
+
+    def _find_fault(self, name):
+        """Why a file must not be written; empty if it may."""
+        path = self.path / name
+        if os.path.realpath(path) in self._inputs:
+            return "is an input of this command"
+        if not os.path.lexists(path):
+            return ""
+        if name not in self._digests:
+            return "exists and was not written by this program"
+        if not path.is_file() or _digest(path) not in self._digests[name]:
+            return "was changed after this program wrote it"
+        return ""
+
+
+def _read_manifest(path):
+    """{name: digests of what was written under it}; a line that was cut short is left out.
+
+    A command that was killed between the two may have listed a file without replacing the old one,
+    so every digest of a name counts.
+    """
+    digests = {}
+    if path.is_file():
+        for line in path.read_bytes().decode("utf-8", "replace").split("\n"):
+            digest, separator, name = line.partition("  ")
+            if separator and len(digest) == 64:
+                digests[name] = digests.get(name, frozenset()) | {digest}
+    return digests
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

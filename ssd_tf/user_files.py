@@ -1,0 +1,90 @@
+"""Files that users hand in: guarded reads, and the one reader of their text."""
+
+import codecs
+import contextlib
+import os
+import stat
+
+MAX_LABEL_BYTES = 1 << 26  # labels of one image, a data.yaml, a list of classes
+MAX_LIST_BYTES = 1 << 30  # a list of images: about ten million lines
+# Programs of Windows begin text in UTF-16 with one of these.
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class NotRegularFileError(OSError):
+    """A FIFO, a device or a socket under the name of a file."""
+
+
+class FileTooLargeError(ValueError):
+    """A file above the limit of its kind. size: bytes, at least."""
+
+    def __init__(self, path, size, limit):
+        super().__init__(f"{path} is too large: {size} bytes; the limit is {limit}")
+        self.size = size
+
+
+@contextlib.contextmanager
+def open_regular(path):
+    """A context with a regular file that is open for reading bytes.
+
+    Devices have no end, and opening a FIFO waits for its writer: raises NotRegularFileError
+    instead. The opened file is checked, not its name, which may change meanwhile.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise NotRegularFileError(f"{path} is not a regular file")
+        yield file
+
+
+def _open_without_waiting(path, flags):
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def read_bytes(path, limit) -> bytes:
+    """Read a regular file of at most `limit` bytes; else raise FileTooLargeError."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise FileTooLargeError(path, size, limit)
+        # `or`: a file of /proc gives None when it would have to wait.
+        data = file.read(size + 1) or b""
+        if len(data) > size:  # it grows, or it is one of those whose size is given as 0
+            data += file.read(limit + 1 - len(data)) or b""
+    if len(data) > limit:
+        raise FileTooLargeError(path, len(data), limit)
+    return data
+
+
+def read_text(path, errors="strict", limit=MAX_LABEL_BYTES) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+
+    errors: as `bytes.decode` takes it. Raises OSError, FileTooLargeError, or ValueError for another
+    encoding; the message names the file.
+    """
+    return decode_text(read_bytes(path, limit), path, errors)
+
+
+def decode_text(data, path, errors="strict") -> str:
+    """The text in bytes that were read from `path`, as `read_text` understands it."""
+    encoding = "utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig"
+    try:
+        return data.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected text in UTF-8, got byte 0x{data[error.start]:02x} at offset "
+            f"{error.start}; save the file as UTF-8"
+        ) from None
+
+
+def read_lines(path, errors="strict", limit=MAX_LABEL_BYTES) -> list[str]:
+    """The lines of a text file as `read_text` reads it, without blanks at their ends."""
+    return [line.strip() for line in split_lines(read_text(path, errors, limit))]
+
+
+def split_lines(text) -> list[str]:
+    r"""Split text at \n, \r\n and \r only; a line break at the end begins no further line.
+
+    `str.splitlines` also splits at characters that may stand inside a name, such as U+2028.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines

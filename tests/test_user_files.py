@@ -1,0 +1,44 @@
+import pytest
+
+from ssd_tf import user_files
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", ""),
+        (b"\xef\xbb\xbf", ""),
+        ("für\n".encode(), "für\n"),
+        ("\ufeffcat\r\ndog".encode(), "cat\r\ndog"),
+        ("\ufeff人\n".encode("utf-16-le"), "人\n"),
+        ("\ufeff人\n".encode("utf-16-be"), "人\n"),
+    ],
+)
+def test_text_of_every_encoding(tmp_path, content, text):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    assert user_files.read_text(path) == text
+
+
+@pytest.mark.parametrize("content", [b"f\xfcr", b"\xff\xfe\x00", b"\x80"])
+def test_another_encoding_is_named_with_the_file(tmp_path, content):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"labels\.txt"):
+        user_files.read_text(path)
+
+
+def test_lines_end_at_line_breaks_only():
+    assert user_files.split_lines("") == []
+    assert user_files.split_lines("\n") == [""]
+    assert user_files.split_lines("a\r\nb\rc\n\nd") == ["a", "b", "c", "", "d"]
+    name = "a\u2028b\x85c\x0bd\x0ce\x1cf"
+    assert user_files.split_lines(f"{name}\nx\n") == [name, "x"]
+
+
+def test_lines_are_stripped(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbf cat \r\n\tdog\xc2\xa0\n")
+    assert user_files.read_lines(path) == ["cat", "dog"]
+    with pytest.raises(user_files.FileTooLargeError):
+        user_files.read_lines(path, limit=10)
