@@ -21,6 +21,7 @@ LAYERS = (
         "ssd_tf.user_files",
         "ssd_tf.class_names",
         "ssd_tf.output_folder",
+        "ssd_tf.onednn",
         "ssd_tf.boxes",
     ),
     ("ssd_tf.data", "ssd_tf.models", "ssd_tf.training.losses"),
@@ -37,10 +38,11 @@ LOWEST_IMPORTS = {
     "ssd_tf.class_names": (),
     "ssd_tf.output_folder": (),
     "ssd_tf.draw": (),
+    "ssd_tf.onednn": (),
     "ssd_tf.boxes": (),
     "ssd_tf.config_files": ("ssd_tf.user_files",),
     "ssd_tf.config": ("ssd_tf.config_files", "ssd_tf.files"),
-    "ssd_tf.commandline": ("ssd_tf.config",),
+    "ssd_tf.commandline": ("ssd_tf.config", "ssd_tf.onednn"),
 }
 # The mathematics receives numbers and arrays; see the config rule in ssd_tf/config.py.
 MATHEMATICS = (
