@@ -59,7 +59,7 @@ def assign_folded(folded: keras.Model, model: keras.Model):
     norms = _foldable_norms(model)
     folded_norms = set(norms.values())
     for layer in model.layers:
-        if layer not in folded_norms:
+        if layer.weights and layer not in folded_norms:
             weights = layer.get_weights()
             if layer in norms:
                 weights = _fold_weights(weights, layer.use_bias, norms[layer])
