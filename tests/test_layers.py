@@ -23,6 +23,7 @@ LAYERS = (
         "ssd_tf.user_files",
         "ssd_tf.class_names",
         "ssd_tf.output_folder",
+        "ssd_tf.onednn",
         "ssd_tf.boxes",
         "ssd_tf.replicas",
     ),
@@ -40,12 +41,13 @@ LOWEST_IMPORTS = {
     "ssd_tf.class_names": (),
     "ssd_tf.output_folder": (),
     "ssd_tf.draw": (),
+    "ssd_tf.onednn": (),
     "ssd_tf.boxes": (),
     "ssd_tf.replicas": (),
     "ssd_tf.config_files": ("ssd_tf.user_files",),
     "ssd_tf.config_effects": (),
     "ssd_tf.config": ("ssd_tf.config_effects", "ssd_tf.config_files", "ssd_tf.files"),
-    "ssd_tf.commandline": ("ssd_tf.config",),
+    "ssd_tf.commandline": ("ssd_tf.config", "ssd_tf.onednn"),
 }
 # The mathematics receives numbers and arrays; see the config rule in ssd_tf/config.py.
 MATHEMATICS = (

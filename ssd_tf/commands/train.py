@@ -1,6 +1,7 @@
 """python train.py --config C --data DIR --workdir RUN [--set KEY=VALUE ...]"""
 
 import contextlib
+import dataclasses
 import pathlib
 
 from absl import flags, logging
@@ -139,6 +140,7 @@ def _make_evaluation(config, dataset_info, network):
     from ssd_tf.data import bad_records, pipeline
     from ssd_tf.evaluation import evaluator
     from ssd_tf.inference.detector import keras_detector
+    from ssd_tf.models import folding
     from ssd_tf.training import events, trainer
 
     split = config.data.val_split
@@ -153,9 +155,12 @@ def _make_evaluation(config, dataset_info, network):
     # now, not after hours of training.
     skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
     examples = pipeline.read_examples(dataset_info.folder, split, skipped)
-    detector = keras_detector(config, network, dataset_info.names)
+    folded = folding.fold_batch_norm(network.model)
+    folded_network = dataclasses.replace(network, model=folded)
+    detector = keras_detector(config, folded_network, dataset_info.names)
 
     def run():
+        folding.assign_folded(folded, network.model)
         with bad_records.explain_record_errors(dataset_info.folder, split):
             _, truth, found = evaluator.run_detector(
                 detector.batch, examples, dataset_info.classes, config.eval.batch_size

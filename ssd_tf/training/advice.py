@@ -3,6 +3,7 @@
 import keras
 from absl import logging
 
+from ssd_tf import onednn
 from ssd_tf.config import Augment, Config
 from ssd_tf.models.ssd import SSD
 from ssd_tf.training import averaging
@@ -16,9 +17,10 @@ def log_settings(config: Config, network: SSD, num_replicas):
     """Log sizes and the learning rate, and warn of settings that probably are mistakes."""
     train = config.train
     logging.info(
-        "%d default boxes, %.2f million parameters",
+        "%d default boxes, %.2f million parameters, oneDNN %s",
         len(network.default_boxes),
         network.model.count_params() / 1e6,
+        "on" if onednn.is_on() else "off",
     )
     if train.base_batch is not None:
         logging.info(

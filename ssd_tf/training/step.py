@@ -71,6 +71,7 @@ def make_train_step(config: Config, learner: Learner):
     gradients_of_batch = _make_batch_gradients(config, learner)
 
     def replica_step(images, targets):
+        targets = losses.on_device(targets)
         gradients, parts = gradients_of_batch(images, targets)
         gradients = all_reduce("sum", gradients)
         norm = tf.linalg.global_norm(gradients)
@@ -114,6 +115,7 @@ def make_probe(config: Config, learner: Learner):
     loss = make_loss(config, network.default_boxes)
 
     def replica_loss(images, targets):
+        targets = losses.on_device(targets)
         weights = _global_weights(loss.normalizer, targets["labels"], tf.float32)
         parts = loss(network.model(images, training=False), targets)
         return tf.reduce_sum(weights * (parts.classification + parts.localization))
