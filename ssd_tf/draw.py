@@ -3,6 +3,9 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ssd_tf import pixels
+
+JPEG_QUALITY = 90  # of drawn images; Pillow ignores it for PNG
 # Far apart in hue and lightness, so that neighbouring classes look different.
 _COLORS = (
     "#e6194b",
@@ -27,6 +30,11 @@ def name_of(label, names):
     """The name of a label (from 1), or `class LABEL` if it has none."""
     name = names[label - 1] if names and label <= len(names) else None
     return f"class {label}" if name is None else name
+
+
+def drawn_suffix(path):
+    """The suffix for the drawn copy of an image file: that of JPEG for a JPEG, else of PNG."""
+    return ".jpg" if path.suffix.lower() in pixels.FORMATS["JPEG"] else ".png"
 
 
 def draw_boxes(image, boxes, labels, captions, hatched=None):
