@@ -205,6 +205,17 @@ def to_rgb(image, gray_range=FULL_RANGE) -> Image.Image:
     return image.convert("RGB")
 
 
+def check_gray_range(value) -> tuple[int, int]:
+    """The gray range (low, high) in a value from outside. Raises ValueError."""
+    is_pair = isinstance(value, list | tuple) and len(value) == 2
+    if not is_pair or not all(type(limit) is int for limit in value):
+        raise ValueError(f"expected a gray range of two whole numbers LOW,HIGH, got {value!r}")
+    low, high = value
+    if not FULL_RANGE[0] <= low < high <= FULL_RANGE[1]:
+        raise ValueError(f"expected a gray range with 0 <= LOW < HIGH <= 65535, got {low},{high}")
+    return low, high
+
+
 def gray_values(image) -> np.ndarray:
     """The values of a gray image of 16 or 32 bits, clipped to 0..65535, uint16 [H, W]."""
     return np.asarray(image).clip(*FULL_RANGE).astype(np.uint16)

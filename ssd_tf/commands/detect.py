@@ -166,9 +166,7 @@ class _Run:
             return None
 
     def _detect_image(self, path, index, image_id):
-        from ssd_tf.inference.image_files import read_image
-
-        image = self._open(read_image, path)
+        image = self._open(self._detector.read_image, path)
         if image is None:
             return
         detections = self._select(self._detector(image))
