@@ -216,6 +216,13 @@ def check_gray_range(value) -> tuple[int, int]:
     return low, high
 
 
+def parse_gray_range(text) -> tuple[int, int]:
+    """The gray range in a flag's `LOW,HIGH`. Raises ValueError."""
+    numbers = text.split(",")
+    is_whole = all(number.strip().isdecimal() for number in numbers)
+    return check_gray_range([int(number) for number in numbers] if is_whole else text)
+
+
 def gray_values(image) -> np.ndarray:
     """The values of a gray image of 16 or 32 bits, clipped to 0..65535, uint16 [H, W]."""
     return np.asarray(image).clip(*FULL_RANGE).astype(np.uint16)

@@ -7,7 +7,6 @@ from ssd_tf import pixels
 from ssd_tf.data import image_headers
 
 
-
 def decode_stored(encoded):
     """Decode the image of a record to uint8 [H, W, 3], as stored: boxes refer to that.
 
