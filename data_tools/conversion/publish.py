@@ -68,7 +68,8 @@ def publish(output, written, classes, source_flags, config) -> dict:
     """Give the files their names, then write report.json and, last, dataset.json.
 
     written: {split: WrittenSplit}; source_flags: for report.make_report_entry; config: a
-    convert.ConversionConfig. Splits that were there before stay. Returns {split: its entry of report.json}.
+    convert.ConversionConfig. Splits that were there before stay. Returns {split: its entry of
+    report.json}.
     """
     for split in written.values():
         for path, name in split.names.items():

@@ -185,7 +185,7 @@ def _find_jpeg_exif(data):
         is_at_end = (marker == _START_OF_SCAN) | (marker == _END_OF_IMAGE)
         return (begin == 0) & is_marker & ~is_at_end
 
-    def step(position, begin, end):
+    def step(position, begin, _):
         marker = data.number(position + 1, 1)
         following = position + 2 + data.number(position + 2, 2)
         is_exif = (marker == _APP1) & data.begins(_EXIF_PREFIX, position + 4)
@@ -202,7 +202,7 @@ def _find_png_exif(data):
         is_chunk = (position + 12 <= data.size) & ~data.begins(b"IDAT", position + 4)
         return (begin == 0) & is_chunk
 
-    def step(position, begin, end):
+    def step(position, begin, _):
         end = position + 8 + data.number(position, 4)
         begin = tf.where(data.begins(b"eXIf", position + 4), position + 8, begin)
         return end + 4, begin, end
@@ -216,7 +216,7 @@ def _find_webp_exif(data):
     def is_searching(position, begin, _):
         return (begin == 0) & (position + 8 <= data.size)
 
-    def step(position, begin, end):
+    def step(position, begin, _):
         num_bytes = data.number(position + 4, 4, is_big=False)
         begin = tf.where(data.begins(b"EXIF", position), position + 8, begin)
         end = position + 8 + num_bytes
