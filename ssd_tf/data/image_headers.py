@@ -5,6 +5,7 @@ The rule for orientations is that of `ssd_tf.pixels`, whose Pillow a graph canno
 
 import typing
 
+import numpy as np
 import tensorflow as tf
 
 # The first four are decoded by ways of their own.
@@ -50,9 +51,12 @@ class _Bytes:
 
 def _to_numbers(digits, is_big):
     """uint8 [..., num_bytes] -> int64 [...]; is_big: the order of the bytes, Python's or a mask."""
-    powers = [256**i for i in reversed(range(digits.shape[-1]))]
-    powers = tf.where(is_big, powers, powers[::-1])
-    return tf.reduce_sum(tf.cast(digits, tf.int64) * tf.cast(powers, tf.int64), -1)
+    powers = 256 ** np.arange(digits.shape[-1])[::-1]
+    if not isinstance(is_big, bool):
+        powers = tf.where(is_big, powers, powers[::-1])
+    elif not is_big:
+        powers = powers[::-1]
+    return tf.reduce_sum(tf.cast(digits, tf.int64) * powers, -1)
 
 
 def read_header(encoded) -> Header:
@@ -77,7 +81,9 @@ def read_header(encoded) -> Header:
         PALETTE_BMP: lambda: (_read_bmp_hw(data), no_exif),
     }
     hw, exif = tf.switch_case(kind, branches)
-    return Header(kind, hw, _parse_orientation(exif))
+    none = tf.ones([], tf.int64)
+    orientation = tf.cond(tf.size(exif) > 0, lambda: _parse_orientation(exif), lambda: none)
+    return Header(kind, hw, orientation)
 
 
 def _kinds(data):
