@@ -20,6 +20,7 @@ LAYERS = (
         "ssd_tf.commandline",
         "ssd_tf.draw",
         "ssd_tf.files",
+        "ssd_tf.pixels",
         "ssd_tf.user_files",
         "ssd_tf.class_names",
         "ssd_tf.output_folder",
@@ -38,9 +39,10 @@ LAYERS = (
 LOWEST_IMPORTS = {
     "ssd_tf.files": (),
     "ssd_tf.user_files": (),
+    "ssd_tf.pixels": ("ssd_tf.user_files",),
     "ssd_tf.class_names": (),
     "ssd_tf.output_folder": (),
-    "ssd_tf.draw": (),
+    "ssd_tf.draw": ("ssd_tf.pixels",),
     "ssd_tf.onednn": (),
     "ssd_tf.boxes": (),
     "ssd_tf.replicas": (),
@@ -65,6 +67,7 @@ CONVERTER_IMPORTS = (
     "ssd_tf.boxes",
     "ssd_tf.commandline",
     "ssd_tf.files",
+    "ssd_tf.pixels",
     "ssd_tf.user_files",
     "ssd_tf.class_names",
     "ssd_tf.data.dataset_json",
@@ -231,7 +234,7 @@ def test_commands_of_data_tools_are_imported_by_nothing():
 
 
 def test_importing_the_package_does_not_import_tensorflow():
-    modules = ["config", "commandline", "draw", "files", "boxes.default_boxes"]
+    modules = ["config", "commandline", "draw", "files", "pixels", "boxes.default_boxes"]
     code = (
         f"import sys, ssd_tf, {', '.join(f'ssd_tf.{name}' for name in modules)};"
         "ssd_tf.load_config;"

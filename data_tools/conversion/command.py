@@ -4,7 +4,7 @@ import math
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, pixels
 
 
 def new_converter_flags() -> flags.FlagValues:
@@ -99,6 +99,13 @@ def _define_check_flags(values):
         "say: on the image as stored, or as shown. Default: shown for YOLO, else stored.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "gray_range",
+        None,
+        "LOW,HIGH: the values of 16-bit images that become black and white. Default: that of the "
+        "splits already in --output, else 0,65535, which keeps the upper eight bits.",
+        flag_values=values,
+    )
 
 
 def run_converter(values, usage, required, open_source, argv=None) -> int:
@@ -136,6 +143,10 @@ def read_config(values, rest):
         )
     if not math.isfinite(values.val_fraction):
         raise flags.Error(f"--val_fraction: expected a fraction, got {values.val_fraction}")
+    try:
+        gray_range = values.gray_range and pixels.parse_gray_range(values.gray_range)
+    except ValueError as error:
+        raise flags.Error(f"--gray_range: {error}") from None
     return convert.ConversionConfig(
         output=values.output,
         split=values.split,
@@ -148,6 +159,7 @@ def read_config(values, rest):
         drop_empty=values.drop_empty,
         strict=values.strict,
         exif_boxes=values.exif_boxes,
+        gray_range=gray_range,
         beam_runner=values.beam_runner,
         beam_arguments=tuple(rest),
     )

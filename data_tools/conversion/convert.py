@@ -21,6 +21,7 @@ from data_tools.conversion import (
     splitting,
 )
 from data_tools.conversion.counts import SplitCounts
+from ssd_tf import pixels
 
 VALIDATION = "val"
 _MIN_SHARDS = 8
@@ -34,7 +35,7 @@ class ConversionConfig:
     """What the flags say, for any label format; command.py has their defaults.
 
     shards 0: by the number of images; workers 0: one per core; exif_boxes None: the default
-    of the label format.
+    of the label format; gray_range None: that of the splits already there.
     """
 
     output: str
@@ -50,6 +51,7 @@ class ConversionConfig:
     exif_boxes: str | None
     beam_runner: str
     beam_arguments: tuple[str, ...]
+    gray_range: tuple[int, int] | None = None
 
     @property
     def splits(self):
@@ -104,12 +106,16 @@ def _convert_source(source, plan_path, config, source_flags):
         raise ValueError(f"the labels list no images ({given}): there is nothing to convert")
     if config.strict:
         findings.refuse_findings(found, source.strays)
-    existing = publish.existing_classes(output, config.splits)
-    chosen = classes.choose_classes(source.classes, planned.class_names, config.classes, existing)
+    existing = publish.existing_dataset(output, config.splits)
+    existing_classes = existing and list(existing.classes)
+    chosen = classes.choose_classes(
+        source.classes, planned.class_names, config.classes, existing_classes
+    )
     config = dataclasses.replace(
         config,
         workers=_count_workers(config, len(planned.offsets)),
         exif_boxes=config.exif_boxes or ("shown" if source.boxes_follow_exif else "stored"),
+        gray_range=_choose_gray_range(config.gray_range, existing),
     )
     written = _write_splits(planned, chosen, config)
     counts = written[config.split].counts
@@ -119,8 +125,21 @@ def _convert_source(source, plan_path, config, source_flags):
     publish.withdraw(output, config.splits)
     if source.notes:
         source_flags = source_flags | {"notes": source.notes}
-    reports = publish.publish(output, written, chosen, source_flags, config.exif_boxes)
+    reports = publish.publish(output, written, chosen, source_flags, config)
     return Conversion(reports, [entry["name"] for entry in chosen])
+
+
+def _choose_gray_range(requested, existing):
+    """The gray range of the data set. existing: the DatasetInfo of other splits, or None."""
+    if existing is None:
+        return requested or pixels.FULL_RANGE
+    if requested not in (None, existing.gray_range):
+        low, high = existing.gray_range
+        raise ValueError(
+            f"--gray_range: the splits {', '.join(existing.splits)} in {existing.folder} have "
+            f"{low},{high}; give the same, or convert them again"
+        )
+    return existing.gray_range
 
 
 def _start_workers_early(images, config):
@@ -155,6 +174,7 @@ def _write_splits(planned, chosen, config):
         drop_empty=config.drop_empty,
         strict=config.strict,
         exif_boxes=config.exif_boxes,
+        gray_range=config.gray_range,
     )
     return {
         split: _write_split(split, offsets, planned.path, rules, config)

@@ -19,7 +19,7 @@ from data_tools.conversion.counts import (
     SplitCounts,
 )
 from data_tools.readers import labels
-from ssd_tf import commandline
+from ssd_tf import commandline, pixels
 
 
 class StrictError(ValueError):
@@ -32,7 +32,8 @@ class Rules:
 
     label_of: class name -> label from 1; verify: decode images that look sound, too; drop_empty:
     leave out images without objects; strict: raise StrictError instead of dropping; exif_boxes:
-    "stored" or "shown", how boxes of EXIF-rotated images were drawn if their labels do not say.
+    "stored" or "shown", how boxes of EXIF-rotated images were drawn if their labels do not say;
+    gray_range: as pixels.to_rgb takes it.
     """
 
     label_of: dict[str, int]
@@ -40,6 +41,7 @@ class Rules:
     drop_empty: bool
     strict: bool
     exif_boxes: str
+    gray_range: tuple[int, int] = pixels.FULL_RANGE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ def make_record(labeled, rules, counts) -> bytes | None:
     try:
         if labeled.fault:
             raise image_checks.BadImage(labeled.fault)
-        image = image_checks.check_image(labeled.path, rules.verify)
+        image = image_checks.check_image(labeled.path, rules.verify, rules.gray_range)
     except image_checks.BadImage as error:
         if rules.strict:
             raise StrictError(f"--strict: {labeled.filename}: {error}") from None
@@ -141,6 +143,8 @@ def _count_image(labeled, image, kept, counts):
         counts.empty += 1
     if image.repair:
         counts.count_repaired(RepairedFile(labeled.filename, image.repair))
+    if image.gray_levels:
+        counts.gray.add(image.gray_levels, labeled.filename)
     for obj, box in kept:
         ymin, xmin, ymax, xmax = box.corners
         size_hw = ((ymax - ymin) * image.height, (xmax - xmin) * image.width)

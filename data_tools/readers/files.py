@@ -11,35 +11,10 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from ssd_tf import pixels
 from ssd_tf.user_files import NotRegularFileError
 
-_LOWER_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".jfif",
-    ".avif",
-    ".heic",
-    ".heif",
-)
-_UPPER_SUFFIXES = (
-    ".JPG",
-    ".JPEG",
-    ".PNG",
-    ".BMP",
-    ".WEBP",
-    ".TIF",
-    ".JFIF",
-    ".AVIF",
-    ".HEIC",
-    ".HEIF",
-)
-IMAGE_SUFFIXES = _LOWER_SUFFIXES + _UPPER_SUFFIXES
+IMAGE_SUFFIXES = (*pixels.SUFFIXES, *(suffix.upper() for suffix in pixels.SUFFIXES))
 
 MAX_PATH_BYTES = 4096  # Linux opens no longer path
 _NUM_SHOWN = 100  # characters of a longer path

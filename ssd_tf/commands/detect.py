@@ -9,7 +9,7 @@ from absl import flags, logging
 
 from ssd_tf import commandline, files
 from ssd_tf.config import nearest
-from ssd_tf.draw import draw_detections
+from ssd_tf.draw import JPEG_QUALITY, draw_detections, drawn_suffix
 from ssd_tf.inference.inputs import find_inputs
 from ssd_tf.inference.label_writers import WRITERS, Labelled
 
@@ -166,15 +166,14 @@ class _Run:
             return None
 
     def _detect_image(self, path, index, image_id):
-        from ssd_tf.inference.image_files import read_image
-
-        image = self._open(read_image, path)
+        image = self._open(self._detector.read_image, path)
         if image is None:
             return
         detections = self._select(self._detector(image))
-        target = _free_path(self._output / f"{path.stem}.png", index, self._drawn)
+        name = path.stem + drawn_suffix(path)
+        target = _free_path(self._output / name, index, self._drawn)
         self._drawn.add(target)
-        self._draw(detections).save(target)
+        self._draw(detections).save(target, quality=JPEG_QUALITY)
         self._add_rows(detections, image_id, str(path))
         self._labelled.append(
             Labelled(path, image.shape[:2], detections.boxes, detections.labels, detections.scores)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from ssd_tf.boxes import matching
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.data import augment, bad_records, dataset_json, records, shards
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.images import decode_stored
 
 
 class StreamSlice(NamedTuple):
@@ -114,7 +114,7 @@ def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
         example = bad_records.check_example(
             records.parse_example(serialized), len(dataset_info.classes)
         )
-        return {**example, "image": decode_image(example["image"])}
+        return {**example, "image": decode_stored(example["image"])}
 
     return encoded.map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 

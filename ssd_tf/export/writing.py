@@ -11,6 +11,7 @@ from ssd_tf.export import saved_model, tflite, web
 from ssd_tf.export.formats import has_operator
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import make_postprocessor
+from ssd_tf.inference.gray_range import write_gray_range
 
 
 def write_formats(run, paths, folder, calibration=(), web_files=None):
@@ -20,6 +21,7 @@ def write_formats(run, paths, folder, calibration=(), web_files=None):
     the exporters raise.
     """
     names = run.dataset_info.names
+    gray_range = run.dataset_info.gray_range
     files.write_text(folder / "labels.txt", "".join(f"{name}\n" for name in names))
     write_raw_settings(run.config, run.network.default_boxes, folder)
     if any(name.endswith("_raw") for name in paths):
@@ -27,12 +29,13 @@ def write_formats(run, paths, folder, calibration=(), web_files=None):
     converter = tflite.Converter(run.config, run.network, names, calibration)
     for name, path in paths.items():
         if name == "saved_model":
-            saved_model.export_saved_model(run.config, run.network, names, path)
+            saved_model.export_saved_model(run.config, run.network, names, path, gray_range)
         elif name == "web":
             web.export_page(path, converter, web_files)
         else:
             precision, _, raw = name.removeprefix("tflite_").partition("_")
             converter.export(path, tflite.Form(precision, bool(raw)))
+            write_gray_range(path, gray_range)
         logging.info("converted: %s", path.name)
     differences = tflite.operator_differences(run.config, run.network.default_boxes)
     with_operator = [path.name for name, path in paths.items() if has_operator(name)]

@@ -7,10 +7,11 @@ import pathlib
 
 import tensorflow as tf
 
-from ssd_tf import onednn
+from ssd_tf import onednn, pixels
 from ssd_tf.config import Config, ConfigError
-from ssd_tf.data.images import resize
+from ssd_tf.data.images import resize_array
 from ssd_tf.inference.detections import Detections
+from ssd_tf.inference.gray_range import read_gray_range
 from ssd_tf.inference.image_files import read_image
 from ssd_tf.inference.run import load_run
 from ssd_tf.inference.stages import Stages
@@ -30,10 +31,18 @@ class Detector:
     classes: names of the labels (None for a label without), or None when they are unknown.
     config: the config of a run, else None. default_boxes: [A, 4] of a run, else None.
     size_mb: of the exported model, or of the weights as float32, in 10^6 bytes.
+    gray_range: of the training data, by which 16-bit images are read.
     """
 
     def __init__(
-        self, stages: Stages, kind, classes=None, config=None, default_boxes=None, size_mb=0.0
+        self,
+        stages: Stages,
+        kind,
+        classes=None,
+        config=None,
+        default_boxes=None,
+        size_mb=0.0,
+        gray_range=pixels.FULL_RANGE,
     ):
         onednn.avoid_slow_fusions()
         self.stages = stages
@@ -42,16 +51,21 @@ class Detector:
         self.config = config
         self.default_boxes = default_boxes
         self.size_mb = size_mb
+        self.gray_range = gray_range
 
     def __call__(self, image) -> Detections:
         return self.batch([image])[0]
+
+    def read_image(self, image):
+        """The uint8 [H, W, 3] RGB that the model sees; see `image_files.read_image`."""
+        return read_image(image, self.gray_range)
 
     def batch(self, images) -> list[Detections]:
         """Detect objects in a list of images, each of its own size.
 
         Raises OSError or ValueError for an image that cannot be read.
         """
-        images = [read_image(image) for image in images]
+        images = [self.read_image(image) for image in images]
         outputs = self.stages.network(self.stages.preprocess(images))
         return [
             Detections(*found, self.classes, image)
@@ -76,7 +90,8 @@ def load_detector(
         raise FileNotFoundError(f"no model at {path}")
     if (path / "config.yaml").is_file():
         run = load_run(path, overrides, raw_weights)
-        return keras_detector(run.config, run.network, run.dataset_info.names)
+        info = run.dataset_info
+        return keras_detector(run.config, run.network, info.names, info.gray_range)
     if overrides:
         raise ConfigError(
             f"--set {overrides[0]}: {path} is an exported model with fixed settings; give a run "
@@ -89,14 +104,18 @@ def load_detector(
 
         names = _class_names(labels, path.with_name("labels.txt"), tflite.read_label_file(path))
         stages = tflite.make_stages(path, input_range, num_threads)
-        return Detector(stages, "tflite", names, size_mb=path.stat().st_size / 1e6)
+        size_mb = path.stat().st_size / 1e6
+        gray_range = read_gray_range(path)
+        return Detector(stages, "tflite", names, size_mb=size_mb, gray_range=gray_range)
     if (path / "saved_model.pb").is_file():
         from ssd_tf.inference import saved_model
 
         names = _class_names(labels, path / "assets.extra" / "labels.txt")
         num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         stages = saved_model.make_stages(path)
-        return Detector(stages, "saved_model", names, size_mb=num_bytes / 1e6)
+        size_mb = num_bytes / 1e6
+        gray_range = read_gray_range(path)
+        return Detector(stages, "saved_model", names, size_mb=size_mb, gray_range=gray_range)
     raise ValueError(
         f"{path}: expected a run folder (config.yaml), a SavedModel folder (saved_model.pb) "
         "or a .tflite file"
@@ -126,7 +145,9 @@ def make_detect(config: Config, network: ssd.SSD):
     return lambda images: postprocessor(model(images, training=False))
 
 
-def keras_detector(config: Config, network: ssd.SSD, classes) -> Detector:
+def keras_detector(
+    config: Config, network: ssd.SSD, classes, gray_range=pixels.FULL_RANGE
+) -> Detector:
     """A Detector of the Keras model with the configured post-processing.
 
     It keeps the weights that the network has now, unless batch norm is folded already.
@@ -144,13 +165,13 @@ def keras_detector(config: Config, network: ssd.SSD, classes) -> Detector:
     )
     stages = Stages(
         preprocess=lambda images: tf.stack(
-            [resize(image, config.model.input_hw) for image in images]
+            [resize_array(image, config.model.input_hw) for image in images]
         ),
         network=predict,
         postprocess=lambda predictions: _split_batch(detect(predictions)),
     )
     size_mb = 4 * network.model.count_params() / 1e6
-    return Detector(stages, "keras", classes, config, network.default_boxes, size_mb)
+    return Detector(stages, "keras", classes, config, network.default_boxes, size_mb, gray_range)
 
 
 def _class_names(given, beside, inside=None):

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from ssd_tf.data.images import resize
+from ssd_tf.data.images import resize_array
 from ssd_tf.inference import raw_decoder, tflite_outputs
 from ssd_tf.inference.stages import Stages
 from ssd_tf.inference.tflite_metadata import read_metadata
@@ -40,7 +40,7 @@ def make_stages(path, input_range=None, num_threads=1) -> Stages:
     scale, shift = _scaling(entry["dtype"], metadata.normalisation, input_range, path)
 
     def prepare(image):
-        batch = resize(image, shape[1:3]).numpy()[None] * scale + shift
+        batch = resize_array(image, shape[1:3]).numpy()[None] * scale + shift
         if np.issubdtype(entry["dtype"], np.integer):
             limits = np.iinfo(entry["dtype"])
             batch = np.clip(np.round(batch), limits.min, limits.max)
