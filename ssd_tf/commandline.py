@@ -3,6 +3,7 @@
 import contextlib
 import logging as python_logging
 import os
+import signal
 import sys
 import tempfile
 
@@ -99,6 +100,28 @@ def read_input_range(values) -> tuple[float, float] | None:
             f"--input_range: expected two numbers such as -1,1, got {','.join(values.input_range)}"
         )
     return low, high
+
+
+@contextlib.contextmanager
+def end_by_signals():
+    """Inside `with`, SIGTERM and SIGHUP raise Interrupted, so that unfinished files are completed.
+
+    A signal that is ignored, as SIGHUP under nohup, stays so.
+    """
+
+    def handle(number, _frame):
+        raise Interrupted(number, f"ended by {signal.Signals(number).name}")
+
+    previous = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
