@@ -2,13 +2,7 @@
 
 import math
 
-
-def to_number(value) -> float:
-    """Parse a coordinate; NaN if the value is not a number."""
-    try:
-        return math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+from ssd_tf.coco_rows import to_number
 
 
 def to_size(height, width) -> tuple[int, int] | None:
