@@ -141,6 +141,11 @@ def progress(description, total):
         yield advance
 
 
+def format_metric(value) -> str:
+    """A metric with three decimals; a dash for -1, which is COCO's for nothing to measure."""
+    return "-" if value == -1 else f"{value:.3f}"
+
+
 def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
     if "tensorflow" in sys.modules:

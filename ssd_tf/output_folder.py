@@ -90,12 +90,16 @@ class OutputFolder:
         os.replace(finished, self.path / name)
         self._digests[name] = self._digests.get(name, frozenset()) | {digest}
 
-    def remove_others(self, names):
-        """Remove what earlier calls wrote here and nobody changed, except these files."""
-        for name in set(self._digests) - set(names):
+    def remove(self, names):
+        """Remove those of these files that earlier calls wrote here and nobody changed."""
+        for name in names:
             path = self.path / name
             if path.is_file() and not self._find_fault(name):
                 path.unlink()
+
+    def remove_others(self, names):
+        """Remove what earlier calls wrote here and nobody changed, except these files."""
+        self.remove(set(self._digests) - set(names))
 
     def _make_temporary(self, name):
         """The path of a temporary file beside the target, in its folder, which is there then."""

@@ -90,6 +90,17 @@ def test_others_are_removed_unless_changed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+def test_removing_what_nobody_changed(tmp_path):
+    output = OutputFolder(tmp_path)
+    for name in ("kept.txt", "stale.txt", "corrected.txt"):
+        output.write_text(name, name)
+    (tmp_path / "corrected.txt").write_text("by hand")
+    (tmp_path / "mine.txt").write_text("mine")
+    OutputFolder(tmp_path).remove(["stale.txt", "corrected.txt", "mine.txt", "absent.txt"])
+    names = ["corrected.txt", "kept.txt", "mine.txt", "written.sha256"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -13,11 +13,10 @@ from absl import logging
 from ssd_tf import files
 from ssd_tf.coco_rows import normalize_id, to_number
 from ssd_tf.evaluation.json_files import brief, rows_of
-from ssd_tf.evaluation.tables import Found, Truth, image_rows
+from ssd_tf.evaluation.tables import SCORE_TOLERANCE, Found, Truth, image_rows
 
 _ROWS_AT_ONCE = 1_000
 _FIELDS = "image_id, category_id, bbox, score"
-_SCORE_TOLERANCE = 1e-6  # sums of float32 probabilities may exceed 1 by this much
 
 
 def write_results(path, found: Found, ground_truth: dict, truth: Truth):
@@ -161,7 +160,7 @@ def _read_row(row, where):
             f"got {brief(written)}"
         )
     score = to_number(row.get("score"))
-    if not -_SCORE_TOLERANCE <= score <= 1 + _SCORE_TOLERANCE:
+    if not -SCORE_TOLERANCE <= score <= 1 + SCORE_TOLERANCE:
         raise ValueError(
             f"{where}: expected score as a number from 0 to 1, got {brief(row.get('score'))}"
         )

@@ -11,6 +11,8 @@ import numpy as np
 # scores at least this much less.
 SCORE_ROUNDING = 1e-7
 
+SCORE_TOLERANCE = 1e-6  # sums of float32 probabilities may exceed 1 by this much
+
 
 class Truth(typing.NamedTuple):
     """The objects of a split.
