@@ -9,18 +9,11 @@ import math
 import urllib.parse
 
 from ssd_tf import class_names
+from ssd_tf.parsing import to_number
 
 _LARGEST_ID = 2**63 - 1  # of NumPy's and SQLite's integers
 _NOT_A_BOX = (math.nan,) * 4
 _BACKGROUND = ("background", "__background__", "_background_")
-
-
-def to_number(value) -> float:
-    """Parse a coordinate; NaN if the value is not a number."""
-    try:
-        return math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
 
 
 def normalize_id(value) -> int | str | None:
@@ -41,14 +34,6 @@ def normalize_id(value) -> int | str | None:
     if len(whole) > 20 or decimals.strip("0") or not whole.removeprefix("-").isdecimal():
         return text
     return int(whole) if -_LARGEST_ID <= int(whole) <= _LARGEST_ID else text
-
-
-def read_flag(value) -> bool:
-    """Whether `iscrowd` or a flag like it is set: 1, 1.0, true, "1" and "true" set it."""
-    if isinstance(value, str) and value.strip().lower() == "true":
-        return True
-    number = float(value) if isinstance(value, bool) else to_number(value)
-    return math.isfinite(number) and number != 0
 
 
 def read_area(value) -> float:

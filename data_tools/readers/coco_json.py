@@ -8,8 +8,8 @@ import itertools
 import math
 import sqlite3
 
-from data_tools.readers import files, json_stream, labels, parsing
-from ssd_tf import coco_rows
+from data_tools.readers import files, json_stream, labels
+from ssd_tf import coco_rows, parsing
 
 _TABLES = """
 create table image (position integer primary key, id, file, height, width);
@@ -104,7 +104,7 @@ def _put_annotation(database, entry):
         coco_rows.normalize_id(entry.get("category_id")),
         *box,
         coco_rows.read_area(entry.get("area")),
-        coco_rows.read_flag(entry.get("iscrowd")),
+        parsing.to_flag(entry.get("iscrowd")),
         fault,
     )
     database.execute("insert into annotation values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)

@@ -17,6 +17,7 @@ from ssd_tf.evaluation.json_files import brief, read_json
 from ssd_tf.evaluation.tables import Truth, image_rows
 from ssd_tf.inference.detections import to_xywh_pixels
 from ssd_tf.inference.image_files import read_image
+from ssd_tf.parsing import to_flag
 
 # pycocotools sorts ids with NumPy, whose integers end here.
 _LARGEST_ID = 2**63 - 1
@@ -201,9 +202,9 @@ def _read_annotations(rows, image_ids, category_ids, path):
 def _read_more(row, box):
     area = coco_rows.read_area(row.get("area"))
     more = {"area": box[2] * box[3] if math.isnan(area) else area}
-    more["iscrowd"] = int(coco_rows.read_flag(row.get("iscrowd")))
+    more["iscrowd"] = int(to_flag(row.get("iscrowd")))
     if "difficult" in row:
-        more["difficult"] = int(coco_rows.read_flag(row["difficult"]))
+        more["difficult"] = int(to_flag(row["difficult"]))
     return more
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from absl import logging
 
 from ssd_tf import files
-from ssd_tf.coco_rows import normalize_id, to_number
+from ssd_tf.coco_rows import normalize_id
 from ssd_tf.evaluation.json_files import brief, rows_of
 from ssd_tf.evaluation.tables import SCORE_TOLERANCE, Found, Truth, image_rows
+from ssd_tf.parsing import to_number
 
 _ROWS_AT_ONCE = 1_000
 _FIELDS = "image_id, category_id, bbox, score"

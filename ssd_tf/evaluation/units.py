@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssd_tf.coco_rows import to_number
+from ssd_tf.parsing import to_number
 
 _LARGEST_FRACTION = 1.5  # some normalised boxes end beyond their image
 _OVERHANG = 1.05  # so do boxes in pixels, as models do not clip all of theirs
