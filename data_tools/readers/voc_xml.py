@@ -8,8 +8,8 @@ import os
 import pathlib
 import xml.etree.ElementTree
 
-from data_tools.readers import files, labels, parsing
-from ssd_tf import user_files
+from data_tools.readers import files, labels
+from ssd_tf import parsing, user_files
 
 _SUFFIXES = (".xml", ".XML")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")

@@ -9,8 +9,8 @@ import math
 import os
 import pathlib
 
-from data_tools.readers import files, labels, parsing, yolo_sets
-from ssd_tf import user_files
+from data_tools.readers import files, labels, yolo_sets
+from ssd_tf import parsing, user_files
 
 _MAX_FIRST_LINE = 1 << 16  # bytes
 

@@ -146,7 +146,8 @@ BOXES = [
     ("NaN", 1, [8, float("nan"), 16, 24], "not a number"),
     ("infinite", 1, [8, 16, float("inf"), 24], "not a number"),
     ("text", 1, [8, 16, "wide", 24], "not a number"),
-    ("three numbers", 1, [8, 16, 16], "not a number"),
+    ("three numbers", 1, [8, 16, 16], "not a box"),
+    ("an object", 1, {"x": 8, "y": 16, "width": 16, "height": 24}, "not a box"),
     ("null", 1, None, "no box"),
     ("right of the image", 1, [64, 16, 8, 8], "outside"),
     ("above the image", 1, [8, -30, 16, 24], "outside"),
@@ -366,7 +367,7 @@ REFUSED = [
         coco(categories=[{"id": 1}]),
         {},
         1,
-        "expected a category with a `name` and a numeric `id`",
+        "expected a category with a `name` and an `id`",
     ),
     (
         "two categories of one name",

@@ -105,7 +105,7 @@ def test_coco_ids_of_mixed_kinds(tmp_path, write_coco, image, claimed, source_id
         ({"bbox": [], "segmentation": [[8, 16, 24, 16, 24, 40]]}, (8, 16, 24, 40), ""),
         ({"segmentation": {"counts": [1, 2], "size": [4, 4]}}, None, "no box"),
         ({"segmentation": []}, None, "no box"),
-        ({"bbox": [1, 2, 3], "segmentation": [[8, 16, 24, 16, 24, 40]]}, None, ""),
+        ({"bbox": [1, 2, 3], "segmentation": [[8, 16, 24, 16, 24, 40]]}, (8, 16, 24, 40), ""),
     ],
 )
 def test_coco_polygon_without_bbox(tmp_path, write_coco, more, box, fault):
