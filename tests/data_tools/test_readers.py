@@ -24,7 +24,7 @@ def test_a_record_survives_its_line_of_json():
     obj = labels.LabeledObject(
         "cät", (1.5, 2.0, math.inf, 4.0), area=None, crowd=True, difficult=False, fault=""
     )
-    image = labels.LabeledImage("/p/a b.jpg", "a b.jpg", "7", (obj,), (3, 4), labels.SHARES)
+    image = labels.LabeledImage("/p/a b.jpg", "a b.jpg", "7", (obj,), (3, 4), labels.NORMALISED)
     assert labels.from_line(labels.to_line(image)) == image
     empty = labels.LabeledImage("", "x", "y", fault="absent")
     assert labels.from_line(labels.to_line(empty)) == empty
@@ -384,7 +384,7 @@ def test_yolo(tmp_path, paint):
     assert source.classes == [{"name": "cat", "id": 0}, {"name": "dog", "id": 1}]
     a, c, b = source.images
     assert [image.source_id for image in (a, c, b)] == ["a", "c", "b"]
-    assert (c.objects, b.objects, a.size_hw, a.unit) == ((), (), None, "shares")
+    assert (c.objects, b.objects, a.size_hw, a.unit) == ((), (), None, "normalised")
     # Centre .5, .5, width .25, height .5; the polygon spans x from .1 to .3, y from .2 to .6.
     assert objects_of(a)[:2] == [
         ("dog", (0.375, 0.25, 0.625, 0.75), ""),
