@@ -33,7 +33,7 @@ def _normalize_objects(images, is_open, notes):
     stored = {}  # as written -> normalised
     num_written = collections.Counter()
     for image in images:
-        for name in {obj.name for obj in image.objects if not obj.fault} - stored.keys():
+        for name in {obj.name for obj in image.objects if obj.names_class} - stored.keys():
             stored[name] = class_names.normalize(name)
             class_names.check_names([stored[name]], image.filename)
         if any(stored.get(obj.name, obj.name) != obj.name for obj in image.objects):

@@ -2,7 +2,6 @@
 
 import array
 import dataclasses
-import math
 import os
 
 import numpy as np
@@ -50,7 +49,7 @@ def write_plan(images, path, keep_classes, boxes=None) -> Plan:
             folders.add(os.path.dirname(image.path))
             file.write(labels.to_line(image).encode() + b"\n")
             census.add(image)
-            names = frozenset(obj.name for obj in image.objects if _names_class(obj))
+            names = frozenset(obj.name for obj in image.objects if obj.names_class)
             class_names |= names
             if keep_classes:
                 classes_of.append(shared.setdefault(names, names))
@@ -63,11 +62,6 @@ def write_plan(images, path, keep_classes, boxes=None) -> Plan:
         classes_of,
         census,
     )
-
-
-def _names_class(obj):
-    # Where a box is not even numbers, the name may be from another column.
-    return not obj.fault and all(map(math.isfinite, obj.box))
 
 
 def hash_path(path) -> int:

@@ -130,7 +130,7 @@ def _keep_objects(labeled, image, rules, counts):
     counts.assumed_orientations += assumed and bool(labeled.objects)
     unit = box_checks.choose_unit(labeled.unit, rules.boxes)
     for obj in labeled.objects:
-        if not obj.fault and obj.name not in rules.label_of:
+        if obj.names_class and obj.name not in rules.label_of:
             counts.unlisted_classes[obj.name] += 1
             continue
         box = box_checks.normalize_box(obj, unit, image, orientation, rules.boxes is not None)

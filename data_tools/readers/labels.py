@@ -38,6 +38,11 @@ class LabeledObject:
     difficult: bool = False
     fault: str = ""
 
+    @property
+    def names_class(self) -> bool:
+        """Whether `name` is that of a class; beside what is no number it may be anything."""
+        return not self.fault and all(map(math.isfinite, self.box))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabeledImage:

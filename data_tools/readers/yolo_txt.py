@@ -81,7 +81,7 @@ def _find_labels(image, places, pairs):
     if file is not None:
         return file
     found = (pair.find(files.split_stem(image.name)) for pair in pairs)
-    return next(filter(None, found), None)
+    return next((file for file in found if file and _is_label_file(file)), None)
 
 
 def _is_label_file(path):

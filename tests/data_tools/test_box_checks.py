@@ -30,9 +30,9 @@ def normalize(box, unit=PIXELS, image=IMAGE, orientation=1, **more):
         ((150, 50, 250, 130), PIXELS, (0.5, 0.75, 1, 1)),  # clipped
         ((-10, -5, 20, 50), PIXELS, (0, 0, 0.5, 0.1)),
         (
-            (0, 0, 0.5, 0.25),
+            (100, 50, 100.5, 50.25),
             PIXELS,
-            (0, 0, 0.0025, 0.0025),
+            (0.5, 0.5, 0.5025, 0.5025),
         ),  # smaller than a pixel, but still a box
     ],
 )
