@@ -13,9 +13,10 @@ from data_tools.readers import labels
 from ssd_tf import class_names, user_files
 
 
-def normalize_names(source) -> labels.Source:
+def normalize_names(source, requested) -> labels.Source:
     """The source with its class names as they are stored, whatever its format.
 
+    requested: the names of --classes, the only ones that matter, or None.
     Raises ValueError, also while its images are read, for a name that a class cannot have, and for
     two entries of the label file's own list that become one name. Names of objects that become one
     are merged; a note says so once the images have been read.
@@ -23,19 +24,23 @@ def normalize_names(source) -> labels.Source:
     declared = source.classes
     if declared is not None:
         declared = [entry | {"name": class_names.normalize(entry["name"])} for entry in declared]
-        class_names.check_names([entry["name"] for entry in declared], "the labels")
-    images = _normalize_objects(source.images, declared is None, source.notes)
+        _check_needed([entry["name"] for entry in declared], requested, "the labels")
+    images = _normalize_objects(source.images, requested, declared is None, source.notes)
     return dataclasses.replace(source, classes=declared, images=images)
 
 
-def _normalize_objects(images, is_open, notes):
+def _check_needed(names, requested, where):
+    class_names.check_names([name for name in names if name in (requested or names)], where)
+
+
+def _normalize_objects(images, requested, is_open, notes):
     """is_open: whether only the objects name classes, so that merging two spellings is news."""
     stored = {}  # as written -> normalised
     num_written = collections.Counter()
     for image in images:
         for name in {obj.name for obj in image.objects if obj.names_class} - stored.keys():
             stored[name] = class_names.normalize(name)
-            class_names.check_names([stored[name]], image.filename)
+            _check_needed([stored[name]], requested, image.filename)
         if any(stored.get(obj.name, obj.name) != obj.name for obj in image.objects):
             num_written.update(obj.name for obj in image.objects if obj.name in stored)
             objects = tuple(_rename(obj, stored) for obj in image.objects)

@@ -82,7 +82,7 @@ def convert(open_source, config, source_flags) -> Conversion:
         )
     output = pathlib.Path(config.output)
     with pool.show_waiting("reading the labels"):
-        source = classes.normalize_names(open_source())
+        source = classes.normalize_names(open_source(), config.classes)
     with output_folder.explain_write_errors(output), output_folder.lock_folder(output):
         publish.remove_temporary(output, config.splits)
         plan_path = publish.temporary_path(output, f"{config.split}-plan")
