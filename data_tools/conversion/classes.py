@@ -104,7 +104,8 @@ def read_names(text) -> list[str] | None:
         names = user_files.read_lines(path)
     elif text.endswith(".txt"):
         raise flags.Error(
-            f"--classes: no file at {text}; give a file with one class name per line, or a,b,c"
+            f"--classes: no file at {text}{user_files.suggest_path(path)}; give a file with one "
+            "class name per line, or a,b,c"
         )
     else:
         (names,) = csv.reader([text], skipinitialspace=True)

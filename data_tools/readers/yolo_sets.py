@@ -45,7 +45,8 @@ def open_set(path, image_set, allow_outside=False) -> ImageSet:
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"--yolo: nothing at {path}; {_EXPECTED}")
+        hint = user_files.suggest_path(path) or f"; {_EXPECTED}"
+        raise FileNotFoundError(f"--yolo: nothing at {path}{hint}")
     path = _find_list(path) if path.is_dir() else path
     if path.name == "classes.txt":
         return _open_loose(path)
@@ -274,9 +275,17 @@ def _resolve(path, root, place):
     if found is None:
         raise FileNotFoundError(
             f"{path} names {files.shorten(place)!r}, "
-            f"and there is nothing at {files.shorten(str(candidates[0]))}"
+            f"and there is nothing at {files.shorten(str(candidates[0]))}{_suggest(path, place)}"
         )
     return found
+
+
+def _suggest(path, place):
+    """The end of a message about a path of another computer, of which the end may be here."""
+    parts = place.split("/")
+    ends = ("/".join(parts[index:]) for index in range(1, len(parts)))
+    here = next((end for end in ends if end and os.path.exists(path.parent / end)), None)
+    return f"; write {here!r} there, which is beside the file" if here else ""
 
 
 def _read_list(listed, allowed):
