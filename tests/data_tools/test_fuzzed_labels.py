@@ -97,9 +97,7 @@ def convert(run, tmp_path, read_dataset):
 
     def convert(command, **flags):
         out = tmp_path / "out"
-        code, error = run(
-            command, output=out, workers=1, shards=1, **flags, **{"no-verify": True}
-        )
+        code, error = run(command, output=out, workers=1, shards=1, **flags, **{"no-verify": True})
         assert code in (0, 1, 2)
         lines = error.splitlines()
         assert all(line.startswith(("error: ", "WARNING: ")) for line in lines), error
