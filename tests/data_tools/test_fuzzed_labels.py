@@ -77,7 +77,8 @@ MUTATIONS = (
 def corrupt(data, rng):
     """The bytes after one to three mutations."""
     for _ in range(rng.choice((1, 1, 2, 3))):
-        data = rng.choice(MUTATIONS)(data, rng) or b" "
+        changed = rng.choice(MUTATIONS)(data, rng)
+        data = changed if re.search(rb"[^\s,;<>]", changed) else b"x"
     return data
 
 
