@@ -103,16 +103,17 @@ def _read_class_list(path):
 
 
 class _TextLoader(yaml.BaseLoader):
-    """Leaves all scalars text, as class names are; refuses a mapping with a key twice."""
+    """Leaves all scalars text, as class names are; rejects an index that has two names."""
 
     def construct_mapping(self, node, deep=False):
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
-            keys = [key.value for key, _ in node.value]
-            repeated = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.constructor.ConstructorError(
-                problem=f"it has the key {repeated!r} twice", problem_mark=node.start_mark
-            )
+            keys = [key.value for key, _ in node.value if _to_int(key.value) is not None]
+            repeated = [key for key in keys if keys.count(key) > 1]
+            if repeated:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"it has the index {repeated[0]!r} twice", problem_mark=node.start_mark
+                )
         return mapping
 
 

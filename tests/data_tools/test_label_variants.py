@@ -657,8 +657,8 @@ def write_named(plant, write_coco, tmp_path, command, names):
 def test_same_names_in_all_formats(
     plant, write_coco, tmp_path, run, read_dataset, read_split, command
 ):
-    names = [" a cat", "b\u00a0dog ", "cafe\u0301", "d, mixed", "e/shelf", "???", "background"]
-    stored = ["a cat", "b dog", "caf\u00e9", "d, mixed", "e/shelf", "???", "background"]
+    names = [" a cat", "b\u00a0dog ", "nai\u0308ve", "d, mixed", "e/shelf", "???", "background"]
+    stored = ["a cat", "b dog", "na\u00efve", "d, mixed", "e/shelf", "???", "background"]
     flags = write_named(plant, write_coco, tmp_path, command, names)
     assert run(f"{command}_to_tfrecord", output=tmp_path / "out", **flags) == (0, "")
     dataset, _ = read_dataset(tmp_path / "out")
@@ -680,7 +680,7 @@ def test_names_that_no_class_can_have(plant, write_coco, tmp_path, run, command,
 
 @pytest.mark.parametrize("command", ["coco", "yolo"])
 @pytest.mark.parametrize(
-    "pair", [("cat", "cat "), ("caf\u00e9", "cafe\u0301"), ("a b", "a\u00a0b")]
+    "pair", [("cat", "cat "), ("na\u00efve", "nai\u0308ve"), ("a b", "a\u00a0b")]
 )
 def test_listed_names_that_become_equal(plant, write_coco, tmp_path, run, command, pair):
     flags = write_named(plant, write_coco, tmp_path, command, pair)
@@ -692,16 +692,16 @@ def test_listed_names_that_become_equal(plant, write_coco, tmp_path, run, comman
 def test_names_of_objects_that_become_equal_are_merged(
     plant, write_coco, tmp_path, convert, command
 ):
-    names = ["caf\u00e9", "cafe\u0301", "cafe\u0301", "Caf\u00e9"]
+    names = ["na\u00efve", "nai\u0308ve", "nai\u0308ve", "Na\u00efve"]
     flags = write_named(plant, write_coco, tmp_path, command, names)
     _, report = convert(f"{command}_to_tfrecord", **flags)
     assert {name: row["objects"] for name, row in report["classes"].items()} == {
-        "caf\u00e9": 3,
-        "Caf\u00e9": 1,
+        "na\u00efve": 3,
+        "Na\u00efve": 1,
     }
     merged, similar = report["source"]["notes"][-2:]
-    assert merged == "class 'caf\u00e9' is also written 'cafe\u0301': 2 objects"
-    assert similar == "classes that differ in case only: Caf\u00e9, caf\u00e9; they stay apart"
+    assert merged == "class 'na\u00efve' is also written 'nai\u0308ve': 2 objects"
+    assert similar == "classes that differ in case only: Na\u00efve, na\u00efve; they stay apart"
 
 
 @pytest.mark.parametrize(
@@ -713,11 +713,11 @@ def test_names_of_objects_that_become_equal_are_merged(
         ('"salad, mixed", cat', ["salad, mixed", "cat"]),
         ("Cabinet/shelf", ["Cabinet/shelf"]),
         (" cat ,,dog", ["cat", "dog"]),
-        ("cafe\u0301", ["caf\u00e9"]),
+        ("nai\u0308ve", ["na\u00efve"]),
     ],
 )
 def test_names_of_the_flag(plant, write_coco, tmp_path, run, read_dataset, given, names):
-    listed = ["cat", "dog ", "salad, mixed", "Cabinet/shelf", "caf\u00e9"]
+    listed = ["cat", "dog ", "salad, mixed", "Cabinet/shelf", "na\u00efve"]
     flags = write_named(plant, write_coco, tmp_path, "coco", listed)
     assert run("coco_to_tfrecord", output=tmp_path / "out", classes=given, **flags) == (0, "")
     assert [entry["name"] for entry in read_dataset(tmp_path / "out")[0]["classes"]] == names
