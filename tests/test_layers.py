@@ -19,6 +19,7 @@ LAYERS = (
         "ssd_tf.draw",
         "ssd_tf.files",
         "ssd_tf.user_files",
+        "ssd_tf.parsing",
         "ssd_tf.class_names",
         "ssd_tf.output_folder",
         "ssd_tf.boxes",
@@ -34,6 +35,7 @@ LAYERS = (
 LOWEST_IMPORTS = {
     "ssd_tf.files": (),
     "ssd_tf.user_files": (),
+    "ssd_tf.parsing": (),
     "ssd_tf.class_names": (),
     "ssd_tf.output_folder": (),
     "ssd_tf.draw": (),
@@ -59,6 +61,7 @@ CONVERTER_IMPORTS = (
     "ssd_tf.commandline",
     "ssd_tf.files",
     "ssd_tf.user_files",
+    "ssd_tf.parsing",
     "ssd_tf.class_names",
     "ssd_tf.data.dataset_json",
     "ssd_tf.data.images",

@@ -8,7 +8,8 @@ import itertools
 import math
 import sqlite3
 
-from data_tools.readers import files, json_stream, labels, parsing
+from data_tools.readers import files, json_stream, labels
+from ssd_tf import parsing
 
 _TABLES = """
 create table image (position integer primary key, id, file, height, width);

@@ -15,8 +15,8 @@ import os
 import pathlib
 import sqlite3
 
-from data_tools.readers import files, labels, parsing
-from ssd_tf import user_files
+from data_tools.readers import files, labels
+from ssd_tf import parsing, user_files
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _COLUMNS = ("filename", "width", "height", "class", *_SIDES)

@@ -11,8 +11,8 @@ import pathlib
 import re
 import xml.etree.ElementTree
 
-from data_tools.readers import files, labels, parsing
-from ssd_tf import user_files
+from data_tools.readers import files, labels
+from ssd_tf import parsing, user_files
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _USUAL_SETS = {"train": ("trainval", "train"), "val": ("val", "valid"), "test": ("test",)}

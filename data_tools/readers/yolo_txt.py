@@ -11,8 +11,8 @@ import math
 import os
 import pathlib
 
-from data_tools.readers import files, labels, parsing, yolo_sets
-from ssd_tf import class_names, user_files
+from data_tools.readers import files, labels, yolo_sets
+from ssd_tf import class_names, parsing, user_files
 
 _MAX_FIRST_LINE = 1 << 16  # bytes
 _NUM_SHOWN = 60  # characters of a line in messages
