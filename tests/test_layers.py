@@ -39,7 +39,7 @@ LOWEST_IMPORTS = {
     "ssd_tf.draw": (),
     "ssd_tf.boxes": (),
     "ssd_tf.config_files": ("ssd_tf.user_files",),
-    "ssd_tf.config": ("ssd_tf.config_files", "ssd_tf.files"),
+    "ssd_tf.config": ("ssd_tf.config_files", "ssd_tf.files", "ssd_tf.user_files"),
     "ssd_tf.commandline": ("ssd_tf.config",),
 }
 # The mathematics receives numbers and arrays; see the config rule in ssd_tf/config.py.

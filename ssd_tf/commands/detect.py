@@ -12,6 +12,7 @@ from ssd_tf.config import nearest
 from ssd_tf.draw import draw_detections
 from ssd_tf.inference.inputs import find_inputs
 from ssd_tf.inference.label_writers import WRITERS, Labelled
+from ssd_tf.user_files import check_exists
 
 USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
@@ -67,6 +68,7 @@ def _main(values, positional):
     output = pathlib.Path(values.output)
     _check_output(output, inputs)
     _check_formats(values.format, inputs)
+    check_exists(values.model, "model")
     commandline.import_tensorflow()
     from ssd_tf.inference.detector import load_detector
 

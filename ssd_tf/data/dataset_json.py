@@ -8,6 +8,7 @@ import json
 import pathlib
 
 from ssd_tf.class_names import check_names
+from ssd_tf.user_files import nearest_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_dataset(folder) -> DatasetInfo:
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no data folder at {folder}; create one with a converter of data_tools "
-            "(coco, voc, yolo or csv_to_tfrecord)"
+            f"(coco, voc, yolo or csv_to_tfrecord){nearest_path(folder)}"
         )
     if not path.is_file():
         raise FileNotFoundError(
