@@ -313,7 +313,8 @@ def test_malformed_files(tmp_path):
     assert (
         refusal(write(tmp_path / "empty.yaml", ""))
         == f"{tmp_path / 'empty.yaml'}: boxes is missing: give a preset or levels, or take "
-        "network and default boxes over from a run: init_from=RUN"
+        "network and default boxes over from a run: --set init_from=RUN (import_weights makes a "
+        "run of a detector file)"
     )
     assert "no config file at" in refusal(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
 

@@ -8,7 +8,6 @@ import numpy as np
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.models import ssd
 
-
 # Half precision becomes float32, and quantised weights four times as large.
 _LARGEST_EXPANSION = 4
 _SMALL = 1 << 24  # bytes that are no harm

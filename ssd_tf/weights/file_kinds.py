@@ -12,6 +12,7 @@ _UNPACK = (
     ".tflite file inside"
 )
 _CLASSIFIER = "weights of a classifier can be given as model.backbone.weights"
+_KERAS = f"which holds no detector that can be imported; {_CLASSIFIER}"
 # By the bytes at the beginning.
 _MAGIC = (
     (b"\x1f\x8b", _UNPACK),
@@ -22,7 +23,7 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", _UNPACK),
     (
         b"\x89HDF",
-        f"a Keras file (HDF5), which holds no detector that can be imported; {_CLASSIFIER}",
+        f"a Keras file (HDF5), {_KERAS}",
     ),
     (b"\x93NUMPY", f"an array of NumPy; {_CLASSIFIER} as .npz"),
     (b"version https://git-lfs", "a pointer of Git LFS: get the file itself with `git lfs pull`"),
@@ -102,9 +103,7 @@ def _describe_zip(path):
     except Exception:  # its reader says what is wrong with a corrupt archive
         return None
     if "model.weights.h5" in names:
-        return (
-            f"a Keras model (.keras), which holds no detector that can be imported; {_CLASSIFIER}"
-        )
+        return f"a Keras model (.keras), {_KERAS}"
     if any("/code/" in name for name in names):
         return "a program of TorchScript: save the state dict, torch.save(model.state_dict(), FILE)"
     if names and all(name.endswith(".npy") for name in names):

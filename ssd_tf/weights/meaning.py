@@ -146,7 +146,7 @@ def has_same_boxes(old: Config, new: Config, level, map_hw) -> bool:
 
 
 def _level_boxes(config, level, map_hw):
-    """The default boxes of a level [n, 4] without rounding; None if the config has no such level."""
+    """The default boxes of a level [n, 4] without rounding; None if there is no such level."""
     levels = ssd.box_levels(config)[level : level + 1]
     if not levels:
         return None

@@ -100,9 +100,11 @@ class _Unpickler(pickle._Unpickler):
         )
 
     def persistent_load(self, identifier):
-        kind, dtype, key, _device, size, *_ = identifier
-        if kind != "storage" or dtype not in _DTYPES:
-            raise ConfigError(f"expected a storage, got {identifier!r:.60}")
+        if not isinstance(identifier, tuple) or identifier[:1] != ("storage",):
+            raise ValueError(f"expected a storage, got {str(identifier)[:60]!r}")
+        _, dtype, key, _device, size, *_ = identifier
+        if dtype not in _DTYPES:
+            raise ValueError(f"expected a storage of numbers, got {str(dtype)[:60]!r}")
         return _Storage(dtype, str(key), int(size))
 
     def load_build(self):

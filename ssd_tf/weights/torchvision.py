@@ -96,15 +96,15 @@ def _describe(backbone, state):
 
 
 def _check_depth(state, modules, name, source):
-    """Raise ConfigError if a stage of the network has more modules in the state.
+    """Raise ConfigError if a stage of the ResNet has more blocks in the state.
 
     All of resnet18 is found in the weights of a resnet34, whose features are others.
     """
     known = set(modules.values())
-    stages = {module.partition(".")[0] for module in known} - {"head"}
+    stages = {module.partition(".")[0] for module in known if module.startswith("layer")}
     for key in state:
         module = key.rpartition(".")[0]
-        if module.partition(".")[0] in stages and not {key, module} & known:
+        if module.partition(".")[0] in stages and module not in known:
             raise ConfigError(
                 f"{source} has {module}, which {name} lacks: give the weights of exactly this "
                 "network"

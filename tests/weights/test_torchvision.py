@@ -62,12 +62,12 @@ def test_classifiers_equal_torchvisions(parity, name):
     assert max(found.values()) <= 1e-4, found
 
 
-def test_mobilenet_v2_needs_pytorchs_padding(parity, caplog):
+def test_mobilenet_v2_needs_pytorchs_padding(parity):
     backbone = {"name": "mobilenet_v2", "alpha": 1.0}
     values = {"model": {"input_hw": [64, 96], "num_levels": 2, "backbone": backbone}}
     config = check_config({**values, "boxes": {"levels": [{"size": 9}] * 2}}, "test")
-    parity.filled_network(config, 2)
-    assert "set model.backbone.padding=torch" in caplog.text
+    with pytest.raises(ConfigError, match=r"padding is torch .*, here keras.*padding=torch"):
+        parity.filled_network(config, 2)
 
 
 def test_the_real_classifier_fills_mobilenet_v2(shared_data):

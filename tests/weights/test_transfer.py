@@ -135,7 +135,8 @@ def test_other_numbers_of_boxes_replace_both_heads(start):
 def test_other_variances_replace_every_box_head(start):
     *_, outcomes = start(config_with(boxes={"variances": [0.1, 0.1, 0.3, 0.3]}))
     heads = [f"offsets{level}_conv" for level in range(2)]
-    assert {results(outcomes)[name] for name in heads} == {"from scratch: other default boxes"}
+    reason = "the run has boxes.variances = [0.1,0.1,0.2,0.2], not [0.1,0.1,0.3,0.3]"
+    assert {results(outcomes)[name] for name in heads} == {f"from scratch: {reason}"}
 
 
 @pytest.mark.parametrize("sizes", [(10, 20, 30, 50), (20, 40, 60, 100)])
@@ -152,7 +153,8 @@ def test_a_larger_input_keeps_boxes_of_the_same_pixels_or_share(start, sizes):
 
 def test_another_score_activation_replaces_the_class_heads(start):
     *_, outcomes = start(config_with(loss={"score_activation": "sigmoid"}))
-    assert results(outcomes)["logits0_conv"] == "from scratch: the run has softmax, not sigmoid"
+    reason = "the run has loss.score_activation = softmax, not sigmoid"
+    assert results(outcomes)["logits0_conv"] == f"from scratch: {reason}"
 
 
 def test_more_levels_start_from_scratch(start):
@@ -164,10 +166,10 @@ def test_more_levels_start_from_scratch(start):
 
 
 def test_nothing_in_common_is_an_error(start):
-    config = config_with(model={"backbone": {"name": "mobilenet", "alpha": 0.25}})
+    config = config_with(model={"backbone": {"name": "plain", "alpha": 0.5}})
     message = (
-        r"^init_from .*run: none of its layers fits this network \(conv1: from scratch: the run "
-        r"has no such layer\); leave out model.backbone and boxes to take over its network$"
+        r"^init_from .*run: none of its layers fits this network \(stage1_conv1: from scratch: "
+        r"expected shape .*\); leave out model.backbone and boxes to take over its network$"
     )
     with pytest.raises(ConfigError, match=message):
         start(config)
