@@ -38,11 +38,11 @@ def load(model: keras.Model, config: Config, path) -> set[str]:
     if not filled:
         raise ConfigError(f"{path} has no layer of {config.model.backbone.name}")
     check_backbone_filled(model, config, filled, path)
-    meaning.check_backbone(config, path, *_describe(config.model.backbone))
+    meaning.check_backbone(config, path, *describe(config.model.backbone))
     return filled
 
 
-def _describe(backbone):
+def describe(backbone):
     """(padding, normalisation) of the network that Keras trained."""
     # Its maps have even sizes, which `keras` and `same` pad alike.
     padding = "keras" if backbone.padding == "torch" else backbone.padding

@@ -61,7 +61,7 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
     (extra layers, neck and heads may be) or too much, or if the config has another padding or
     normalisation than torchvision.
     """
-    padding, normalization = _describe(config.model.backbone, state)
+    padding, normalization = describe(config.model.backbone, state)
     state = _reduce_classifier(state)
     modules = module_names(model, config, state)
     filled = set()
@@ -83,7 +83,7 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
     return filled
 
 
-def _describe(backbone, state):
+def describe(backbone, state):
     """(padding, normalisation) of the network that the state belongs to, as far as it is known."""
     name = backbone.name
     padding = "torch" if name == "mobilenet_v2" else None
