@@ -14,6 +14,7 @@ from ssd_tf.data import dataset_json
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.weights import meaning, runs
+from ssd_tf.weights.checks import check_finite
 from ssd_tf.weights.imported import is_class_head
 
 _LOADED = "loaded"
@@ -45,6 +46,7 @@ def read_source(path) -> Source:
         weights = runs.read_weights(runs.find_checkpoint(path))
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"init_from: {error}") from None
+    check_finite(weights, f"init_from: {path}")
     return Source(path, config, class_names, weights)
 
 

@@ -195,6 +195,16 @@ def test_weights_of_another_network_of_the_family_are_refused(parity):
         torchvision.load(ssd.build_model(fpn, 2).model, fpn, state)
 
 
+def test_the_weights_of_a_deeper_resnet_are_refused(parity):
+    """All layers of a resnet18 are among those of a resnet34."""
+    deeper = small_config("resnet34", alpha=0.25)
+    state = parity.seeded_state(ssd.build_model(deeper, 2).model, deeper)
+    config = small_config("resnet18", alpha=0.25)
+    model = ssd.build_model(config, 2).model
+    with pytest.raises(ConfigError, match=r"has layer1.2.conv1, which resnet18 lacks: give the"):
+        torchvision.load(model, config, state)
+
+
 def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(parity, tmp_path):
     config = small_config()
     model = ssd.build_model(config, 2).model
