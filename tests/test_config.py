@@ -319,6 +319,24 @@ def test_malformed_files(tmp_path):
     assert "no config file at" in refusal(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("configs/finetun.yaml", "configs/finetune.yaml"),
+        ("config/finetune.yaml", "configs/finetune.yaml"),
+        ("configs/FineTune.yaml", "configs/finetune.yaml"),
+        ("configs/elephant.yaml", None),
+        ("elsewhere/elephant.yaml", None),
+    ],
+)
+def test_a_typo_in_the_path_of_a_config(tmp_path, wrong, right):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "finetune.yaml").write_text("")
+    (tmp_path / "configs" / "shapes.yaml").write_text("")
+    hint = f"; did you mean '{tmp_path / right}'?" if right else ""
+    assert refusal(tmp_path / wrong) == f"no config file at {tmp_path / wrong}{hint}"
+
+
 def test_a_config_is_frozen(small):
     config = load_config(small)
     with pytest.raises(ValueError, match="frozen"):
