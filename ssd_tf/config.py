@@ -22,6 +22,7 @@ from pydantic import Field
 
 from ssd_tf import config_effects, files
 from ssd_tf.config_files import ConfigError, merge, read_layers
+from ssd_tf.user_files import suggest_path
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -565,7 +566,10 @@ def load_source_config(folder) -> Config:
     """The config of the run folder that init_from names. Raises ConfigError."""
     path = pathlib.Path(folder) / "config.yaml"
     if not path.is_file():
-        raise ConfigError(f"init_from: no run folder at {folder} (it would have a config.yaml)")
+        raise ConfigError(
+            f"init_from: no run folder at {folder} (it would have a config.yaml)"
+            f"{suggest_path(folder)}"
+        )
     return load_run_config(folder)
 
 
@@ -574,7 +578,7 @@ def _with_network(values, path):
     if "boxes" not in values:
         raise ConfigError(
             f"{path}: boxes is missing: give a preset or levels, or take network and default boxes "
-            "over from a run: init_from=RUN"
+            "over from a run: --set init_from=RUN (import_weights makes a run of a detector file)"
         )
     return values
 

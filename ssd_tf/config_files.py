@@ -53,7 +53,7 @@ def apply_overrides(values: dict, overrides) -> dict:
 def _read_file(path, ancestors=()) -> list[dict]:
     """ancestors: resolved paths of the files that lead here by `base`."""
     if not path.is_file():
-        raise ConfigError(f"no config file at {path}")
+        raise ConfigError(f"no config file at {path}{user_files.suggest_path(path)}")
     if path.resolve() in ancestors:
         raise ConfigError(f"{path}: `base` leads back to this file")
     try:

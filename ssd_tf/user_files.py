@@ -3,12 +3,14 @@
 import codecs
 import contextlib
 import difflib
+import itertools
 import os
 import pathlib
 import stat
 
 MAX_LABEL_BYTES = 1 << 26  # labels of one image, a data.yaml, a list of classes
 MAX_LIST_BYTES = 1 << 30  # a list of images: about ten million lines
+_MOST_NAMES = 2000  # of a folder, that a name is compared with
 # Programs of Windows begin text in UTF-16 with one of these.
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -36,6 +38,32 @@ def open_regular(path):
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NotRegularFileError(f"{path} is not a regular file")
         yield file
+
+
+def check_exists(path, what):
+    """Raise FileNotFoundError, with the most similar path, if there is nothing at a path."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no {what} at {path}{suggest_path(path)}")
+
+
+def suggest_path(path) -> str:
+    """The end of a message about a path that is not there: `; did you mean ...?`, or empty."""
+    path = pathlib.Path(path)
+    for parent in path.parents:
+        if not parent.is_dir():
+            continue
+        wrong, *rest = path.relative_to(parent).parts
+        try:
+            names = sorted(itertools.islice(os.listdir(parent), _MOST_NAMES))
+        except OSError:
+            return ""
+        folded = {name.casefold(): name for name in names}
+        for close in difflib.get_close_matches(wrong.casefold(), list(folded), n=3):
+            found = parent.joinpath(folded[close], *rest)
+            if found.exists():
+                return f"; did you mean {found}?"
+        return ""
+    return ""
 
 
 def _open_without_waiting(path, flags):
@@ -94,22 +122,3 @@ def split_lines(text) -> list[str]:
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def suggest_path(path) -> str:
-    """The end of a message about a path that is not there: `; did you mean ...?`, or empty."""
-    path = pathlib.Path(path)
-    missing = path
-    while not os.path.isdir(missing.parent) and missing != missing.parent:
-        missing = missing.parent
-    try:
-        names = os.listdir(missing.parent)
-    except OSError:
-        return ""
-    folded = {name.casefold(): name for name in sorted(names)}
-    close = difflib.get_close_matches(missing.name.casefold(), folded, n=1)
-    if not close:
-        return ""
-    # What follows the mistyped part may be right.
-    meant = missing.parent / folded[close[0]] / path.relative_to(missing)
-    return f"; did you mean {meant}?" if os.path.exists(meant) else ""

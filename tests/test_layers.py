@@ -52,7 +52,12 @@ LOWEST_IMPORTS = {
     "ssd_tf.replicas": (),
     "ssd_tf.config_files": ("ssd_tf.user_files",),
     "ssd_tf.config_effects": (),
-    "ssd_tf.config": ("ssd_tf.config_effects", "ssd_tf.config_files", "ssd_tf.files"),
+    "ssd_tf.config": (
+        "ssd_tf.config_effects",
+        "ssd_tf.config_files",
+        "ssd_tf.files",
+        "ssd_tf.user_files",
+    ),
     "ssd_tf.commandline": ("ssd_tf.config", "ssd_tf.onednn"),
 }
 # The mathematics receives numbers and arrays; see the config rule in ssd_tf/config.py.

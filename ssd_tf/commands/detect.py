@@ -16,6 +16,7 @@ from ssd_tf.inference import label_writers
 from ssd_tf.inference.inputs import find_inputs
 from ssd_tf.inference.label_writers import WRITERS, Labelled
 from ssd_tf.output_folder import OutputFolder
+from ssd_tf.user_files import check_exists
 
 USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
@@ -72,6 +73,7 @@ def _main(values, positional):
     inputs = find_inputs(positional)
     drawn = _drawn_names(inputs)
     output = _check_output(values, inputs, drawn)
+    check_exists(values.model, "model")
     commandline.import_tensorflow()
     from ssd_tf.inference.detector import load_detector
 

@@ -8,6 +8,7 @@ from absl import flags, logging
 
 from ssd_tf import commandline, files
 from ssd_tf.config import Config, load_config
+from ssd_tf.data import dataset_json
 
 USAGE = """
 Train a detector on TFRecords. The same command on an existing run folder resumes from its last
@@ -66,13 +67,13 @@ def run_training(config: Config, data, workdir, hosts=None, task=None, profile_s
 
     hosts, task: as `make_strategy` takes them. profile_steps: "A:B", or None.
     """
-    commandline.import_tensorflow()
-    from ssd_tf.data import bad_records, dataset_json
-    from ssd_tf.training import agreement, distribution, memory, restart, trainer
-
     dataset_info = dataset_json.read_dataset(data)
     split = config.data.train_split
     dataset_info.shards(split)
+    commandline.import_tensorflow()
+    from ssd_tf.data import bad_records
+    from ssd_tf.training import agreement, distribution, memory, restart, trainer
+
     state = restart.check_restart(config, dataset_info, workdir)
     strategy = distribution.make_strategy(config.train.strategy, hosts, task)
     with contextlib.ExitStack() as stack:

@@ -18,6 +18,7 @@ from ssd_tf.inference.stages import Stages
 from ssd_tf.models import ssd
 from ssd_tf.models.folding import fold_batch_norm
 from ssd_tf.models.postprocess import PostProcessor
+from ssd_tf.user_files import check_exists
 from ssd_tf.weights import label_files
 
 
@@ -86,8 +87,7 @@ def load_detector(
     Raises FileNotFoundError, ConfigError or ValueError.
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no model at {path}")
+    check_exists(path, "model")
     if (path / "config.yaml").is_file():
         run = load_run(path, overrides, raw_weights)
         info = run.dataset_info
