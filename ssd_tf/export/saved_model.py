@@ -11,6 +11,7 @@ import tensorflow as tf
 from ssd_tf import files
 from ssd_tf.data.images import decode_image, resize
 from ssd_tf.inference.detector import make_postprocessor
+from ssd_tf.weights.label_files import format_names
 
 
 class Server(tf.Module):
@@ -111,7 +112,7 @@ def export_saved_model(config, network, names, path):
     tf.saved_model.save(server, str(temporary), signatures=_signatures(server, config))
     extra = temporary / "assets.extra"
     extra.mkdir()
-    files.write_text(extra / "labels.txt", "".join(f"{name}\n" for name in names))
+    files.write_text(extra / "labels.txt", format_names(names))
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
 

@@ -77,7 +77,7 @@ def test_a_file_that_is_not_a_detector(tmp_path):
 def test_a_damaged_file(tmp_path, content):
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"model.tflite is not a TFLite file, or is damaged"):
+    with pytest.raises(ValueError, match=r"model.tflite is not a TFLite file, or is corrupt"):
         load_detector(path)
 
 
