@@ -71,6 +71,11 @@ class Converter:
         content = self._networks[form.precision]
         files.write_bytes(path, self._finish_raw(content) if form.raw else self._finish(content))
 
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes without the background."""
+        return len(self._names)
+
     @functools.cached_property
     def _postprocessing(self):
         return convert_postprocessing(self._postprocessor, self._names)
