@@ -64,3 +64,11 @@ def test_a_caption_does_not_hide_another():
 def test_a_caption_stays_in_the_image(box):
     canvas = np.array(draw.draw_boxes(np.zeros((60, 90, 3)), np.array([box]), [2], ["a name"]))
     assert (canvas == (60, 180, 75)).all(-1).sum() > 200
+
+
+def test_names_of_labels_that_have_none():
+    names = ["cat", None, "emu"]
+    assert [draw.name_of(label, names) for label in (1, 3)] == ["cat", "emu"]
+    for label in (-3, -1, 0, 2, 4):
+        assert draw.name_of(label, names) == f"class {label}"
+        assert draw.name_of(label, None) == f"class {label}"

@@ -35,7 +35,8 @@ def load(path, input_range=None) -> Exported:
     _check_outputs(signature.structured_outputs, path)
     name, spec = _find_input(signature, path)
     prepare = _make_prepare(spec, input_range, path)
-    takes_batches = spec.shape.rank == 4 and spec.shape[0] is None
+    shapes = [spec.shape, *(signature.structured_outputs[name].shape for name in _OUTPUT_RANKS)]
+    takes_batches = all(shape.rank and shape[0] is None for shape in shapes)
 
     def run(batch):
         # By way of `loaded`: the signature by itself does not keep the variables alive.

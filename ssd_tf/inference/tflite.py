@@ -5,7 +5,6 @@ Shapes: `A` default boxes, `C` foreground classes, `K` detections kept.
 
 import pathlib
 import zipfile
-import zlib
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -18,8 +17,6 @@ from ssd_tf.user_files import MAX_LABEL_BYTES, decode_text
 from ssd_tf.weights.checks import shorten
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.int8)
-# What a zip archive raises that is corrupt, encrypted, or packed in a way that Python lacks.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
 
 def load(path, input_range=None, num_threads=1) -> Exported:
@@ -67,9 +64,9 @@ def read_label_file(path):
 
     Raises ValueError if it cannot be read.
     """
-    if not zipfile.is_zipfile(path):
-        return None
     try:
+        if not zipfile.is_zipfile(path):
+            return None
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".txt")]
             if not names:
@@ -77,7 +74,7 @@ def read_label_file(path):
             name = min(names, key=lambda name: "label" not in name)
             with archive.open(name) as file:
                 data = file.read(MAX_LABEL_BYTES)
-    except _ZIP_ERRORS as error:
+    except Exception as error:  # reading a corrupt archive raises almost anything
         raise ValueError(
             f"{path}: the label file inside is corrupt ({shorten(error)}); give --labels FILE"
         ) from None
