@@ -72,9 +72,9 @@ class Converter:
         files.write_bytes(path, self._finish_raw(content) if form.raw else self._finish(content))
 
     @property
-    def num_classes(self) -> int:
-        """C, the number of classes without the background."""
-        return len(self._names)
+    def names(self) -> list[str]:
+        """The class names, in label order."""
+        return list(self._names)
 
     @functools.cached_property
     def _postprocessing(self):

@@ -27,12 +27,15 @@ def check_web_files(web_files):
         )
 
 
-def _make_page(num_classes):
+def _make_page(names):
     """The page with the colours in which `draw` draws the classes."""
-    colors = json.dumps([color_of(label) for label in range(1, num_classes + 1)])
+    colors = json.dumps([(name, color_of(label)) for label, name in enumerate(names, 1)])
+    colors = colors.replace(
+        "<", "\\u003c"
+    )  # the end of a script within a name would end the page's
     lines = _PAGE.read_text(encoding="utf-8").split("\n")
     (index,) = [i for i, line in enumerate(lines) if line.startswith("const COLORS = ")]
-    lines[index] = f"const COLORS = {colors};"
+    lines[index] = f"const COLORS = new Map({colors});"
     return "\n".join(lines)
 
 
@@ -44,7 +47,7 @@ def export_page(path, converter: Converter, web_files=None):
     check_web_files(web_files)
     path = pathlib.Path(path)
     path.mkdir()
-    files.write_text(path / "index.html", _make_page(converter.num_classes))
+    files.write_text(path / "index.html", _make_page(converter.names))
     converter.export(path / "model.tflite", Form("float16"))
     if web_files is None:
         logging.info(
