@@ -164,7 +164,7 @@ def loading(browser, tmp_path):
     page.on("pageerror", lambda error: complaints.append(str(error)))
     with serving(tmp_path / "web") as url:
         page.goto(url)
-        page.wait_for_function("window.finish")
+        page.wait_for_function("typeof finish === 'function'")
         yield page
     context.close()
     assert complaints == []
