@@ -92,7 +92,7 @@ def test_a_file_that_is_missing_or_not_text(tmp_path):
     with pytest.raises(ConfigError, match=r"--labels: no file at "):
         read_classes(tmp_path, 3, "model.pb")
     path = tmp_path / "labels.txt"
-    for content in (b"\xff\xfe\x00", b"caf\xe9\ncat\ndog\n", b"\x89PNG\r\n\x1a\n\0\0"):
+    for content in (b"\xff\xfe\x00", b"\xe9cole\ncat\ndog\n", b"\x89PNG\r\n\x1a\n\0\0"):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"--labels: .*labels.txt"):
             read_classes(path, 3, "model.pb")
