@@ -35,7 +35,7 @@ def color_of(label):
 
 def name_of(label, names):
     """The name of a label (from 1), or `class LABEL` if it has none."""
-    name = names[label - 1] if names and label <= len(names) else None
+    name = names[label - 1] if names and 1 <= label <= len(names) else None
     return f"class {label}" if name is None else name
 
 

@@ -106,3 +106,11 @@ def test_a_font_of_the_system_is_used_if_it_has_the_characters(monkeypatch, capl
     assert draw._find_font(frozenset(missing[-1])) == other
     assert caplog.records == []
     draw._find_font.cache_clear()
+
+
+def test_names_of_labels_that_have_none():
+    names = ["cat", None, "emu"]
+    assert [draw.name_of(label, names) for label in (1, 3)] == ["cat", "emu"]
+    for label in (-3, -1, 0, 2, 4):
+        assert draw.name_of(label, names) == f"class {label}"
+        assert draw.name_of(label, None) == f"class {label}"

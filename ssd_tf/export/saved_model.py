@@ -13,6 +13,7 @@ from ssd_tf.data.images import decode_image, resize
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.gray_range import write_gray_range
 from ssd_tf.models.folding import fold_batch_norm
+from ssd_tf.weights.label_files import format_names
 
 
 class Server(tf.Module):
@@ -116,7 +117,7 @@ def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANG
     tf.saved_model.save(server, str(temporary), signatures=_signatures(server, config))
     extra = temporary / "assets.extra"
     extra.mkdir()
-    files.write_text(extra / "labels.txt", "".join(f"{name}\n" for name in names))
+    files.write_text(extra / "labels.txt", format_names(names))
     write_gray_range(temporary, gray_range)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
