@@ -63,7 +63,7 @@ def test_nothing_but_the_promised_errors_in_many_files(tmp_path):
 
 
 @pytest.mark.slow
-def test_detect_on_a_folder_of_corrupt_images(tiny_run, tmp_path, monkeypatch):
+def test_detect_on_a_folder_of_corrupt_images(tiny_run, tmp_path):
     from ssd_tf.commands import detect
 
     (tmp_path / "in").mkdir()
