@@ -1,8 +1,8 @@
 import importlib
 import json
-import zlib
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -337,7 +337,7 @@ def test_every_suffix_of_an_image_in_a_folder_is_read_and_the_others_are_counted
         Image.fromarray(IMAGES[0]).save(image_folder / name, image_format)
     (image_folder / "notes.txt").write_text("not looked at")
     (image_folder / "more").mkdir()
-    rows, drawn = look(image_folder)
+    _, drawn = look(image_folder)
     assert len(drawn) == 7
     passed_over = [record.args for record in caplog.records if "passed over" in record.msg]
     assert passed_over == [(image_folder, 7, 2, "more")]
@@ -360,5 +360,5 @@ def test_one_corrupt_image_does_not_end_the_command(look, image_folder):
     (image_folder / "checksum.png").write_bytes(data[:40] + b"?" + data[41:])
     exif = b"\0\0\0\x08eXIfgarbage!" + zlib.crc32(b"eXIfgarbage!").to_bytes(4, "big")
     (image_folder / "exif.png").write_bytes(data[:33] + exif + data[33:])
-    rows, drawn = look(image_folder)
+    _, drawn = look(image_folder)
     assert sorted(drawn) == ["0042.jpg", "exif.png", "green.png"]

@@ -68,7 +68,7 @@ def test_a_gray_range_scales_all_images_alike(thermal, convert_coco, read_split,
     assert dataset_json.read_dataset(folder / "out").gray_range == (low, high)
 
 
-def test_lost_contrast_is_counted_and_named(thermal, convert_coco, capsys):
+def test_lost_contrast_is_counted_and_named(thermal, convert_coco):
     folder = thermal((0, 40000), (3000, 4500), (7000, 8500), (500, 500))
     assert convert_coco()[0] == 0
     gray = content_of(folder, "report.json")["splits"]["train"]["gray_16bit"]
@@ -82,7 +82,7 @@ def test_lost_contrast_is_counted_and_named(thermal, convert_coco, capsys):
     }
 
 
-def test_the_fitting_range_is_advised(thermal, run, convert_coco, capsys, monkeypatch):
+def test_the_fitting_range_is_advised(thermal, convert_coco, monkeypatch):
     from data_tools.conversion import report
 
     folder = thermal((3000, 4500), (7000, 8500))
