@@ -2,7 +2,9 @@
 
 import codecs
 import contextlib
+import difflib
 import os
+import pathlib
 import stat
 
 MAX_LABEL_BYTES = 1 << 26  # labels of one image, a data.yaml, a list of classes
@@ -66,14 +68,18 @@ def read_text(path, errors="strict", limit=MAX_LABEL_BYTES) -> str:
 
 def decode_text(data, path, errors="strict") -> str:
     """The text in bytes that were read from `path`, as `read_text` understands it."""
-    encoding = "utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig"
     try:
-        return data.decode(encoding, errors)
+        return data.decode(find_encoding(data), errors)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: expected text in UTF-8, got byte 0x{data[error.start]:02x} at offset "
             f"{error.start}; save the file as UTF-8"
         ) from None
+
+
+def find_encoding(data) -> str:
+    """The encoding of text that begins with these bytes."""
+    return "utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig"
 
 
 def read_lines(path, errors="strict", limit=MAX_LABEL_BYTES) -> list[str]:
@@ -88,3 +94,22 @@ def split_lines(text) -> list[str]:
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def suggest_path(path) -> str:
+    """The end of a message about a path that is not there: `; did you mean ...?`, or empty."""
+    path = pathlib.Path(path)
+    missing = path
+    while not os.path.isdir(missing.parent) and missing != missing.parent:
+        missing = missing.parent
+    try:
+        names = os.listdir(missing.parent)
+    except OSError:
+        return ""
+    folded = {name.casefold(): name for name in sorted(names)}
+    close = difflib.get_close_matches(missing.name.casefold(), folded, n=1)
+    if not close:
+        return ""
+    # What follows the mistyped part may be right.
+    meant = missing.parent / folded[close[0]] / path.relative_to(missing)
+    return f"; did you mean {meant}?" if os.path.exists(meant) else ""

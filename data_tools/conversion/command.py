@@ -4,6 +4,7 @@ import math
 
 from absl import flags
 
+from data_tools.readers import labels
 from ssd_tf import commandline, pixels
 
 
@@ -59,14 +60,15 @@ def _define_selection_flags(values):
     flags.DEFINE_integer(
         "split_seed",
         0,
-        "Seed for choosing the `val` images.",
+        "Seed of the order of the training images and of the choice of the `val` images.",
         lower_bound=0,
         flag_values=values,
     )
     flags.DEFINE_string(
         "classes",
         None,
-        "File with one class name per line, or a,b,c: keep only these, in this order.",
+        'File with one class name per line, or a,"b, with a comma",c: keep only these, in this '
+        "order.",
         flag_values=values,
     )
     flags.DEFINE_bool("drop_empty", False, "Leave out images without objects.", flag_values=values)
@@ -89,6 +91,14 @@ def _define_check_flags(values):
         "allow_outside",
         False,
         "Read images outside the image folder if the labels name them, instead of dropping them.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "boxes",
+        None,
+        [labels.PIXELS, labels.NORMALISED, labels.PERCENT],
+        "Unit of the boxes, if it is not the usual one of the label format: pixels, or fractions "
+        "or percentages of the image's width and height.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -160,6 +170,7 @@ def read_config(values, rest):
         strict=values.strict,
         exif_boxes=values.exif_boxes,
         gray_range=gray_range,
+        boxes=values.boxes,
         beam_runner=values.beam_runner,
         beam_arguments=tuple(rest),
     )

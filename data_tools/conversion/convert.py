@@ -24,6 +24,7 @@ from data_tools.conversion.counts import SplitCounts
 from ssd_tf import pixels
 
 VALIDATION = "val"
+_IN_ORDER = (VALIDATION, "valid", "test")
 _MIN_SHARDS = 8
 _IMAGES_PER_SHARD = 1000
 _MIN_IMAGES_FOR_PROCESSES = 200  # fewer are done before workers have started
@@ -34,8 +35,8 @@ _IMAGES_PER_HASH_TASK = 500
 class ConversionConfig:
     """What the flags say, for any label format; command.py has their defaults.
 
-    shards 0: by the number of images; workers 0: one per core; exif_boxes None: the default
-    of the label format; gray_range None: that of the splits already there.
+    shards 0: by the number of images; workers 0: one per core; exif_boxes, boxes None: the
+    default of the label format; gray_range None: that of the splits already there.
     """
 
     output: str
@@ -49,6 +50,7 @@ class ConversionConfig:
     drop_empty: bool
     strict: bool
     exif_boxes: str | None
+    boxes: str | None
     beam_runner: str
     beam_arguments: tuple[str, ...]
     gray_range: tuple[int, int] | None = None
@@ -82,7 +84,7 @@ def convert(open_source, config, source_flags) -> Conversion:
         )
     output = pathlib.Path(config.output)
     with pool.show_waiting("reading the labels"):
-        source = open_source()
+        source = classes.normalize_names(open_source(), config.classes)
     with output_folder.explain_write_errors(output), output_folder.lock_folder(output):
         publish.remove_temporary(output, config.splits)
         plan_path = publish.temporary_path(output, f"{config.split}-plan")
@@ -99,11 +101,12 @@ def _convert_source(source, plan_path, config, source_flags):
     output = pathlib.Path(config.output)
     with pool.show_waiting("reading the labels"):
         images = _start_workers_early(source.images, config)
-        planned = plan.write_plan(images, plan_path, keep_classes=bool(config.val_fraction))
+        planned = plan.write_plan(images, plan_path, bool(config.val_fraction), config.boxes)
         found = findings.collect_findings(source, planned)
     if not len(planned.offsets):
         given = ", ".join(f"--{name} {value}" for name, value in source_flags.items())
         raise ValueError(f"the labels list no images ({given}): there is nothing to convert")
+    planned.census.check(config.split)
     if config.strict:
         findings.refuse_findings(found, source.strays)
     existing = publish.existing_dataset(output, config.splits)
@@ -123,10 +126,14 @@ def _convert_source(source, plan_path, config, source_flags):
     findings.count_strays(counts, source.strays)
     _check_kept([split.counts for split in written.values()])
     publish.withdraw(output, config.splits)
-    if source.notes:
-        source_flags = source_flags | {"notes": source.notes}
+    class_list = [entry["name"] for entry in chosen]
+    notes = [*source.notes, *classes.describe_similar(class_list)]
+    if config.boxes:
+        notes.append(f"boxes are read as {config.boxes} (--boxes)")
+    if notes:
+        source_flags = source_flags | {"notes": notes}
     reports = publish.publish(output, written, chosen, source_flags, config)
-    return Conversion(reports, [entry["name"] for entry in chosen])
+    return Conversion(reports, class_list)
 
 
 def _choose_gray_range(requested, existing):
@@ -175,6 +182,7 @@ def _write_splits(planned, chosen, config):
         strict=config.strict,
         exif_boxes=config.exif_boxes,
         gray_range=config.gray_range,
+        boxes=config.boxes,
     )
     return {
         split: _write_split(split, offsets, planned.path, rules, config)
@@ -183,9 +191,16 @@ def _write_splits(planned, chosen, config):
 
 
 def _divide(planned, config):
-    """{split: offsets of its images' lines in the plan, in order}."""
+    """{split: offsets of its images' lines in the plan}.
+
+    Labels are often sorted by class, and training shuffles a few thousand neighbours at a time: its
+    images are permuted. Those of validation and test keep their order.
+    """
+    order = np.arange(len(planned.offsets))
+    if config.split not in _IN_ORDER:
+        order = np.random.default_rng(config.split_seed).permutation(order)
     if not config.val_fraction:
-        return {config.split: planned.offsets}
+        return {config.split: planned.offsets[order]}
     num_images = len(planned.offsets)
     parts = np.array_split(planned.offsets, max(1, num_images // _IMAGES_PER_HASH_TASK))
     tasks = [splitting.HashTask(planned.path, part) for part in parts]
@@ -196,7 +211,7 @@ def _divide(planned, config):
         planned.classes_of, np.concatenate(list(digests)), config.val_fraction, config.split_seed
     )
     divided = {
-        config.split: planned.offsets[~in_validation],
+        config.split: planned.offsets[order[~in_validation[order]]],
         VALIDATION: planned.offsets[in_validation],
     }
     for split, offsets in divided.items():

@@ -142,7 +142,7 @@ class SplitCounts:
         _append_named(self.first_dropped_images, Dropped(file, None, str(error)))
 
     def count_dropped_box(self, dropped):
-        self.dropped_boxes[dropped.reason] += 1
+        self.dropped_boxes[dropped.reason.partition(":")[0]] += 1
         _append_named(self.first_dropped_boxes, dropped)
 
     def count_repaired(self, repaired):

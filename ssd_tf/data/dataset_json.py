@@ -9,6 +9,7 @@ import pathlib
 
 from ssd_tf import pixels
 from ssd_tf.class_names import check_names
+from ssd_tf.user_files import suggest_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,8 @@ def read_dataset(folder) -> DatasetInfo:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no data folder at {folder}; create one with a converter of data_tools "
-            "(coco, voc, yolo or csv_to_tfrecord)"
+            f"no data folder at {folder}{suggest_path(folder)}; create one with a converter of "
+            "data_tools (coco, voc, yolo or csv_to_tfrecord)"
         )
     if not path.is_file():
         raise FileNotFoundError(

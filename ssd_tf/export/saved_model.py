@@ -12,13 +12,11 @@ from ssd_tf import files, pixels
 from ssd_tf.data.images import decode_image, resize
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.gray_range import write_gray_range
+from ssd_tf.models.folding import fold_batch_norm
 
 
 class Server(tf.Module):
-    """What is saved: three signatures, with the weights as constants of a function they share.
-
-    As constants, batch norm is folded into the convolutions when the graph is optimised.
-    """
+    """What is saved: three signatures, with the weights as constants of a function they share."""
 
     def __init__(self, config, network, gray_range=pixels.FULL_RANGE):
         super().__init__()
@@ -27,7 +25,8 @@ class Server(tf.Module):
         self._postprocessor = make_postprocessor(config, network.default_boxes)
         images = tf.TensorSpec([None, *self._input_hw, 3], tf.float32, "image")
         # Traced once: three traces would have three copies of the weights.
-        self._predict = tf.function(_freeze(network.model)).get_concrete_function(images)
+        predict = _freeze(fold_batch_norm(network.model))
+        self._predict = tf.function(predict).get_concrete_function(images)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")])
     def __call__(self, input_tensor):

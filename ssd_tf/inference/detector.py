@@ -7,7 +7,7 @@ import pathlib
 
 import tensorflow as tf
 
-from ssd_tf import pixels
+from ssd_tf import onednn, pixels
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.data.images import resize_array
 from ssd_tf.inference.detections import Detections
@@ -16,6 +16,7 @@ from ssd_tf.inference.image_files import read_image
 from ssd_tf.inference.run import load_run
 from ssd_tf.inference.stages import Stages
 from ssd_tf.models import ssd
+from ssd_tf.models.folding import fold_batch_norm
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.weights import label_files
 
@@ -43,6 +44,7 @@ class Detector:
         size_mb=0.0,
         gray_range=pixels.FULL_RANGE,
     ):
+        onednn.avoid_slow_fusions()
         self.stages = stages
         self.kind = kind
         self.classes = classes
@@ -139,19 +141,22 @@ def make_postprocessor(config: Config, default_boxes) -> PostProcessor:
 def make_detect(config: Config, network: ssd.SSD):
     """A function of TensorFlow ops: images [B, H, W, 3] float32, at input_hw -> Detections."""
     postprocessor = make_postprocessor(config, network.default_boxes)
-    return lambda images: postprocessor(network.model(images, training=False))
+    model = fold_batch_norm(network.model)
+    return lambda images: postprocessor(model(images, training=False))
 
 
 def keras_detector(
     config: Config, network: ssd.SSD, classes, gray_range=pixels.FULL_RANGE
 ) -> Detector:
-    """A Detector of the Keras model with the configured post-processing."""
+    """A Detector of the Keras model with the configured post-processing.
+
+    It keeps the weights that the network has now, unless batch norm is folded already.
+    """
     postprocessor = make_postprocessor(config, network.default_boxes)
+    model = fold_batch_norm(network.model)
     # One trace for all batch sizes: without a signature each new size costs a second or more.
     images = tf.TensorSpec([None, *config.model.input_hw, 3], tf.float32)
-    predict = tf.function(
-        lambda batch: network.model(batch, training=False), input_signature=[images]
-    )
+    predict = tf.function(lambda batch: model(batch, training=False), input_signature=[images])
     detect = tf.function(postprocessor).get_concrete_function(
         {
             "offsets": tf.TensorSpec([None, len(network.default_boxes), 4], tf.float32),
