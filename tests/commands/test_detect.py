@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,53 @@ def test_an_image_of_too_many_pixels_is_skipped(look, image_folder, monkeypatch,
     assert list(drawn) == ["small.png"]
     assert [row["class"] for row in rows] == ["red"]
     assert "large.png cannot be read (too large: " in caplog.text
+
+
+def test_drawn_copies_have_the_format_of_the_image(look, tmp_path):
+    for name in ("a.jpg", "b.JPEG", "c.png", "d.webp", "e.tif", "f.bmp", "g.jfif"):
+        image_format = "JPEG" if name == "g.jfif" else None
+        Image.fromarray(IMAGES[0]).save(tmp_path / name, image_format)
+    look(*sorted(tmp_path.glob("?.*")))
+    drawn = sorted((tmp_path / "out").glob("?.*"))
+    names = ["a.jpg", "b.jpg", "c.png", "d.png", "e.png", "f.png", "g.jpg"]
+    assert [path.name for path in drawn] == names
+    is_jpeg = [path.read_bytes().startswith(b"\xff\xd8\xff") for path in drawn]
+    assert is_jpeg == [path.suffix == ".jpg" for path in drawn]
+
+
+def test_every_suffix_of_an_image_in_a_folder_is_read_and_the_others_are_counted(
+    look, image_folder, caplog
+):
+    for name in ("a.TIFF", "b.jfif", "c.pgm", "d.Jpg", "e.avif"):
+        image_format = {"b.jfif": "JPEG", "c.pgm": "PPM", "e.avif": "AVIF"}.get(name)
+        Image.fromarray(IMAGES[0]).save(image_folder / name, image_format)
+    (image_folder / "notes.txt").write_text("not looked at")
+    (image_folder / "more").mkdir()
+    _, drawn = look(image_folder)
+    assert len(drawn) == 7
+    passed_over = [record.args for record in caplog.records if "passed over" in record.msg]
+    assert passed_over == [(image_folder, 7, 2, "more")]
+
+
+def test_sixteen_bits_are_read_by_the_gray_range_of_the_data(look, tmp_path, monkeypatch):
+    from ssd_tf.inference import detector
+
+    loaded = detector.load_detector("any")
+    monkeypatch.setattr(loaded, "gray_range", (0, 4095))
+    gray = np.full((40, 60), 2048, np.uint16)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    _, drawn = look(tmp_path / "gray.png")
+    assert (drawn["gray.png"] == 128).all()
+
+
+def test_one_corrupt_image_does_not_end_the_command(look, image_folder):
+    # Pillow raises SyntaxError for a checksum, and nothing for EXIF that it cannot read.
+    data = (image_folder / "green.png").read_bytes()
+    (image_folder / "checksum.png").write_bytes(data[:40] + b"?" + data[41:])
+    exif = b"\0\0\0\x08eXIfgarbage!" + zlib.crc32(b"eXIfgarbage!").to_bytes(4, "big")
+    (image_folder / "exif.png").write_bytes(data[:33] + exif + data[33:])
+    _, drawn = look(image_folder)
+    assert sorted(drawn) == ["0042.jpg", "exif.png", "green.png"]
 
 
 FILES = {
