@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from ssd_tf.data.images import resize_array
 from ssd_tf.inference import raw_decoder, tflite_outputs
 from ssd_tf.inference.stages import Exported, Stages, scale_to_range
 from ssd_tf.inference.tflite_metadata import read_metadata
