@@ -1,6 +1,7 @@
 """A training step, its parts, and torchvision's, taking turns on the same machine.
 
     python benchmarks/train_step.py [--configs NAME,NAME] [--torchvision_python PYTHON]
+    python benchmarks/train_step.py --onednn default,AVX2 [--configs NAME,NAME]
 
 Prints milliseconds per image, medians over the rounds, and ratios of them, for each config:
 
@@ -11,6 +12,9 @@ Prints milliseconds per image, medians over the rounds, and ratios of them, for 
 - the network in bfloat16 against float32, where the processor has bfloat16 convolutions (vgg16);
 - for the SSDLite config, torchvision's whole step of the same network, if given the interpreter of
   an environment with torch and torchvision.
+
+With --onednn, instead: the whole step with oneDNN off and on, for each value of ONEDNN_MAX_CPU_ISA;
+AVX2 imitates a processor without AVX-512.
 
 Images and targets are random, with about 40 positives per image, and already in memory.
 """
@@ -27,6 +31,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import peers
 from absl import flags
 
 from ssd_tf import commandline
@@ -43,6 +48,8 @@ flags.DEFINE_integer("rounds", 9, "Rounds, after one to warm up.", lower_bound=1
 flags.DEFINE_string(
     "torchvision_python", None, "Python interpreter with torch and torchvision.", flag_values=FLAGS
 )
+flags.DEFINE_list("onednn", [], "Values of ONEDNN_MAX_CPU_ISA.", flag_values=FLAGS)
+flags.DEFINE_bool("worker", False, "Used by the benchmark itself.", flag_values=FLAGS)
 
 # Images per step; 80 classes, or BCCD's 3.
 BATCHES = {"ssd300_resnet50_coco": 8, "ssd300_vgg16_coco": 8}
@@ -56,10 +63,31 @@ def main(argv=None):
 
 
 def _main(values, _positional):
+    if values.onednn:
+        for name in values.configs:
+            for isa in values.onednn:
+                compare_onednn(name, isa, values.rounds)
+        return
     commandline.import_tensorflow()
+    if values.worker:
+        (name,) = values.configs
+        config = read_config(name, BATCHES.get(name, DEFAULT_BATCH))
+        peers.serve({"step": step_run(config, name)})
+        return
     for name in values.configs:
         peer = values.torchvision_python if name == TORCHVISION else None
         report(name, measure(name, values.rounds, peer))
+
+
+def compare_onednn(name, isa, rounds):
+    command = [__file__, f"--configs={name}", "--worker"]
+    limit = {} if isa == "default" else {"ONEDNN_MAX_CPU_ISA": isa}
+    settings = {"off": {"TF_ENABLE_ONEDNN_OPTS": "0"}, "on": {"TF_ENABLE_ONEDNN_OPTS": "1"}}
+    commands = {label: (command, value | limit) for label, value in settings.items()}
+    medians = peers.take_turns(commands, rounds)
+    off, on = (medians[label]["step"] / BATCHES.get(name, DEFAULT_BATCH) for label in settings)
+    print(f"{name}, {isa}: whole step, ms per image, oneDNN off {off:.1f}, on {on:.1f}; ", end="")
+    print(f"ratio {on / off:.2f}", flush=True)
 
 
 def measure(name, rounds, torchvision_python):

@@ -12,6 +12,7 @@ from ssd_tf.data.images import decode_image
 from ssd_tf.export import verify
 from ssd_tf.export.saved_model import export_saved_model
 from ssd_tf.inference.detector import load_detector
+from ssd_tf.inference.run import load_run
 
 OUTPUTS = {
     "detection_boxes": ([None, 20, 4], tf.float32),
@@ -210,3 +211,13 @@ def test_a_body_of_tensorflow_serving(signatures):
     found = signature(image_bytes=tf.constant(images))
     assert found["detection_classes"][0, 0] == 2
     assert found["status"].numpy().tolist() == [0, 0]
+
+
+def test_batch_norm_is_folded(tiny_run, tmp_path):
+    run = load_run(tiny_run)
+    export_saved_model(run.config, run.network, NAMES, tmp_path / "saved_model")
+    loaded = tf.saved_model.load(str(tmp_path / "saved_model"))
+    graph = loaded.signatures["raw"].graph.as_graph_def()
+    types = {node.op for function in graph.library.function for node in function.node_def}
+    assert "DepthwiseConv2dNative" in types
+    assert not any("BatchNorm" in kind or kind == "Rsqrt" for kind in types)
