@@ -23,13 +23,15 @@ def normalize_id(value) -> int | str | None:
     """
     if type(value) is int and -_LARGEST_ID <= value <= _LARGEST_ID:
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or value == "":
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
         value = int(value) if value.is_integer() else value
-    text = printable(str(value))
+    text = printable(str(value).strip())
+    if not text:
+        return None
     whole, _, decimals = text.partition(".")
     if len(whole) > 20 or decimals.strip("0") or not whole.removeprefix("-").isdecimal():
         return text
