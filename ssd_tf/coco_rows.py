@@ -66,7 +66,7 @@ def read_box(entry) -> tuple[list[float], str]:
 def find_fault(box) -> str:
     """Why [xmin, ymin, width, height] cannot be used; empty if it can."""
     x, y, width, height = box
-    if not all(map(math.isfinite, (*box, x + width, y + height))):
+    if not all(map(math.isfinite, (*box, x + width, y + height, width * height))):
         return "not a number"
     if width < 0 or height < 0:
         return "negative"

@@ -80,6 +80,7 @@ LEFT_OUT = [
     *({"category_id": value} for value in (4, "cat", None, True, [3], "", 3.5, -LARGE)),
     *({"bbox": box} for box in ([1, 2, 3], [], None, "1,2,3,4", {"x": 1}, 7, [[1, 2, 3, 4]])),
     *({"bbox": [1, 2, 30, value]} for value in (0, -1, None, "wide", True, float("nan"), 10**400)),
+    {"bbox": [1, 2, 1e200, 1e200]},
     {"bbox": [0, 0, 0, 0], "segmentation": [[1, 1, 1, 1, 1, 1]]},
     {"bbox": [1, 2], "segmentation": {"counts": "abc", "size": [48, 64]}},
     {"bbox": None, "segmentation": [[1, 2, "x", 4, 5, 6]]},
