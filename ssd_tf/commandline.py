@@ -9,6 +9,7 @@ import tempfile
 
 from absl import flags, logging
 
+from ssd_tf import onednn
 from ssd_tf.config import ConfigError
 
 # What absl appends to the help of flags that may be repeated; ours says so itself.
@@ -148,12 +149,12 @@ def format_metric(value) -> str:
 
 def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
-    if "tensorflow" in sys.modules:
-        return
-    with quiet_stderr():
-        import tensorflow
+    if "tensorflow" not in sys.modules:
+        with quiet_stderr():
+            import tensorflow
 
-        tensorflow.config.list_physical_devices()
+            tensorflow.config.list_physical_devices()
+    onednn.avoid_slow_fusions()
 
 
 @contextlib.contextmanager

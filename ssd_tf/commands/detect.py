@@ -11,11 +11,12 @@ from absl import flags, logging
 
 from ssd_tf import commandline, files
 from ssd_tf.config import nearest
-from ssd_tf.draw import draw_detections
+from ssd_tf.draw import JPEG_QUALITY, draw_detections, drawn_suffix
 from ssd_tf.inference import label_writers
 from ssd_tf.inference.inputs import find_inputs
 from ssd_tf.inference.label_writers import WRITERS, Labelled
 from ssd_tf.output_folder import OutputFolder
+from ssd_tf.user_files import check_exists
 
 USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
@@ -72,6 +73,7 @@ def _main(values, positional):
     inputs = find_inputs(positional)
     drawn = _drawn_names(inputs)
     output = _check_output(values, inputs, drawn)
+    check_exists(values.model, "model")
     commandline.import_tensorflow()
     from ssd_tf.inference.detector import load_detector
 
@@ -98,7 +100,7 @@ def _main(values, positional):
 
 def _drawn_names(inputs):
     """The file name of each drawn image and video, in the order of the inputs."""
-    names = [f"{path.stem}.png" for path in inputs.images]
+    names = [path.stem + drawn_suffix(path) for path in inputs.images]
     for source in inputs.videos:
         stem = f"camera_{source}" if isinstance(source, int) else source.stem
         names.append(f"{stem}.mp4")
@@ -246,9 +248,7 @@ class _Run:
             return None
 
     def _detect_image(self, path, drawn_name, image_id):
-        from ssd_tf.inference.image_files import read_image
-
-        image = self._open(read_image, path)
+        image = self._open(self._detector.read_image, path)
         if image is None:
             return
         detections = self._select(self._detector(image))
@@ -256,7 +256,8 @@ class _Run:
             path, image.shape[:2], detections.boxes, detections.labels, detections.scores
         )
         self._results.add(self._rows(detections, image_id, str(path)), labelled)
-        self._output.write(drawn_name, self._draw(detections).save)
+        drawn = self._draw(detections)
+        self._output.write(drawn_name, lambda target: drawn.save(target, quality=JPEG_QUALITY))
         logging.info("%s: %s", path, _count_classes(detections) or "nothing")
 
     def _detect_video(self, source, drawn_name):

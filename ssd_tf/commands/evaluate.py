@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ssd_tf import coco_rows, commandline
 from ssd_tf.output_folder import OutputFolder
+from ssd_tf.user_files import check_exists
 
 USAGE = """
 Evaluate a model, or a file of detections, with the COCO and VOC metrics.
@@ -156,6 +157,8 @@ def evaluate_model(values, overrides=()) -> Evaluation:
     values: the flags. overrides: as `load_detector` takes them. Raises FileNotFoundError,
     ConfigError or ValueError.
     """
+    check_exists(values.model, "model")
+    check_exists(values.data, "data folder")
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.evaluation import evaluator, latency

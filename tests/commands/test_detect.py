@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,11 @@ def look(tmp_path):
     def call(*argv):
         output = tmp_path / "out"
         assert detect.main(["detect", "--model=any", f"--output={output}", *map(str, argv)]) == 0
-        drawn = {path.name: np.asarray(Image.open(path)) for path in sorted(output.glob("*.png"))}
+        drawn = {
+            path.name: np.asarray(Image.open(path))
+            for path in sorted(output.iterdir())
+            if path.suffix in (".png", ".jpg")
+        }
         return json.loads((output / "detections.json").read_text()), drawn
 
     return call
@@ -123,8 +128,8 @@ def test_image_ids_are_unique(look, tmp_path, names, ids):
 
 def test_drawn_images(look, image_folder):
     _, drawn = look(image_folder)
-    assert sorted(drawn) == ["0042.png", "green.png"]
-    assert drawn["0042.png"].shape == (96, 90, 3)
+    assert sorted(drawn) == ["0042.jpg", "green.png"]
+    assert drawn["0042.jpg"].shape == (96, 90, 3)
     # The box is outlined in the colour of the second class, and not filled: rows 8 to 72, columns
     # 68 to 92. Its caption lies over its upper edge.
     outline = (drawn["green.png"] == (60, 180, 75)).all(-1)
@@ -160,7 +165,7 @@ def test_gray_and_rotated_images(look, tmp_path):
     rotated.save(tmp_path / "rotated.jpg", exif=exif, quality=95)
     rows, drawn = look(tmp_path / "gray.png", tmp_path / "rotated.jpg")
     assert drawn["gray.png"].shape == (64, 96, 3)
-    assert drawn["rotated.png"].shape == (128, 96, 3)
+    assert drawn["rotated.jpg"].shape == (128, 96, 3)
     (green,) = rows
     assert green["file_name"].endswith("rotated.jpg")
     assert green["bbox"] == pytest.approx([68, 8, 24, 64], abs=1e-3)
@@ -168,19 +173,19 @@ def test_gray_and_rotated_images(look, tmp_path):
 
 def test_two_images_of_one_name(look, image_folder, tmp_path):
     (tmp_path / "more").mkdir()
-    Image.fromarray(draw(40, 60)).save(tmp_path / "more" / "green.jpg")
-    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.jpg")
+    Image.fromarray(draw(40, 60)).save(tmp_path / "more" / "green.png")
+    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.png")
     assert sorted(drawn) == ["green.png", "green_2.png"]
     # A second call uses the same names again.
-    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.jpg")
+    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.png")
     assert sorted(drawn) == ["green.png", "green_2.png"]
 
 
 @pytest.mark.parametrize(
     ("names", "drawn_names"),
     [
-        (["1/a_3.png", "1/a.png", "2/a.jpg"], ["a.png", "a_3.png", "a_3_3.png"]),
-        (["1/a.png", "2/a.jpg", "1/a_2.png"], ["a.png", "a_2.png", "a_2_3.png"]),
+        (["1/a_3.png", "1/a.png", "2/a.png"], ["a.png", "a_3.png", "a_3_3.png"]),
+        (["1/a.png", "2/a.png", "1/a_2.png"], ["a.png", "a_2.png", "a_2_3.png"]),
     ],
 )
 def test_a_suffixed_name_may_be_taken(look, tmp_path, names, drawn_names):
@@ -196,7 +201,7 @@ def test_an_unreadable_file_is_skipped(look, image_folder):
     (image_folder / "text.png").write_text("no image")
     (image_folder / "notes.txt").write_text("not looked at")
     rows, drawn = look(image_folder)
-    assert sorted(drawn) == ["0042.png", "green.png"]
+    assert sorted(drawn) == ["0042.jpg", "green.png"]
     assert len(rows) == 3
 
 
@@ -215,7 +220,7 @@ def test_bad_input(fails, image_folder, tmp_path):
     assert "--score" in refuse("--score=1.5", image_folder, code=2)
     assert f"no image, folder or video at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
     (tmp_path / "none").mkdir()
-    assert "no images (.bmp, " in refuse(tmp_path / "none", code=1)
+    assert "no images (.avif, " in refuse(tmp_path / "none", code=1)
     (tmp_path / "none" / "a.png").write_text("no image")
     assert "none of the 1 files could be read" in refuse(tmp_path / "none", code=1)
 
@@ -287,7 +292,7 @@ def test_videos_without_opencv(look, tmp_path, monkeypatch, image_folder, caplog
 
 def test_globs(look, image_folder):
     rows, drawn = look(str(image_folder / "*.jpg"))
-    assert list(drawn) == ["0042.png"]
+    assert list(drawn) == ["0042.jpg"]
     assert {row["image_id"] for row in rows} == {42}
 
 
@@ -352,7 +357,54 @@ def test_an_image_of_too_many_pixels_is_skipped(look, image_folder, monkeypatch,
     rows, drawn = look(image_folder / "small.png", image_folder / "large.png")
     assert list(drawn) == ["small.png"]
     assert [row["class"] for row in rows] == ["red"]
-    assert "large.png cannot be read (Image size (40000 pixels) exceeds limit" in caplog.text
+    assert "large.png cannot be read (too large: " in caplog.text
+
+
+def test_drawn_copies_have_the_format_of_the_image(look, tmp_path):
+    for name in ("a.jpg", "b.JPEG", "c.png", "d.webp", "e.tif", "f.bmp", "g.jfif"):
+        image_format = "JPEG" if name == "g.jfif" else None
+        Image.fromarray(IMAGES[0]).save(tmp_path / name, image_format)
+    look(*sorted(tmp_path.glob("?.*")))
+    drawn = sorted((tmp_path / "out").glob("?.*"))
+    names = ["a.jpg", "b.jpg", "c.png", "d.png", "e.png", "f.png", "g.jpg"]
+    assert [path.name for path in drawn] == names
+    is_jpeg = [path.read_bytes().startswith(b"\xff\xd8\xff") for path in drawn]
+    assert is_jpeg == [path.suffix == ".jpg" for path in drawn]
+
+
+def test_every_suffix_of_an_image_in_a_folder_is_read_and_the_others_are_counted(
+    look, image_folder, caplog
+):
+    for name in ("a.TIFF", "b.jfif", "c.pgm", "d.Jpg", "e.avif"):
+        image_format = {"b.jfif": "JPEG", "c.pgm": "PPM", "e.avif": "AVIF"}.get(name)
+        Image.fromarray(IMAGES[0]).save(image_folder / name, image_format)
+    (image_folder / "notes.txt").write_text("not looked at")
+    (image_folder / "more").mkdir()
+    _, drawn = look(image_folder)
+    assert len(drawn) == 7
+    passed_over = [record.args for record in caplog.records if "passed over" in record.msg]
+    assert passed_over == [(image_folder, 7, 2, "more")]
+
+
+def test_sixteen_bits_are_read_by_the_gray_range_of_the_data(look, tmp_path, monkeypatch):
+    from ssd_tf.inference import detector
+
+    loaded = detector.load_detector("any")
+    monkeypatch.setattr(loaded, "gray_range", (0, 4095))
+    gray = np.full((40, 60), 2048, np.uint16)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    _, drawn = look(tmp_path / "gray.png")
+    assert (drawn["gray.png"] == 128).all()
+
+
+def test_one_corrupt_image_does_not_end_the_command(look, image_folder):
+    # Pillow raises SyntaxError for a checksum, and nothing for EXIF that it cannot read.
+    data = (image_folder / "green.png").read_bytes()
+    (image_folder / "checksum.png").write_bytes(data[:40] + b"?" + data[41:])
+    exif = b"\0\0\0\x08eXIfgarbage!" + zlib.crc32(b"eXIfgarbage!").to_bytes(4, "big")
+    (image_folder / "exif.png").write_bytes(data[:33] + exif + data[33:])
+    _, drawn = look(image_folder)
+    assert sorted(drawn) == ["0042.jpg", "exif.png", "green.png"]
 
 
 FILES = {
