@@ -23,13 +23,15 @@ def normalize_id(value) -> int | str | None:
     """
     if type(value) is int and -_LARGEST_ID <= value <= _LARGEST_ID:
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or value == "":
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
         value = int(value) if value.is_integer() else value
-    text = printable(str(value))
+    text = printable(str(value).strip())
+    if not text:
+        return None
     whole, _, decimals = text.partition(".")
     if len(whole) > 20 or decimals.strip("0") or not whole.removeprefix("-").isdecimal():
         return text
@@ -64,7 +66,7 @@ def read_box(entry) -> tuple[list[float], str]:
 def find_fault(box) -> str:
     """Why [xmin, ymin, width, height] cannot be used; empty if it can."""
     x, y, width, height = box
-    if not all(map(math.isfinite, (*box, x + width, y + height))):
+    if not all(map(math.isfinite, (*box, x + width, y + height, width * height))):
         return "not a number"
     if width < 0 or height < 0:
         return "negative"

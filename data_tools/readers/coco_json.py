@@ -11,6 +11,7 @@ import sqlite3
 from data_tools.readers import files, json_stream, labels
 from ssd_tf import coco_rows, parsing
 
+_LARGEST_SIDE = 2**31  # pixels; SQLite's integers end later
 _TABLES = """
 create table image (position integer primary key, id, file, height, width);
 create table annotation (image, category, xmin, ymin, width, height, area, crowd, fault);
@@ -91,7 +92,8 @@ def _index(database, path):
 
 
 def _put_image(database, entry):
-    height, width = parsing.to_size(entry.get("height"), entry.get("width")) or (None, None)
+    size = parsing.to_size(entry.get("height"), entry.get("width"))
+    height, width = size if size and max(size) <= _LARGEST_SIDE else (None, None)
     image_id = coco_rows.normalize_id(entry.get("id"))
     row = (image_id, coco_rows.read_file_name(entry), height, width)
     database.execute("insert into image (id, file, height, width) values (?, ?, ?, ?)", row)

@@ -17,6 +17,7 @@ from ssd_tf.evaluation.tables import SCORE_TOLERANCE, Found, Truth, image_rows
 from ssd_tf.parsing import to_number
 
 _ROWS_AT_ONCE = 1_000
+_LARGE = 1e150  # pixels; areas beyond are infinite
 _FIELDS = "image_id, category_id, bbox, score"
 
 
@@ -132,7 +133,7 @@ def _columns(rows):
         scores = np.array(scores, float)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    if is_typed and np.isfinite(boxes).all() and ((scores >= 0) & (scores <= 1)).all():
+    if is_typed and (np.abs(boxes) < _LARGE).all() and ((scores >= 0) & (scores <= 1)).all():
         return image_ids, category_ids, boxes, scores
     return None
 
@@ -155,7 +156,7 @@ def _read_row(row, where):
             )
     written = row.get("bbox")
     box = list(map(to_number, written)) if isinstance(written, list) else []
-    if len(box) != 4 or not all(map(math.isfinite, box)):
+    if len(box) != 4 or not all(map(math.isfinite, (*box, box[2] * box[3]))):
         raise ValueError(
             f"{where}: expected bbox as four finite numbers (x, y, width, height), "
             f"got {brief(written)}"

@@ -431,6 +431,7 @@ def test_files_that_are_not_coco_instances(files_refused, truth, expected):
         ([{**FOUND[0], "image_id": LARGE}], "image_id 1000"),
         ([FOUND[0], {"image_id": 4}], "found[1]: expected category_id"),
         ([{**FOUND[0], "bbox": [10, 10, 40]}], "found[0]: expected bbox as four finite numbers"),
+        ([{**FOUND[0], "bbox": [10, 10, 1e200, 1e200]}], "found[0]: expected bbox as four finite"),
         ([FOUND[0], {**FOUND[0], "image_id": 5}], "found[1]: image_id 5 is not among the images"),
         (
             [{**FOUND[0], "category_id": 1}] * 2,
