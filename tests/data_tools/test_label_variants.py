@@ -432,7 +432,7 @@ def test_voc_lines_of_lists(plant, line, ids):
 
 VOTT = {
     "cat_train": "a.jpg 1\nb.jpg -1\n",
-    "dog_train": "a.jpg -1\nb.jpg 1\n",
+    "dog_train": "a.jpg -1\nb.jpg -1\n",  # b.jpg is of the set, and of neither class
     "cat_val": "c.jpg 1\n",
     "dog_val": "c.jpg -1\n",
 }
