@@ -55,8 +55,9 @@ def _rename(obj, stored):
 
 
 def _describe_merged(num_written, stored):
+    num_spellings = collections.Counter(stored.values())
     for name, num_objects in sorted(num_written.items()):
-        if stored[name] != name and stored[name] in stored:
+        if stored[name] != name and num_spellings[stored[name]] > 1:
             yield f"class {stored[name]!r} is also written {name!r}: {num_objects:,} objects"
 
 

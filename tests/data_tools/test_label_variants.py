@@ -432,7 +432,7 @@ def test_voc_lines_of_lists(plant, line, ids):
 
 VOTT = {
     "cat_train": "a.jpg 1\nb.jpg -1\n",
-    "dog_train": "a.jpg -1\nb.jpg 1\n",
+    "dog_train": "a.jpg -1\nb.jpg -1\n",  # b.jpg is of the set, and of neither class
     "cat_val": "c.jpg 1\n",
     "dog_val": "c.jpg -1\n",
 }
@@ -667,6 +667,15 @@ def test_names_of_objects_that_become_equal_are_merged(
     merged, similar = report["source"]["notes"][-2:]
     assert merged == "class 'na\u00efve' is also written 'nai\u0308ve': 2 objects"
     assert similar == "classes that differ in case only: Na\u00efve, na\u00efve; they stay apart"
+
+
+def test_names_of_which_none_is_written_as_stored(plant, write_coco, tmp_path, convert):
+    flags = write_named(plant, write_coco, tmp_path, "csv", ["a\u00a0b", "a\u3000b", "a\u3000b"])
+    _, report = convert("csv_to_tfrecord", **flags)
+    assert report["source"]["notes"] == [
+        "class 'a b' is also written 'a\\xa0b': 1 objects",
+        "class 'a b' is also written 'a\\u3000b': 2 objects",
+    ]
 
 
 @pytest.mark.parametrize(
