@@ -169,11 +169,11 @@ def test_a_name_is_short_for_a_preset_only_in_augment(tmp_path):
         ),
         (
             ["loss={focal_gamma: 2, min_negatives: 0}"],
-            "loss: min_negatives has no effect with the focal loss",
+            "loss.min_negatives has no effect with the focal loss",
         ),
         (
             ["loss={focal_gamma: 2, negatives_per_positive: 2}"],
-            "loss: negatives_per_positive has no effect with the focal",
+            "loss.negatives_per_positive has no effect with the focal",
         ),
     ],
 )

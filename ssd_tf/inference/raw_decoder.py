@@ -7,6 +7,7 @@ A `_raw` file gives `offsets` [1, A, 4] and `logits` [1, A, C + 1] for its A def
 classes. What follows is what the model's own post-processing does, step by step.
 """
 
+import hashlib
 import json
 
 import numpy as np
@@ -20,6 +21,16 @@ def load_settings(path) -> dict:
     return settings
 
 
+def fingerprint(settings) -> str:
+    """What tells whether settings belong to a `_raw` file: it has the same as its version.
+
+    It covers what the network was trained with; scores, NMS and limits may be changed in the file.
+    """
+    network = [settings[key] for key in ("variances", "score_activation", "size_limit")]
+    content = np.asarray(settings["boxes"], "<f4").tobytes() + json.dumps(network).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def decode(offsets, logits, settings):
     """Predictions of one image -> boxes [n, 4], scores [n], classes [n], highest score first.
 
@@ -28,9 +39,11 @@ def decode(offsets, logits, settings):
     from 0.
     """
     boxes = decode_boxes(np.reshape(offsets, (-1, 4)), settings)
+    boxes[np.isnan(boxes).any(1)] = 0
     if settings["clip_first"]:
         boxes = np.clip(boxes, 0, 1)
     scores = class_scores(np.reshape(logits, (len(boxes), -1)), settings["score_activation"])
+    scores = np.where(scores >= 0, scores, 0)  # NaN is no score
     classes = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     if settings["class_agnostic"]:
         classes = scores.argmax(1)[:, None]

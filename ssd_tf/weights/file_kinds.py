@@ -5,7 +5,7 @@ import re
 import zipfile
 
 from ssd_tf.config import ConfigError
-from ssd_tf.user_files import nearest_path, open_regular
+from ssd_tf.user_files import open_regular, suggest_path
 
 _UNPACK = (
     "an archive: unpack it and give the frozen graph (.pb), the saved_model folder or the "
@@ -58,7 +58,7 @@ def check_source(path):
     elif not pathlib.Path(f"{checkpoint_prefix(path)}.index").is_file():
         if not path.exists():
             raise ConfigError(
-                f"--source: no file, checkpoint or SavedModel folder at {path}{nearest_path(path)}"
+                f"--source: no file, checkpoint or SavedModel folder at {path}{suggest_path(path)}"
             )
         kind = _describe(path)
         if kind is not None:

@@ -117,7 +117,7 @@ def error_of(capsys, code, *arguments):
     [
         (None, "--labels: no file at"),
         ("cat\ndog\n", "has 2 names, "),
-        ("cat\ndog\ncat\n", "the name 'cat' is there more than once"),
+        ("cat\ndog\ncat\n", "the class name 'cat' is there more than once"),
     ],
 )
 def test_labels_that_do_not_fit(ssdlite_file, tmp_path, capsys, labels, message):
