@@ -162,7 +162,8 @@ def test_what_the_file_states_cannot_be_replaced(ssdlite_file, tmp_path, capsys)
     flags = ("--set", "model.backbone.mean_rgb=[0,0,0]")
     error = error_of(capsys, 2, ssdlite_file, tmp_path / "run", *flags)
     assert "mean_rgb is [127.5,127.5,127.5] in" in error and "here [0.0,0.0,0.0]" in error
-    flags = ("--set", "boxes.preset=od_api")
+    shapes = [[10, 10]] * 6
+    flags = ("--set", f"boxes.levels={json.dumps([{'shapes': shapes}] * 6)}")
     error = error_of(capsys, 2, ssdlite_file, tmp_path / "run", *flags)
     assert "states other default boxes for level 0" in error
     assert not (tmp_path / "run").exists()

@@ -165,6 +165,8 @@ def test_strides_of_a_storage(tmp_path):
         (0, (2,), (4,)),
         (0, (2, 2), (1, 3)),
         (3, (2,), (-1,)),
+        # 0, -1, 2, 1: the first and the last are inside.
+        (0, (2, 2), (2, -1)),
         (0, (2,), (2**61,)),
         (0, (5,), (0,)),
         (0, (-1,), (1,)),
@@ -194,7 +196,7 @@ def test_a_compressed_archive(tmp_path):
     assert "without compression" in refusal(pytorch_file.read_state_dict, path)
 
 
-@pytest.mark.parametrize("opcode", [b"r\xff\xff\xff\xff", b"\x8b\xff\xff\xff\x7f", b"N" * 2 * MB])
+@pytest.mark.parametrize("opcode", [b"r\x00\x00\x00\x02", b"\x8b\xff\xff\xff\x7f", b"N" * 2 * MB])
 def test_a_pickle_that_takes_memory(tmp_path, opcode):
     """An index of the memo for which the unpickler in C makes room; a stack of 2**21 entries."""
     path = tmp_path / "a.pth"
