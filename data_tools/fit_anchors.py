@@ -32,6 +32,8 @@ flags.DEFINE_integer(
 )
 # Longer ones than this share of a receptive field count as limited by it.
 _NEAR = 0.95
+# How a file of this command begins, by which it knows what it may replace.
+_FIRST_LINE = "# Default boxes fitted to"
 
 
 def fit_to_boxes(network, input_hw, boxes, tries, seed):
@@ -54,9 +56,9 @@ def fit_to_boxes(network, input_hw, boxes, tries, seed):
     return fitted, before, coverage.tabulate_levels(best, levels, network.map_shapes)
 
 
-def write_fragment(path, fitted, comment):
-    """Write [fitting.LevelSizes] as `boxes.levels` in YAML, below a comment."""
-    lines = [f"# {line}" for line in comment.splitlines()] + ["boxes:", "  levels:"]
+def write_fragment(path, fitted, origin):
+    """Write [fitting.LevelSizes] as `boxes.levels` in YAML, below a comment with their origin."""
+    lines = [f"{_FIRST_LINE} {origin}".replace("\n", "\n# "), "boxes:", "  levels:"]
     for level in fitted:
         values = [f"size: {level.size:.4g}"]
         if level.next_size:
@@ -71,14 +73,15 @@ def write_fragment(path, fitted, comment):
 
 
 def _fit(values, rest):
-    if len(rest) != 1:
-        raise flags.Error("give one folder of a converted data set (see --help)")
+    if not rest:
+        raise flags.Error("give the folder of a converted data set (see --help)")
+    overrides = commandline.read_overrides(values, rest[1:])
     output = pathlib.Path(values.output)
-    _check_output(output, values.config)
+    _check_output(output)
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
-    config = load_config(values.config, values.set)
+    config = load_config(values.config, overrides)
     dataset_info = dataset_json.read_dataset(rest[0])
     split = values.split or config.data.train_split
     shards = dataset_info.shards(split)
@@ -98,22 +101,23 @@ def _fit(values, rest):
     coverage.print_rows("before: map", before)
     coverage.print_rows("after: map", after)
     change = _describe_change(before[-1], after[-1]) + _describe_limits(fitted, network)
-    comment = (
-        f"Default boxes fitted to {len(boxes):,} objects of the split {split!r}, "
-        f"starting from {' '.join([str(values.config), *values.set])}.\n{change}"
+    origin = (
+        f"{len(boxes):,} objects of the split {split!r}, "
+        f"starting from {' '.join([str(values.config), *overrides])}.\n{change}"
     )
-    write_fragment(output, fitted, comment)
+    write_fragment(output, fitted, origin)
     base = os.path.relpath(values.config, output.parent)
     print(f"{change}\nwritten: {output}; a config in that folder uses it with")
     print(f"base: [{base}, {output.name}]")
 
 
-def _check_output(output, config):
+def _check_output(output):
     if not output.parent.is_dir():
         raise flags.Error(f"--output: there is no folder {output.parent}")
-    if output.exists() and output.samefile(config):
+    if output.exists() and not (output.is_file() and output.read_text().startswith(_FIRST_LINE)):
         raise flags.Error(
-            f"--output {output} is --config itself: give another name, and use both with `base:`"
+            f"--output {output} exists and was not written by this command; give another name, and "
+            "use both with `base:`"
         )
 
 

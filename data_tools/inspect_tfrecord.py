@@ -50,14 +50,14 @@ def draw_sheet(shards, names, chosen):
 
     from ssd_tf import draw
     from ssd_tf.data import records
-    from ssd_tf.data.images import decode_image
+    from ssd_tf.data.images import decode_stored
 
     drawn = []
     chosen = set(chosen)
     for index, serialized in enumerate(tf.data.TFRecordDataset(shards)):
         if index in chosen:
             example = records.parse_example(serialized)
-            image = decode_image(example["image"]).numpy()
+            image = decode_stored(example["image"]).numpy()
             boxes = example["boxes"].numpy()
             labels = example["labels"].numpy()
             hatched = (example["crowd"] | example["difficult"]).numpy()
@@ -67,14 +67,15 @@ def draw_sheet(shards, names, chosen):
 
 
 def _inspect(values, rest):
-    if len(rest) != 1:
-        raise flags.Error("give one folder of a converted data set (see --help)")
+    if not rest:
+        raise flags.Error("give the folder of a converted data set (see --help)")
+    overrides = commandline.read_overrides(values, rest[1:])
     if values.output and not values.output.lower().endswith(".png"):
         raise flags.Error(f"--output: expected the name of a PNG file, got {values.output!r}")
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
-    config = load_config(values.config, values.set) if values.config else None
+    config = load_config(values.config, overrides) if values.config else None
     dataset_info = dataset_json.read_dataset(rest[0])
     if not dataset_info.splits:
         raise ValueError(f"{rest[0]}/dataset.json lists no split; convert the data again")

@@ -3,11 +3,13 @@
 import contextlib
 import logging as python_logging
 import os
+import signal
 import sys
 import tempfile
 
 from absl import flags, logging
 
+from ssd_tf import onednn
 from ssd_tf.config import ConfigError
 
 # What absl appends to the help of flags that may be repeated; ours says so itself.
@@ -102,6 +104,28 @@ def read_input_range(values) -> tuple[float, float] | None:
 
 
 @contextlib.contextmanager
+def end_by_signals():
+    """Inside `with`, SIGTERM and SIGHUP raise Interrupted, so that unfinished files are completed.
+
+    A signal that is ignored, as SIGHUP under nohup, stays so.
+    """
+
+    def handle(number, _frame):
+        raise Interrupted(number, f"ended by {signal.Signals(number).name}")
+
+    previous = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def progress(description, total):
     """A progress bar on a terminal: a function (result, count) -> result, which moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -118,14 +142,19 @@ def progress(description, total):
         yield advance
 
 
+def format_metric(value) -> str:
+    """A metric with three decimals; a dash for -1, which is COCO's for nothing to measure."""
+    return "-" if value == -1 else f"{value:.3f}"
+
+
 def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
-    if "tensorflow" in sys.modules:
-        return
-    with quiet_stderr():
-        import tensorflow
+    if "tensorflow" not in sys.modules:
+        with quiet_stderr():
+            import tensorflow
 
-        tensorflow.config.list_physical_devices()
+            tensorflow.config.list_physical_devices()
+    onednn.avoid_slow_fusions()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
+import ssd_tf  # noqa: F401 - it sets TensorFlow's variables before TensorFlow is imported
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 # Category ids with gaps, and not in the order of the names.

@@ -15,17 +15,19 @@ def test_every_cell_runs(tmp_path):
     assert all(cell.outputs == [] for cell in cells)  # they would be of another version
     # Fewer images and steps: what it detects is not looked at.
     cells[0].source = cells[0].source.replace(
-        '["train.steps=600"]', '["train.steps=6 train.warmup_steps=2 train.batch_size=4"]'
+        '["train.steps=600"]', '["train.steps=6", "train.warmup_steps=2", "train.batch_size=4"]'
     )
-    cells[1].source = cells[1].source.replace("--images 240", "--images 12")
+    cells[1].source = cells[1].source.replace('"240"', '"12"')
+    folder = tmp_path / "with a space"  # paths travel to the commands as they are
+    folder.mkdir()
     client = nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
     )
     client.execute()
     printed = "".join(
         output.text for cell in cells for output in cell.outputs if output.output_type == "stream"
     )
-    assert "train.steps=6" in cells[0].source and "--images 12" in cells[1].source
+    assert "train.steps=6" in cells[0].source and '"12"' in cells[1].source
     assert "error: " not in printed
     assert "show detections that score at least" in printed
     shown = [
@@ -36,6 +38,6 @@ def test_every_cell_runs(tmp_path):
     ]
     assert len(shown) == 4
     assert all("image/png" in data for data in shown)
-    folder = tmp_path / "own_photos"
+    folder = folder / "own_photos"
     assert (folder / "evaluation" / "report.html").is_file()
     assert (folder / "exports" / "model_float32.tflite").is_file()

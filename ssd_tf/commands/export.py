@@ -12,6 +12,7 @@ from ssd_tf import commandline, files
 from ssd_tf.config import nearest
 from ssd_tf.export import folder as export_folder
 from ssd_tf.export.formats import FORMATS, file_name, is_calibrated
+from ssd_tf.user_files import check_exists
 
 _DEFAULT_FORMATS = ("saved_model", "tflite_float32")
 _FEWEST_CALIBRATION_IMAGES = 10
@@ -104,6 +105,7 @@ def _main(values, positional):
     overrides = commandline.read_overrides(values, positional)
     _check_formats(values)
     _check_output(output, values.overwrite)
+    check_exists(values.workdir, "run folder")
     commandline.import_tensorflow()
     from ssd_tf.export import verify, writing
     from ssd_tf.inference.run import load_run

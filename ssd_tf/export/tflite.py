@@ -24,6 +24,7 @@ from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.tflite_outputs import OPERATOR, RAW_ROLES, ROLES
 from ssd_tf.models import postprocess, ssd
+from ssd_tf.models.folding import fold_batch_norm
 
 _OPERATOR = OPERATOR.decode()
 _OPERATOR_OUTPUTS = (_OPERATOR, f"{_OPERATOR}:1", f"{_OPERATOR}:2", f"{_OPERATOR}:3")
@@ -82,7 +83,7 @@ class Converter:
 
     def _convert_network(self, precision):
         config = self._config
-        model = self._network.model
+        model = fold_batch_norm(self._network.model)
         module = _Network(replace_hard_swish(model) if precision == "int8" else model)
         image = tf.TensorSpec([1, *config.model.input_hw, 3], tf.float32, "image")
         return _convert(module, [image], precision, self._calibration)

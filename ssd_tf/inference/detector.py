@@ -7,15 +7,18 @@ import pathlib
 
 import tensorflow as tf
 
+from ssd_tf import onednn, pixels
 from ssd_tf.config import Config, ConfigError
-from ssd_tf.data.images import resize
+from ssd_tf.data.images import resize_array
 from ssd_tf.inference.detections import Detections
+from ssd_tf.inference.gray_range import read_gray_range
 from ssd_tf.inference.image_files import read_image
 from ssd_tf.inference.run import load_run
 from ssd_tf.inference.stages import Stages
 from ssd_tf.models import ssd
+from ssd_tf.models.folding import fold_batch_norm
 from ssd_tf.models.postprocess import PostProcessor
-from ssd_tf.user_files import read_text
+from ssd_tf.user_files import check_exists, read_text
 from ssd_tf.weights import label_files
 
 
@@ -29,20 +32,34 @@ class Detector:
     classes: names of the labels (None for a label without), or None when they are unknown.
     config: the config of a run, else None. default_boxes: [A, 4] of a run, else None.
     size_mb: of the exported model, or of the weights as float32, in 10^6 bytes.
+    gray_range: of the training data, by which 16-bit images are read.
     """
 
     def __init__(
-        self, stages: Stages, kind, classes=None, config=None, default_boxes=None, size_mb=0.0
+        self,
+        stages: Stages,
+        kind,
+        classes=None,
+        config=None,
+        default_boxes=None,
+        size_mb=0.0,
+        gray_range=pixels.FULL_RANGE,
     ):
+        onednn.avoid_slow_fusions()
         self.stages = stages
         self.kind = kind
         self.classes = classes
         self.config = config
         self.default_boxes = default_boxes
         self.size_mb = size_mb
+        self.gray_range = gray_range
 
     def __call__(self, image) -> Detections:
         return self.batch([image])[0]
+
+    def read_image(self, image):
+        """The uint8 [H, W, 3] RGB that the model sees; see `image_files.read_image`."""
+        return read_image(image, self.gray_range)
 
     def batch(self, images) -> list[Detections]:
         """Detect objects in a list of images, each of its own size.
@@ -50,7 +67,7 @@ class Detector:
         Raises OSError or ValueError for an image that cannot be read, ValueError for labels below
         1.
         """
-        images = [_check_size(read_image(image)) for image in images]
+        images = [_check_size(self.read_image(image)) for image in images]
         if not images:
             return []
         outputs = self.stages.network(self.stages.preprocess(images))
@@ -75,15 +92,15 @@ def load_detector(
     Raises FileNotFoundError, ConfigError or ValueError.
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no model at {path}")
+    check_exists(path, "model")
     if labels is not None:
         label_files.check_is_file(labels)
     if (path / "config.yaml").is_file():
         if labels is not None:
             raise ConfigError(f"--labels: {path} is a run folder, which has its own class names")
         run = load_run(path, overrides, raw_weights)
-        return keras_detector(run.config, run.network, run.dataset_info.names)
+        info = run.dataset_info
+        return keras_detector(run.config, run.network, info.names, info.gray_range)
     if overrides:
         raise ConfigError(
             f"--set {overrides[0]}: {path} is an exported model with fixed settings; give a run "
@@ -97,14 +114,20 @@ def load_detector(
         exported = tflite.load(path, input_range, num_threads)
         inside = None if labels else tflite.read_label_file(path)
         names = _class_names(exported, path, labels, path.with_name("labels.txt"), inside)
-        return Detector(exported.stages, "tflite", names, size_mb=path.stat().st_size / 1e6)
+        size_mb = path.stat().st_size / 1e6
+        gray_range = read_gray_range(path)
+        return Detector(exported.stages, "tflite", names, size_mb=size_mb, gray_range=gray_range)
     if (path / "saved_model.pb").is_file():
         from ssd_tf.inference import saved_model
 
         exported = saved_model.load(path, input_range)
         names = _class_names(exported, path, labels, path / "assets.extra" / "labels.txt")
         num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        return Detector(exported.stages, "saved_model", names, size_mb=num_bytes / 1e6)
+        size_mb = num_bytes / 1e6
+        gray_range = read_gray_range(path)
+        return Detector(
+            exported.stages, "saved_model", names, size_mb=size_mb, gray_range=gray_range
+        )
     raise ValueError(
         f"{path}: expected a run folder (config.yaml), a SavedModel folder (saved_model.pb) "
         "or a .tflite file"
@@ -130,17 +153,22 @@ def make_postprocessor(config: Config, default_boxes) -> PostProcessor:
 def make_detect(config: Config, network: ssd.SSD):
     """A function of TensorFlow ops: images [B, H, W, 3] float32, at input_hw -> Detections."""
     postprocessor = make_postprocessor(config, network.default_boxes)
-    return lambda images: postprocessor(network.model(images, training=False))
+    model = fold_batch_norm(network.model)
+    return lambda images: postprocessor(model(images, training=False))
 
 
-def keras_detector(config: Config, network: ssd.SSD, classes) -> Detector:
-    """A Detector of the Keras model with the configured post-processing."""
+def keras_detector(
+    config: Config, network: ssd.SSD, classes, gray_range=pixels.FULL_RANGE
+) -> Detector:
+    """A Detector of the Keras model with the configured post-processing.
+
+    It keeps the weights that the network has now, unless batch norm is folded already.
+    """
     postprocessor = make_postprocessor(config, network.default_boxes)
+    model = fold_batch_norm(network.model)
     # One trace for all batch sizes: without a signature each new size costs a second or more.
     images = tf.TensorSpec([None, *config.model.input_hw, 3], tf.float32)
-    predict = tf.function(
-        lambda batch: network.model(batch, training=False), input_signature=[images]
-    )
+    predict = tf.function(lambda batch: model(batch, training=False), input_signature=[images])
     detect = tf.function(postprocessor).get_concrete_function(
         {
             "offsets": tf.TensorSpec([None, len(network.default_boxes), 4], tf.float32),
@@ -149,13 +177,13 @@ def keras_detector(config: Config, network: ssd.SSD, classes) -> Detector:
     )
     stages = Stages(
         preprocess=lambda images: tf.stack(
-            [resize(image, config.model.input_hw) for image in images]
+            [resize_array(image, config.model.input_hw) for image in images]
         ),
         network=predict,
         postprocess=lambda predictions: _split_batch(detect(predictions)),
     )
     size_mb = 4 * network.model.count_params() / 1e6
-    return Detector(stages, "keras", classes, config, network.default_boxes, size_mb)
+    return Detector(stages, "keras", classes, config, network.default_boxes, size_mb, gray_range)
 
 
 def _class_names(exported, path, given, beside, inside=None):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf.data.images import resize
+from ssd_tf.data.images import resize_array
 from ssd_tf.inference.stages import Exported, Stages, scale_to_range
 from ssd_tf.weights.checks import shorten
 
@@ -111,7 +111,7 @@ def _make_prepare(spec, input_range, path):
 
     def prepare(image):
         if None not in input_hw:
-            image = resize(image, input_hw).numpy()
+            image = resize_array(image, input_hw).numpy()
         if spec.dtype == tf.float32:
             return (image * scale + shift).astype(np.float32)
         return np.round(image).astype(spec.dtype.as_numpy_dtype)

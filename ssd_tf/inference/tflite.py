@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from ssd_tf.data.images import resize
+from ssd_tf.data.images import resize_array
 from ssd_tf.inference import raw_decoder, tflite_outputs
 from ssd_tf.inference.stages import Exported, Stages, scale_to_range
 from ssd_tf.inference.tflite_metadata import read_metadata
@@ -102,7 +102,7 @@ def _make_input(interpreter, metadata, input_range, path):
     scale, shift = _scaling(dtype, metadata.normalisation, input_range, path)
 
     def prepare(image):
-        batch = resize(image, input_hw).numpy()[None] * scale + shift
+        batch = resize_array(image, input_hw).numpy()[None] * scale + shift
         if np.issubdtype(dtype, np.integer):
             limits = np.iinfo(dtype)
             batch = np.clip(np.round(batch), limits.min, limits.max)

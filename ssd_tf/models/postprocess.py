@@ -76,16 +76,17 @@ class PostProcessor:
     def _detect_one(self, boxes, scores):
         """boxes [A, 4], scores [A, C] of one image -> its Detections, without the batch axis."""
         num_groups = 1 if self.class_agnostic else scores.shape[1]
-        labels = tf.broadcast_to(tf.range(1, scores.shape[1] + 1), tf.shape(scores))
+        scores = tf.where(scores >= 0.0, scores, 0.0)  # a NaN would take others' places in top_k
         if self.class_agnostic:
-            labels = tf.argmax(scores, 1, tf.int32)[:, None] + 1
+            best_class = tf.argmax(scores, 1, tf.int32)
             scores = tf.reduce_max(scores, 1, keepdims=True)
         top_k = min(self.pre_nms_top_k, boxes.shape[0])
         best, index = tf.math.top_k(tf.transpose(scores), top_k)  # [groups, top_k]
         scores = tf.reshape(best, [-1])
-        labels = tf.reshape(tf.gather(tf.transpose(labels), index, batch_dims=1), [-1])
+        index = tf.reshape(index, [-1])
         groups = tf.repeat(tf.range(num_groups), top_k)
-        boxes = tf.gather(boxes, tf.reshape(index, [-1]))
+        labels = 1 + (tf.gather(best_class, index) if self.class_agnostic else groups)
+        boxes = _zero_nan(tf.gather(boxes, index))
         kept = tf.image.non_max_suppression(
             move_apart(boxes, groups, num_groups),
             scores,
@@ -102,6 +103,12 @@ class PostProcessor:
             "labels": tf.pad(tf.gather(labels, kept), padding),
             "count": count,
         }
+
+
+def _zero_nan(boxes):
+    """boxes [n, 4], with zeros for those that have a NaN: it would spread to all others."""
+    is_nan = tf.reduce_any(tf.math.is_nan(boxes), -1, keepdims=True)
+    return tf.where(is_nan, 0.0, boxes)
 
 
 def move_apart(boxes, groups, num_groups):

@@ -66,7 +66,7 @@ class MultiBoxLoss:
 
         targets: {"offsets" [B, A, 4], "labels" [B, A]}.
         """
-        labels = targets["labels"]
+        labels = on_device(targets)["labels"]
         positive = labels > 0
         classification = classification_loss(
             predictions["logits"],
@@ -112,6 +112,11 @@ class MultiBoxLoss:
         true_boxes = coding.decode(target, self.default_boxes, self.variances)
         similarity = {"giou": giou, "diou": diou, "ciou": ciou}[self.box_loss]
         return 1.0 - similarity(boxes, true_boxes)
+
+
+def on_device(targets):
+    """Targets with labels as int64: TensorFlow compares int32 on the host even beside a GPU."""
+    return {**targets, "labels": tf.cast(targets["labels"], tf.int64)}
 
 
 def _sum_where(mask, values):
@@ -197,19 +202,20 @@ def mine_negatives(hardness, labels, negatives_per_positive, min_negatives, stat
     static_shapes: sort all boxes, as XLA requires, instead of only as many as an image mines.
     """
     is_negative = labels == 0
-    num_boxes = tf.shape(labels)[1]
+    num_boxes = hardness.shape[1]
     positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), 1)
-    num_negatives = tf.cast(positives * negatives_per_positive, tf.int32)
+    num_negatives = tf.math.floor(positives * negatives_per_positive)
     num_negatives = tf.minimum(tf.maximum(num_negatives, min_negatives), num_boxes)  # [B]
     hardness = tf.where(is_negative, tf.stop_gradient(hardness), -1.0)
-    most = labels.shape[1] if static_shapes else tf.reduce_max(num_negatives)
-    _, hardest = tf.math.top_k(hardness, most)  # [B, most]; of equal values the earlier one first
-    is_mined = tf.range(most)[None] < num_negatives[:, None]
-    images = tf.broadcast_to(tf.range(tf.shape(labels)[0])[:, None], tf.shape(hardest))
-    mined = tf.scatter_nd(
-        tf.stack([images, hardest], -1), tf.cast(is_mined, tf.int32), tf.shape(labels)
-    )
-    return is_negative & (mined > 0)
+    most = num_boxes if static_shapes else tf.cast(tf.reduce_max(num_negatives), tf.int32)
+    values, hardest = tf.math.top_k(hardness, tf.maximum(most, 1))
+    # The easiest mined box of each image; of equal values the earlier one comes first.
+    easiest = tf.cast(tf.maximum(num_negatives - 1.0, 0.0), tf.int32)[:, None]
+    least = tf.gather(values, easiest, batch_dims=1)
+    last = tf.gather(tf.cast(hardest, tf.float32), easiest, batch_dims=1)
+    index = np.arange(num_boxes, dtype=np.float32)
+    is_mined = (hardness > least) | ((hardness == least) & (index <= last))
+    return is_negative & is_mined & (num_negatives > 0.0)[:, None]
 
 
 @tf.custom_gradient

@@ -92,7 +92,8 @@ def test_raises_the_coverage_of_bccd_over_the_ssd300_table(real_data, run, tmp_p
     (tmp_path / "c.yaml").write_text(SSD300)
     output = tmp_path / "fitted.yaml"
     flags = [f"--config={tmp_path / 'c.yaml'}", f"--output={output}", "--tries=1000"]
-    assert fit_anchors.main(["x", str(tmp_path / "bccd"), *flags]) == 0
+    overrides = ["--set", "eval.batch_size=4", "eval.nms_iou=0.5"]
+    assert fit_anchors.main(["x", str(tmp_path / "bccd"), *flags, *overrides]) == 0
     text = capsys.readouterr().out
     before, after = map(
         float, re.search(r"IoU >= 0.5: ([\d.]+)% before, ([\d.]+)% after", text).groups()
@@ -121,9 +122,8 @@ def test_refused(run, tmp_path):
     code, error = run(
         "fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "c.yaml"
     )
-    assert (
-        code == 2 and "is --config itself" in error and (tmp_path / "c.yaml").read_text() == SSD300
-    )
+    assert code == 2 and f"{tmp_path}/c.yaml" in error
+    assert (tmp_path / "c.yaml").read_text() == SSD300
     code, error = run(
         "fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "no/x.yaml"
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -163,7 +164,7 @@ def test_records_that_contradict_dataset_json_are_reported(two_splits, run):
 def test_refused(two_splits, run, tmp_path):
     assert run("inspect_tfrecord") == (
         2,
-        "error: give one folder of a converted data set (see --help)\n",
+        "error: give the folder of a converted data set (see --help)\n",
     )
     assert run("inspect_tfrecord", str(two_splits), split="test")[1].endswith(
         "has no split 'test'; it has train, val\n"
@@ -206,3 +207,6 @@ def test_coverage_is_printed_and_images_are_drawn(two_splits, tmp_path, capsys):
 
     assert inspect_tfrecord.main(["x", str(two_splits), "--split=val", *flags[:1]]) == 0
     assert "nan" not in capsys.readouterr().out
+    overrides = ["--set", "model.num_levels=3", "boxes.s_min=.3"]
+    assert inspect_tfrecord.main(["x", str(two_splits), *flags[:1], *overrides]) == 0
+    assert len(re.findall(r"\d+ x \d+ ", capsys.readouterr().out)) == 3

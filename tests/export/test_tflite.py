@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import fixed_detector
@@ -15,6 +16,7 @@ from ssd_tf.config import check_config
 from ssd_tf.export import tflite, verify
 from ssd_tf.export.formats import PRECISIONS
 from ssd_tf.export.writing import write_raw_settings
+from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import keras_detector, load_detector, make_postprocessor
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.models.ssd import SSD
@@ -375,3 +377,34 @@ def test_an_operator_that_tflite_lacks(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=r"LiteRT cannot run the converted file: .*Igamma"):
         export(tiny_config, network, tmp_path / "model.tflite")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_other_boxes_are_found_whatever_an_offset_or_a_logit_is(class_agnostic):
+    # The boxes 1 and 3 are found; box 2, which lies apart, has the odd number.
+    boxes = [[0.1, 0.1, 0.5, 0.6], [0.1, 0.2, 0.5, 0.7], [0.6, 0.1, 0.9, 0.3], [0.6, 0.7, 0.8, 0.9]]
+    logits = [[1, 2, 0], [0, 3, 0], [0, 2, 1], [0, 1, 2]]
+    postprocessor = dataclasses.replace(
+        POSTPROCESSOR, default_boxes=np.array(boxes, np.float32), class_agnostic=class_agnostic
+    )
+    content = tflite.convert_postprocessing(postprocessor, ["a", "b"])
+    run = Interpreter(model_content=content).get_signature_runner("serving_default")
+    settings = dataclasses.asdict(postprocessor)
+    settings["boxes"] = settings.pop("default_boxes")
+    for value, column in itertools.product((np.nan, np.inf, -np.inf, 1e30), range(7)):
+        inputs = np.concatenate([np.zeros((4, 4)), logits], 1).astype(np.float32)
+        inputs[2, column] = value
+        offset, logit = np.split(inputs[None], [4], 2)
+        of_keras = postprocessor({"offsets": offset, "logits": logit})
+        of_file = run(offsets=offset, logits=logit)
+        with np.errstate(all="ignore"):
+            decoded = raw_decoder.decode(offset, logit, settings)
+        for corners, classes in (
+            (of_keras["boxes"][0], of_keras["labels"][0] - 1),
+            (of_file["boxes"][0], of_file["classes"][0]),
+            (decoded[0], decoded[2]),
+        ):
+            rows = zip(np.round(corners, 4).tolist(), np.array(classes).tolist(), strict=True)
+            found = [(*box, label) for box, label in rows]
+            for expected in ((*boxes[1], 0), (*boxes[3], 1)):
+                assert any(np.allclose(row, expected) for row in found), (value, column)

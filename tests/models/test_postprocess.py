@@ -242,3 +242,47 @@ def test_an_absurd_box_does_not_blur_the_others():
     found = detect(scores, boxes)
     assert found["labels"].tolist() == [[1, 2, 1, 0]]
     np.testing.assert_allclose(found["scores"], [[0.8, 0.7, 0.5, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("clip_first", [False, True])
+@pytest.mark.parametrize("column", range(4))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e30])
+def test_an_offset_that_is_no_number_costs_its_own_box_only(value, column, clip_first):
+    # Box 2 lies apart. Box 1 suppresses box 0, and box 3 reaches over the edge.
+    offsets = np.zeros((1, 4, 4), "float32")
+    offsets[0, 2, column] = value
+    scores = [[[0.6, 0.0], [0.8, 0.0], [0.0, 0.3], [0.0, 0.7]]]
+    found = detect(scores, offsets=offsets, clip_first=clip_first)
+    assert found["labels"].tolist() == [[1, 2, 2, 0]]
+    np.testing.assert_allclose(found["scores"], [[0.8, 0.7, 0.3, 0]], atol=1e-6)
+    np.testing.assert_allclose(found["boxes"][0, 0], BOXES[1], atol=1e-6)
+    np.testing.assert_allclose(found["boxes"][0, 1], [0.6, 0.7, 0.8, 1.0], atol=1e-6)
+    assert np.isfinite(found["boxes"]).all()
+    assert found["boxes"].min() >= 0 and found["boxes"].max() <= 1
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+@pytest.mark.parametrize("score_activation", ["softmax", "sigmoid"])
+def test_logits_that_are_no_numbers_cost_their_own_boxes_only(score_activation, class_agnostic):
+    # Sixty boxes in a row, of which all but box 50 to 52 have no numbers: more than enter NMS.
+    edges = np.arange(61, dtype="float32") / 61
+    boxes = np.stack([0 * edges[1:], edges[:-1], 0 * edges[1:] + 1, edges[1:]], 1)
+    logits = np.full((1, 60, 3), np.nan, "float32")
+    logits[0, 50:53] = [[-9, 3, -9], [-9, -9, 2], [-9, 1, -9]]
+    options = {"score_activation": score_activation, "class_agnostic": class_agnostic}
+    found = detect_logits(logits, boxes, pre_nms_top_k=5, **options)
+    assert found["labels"].tolist() == [[1, 2, 1, 0]]
+    np.testing.assert_allclose(found["boxes"][0, :3], boxes[50:53], atol=1e-6)
+    assert np.isfinite(found["scores"]).all()
+
+
+def test_a_batch_in_which_one_image_has_no_numbers():
+    logits = np.zeros((2, 4, 3), "float32")
+    logits[:, 1, 2] = 3.0
+    offsets = np.zeros((2, 4, 4), "float32")
+    alone = detect_logits(logits[1:], offsets=offsets[1:])
+    logits[0] = np.nan
+    offsets[0] = np.nan
+    found = detect_logits(logits, offsets=offsets)
+    assert found["count"].tolist() == [0, alone["count"][0]]
+    np.testing.assert_allclose(found["boxes"][1], alone["boxes"][0], atol=1e-6)
