@@ -83,7 +83,7 @@ def define_input_range(values: flags.FlagValues):
     flags.DEFINE_list(
         "input_range",
         None,
-        "LOW,HIGH: what black and white become, for a .tflite file of floats that does not say so.",
+        "LOW,HIGH: what black and white become in a model of floats that does not say so.",
         flag_values=values,
     )
 

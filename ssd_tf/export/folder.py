@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import shutil
 
 from absl import logging
@@ -50,7 +51,7 @@ def _replace(partial, output):
     """Move the files into place, export.json last: its presence means complete."""
     old = _list_old_files(output)
     (output / REPORT).unlink(missing_ok=True)
-    removed = [name for name in old if _remove(output / name, output)]
+    removed = [name for name in old if _remove(name, output)]
     for path in sorted(partial.iterdir(), key=lambda path: path.name == REPORT):
         _move(path, output / path.name)
     removed = {name.partition("/")[0] for name in removed}
@@ -72,17 +73,20 @@ def _list_old_files(output):
     return inside + [name for name in _KNOWN_NAMES if (output / name).is_file()]
 
 
-def _remove(path, output) -> bool:
-    """Remove a file, and the folders that are empty then; nothing outside `output`."""
-    parent = path.parent.resolve()
-    if not parent.is_relative_to(output) or not path.is_file():
+def _remove(name, output) -> bool:
+    """Remove a file, and the folders in `output` that are empty then; nothing outside of it."""
+    relative = pathlib.PurePosixPath(name)
+    path = output / relative
+    if relative.is_absolute() or ".." in relative.parts or not path.is_file():
+        return False
+    if not path.parent.resolve().is_relative_to(output):  # by way of a link
         return False
     path.unlink()
-    while parent != output:
-        for folder in [*parent.iterdir(), parent]:
+    for parent in relative.parents[:-1]:  # the last is `output` itself
+        folder = output / parent
+        for inner in [*folder.iterdir(), folder]:
             with contextlib.suppress(OSError):  # it is a file, or not empty
-                folder.rmdir()
-        parent = parent.parent
+                inner.rmdir()
     return True
 
 

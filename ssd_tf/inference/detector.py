@@ -108,29 +108,38 @@ def load_detector(
         )
     if raw_weights:
         raise ConfigError(f"--raw_weights needs a run folder; {path} is an exported model")
+    return _load_exported(path, labels, input_range, num_threads)
+
+
+def _load_exported(path, labels, input_range, num_threads):
+    inside = None
     if path.suffix == ".tflite" and path.is_file():
         from ssd_tf.inference import tflite  # loads the interpreter, which nothing else needs
 
+        kind = "tflite"
         exported = tflite.load(path, input_range, num_threads)
-        inside = None if labels else tflite.read_label_file(path)
-        names = _class_names(exported, path, labels, path.with_name("labels.txt"), inside)
-        size_mb = path.stat().st_size / 1e6
-        gray_range = read_gray_range(path)
-        return Detector(exported.stages, "tflite", names, size_mb=size_mb, gray_range=gray_range)
-    if (path / "saved_model.pb").is_file():
+        beside = path.with_name("labels.txt")
+        if labels is None:
+            inside = tflite.read_label_file(path)
+        paths = [path]
+    elif (path / "saved_model.pb").is_file():
         from ssd_tf.inference import saved_model
 
+        kind = "saved_model"
         exported = saved_model.load(path, input_range)
-        names = _class_names(exported, path, labels, path / "assets.extra" / "labels.txt")
-        num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        size_mb = num_bytes / 1e6
-        gray_range = read_gray_range(path)
-        return Detector(
-            exported.stages, "saved_model", names, size_mb=size_mb, gray_range=gray_range
+        beside = path / "assets.extra" / "labels.txt"
+        paths = filter(pathlib.Path.is_file, path.rglob("*"))
+    else:
+        raise ValueError(
+            f"{path}: expected a run folder (config.yaml), a SavedModel folder (saved_model.pb) "
+            "or a .tflite file"
         )
-    raise ValueError(
-        f"{path}: expected a run folder (config.yaml), a SavedModel folder (saved_model.pb) "
-        "or a .tflite file"
+    return Detector(
+        exported.stages,
+        kind,
+        _class_names(exported, path, labels, beside, inside),
+        size_mb=sum(file.stat().st_size for file in paths) / 1e6,
+        gray_range=read_gray_range(path),
     )
 
 

@@ -8,6 +8,7 @@ import pathlib
 import zipfile
 
 from ssd_tf import files, pixels
+from ssd_tf.inference.tflite_archive import read_member
 
 FILE = "gray_range.json"
 
@@ -29,7 +30,7 @@ def read_gray_range(path) -> tuple[int, int]:
     try:
         content = _read(pathlib.Path(path))
         return pixels.check_gray_range(json.loads(content)) if content else pixels.FULL_RANGE
-    except (ValueError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: its {FILE} cannot be used ({error})") from None
 
 
@@ -37,7 +38,5 @@ def _read(path):
     if path.is_dir():
         file = path / "assets.extra" / FILE
         return file.read_bytes() if file.is_file() else None
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(FILE) if FILE in archive.namelist() else None
+    member = read_member(path, lambda names: FILE if FILE in names else None)
+    return member and member[1]

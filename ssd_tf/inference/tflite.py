@@ -4,7 +4,6 @@ Shapes: `A` default boxes, `C` foreground classes, `K` detections kept.
 """
 
 import pathlib
-import zipfile
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -12,8 +11,9 @@ from ai_edge_litert.interpreter import Interpreter
 from ssd_tf.data.images import resize_array
 from ssd_tf.inference import raw_decoder, tflite_outputs
 from ssd_tf.inference.stages import Exported, Stages, scale_to_range
+from ssd_tf.inference.tflite_archive import read_member
 from ssd_tf.inference.tflite_metadata import read_metadata
-from ssd_tf.user_files import MAX_LABEL_BYTES, decode_text
+from ssd_tf.user_files import decode_text
 from ssd_tf.weights.checks import shorten
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.int8)
@@ -64,21 +64,16 @@ def read_label_file(path):
 
     Raises ValueError if it cannot be read.
     """
-    try:
-        if not zipfile.is_zipfile(path):
-            return None
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".txt")]
-            if not names:
-                return None
-            name = min(names, key=lambda name: "label" not in name)
-            with archive.open(name) as file:
-                data = file.read(MAX_LABEL_BYTES)
-    except Exception as error:  # reading a corrupt archive raises almost anything
-        raise ValueError(
-            f"{path}: the label file inside is corrupt ({shorten(error)}); give --labels FILE"
-        ) from None
+    member = read_member(path, _choose_label_file)
+    if member is None:
+        return None
+    name, data = member
     return name, decode_text(data, f"{path}/{name}")
+
+
+def _choose_label_file(names):
+    names = [name for name in names if name.endswith(".txt")]
+    return min(names, key=lambda name: "label" not in name, default=None)
 
 
 def _make_interpreter(content, num_threads, path):

@@ -70,11 +70,19 @@ def test_a_list_cannot_name_what_is_outside(tmp_path):
     output = tmp_path / "out"
     (output / "sub").mkdir(parents=True)
     (output / "link").symlink_to(tmp_path)
+    (output / "kept.txt").touch()
     names = ["../outside.txt", str(outside), "link/outside.txt", "", ".", "..", "sub", "gone"]
+    names += [str(output / "kept.txt"), "sub/../../outside.txt", "sub/../kept.txt"]
     (output / "export.json").write_text(json.dumps({"files": names}))
     publish(output, "new.txt")
     assert outside.is_file()
-    assert {path.name for path in output.iterdir()} == {"sub", "link", "new.txt", "export.json"}
+    assert {path.name for path in output.iterdir()} == {
+        "sub",
+        "link",
+        "kept.txt",
+        "new.txt",
+        "export.json",
+    }
 
 
 def test_an_error_leaves_everything_as_it_was(tmp_path):

@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf import pixels
 from ssd_tf.inference import tflite, tflite_metadata, tflite_outputs
 from ssd_tf.inference.detector import load_detector
+from ssd_tf.inference.gray_range import read_gray_range
 from ssd_tf.inference.tflite_metadata import Metadata, read_metadata
 
 NAMES = {
@@ -418,6 +420,7 @@ def test_corrupt_metadata_give_one_line_or_none(tmp_path):
         path.write_bytes(corrupt(whole, len(content), len(whole), seed))
         try:
             outcomes.add(tflite.read_label_file(path) is None)
+            assert read_gray_range(path) == pixels.FULL_RANGE
         except ValueError as error:
             outcomes.add("refused")
             assert "\n" not in str(error)

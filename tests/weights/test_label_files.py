@@ -207,6 +207,8 @@ def test_a_first_line_is_the_background_only_if_there_is_one_too_many():
         ("a.pbtxt", "item { id: one name: 'cat' }"),
         ("a.pbtxt", "item { id: 1 name: 'cat' } item { id: 2 name: 'do"),
         ("a.pbtxt", "item { id: 1 name: 'rubik's' }"),
+        ("a.pbtxt", "item { id: 90 name: 'cat'"),
+        ("a.JSON", "3"),
     ],
 )
 def test_what_is_refused_in_one_line(name, text, count):
