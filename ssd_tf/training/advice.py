@@ -42,6 +42,13 @@ def log_settings(config: Config, network: SSD, num_replicas):
         )
     if config.data.augment == Augment():
         logging.info("no augmentation (data.augment: none), not even a flip")
+    _warn_of_odd_settings(config)
+    _warn_of_unreachable_detections(config.eval, network)
+    _warn_of_small_batches(train, network, num_replicas)
+
+
+def _warn_of_odd_settings(config):
+    train = config.train
     if train.steps_per_call > config.watch.log_every:
         logging.warning(
             "train.steps_per_call %d has the effect of %d, as a report (watch.log_every) ends a "
@@ -60,8 +67,6 @@ def log_settings(config: Config, network: SSD, num_replicas):
             config.loss.normalizer,
             config.loss.min_negatives,
         )
-    _warn_of_unreachable_detections(config.eval, network)
-    _warn_of_small_batches(train, network, num_replicas)
 
 
 def _has_weights(config):

@@ -10,7 +10,9 @@ from ssd_tf.training.distribution import reason_of
 
 # As TensorFlow, CUDA and cuDNN call it.
 _OUT_OF_MEMORY = re.compile(
-    r"\bOOM\b|out.of.memory|allocat|ALLOC_FAILED|Dst tensor is not initialized", re.IGNORECASE
+    r"\bOOM\b|out.of.memory|allocate|allocating|allocation|ALLOC_FAILED|"
+    "Dst tensor is not initialized",
+    re.IGNORECASE,
 )
 
 
