@@ -12,6 +12,7 @@ help:
 	@echo "make demo DATA=DIR    the same with DIR/images and DIR/annotations.json (COCO format)"
 	@echo "make test             the fast tests"
 	@echo "make test-slow        the tests that train for minutes"
+	@echo "make test-network     two workers whose network has troubles: root, on Linux"
 	@echo "make test-browser     the reports in headless Chromium, which must be installed"
 	@echo "make test-clients     the exports in environments of MediaPipe, LiteRT and TensorFlow alone"
 	@echo "make lint             ruff and codespell"
@@ -39,6 +40,9 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+test-network: $(READY)
+	$(BIN)/python -m pytest -m network
+
 test-browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable ".[browser]"
@@ -64,4 +68,4 @@ lint: $(READY)
 clean:
 	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo
 
-.PHONY: help install demo test test-slow test-browser test-clients lint clean
+.PHONY: help install demo test test-slow test-network test-browser test-clients lint clean

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from ssd_tf import commandline
 from ssd_tf.config import load_config
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.images import decode_stored
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
@@ -96,7 +96,7 @@ def decode_only(config, data, split, skipped):
     from ssd_tf.data import pipeline, records
 
     def decode(_, serialized):
-        return tf.shape(decode_image(records.parse_example(serialized)["image"]))
+        return tf.shape(decode_stored(records.parse_example(serialized)["image"]))
 
     _, stream = pipeline.open_records(config, data, split, skipped=skipped)
     decoded = stream.map(decode, pipeline.usable_cores(), deterministic=True).batch(

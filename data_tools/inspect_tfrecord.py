@@ -50,14 +50,14 @@ def draw_sheet(shards, names, chosen):
 
     from ssd_tf import draw
     from ssd_tf.data import records
-    from ssd_tf.data.images import decode_image
+    from ssd_tf.data.images import decode_stored
 
     drawn = []
     chosen = set(chosen)
     for index, serialized in enumerate(tf.data.TFRecordDataset(shards)):
         if index in chosen:
             example = records.parse_example(serialized)
-            image = decode_image(example["image"]).numpy()
+            image = decode_stored(example["image"]).numpy()
             boxes = example["boxes"].numpy()
             labels = example["labels"].numpy()
             hatched = (example["crowd"] | example["difficult"]).numpy()

@@ -3,6 +3,7 @@
 import contextlib
 import logging as python_logging
 import os
+import signal
 import sys
 import tempfile
 
@@ -82,7 +83,7 @@ def define_input_range(values: flags.FlagValues):
     flags.DEFINE_list(
         "input_range",
         None,
-        "LOW,HIGH: what black and white become, for a .tflite file of floats that does not say so.",
+        "LOW,HIGH: what black and white become in a model of floats that does not say so.",
         flag_values=values,
     )
 
@@ -103,6 +104,28 @@ def read_input_range(values) -> tuple[float, float] | None:
 
 
 @contextlib.contextmanager
+def end_by_signals():
+    """Inside `with`, SIGTERM and SIGHUP raise Interrupted, so that unfinished files are completed.
+
+    A signal that is ignored, as SIGHUP under nohup, stays so.
+    """
+
+    def handle(number, _frame):
+        raise Interrupted(number, f"ended by {signal.Signals(number).name}")
+
+    previous = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def progress(description, total):
     """A progress bar on a terminal: a function (result, count) -> result, which moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -117,6 +140,11 @@ def progress(description, total):
             return result
 
         yield advance
+
+
+def format_metric(value) -> str:
+    """A metric with three decimals; a dash for -1, which is COCO's for nothing to measure."""
+    return "-" if value == -1 else f"{value:.3f}"
 
 
 def import_tensorflow():

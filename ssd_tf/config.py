@@ -6,7 +6,9 @@ post-processing, crops, colors, images, records, schedules) receives numbers and
 config or a section, and repeats no default of this file: each default value lives in one file.
 """
 
+import copy
 import difflib
+import functools
 import json
 import pathlib
 import re
@@ -15,10 +17,12 @@ from typing import Annotated, Literal
 
 import pydantic
 import yaml
+from absl import logging
 from pydantic import Field
 
-from ssd_tf import files
-from ssd_tf.config_files import ConfigError, merge, read_values
+from ssd_tf import config_effects, files
+from ssd_tf.config_files import ConfigError, merge, read_layers
+from ssd_tf.user_files import suggest_path
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -68,6 +72,16 @@ class Section(pydantic.BaseModel):
     """A group of keys. Unknown keys are errors, and values cannot be changed."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _refuse_switches_as_numbers(cls, value, info):
+        """Or `steps: true` would be one step."""
+        values = value if isinstance(value, (list, tuple)) else [value]
+        is_switch = cls.model_fields[info.field_name].annotation is bool
+        if not is_switch and any(isinstance(item, bool) for item in values):
+            raise ValueError("expected no switch (true, false, on, off, yes, no)")
+        return value
 
     def refuse_without_effect(self, keys, reason):
         """Raise ValueError for a key that has no effect and is not at its default.
@@ -355,19 +369,6 @@ class Loss(Section):
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     normalizer: Literal["global", "caffe", "torchvision", "nvidia"] = "global"
 
-    @pydantic.model_validator(mode="after")
-    def _check_focal_keys(self):
-        if self.focal_alpha is not None and self.focal_gamma is None:
-            raise ValueError(
-                "focal_alpha is part of the focal loss: give focal_gamma too (2 in its paper)"
-            )
-        if self.focal_gamma is not None:
-            self.refuse_without_effect(
-                ["negatives_per_positive", "min_negatives"],
-                "with the focal loss, which takes every box instead of mined negatives",
-            )
-        return self
-
 
 class Train(Section):
     steps: PositiveInt = 120_000
@@ -429,26 +430,9 @@ class Train(Section):
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
 
     @pydantic.model_validator(mode="after")
-    def _refuse_keys_of_other_optimizers(self):
-        reason = f"with {self.optimizer}"
-        if self.optimizer not in ("SGD", "RMSprop"):
-            self.refuse_without_effect(["momentum"], reason)
-        if self.optimizer != "SGD":
-            self.refuse_without_effect(["nesterov"], reason)
-        if self.optimizer in ("SGD", "RMSprop"):
-            self.refuse_without_effect(["beta_1", "beta_2"], reason)
-        if self.base_batch is None:
-            self.refuse_without_effect(["base_batch_rule"], "without base_batch")
+    def _check_schedule(self):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _check_schedule(self):
-        if self.schedule != "polynomial":
-            self.refuse_without_effect(["decay_power"], f"with the schedule {self.schedule}")
-        if self.schedule == "step":
-            self.refuse_without_effect(["final_rate"], "with the schedule step")
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"expected warmup_steps below steps, got {self.warmup_steps} and {self.steps}: "
@@ -540,13 +524,7 @@ class Config(Section):
     @pydantic.model_validator(mode="after")
     def _check_unfreezing(self):
         unfreeze_step = self.train.unfreeze_step
-        if unfreeze_step is None:
-            return self
-        if not self.model.backbone.frozen_stages:
-            raise ValueError(
-                "train.unfreeze_step has no effect without model.backbone.frozen_stages"
-            )
-        if unfreeze_step >= self.train.steps:
+        if unfreeze_step is not None and unfreeze_step >= self.train.steps:
             raise ValueError(
                 f"expected train.unfreeze_step below train.steps, got {unfreeze_step} and "
                 f"{self.train.steps}"
@@ -570,21 +548,39 @@ def load_config(path, overrides=()) -> Config:
     Raises ConfigError for a missing file, an unknown key (with the nearest known name) or a value
     out of range.
     """
-    values = _take_over_network(read_values(path, overrides))
-    if "boxes" not in values:
-        raise ConfigError(
-            f"{path}: boxes is missing: give a preset or levels, or take network and default boxes "
-            "over from a run: init_from=RUN"
-        )
-    return check_config(values, where=str(path))
+    layers = read_layers(path, overrides)
+    values = _with_network(layers[-1], path)
+    return _check_author(_validate(values, str(path)), values, layers, str(path))
+
+
+def load_run_config(folder, overrides=()) -> Config:
+    """The config that a run folder holds; `overrides` as for `load_config`.
+
+    It may say what is refused in a file that somebody writes. Raises ConfigError.
+    """
+    path = pathlib.Path(folder) / "config.yaml"
+    return _validate(_with_network(read_layers(path, overrides)[-1], path), str(path))
 
 
 def load_source_config(folder) -> Config:
     """The config of the run folder that init_from names. Raises ConfigError."""
     path = pathlib.Path(folder) / "config.yaml"
     if not path.is_file():
-        raise ConfigError(f"init_from: no run folder at {folder} (it would have a config.yaml)")
-    return load_config(path)
+        raise ConfigError(
+            f"init_from: no run folder at {folder} (it would have a config.yaml)"
+            f"{suggest_path(folder)}"
+        )
+    return load_run_config(folder)
+
+
+def _with_network(values, path):
+    values = _take_over_network(values)
+    if "boxes" not in values:
+        raise ConfigError(
+            f"{path}: boxes is missing: give a preset or levels, or take network and default boxes "
+            "over from a run: --set init_from=RUN (import_weights makes a run of a detector file)"
+        )
+    return values
 
 
 def _take_over_network(values):
@@ -606,11 +602,51 @@ def _take_over_network(values):
 
 def check_config(values: dict, where: str) -> Config:
     """Make a Config of plain values. `where` opens the message of a ConfigError."""
+    return _check_author(_validate(values, where), values, [values], where)
+
+
+def _validate(values, where):
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
         reasons = "; ".join(_explain(detail) for detail in error.errors())
         raise ConfigError(f"{where}: {reasons}") from None
+
+
+def _check_author(config, values, layers, where):
+    """The Config, without keys that have no effect if the file inherits them and changes why.
+
+    Raises ConfigError for other keys without effect, and for what cannot be meant. Values that a
+    key has anyway pass, as saved configs spell all of them out.
+    """
+    starting_values = _starting_values(config)
+    reasons = config_effects.contradictions(config)
+    inherited = []
+    for idle in config_effects.find_idle(config, starting_values):
+        if config_effects.is_inherited(idle, layers):
+            inherited.append(idle.key)
+            logging.info("%s: it is left out", idle.reason)
+        else:
+            default = json.dumps(config_effects.value_at(starting_values, idle.key))
+            reasons.append(f"{idle.reason}: leave it out (default: {default})")
+    if reasons:
+        raise ConfigError(f"{where}: {'; '.join(reasons)}")
+    return _validate(_without(values, inherited), where) if inherited else config
+
+
+def _starting_values(config):
+    """The config with the defaults, those of its augmentation's preset included."""
+    return Config(boxes=config.boxes, data=Data(augment=config.data.augment.preset))
+
+
+def _without(values, keys):
+    """The values without the keys at these paths."""
+    values = copy.deepcopy(values)
+    for key in keys:
+        *sections, name = key.split(".")
+        section = functools.reduce(dict.__getitem__, sections, values)
+        section.pop(name, None)
+    return values
 
 
 def save_config(config: Config, path):

@@ -26,12 +26,15 @@ class ConfigError(ValueError):
     """An experiment file, key or value that cannot be used; the message gives its path."""
 
 
-def read_values(path, overrides=()) -> dict:
-    """The values of an experiment file, merged over those of its bases; overrides go over all.
+def read_layers(path, overrides=()) -> list[dict]:
+    """The values of an experiment file, with those of its bases; overrides go over all.
 
+    The last item has all of them. Those before it are what each base, and then the file, has made
+    of the values until then.
     overrides: strings `key.path=value`, the value in YAML. Raises ConfigError.
     """
-    return apply_overrides(_read_file(pathlib.Path(path)), overrides)
+    layers = _read_file(pathlib.Path(path))
+    return [*layers, apply_overrides(layers[-1], overrides)]
 
 
 def apply_overrides(values: dict, overrides) -> dict:
@@ -47,10 +50,10 @@ def apply_overrides(values: dict, overrides) -> dict:
     return values
 
 
-def _read_file(path, ancestors=()) -> dict:
+def _read_file(path, ancestors=()) -> list[dict]:
     """ancestors: resolved paths of the files that lead here by `base`."""
     if not path.is_file():
-        raise ConfigError(f"no config file at {path}")
+        raise ConfigError(f"no config file at {path}{user_files.suggest_path(path)}")
     if path.resolve() in ancestors:
         raise ConfigError(f"{path}: `base` leads back to this file")
     try:
@@ -61,13 +64,12 @@ def _read_file(path, ancestors=()) -> dict:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, got a {type(values).__name__}")
     base = values.pop("base", None)
-    if base is None:
-        return values
-    bases = [base] if isinstance(base, str) else base
-    merged = {}
+    bases = [base] if isinstance(base, str) else base or []
+    layers = [{}]
     for name in bases:
-        merged = merge(merged, _read_file(path.parent / name, (*ancestors, path.resolve())))
-    return merge(merged, values)
+        inherited = _read_file(path.parent / name, (*ancestors, path.resolve()))
+        layers += [merge(layers[-1], layer) for layer in inherited]
+    return [*layers, merge(layers[-1], values)]
 
 
 def _parse_yaml(text, where):

@@ -1,8 +1,18 @@
-"""Boxes and class names drawn on images, and contact sheets of images. Needs Pillow and NumPy."""
+"""Boxes and class names drawn on images, and contact sheets of images.
+
+Needs Pillow and NumPy, and matplotlib for letters that are not ASCII.
+"""
+
+import functools
+import pathlib
 
 import numpy as np
+from absl import logging
 from PIL import Image, ImageDraw, ImageFont
 
+from ssd_tf import pixels
+
+JPEG_QUALITY = 90  # of drawn images; Pillow ignores it for PNG
 # Far apart in hue and lightness, so that neighbouring classes look different.
 _COLORS = (
     "#e6194b",
@@ -25,8 +35,13 @@ def color_of(label):
 
 def name_of(label, names):
     """The name of a label (from 1), or `class LABEL` if it has none."""
-    name = names[label - 1] if names and label <= len(names) else None
+    name = names[label - 1] if names and 1 <= label <= len(names) else None
     return f"class {label}" if name is None else name
+
+
+def drawn_suffix(path):
+    """The suffix for the drawn copy of an image file: that of JPEG for a JPEG, else of PNG."""
+    return ".jpg" if path.suffix.lower() in pixels.FORMATS["JPEG"] else ".png"
 
 
 def draw_boxes(image, boxes, labels, captions, hatched=None):
@@ -38,7 +53,8 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
     canvas = Image.fromarray(np.asarray(image, np.uint8))
     pen = ImageDraw.Draw(canvas)
     line_width = max(1, round(min(canvas.size) / 200))
-    font = ImageFont.load_default(max(10, min(canvas.size) // 28))
+    font_size = max(10, min(canvas.size) // 28)
+    fonts = [_choose_font(caption, font_size) for caption in captions]
     hatched = np.zeros(len(boxes), bool) if hatched is None else hatched
     corners = np.asarray(boxes, float).reshape(-1, 4)
     corners = (np.clip(corners, 0, 1) * np.tile(canvas.size[::-1], 2))[:, [1, 0, 3, 2]]
@@ -46,8 +62,8 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
         if is_hatched:
             _hatch(pen, corner, color_of(label), line_width)
         pen.rectangle(corner.tolist(), outline=color_of(label), width=line_width)
-    places = _place_captions(pen, corners, captions, font, canvas.size)
-    for place, label, caption in zip(places, labels, captions, strict=True):
+    places = _place_captions(pen, corners, captions, fonts, canvas.size)
+    for place, label, caption, font in zip(places, labels, captions, fonts, strict=True):
         if caption:
             pen.rectangle(place.tolist(), fill=color_of(label))
             pen.text(place[:2].tolist(), caption, fill="white", font=font, anchor="la")
@@ -98,7 +114,56 @@ def contact_sheet(images, num_columns=4, cell=320):
     return sheet
 
 
-def _place_captions(pen, boxes, captions, font, size):
+def _choose_font(text, size):
+    """A font that has all characters of the text, or most of them."""
+    return _load_font(None if text.isascii() else _find_font(frozenset(text)), size)
+
+
+@functools.lru_cache(64)
+def _load_font(path, size):
+    return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+
+
+@functools.cache
+def _find_font(characters):
+    """The file of the font with the most of these characters: matplotlib's own if it has all."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    own = str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+    if characters <= _characters_of(own):
+        return own
+    paths = [own, *sorted(font_manager.findSystemFonts())]
+    best = max(paths, key=lambda path: len(characters & _characters_of(path)))
+    if not characters <= _characters_of(best):
+        _warn_of_missing_characters()
+    return best
+
+
+@functools.cache
+def _characters_of(path):
+    """The characters that a font can draw."""
+    from matplotlib.ft2font import FT2Font
+
+    if "LastResort" in path:  # which has a box for every character
+        return frozenset()
+    try:
+        ImageFont.truetype(path, 10)  # fails for fonts that are pictures of one size
+        return frozenset(map(chr, FT2Font(path).get_charmap()))
+    except Exception:  # a file that is no font after all
+        return frozenset()
+
+
+@functools.cache
+def _warn_of_missing_characters():
+    """Warn, once."""
+    logging.warning(
+        "no font on this machine has all characters of the class names: boxes are drawn for those "
+        "that are missing; install a font that has them, e.g. Noto Sans CJK"
+    )
+
+
+def _place_captions(pen, boxes, captions, fonts, size):
     """A rectangle for each caption [N, 4] at its box, where it hides least.
 
     boxes: [N, 4], left, top, right, bottom in pixels. Above the box if there is room, or below it,
@@ -109,7 +174,7 @@ def _place_captions(pen, boxes, captions, font, size):
     placed = np.zeros(len(boxes), bool)
     for index in reversed(range(len(boxes))):
         if captions[index]:
-            extent = pen.textbbox((0, 0), captions[index], font=font, anchor="la")
+            extent = pen.textbbox((0, 0), captions[index], font=fonts[index], anchor="la")
             options = _caption_options(boxes[index], extent[2] + 1, extent[3] + 1, size)
             others = np.delete(boxes, index, 0)
             cost = _shared_area(options, others) + 100 * _shared_area(options, places[placed])

@@ -30,6 +30,27 @@ def write_json(path, content):
 
 
 @contextlib.contextmanager
+def json_list(file):
+    """A context with a function that appends values, as JSON texts, to a list in an open text file.
+
+    The list is closed however the context ends, so that what came before an error can be read.
+    """
+    separator = "\n"
+    file.write("[")
+
+    def append(texts):
+        nonlocal separator
+        if texts:
+            file.write(separator + ",\n".join(texts))
+            separator = ",\n"
+
+    try:
+        yield append
+    finally:
+        file.write("\n]\n")
+
+
+@contextlib.contextmanager
 def lock_folder(folder, refusal):
     """Create a folder and lock it, for one process at a time; remove it if it stays empty.
 

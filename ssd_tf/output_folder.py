@@ -5,11 +5,15 @@ other file stays: to be in its way is an error. `written.sha256` in the folder l
 written, in the form of sha256sum.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
+import re
 
 MANIFEST = "written.sha256"
+_UNESCAPED = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+_ESCAPED = re.compile(r"\\[\\nr]")
 
 
 class OutputFolder:
@@ -44,19 +48,36 @@ class OutputFolder:
         Returns its path. Raises FileExistsError as `check` does.
         """
         self.check([name])
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
+        temporary = self._make_temporary(name)
         try:
             write(temporary)
             self.adopt(name, temporary)
         finally:
             temporary.unlink(missing_ok=True)
-        return target
+        return self.path / name
 
     def write_text(self, name, text):
-        """Write a text file in UTF-8, as `write` does."""
-        return self.write(name, lambda path: path.write_bytes(text.encode()))
+        """Write a text file in UTF-8, as `write` does.
+
+        Half a surrogate pair, which UTF-8 has not, is written as its escape.
+        """
+        data = text.encode("utf-8", "backslashreplace")
+        return self.write(name, lambda path: path.write_bytes(data))
+
+    @contextlib.contextmanager
+    def grow(self, name):
+        """A context with the temporary path of a file that is written bit by bit.
+
+        What has been written is kept, however the context ends; if that is nothing, so is the old
+        file. Raises FileExistsError as `check` does.
+        """
+        self.check([name])
+        temporary = self._make_temporary(name)
+        try:
+            yield temporary
+        finally:
+            if temporary.exists():
+                self.adopt(name, temporary)
 
     def adopt(self, name, finished):
         """Move a finished file of the same file system to its place, and list it as written.
@@ -65,17 +86,28 @@ class OutputFolder:
         """
         self.check([name])
         digest = _digest(finished)
-        with open(self.path / MANIFEST, "a", encoding="utf-8", newline="\n") as manifest:
-            manifest.write(f"{digest}  {name}\n")
+        _append_line(self.path / MANIFEST, _manifest_line(digest, name))
         os.replace(finished, self.path / name)
         self._digests[name] = self._digests.get(name, frozenset()) | {digest}
 
-    def remove_others(self, names):
-        """Remove what earlier calls wrote here and nobody changed, except these files."""
-        for name in set(self._digests) - set(names):
+    def remove(self, names):
+        """Remove those of these files that earlier calls wrote here and nobody changed."""
+        for name in names:
             path = self.path / name
             if path.is_file() and not self._find_fault(name):
                 path.unlink()
+
+    def remove_others(self, names):
+        """Remove what earlier calls wrote here and nobody changed, except these files."""
+        self.remove(set(self._digests) - set(names))
+
+    def _make_temporary(self, name):
+        """The path of a temporary file beside the target, in its folder, which is there then."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.stem[:50]}.partial{target.suffix}")
+        temporary.unlink(missing_ok=True)  # of a process that was killed
+        return temporary
 
     def _find_fault(self, name):
         """Why a file must not be written; empty if it may."""
@@ -99,11 +131,30 @@ def _read_manifest(path):
     """
     digests = {}
     if path.is_file():
-        for line in path.read_bytes().decode("utf-8", "replace").split("\n"):
-            digest, separator, name = line.partition("  ")
+        for line in os.fsdecode(path.read_bytes()).split("\n"):
+            digest, separator, name = line.removeprefix("\\").partition("  ")
+            if line.startswith("\\"):
+                name = _ESCAPED.sub(lambda found: _UNESCAPED[found.group()], name)
             if separator and len(digest) == 64:
                 digests[name] = digests.get(name, frozenset()) | {digest}
     return digests
+
+
+def _append_line(path, line):
+    """Append a line, after the end of one that was cut short."""
+    with open(path, "a+b") as file:
+        is_cut = False
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            is_cut = file.read() != b"\n"
+        file.write(b"\n" * is_cut + os.fsencode(line))
+
+
+def _manifest_line(digest, name):
+    """As sha256sum writes it: a name with a line break or a backslash has escapes."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    mark = "" if escaped == name else "\\"
+    return f"{mark}{digest}  {escaped}\n"
 
 
 def _digest(path):

@@ -2,11 +2,15 @@
 
 import codecs
 import contextlib
+import difflib
+import itertools
 import os
+import pathlib
 import stat
 
 MAX_LABEL_BYTES = 1 << 26  # labels of one image, a data.yaml, a list of classes
 MAX_LIST_BYTES = 1 << 30  # a list of images: about ten million lines
+_MOST_NAMES = 2000  # of a folder, that a name is compared with
 # Programs of Windows begin text in UTF-16 with one of these.
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -34,6 +38,32 @@ def open_regular(path):
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NotRegularFileError(f"{path} is not a regular file")
         yield file
+
+
+def check_exists(path, what):
+    """Raise FileNotFoundError, with the most similar path, if there is nothing at a path."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no {what} at {path}{suggest_path(path)}")
+
+
+def suggest_path(path) -> str:
+    """The end of a message about a path that is not there: `; did you mean ...?`, or empty."""
+    path = pathlib.Path(path)
+    for parent in path.parents:
+        if not parent.is_dir():
+            continue
+        wrong, *rest = path.relative_to(parent).parts
+        try:
+            names = sorted(itertools.islice(os.listdir(parent), _MOST_NAMES))
+        except OSError:
+            return ""
+        folded = {name.casefold(): name for name in names}
+        for close in difflib.get_close_matches(wrong.casefold(), list(folded), n=3):
+            found = parent.joinpath(folded[close], *rest)
+            if found.exists():
+                return f"; did you mean {found}?"
+        return ""
+    return ""
 
 
 def _open_without_waiting(path, flags):
@@ -66,14 +96,18 @@ def read_text(path, errors="strict", limit=MAX_LABEL_BYTES) -> str:
 
 def decode_text(data, path, errors="strict") -> str:
     """The text in bytes that were read from `path`, as `read_text` understands it."""
-    encoding = "utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig"
     try:
-        return data.decode(encoding, errors)
+        return data.decode(find_encoding(data), errors)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: expected text in UTF-8, got byte 0x{data[error.start]:02x} at offset "
             f"{error.start}; save the file as UTF-8"
         ) from None
+
+
+def find_encoding(data) -> str:
+    """The encoding of text that begins with these bytes."""
+    return "utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig"
 
 
 def read_lines(path, errors="strict", limit=MAX_LABEL_BYTES) -> list[str]:

@@ -169,11 +169,11 @@ def test_a_name_is_short_for_a_preset_only_in_augment(tmp_path):
         ),
         (
             ["loss={focal_gamma: 2, min_negatives: 0}"],
-            "loss: min_negatives has no effect with the focal loss",
+            "loss.min_negatives has no effect with the focal loss",
         ),
         (
             ["loss={focal_gamma: 2, negatives_per_positive: 2}"],
-            "loss: negatives_per_positive has no effect with the focal",
+            "loss.negatives_per_positive has no effect with the focal",
         ),
     ],
 )
@@ -313,9 +313,28 @@ def test_malformed_files(tmp_path):
     assert (
         refusal(write(tmp_path / "empty.yaml", ""))
         == f"{tmp_path / 'empty.yaml'}: boxes is missing: give a preset or levels, or take "
-        "network and default boxes over from a run: init_from=RUN"
+        "network and default boxes over from a run: --set init_from=RUN (import_weights makes a "
+        "run of a detector file)"
     )
     assert "no config file at" in refusal(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("configs/finetun.yaml", "configs/finetune.yaml"),
+        ("config/finetune.yaml", "configs/finetune.yaml"),
+        ("configs/FineTune.yaml", "configs/finetune.yaml"),
+        ("configs/elephant.yaml", None),
+        ("elsewhere/elephant.yaml", None),
+    ],
+)
+def test_a_typo_in_the_path_of_a_config(tmp_path, wrong, right):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "finetune.yaml").write_text("")
+    (tmp_path / "configs" / "shapes.yaml").write_text("")
+    hint = f"; did you mean '{tmp_path / right}'?" if right else ""
+    assert refusal(tmp_path / wrong) == f"no config file at {tmp_path / wrong}{hint}"
 
 
 def test_a_config_is_frozen(small):

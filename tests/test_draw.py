@@ -64,3 +64,53 @@ def test_a_caption_does_not_hide_another():
 def test_a_caption_stays_in_the_image(box):
     canvas = np.array(draw.draw_boxes(np.zeros((60, 90, 3)), np.array([box]), [2], ["a name"]))
     assert (canvas == (60, 180, 75)).all(-1).sum() > 200
+
+
+def draw_caption(caption, hw=(60, 400)):
+    image = np.zeros((*hw, 3), np.uint8)
+    return np.array(draw.draw_boxes(image, [[0.5, 0.1, 0.9, 0.9]], [1], [caption]))
+
+
+@pytest.mark.parametrize(
+    "letters", ["сиволк", "αβγδες", "éüñçøß", "ășțđłž", "مرحبا", "שלוםגת", "→≤★"]
+)
+def test_each_letter_has_a_shape_of_its_own(letters):
+    # Letters that a font lacks all look alike: an empty box.
+    drawn = [draw_caption(letter).tobytes() for letter in letters]
+    assert len(set(drawn)) == len(letters)
+    assert draw_caption("").tobytes() not in drawn
+
+
+def test_characters_without_a_font_are_told_of_once(caplog, monkeypatch):
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["no_font.ttf"])
+    for cached in (draw._find_font, draw._warn_of_missing_characters):
+        cached.cache_clear()
+    for name in ("\U0001f9ff", "\u4eba", "\u7269 0.97", "a", "я"):
+        draw_caption(name)
+    assert len(caplog.records) == 1
+    draw._find_font.cache_clear()
+
+
+def test_a_font_of_the_system_is_used_if_it_has_the_characters(monkeypatch, caplog):
+    from matplotlib import font_manager
+
+    own = draw._find_font(frozenset("я"))
+    other = own.replace("DejaVuSans.ttf", "STIXGeneral.ttf")
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["no_font.ttf", other])
+    draw._find_font.cache_clear()
+    assert draw._find_font(frozenset("\u0431")) == own  # both have the letter
+    # A sign that STIX has and DejaVu has not.
+    missing = sorted(draw._characters_of(other) - draw._characters_of(own))
+    assert draw._find_font(frozenset(missing[-1])) == other
+    assert caplog.records == []
+    draw._find_font.cache_clear()
+
+
+def test_names_of_labels_that_have_none():
+    names = ["cat", None, "emu"]
+    assert [draw.name_of(label, names) for label in (1, 3)] == ["cat", "emu"]
+    for label in (-3, -1, 0, 2, 4):
+        assert draw.name_of(label, names) == f"class {label}"
+        assert draw.name_of(label, None) == f"class {label}"

@@ -13,16 +13,22 @@ ROOT = pathlib.Path(__file__).parents[1]
 # entries match a module, the longest applies.
 LAYERS = (
     (
+        "ssd_tf.__version__",
         "ssd_tf.config",
+        "ssd_tf.config_effects",
         "ssd_tf.config_files",
         "ssd_tf.commandline",
         "ssd_tf.draw",
         "ssd_tf.files",
+        "ssd_tf.pixels",
         "ssd_tf.user_files",
+        "ssd_tf.parsing",
         "ssd_tf.class_names",
+        "ssd_tf.coco_rows",
         "ssd_tf.output_folder",
         "ssd_tf.onednn",
         "ssd_tf.boxes",
+        "ssd_tf.replicas",
     ),
     ("ssd_tf.data", "ssd_tf.models", "ssd_tf.training.losses"),
     ("ssd_tf.weights",),
@@ -35,13 +41,23 @@ LAYERS = (
 LOWEST_IMPORTS = {
     "ssd_tf.files": (),
     "ssd_tf.user_files": (),
+    "ssd_tf.pixels": ("ssd_tf.user_files",),
     "ssd_tf.class_names": (),
+    "ssd_tf.parsing": (),
+    "ssd_tf.coco_rows": ("ssd_tf.class_names", "ssd_tf.parsing"),
     "ssd_tf.output_folder": (),
-    "ssd_tf.draw": (),
+    "ssd_tf.draw": ("ssd_tf.pixels",),
     "ssd_tf.onednn": (),
     "ssd_tf.boxes": (),
+    "ssd_tf.replicas": (),
     "ssd_tf.config_files": ("ssd_tf.user_files",),
-    "ssd_tf.config": ("ssd_tf.config_files", "ssd_tf.files"),
+    "ssd_tf.config_effects": (),
+    "ssd_tf.config": (
+        "ssd_tf.config_effects",
+        "ssd_tf.config_files",
+        "ssd_tf.files",
+        "ssd_tf.user_files",
+    ),
     "ssd_tf.commandline": ("ssd_tf.config", "ssd_tf.onednn"),
 }
 # The mathematics receives numbers and arrays; see the config rule in ssd_tf/config.py.
@@ -60,8 +76,11 @@ CONVERTER_IMPORTS = (
     "ssd_tf.boxes",
     "ssd_tf.commandline",
     "ssd_tf.files",
+    "ssd_tf.pixels",
     "ssd_tf.user_files",
+    "ssd_tf.parsing",
     "ssd_tf.class_names",
+    "ssd_tf.coco_rows",
     "ssd_tf.data.dataset_json",
     "ssd_tf.data.images",
     "ssd_tf.data.records",
@@ -226,7 +245,7 @@ def test_commands_of_data_tools_are_imported_by_nothing():
 
 
 def test_importing_the_package_does_not_import_tensorflow():
-    modules = ["config", "commandline", "draw", "files", "boxes.default_boxes"]
+    modules = ["config", "commandline", "draw", "files", "pixels", "boxes.default_boxes"]
     code = (
         f"import sys, ssd_tf, {', '.join(f'ssd_tf.{name}' for name in modules)};"
         "ssd_tf.load_config;"

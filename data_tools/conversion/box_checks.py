@@ -8,6 +8,12 @@ import numpy as np
 
 from data_tools.readers import labels
 
+# What a box may cross the edge of the image by, as a fraction of it: if it is one in another unit,
+# and at most.
+_OVERHANG = 0.1
+_FAR_OUTSIDE = 1.0
+# Drops that say nothing against the rest of the labels: the image may have no other object.
+HARMLESS = ("degenerate", "outside")
 _ROUNDING = 1e-6  # of the image: sums of written decimals may cross its edge by this much
 # EXIF orientation -> normalised x, y in the stored image to x, y in the image as shown.
 _TO_SHOWN = {
@@ -45,13 +51,37 @@ class BoxesOrientation(NamedTuple):
     assumed: bool
 
 
-def normalize_box(obj: labels.LabeledObject, unit, image, orientation) -> NormalizedBox | str:
+def choose_unit(unit, requested) -> str:
+    """The unit to read boxes in. unit: of the label format; requested: by --boxes, or None."""
+    if requested in (None, labels.PIXELS) and unit in (labels.PIXELS, labels.PIXELS_FROM_ONE):
+        return unit
+    return requested or unit
+
+
+def doubt_unit(box, unit) -> str:
+    """Why a box as written is hardly in that unit; empty if it may be."""
+    lowest = min(box)
+    highest = max(box)
+    if unit == labels.NORMALISED:
+        is_fraction = lowest >= -_FAR_OUTSIDE and highest <= 1 + _FAR_OUTSIDE
+        return "" if is_fraction else "not fractions of the image"
+    if unit == labels.PERCENT:
+        is_percent = lowest >= 100 * -_FAR_OUTSIDE and highest <= 100 * (1 + _FAR_OUTSIDE)
+        return "" if is_percent else "not percent of the image"
+    is_one_pixel = lowest >= -_OVERHANG and highest <= 1 + _OVERHANG  # the first of the image
+    return "not pixels" if is_one_pixel else ""
+
+
+def normalize_box(
+    obj: labels.LabeledObject, unit, image, orientation, is_unit_certain=False
+) -> NormalizedBox | str:
     """Normalise the box of an object, or return the reason to drop it.
 
     unit: of the labels (`labels.PIXELS` and so on); image: a CheckedImage; orientation: the EXIF
-    orientation still to apply to the box, 1 if it was drawn on the image as shown.
+    orientation still to apply to the box, 1 if it was drawn on the image as shown;
+    is_unit_certain: as for find_fault.
     """
-    fault = obj.fault or find_fault(obj.box, unit)
+    fault = find_fault(obj, unit, is_unit_certain)
     if fault:
         return fault
     normalized = _normalize(obj.box, unit, image, orientation)
@@ -64,19 +94,27 @@ def normalize_box(obj: labels.LabeledObject, unit, image, orientation) -> Normal
     if high_y <= low_y or high_x <= low_x:
         return "degenerate"
     own_area = (corners[2] - corners[0]) * image.height * (corners[3] - corners[1]) * image.width
-    has_area = obj.area is not None and 0 < obj.area < math.inf
+    is_measured = unit in (labels.PIXELS, labels.PIXELS_FROM_ONE)
+    has_area = is_measured and obj.area is not None and 0 < obj.area < math.inf
     overhang = max(-xmin, -ymin, xmax - 1, ymax - 1)
     return NormalizedBox(corners, obj.area if has_area else own_area, overhang > _ROUNDING)
 
 
-def find_fault(box, unit) -> str:
-    """What is wrong with a box as written; empty if nothing is."""
-    xmin, ymin, xmax, ymax = box
-    if not all(map(math.isfinite, box)):
+def find_fault(obj, unit, is_unit_certain) -> str:
+    """What is wrong with an object as written; empty if nothing is.
+
+    is_unit_certain: whether the user says what the unit is; it is not doubted then.
+    """
+    if obj.fault:
+        return obj.fault
+    xmin, ymin, xmax, ymax = obj.box
+    if not all(map(math.isfinite, obj.box)):
         return "not a number"
     if unit != labels.PIXELS_FROM_ONE and (xmax < xmin or ymax < ymin):
         return "negative"
-    return "degenerate" if xmax <= xmin or ymax <= ymin else ""
+    if xmax <= xmin or ymax <= ymin:
+        return "degenerate"
+    return "" if is_unit_certain else doubt_unit(obj.box, unit)
 
 
 def boxes_orientation(size_hw, image, assume) -> BoxesOrientation:
@@ -95,8 +133,10 @@ def boxes_orientation(size_hw, image, assume) -> BoxesOrientation:
 def _normalize(box, unit, image, orientation):
     """[xmin, ymin, xmax, ymax] as fractions of the image that the box was drawn on."""
     xmin, ymin, xmax, ymax = box
-    if unit == labels.SHARES:
+    if unit == labels.NORMALISED:
         return box
+    if unit == labels.PERCENT:
+        return tuple(value / 100 for value in box)
     first = 1 if unit == labels.PIXELS_FROM_ONE else 0
     height, width = (image.height, image.width) if orientation == 1 else image.stored_hw
     return (xmin - first) / width, (ymin - first) / height, xmax / width, ymax / height

@@ -4,7 +4,8 @@ import math
 
 from absl import flags
 
-from ssd_tf import commandline
+from data_tools.readers import labels
+from ssd_tf import commandline, pixels
 
 
 def new_converter_flags() -> flags.FlagValues:
@@ -59,14 +60,15 @@ def _define_selection_flags(values):
     flags.DEFINE_integer(
         "split_seed",
         0,
-        "Seed for choosing the `val` images.",
+        "Seed of the order of the training images and of the choice of the `val` images.",
         lower_bound=0,
         flag_values=values,
     )
     flags.DEFINE_string(
         "classes",
         None,
-        "File with one class name per line, or a,b,c: keep only these, in this order.",
+        'File with one class name per line, or a,"b, with a comma",c: keep only these, in this '
+        "order.",
         flag_values=values,
     )
     flags.DEFINE_bool("drop_empty", False, "Leave out images without objects.", flag_values=values)
@@ -92,11 +94,26 @@ def _define_check_flags(values):
         flag_values=values,
     )
     flags.DEFINE_enum(
+        "boxes",
+        None,
+        [labels.PIXELS, labels.NORMALISED, labels.PERCENT],
+        "Unit of the boxes, if it is not the usual one of the label format: pixels, or fractions "
+        "or percentages of the image's width and height.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
         "exif_boxes",
         None,
         ["stored", "shown"],
         "How the boxes of an EXIF-rotated image were drawn if the size in its labels does not "
         "say: on the image as stored, or as shown. Default: shown for YOLO, else stored.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "gray_range",
+        None,
+        "LOW,HIGH: the values of 16-bit images that become black and white. Default: that of the "
+        "splits already in --output, else 0,65535, which keeps the upper eight bits.",
         flag_values=values,
     )
 
@@ -136,6 +153,10 @@ def read_config(values, rest):
         )
     if not math.isfinite(values.val_fraction):
         raise flags.Error(f"--val_fraction: expected a fraction, got {values.val_fraction}")
+    try:
+        gray_range = values.gray_range and pixels.parse_gray_range(values.gray_range)
+    except ValueError as error:
+        raise flags.Error(f"--gray_range: {error}") from None
     return convert.ConversionConfig(
         output=values.output,
         split=values.split,
@@ -148,6 +169,8 @@ def read_config(values, rest):
         drop_empty=values.drop_empty,
         strict=values.strict,
         exif_boxes=values.exif_boxes,
+        gray_range=gray_range,
+        boxes=values.boxes,
         beam_runner=values.beam_runner,
         beam_arguments=tuple(rest),
     )

@@ -21,8 +21,10 @@ from data_tools.conversion import (
     splitting,
 )
 from data_tools.conversion.counts import SplitCounts
+from ssd_tf import pixels
 
 VALIDATION = "val"
+_IN_ORDER = (VALIDATION, "valid", "test")
 _MIN_SHARDS = 8
 _IMAGES_PER_SHARD = 1000
 _MIN_IMAGES_FOR_PROCESSES = 200  # fewer are done before workers have started
@@ -33,8 +35,8 @@ _IMAGES_PER_HASH_TASK = 500
 class ConversionConfig:
     """What the flags say, for any label format; command.py has their defaults.
 
-    shards 0: by the number of images; workers 0: one per core; exif_boxes None: the default
-    of the label format.
+    shards 0: by the number of images; workers 0: one per core; exif_boxes, boxes None: the
+    default of the label format; gray_range None: that of the splits already there.
     """
 
     output: str
@@ -48,8 +50,10 @@ class ConversionConfig:
     drop_empty: bool
     strict: bool
     exif_boxes: str | None
+    boxes: str | None
     beam_runner: str
     beam_arguments: tuple[str, ...]
+    gray_range: tuple[int, int] | None = None
 
     @property
     def splits(self):
@@ -80,7 +84,7 @@ def convert(open_source, config, source_flags) -> Conversion:
         )
     output = pathlib.Path(config.output)
     with pool.show_waiting("reading the labels"):
-        source = open_source()
+        source = classes.normalize_names(open_source(), config.classes)
     with output_folder.explain_write_errors(output), output_folder.lock_folder(output):
         publish.remove_temporary(output, config.splits)
         plan_path = publish.temporary_path(output, f"{config.split}-plan")
@@ -97,19 +101,24 @@ def _convert_source(source, plan_path, config, source_flags):
     output = pathlib.Path(config.output)
     with pool.show_waiting("reading the labels"):
         images = _start_workers_early(source.images, config)
-        planned = plan.write_plan(images, plan_path, keep_classes=bool(config.val_fraction))
+        planned = plan.write_plan(images, plan_path, bool(config.val_fraction), config.boxes)
         found = findings.collect_findings(source, planned)
     if not len(planned.offsets):
         given = ", ".join(f"--{name} {value}" for name, value in source_flags.items())
         raise ValueError(f"the labels list no images ({given}): there is nothing to convert")
+    planned.census.check(config.split)
     if config.strict:
         findings.refuse_findings(found, source.strays)
-    existing = publish.existing_classes(output, config.splits)
-    chosen = classes.choose_classes(source.classes, planned.class_names, config.classes, existing)
+    existing = publish.existing_dataset(output, config.splits)
+    existing_classes = existing and list(existing.classes)
+    chosen = classes.choose_classes(
+        source.classes, planned.class_names, config.classes, existing_classes
+    )
     config = dataclasses.replace(
         config,
         workers=_count_workers(config, len(planned.offsets)),
         exif_boxes=config.exif_boxes or ("shown" if source.boxes_follow_exif else "stored"),
+        gray_range=_choose_gray_range(config.gray_range, existing),
     )
     written = _write_splits(planned, chosen, config)
     counts = written[config.split].counts
@@ -117,10 +126,27 @@ def _convert_source(source, plan_path, config, source_flags):
     findings.count_strays(counts, source.strays)
     _check_kept([split.counts for split in written.values()])
     publish.withdraw(output, config.splits)
-    if source.notes:
-        source_flags = source_flags | {"notes": source.notes}
-    reports = publish.publish(output, written, chosen, source_flags, config.exif_boxes)
-    return Conversion(reports, [entry["name"] for entry in chosen])
+    class_list = [entry["name"] for entry in chosen]
+    notes = [*source.notes, *classes.describe_similar(class_list)]
+    if config.boxes:
+        notes.append(f"boxes are read as {config.boxes} (--boxes)")
+    if notes:
+        source_flags = source_flags | {"notes": notes}
+    reports = publish.publish(output, written, chosen, source_flags, config)
+    return Conversion(reports, class_list)
+
+
+def _choose_gray_range(requested, existing):
+    """The gray range of the data set. existing: the DatasetInfo of other splits, or None."""
+    if existing is None:
+        return requested or pixels.FULL_RANGE
+    if requested not in (None, existing.gray_range):
+        low, high = existing.gray_range
+        raise ValueError(
+            f"--gray_range: the splits {', '.join(existing.splits)} in {existing.folder} have "
+            f"{low},{high}; give the same, or convert them again"
+        )
+    return existing.gray_range
 
 
 def _start_workers_early(images, config):
@@ -155,6 +181,8 @@ def _write_splits(planned, chosen, config):
         drop_empty=config.drop_empty,
         strict=config.strict,
         exif_boxes=config.exif_boxes,
+        gray_range=config.gray_range,
+        boxes=config.boxes,
     )
     return {
         split: _write_split(split, offsets, planned.path, rules, config)
@@ -163,9 +191,16 @@ def _write_splits(planned, chosen, config):
 
 
 def _divide(planned, config):
-    """{split: offsets of its images' lines in the plan, in order}."""
+    """{split: offsets of its images' lines in the plan}.
+
+    Labels are often sorted by class, and training shuffles a few thousand neighbours at a time: its
+    images are permuted. Those of validation and test keep their order.
+    """
+    order = np.arange(len(planned.offsets))
+    if config.split not in _IN_ORDER:
+        order = np.random.default_rng(config.split_seed).permutation(order)
     if not config.val_fraction:
-        return {config.split: planned.offsets}
+        return {config.split: planned.offsets[order]}
     num_images = len(planned.offsets)
     parts = np.array_split(planned.offsets, max(1, num_images // _IMAGES_PER_HASH_TASK))
     tasks = [splitting.HashTask(planned.path, part) for part in parts]
@@ -176,7 +211,7 @@ def _divide(planned, config):
         planned.classes_of, np.concatenate(list(digests)), config.val_fraction, config.split_seed
     )
     divided = {
-        config.split: planned.offsets[~in_validation],
+        config.split: planned.offsets[order[~in_validation[order]]],
         VALIDATION: planned.offsets[in_validation],
     }
     for split, offsets in divided.items():

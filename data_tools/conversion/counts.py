@@ -70,6 +70,35 @@ class Finding(NamedTuple):
 
 
 @dataclass
+class GrayCounts:
+    """Of gray images of 16 bits: their number, smallest and largest value, None without images.
+
+    coarse: those that are left with few gray levels and had more.
+    """
+
+    images: int = 0
+    low: int | None = None
+    high: int | None = None
+    coarse: int = 0
+    first_coarse: list[str] = field(default_factory=list)
+
+    def add(self, levels, filename):
+        """levels: an image_checks.GrayLevels."""
+        first = [filename] if levels.is_coarse else []
+        self.merge(GrayCounts(1, levels.low, levels.high, len(first), first))
+
+    def merge(self, other):
+        """Add the counts of other images."""
+        self.images += other.images
+        self.low = min((low for low in (self.low, other.low) if low is not None), default=None)
+        self.high = max(
+            (high for high in (self.high, other.high) if high is not None), default=None
+        )
+        self.coarse += other.coarse
+        self.first_coarse += other.first_coarse[: NAMED - len(self.first_coarse)]
+
+
+@dataclass
 class SplitCounts:
     """The counts of a shard or of a whole split.
 
@@ -89,6 +118,7 @@ class SplitCounts:
     size_mismatches: int = 0
     size_mismatch_files: list[SizeMismatch] = field(default_factory=list)
     bytes: int = 0  # of the shards
+    gray: GrayCounts = field(default_factory=GrayCounts)
     # Objects.
     boxes: int = 0  # to train on
     ignored: int = 0  # crowd or difficult
@@ -112,7 +142,7 @@ class SplitCounts:
         _append_named(self.first_dropped_images, Dropped(file, None, str(error)))
 
     def count_dropped_box(self, dropped):
-        self.dropped_boxes[dropped.reason] += 1
+        self.dropped_boxes[dropped.reason.partition(":")[0]] += 1
         _append_named(self.first_dropped_boxes, dropped)
 
     def count_repaired(self, repaired):
@@ -148,6 +178,7 @@ class SplitCounts:
                 mine.update(theirs)
             elif isinstance(mine, list) and each.name != "digests":
                 mine += theirs[: NAMED - len(mine)]
+        self.gray.merge(other.gray)
         for name, theirs in other.classes.items():
             mine = self.classes.setdefault(name, ClassCounts())
             mine.objects += theirs.objects

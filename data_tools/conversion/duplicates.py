@@ -77,4 +77,4 @@ def _find_names(folder, split, digests):
             digest = int(line[:16], 16)
             if digest in sought and (digest in names or len(names) < labels.NAMED):
                 names.setdefault(digest, []).append(json.loads(f'"{line[17:-1]}"'))
-    return names
+    return {digest: sorted(found) for digest, found in names.items()}

@@ -83,9 +83,7 @@ def _find_unlabelled(source, planned):
 def _list_images(folder):
     try:
         with os.scandir(folder) as entries:
-            yield from (
-                entry.path for entry in entries if entry.name.lower().endswith(files.IMAGE_SUFFIXES)
-            )
+            yield from (entry.path for entry in entries if files.is_image(entry.name))
     except OSError:  # a folder that the labels name and that does not exist
         return
 

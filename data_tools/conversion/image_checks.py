@@ -7,35 +7,16 @@ import dataclasses
 import hashlib
 import io
 import os
-import warnings
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
 
-from ssd_tf import user_files
+from ssd_tf import pixels, user_files
+from ssd_tf.pixels import BadImage
 
-# 256 MiB of RGB: Pillow's own threshold for suspecting a decompression bomb.
-MAX_PIXELS = 89_478_485
-MAX_BYTES = 1 << 28
 QUALITY = 95
-# No format that runs another program (EPS) or that Pillow reads only in part.
-_FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]
-if features.check("avif"):
-    _FORMATS.append("AVIF")
-_SUFFIX_FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".ppm": "PPM",
-    ".avif": "AVIF",
-}
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+_FEW_LEVELS = 32
+_SUFFIX_FORMATS = {suffix: name for name, all_ in pixels.FORMATS.items() for suffix in all_}
 # Pillow's mode -> the reason under which such an image is repaired.
 _MODES = {
     "1": "grayscale",
@@ -45,33 +26,21 @@ _MODES = {
     "CMYK": "cmyk",
     "P": "palette",
     "PA": "palette",
-    "I": "16-bit",
-    "I;16": "16-bit",
-    "I;16B": "16-bit",
-    "I;16L": "16-bit",
+    **dict.fromkeys(pixels.GRAY_MODES, "16-bit"),
 }
-_ORIENTATION_TAG = 0x0112
 _WIDTH_TAG = 0x0100
 _LENGTH_TAG = 0x0101
-# EXIF orientation -> what turns the stored pixels into the image as shown.
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
-class BadImage(Exception):
-    """An image that must be left out. reason: a few fixed words; detail: what was found."""
+class GrayLevels(NamedTuple):
+    """Of a gray image of 16 or 32 bits: its smallest and largest value, clipped to 0..65535.
 
-    def __init__(self, reason, detail=""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
+    is_coarse: whether it is left with few gray levels and had more.
+    """
+
+    low: int
+    high: int
+    is_coarse: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +51,7 @@ class CheckedImage:
     its EXIF `orientation` (1: none) is applied.
     repair: why `data` differs from the file, or that the file is misnamed; else empty.
     digest: SHA-256 of the file; is_file: whether `data` is the file, byte for byte.
+    gray_levels: of an image of 16 bits, else None.
     """
 
     data: bytes
@@ -92,29 +62,31 @@ class CheckedImage:
     repair: str
     digest: str
     is_file: bool
+    gray_levels: GrayLevels | None = None
 
 
-def check_image(path, verify=True) -> CheckedImage:
+def check_image(path, verify=True, gray_range=pixels.FULL_RANGE) -> CheckedImage:
     """Read, decode in full and repair an image. Raises BadImage.
 
-    verify: decode even files whose header says that they are a sound JPEG.
+    verify: decode even files whose header says that they are a sound JPEG. gray_range: as
+    `pixels.to_rgb` takes it.
     """
     data = _read(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; what matters raises
-        image = _open(data)
-        orientation = _orientation(image)
-        repair = _find_repair(image, orientation, path, data)
-        must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(
-            image, orientation, data
-        )
-        digest = hashlib.sha256(data).hexdigest()
-        stored_hw = _stored_hw(image)
-        if must_encode:
-            image = _decode_as_shown(image, orientation, data)
-            data = _encode(image)
-        elif verify:
-            _verify_jpeg(image, data)
+    opened = pixels.open_image(data)
+    orientation = pixels.find_orientation(opened)
+    repair = _find_repair(opened, orientation, path, data)
+    must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(
+        opened, orientation, data
+    )
+    image = opened
+    digest = hashlib.sha256(data).hexdigest()
+    stored_hw = _stored_hw(opened)
+    if must_encode:
+        pixels.check_sums(opened, data)
+        image = pixels.decode_as_shown(opened, gray_range)
+        data = _encode(image)
+    elif verify:
+        _verify_jpeg(opened, data)
     return CheckedImage(
         data=data,
         height=image.height,
@@ -124,66 +96,21 @@ def check_image(path, verify=True) -> CheckedImage:
         repair=repair,
         digest=digest,
         is_file=not must_encode,
+        gray_levels=_count_levels(opened, gray_range),
     )
 
 
 def _read(path):
     try:
-        data = user_files.read_bytes(path, MAX_BYTES)
+        return user_files.read_bytes(path, pixels.MAX_BYTES)
     except FileNotFoundError:
         raise BadImage("absent", f"no file at {path}" if path else "") from None
     except user_files.FileTooLargeError as error:
-        raise BadImage("too large", f"{error.size} bytes; the limit is {MAX_BYTES}") from None
+        raise BadImage(
+            "too large", f"{error.size} bytes; the limit is {pixels.MAX_BYTES}"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise BadImage("unreadable", getattr(error, "strerror", None) or str(error)) from None
-    if not data:
-        raise BadImage("empty")
-    return data
-
-
-def _open(data):
-    try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except UnidentifiedImageError:
-        raise _explain_unidentified(data) from None
-    except Image.DecompressionBombError as error:
-        raise BadImage("too large", str(error)) from None
-    except Exception as error:
-        raise BadImage("broken", str(error)) from None
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(
-            "too large", f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS}"
-        )
-    return image
-
-
-def _explain_unidentified(data):
-    if data[4:8] == b"ftyp":
-        return BadImage(
-            "unread format", "HEIC or AVIF that Pillow here cannot read; save it as JPEG or PNG"
-        )
-    reason = "truncated" if data.startswith(_MAGIC) else "not an image"
-    return BadImage(reason, f"{len(data)} bytes, beginning {data[:8]!r}")
-
-
-def _decode_as_shown(image, orientation, data):
-    """RGB, rotated as EXIF says."""
-    is_tiff = image.format == "TIFF"
-    _decode(image, data)
-    image = to_rgb(image)
-    if orientation in _TRANSPOSES and not is_tiff:  # Pillow rotates TIFF itself
-        image = image.transpose(_TRANSPOSES[orientation])
-    return image
-
-
-def _decode(image, data):
-    try:
-        if image.format == "PNG":
-            Image.open(io.BytesIO(data)).verify()  # its checksums, which decoding skips
-        image.load()
-    except Exception as error:  # each of Pillow's decoders raises types of its own
-        is_truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
-        raise BadImage("truncated" if is_truncated else "broken", str(error)) from None
 
 
 def _verify_jpeg(image, data):
@@ -191,17 +118,21 @@ def _verify_jpeg(image, data):
     # and skips what cannot fail.
     image.draft("L", image.size)
     try:
-        image.load()
-    except Exception:
-        _decode(_open(data), data)  # the full decoder has the last word
+        pixels.decode(image)
+    except BadImage:
+        pixels.decode(pixels.open_image(data))  # the full decoder has the last word
 
 
-def _orientation(image):
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # broken metadata of an image that may be sound
-        return 1
-    return value if value in _TRANSPOSES else 1
+def _count_levels(image, gray_range):
+    """The GrayLevels of a decoded image, or None."""
+    if image.mode not in pixels.GRAY_MODES:
+        return None
+    found = np.flatnonzero(np.bincount(pixels.gray_values(image).ravel()))
+    if not found.size:
+        return None
+    num_left = len(np.unique(pixels.gray_table(gray_range)[found]))
+    is_coarse = num_left < min(_FEW_LEVELS, len(found))
+    return GrayLevels(int(found[0]), int(found[-1]), is_coarse)
 
 
 def _stored_hw(image):
@@ -249,25 +180,6 @@ def has_usual_coding(data):
         else:
             index += 2 + int.from_bytes(data[index + 2 : index + 4], "big")
     return False
-
-
-def to_rgb(image):
-    """Convert a decoded Pillow image of any mode to RGB.
-
-    Alpha is dropped. Of 16 bits the upper eight are kept, and so they are of 12 bits (all values
-    below 4096).
-    """
-    if image.mode == "RGB":
-        return image
-    if _MODES.get(image.mode) == "16-bit":
-        values = np.asarray(image).clip(0, 65535)
-        shift = 4 if values.max(initial=0) < 4096 else 8
-        return Image.fromarray((values >> shift).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise BadImage("not an image", "floating-point pixels, whose range is unknown")
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def _encode(image):

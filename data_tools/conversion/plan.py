@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from data_tools.conversion.census import Census
 from data_tools.readers import labels
 
 NO_FILE = 0  # the hash of an image for which the labels name no file
@@ -16,7 +17,7 @@ class Plan:
     """offsets [n]: where each image's line begins; file_hashes [n]: hash_path of its file.
 
     folders: those of the files; class_names: those seen in the objects; classes_of [n]: the class
-    names of each image, if asked for.
+    names of each image, if asked for; census: what was understood of the labels.
     """
 
     path: str
@@ -25,10 +26,16 @@ class Plan:
     folders: frozenset[str]
     class_names: frozenset[str]
     classes_of: list[frozenset[str]]
+    census: Census
 
 
-def write_plan(images, path, keep_classes) -> Plan:
-    """Write one line per image; keep_classes: whether to note the classes of each, for a split."""
+def write_plan(images, path, keep_classes, boxes=None) -> Plan:
+    """Write one line per image.
+
+    keep_classes: whether to note the classes of each, for a split; boxes: the unit of boxes that
+    the user gives, or None.
+    """
+    census = Census(boxes)
     offsets = array.array("q")
     file_hashes = array.array("q")
     folders = set()
@@ -41,7 +48,8 @@ def write_plan(images, path, keep_classes) -> Plan:
             file_hashes.append(hash_path(image.path))
             folders.add(os.path.dirname(image.path))
             file.write(labels.to_line(image).encode() + b"\n")
-            names = frozenset(obj.name for obj in image.objects if not obj.fault)
+            census.add(image)
+            names = frozenset(obj.name for obj in image.objects if obj.names_class)
             class_names |= names
             if keep_classes:
                 classes_of.append(shared.setdefault(names, names))
@@ -52,6 +60,7 @@ def write_plan(images, path, keep_classes) -> Plan:
         frozenset(folders),
         frozenset(class_names),
         classes_of,
+        census,
     )
 
 

@@ -11,6 +11,7 @@ import os
 
 from data_tools.conversion import report
 from data_tools.conversion.counts import SplitCounts
+from ssd_tf import pixels
 from ssd_tf.data import dataset_json
 from ssd_tf.files import write_json
 
@@ -38,12 +39,12 @@ def remove_temporary(output, splits):
     _remove(output, splits, _TEMPORARY)
 
 
-def existing_classes(output, splits):
-    """The classes in dataset.json if it has other splits than `splits`, else None."""
+def existing_dataset(output, splits):
+    """The DatasetInfo in dataset.json if it has other splits than `splits`, else None."""
     if not (output / "dataset.json").is_file():
         return None
     dataset_info = dataset_json.read_dataset(output)
-    return list(dataset_info.classes) if set(dataset_info.splits) - set(splits) else None
+    return dataset_info if set(dataset_info.splits) - set(splits) else None
 
 
 def withdraw(output, splits):
@@ -63,11 +64,12 @@ def withdraw(output, splits):
     _remove(output, splits, _FINISHED)
 
 
-def publish(output, written, classes, source_flags, exif_boxes) -> dict:
+def publish(output, written, classes, source_flags, config) -> dict:
     """Give the files their names, then write report.json and, last, dataset.json.
 
-    written: {split: WrittenSplit}; source_flags, exif_boxes: for report.make_report_entry. Splits
-    that were there before stay. Returns {split: its entry of report.json}.
+    written: {split: WrittenSplit}; source_flags: for report.make_report_entry; config: a
+    convert.ConversionConfig. Splits that were there before stay. Returns {split: its entry of
+    report.json}.
     """
     for split in written.values():
         for path, name in split.names.items():
@@ -79,14 +81,17 @@ def publish(output, written, classes, source_flags, exif_boxes) -> dict:
     for name, split in written.items():
         others = [other for other in all_names if other != name]
         reports[name] = report.make_report_entry(
-            split.counts, source_flags, exif_boxes, output, name, others
+            split.counts, source_flags, config.exif_boxes, output, name, others
         )
     write_json(output / "report.json", {"version": 1, "splits": old_reports | reports})
     new_splits = {
         name: report.make_dataset_entry(split.counts, split.names.values())
         for name, split in written.items()
     }
-    dataset = {"version": 1, "classes": classes, "splits": old_splits | new_splits}
+    dataset = {"version": 1, "classes": classes}
+    if config.gray_range != pixels.FULL_RANGE:
+        dataset["gray_range"] = list(config.gray_range)
+    dataset["splits"] = old_splits | new_splits
     write_json(output / "dataset.json", dataset)
     return reports
 

@@ -61,6 +61,7 @@ def make_report_entry(split_counts, source_flags, exif_boxes, folder, split, oth
             "images": split_counts.size_mismatches,
             "files": _to_dicts(split_counts.size_mismatch_files),
         },
+        "gray_16bit": dataclasses.asdict(split_counts.gray),
         "remarks": {what: found._asdict() for what, found in split_counts.findings.items()},
         "classes": {
             name: dataclasses.asdict(of_class)
@@ -112,6 +113,8 @@ def print_report(conversion):
         for line in describe(split, entry):
             console.print(line, markup=False, highlight=False)
         warn_of_leaks(split, entry)
+    for line in describe_gray([entry["gray_16bit"] for entry in reports.values()]):
+        console.print(line, markup=False, highlight=False)
 
 
 def _make_table(reports, class_names):
@@ -166,6 +169,19 @@ def describe(split, entry):
         yield (
             f"  identical files: {_count(within['images'], 'image')} in "
             f"{_count(within['groups'], 'group')}, the first {', '.join(within['files'][0])}"
+        )
+
+
+def describe_gray(entries):
+    """Yield a line about 16-bit images that lost their contrast; entries: those of all splits."""
+    coarse = [name for entry in entries for name in entry["first_coarse"]]
+    if coarse:
+        low = min(entry["low"] for entry in entries if entry["images"])
+        high = max(entry["high"] for entry in entries if entry["images"])
+        yield (
+            f"  16-bit images left with few gray levels: {sum(e['coarse'] for e in entries):,}, "
+            f"the first {coarse[0]}; the values of all are {low} to {high}: convert again with "
+            f"--gray_range {low},{high} to keep their contrast"
         )
 
 

@@ -19,7 +19,7 @@ from data_tools.conversion.counts import (
     SplitCounts,
 )
 from data_tools.readers import labels
-from ssd_tf import commandline
+from ssd_tf import commandline, pixels
 
 
 class StrictError(ValueError):
@@ -32,7 +32,8 @@ class Rules:
 
     label_of: class name -> label from 1; verify: decode images that look sound, too; drop_empty:
     leave out images without objects; strict: raise StrictError instead of dropping; exif_boxes:
-    "stored" or "shown", how boxes of EXIF-rotated images were drawn if their labels do not say.
+    "stored" or "shown", how boxes of EXIF-rotated images were drawn if their labels do not say;
+    gray_range: as pixels.to_rgb takes it; boxes: the unit of boxes that --boxes gives, or None.
     """
 
     label_of: dict[str, int]
@@ -40,6 +41,8 @@ class Rules:
     drop_empty: bool
     strict: bool
     exif_boxes: str
+    gray_range: tuple[int, int] = pixels.FULL_RANGE
+    boxes: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +86,19 @@ def make_record(labeled, rules, counts) -> bytes | None:
     try:
         if labeled.fault:
             raise image_checks.BadImage(labeled.fault)
-        image = image_checks.check_image(labeled.path, rules.verify)
+        image = image_checks.check_image(labeled.path, rules.verify, rules.gray_range)
     except image_checks.BadImage as error:
         if rules.strict:
             raise StrictError(f"--strict: {labeled.filename}: {error}") from None
         counts.count_dropped_image(labeled.filename, error, len(labeled.objects))
         return None
     _compare_sizes(labeled, image, rules, counts)
-    kept = _keep_objects(labeled, image, rules, counts)
+    kept, fault = _keep_objects(labeled, image, rules, counts)
+    if fault and not kept:
+        # Its objects would be trained as background. They are counted already.
+        error = image_checks.BadImage(labels.UNUSABLE, fault)
+        counts.count_dropped_image(labeled.filename, error, 0)
+        return None
     if not kept and rules.drop_empty:
         counts.empty_left_out += 1
         return None
@@ -113,25 +121,36 @@ def _compare_sizes(labeled, image, rules, counts):
 
 
 def _keep_objects(labeled, image, rules, counts):
-    """[(LabeledObject, NormalizedBox)] of the objects that go into the record."""
+    """-> ([(LabeledObject, NormalizedBox)] of the objects that go into the record, a fault).
+
+    The fault is the first one of an object that the image shows all the same; empty if none has.
+    """
     kept = []
+    first_fault = ""
     orientation, assumed = box_checks.boxes_orientation(labeled.size_hw, image, rules.exif_boxes)
     counts.assumed_orientations += assumed and bool(labeled.objects)
+    unit = box_checks.choose_unit(labeled.unit, rules.boxes)
     for obj in labeled.objects:
-        if not obj.fault and obj.name not in rules.label_of:
+        if obj.names_class and obj.name not in rules.label_of:
             counts.unlisted_classes[obj.name] += 1
             continue
-        box = box_checks.normalize_box(obj, labeled.unit, image, orientation)
+        box = box_checks.normalize_box(obj, unit, image, orientation, rules.boxes is not None)
         if isinstance(box, box_checks.NormalizedBox):
             kept.append((obj, box))
             continue
-        written = [value if math.isfinite(value) else None for value in obj.box]
-        if rules.strict:
-            raise StrictError(
-                f"--strict: {labeled.filename}: a box of {obj.name!r} is dropped ({box}): {written}"
-            )
-        counts.count_dropped_box(Dropped(labeled.filename, written, box))
-    return kept
+        if box not in box_checks.HARMLESS:
+            first_fault = first_fault or box
+        _count_dropped(labeled, obj, box, rules, counts)
+    return kept, first_fault
+
+
+def _count_dropped(labeled, obj, reason, rules, counts):
+    written = [value if math.isfinite(value) else None for value in obj.box]
+    if rules.strict:
+        raise StrictError(
+            f"--strict: {labeled.filename}: a box of {obj.name!r} is dropped ({reason}): {written}"
+        )
+    counts.count_dropped_box(Dropped(labeled.filename, written, reason))
 
 
 def _count_image(labeled, image, kept, counts):
@@ -141,6 +160,8 @@ def _count_image(labeled, image, kept, counts):
         counts.empty += 1
     if image.repair:
         counts.count_repaired(RepairedFile(labeled.filename, image.repair))
+    if image.gray_levels:
+        counts.gray.add(image.gray_levels, labeled.filename)
     for obj, box in kept:
         ymin, xmin, ymax, xmax = box.corners
         size_hw = ((ymax - ymin) * image.height, (xmax - xmin) * image.width)

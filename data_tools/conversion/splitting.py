@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_tools.conversion import image_checks
 from data_tools.readers import labels
-from ssd_tf import user_files
+from ssd_tf import pixels, user_files
 
 _NO_CLASS = frozenset([""])  # the class of images without objects
 
@@ -86,7 +85,7 @@ def hash_files(task, tick):
 
 def _hash_file(line):
     try:
-        data = user_files.read_bytes(labels.from_line(line).path, image_checks.MAX_BYTES)
+        data = user_files.read_bytes(labels.from_line(line).path, pixels.MAX_BYTES)
         return hashlib.sha256(data).digest()
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return hashlib.sha256(line).digest()

@@ -2,7 +2,8 @@
 
 A line without class and box is an image without objects. The rows of an image need not be
 adjacent: they are sorted in a temporary database on disk, which vanishes with the process.
-If the header has semicolons, so has the rest, and its numbers have decimal commas.
+Columns may be separated by commas, semicolons, tabs or bars; unless by commas, numbers may have
+decimal commas. The columns of VoTT and Open Images are known, too.
 """
 
 import csv
@@ -14,13 +15,26 @@ import os
 import pathlib
 import sqlite3
 
-from data_tools.readers import files, labels, parsing
-from ssd_tf import user_files
+from data_tools.readers import files, labels
+from ssd_tf import parsing, user_files
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _COLUMNS = ("filename", "width", "height", "class", *_SIDES)
 _REQUIRED = ("filename", "class", *_SIDES)
+# What other tools call a column; a file has at most one of them.
+_OTHER_NAMES = {
+    "filename": ("file_name", "file", "image", "image_name", "imageid", "image_id", "path"),
+    "class": ("label", "labelname", "class_name", "label_name", "name", "category"),
+    "xmin": ("x_min", "x1"),
+    "ymin": ("y_min", "y1"),
+    "xmax": ("x_max", "x2"),
+    "ymax": ("y_max", "y2"),
+    "crowd": ("isgroupof",),
+}
+_OPEN_IMAGES = {"imageid", "labelname", "isgroupof"}  # its boxes are fractions
+_SEPARATORS = ",;\t|"
 _NO_OBJECT = "no object"  # marks a line that only names an image
+_MARK_BYTES = 4  # those that show the encoding of a file
 MAX_LINE = 1 << 20  # characters
 
 
@@ -35,60 +49,102 @@ def read_csv(path, images, one_based, allow_outside=False) -> labels.Source:
     images = files.check_folder(images, "--images")
     database = sqlite3.connect("")  # the empty name: a private file that SQLite deletes
     database.execute("pragma synchronous=off")
-    columns = "path, first integer, file, width, height, class, xmin, ymin, xmax, ymax, fault"
-    database.execute(f"create table object ({columns})")
+    columns = "file, width, height, class, xmin, ymin, xmax, ymax, crowd, fault"
+    database.execute(f"create table object (path, first integer, {columns})")
     allowed = files.ImageFolders((images,), allow_outside)
-    _load(path, images, allowed, database)
     unit = labels.PIXELS_FROM_ONE if one_based else labels.PIXELS
-    return labels.Source(None, _read(database, allowed, unit), folder=images)
+    notes = []
+    if _load(path, images, allowed, database):
+        unit = labels.NORMALISED
+        notes.append("columns of Open Images: boxes are read as fractions of the image")
+    return labels.Source(None, _read(database, allowed, unit), notes, folder=images)
 
 
 def _load(path, images, allowed, database):
+    """Fill the table; return whether the file has the columns of Open Images."""
+
     @functools.lru_cache(10_000)
     def find(name):  # as bytes: folders need not be Unicode
         return os.fsencode(files.normalize(allowed.locate(images, name))) if name else b""
 
-    with (
-        user_files.open_regular(path) as data,
-        io.TextIOWrapper(data, "utf-8-sig", newline="") as file,
-    ):
-        try:
-            rows = (_row(entry, find, comma) for entry, comma in _entries(file, path))
-            database.executemany(f"insert into object values ({','.join('?' * 11)})", rows)
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} is not CSV text in UTF-8: save it as UTF-8") from None
-        except csv.Error as error:
-            raise ValueError(f"{path} is not CSV text: {error}") from None
+    with user_files.open_regular(path) as data:
+        encoding = user_files.find_encoding(data.read(_MARK_BYTES))
+        data.seek(0)
+        with io.TextIOWrapper(data, encoding, newline="") as file:
+            try:
+                table = _Table(file, path)
+                rows = (_row(entry, find, table.has_decimal_commas) for entry in table.entries())
+                database.executemany(f"insert into object values ({','.join('?' * 12)})", rows)
+            except UnicodeError:
+                raise ValueError(f"{path} is not CSV text in UTF-8: save it as UTF-8") from None
+            except csv.Error as error:
+                raise ValueError(f"{path} is not CSV text: {error}") from None
     database.execute("create index object_path on object (path)")
     database.execute(
         "update object set first = "
         "(select min(rowid) from object as other where other.path = object.path)"
     )
+    return table.is_open_images
 
 
-def _entries(file, path):
-    """Yield ({column: text}, the separator) of each row below the header."""
-    lines = _lines(file, path)
-    header = next(lines, "")
-    comma = ";" if ";" in header and "," not in header else ","
-    reader = csv.DictReader(itertools.chain([header], lines), delimiter=comma, strict=True)
-    reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or []]
-    missing = [name for name in _REQUIRED if name not in reader.fieldnames]
-    if missing:
-        raise ValueError(
-            f"{path} lacks the column {missing[0]!r}; expected {','.join(_COLUMNS)}, "
-            f"got {','.join(reader.fieldnames)[:100]!r}"
+class _Table:
+    """The rows of a CSV file below its header. Raises ValueError."""
+
+    def __init__(self, file, path):
+        self._path = path
+        lines = _lines(file, path)
+        header = next(lines, "")
+        separator = ""
+        if header.lower().startswith("sep="):  # Excel's first line
+            separator = header[4:5]
+            header = next(lines, "")
+        separator = separator or _find_separator(header)
+        self.has_decimal_commas = separator != ","
+        self._reader = csv.DictReader(
+            itertools.chain([header], lines), delimiter=separator, strict=True
         )
-    while True:
-        line = reader.line_num + 1
-        try:
-            yield next(reader), comma
-        except StopIteration:
-            return
-        except csv.Error as error:
+        written = [(name or "").strip().lower() for name in self._reader.fieldnames or []]
+        self._reader.fieldnames = _translate(written)
+        self.is_open_images = set(written) >= _OPEN_IMAGES
+        missing = [name for name in _REQUIRED if name not in self._reader.fieldnames]
+        if missing:
             raise ValueError(
-                f"{path}, the row from line {line}: {error}; is a quotation mark left open there?"
-            ) from None
+                f"{path} lacks the column {missing[0]!r}; expected {','.join(_COLUMNS)}, "
+                f"got {','.join(written)[:100]!r}"
+            )
+
+    def entries(self):
+        """Yield {column: text} of each row; None stands for a missing cell."""
+        while True:
+            line = self._reader.line_num + 1
+            try:
+                yield next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise ValueError(
+                    f"{self._path}, the row from line {line}: {error}; is a quotation mark left "
+                    "open there?"
+                ) from None
+
+
+def _find_separator(header):
+    """The separator that makes the most of the columns known; a comma if none does."""
+
+    def count_known(separator):
+        names = next(csv.reader([header], delimiter=separator), [])
+        return len(set(_translate([name.strip().lower() for name in names])) & set(_REQUIRED))
+
+    return max(_SEPARATORS, key=count_known)
+
+
+def _translate(names):
+    """The names of columns, with those of other tools replaced by ours."""
+    for ours, others in _OTHER_NAMES.items():
+        there = next((name for name in others if name in names), None)
+        if ours not in names and there:
+            names = [ours if name == there else name for name in names]
+    return names
 
 
 def _lines(file, path):
@@ -100,20 +156,21 @@ def _lines(file, path):
         yield line
 
 
-def _row(entry, find, comma):
-    text = {
-        name: (value or "").strip() if not isinstance(value, list) else ""
-        for name, value in entry.items()
-    }
+def _row(entry, find, has_decimal_commas):
+    more = entry.pop(None, None)
+    is_cut = any(entry[name] is None for name in _REQUIRED)
+    text = {name: (value or "").strip() for name, value in entry.items()}
     name = text["class"]
     sides = [text[side] for side in _SIDES]
-    if comma == ";":
-        numbers = [parsing.to_number(side.replace(",", ".")) for side in sides]
-    else:
-        numbers = [parsing.to_number(side) for side in sides]
+    numbers = [parsing.to_number(side, has_decimal_commas) for side in sides]
     file = text["filename"]
-    fault = _find_fault(name, any(sides))
-    return (find(file), None, file, text.get("width"), text.get("height"), name, *numbers, fault)
+    if more or is_cut:
+        fault = f"{'more' if more else 'fewer'} values than columns"
+    else:
+        fault = _find_fault(name, any(sides))
+    crowd = parsing.to_flag(text.get("crowd"))
+    size = (text.get("width"), text.get("height"))
+    return (find(file), None, file, *size, name, *numbers, crowd, fault)
 
 
 def _find_fault(name, has_box):
@@ -123,7 +180,7 @@ def _find_fault(name, has_box):
 
 
 def _read(database, allowed, unit):
-    columns = "path, file, width, height, class, xmin, ymin, xmax, ymax, fault"
+    columns = "path, file, width, height, class, xmin, ymin, xmax, ymax, crowd, fault"
     rows = database.execute(f"select {columns} from object order by first, rowid")
     for path, group in itertools.groupby(rows, key=lambda row: row[0]):
         group = list(group)
@@ -140,8 +197,8 @@ def _read(database, allowed, unit):
         )
 
 
-def _object(name, *box_and_fault):
-    *box, fault = box_and_fault
+def _object(name, *box_and_rest):
+    *box, crowd, fault = box_and_rest
     # The database keeps NaN as null.
     box = tuple(math.nan if side is None else side for side in box)
-    return labels.LabeledObject(name, box, fault=fault)
+    return labels.LabeledObject(name, box, crowd=bool(crowd), fault=fault)

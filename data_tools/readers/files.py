@@ -8,41 +8,21 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+import re
+import unicodedata
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from ssd_tf.user_files import NotRegularFileError
+from ssd_tf import pixels
+from ssd_tf.user_files import NotRegularFileError, suggest_path
 
-_LOWER_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".jfif",
-    ".avif",
-    ".heic",
-    ".heif",
-)
-_UPPER_SUFFIXES = (
-    ".JPG",
-    ".JPEG",
-    ".PNG",
-    ".BMP",
-    ".WEBP",
-    ".TIF",
-    ".JFIF",
-    ".AVIF",
-    ".HEIC",
-    ".HEIF",
-)
-IMAGE_SUFFIXES = _LOWER_SUFFIXES + _UPPER_SUFFIXES
+IMAGE_SUFFIXES = pixels.SUFFIXES  # compared in lower case
 
 MAX_PATH_BYTES = 4096  # Linux opens no longer path
 _NUM_SHOWN = 100  # characters of a longer path
+_FOLDERS_KEPT = 64  # listings of folders in memory
+_URL_PATH = re.compile(r"\?(?:.*&)?d=([^&#]+)")  # of a file that Label Studio serves
 
 
 class FoundImage(NamedTuple):
@@ -66,6 +46,10 @@ class ImageFolders:
 
     folders: tuple[str | os.PathLike, ...]
     allow_outside: bool = False
+
+    @functools.cached_property
+    def _list(self):
+        return functools.lru_cache(_FOLDERS_KEPT)(list_images)
 
     @functools.cached_property
     def _spellings(self):
@@ -95,8 +79,36 @@ class ImageFolders:
         return FoundImage(pathlib.Path(path), fault)
 
     def locate(self, folder, name) -> str:
-        """The path of an image: the first of find_images that may be read, else choose's."""
-        return self.choose(find_images(folder, name), os.path.join(folder, name))
+        """The path of an image: the first of `find` that may be read, else choose's."""
+        return self.choose(self.find(folder, name), os.path.join(folder, name))
+
+    def find(self, folder, name) -> Iterator[str]:
+        """Yield the files in `folder` that `name` may mean, the likeliest first.
+
+        A file of that name; of that stem, however its case, suffix, Unicode form and
+        percent-encoding are written; and either with the last part of the name only. Backslashes
+        of Windows may stand for slashes, and the name may be an address.
+        """
+        if len(name) > MAX_PATH_BYTES:
+            return
+        written = os.path.join(folder, name)
+        if os.path.isfile(written):  # unlike Path.is_file, takes names that no file can have
+            yield written
+        for place in dict.fromkeys(_places(folder, name)):
+            if place != written and os.path.isfile(place):
+                yield place
+            for path in self._find_alike(place):
+                if path not in (place, written):
+                    yield path
+
+    def _find_alike(self, place):
+        folder, name = os.path.split(place)
+        stem = split_stem(name)
+        alike = self._list(folder).get(spell_alike(stem), ())
+        for other in sorted(alike, key=lambda other: _rank(other, stem)):
+            path = os.path.join(folder, other)
+            if os.path.isfile(path):
+                yield path
 
     def choose(self, paths: Iterable[str], absent: str) -> str:
         """The first path that may be read, else the first path, else `absent`.
@@ -133,35 +145,62 @@ def shorten(path) -> str:
     return path if len(path) <= MAX_PATH_BYTES else "..." + path[-_NUM_SHOWN:]
 
 
-def find_image(folder, name) -> pathlib.Path:
-    """The first of find_images.
+def _places(folder, name):
+    """Where the file of a name may be: each way to read the name, and its last part alone."""
+    slashed = name.replace("\\", "/")
+    ways = [name, slashed]
+    address = _URL_PATH.search(slashed)
+    if address:
+        ways.append(urllib.parse.unquote(address[1]))
+    if "?" in slashed:
+        ways.append(slashed.partition("?")[0])
+    if "%" in slashed:
+        ways.append(urllib.parse.unquote(ways[-1]))
+    for way in ways:
+        path = pathlib.Path(folder, way)
+        yield from (str(path), os.path.join(folder, path.name))
 
-    Returns the path as written if there is no such file: whoever opens it reports it as absent.
+
+def _rank(name, stem):
+    suffix = os.path.splitext(name)[1].lower()
+    return split_stem(name) != stem, IMAGE_SUFFIXES.index(suffix), name
+
+
+def is_image(name) -> bool:
+    """Whether a file's name has the suffix of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def split_stem(name) -> str:
+    """A file's name without the suffix of an image; other suffixes belong to the stem."""
+    return os.path.splitext(name)[0] if is_image(name) else name
+
+
+def spell_alike(stem) -> str:
+    """What stems have in common that differ in case, Unicode form or percent-encoding only."""
+    return unicodedata.normalize("NFC", urllib.parse.unquote(stem)).casefold()
+
+
+def list_images(folder) -> dict[str, list[str]]:
+    """The images in a folder as list_alike gives them."""
+    return list_alike(folder, lambda name: split_stem(name) if is_image(name) else None)
+
+
+def list_alike(folder, stem_of: Callable[[str], str | None]) -> dict[str, list[str]]:
+    """{spell_alike(stem): names in order} of the folder's files for which `stem_of` gives a stem.
+
+    Empty if there is no such folder.
     """
-    return pathlib.Path(next(find_images(folder, name), os.path.join(folder, name)))
-
-
-def find_images(folder, name) -> Iterator[str]:
-    """Yield the files that `name` may mean: by name, by any usual extension, or by base name only.
-
-    Backslashes of Windows may stand for slashes.
-    """
-    if len(name) > MAX_PATH_BYTES:
-        return
-    written = os.path.join(folder, name)
-    if os.path.isfile(written):  # unlike Path.is_file, takes names that no file can have
-        yield written
-    slashed = pathlib.Path(folder, name.replace("\\", "/"))
-    places = dict.fromkeys((written, str(slashed), os.path.join(folder, slashed.name)))
-    for place in places:
-        for path in (place, *_with_other_suffixes(place)):
-            if path != written and os.path.isfile(path):
-                yield path
-
-
-def _with_other_suffixes(path):
-    stem, suffix = os.path.splitext(path)
-    return [(stem if suffix in IMAGE_SUFFIXES else path) + other for other in IMAGE_SUFFIXES]
+    alike = {}
+    try:
+        names = sorted(os.listdir(folder))
+    except (OSError, ValueError):  # ValueError: a name that no folder can have
+        return {}
+    for name in names:
+        stem = stem_of(name)
+        if stem is not None:
+            alike.setdefault(spell_alike(stem), []).append(name)
+    return alike
 
 
 def walk_files(folder) -> Iterator[tuple[str, list[str]]]:
@@ -187,7 +226,7 @@ def check_folder(path, flag) -> pathlib.Path:
         return path
     if path.exists():
         raise NotADirectoryError(f"{flag}: {path} is a file; give the folder")
-    raise FileNotFoundError(f"{flag}: no folder at {path}")
+    raise FileNotFoundError(f"{flag}: no folder at {path}{suggest_path(path)}")
 
 
 def check_file(path, flag) -> pathlib.Path:
@@ -199,4 +238,4 @@ def check_file(path, flag) -> pathlib.Path:
         raise IsADirectoryError(f"{flag}: {path} is a folder; give the file")
     if path.exists():
         raise NotRegularFileError(f"{flag}: {path} is not a regular file")
-    raise FileNotFoundError(f"{flag}: no file at {path}")
+    raise FileNotFoundError(f"{flag}: no file at {path}{suggest_path(path)}")

@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterator
 # How a label file measures its boxes.
 PIXELS = "pixels"  # from 0, half-open: COCO
 PIXELS_FROM_ONE = "pixels from one"  # from 1, the last pixel included: VOC, labelImg
-SHARES = "shares"  # fractions of the image's width and height: YOLO
+NORMALISED = "normalised"  # fractions of the image's width and height: YOLO
+PERCENT = "percent"  # of the image's width and height
+
+# Reasons why the labels of an image cannot be used; it may show objects all the same.
+UNREADABLE = "annotation cannot be read"
+NOT_VOC = "not a VOC annotation"
+UNUSABLE = "labels cannot be used"
+LABEL_FAULTS = (UNREADABLE, NOT_VOC, UNUSABLE)
 
 NOT_A_BOX = (math.nan,) * 4
 NAMED = 100  # reports count everything and give this many names
@@ -30,6 +37,11 @@ class LabeledObject:
     crowd: bool = False
     difficult: bool = False
     fault: str = ""
+
+    @property
+    def names_class(self) -> bool:
+        """Whether `name` is that of a class; beside what is no number it may be anything."""
+        return not self.fault and all(map(math.isfinite, self.box))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

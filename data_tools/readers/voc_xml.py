@@ -4,44 +4,57 @@ The latter is what labelImg leaves. Boxes count pixels from 1. Every tag but an 
 box may be missing. Both folders may have subfolders.
 """
 
+import collections
+import functools
 import os
 import pathlib
+import re
 import xml.etree.ElementTree
 
-from data_tools.readers import files, labels, parsing
-from ssd_tf import user_files
+from data_tools.readers import files, labels
+from ssd_tf import parsing, user_files
 
-_SUFFIXES = (".xml", ".XML")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-_USUAL_SETS = {"train": ("trainval", "train"), "val": ("val", "valid")}
+_USUAL_SETS = {"train": ("trainval", "train"), "val": ("val", "valid"), "test": ("test",)}
+_SET_FOLDERS = ("train", "val", "valid", "test")
+_IMAGE_FOLDERS = ("JPEGImages", "images")
+_DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
+# Text that claims the older standard often holds characters of the newer one.
+_WIDE = ("utf-16", "utf16", "utf_16", "utf-32", "utf32", "ucs", "unicode")
+_SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030"}
 
 
 def read_voc(folder, image_set, allow_outside=False) -> labels.Source:
     """Read one image set of a folder.
 
-    image_set: a list of ImageSets/Main, or a folder of XML files; `all` is every XML file if there
-    is no list of that name.
+    image_set: a list of ImageSets/Main, all lists of one class for a set, such as `cat_train` for
+    `train`, or a folder of XML files; `all` is every XML file if there is no list of that name.
     allow_outside: whether a list or a `filename` may lead out of the folder of the images, which
     is JPEGImages, else images, else `folder`.
     `source_id` is the path of the XML file within Annotations without its suffix, such as
     `2007_000027` or `camera1/07`.
     """
     folder = files.check_folder(folder, "--voc")
-    annotations = _find_annotations(folder)
-    images = next(
-        (folder / name for name in ("JPEGImages", "images") if (folder / name).is_dir()), folder
-    )
-    found = sorted(_list_xml(annotations), key=lambda name: os.path.splitext(name)[0])
-    chosen = _choose(folder, annotations, image_set, found)
-    allowed = files.ImageFolders((images,), allow_outside)
+    annotations = _Annotations(_find_annotations(folder))
+    images = next((folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), folder)
+    # Without Annotations, an image may lie beside its XML file although there is a folder `images`.
+    roots = (images,) if annotations.folder != folder else tuple(dict.fromkeys((folder, images)))
+    lists = _ImageLists(folder)
+    chosen = lists.read(image_set, annotations) if lists.have(image_set) else None
+    if chosen is None:
+        chosen = _choose_by_folder(image_set, annotations, lists)
+    allowed = files.ImageFolders(roots, allow_outside)
 
     def is_labelled(path):
-        return bool(_find_xml(annotations, os.path.splitext(os.path.relpath(path, images))[0]))
+        stems = (os.path.splitext(os.path.relpath(path, root))[0] for root in roots)
+        return any(annotations.find(stem) for stem in stems)
 
+    note = f"image set {image_set}: {len(chosen):,} of {len(annotations.names):,} XML files"
+    others = _describe_others(image_set, chosen, annotations, lists)
     return labels.Source(
         None,
-        (_read_image(annotations, name, images, allowed) for name in chosen),
-        [f"image set {image_set}: {len(chosen):,} of {len(found):,} XML files"],
+        (_read_image(annotations.folder, name, roots, allowed) for name in chosen),
+        [f"{note}; not converted: {', '.join(others)}" if others else note],
         folder=images,
         is_labelled=is_labelled,
     )
@@ -50,105 +63,238 @@ def read_voc(folder, image_set, allow_outside=False) -> labels.Source:
 def choose_image_set(folder, split):
     """The image set of a split if the user names none.
 
-    It is trainval for train, else the set of the same name; `all` if there are no sets.
+    It is trainval for train, else the set of the same name, else the only list if that is not the
+    usual one of another split; `all` if there are no sets.
     """
-    sets = pathlib.Path(folder) / "ImageSets" / "Main"
-    places = [sets / f"{name}.txt" for name in _USUAL_SETS.get(split, (split,))]
-    if not sets.is_dir():
-        # Some exports have a folder for each set instead.
-        annotations = _find_annotations(pathlib.Path(folder))
-        if not any((annotations / name).is_dir() for name in ("train", "val", "valid", "test")):
-            return "all"
-        places = [annotations / place.stem for place in places]
-    return next((place.stem for place in places if place.exists()), split)
+    folder = files.check_folder(folder, "--voc")
+    usual = _USUAL_SETS.get(split, (split,))
+    lists = _ImageLists(folder)
+    if lists.names:
+        chosen = next(filter(lists.have, usual), None)
+        only = lists.names[0] if len(lists.names) == 1 else ""
+        reserved = {name for names in _USUAL_SETS.values() for name in names}
+        return chosen or (only if only and only not in reserved else split)
+    # Some exports have a folder for each set instead.
+    there = _Annotations(_find_annotations(folder)).parts
+    if not there.keys() & set(_SET_FOLDERS):
+        return "all"
+    return next((name for name in usual if name in there), split)
 
 
 def _find_annotations(folder):
     return folder / "Annotations" if (folder / "Annotations").is_dir() else folder
 
 
-def _list_xml(annotations):
-    """Paths of the XML files within the folder."""
-    for root, names in files.walk_files(annotations):
-        for name in names:
-            if name.endswith(_SUFFIXES):
-                yield os.path.relpath(os.path.join(root, name), annotations)
+class _Annotations:
+    """The XML files of a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """Their paths within the folder, in order."""
+        found = []
+        for root, names in files.walk_files(self.folder):
+            paths = (os.path.join(root, name) for name in names if _is_xml(name))
+            found += [os.path.relpath(path, self.folder) for path in paths]
+        return sorted(found, key=lambda name: os.path.splitext(name)[0])
+
+    @functools.cached_property
+    def parts(self) -> collections.Counter:
+        """How many XML files are below a folder of each name."""
+        found = collections.Counter()
+        for name in self.names:
+            found.update(set(_folders_of(name)))
+        return found
+
+    @functools.cached_property
+    def _alike(self):
+        return {files.spell_alike(os.path.splitext(name)[0]): name for name in self.names}
+
+    def find(self, stem):
+        """The name of the XML file of that stem, or None."""
+        name = f"{stem}.xml"
+        if os.path.isfile(os.path.join(self.folder, name)):
+            return name
+        return self._alike.get(files.spell_alike(stem))
+
+    def find_listed(self, line):
+        """The name of the XML file that a line of a list means, or None."""
+        stem = files.split_stem(line.removesuffix(".xml"))
+        return self.find(line) or self.find(stem) or self.find(os.path.basename(stem))
 
 
-def _choose(folder, annotations, image_set, found):
-    """The XML files of a set, as paths within `annotations`."""
-    listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
-    if listed.is_file():
-        return _read_list(listed, annotations)
-    chosen = found
+def _is_xml(name):
+    return os.path.splitext(name)[1].lower() == ".xml"
+
+
+def _folders_of(name):
+    return os.path.dirname(name).split(os.sep) if os.path.dirname(name) else []
+
+
+class _ImageLists:
+    """The lists of a devkit: ImageSets/Main/NAME.txt, and CLASS_NAME.txt for each class."""
+
+    def __init__(self, folder):
+        self.folder = folder / "ImageSets" / "Main"
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return sorted(path.stem for path in self.folder.glob("*.txt") if path.is_file())
+
+    def have(self, image_set) -> bool:
+        return bool(self._of(image_set))
+
+    def _of(self, image_set):
+        """The list of a set, else those of its classes, which together name all its images."""
+        if image_set in self.names:
+            return [image_set]
+        return [name for name in self.names if name.endswith(f"_{image_set}")]
+
+    def read(self, image_set, annotations) -> list[str]:
+        """The XML files of a set."""
+        chosen = {}
+        for name in self._of(image_set):
+            # What is not of the class is all the same of the set that its lists make up.
+            for line in self._read_lines(name):
+                found, is_member = _read_member(line, annotations)
+                if is_member or name != image_set:
+                    chosen[found] = None
+        return list(chosen)
+
+    def _read_lines(self, name):
+        path = self.folder / f"{name}.txt"
+        lines = user_files.read_lines(path, "surrogateescape", user_files.MAX_LIST_BYTES)
+        return [files.shorten(line).replace("\\", "/") for line in lines if line]
+
+
+def _read_member(line, annotations):
+    """-> (the XML file of a line, whether its image is in the set).
+
+    The list of one class has a second word: -1 if the class is not in the image, 0 if all of it is
+    difficult. But the name of an image may contain a space, too.
+    """
+    found = annotations.find_listed(line)
+    if found:
+        return found, True
+    name, *flag = line.rsplit(None, 1)
+    if flag not in (["-1"], ["0"], ["1"]):
+        name = line
+    absent = files.split_stem(name.removesuffix(".xml")) + ".xml"
+    return annotations.find_listed(name) or absent, flag != ["-1"]
+
+
+def _choose_by_folder(image_set, annotations, lists):
+    """The XML files below a folder of the set's name, as paths within the annotations."""
+    chosen = annotations.names
     if image_set != "all":
-        chosen = [name for name in found if pathlib.PurePath(name).parts[0] == image_set]
+        chosen = [name for name in chosen if image_set in _folders_of(name)]
         if not chosen:
             raise FileNotFoundError(
-                f"--image_set: no {image_set}.txt in {listed.parent}; "
-                f"{_describe_sets(listed.parent, found)}"
+                f"--image_set: no {image_set}.txt in {lists.folder}; "
+                f"{_describe_sets(lists, annotations)}"
             )
     if not chosen:
         raise FileNotFoundError(
-            f"--voc: no XML files in {annotations}; "
+            f"--voc: no XML files in {annotations.folder}; "
             "give the folder that holds Annotations, or the XML files"
         )
     return chosen
 
 
-def _read_list(listed, annotations):
-    lines = user_files.read_lines(listed, "surrogateescape", user_files.MAX_LIST_BYTES)
-    lines = [files.shorten(line).replace("\\", "/") for line in lines if line]
-    # The list of one class has a second word, 1 or -1; but a stem may contain a space, too.
-    stems = [line if _find_xml(annotations, line) else line.split()[0] for line in lines]
-    return [_find_xml(annotations, stem) or f"{stem}.xml" for stem in stems]
-
-
-def _describe_sets(folder, names):
-    folders = {pathlib.PurePath(name).parts[0] for name in names if os.path.dirname(name)}
-    known = sorted(folders | {path.stem for path in folder.glob("*.txt")})
+def _describe_sets(lists, annotations):
+    known = sorted({*annotations.parts, *lists.names})
     if not known:
         return "it has none; leave --image_set out"
     return f"it has {', '.join(known)}, and `all` takes every XML file"
 
 
-def _find_xml(annotations, stem):
-    """The name of the XML file of that stem, or None."""
-    names = (stem + suffix for suffix in _SUFFIXES)
-    return next((name for name in names if os.path.isfile(os.path.join(annotations, name))), None)
+def _describe_others(image_set, chosen, annotations, lists):
+    """The other sets of which XML files are left out."""
+    if lists.have(image_set):
+        parts = ("train", "val") if image_set == "trainval" else ()
+        return [
+            name
+            for name in _SET_FOLDERS
+            if lists.have(name) and name not in parts and not f"_{image_set}".endswith(f"_{name}")
+        ]
+    if len(chosen) == len(annotations.names):
+        return []
+    taken = set(chosen)
+    left_out = collections.Counter()
+    for name in annotations.names:
+        if name not in taken:
+            left_out[os.path.dirname(name) or "."] += 1
+    return [f"{folder} {count:,}" for folder, count in sorted(left_out.items())[:10]]
 
 
-def _read_image(annotations, name, images, allowed):
+def _read_image(annotations, name, roots, allowed):
     stem = os.path.splitext(name)[0]
     try:
         data = user_files.read_bytes(annotations / name, user_files.MAX_LABEL_BYTES)
-        root = xml.etree.ElementTree.fromstring(data)
+        root = _parse(data)
     except FileNotFoundError:
         return labels.LabeledImage("", f"{stem}.xml", stem, fault="no annotation file")
-    # LookupError: an encoding that Python does not know.
-    except (xml.etree.ElementTree.ParseError, ValueError, LookupError, OSError) as error:
-        return labels.LabeledImage(
-            "", f"{stem}.xml", stem, fault=f"annotation cannot be read: {error}"
-        )
+    except (ValueError, OSError) as error:
+        return labels.LabeledImage("", f"{stem}.xml", stem, fault=f"{labels.UNREADABLE}: {error}")
     if root.tag != "annotation":
         return labels.LabeledImage(
-            "", f"{stem}.xml", stem, fault=f"not a VOC annotation: it begins with <{root.tag}>"
+            "", f"{stem}.xml", stem, fault=f"{labels.NOT_VOC}: it begins with <{root.tag}>"
         )
     written = _text(root, "filename")
-    absent = os.path.join(images, written or f"{stem}.jpg")
-    found = allowed.check(allowed.choose(_find_images(images, stem, written), absent))
+    absent = os.path.join(roots[-1], written or f"{stem}.jpg")
+    found = allowed.check(allowed.choose(_find_images(allowed, roots, stem, written), absent))
     return labels.LabeledImage(
         path=found.readable_path,
         filename=found.path.name,
         source_id=stem,
-        objects=tuple(_read_object(node) for node in root.findall("object")),
+        objects=tuple(map(_read_object, root.iter("object"))),
         size_hw=parsing.to_size(_text(root, "size/height"), _text(root, "size/width")),
         unit=labels.PIXELS_FROM_ONE,
         fault=found.fault,
     )
 
 
-def _find_images(images, stem, written):
+def _parse(data):
+    """The root of the XML in `data`, with tags in lower case and without namespaces.
+
+    Raises ValueError.
+    """
+    try:
+        root = xml.etree.ElementTree.fromstring(data)
+    # LookupError, ValueError: an encoding that the parser does not know.
+    except (xml.etree.ElementTree.ParseError, ValueError, LookupError) as error:
+        root = _parse_decoded(data, error)
+    for node in root.iter():
+        if isinstance(node.tag, str):  # comments have a function
+            node.tag = node.tag.rpartition("}")[2].lower()
+    return root
+
+
+def _parse_decoded(data, error):
+    """As _parse, decoded by the encoding that the XML declares, of which Python knows more."""
+    found = _DECLARATION.match(data)
+    declared = found[1].decode().lower() if found else ""
+    if not declared or declared.startswith(_WIDE):  # bytes that hold this in ASCII are not wide
+        encoding = user_files.find_encoding(data)
+    else:
+        encoding = _SUPERSETS.get(declared, declared)
+    try:
+        text = data.decode(encoding)
+    except (UnicodeError, LookupError):
+        raise ValueError(
+            f"expected text in {declared or 'UTF-8'}: save it as UTF-8, or name its encoding in "
+            f"the first line ({error})"
+        ) from None
+    text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text).strip()
+    try:
+        return xml.etree.ElementTree.fromstring(text)
+    except (xml.etree.ElementTree.ParseError, ValueError):
+        raise ValueError(str(error)) from None
+
+
+def _find_images(allowed, roots, stem, written):
     """Yield the files that may be the image of an XML file, the likeliest first.
 
     It is the file that the XML names if that has the XML's own stem, else the image of that stem,
@@ -158,10 +304,11 @@ def _find_images(images, stem, written):
     if named.stem == os.path.basename(stem):
         beside = pathlib.PurePath(stem).parent / named.name
         exact = (named, beside) if len(named.parts) > 1 else (beside,)
-        yield from (str(images / path) for path in exact if os.path.isfile(images / path))
-    yield from files.find_images(images, f"{stem}.jpg")
-    if written:
-        yield from files.find_images(images, written)
+        paths = (root / path for path in exact for root in roots)
+        yield from (str(path) for path in paths if os.path.isfile(path))
+    for name in (f"{stem}.jpg", written):
+        for root in roots if name else ():
+            yield from allowed.find(root, name)
 
 
 def _read_object(node):
@@ -172,7 +319,9 @@ def _read_object(node):
         fault = "no class name"
     elif node.find("bndbox") is None:
         fault = "no box"
-    return labels.LabeledObject(name, box, difficult=_text(node, "difficult") == "1", fault=fault)
+    return labels.LabeledObject(
+        name, box, difficult=parsing.to_flag(_text(node, "difficult")), fault=fault
+    )
 
 
 def _text(node, path):

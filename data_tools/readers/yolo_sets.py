@@ -18,6 +18,7 @@ from ssd_tf import user_files
 
 _EXPECTED = "give data.yaml, obj.data, or a folder with one of them or with classes.txt"
 _COLLECTIONS = (dict, list, set, tuple)
+_NULLS = ("", "~", "null", "Null", "NULL")
 _CLASS_LISTS = ("classes.txt", "labels/classes.txt")
 
 
@@ -27,11 +28,13 @@ class ImageSet:
 
     names: {class index: name}; the name of a class may be empty.
     num_keypoint_values: how many numbers of key points follow the box on each line.
+    notes: what is odd about the file, one line each.
     """
 
     names: dict[int, str]
     images: Iterator[files.FoundImage]
     num_keypoint_values: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def open_set(path, image_set, allow_outside=False) -> ImageSet:
@@ -42,16 +45,19 @@ def open_set(path, image_set, allow_outside=False) -> ImageSet:
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"--yolo: nothing at {path}; {_EXPECTED}")
+        hint = user_files.suggest_path(path) or f"; {_EXPECTED}"
+        raise FileNotFoundError(f"--yolo: nothing at {path}{hint}")
     path = _find_list(path) if path.is_dir() else path
     if path.name == "classes.txt":
         return _open_loose(path)
     is_darknet = path.suffix == ".data"
     content = _read_darknet(path, allow_outside) if is_darknet else _read_yaml(path)
+    names = _read_names(content, path)
     return ImageSet(
-        _read_names(content, path),
+        names,
         _list_images(content, path, image_set, allow_outside),
         _count_keypoint_values(content),
+        tuple(_describe_oddities(content, path, image_set, names)),
     )
 
 
@@ -96,19 +102,38 @@ def _read_class_list(path):
     return lines
 
 
+class _TextLoader(yaml.BaseLoader):
+    """Leaves all scalars text, as class names are; rejects an index that has two names."""
+
+    def construct_mapping(self, node, deep=False):
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            keys = [key.value for key, _ in node.value if _to_int(key.value) is not None]
+            repeated = [key for key in keys if keys.count(key) > 1]
+            if repeated:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"it has the index {repeated[0]!r} twice", problem_mark=node.start_mark
+                )
+        return mapping
+
+
 def _read_yaml(path):
-    data = user_files.read_bytes(path, user_files.MAX_LABEL_BYTES)
+    text = user_files.read_text(path)
     try:
-        content = yaml.safe_load(data.decode("utf-8-sig"))
-    # ValueError: an impossible date, for example; RecursionError: nested too deeply.
+        content = yaml.load(text, _TextLoader)
+    # RecursionError: nested too deeply. ValueError: a character that YAML cannot have.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} is not a data.yaml: expected keys such as train, val and names, "
-            f"got {type(content).__name__}"
+            f"got {_abbreviate(content)}"
         )
-    return content
+    return content | {
+        key: None
+        for key, value in content.items()
+        if key != "names" and isinstance(value, str) and value in _NULLS
+    }
 
 
 def _read_darknet(path, allow_outside):
@@ -137,17 +162,38 @@ def _read_names(content, path):
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if (
-        not isinstance(names, dict)
-        or not names
-        or not all(isinstance(index, int) for index in names)
-        or any(isinstance(name, _COLLECTIONS) for name in names.values())
-    ):
+    is_complete = (
+        isinstance(names, dict)
+        and names
+        and all(_to_int(index) is not None for index in names)
+        and not any(isinstance(name, _COLLECTIONS) for name in names.values())
+    )
+    indices = {_to_int(index) for index in names} if is_complete else ()
+    if not is_complete or len(indices) < len(names):
         raise ValueError(
             f"{path}: expected `names` to be a list, or to give a name for each index, "
             f"got {_abbreviate(names)}"
         )
-    return {index: "" if names[index] is None else str(names[index]) for index in sorted(names)}
+    named = sorted((_to_int(index), name) for index, name in names.items())
+    return {index: name.strip() for index, name in named}
+
+
+def _to_int(value):
+    """An integer as YAML writes it, or None."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _describe_oddities(content, path, image_set, names):
+    """Yield a line for what the user may not expect of data.yaml or obj.data."""
+    others = [key for key in ("train", "val", "test") if content.get(key) and key != image_set]
+    if others:
+        yield f"image set {image_set} of {path.name}; not converted: {', '.join(others)}"
+    claimed = content.get("nc", content.get("classes"))
+    if _to_int(claimed) not in (None, len(names)):
+        yield f"{path.name} has {len(names)} class names, but says that there are {claimed}"
 
 
 def _abbreviate(value):
@@ -160,12 +206,8 @@ def _abbreviate(value):
 def _count_keypoint_values(content):
     """How many numbers the key points of an object have: kpt_shape is [points, numbers of each]."""
     shape = content.get("kpt_shape")
-    is_shape = (
-        isinstance(shape, list)
-        and len(shape) == 2
-        and all(isinstance(length, int) for length in shape)
-    )
-    return shape[0] * shape[1] if is_shape else 0
+    lengths = [_to_int(length) for length in shape] if isinstance(shape, list) else []
+    return lengths[0] * lengths[1] if len(lengths) == 2 and None not in lengths else 0
 
 
 def _list_images(content, path, image_set, allow_outside):
@@ -234,9 +276,17 @@ def _resolve(path, root, place):
     if found is None:
         raise FileNotFoundError(
             f"{path} names {files.shorten(place)!r}, "
-            f"and there is nothing at {files.shorten(str(candidates[0]))}"
+            f"and there is nothing at {files.shorten(str(candidates[0]))}{_suggest(path, place)}"
         )
     return found
+
+
+def _suggest(path, place):
+    """The end of a message about a path of another computer, of which the end may be here."""
+    parts = place.split("/")
+    ends = ("/".join(parts[index:]) for index in range(1, len(parts)))
+    here = next((end for end in ends if end and os.path.exists(path.parent / end)), None)
+    return f"; write {here!r} there, which is beside the file" if here else ""
 
 
 def _read_list(listed, allowed):
@@ -244,12 +294,12 @@ def _read_list(listed, allowed):
     lines = user_files.read_lines(listed, "surrogateescape", user_files.MAX_LIST_BYTES)
     for line in filter(None, lines):
         short = line.removeprefix("data/")
-        paths = itertools.chain(files.find_images(folder, line), files.find_images(folder, short))
+        paths = itertools.chain(allowed.find(folder, line), allowed.find(folder, short))
         yield allowed.check(allowed.choose(paths, os.path.join(folder, short)))
 
 
 def _find_images(folder):
     for root, names in files.walk_files(folder):
         for name in names:
-            if name.lower().endswith(files.IMAGE_SUFFIXES):
+            if files.is_image(name):
                 yield files.FoundImage(pathlib.Path(root, name))

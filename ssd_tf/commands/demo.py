@@ -96,10 +96,11 @@ def _call(*arguments):
 def _print_summary(folders, output, seconds):
     table = Table("model", "AP", "AP50", "ms per image", title="On the validation images")
     for name, folder in folders.items():
-        metrics = json.loads((folder / "metrics.json").read_text())
-        coco = metrics["coco"]
-        latency = metrics["latency_ms"]["per_image"]
-        table.add_row(name, f"{coco['AP']:.3f}", f"{coco['AP50']:.3f}", f"{latency:.1f}")
+        content = json.loads((folder / "metrics.json").read_text())
+        coco = content["coco"]
+        latency = content["latency_ms"]["per_image"]
+        metrics = [commandline.format_metric(coco[key]) for key in ("AP", "AP50")]
+        table.add_row(name, *metrics, f"{latency:.1f}")
     minutes, seconds = divmod(int(seconds), 60)
     tensorboard = f".venv/bin/tensorboard --logdir {output / 'run' / 'tensorboard'}"
     console = Console()

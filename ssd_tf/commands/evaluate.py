@@ -9,7 +9,9 @@ import typing
 from absl import flags, logging
 from rich.console import Console
 
-from ssd_tf import commandline, files
+from ssd_tf import coco_rows, commandline
+from ssd_tf.output_folder import OutputFolder
+from ssd_tf.user_files import check_exists
 
 USAGE = """
 Evaluate a model, or a file of detections, with the COCO and VOC metrics.
@@ -97,33 +99,56 @@ class Evaluation(typing.NamedTuple):
     default_boxes: typing.Any = None
 
 
+class Measured(typing.NamedTuple):
+    """metrics: the content of metrics.json. analysed: as `analysis.analyse` returns it.
+    class_rows: of `analysis.class_rows`.
+    """
+
+    metrics: dict
+    analysed: typing.Any
+    class_rows: list[dict]
+
+
+# What an evaluation writes: the first before it is analysed, the last with images.
+_COCO_FILES = ("ground_truth.json", "detections.json")
+_TABLES = ("metrics.json", "per_class.csv")
+_REPORT = "report.html"
+# Keys of the metrics.json that --compare reads.
+_METRICS = {"coco", "voc", "per_class", "settings", "errors", "thresholds", "precision_at_recall"}
+
+
 def main(argv=None):
     return commandline.run(_main, FLAGS, USAGE, ("output",), argv)
 
 
 def _main(values, positional):
-    output = pathlib.Path(values.output)
     if values.compare:
-        compare(positional, output)
+        compare(positional, values.output)
         return
     overrides = commandline.read_overrides(values, positional)
-    if values.detections and values.annotations:
-        if overrides:
-            raise flags.Error(f"--set {overrides[0]} needs --model: detections are fixed in a file")
+    is_of_files = bool(values.detections and values.annotations)
+    if not is_of_files and not (values.model and values.data):
+        raise flags.Error("give --model and --data, or --detections and --annotations (see --help)")
+    if is_of_files and overrides:
+        raise flags.Error(f"--set {overrides[0]} needs --model: detections are fixed in a file")
+    inputs = [values.detections, values.annotations, values.model, values.labels]
+    output = OutputFolder(values.output, filter(None, inputs))
+    output.check([*_COCO_FILES, *_TABLES, _REPORT])
+    if is_of_files:
         evaluation = evaluate_files(values.annotations, values.detections, values.images)
-    elif values.model and values.data:
+    else:
         _warn_of_export_keys(overrides)
         evaluation = evaluate_model(values, overrides)
-    else:
-        raise flags.Error("give --model and --data, or --detections and --annotations (see --help)")
-    metrics = write_evaluation(evaluation, output)
+    measured = write_numbers(evaluation, output)
     if values.reference:
         from ssd_tf.evaluation import reference
 
-        reference.check_metrics(
-            metrics["coco"], output / "ground_truth.json", output / "detections.json"
-        )
-    print_evaluation(metrics, evaluation.settings, output, values.reference)
+        paths = [output.path / name for name in _COCO_FILES]
+        reference.check_metrics(measured.metrics["coco"], *paths)
+    print_numbers(measured.metrics, evaluation.settings, values.reference)
+    write_report(evaluation, measured, output)
+    names = f"{_REPORT}, {', '.join(_TABLES)}"
+    _print(f"written: {names} and the COCO files in {output.path}")
 
 
 def evaluate_model(values, overrides=()) -> Evaluation:
@@ -132,6 +157,8 @@ def evaluate_model(values, overrides=()) -> Evaluation:
     values: the flags. overrides: as `load_detector` takes them. Raises FileNotFoundError,
     ConfigError or ValueError.
     """
+    check_exists(values.model, "model")
+    check_exists(values.data, "data folder")
     commandline.import_tensorflow()
     from ssd_tf.data import bad_records, dataset_json, pipeline
     from ssd_tf.evaluation import evaluator, latency
@@ -196,14 +223,17 @@ def evaluate_files(annotations, detections, images=None) -> Evaluation:
 
     images: a folder, for the report. Raises FileNotFoundError or ValueError.
     """
-    from ssd_tf.evaluation import coco_instances, coco_results, evaluator
-    from ssd_tf.evaluation.tables import make_truth
+    from ssd_tf.evaluation import coco_instances, coco_results, evaluator, tables, units
 
     if images and not pathlib.Path(images).is_dir():
         raise FileNotFoundError(f"--images: no folder at {images}")
     ground_truth = coco_instances.read_instances(annotations)
-    truth = make_truth(ground_truth)
+    truth = tables.make_truth(ground_truth)
     found = coco_results.read_results(detections, truth)
+    for path, table in ((annotations, truth), (detections, found)):
+        hint = units.find_fault(table, tables.image_rows(ground_truth, truth))
+        if hint:
+            logging.warning("%s: %s", path, hint)
     metrics = evaluator.metrics(truth, found)
     metrics["settings"] = {
         "detections": str(detections),
@@ -223,17 +253,24 @@ def evaluate_files(annotations, detections, images=None) -> Evaluation:
 
 def compare(paths, output):
     """Write report.html with the evaluations of several metrics.json beside each other."""
-    from ssd_tf.evaluation.report.report import write_comparison
+    from ssd_tf.evaluation.report.report import render_comparison
 
     if len(paths) < 2:
         raise flags.Error("--compare: name at least two metrics.json")
-    runs = {name: _read_metrics(path) for name, path in _name_runs(paths).items()}
-    output.mkdir(parents=True, exist_ok=True)
-    write_comparison(output / "report.html", runs)
+    named = _name_runs(paths)
+    output = OutputFolder(output, named.values())
+    if (output.path / "metrics.json").exists():
+        raise FileExistsError(
+            f"--output {output.path} holds an evaluation, which a comparison would make stale; "
+            "name another folder"
+        )
+    output.check([_REPORT])
+    runs = {name: _read_metrics(path) for name, path in named.items()}
+    written = output.write_text(_REPORT, render_comparison(runs))
     for name, metrics in runs.items():
-        coco = metrics["coco"]
-        print(f"{name}: AP {coco['AP']:.3f}  AP50 {coco['AP50']:.3f}  AP75 {coco['AP75']:.3f}")
-    print(f"written: {output / 'report.html'}")
+        numbers = [_describe(metrics["coco"], key) for key in ("AP", "AP50", "AP75")]
+        _print(f"{name}: {'  '.join(numbers)}")
+    _print(f"written: {written}")
 
 
 def _name_runs(paths):
@@ -255,12 +292,16 @@ def _name_runs(paths):
 def _read_metrics(path):
     if not path.is_file():
         raise FileNotFoundError(f"no metrics.json at {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"coco", "voc", "per_class", "settings", "errors"} - set(content)
-    except (ValueError, TypeError):
-        missing = True
-    if missing:
+    from ssd_tf.evaluation import coco_metrics
+    from ssd_tf.evaluation.json_files import read_json
+
+    content = read_json(path)
+    is_ours = isinstance(content, dict) and content.keys() >= _METRICS
+    if (
+        not is_ours
+        or not isinstance(content["coco"], dict)
+        or (set(content["coco"]) != set(coco_metrics.NAMES))
+    ):
         raise ValueError(f"{path} is not a metrics.json of evaluate.py; evaluate again to renew it")
     return content
 
@@ -273,34 +314,57 @@ def _warn_of_export_keys(overrides):
             )
 
 
-def write_evaluation(evaluation, output) -> dict:
-    """Analyse an evaluation and write all its files; returns the content of metrics.json."""
-    from ssd_tf.evaluation import analysis, coco_results, tables
-    from ssd_tf.evaluation.report import pictures, report
+def write_numbers(evaluation, output) -> Measured:
+    """Analyse an evaluation and write everything but the report, for which images are needed."""
+    from ssd_tf.evaluation import analysis, coco_results
 
     truth = evaluation.truth
-    output.mkdir(parents=True, exist_ok=True)
-    files.write_text(output / "ground_truth.json", json.dumps(evaluation.ground_truth))
-    coco_results.write_results(
-        output / "detections.json", evaluation.found, evaluation.ground_truth, truth
+    output.write_text("ground_truth.json", json.dumps(evaluation.ground_truth))
+    output.write(
+        "detections.json",
+        lambda path: coco_results.write_results(
+            path, evaluation.found, evaluation.ground_truth, truth
+        ),
     )
+    output.remove([*_TABLES, _REPORT])  # of an earlier evaluation
     analysed = analysis.analyse(truth, evaluation.found)
     metrics = {**evaluation.metrics, **analysis.summary(analysed)}
+    output.write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
     rows = analysis.class_rows(metrics["per_class"], analysed)
-    _write_csv(output / "per_class.csv", rows)
+    output.write_text("per_class.csv", _to_csv(rows))
+    return Measured(metrics, analysed, rows)
+
+
+def write_report(evaluation, measured, output):
+    """Write report.html. Raises ValueError if that fails: the numbers are written all the same."""
+    try:
+        output.write_text(_REPORT, _render_report(evaluation, measured))
+    except Exception as error:
+        raise ValueError(
+            f"the numbers are in {output.path}, but {_REPORT} could not be made: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _render_report(evaluation, measured):
+    from ssd_tf.evaluation import tables
+    from ssd_tf.evaluation.report import pictures, report
+
+    analysed = measured.analysed
     chosen = pictures.choose_images(analysed)
     shown = None
     if evaluation.fetch:
         shown = evaluation.fetch({index for indices in chosen.values() for index in indices})
-    image_rows = tables.image_rows(evaluation.ground_truth, truth)
-    names = [row.get("file_name", row["id"]) for row in image_rows]
-    images = report.Images(names, chosen, shown)
-    covered = _coverage(evaluation, analysed, image_rows)
-    report.write_report(
-        output / "report.html", metrics, analysed, rows, images, evaluation.settings, covered
+    image_rows = tables.image_rows(evaluation.ground_truth, evaluation.truth)
+    names = [coco_rows.read_file_name(row) or f"image {row['id']}" for row in image_rows]
+    return report.render_report(
+        measured.metrics,
+        analysed,
+        measured.class_rows,
+        report.Images(names, chosen, shown),
+        evaluation.settings,
+        _coverage(evaluation, analysed, image_rows),
     )
-    files.write_json(output / "metrics.json", metrics)
-    return metrics
 
 
 def _coverage(evaluation, analysed, image_rows):
@@ -312,7 +376,7 @@ def _coverage(evaluation, analysed, image_rows):
     return coverage.coverage(evaluation.truth, sizes, analysed.is_found, evaluation.default_boxes)
 
 
-def _write_csv(path, rows):
+def _to_csv(rows):
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -323,27 +387,30 @@ def _write_csv(path, rows):
                 for key, value in row.items()
             }
         )
-    files.write_text(path, stream.getvalue())
+    return stream.getvalue()
 
 
-def print_evaluation(metrics, settings, output, compared=False):
+def print_numbers(metrics, settings, compared=False):
     """Print the numbers, what they were measured on and with which settings."""
-    numbers = [f"{name} {value:.3f}" for name, value in metrics["coco"].items()]
+    numbers = [_describe(metrics["coco"], name) for name in metrics["coco"]]
     if compared:
         numbers.append("(equal to pycocotools')")
-    voc = metrics["voc"]
-    lines = [
-        "  ".join(numbers[:6]),
-        "  ".join(numbers[6:]),
-        f"VOC AP50: {voc['AP50_11point']:.3f} (11 points), {voc['AP50_all']:.3f} (all points)",
-        *_describe_best(metrics["thresholds"]),
-        *settings,
-        *_describe_speed(metrics),
-        f"written: report.html, metrics.json, per_class.csv and the COCO files in {output}",
-    ]
-    console = Console()
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    points, all_points = map(commandline.format_metric, metrics["voc"].values())
+    _print("  ".join(numbers[:6]))
+    _print("  ".join(numbers[6:]))
+    _print(f"VOC AP50: {points} (11 points), {all_points} (all points)")
+    if metrics["thresholds"] is None:
+        _print("these images have no objects that count, so there is no AP, recall or F1")
+    for line in (*_describe_best(metrics["thresholds"]), *settings, *_describe_speed(metrics)):
+        _print(line)
+
+
+def _describe(numbers, name):
+    return f"{name} {commandline.format_metric(numbers[name])}"
+
+
+def _print(line):
+    Console().print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _describe_best(thresholds):

@@ -1,7 +1,7 @@
 """python export.py --workdir RUN --output DIR [--formats ...]"""
 
+import os
 import pathlib
-import shutil
 import typing
 
 from absl import flags, logging
@@ -10,7 +10,9 @@ from rich.table import Table
 
 from ssd_tf import commandline, files
 from ssd_tf.config import nearest
+from ssd_tf.export import folder as export_folder
 from ssd_tf.export.formats import FORMATS, file_name, is_calibrated
+from ssd_tf.user_files import check_exists
 
 _DEFAULT_FORMATS = ("saved_model", "tflite_float32")
 _FEWEST_CALIBRATION_IMAGES = 10
@@ -99,42 +101,43 @@ def main(argv=None):
 
 
 def _main(values, positional):
-    output = pathlib.Path(values.output)
+    output = pathlib.Path(values.output).resolve()
     overrides = commandline.read_overrides(values, positional)
     _check_formats(values)
     _check_output(output, values.overwrite)
+    check_exists(values.workdir, "run folder")
     commandline.import_tensorflow()
-    from ssd_tf.export import writing
+    from ssd_tf.export import verify, writing
     from ssd_tf.inference.run import load_run
 
     run = load_run(values.workdir, overrides, values.raw_weights)
     images = _read_images(values, run.config)
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with export_folder.publishing(output) as partial:
         paths = {name: partial / file_name(name) for name in values.formats}
         writing.write_formats(run, paths, partial, images.calibration, values.web_files)
+        verify.check_names(paths, partial, run.dataset_info.names)
         verified = _verify(run, paths, images, values.max_ap_drop)
         content = {
             "workdir": str(values.workdir),
             "classes": run.dataset_info.names,
             "settings": {**_describe_settings(run), "raw_weights": values.raw_weights},
             "verify": verified,
+            "files": export_folder.list_files(partial),
         }
-        files.write_json(partial / "export.json", content)
-        _publish(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        files.write_json(partial / export_folder.REPORT, content)
     if verified:
         _print_table(verified)
     logging.info("written: %s in %s", ", ".join(path.name for path in paths.values()), output)
 
 
 def _check_formats(values):
+    if not values.formats:
+        raise flags.Error(f"--formats: name at least one of {', '.join(FORMATS)}")
     for name in values.formats:
         if name not in FORMATS:
-            raise flags.Error(f"--formats: unknown format {name!r}{nearest(name, FORMATS)}")
+            several = [known for known in FORMATS if name and known.startswith(name)]
+            hint = nearest(name, FORMATS) if len(several) < 2 else f"; give {', '.join(several)}"
+            raise flags.Error(f"--formats: unknown format {name!r}{hint}")
     needs_images = list(filter(is_calibrated, values.formats))
     if needs_images and not values.data:
         raise flags.Error(f"{needs_images[0]} needs --data DIR, whose images calibrate it")
@@ -143,9 +146,12 @@ def _check_formats(values):
 
 
 def _check_output(output, overwrite):
-    if output.is_file():
-        raise FileExistsError(f"--output {output} is a file; name a folder")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
+    place = next(path for path in (output, *output.parents) if path.exists())
+    if not place.is_dir():
+        raise FileExistsError(f"--output {place} is a file; name a folder")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"--output: {place} is not writable")
+    if output.is_dir() and export_folder.has_content(output) and not overwrite:
         raise FileExistsError(
             f"{output} already exists and is not empty; give --overwrite to replace exports in it"
         )
@@ -224,19 +230,6 @@ def _verify(run, paths, images, max_ap_drop):
             )
     verify.check_drop(report, max_ap_drop)
     return report
-
-
-def _publish(partial, output):
-    """Move the files into place, export.json last: its presence means complete."""
-    if not output.exists():
-        partial.rename(output)
-        return
-    (output / "export.json").unlink(missing_ok=True)
-    for path in sorted(partial.iterdir(), key=lambda path: path.name == "export.json"):
-        target = output / path.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        path.replace(target)
 
 
 def _print_table(report):

@@ -1,14 +1,17 @@
 """python -m ssd_tf.commands.import_weights --source FILE --output RUN"""
 
 import hashlib
+import os
 import pathlib
 import shutil
 import sys
 
 from absl import flags, logging
 
-from ssd_tf import commandline, files
+from ssd_tf import commandline, files, output_folder
 from ssd_tf.config import ConfigError, save_config
+from ssd_tf.user_files import suggest_path
+from ssd_tf.weights import file_kinds
 
 USAGE = """
 Make a run folder of someone else's detector, to detect, evaluate and export with, and to fine-tune.
@@ -47,17 +50,17 @@ def main(argv=None):
 
 def _main(values, positional):
     overrides = commandline.read_overrides(values, positional)
-    output = pathlib.Path(values.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"--output: {output} exists already: give another name")
+    output = pathlib.Path(values.output).resolve()
+    _check_paths(values, output)
     commandline.import_tensorflow()
     from ssd_tf.weights import detectors, imported, label_files
 
-    detector = detectors.read_detector(values.source)
-    detector = imported.override(detector, overrides)
+    stated = detectors.read_detector(values.source)
+    detector = imported.override(stated, overrides)
     count = imported.num_classes(detector, values.source)
     classes = label_files.read_classes(values.labels, count, values.source)
     config, network = imported.build_network(detector, classes, values.source)
+    imported.check_overrides(stated, config, network, values.source)
     origin = f"{pathlib.Path(values.source).name} ({detector.kind}{_hash(values.source)})"
     config = config.model_copy(update={"imported_from": origin})
     for note in detector.notes:
@@ -75,6 +78,16 @@ def _main(values, positional):
     )
 
 
+def _check_paths(values, output):
+    """Raise ConfigError for what can be told before TensorFlow is imported."""
+    file_kinds.check_source(values.source)
+    labels = values.labels
+    if labels is not None and not pathlib.Path(labels).is_file():
+        raise ConfigError(f"--labels: no file at {labels}{suggest_path(labels)}")
+    if output_folder.OutputFolder(output).path.is_dir() and any(output.iterdir()):
+        raise ConfigError(f"--output: {values.output} exists already: give another name")
+
+
 def _hash(source):
     """The SHA-256 of a file, for the config; nothing for a folder or a checkpoint."""
     path = pathlib.Path(source)
@@ -87,8 +100,7 @@ def _write_run(config, network, classes, output):
     """Write the run folder atomically."""
     from ssd_tf.weights import runs
 
-    temporary = output.with_name(f"{output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     best = temporary / "checkpoints" / "best"
     try:
         best.mkdir(parents=True)

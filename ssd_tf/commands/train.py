@@ -8,6 +8,7 @@ from absl import flags, logging
 
 from ssd_tf import commandline, files
 from ssd_tf.config import Config, load_config
+from ssd_tf.data import dataset_json
 
 USAGE = """
 Train a detector on TFRecords. The same command on an existing run folder resumes from its last
@@ -66,24 +67,29 @@ def run_training(config: Config, data, workdir, hosts=None, task=None, profile_s
 
     hosts, task: as `make_strategy` takes them. profile_steps: "A:B", or None.
     """
-    commandline.import_tensorflow()
-    from ssd_tf.data import bad_records, dataset_json
-    from ssd_tf.training import distribution, restart, trainer
-
     dataset_info = dataset_json.read_dataset(data)
     split = config.data.train_split
     dataset_info.shards(split)
+    commandline.import_tensorflow()
+    from ssd_tf.data import bad_records
+    from ssd_tf.training import agreement, distribution, memory, restart, trainer
+
     state = restart.check_restart(config, dataset_info, workdir)
     strategy = distribution.make_strategy(config.train.strategy, hosts, task)
     with contextlib.ExitStack() as stack:
         if distribution.is_chief(strategy):
             refusal = f"another process is training in {workdir}: wait for it, or stop it"
             stack.enter_context(files.lock_folder(workdir, refusal))
+        stack.enter_context(distribution.explain_lost_worker(strategy))
+        stack.enter_context(memory.explain_out_of_memory(config))
+        agreement.check_agreement(strategy, config, dataset_info, state, profile_steps)
+        num_workers = distribution.count_workers(strategy)
+        num_replicas = strategy.num_replicas_in_sync
+        restart.check_replicas(config, state, num_workers, num_replicas, workdir)
         run = _prepare(config, dataset_info, workdir, state, strategy, profile_steps)
         if distribution.is_chief(strategy):
             restart.write_settings(config, dataset_info, state, workdir)
         stack.enter_context(bad_records.explain_record_errors(data, split))
-        stack.enter_context(distribution.explain_lost_worker(strategy))
         trainer.train(run)
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 
@@ -93,7 +99,7 @@ def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
     import tensorflow as tf
 
     from ssd_tf.data import pipeline
-    from ssd_tf.training import advice, restart, trainer
+    from ssd_tf.training import advice, distribution, restart, trainer
     from ssd_tf.training.learner import make_learner
 
     if config.train.deterministic:
@@ -104,6 +110,7 @@ def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
     data = dataset_info.folder
     split = config.data.train_split
     advice.log_settings(config, network, strategy.num_replicas_in_sync)
+    num_workers = distribution.count_workers(strategy)
 
     def make_dataset(stream_slice):
         return pipeline.build_dataset(config, data, split, network.default_boxes, stream_slice)
@@ -115,7 +122,7 @@ def _prepare(config, dataset_info, workdir, state, strategy, profile_steps):
         state=state,
         make_dataset=make_dataset,
         evaluation=_make_evaluation(config, dataset_info, network),
-        name_images=lambda step: pipeline.name_batch(config, data, split, step),
+        name_images=lambda step: pipeline.name_batch(config, data, split, step, num_workers),
         profiler=_make_profiler(profile_steps, config, workdir),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf.data import colors, crops
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.images import decode_stored
 
 FILL_RGB = (123.0, 117.0, 104.0)  # the mean of the original Caffe code: fills a zoom-out's canvas
 
@@ -86,7 +86,7 @@ def sample_geometry(example, image_hw, output_hw, augment, seed):
 def open_image(encoded) -> OpenedImage:
     """Read the size of an encoded image; decode it unless it is a JPEG."""
     is_jpeg = tf.io.is_jpeg(encoded)
-    pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: decode_image(encoded))
+    pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: decode_stored(encoded))
     hw = tf.cond(
         is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: tf.shape(pixels)[:2]
     )

@@ -14,7 +14,7 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 from ssd_tf.data import dataset_json, records, shards
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.images import decode_stored
 
 
 class BadRecordError(ValueError):
@@ -148,7 +148,7 @@ def _find_usable(paths, num_classes):
     @tf.autograph.experimental.do_not_convert
     def identify_usable(file, index, serialized):
         example = check_example(records.parse_example(serialized), num_classes)
-        with tf.control_dependencies([example["boxes"], decode_image(example["image"])]):
+        with tf.control_dependencies([example["boxes"], decode_stored(example["image"])]):
             return tf.identity(file), index
 
     usable = (
@@ -185,7 +185,7 @@ def _explain(serialized):
                 "divided by the image size, are these pixels?"
             )
     try:
-        decode_image(example["image"])
+        decode_stored(example["image"])
     except tf.errors.OpError as error:
         return f"its image cannot be decoded ({_first_line(error)})"
     return "it failed before and is valid now; was the file changed in the meantime?"

@@ -7,7 +7,9 @@ import dataclasses
 import json
 import pathlib
 
+from ssd_tf import pixels
 from ssd_tf.class_names import check_names
+from ssd_tf.user_files import suggest_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +17,13 @@ class DatasetInfo:
     """The content of a `dataset.json`.
 
     classes: {"name", "id"} in label order (label 1 is classes[0]); splits: name -> counts, shards.
+    gray_range: how 16-bit images became 8-bit ones, as `pixels.to_rgb` takes it.
     """
 
     folder: pathlib.Path
     classes: tuple[dict, ...]
     splits: dict
+    gray_range: tuple[int, int] = pixels.FULL_RANGE
 
     @property
     def names(self):
@@ -56,8 +60,8 @@ def read_dataset(folder) -> DatasetInfo:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no data folder at {folder}; create one with a converter of data_tools "
-            "(coco, voc, yolo or csv_to_tfrecord)"
+            f"no data folder at {folder}{suggest_path(folder)}; create one with a converter of "
+            "data_tools (coco, voc, yolo or csv_to_tfrecord)"
         )
     if not path.is_file():
         raise FileNotFoundError(
@@ -67,8 +71,9 @@ def read_dataset(folder) -> DatasetInfo:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         classes = tuple({"name": entry["name"], "id": entry["id"]} for entry in content["classes"])
-        dataset_info = DatasetInfo(folder, classes, dict(content["splits"]))
-    except (ValueError, KeyError, TypeError) as error:
+        gray_range = pixels.check_gray_range(content.get("gray_range", pixels.FULL_RANGE))
+        dataset_info = DatasetInfo(folder, classes, dict(content["splits"]), gray_range)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a dataset.json of this package ({error!r}); convert the data again"
         ) from None

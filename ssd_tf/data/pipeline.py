@@ -13,7 +13,7 @@ import tensorflow as tf
 from ssd_tf.boxes import matching
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.data import augment, bad_records, dataset_json, records, shards
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.images import decode_stored
 
 
 class StreamSlice(NamedTuple):
@@ -83,16 +83,20 @@ def open_records(config, data_dir, split, stream_slice=WHOLE_STREAM, skipped=Non
     return dataset_info, stream
 
 
-def name_batch(config: Config, data_dir, split, step) -> list[str]:
+def name_batch(config: Config, data_dir, split, step, num_workers=1) -> list[str]:
     """The source_ids of the images of a step's global batch; the first step is 1.
 
-    Raises as `build_dataset` does.
+    They are in the order of the workers. Raises as `build_dataset` does.
     """
-    _, stream = open_records(config, data_dir, split, StreamSlice(start_step=step - 1))
-    return [
-        records.parse_example(serialized)["source_id"].numpy().decode()
-        for _, serialized in stream.take(config.train.batch_size)
-    ]
+    names = []
+    for worker in range(num_workers):
+        stream_slice = StreamSlice(step - 1, num_workers, worker)
+        _, stream = open_records(config, data_dir, split, stream_slice)
+        names += [
+            records.parse_example(serialized)["source_id"].numpy().decode()
+            for _, serialized in stream.take(config.train.batch_size // num_workers)
+        ]
+    return names
 
 
 def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
@@ -110,7 +114,7 @@ def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
         example = bad_records.check_example(
             records.parse_example(serialized), len(dataset_info.classes)
         )
-        return {**example, "image": decode_image(example["image"])}
+        return {**example, "image": decode_stored(example["image"])}
 
     return encoded.map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 

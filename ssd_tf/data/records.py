@@ -8,7 +8,7 @@ import hashlib
 
 import tensorflow as tf
 
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.images import decode_stored
 
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
 
@@ -97,7 +97,7 @@ def _image_size(parsed):
     shape = tf.cond(
         (height > 0) & (width > 0),
         lambda: tf.cast([height, width], tf.int32),
-        lambda: tf.shape(decode_image(parsed["image/encoded"]))[:2],
+        lambda: tf.shape(decode_stored(parsed["image/encoded"]))[:2],
     )
     return shape[0], shape[1]
 

@@ -1,5 +1,6 @@
 """The TFRecord files of a split: indexed, counted, and read as an endless shuffled stream."""
 
+import functools
 import hashlib
 import os
 from typing import NamedTuple
@@ -65,7 +66,7 @@ def records_in_file_order(paths, skipped=()) -> tf.data.Dataset:
 
 def count_records(path) -> int:
     """Count the records of a TFRecord file by their lengths only; a truncated last one counts."""
-    return sum(1 for _ in _read_checksums(path))
+    return len(_read_checksums(path))
 
 
 def fingerprint(dataset_info, split) -> str:
@@ -84,11 +85,20 @@ def fingerprint(dataset_info, split) -> str:
 
 def _read_checksums(path):
     """The checksum of each record of a TFRecord file; the records themselves are passed over."""
+    status = os.stat(path)
+    return _read_checksums_once(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_checksums_once(path, _size, _time):
+    """A pass over a large file on a network disk takes long, and each start wants several."""
+    checksums = []
     with open(path, "rb") as file:
         while length := file.read(8):
             # A length, its checksum, the record, its checksum.
             file.seek(4 + int.from_bytes(length, "little"), os.SEEK_CUR)
-            yield file.read(4)
+            checksums.append(file.read(4))
+    return checksums
 
 
 def count_split(dataset_info, split) -> dict[str, int]:

@@ -46,7 +46,7 @@ def _report_unmatched(model_names, names):
 def _relabel(detections, label_of):
     """Replace each label by the table; drop those of label 0 or beyond the table."""
     labels = np.array(
-        [label_of[label - 1] if label <= len(label_of) else 0 for label in detections.labels],
+        [label_of[label - 1] if 1 <= label <= len(label_of) else 0 for label in detections.labels],
         np.int32,
     )
     return dataclasses.replace(detections, labels=labels).select(labels > 0)

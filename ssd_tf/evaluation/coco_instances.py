@@ -3,16 +3,30 @@
 Shapes: `N` objects of one image.
 """
 
+import collections
+import math
 import pathlib
 import typing
 
 import numpy as np
 from absl import logging
 
-from ssd_tf.evaluation.coco_rows import INSTANCES, LARGEST_ID, brief, check_rows, read_json
+from ssd_tf import coco_rows
+from ssd_tf.coco_rows import normalize_id
+from ssd_tf.evaluation.json_files import brief, read_json
 from ssd_tf.evaluation.tables import Truth, image_rows
 from ssd_tf.inference.detections import to_xywh_pixels
 from ssd_tf.inference.image_files import read_image
+from ssd_tf.parsing import to_flag
+
+# pycocotools sorts ids with NumPy, whose integers end here.
+_LARGEST_ID = 2**63 - 1
+# The lists of an instances file, and what their rows need.
+_KEYS = {
+    "images": "id",
+    "annotations": "image_id, category_id, bbox",
+    "categories": "id, name",
+}
 
 
 class ImageTruth(typing.NamedTuple):
@@ -52,7 +66,7 @@ def image_ids(names) -> list[int]:
     The numbers that the names spell if all of them are numbers and differ, else 1..n in order.
     """
     numbers = [int(name) for name in names if name.isdecimal()]
-    if len(set(numbers)) == len(names) and max(numbers, default=0) <= LARGEST_ID:
+    if len(set(numbers)) == len(names) and max(numbers, default=0) <= _LARGEST_ID:
         return numbers
     return list(range(1, len(names) + 1))
 
@@ -77,24 +91,36 @@ def make_instances(truths: list[ImageTruth], classes) -> dict:
 
 
 def read_instances(path) -> dict:
-    """Read a COCO instances file and complete its annotations as pycocotools needs them.
+    """Read a COCO instances file and complete its rows as pycocotools needs them.
 
-    Annotations of images that the file does not list are left out, with a warning. `iscrowd`
-    defaults to 0 and `area` to the box's own. Annotation ids become 1..n unless all of them are
-    positive integers and differ. Raises FileNotFoundError, or ValueError if it is not one.
+    Ids, boxes, areas and flags are read as the converter reads them: `coco_rows`. What cannot be
+    used is left out, and a warning counts it. Annotation ids become 1..n unless all of them are
+    positive integers and differ. Raises FileNotFoundError, or ValueError if it is not one, or
+    nothing of it can be used.
     """
     content = read_json(path)
     kind = f"{path} is not a COCO instances file"
     if not isinstance(content, dict):
-        raise ValueError(f"{kind}: expected an object with {', '.join(INSTANCES)}")
-    for key, columns in INSTANCES.items():
-        check_rows(content.get(key), columns, f"{kind}: {key}")
-    for key in ("images", "categories"):
-        _check_kind_of_ids(content[key], f"{kind}: {key}")
-    if not content["images"]:
-        raise ValueError(f"{path} has no images, so there is nothing to measure")
-    annotations = _annotations_of_listed_images(content, path)
-    return {**content, "annotations": _complete_annotations(annotations)}
+        raise ValueError(f"{kind}: expected an object with {', '.join(_KEYS)}")
+    for key, fields in _KEYS.items():
+        _check_rows(content.get(key), fields, f"{kind}: {key}")
+    has_zero = any(normalize_id(row.get("category_id")) == 0 for row in content["annotations"])
+    rows, note = coco_rows.without_root(content["categories"], has_zero)
+    if note:
+        logging.info("%s: %s", path, note)
+    categories = coco_rows.read_categories(rows, path)
+    images = _read_image_rows(content["images"], path)
+    spelled = {normalize_id(row["id"]): row for row in rows}
+    image_ids = _ids_of_one_kind(images)
+    category_ids = _ids_of_one_kind(categories)
+    return {
+        **content,
+        "images": [{**row, "id": image_ids[row["id"]]} for row in images],
+        "annotations": _read_annotations(content["annotations"], image_ids, category_ids, path),
+        "categories": [
+            {**spelled[row["id"]], **row, "id": category_ids[row["id"]]} for row in categories
+        ],
+    }
 
 
 def read_images(folder, ground_truth: dict, truth: Truth, indices) -> dict:
@@ -102,66 +128,115 @@ def read_images(folder, ground_truth: dict, truth: Truth, indices) -> dict:
     rows = image_rows(ground_truth, truth)
     images = {}
     for index in sorted(indices):
-        path = pathlib.Path(folder) / rows[index].get("file_name", "")
+        name = coco_rows.read_file_name(rows[index])
         try:
-            images[index] = read_image(path)
+            if name is None:
+                raise ValueError("it has no file_name")
+            images[index] = read_image(pathlib.Path(folder, name))
         except (OSError, ValueError) as error:
-            logging.warning("%s cannot be read for the report (%s)", path, error)
+            image = name or f"image {rows[index]['id']}"
+            logging.warning("%s cannot be read for the report (%s)", image, error)
     return images
 
 
-def _check_kind_of_ids(rows, where):
-    """Raise ValueError unless the ids are all numbers or all strings: pycocotools sorts them."""
-    first = rows[0]["id"] if rows else None
+def _check_rows(rows, fields, where):
+    if not isinstance(rows, list):
+        raise ValueError(f"{where}: expected a list of objects with {fields}, got {brief(rows)}")
     for index, row in enumerate(rows):
-        if isinstance(row["id"], str) != isinstance(first, str):
-            raise ValueError(
-                f"{where}[{index}]: expected ids that are all numbers or all strings, "
-                f"got {brief(first)} and {brief(row['id'])}"
-            )
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}[{index}]: expected an object, got {brief(row)}")
 
 
-def _annotations_of_listed_images(content, path):
-    """The annotations whose image is in `images`; a warning counts the others.
-
-    pycocotools ignores the others; to the VOC metrics they would be missed objects.
-    """
-    known_ids = {image["id"] for image in content["images"]}
-    annotations = content["annotations"]
-    unlisted = [i for i, row in enumerate(annotations) if row["image_id"] not in known_ids]
-    if unlisted:
-        logging.warning(
-            "%s: %d of %d annotations ignored, because `images` lacks their image; "
-            "the first is annotations[%d], of image %s",
-            path,
-            len(unlisted),
-            len(annotations),
-            unlisted[0],
-            brief(annotations[unlisted[0]]["image_id"]),
-        )
-    return [row for row in annotations if row["image_id"] in known_ids]
+def _ids_of_one_kind(rows):
+    """{id: the same}, all of them text if one of them is: pycocotools sorts them."""
+    ids = [row["id"] for row in rows]
+    has_text = any(isinstance(value, str) for value in ids)
+    return {value: str(value) if has_text else value for value in ids}
 
 
-def _complete_annotations(annotations):
-    """Copies of annotations with unique ids and the keys that pycocotools needs."""
+def _read_image_rows(rows, path):
+    """Copies of `images` with ids and file names as `coco_rows` reads them."""
+    images = {}
+    left_out = _LeftOut("images")
+    for index, row in enumerate(rows):
+        image_id = normalize_id(row.get("id"))
+        if image_id is None:
+            left_out.add("no id", index, row, "id")
+            continue
+        if image_id in images:
+            raise ValueError(f"{path}: two images have the id {image_id}; ids must differ")
+        images[image_id] = {**row, "id": image_id}
+        file_name = coco_rows.read_file_name(row)
+        if file_name:
+            images[image_id]["file_name"] = file_name
+    left_out.report(path, len(rows))
+    if not images:
+        raise ValueError(f"{path} has no images, so there is nothing to measure")
+    return list(images.values())
+
+
+def _read_annotations(rows, image_ids, category_ids, path):
+    """Completed copies of the annotations that can be used, with these ids: {read: written}."""
+    left_out = _LeftOut("annotations")
+    annotations = []
+    for index, row in enumerate(rows):
+        image_id = image_ids.get(normalize_id(row.get("image_id")))
+        category_id = category_ids.get(normalize_id(row.get("category_id")))
+        box, fault = coco_rows.read_box(row)
+        if image_id is None:
+            left_out.add("their image is not listed", index, row, "image_id")
+        elif category_id is None:
+            left_out.add("their category is not listed", index, row, "category_id")
+        elif fault:
+            left_out.add(fault, index, row, "bbox")
+        else:
+            more = {"image_id": image_id, "category_id": category_id, "bbox": box}
+            annotations.append({**row, **more, **_read_more(row, box)})
+    left_out.report(path, len(rows))
     ids = [row.get("id") for row in annotations]
     if not _are_annotation_ids(ids):
         ids = range(1, len(annotations) + 1)
-    return [_complete_annotation(*pair) for pair in zip(annotations, ids, strict=True)]
+    return [{**row, "id": i} for row, i in zip(annotations, ids, strict=True)]
+
+
+def _read_more(row, box):
+    area = coco_rows.read_area(row.get("area"))
+    more = {"area": box[2] * box[3] if math.isnan(area) else area}
+    more["iscrowd"] = int(to_flag(row.get("iscrowd")))
+    if "difficult" in row:
+        more["difficult"] = int(to_flag(row["difficult"]))
+    return more
+
+
+class _LeftOut:
+    """Counts of rows that cannot be used, by reason, each with its first row."""
+
+    def __init__(self, key):
+        self._key = key
+        self._counts = collections.Counter()
+        self._first = {}
+
+    def add(self, reason, index, row, field):
+        self._counts[reason] += 1
+        if reason not in self._first:
+            self._first[reason] = f"{self._key}[{index}], {field} {brief(row.get(field))}"
+
+    def report(self, path, num_rows):
+        """Warn of each reason; raise ValueError if no row is left."""
+        lines = [
+            f"{count} of {num_rows} {self._key} left out: {reason}; the first is "
+            f"{self._first[reason]}"
+            for reason, count in self._counts.items()
+        ]
+        if lines and self._counts.total() == num_rows:
+            raise ValueError(f"{path}: none of the {self._key} can be used: {'; '.join(lines)}")
+        for line in lines:
+            logging.warning("%s: %s", path, line)
 
 
 def _are_annotation_ids(ids):
     """To pycocotools, a match with id 0 is no match, and equal ids are one object."""
-    return all(type(i) is int and 0 < i <= LARGEST_ID for i in ids) and len(set(ids)) == len(ids)
-
-
-def _complete_annotation(row, annotation_id):
-    area = row.get("area")
-    if area is None:
-        _, _, width, height = row["bbox"]
-        area = width * height
-    iscrowd = int(bool(row.get("iscrowd")))
-    return {**row, "id": annotation_id, "area": area, "iscrowd": iscrowd}
+    return all(type(i) is int and 0 < i <= _LARGEST_ID for i in ids) and len(set(ids)) == len(ids)
 
 
 def _image_row(image_id, truth):

@@ -13,6 +13,8 @@ from ssd_tf.evaluation.tables import SCORE_ROUNDING
 
 # TIDE (Bolya et al. 2020), section 2.2: below this IoU a detection is of the background.
 _BACKGROUND_IOU = 0.1
+# COCO's limit of 100 is one of each class; here it would be one of all classes together.
+_ALL_DETECTIONS = 1 << 31
 # hotcoco's names -> ours.
 _KINDS = {
     "Cls": "classification",
@@ -65,5 +67,7 @@ def confusion_matrix(matched: COCOeval, score) -> np.ndarray:
     a detection. Detections that score at least `score` are matched to objects of any class by IoU
     of at least 0.5.
     """
-    content = matched.confusion_matrix(iou_thr=MIN_IOU, min_score=score - SCORE_ROUNDING)
+    content = matched.confusion_matrix(
+        iou_thr=MIN_IOU, min_score=score - SCORE_ROUNDING, max_det=_ALL_DETECTIONS
+    )
     return content["matrix"].astype(int)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ssd_tf.evaluation import coco_instances
 from ssd_tf.evaluation.coco_metrics import coco_metrics
-from ssd_tf.evaluation.tables import Found, Truth, make_truth, places
+from ssd_tf.evaluation.tables import SCORE_TOLERANCE, Found, Truth, make_truth, places
 from ssd_tf.evaluation.voc_metrics import voc_metrics
 from ssd_tf.inference.detections import to_xywh_pixels
 
@@ -36,6 +36,7 @@ def run_detector(detect, examples, classes, batch_size=1) -> tuple[dict, Truth, 
         detections = detect([example["image"] for example in batch])
         for example, of_image in zip(batch, detections, strict=True):
             truths.append(coco_instances.make_image_truth(example))
+            _check_finite(of_image, truths[-1].file_name)
             boxes = to_xywh_pixels(of_image.boxes, truths[-1].image_hw)
             for column, values in zip(
                 columns, (of_image.labels, boxes, of_image.scores), strict=True
@@ -70,8 +71,20 @@ def _make_found(truth, image_ids, classes, labels, boxes, scores):
         np.repeat(images, counts),
         category_of[_concatenate(labels, np.int64) - 1],
         _concatenate(boxes, float).reshape(-1, 4),
-        _concatenate(scores, float),
+        np.clip(_concatenate(scores, float), 0, 1),
     )
+
+
+def _check_finite(detections, file_name):
+    """Raise ValueError for what no metric can rank or place."""
+    scores = detections.scores
+    is_right = (scores >= -SCORE_TOLERANCE) & (scores <= 1 + SCORE_TOLERANCE)
+    if not is_right.all():
+        raise ValueError(
+            f"{file_name}: expected scores from 0 to 1 from the model, got {scores[~is_right][0]}"
+        )
+    if not np.isfinite(detections.boxes).all():
+        raise ValueError(f"{file_name}: expected finite boxes from the model, got NaN or infinity")
 
 
 def _concatenate(parts, dtype):

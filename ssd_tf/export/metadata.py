@@ -12,6 +12,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.export.joining import pack
 from ssd_tf.inference import tflite_metadata as fields
+from ssd_tf.weights.label_files import format_names
 
 LABEL_FILE = "labels.txt"
 # Members of the schema's unions and enums.
@@ -29,7 +30,6 @@ _OUTPUT_NAMES = ("location", "category", "score", "number of detections")
 _OUTPUT_GROUP = "detection_result"
 _VERSION = "1.0.0"
 # The places of fields in the schema's tables that no reader of ours needs.
-_DESCRIPTION = 1
 _CONTENT = 3
 _ASSOCIATED_FILES = 6
 _OUTPUT_GROUPS = 8
@@ -47,9 +47,12 @@ def add_metadata(content: bytes, names, score_threshold) -> bytes:
     return _append_file(with_metadata, names)
 
 
-def add_raw_metadata(content: bytes) -> bytes:
-    """The same for a raw file, of which the input alone is described."""
-    return _store(content, _build_raw())
+def add_raw_metadata(content: bytes, names, version) -> bytes:
+    """The same for a raw file, of which the input alone is described.
+
+    version: what tells whether a default_boxes.json belongs to the file.
+    """
+    return _append_file(_store(content, _build_raw(version)), names)
 
 
 def _store(content, metadata):
@@ -71,7 +74,7 @@ def _append_file(content, names):
     stream.write(content)
     stamp = zipfile.ZipInfo(LABEL_FILE, (1980, 1, 1, 0, 0, 0))  # equal runs give equal files
     with zipfile.ZipFile(stream, "a") as archive:
-        archive.writestr(stamp, "".join(f"{name}\n" for name in names))
+        archive.writestr(stamp, format_names(names))
     return stream.getvalue()
 
 
@@ -85,10 +88,10 @@ def _build(names, score_threshold):
             _OUTPUT_GROUPS: _vector(builder, [_group(builder)]),
         },
     )
-    return _finish(builder, subgraph, f"SSD detector of {len(names)} classes")
+    return _finish(builder, subgraph, fields.DETECTOR_DESCRIPTION.format(len(names)))
 
 
-def _build_raw():
+def _build_raw(version):
     builder = flatbuffers.Builder(1024)
     outputs = [_tensor(builder, name, _feature(builder)) for name in ("offsets", "logits")]
     subgraph = _table(
@@ -98,15 +101,17 @@ def _build_raw():
             fields.OUTPUTS: _vector(builder, outputs),
         },
     )
-    return _finish(builder, subgraph, "Predictions of an SSD detector, to be decoded by its client")
+    texts = {fields.VERSION: builder.CreateString(version)}
+    return _finish(builder, subgraph, fields.RAW_DESCRIPTION, texts)
 
 
-def _finish(builder, subgraph, description):
+def _finish(builder, subgraph, description, texts=None):
     root = _table(
         builder,
         {
+            **(texts or {}),
             fields.TENSOR_NAME: builder.CreateString("ObjectDetector"),
-            _DESCRIPTION: builder.CreateString(description),
+            fields.DESCRIPTION: builder.CreateString(description),
             fields.SUBGRAPHS: _vector(builder, [subgraph]),
             _MIN_PARSER_VERSION: builder.CreateString(_VERSION),
         },
@@ -135,7 +140,7 @@ def _image(builder):
         builder,
         {
             fields.TENSOR_NAME: name,
-            _DESCRIPTION: description,
+            fields.DESCRIPTION: description,
             _CONTENT: content,
             fields.PROCESS_UNITS: units,
         },

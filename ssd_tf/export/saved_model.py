@@ -8,17 +8,20 @@ import shutil
 
 import tensorflow as tf
 
-from ssd_tf import files
+from ssd_tf import files, pixels
 from ssd_tf.data.images import decode_image, resize
 from ssd_tf.inference.detector import make_postprocessor
+from ssd_tf.inference.gray_range import write_gray_range
 from ssd_tf.models.folding import fold_batch_norm
+from ssd_tf.weights.label_files import format_names
 
 
 class Server(tf.Module):
     """What is saved: three signatures, with the weights as constants of a function they share."""
 
-    def __init__(self, config, network):
+    def __init__(self, config, network, gray_range=pixels.FULL_RANGE):
         super().__init__()
+        self._gray_range = gray_range
         self._input_hw = config.model.input_hw
         self._postprocessor = make_postprocessor(config, network.default_boxes)
         images = tf.TensorSpec([None, *self._input_hw, 3], tf.float32, "image")
@@ -38,7 +41,8 @@ class Server(tf.Module):
     def serve_bytes(self, image_bytes):
         """Encoded images [B] string, each of its own size -> detections, and status [B] int32.
 
-        An image that cannot be decoded has status 1 and no detections; the others have status 0.
+        Images are detected, and boxes given, as EXIF says that they are shown. One that cannot be
+        decoded, or has too many pixels, has status 1 and no detections; the others have status 0.
         """
         images, sizes_hw, is_read = self._read_all(image_bytes)
         detections = self._detect(images)
@@ -66,7 +70,7 @@ class Server(tf.Module):
         """
 
         def read(index, encoded):
-            image = decode_image(encoded)
+            image = decode_image(encoded, self._gray_range)
             return index, resize(image, self._input_hw), tf.shape(image)[:2]
 
         # Behind the last, so that something remains when no image can be read.
@@ -101,16 +105,20 @@ def _freeze(model):
     return predict
 
 
-def export_saved_model(config, network, names, path):
-    """Write the SavedModel folder atomically; class names go into assets.extra/labels.txt."""
+def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANGE):
+    """Write the SavedModel folder atomically; class names go into assets.extra/labels.txt.
+
+    gray_range: of the data, by which serving_bytes reads PNGs of 16 bits.
+    """
     path = pathlib.Path(path)
     temporary = path.with_name(path.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    server = Server(config, network)
+    server = Server(config, network, gray_range)
     tf.saved_model.save(server, str(temporary), signatures=_signatures(server, config))
     extra = temporary / "assets.extra"
     extra.mkdir()
-    files.write_text(extra / "labels.txt", "".join(f"{name}\n" for name in names))
+    files.write_text(extra / "labels.txt", format_names(names))
+    write_gray_range(temporary, gray_range)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
 

@@ -20,6 +20,7 @@ from ssd_tf.export import quantization
 from ssd_tf.export.hard_swish import replace_hard_swish
 from ssd_tf.export.joining import join, pack
 from ssd_tf.export.metadata import add_metadata, add_raw_metadata
+from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.tflite_outputs import OPERATOR, RAW_ROLES, ROLES
 from ssd_tf.models import postprocess, ssd
@@ -71,6 +72,11 @@ class Converter:
         content = self._networks[form.precision]
         files.write_bytes(path, self._finish_raw(content) if form.raw else self._finish(content))
 
+    @property
+    def names(self) -> list[str]:
+        """The class names, in label order."""
+        return list(self._names)
+
     @functools.cached_property
     def _postprocessing(self):
         return convert_postprocessing(self._postprocessor, self._names)
@@ -86,7 +92,8 @@ class Converter:
         num_boxes = len(self._network.default_boxes)
         content = name_outputs(content, RAW_ROLES, RAW_ROLES)
         _check(content, RAW_ROLES, [(1, num_boxes, 4), (1, num_boxes, len(self._names) + 1)])
-        return add_raw_metadata(content)
+        settings = raw_settings(self._config, self._network.default_boxes)
+        return add_raw_metadata(content, self._names, raw_decoder.fingerprint(settings))
 
     def _finish(self, content):
         """Add the post-processing, which is float32 in every form."""
@@ -95,6 +102,15 @@ class Converter:
         num_kept = self._postprocessor.max_detections
         _check(content, _OPERATOR_OUTPUTS, [(1, num_kept, 4), (1, num_kept), (1, num_kept), (1,)])
         return add_metadata(content, self._names, self._config.export.score_threshold)
+
+
+def raw_settings(config: Config, default_boxes) -> dict:
+    """The content of default_boxes.json, which `raw_decoder.load_settings` reads."""
+    content = dataclasses.asdict(make_postprocessor(config, default_boxes))
+    boxes = content.pop("default_boxes")
+    content["variances"] = list(content["variances"])
+    content["boxes"] = np.round(boxes.astype(float), 7).tolist()
+    return content
 
 
 def convert_postprocessing(postprocessor, names) -> bytes:

@@ -9,6 +9,36 @@ from ssd_tf.evaluation import evaluator, latency
 from ssd_tf.evaluation.class_matching import match_labels
 from ssd_tf.evaluation.coco_metrics import coco_metrics
 from ssd_tf.inference.detector import keras_detector, load_detector
+from ssd_tf.inference.tflite import read_label_file
+from ssd_tf.weights.checks import shorten
+
+
+def check_names(paths, folder, names):
+    """Raise ValueError unless all label files and exports name the classes as the run does.
+
+    paths: {format: its path}. folder: of the labels.txt that clients read.
+    """
+    texts = {folder / "labels.txt": (folder / "labels.txt").read_bytes().decode()}
+    for name, path in paths.items():
+        path = path / "model.tflite" if name == "web" else path
+        _check_equal(load_detector(path).classes, names, path)
+        if name == "saved_model":
+            label_file = path / "assets.extra" / "labels.txt"
+            texts[label_file] = label_file.read_bytes().decode()
+        else:
+            _, texts[path] = read_label_file(path)
+    for path, text in texts.items():
+        # Most clients split at every line break that they know, MediaPipe at this one.
+        _check_equal(text.split("\n")[:-1], names, path)
+        _check_equal(text.splitlines(), names, path)
+
+
+def _check_equal(found, names, path):
+    if found != names:
+        raise ValueError(
+            f"{path.name} does not name the classes as the run does: expected "
+            f"{shorten(names)}, got {shorten(found)}; nothing was exported"
+        )
 
 
 def verify_formats(run, paths, examples, images, classes) -> dict:

@@ -1,10 +1,13 @@
 """A folder with a page that runs the model in any browser, by MediaPipe Tasks."""
 
+import json
 import pathlib
 import shutil
 
 from absl import logging
 
+from ssd_tf import files
+from ssd_tf.draw import color_of
 from ssd_tf.export.tflite import Converter, Form
 
 _PAGE = pathlib.Path(__file__).with_name("page") / "index.html"
@@ -24,6 +27,18 @@ def check_web_files(web_files):
         )
 
 
+def _make_page(names):
+    """The page with the colours in which `draw` draws the classes."""
+    colors = json.dumps([(name, color_of(label)) for label, name in enumerate(names, 1)])
+    colors = colors.replace(
+        "<", "\\u003c"
+    )  # the end of a script within a name would end the page's
+    lines = _PAGE.read_text(encoding="utf-8").split("\n")
+    (index,) = [i for i, line in enumerate(lines) if line.startswith("const COLORS = ")]
+    lines[index] = f"const COLORS = new Map({colors});"
+    return "\n".join(lines)
+
+
 def export_page(path, converter: Converter, web_files=None):
     """Write the folder: index.html, model.tflite, and mediapipe/ from the folder web_files.
 
@@ -32,7 +47,7 @@ def export_page(path, converter: Converter, web_files=None):
     check_web_files(web_files)
     path = pathlib.Path(path)
     path.mkdir()
-    shutil.copyfile(_PAGE, path / "index.html")
+    files.write_text(path / "index.html", _make_page(converter.names))
     converter.export(path / "model.tflite", Form("float16"))
     if web_files is None:
         logging.info(

@@ -5,9 +5,11 @@ import pathlib
 import re
 import typing
 
+from absl import logging
+
+from ssd_tf import pixels
 from ssd_tf.inference.video import SUFFIXES
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 _CAMERA = re.compile(r"camera(?::(\d+))?")
 
 
@@ -21,7 +23,7 @@ class Inputs(typing.NamedTuple):
 def find_inputs(arguments) -> Inputs:
     """Files, the image files of folders, what globs match, and cameras.
 
-    Raises FileNotFoundError.
+    A line of the log says what of a folder is passed over. Raises FileNotFoundError.
     """
     found = Inputs([], [])
     for argument in arguments:
@@ -41,13 +43,25 @@ def find_inputs(arguments) -> Inputs:
                 if match.is_file():
                     _add_file(match, found)
     if not found.images and not found.videos:
-        suffixes = ", ".join(sorted(_IMAGE_SUFFIXES))
+        suffixes = ", ".join(sorted(pixels.SUFFIXES))
         raise FileNotFoundError(f"no images ({suffixes}) in {', '.join(arguments)}")
     return found
 
 
 def _images_of(folder):
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+    images = []
+    others = []
+    for path in sorted(folder.iterdir()):
+        (images if path.suffix.lower() in pixels.SUFFIXES else others).append(path)
+    if others:
+        logging.info(
+            "%s: %d images; passed over: %d others, the first %s",
+            folder,
+            len(images),
+            len(others),
+            others[0].name,
+        )
+    return images
 
 
 def _add_file(path, found):

@@ -7,6 +7,7 @@ A `_raw` file gives `offsets` [1, A, 4] and `logits` [1, A, C + 1] for its A def
 classes. What follows is what the model's own post-processing does, step by step.
 """
 
+import hashlib
 import json
 
 import numpy as np
@@ -18,6 +19,16 @@ def load_settings(path) -> dict:
         settings = json.load(file)
     settings["boxes"] = np.array(settings["boxes"], np.float32)
     return settings
+
+
+def fingerprint(settings) -> str:
+    """What tells whether settings belong to a `_raw` file: it has the same as its version.
+
+    It covers what the network was trained with; scores, NMS and limits may be changed in the file.
+    """
+    network = [settings[key] for key in ("variances", "score_activation", "size_limit")]
+    content = np.asarray(settings["boxes"], "<f4").tobytes() + json.dumps(network).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def decode(offsets, logits, settings):

@@ -1,9 +1,8 @@
 """A trained run, read from its folder."""
 
-import pathlib
 import typing
 
-from ssd_tf.config import Config, ConfigError, load_config
+from ssd_tf.config import Config, ConfigError, load_run_config
 from ssd_tf.data import dataset_json
 from ssd_tf.models import ssd
 from ssd_tf.weights import runs
@@ -29,7 +28,7 @@ def load_run(workdir, overrides=(), raw_weights=False) -> Run:
             raise ConfigError(
                 f"--set {override}: expected a key of eval or export, as training fixed all others"
             )
-    config = load_config(pathlib.Path(workdir) / "config.yaml", overrides)
+    config = load_run_config(workdir, overrides)
     dataset_info = dataset_json.read_dataset(workdir)
     weights = runs.read_weights(runs.find_checkpoint(workdir), averaged=not raw_weights)
     network = ssd.build_model(config, len(dataset_info.classes))

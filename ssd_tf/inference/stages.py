@@ -1,4 +1,4 @@
-"""The three stages of a detector, which can be timed apart."""
+"""The three stages of a detector, which can be timed apart, and what exported models share."""
 
 import typing
 
@@ -16,3 +16,25 @@ class Stages(typing.NamedTuple):
     preprocess: typing.Callable
     network: typing.Callable
     postprocess: typing.Callable
+
+
+class Exported(typing.NamedTuple):
+    """An exported model.
+
+    num_classes: C, or None if the file does not say it. is_ours: whether export.py made it.
+    """
+
+    stages: Stages
+    num_classes: int | None
+    is_ours: bool
+
+
+def scale_to_range(input_range, path):
+    """(scale, shift) of a pixel in 0..255 for a float input. Raises ValueError without a range."""
+    if input_range is None:
+        raise ValueError(
+            f"{path} takes floats and does not say in which range; give --input_range=-1,1 or "
+            "--input_range=0,1 or --input_range=0,255, as it was trained"
+        )
+    low, high = input_range
+    return (high - low) / 255, low

@@ -3,6 +3,7 @@
 The schema is metadata_schema.fbs of the TFLite Support Library and of MediaPipe Tasks.
 """
 
+import re
 import typing
 
 import numpy as np
@@ -18,6 +19,8 @@ SUBGRAPHS = 3
 INPUTS = 2
 OUTPUTS = 3
 TENSOR_NAME = 0
+DESCRIPTION = 1
+VERSION = 2
 PROCESS_UNITS = 4
 OPTIONS_TYPE = 0
 OPTIONS = 1
@@ -25,25 +28,55 @@ MEAN = 0
 STD = 1
 
 
+# How our exports describe themselves.
+DETECTOR_DESCRIPTION = "SSD detector of {} classes"
+RAW_DESCRIPTION = "Predictions of an SSD detector, to be decoded by its client"
+
+
 class Metadata(typing.NamedTuple):
-    """normalisation: (mean [1] or [3], std of the same) of a float input, or None."""
+    """normalisation: (mean [1] or [3], std of the same) of a float input, or None.
+
+    description, version: of the model.
+    """
 
     normalisation: tuple | None = None
     output_names: tuple[str, ...] = ()
+    description: str = ""
+    version: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the file is one of our exports."""
+        return self.description == RAW_DESCRIPTION or self.num_classes is not None
+
+    @property
+    def num_classes(self) -> int | None:
+        """C of one of our exports with the operator, which itself has empty classes besides."""
+        pattern = DETECTOR_DESCRIPTION.format("([0-9]{1,9})")
+        match = re.fullmatch(pattern, self.description)
+        return match and int(match[1])
 
 
 def read_metadata(content: bytes) -> Metadata:
-    """A .tflite file's content -> its Metadata, which is empty if the file has none."""
+    """A .tflite file's content -> its Metadata, empty if the file has none or they are corrupt."""
     buffer = find_buffer(content)
     if buffer is None or buffer[4:8] != IDENTIFIER:
         return Metadata()
+    try:
+        return _read(buffer)
+    except Exception:  # reading a corrupt flatbuffer raises almost anything
+        return Metadata()
+
+
+def _read(buffer):
     root = Table(buffer, encode.Get(number_types.UOffsetTFlags.packer_type, buffer, 0))
+    described = (_text(root, DESCRIPTION), _text(root, VERSION))
     for subgraph in _tables(root, SUBGRAPHS):
         inputs = _tables(subgraph, INPUTS)
         outputs = _tables(subgraph, OUTPUTS)
         names = tuple(_text(tensor, TENSOR_NAME) for tensor in outputs)
-        return Metadata(_normalisation(inputs), names)
-    return Metadata()
+        return Metadata(_normalisation(inputs), names, *described)
+    return Metadata(None, (), *described)
 
 
 def find_buffer(content: bytes) -> bytes | None:
@@ -54,7 +87,7 @@ def find_buffer(content: bytes) -> bytes | None:
             entry = model.Metadata(index)
             if entry.Name() == BUFFER_NAME.encode():
                 return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-    except Exception:  # a damaged flatbuffer raises almost anything; find_outputs reports it
+    except Exception:  # a corrupt flatbuffer raises almost anything; find_outputs reports it
         return None
     return None
 
@@ -65,8 +98,15 @@ def _normalisation(inputs):
         kind = unit.Get(number_types.Uint8Flags, place) if place else 0
         if kind == NORMALIZATION_OPTIONS:
             options = Table(unit.Bytes, unit.Indirect(_place(unit, OPTIONS)))
-            return _floats(options, MEAN), _floats(options, STD)
+            return _check_normalisation(_floats(options, MEAN), _floats(options, STD))
     return None
+
+
+def _check_normalisation(mean, std):
+    """Both, or None if no image can be normalised by them."""
+    fits = len(mean) == len(std) and len(mean) in (1, 3)
+    is_usable = fits and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+    return (mean, std) if is_usable else None
 
 
 def _place(table, field):

@@ -1,8 +1,9 @@
-"""Which output of a foreign TFLite detector is which: converters order and name them differently.
+"""The roles of a third-party TFLite detector's outputs, which each converter orders otherwise.
 
 Told by their names, or else by the operator that computes them; never by their order alone.
 """
 
+from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
 # In the order that clients of TFLite detectors expect.
@@ -27,8 +28,8 @@ def find_outputs(content: bytes, metadata, path) -> dict:
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         graph = model.subgraphs[0]
-    except Exception:  # a damaged flatbuffer raises almost anything
-        raise ValueError(f"{path} is not a TFLite file, or is damaged") from None
+    except Exception:  # a corrupt flatbuffer raises almost anything
+        raise ValueError(f"{path} is not a TFLite file, or is corrupt") from None
     names = _names_of(model, metadata)
     raw = {known[0]: index for index, known in names.items() if known[0] in RAW_ROLES}
     if len(raw) == len(RAW_ROLES):
@@ -46,6 +47,21 @@ def find_outputs(content: bytes, metadata, path) -> dict:
             f"told by their names or by the operator {OPERATOR.decode()}, got {outputs}"
         )
     return found
+
+
+def operator_classes(content: bytes) -> int | None:
+    """The number of classes of the operator, None in a file without it."""
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        graph = model.Subgraphs(0)
+        operators = [graph.Operators(index) for index in range(graph.OperatorsLength())]
+        for operator in operators:
+            if model.OperatorCodes(operator.OpcodeIndex()).CustomCode() == OPERATOR:
+                options = operator.CustomOptionsAsNumpy().tobytes()
+                return int(flexbuffers.Loads(options)["num_classes"])
+    except Exception:  # as above; without a number, names are not compared with it
+        return None
+    return None
 
 
 def _shape(tensor):

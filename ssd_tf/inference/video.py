@@ -42,13 +42,12 @@ class Video:
 
 @contextlib.contextmanager
 def write_video(path, rate):
-    """A function that appends a frame, uint8 [H, W, 3] RGB; the .mp4 file appears at the end.
+    """A context with a function that appends a frame, uint8 [H, W, 3] RGB, to an .mp4 file.
 
-    Interrupted by Ctrl-C, the frames so far are kept.
+    The file begins with the first frame, and can be played however the context ends.
     """
     cv2 = _import_opencv()
     path = pathlib.Path(path)
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
     writer = None
 
     def append(frame):
@@ -56,24 +55,17 @@ def write_video(path, rate):
         height, width = frame.shape[:2]
         if writer is None:
             codec = cv2.VideoWriter_fourcc(*"mp4v")
-            writer = cv2.VideoWriter(str(temporary), codec, rate, (width, height))
+            writer = cv2.VideoWriter(str(path), codec, rate, (width, height))
             if not writer.isOpened():
+                path.unlink(missing_ok=True)
                 raise OSError(f"{path} cannot be written as a video of {width} x {height}")
         writer.write(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2BGR))
 
     try:
         yield append
-    except BaseException as error:
+    finally:
         if writer is not None:
             writer.release()
-            if not isinstance(error, KeyboardInterrupt):
-                temporary.unlink(missing_ok=True)
-                raise
-            os.replace(temporary, path)
-        raise
-    if writer is not None:
-        writer.release()
-        os.replace(temporary, path)
 
 
 def _import_opencv():

@@ -6,6 +6,9 @@ bfloat16 and float16 up to float32.
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import config as tensorflow_config
+
+from ssd_tf.replicas import all_reduce
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -27,6 +30,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
         is_fusable = len(inputs.shape) == 4 and inputs.dtype in _FUSED_DTYPES
+        if not trains and tensorflow_config.is_op_determinism_enabled():
+            is_fusable = False  # GPUs have no deterministic gradient of it
         if is_fusable and (is_alone or not (trains and self.synchronized)):
             return self._fused(inputs, trains)
         if trains:
@@ -82,7 +87,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """The mean over the replicas, which have equal shares of the batch."""
         if self._num_replicas() == 1:
             return value
-        return tf.distribute.get_replica_context().all_reduce("mean", value)
+        return all_reduce("mean", value)
 
     def _move(self, variable, value):
         moving = variable.value

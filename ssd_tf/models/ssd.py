@@ -174,11 +174,7 @@ def _feature_maps(config, image):
     backbone = config.model.backbone
     num_levels = config.model.num_levels
     module = _BACKBONES[backbone.name]
-    # The classifiers of torchvision were all trained on the same images.
-    source = resnet if backbone.is_torchvision_classifier else module
-    mean = backbone.mean_rgb or source.MEAN_RGB
-    std = backbone.std_rgb or source.STD_RGB
-    x = _normalize(image, mean, std)
+    x = _normalize(image, *normalization(backbone))
     try:
         if config.model.neck == "fpn":
             maps = fpn.neck(module.pyramid(x, backbone), num_levels)
@@ -216,6 +212,14 @@ def _check_sizes(maps):
             raise limits.InputTooSmallError(
                 f"the input is too small for map {index}, as map {index - 1} is 1 x 1 already"
             )
+
+
+def normalization(backbone: Backbone) -> tuple:
+    """Mean and standard deviation of the input's channels RGB, in 0..255."""
+    # The classifiers of torchvision were all trained on the same images.
+    is_classifier = backbone.is_torchvision_classifier
+    source = resnet if is_classifier else _BACKBONES[backbone.name]
+    return backbone.mean_rgb or source.MEAN_RGB, backbone.std_rgb or source.STD_RGB
 
 
 def _normalize(image, mean, std):

@@ -4,7 +4,7 @@ import keras
 from absl import logging
 
 from ssd_tf import onednn
-from ssd_tf.config import Config
+from ssd_tf.config import Augment, Config
 from ssd_tf.models.ssd import SSD
 from ssd_tf.training import averaging
 from ssd_tf.training.optimizer import full_learning_rate
@@ -40,7 +40,43 @@ def log_settings(config: Config, network: SSD, num_replicas):
             train.steps,
             max(1 - 5 / train.steps, 0.5),
         )
+    if config.data.augment == Augment():
+        logging.info("no augmentation (data.augment: none), not even a flip")
+    if train.steps_per_call > config.watch.log_every:
+        logging.warning(
+            "train.steps_per_call %d has the effect of %d, as a report (watch.log_every) ends a "
+            "call",
+            train.steps_per_call,
+            config.watch.log_every,
+        )
+    if train.bn == "frozen" and not _has_weights(config):
+        logging.warning(
+            "train.bn=frozen keeps the statistics of batch norm, which here are those of no data: "
+            "give model.backbone.weights or init_from, or set train.bn=train"
+        )
+    if config.loss.normalizer != "global" and config.loss.min_negatives:
+        logging.warning(
+            "loss.normalizer=%s goes with loss.min_negatives=0, got %d",
+            config.loss.normalizer,
+            config.loss.min_negatives,
+        )
+    _warn_of_unreachable_detections(config.eval, network)
     _warn_of_small_batches(train, network, num_replicas)
+
+
+def _has_weights(config):
+    return config.model.backbone.weights != "none" or config.init_from is not None
+
+
+def _warn_of_unreachable_detections(settings, network):
+    num_classes = network.model.output["logits"].shape[-1] - 1
+    candidates = settings.pre_nms_top_k * (1 if settings.class_agnostic else num_classes)
+    if settings.max_detections > candidates:
+        logging.warning(
+            "eval.max_detections %d cannot be reached: eval.pre_nms_top_k lets %d into NMS",
+            settings.max_detections,
+            candidates,
+        )
 
 
 def _warn_of_small_batches(train, network, num_replicas):

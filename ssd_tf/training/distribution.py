@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 
 import tensorflow as tf
 from absl import logging
@@ -9,6 +10,13 @@ from absl import logging
 from ssd_tf.config import ConfigError
 from ssd_tf.data.pipeline import StreamSlice
 from ssd_tf.training import workers
+
+# What TensorFlow says when another worker no longer answers.
+_CONNECTION = re.compile(
+    r"\bUNAVAILABLE\b|socket closed|connection (reset|refused|timed out)|failed to connect|"
+    r"broken pipe|heartbeat|\bpeer\b|unreachable|coordination service|recvmsg|keepalive",
+    re.IGNORECASE,
+)
 
 
 def make_strategy(name, hosts=None, task=None) -> tf.distribute.Strategy:
@@ -32,6 +40,7 @@ def make_strategy(name, hosts=None, task=None) -> tf.distribute.Strategy:
     _let_gpu_memory_grow()
     if name == "multi_worker" or (name == "auto" and num_workers > 1):
         workers.wait_for_workers(resolver)
+        workers.tolerate_silence(resolver)
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
@@ -63,7 +72,12 @@ def is_chief(strategy) -> bool:
 
 def has_several_workers(strategy) -> bool:
     """Whether the strategy connects this process with others."""
-    return workers.count_workers(strategy.cluster_resolver) > 1
+    return count_workers(strategy) > 1
+
+
+def count_workers(strategy) -> int:
+    """The processes that the strategy connects, this one included."""
+    return workers.count_workers(strategy.cluster_resolver)
 
 
 def distribute(strategy, make_dataset, start_step, batch_size, accumulate=1):
@@ -130,22 +144,41 @@ def _gathering(strategy):
     return gather
 
 
+def gather_texts(strategy, text) -> list[str]:
+    """The texts of all replicas, in their order; all workers must call it."""
+    content = text.encode()
+    length = max(_gather(strategy, len(content)))
+    padded = tf.constant([list(content.ljust(length, b" "))], tf.int64)
+    return [bytes(row).decode().rstrip() for row in _gathering(strategy)(padded).numpy().tolist()]
+
+
 @contextlib.contextmanager
 def explain_lost_worker(strategy):
-    """Inside, replace the broken connection that a lost worker leaves by an error of one line."""
+    """Inside, replace the broken connection that a lost worker leaves by an error of one line.
+
+    Errors of this worker itself pass through.
+    """
     try:
         yield
-    except (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.InternalError,
-        tf.errors.DeadlineExceededError,
-        tf.errors.FailedPreconditionError,
-        tf.errors.CancelledError,
-    ):
-        if not has_several_workers(strategy):
+    except tf.errors.OpError as error:
+        if not (has_several_workers(strategy) and _is_about_a_connection(error)):
             raise
         raise OSError(
-            "another worker has stopped or cannot be reached; see its messages, then start the "
-            "same command on all of them again: training resumes from the last checkpoint"
-        ) from None
+            f"another worker has stopped or cannot be reached ({reason_of(error)}); see its "
+            "messages, then start the same command on all of them again: training resumes from "
+            "the last checkpoint"
+        ) from error
+
+
+def reason_of(error) -> str:
+    """What a TensorFlow error says, in one line and without the graph around it."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    lines = [re.sub(r"\{\{.*?\}\}|\[Op:.*|\[\[.*|Additional GRPC.*", "", line) for line in lines]
+    if lines and lines[0].startswith("Graph execution error"):
+        # Then come the places in the source where the operation was made, and what it says.
+        lines = [line for line in lines[1:] if not re.match("Detected at|File |<", line)]
+    return " ".join(next((line for line in lines if line), type(error).__name__).split())[:200]
+
+
+def _is_about_a_connection(error):
+    return isinstance(error, tf.errors.UnavailableError) or _CONNECTION.search(error.message)

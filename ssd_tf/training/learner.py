@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import Config, ConfigError, Train
 from ssd_tf.models import ssd
 from ssd_tf.training import averaging
 from ssd_tf.training.optimizer import make_optimizer
@@ -41,6 +41,8 @@ def make_learner(config: Config, class_names, strategy, initial_weights=True) ->
     check_precision(config.train.precision)
     with strategy.scope():
         network = make_network(config, len(class_names))
+        _check_backbone_rate(config, network)
+        _check_batch_norm(config, network)
         if initial_weights:
             load_initial_weights(config, network, class_names)
     return attach_training(config, network, strategy)
@@ -120,10 +122,55 @@ def load_initial_weights(config: Config, network: ssd.SSD, class_names):
     Logs a table of what was loaded. Raises ConfigError if there is nothing that fits.
     """
     pretrained.load_backbone(network.model, config)
+    backbone = config.model.backbone
     if config.init_from is None:
+        _check_frozen_layers(config, backbone.weights == "none")
         return
     source = transfer.read_source(config.init_from)
     outcomes = transfer.transfer(source, network, config, class_names)
     logging.info("init_from %s:", config.init_from)
     for line in transfer.summarize(outcomes):
         logging.info("  %s", line)
+    frozen = {layer.name for layer in network.model.layers if not layer.trainable}
+    from_scratch = any(
+        outcome.layer in frozen and outcome.result.startswith("from scratch")
+        for outcome in outcomes
+    )
+    _check_frozen_layers(config, backbone.weights == "none" and from_scratch)
+
+
+def _check_frozen_layers(config, are_random):
+    """Raise ConfigError if layers would stay random for ever."""
+    backbone = config.model.backbone
+    if are_random and backbone.frozen_stages and config.train.unfreeze_step is None:
+        raise ConfigError(
+            f"model.backbone.frozen_stages: {backbone.frozen_stages} would freeze layers with "
+            "random weights: give model.backbone.weights or an init_from that has them, or set "
+            "model.backbone.frozen_stages=0"
+        )
+
+
+def _check_batch_norm(config, network):
+    """Raise ConfigError for settings of batch norm if the network has none.
+
+    A recipe for any detector, as configs/finetune.yaml, may have them.
+    """
+    layers = network.model.layers
+    has_any = any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+    settings = Train.model_fields
+    for key in ("bn", "bn_momentum"):
+        is_set = getattr(config.train, key) != settings[key].default
+        if is_set and not has_any and config.init_from is None:
+            name = config.model.backbone.name
+            raise ConfigError(f"train.{key} has no effect on {name}, which has no batch norm here")
+
+
+def _check_backbone_rate(config, network):
+    """Raise ConfigError for a rate of the backbone if all of it is frozen for ever."""
+    if config.train.backbone_rate == 1 or config.train.unfreeze_step is not None:
+        return
+    if not any(layer.trainable_variables for layer in ssd.backbone_layers(network.model, config)):
+        raise ConfigError(
+            "train.backbone_rate has no effect while the whole backbone is frozen "
+            f"(model.backbone.frozen_stages: {config.model.backbone.frozen_stages})"
+        )

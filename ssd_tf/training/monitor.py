@@ -45,7 +45,10 @@ class Monitor:
         self.restart_clock()
 
     def count_steps(self, num_steps, waited):
-        """Count steps that have just been made, and the seconds of them spent waiting for input."""
+        """Count steps that have just been made.
+
+        waited: the seconds of them spent waiting for input, NaN if they were not measured.
+        """
         self._counted += num_steps
         self._waited += waited
         self._step += num_steps
@@ -124,14 +127,14 @@ class Monitor:
         files.write_text(self._csv, content.getvalue())
 
     def _measure_speed(self):
-        """Images per second and the share of time spent waiting for input, of the steps counted."""
+        """Images per second, and the share of time spent waiting for input if it was measured."""
         if not self._counted:  # the first call compiles
             return {}
         seconds = time.perf_counter() - self._clock
-        return {
-            "images_per_second": self._counted * self._batch_size / seconds,
-            "input_share": min(self._waited / seconds, 1.0),
-        }
+        speed = {"images_per_second": self._counted * self._batch_size / seconds}
+        if not math.isnan(self._waited):
+            speed["input_share"] = min(self._waited / seconds, 1.0)
+        return speed
 
     def _seconds_left(self, step):
         """By the steps since the start, evaluations and saving included; None at first."""
@@ -174,6 +177,7 @@ class _Display:
         parts = []
         if speed:
             parts += [f"{speed['images_per_second']:.1f} images/s"]
+        if "input_share" in speed:
             parts += [f"input {speed['input_share']:.0%}".replace("%", " %")]
         if seconds_left is not None:
             parts += [f"{datetime.timedelta(seconds=round(seconds_left))} left"]

@@ -7,13 +7,13 @@ import typing
 from absl import logging
 
 from ssd_tf import files
-from ssd_tf.config import Config, ConfigError, load_config, save_config
+from ssd_tf.config import Config, ConfigError, load_run_config, save_config
 from ssd_tf.data import dataset_json, shards
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.weights import runs
 
 # What may differ on a restart: sections by their prefix, and single keys. Neither the network nor
-# the data nor the update changes with them.
+# the data changes with them, nor the update, unless the number of replicas does.
 _MAY_CHANGE = ("eval.", "export.", "watch.")
 _KEYS_THAT_MAY_CHANGE = (
     "data.on_bad_record",
@@ -56,13 +56,16 @@ class RunState:
 
     fingerprint: of the training split. evaluation: what AP depends on besides the weights.
     comparable_from: the first step whose AP was measured so. diverged_step: None, or the step at
-    which training diverged, until a later checkpoint is saved.
+    which training diverged, until a later checkpoint is saved. num_workers, num_replicas: of the
+    last start; None in runs of an earlier version.
     """
 
     fingerprint: str
     evaluation: dict
     comparable_from: int = 0
     diverged_step: int | None = None
+    num_workers: int | None = None
+    num_replicas: int | None = None
 
     def write(self, workdir):
         files.write_json(workdir / "state.json", dataclasses.asdict(self))
@@ -110,7 +113,7 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     if not can_resume(workdir):
         return new
     old = read_state(workdir)
-    old_config = load_config(workdir / "config.yaml")
+    old_config = load_run_config(workdir)
     for difference in config_differences(old_config, config):
         _check_difference(difference, old, workdir)
     newest_step = _newest_step(workdir)
@@ -123,6 +126,8 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
         )
     new.diverged_step = old.diverged_step
     new.comparable_from = old.comparable_from
+    new.num_workers = old.num_workers
+    new.num_replicas = old.num_replicas
     if old.evaluation != new.evaluation:
         evaluated = any(
             int(row["step"]) == newest_step and row["AP"]
@@ -137,10 +142,38 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     return new
 
 
+def check_replicas(config: Config, state: RunState, num_workers, num_replicas, workdir):
+    """Compare the workers and replicas with those of the last start, and note them in the state.
+
+    Logs what another number changes. Raises ConfigError if the run would read other records.
+    """
+    if config.data.shard == "file" and state.num_workers not in (None, num_workers):
+        raise ConfigError(
+            f"{workdir} was trained by {state.num_workers} workers with shards of their own "
+            f"(data.shard=file), now there are {num_workers}, which would read other records: "
+            "start as many, or use another --workdir"
+        )
+    if state.num_replicas not in (None, num_replicas) and _depends_on_replicas(config):
+        logging.warning(
+            "the run had %d replicas, now it has %d: train.bn=train and loss.normalizer=%s go by "
+            "the images of each, so the updates are not those that it would have made",
+            state.num_replicas,
+            num_replicas,
+            config.loss.normalizer,
+        )
+    state.num_workers = num_workers
+    state.num_replicas = num_replicas
+
+
+def _depends_on_replicas(config):
+    by_replica = config.loss.normalizer in ("caffe", "torchvision")
+    return config.train.bn == "train" or by_replica
+
+
 def _check_not_imported(workdir):
     """Raise ConfigError if the run folder holds an imported detector, which training would lose."""
     path = workdir / "config.yaml"
-    if path.is_file() and (source := load_config(path).imported_from) is not None:
+    if path.is_file() and (source := load_run_config(workdir).imported_from) is not None:
         raise ConfigError(
             f"{workdir} holds a detector imported from {source}: use another --workdir, and "
             f"init_from={workdir} to start from it"
@@ -198,12 +231,13 @@ def write_settings(config: Config, dataset_info, state: RunState, workdir):
 
 def config_differences(old: Config, new: Config) -> list[Difference]:
     """The keys in which two configs differ, by their path."""
-    return list(_differences(old.model_dump(mode="json"), new.model_dump(mode="json"), ""))
+    return list(differences(old.model_dump(mode="json"), new.model_dump(mode="json")))
 
 
-def _differences(old, new, path):
+def differences(old, new, path=""):
+    """The values in which two nested dicts differ, as Differences; `path` leads to them."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
         yield Difference(path, old, new)

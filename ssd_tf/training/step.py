@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ssd_tf.config import Config
 from ssd_tf.models.ssd import SSD
+from ssd_tf.replicas import all_reduce
 from ssd_tf.training import losses
 from ssd_tf.training.learner import Learner
 from ssd_tf.training.losses import MultiBoxLoss
@@ -72,7 +73,7 @@ def make_train_step(config: Config, learner: Learner):
     def replica_step(images, targets):
         targets = losses.on_device(targets)
         gradients, parts = gradients_of_batch(images, targets)
-        gradients = tf.distribute.get_replica_context().all_reduce("sum", gradients)
+        gradients = all_reduce("sum", gradients)
         norm = tf.linalg.global_norm(gradients)
         if train.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, train.clip_norm, use_norm=norm)
@@ -201,7 +202,7 @@ def _global_weights(normalizer, labels, dtype):
     """What each image's loss [B] is multiplied by: image_weights, divided by the global divisor."""
     positives = tf.reduce_sum(tf.cast(labels > 0, dtype), 1)
     weights, divisor = losses.image_weights(normalizer, positives)
-    divisor = tf.distribute.get_replica_context().all_reduce("sum", divisor)
+    divisor = all_reduce("sum", divisor)
     return weights / tf.maximum(divisor, 1.0)
 
 
@@ -231,10 +232,10 @@ def _average_statistics(statistics):
 
     Otherwise each would keep its own, and checkpoints would have those of the first.
     """
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1 or not statistics:
+    num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+    if num_replicas == 1 or not statistics:
         return
-    means = context.all_reduce("mean", [variable.value for variable in statistics])
+    means = all_reduce("mean", [variable.value for variable in statistics])
     for variable, mean in zip(statistics, means, strict=True):
         variable.assign(mean)
 

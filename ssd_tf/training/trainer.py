@@ -121,11 +121,18 @@ class _Loop:
                 return
             if run_steps is None or step == run.config.train.unfreeze_step:
                 _unfreeze_if_due(run, step)
-                run_steps = _make_run_steps(run)
+                run_steps = self._compile()
             end = min(step + run.config.train.steps_per_call, self._events.next_stop(step))
             values = self._call(run_steps, step, end)
             step = end
             self._after_call(step, values)
+
+    def _compile(self):
+        """What depends on the variables that are trained now; it is compiled at its first call."""
+        run = self._run
+        if self._chief:
+            self._chief.expect_compilation(make_l2_penalty(run.config, run.learner))
+        return _make_run_steps(run)
 
     def _shall_stop(self):
         wish = self._signals.received is not None or bool(self._chief and self._chief.stops_early)
@@ -220,8 +227,8 @@ class _Chief:
         self._run = run
         self._checkpoints = checkpoints
         self._signals = signals
-        self._is_first_call = True
-        self._l2_penalty = make_l2_penalty(run.config, run.learner)
+        self._compiles = False
+        self._l2_penalty = None
         self.monitor = Monitor(
             run.workdir,
             run.config.train.steps,
@@ -233,10 +240,15 @@ class _Chief:
         self.stops_early = self._is_out_of_patience()
         self.monitor.report_text("config", f"```yaml\n{to_yaml(run.config)}```")
 
+    def expect_compilation(self, l2_penalty):
+        """The next call compiles, so its time is no measure; l2_penalty: what it trains with."""
+        self._compiles = True
+        self._l2_penalty = l2_penalty
+
     def report(self, step, values, due):
         """values: a dict of numbers for each step of the call that has just ended."""
-        if self._is_first_call:  # it compiles
-            self._is_first_call = False
+        if self._compiles:
+            self._compiles = False
             self.monitor.restart_clock()
         else:
             self.monitor.count_steps(len(values), sum(row["input_seconds"] for row in values))
@@ -324,13 +336,10 @@ def _unfreeze_if_due(run, step):
 def _make_run_steps(run):
     """A tf.function (iterator of batches, number of steps) -> a row of numbers for each step."""
     train_step = make_train_step(run.config, run.learner)
+    next_batch = _untimed_next if run.config.train.deterministic else _timed_next
 
     def run_step(index, rows, batches):
-        start = tf.timestamp()
-        with tf.control_dependencies([start]):
-            batch = next(batches)
-        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-            input_seconds = tf.cast(tf.timestamp() - start, tf.float32)
+        batch, input_seconds = next_batch(batches)
         *scalars, positives_per_level = train_step(*batch)
         row = tf.concat([tf.stack([input_seconds, *scalars]), positives_per_level], 0)
         return index + 1, rows.write(index, row)
@@ -346,6 +355,20 @@ def _make_run_steps(run):
         return rows.stack()
 
     return run_steps
+
+
+def _timed_next(batches):
+    """The next batch, and the seconds that it was waited for."""
+    start = tf.timestamp()
+    with tf.control_dependencies([start]):
+        batch = next(batches)
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        return batch, tf.cast(tf.timestamp() - start, tf.float32)
+
+
+def _untimed_next(batches):
+    """The same without a clock, which TensorFlow refuses among deterministic operations."""
+    return next(batches), tf.constant(float("nan"))
 
 
 def _as_dict(row):

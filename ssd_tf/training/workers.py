@@ -12,10 +12,15 @@ import time
 
 import tensorflow as tf
 from absl import logging
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context
 
 from ssd_tf.config import ConfigError
 
 WAIT_SECONDS = 300
+# Without a sign of life for so long a worker is lost. TensorFlow's ten seconds would end a run
+# when a cable is pulled for five.
+SILENCE_SECONDS = 40
 _QUIET_SECONDS = 5
 
 
@@ -47,6 +52,11 @@ def count_workers(resolver) -> int:
     return sum(cluster.num_tasks(job) for job in cluster.jobs)
 
 
+def own_address(resolver) -> str:
+    """The host:port of this worker."""
+    return resolver.cluster_spec().task_address(resolver.task_type, resolver.task_id)
+
+
 def wait_for_workers(resolver, timeout=WAIT_SECONDS, poll=0.5):
     """Return once every other worker has been reached.
 
@@ -56,7 +66,7 @@ def wait_for_workers(resolver, timeout=WAIT_SECONDS, poll=0.5):
     seconds, or if the own port is in use.
     """
     cluster = resolver.cluster_spec()
-    own = cluster.task_address(resolver.task_type, resolver.task_id)
+    own = own_address(resolver)
     missing = {address: "not tried" for job in cluster.jobs for address in cluster.job_tasks(job)}
     del missing[own]
     start = time.monotonic()
@@ -73,6 +83,26 @@ def wait_for_workers(resolver, timeout=WAIT_SECONDS, poll=0.5):
                 quiet_until = float("inf")
                 logging.info("waiting for %s", ", ".join(missing))
             time.sleep(poll)
+
+
+def tolerate_silence(resolver):
+    """Set how long the workers wait for a sign of life of each other.
+
+    TensorFlow's strategy leaves it so, and has no argument for it.
+    """
+    cluster = resolver.cluster_spec()
+    jobs = [
+        coordination_config_pb2.CoordinatedJob(name=job, num_tasks=cluster.num_tasks(job))
+        for job in ("chief", "worker")
+        if job in cluster.jobs
+    ]
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{jobs[0].name}/replica:0/task:0",
+        cluster_register_timeout_in_ms=1000 * WAIT_SECONDS,
+        heartbeat_timeout_in_ms=1000 * SILENCE_SECONDS,
+        coordinated_jobs=jobs,
+    )
 
 
 def _check_hosts(hosts, task):

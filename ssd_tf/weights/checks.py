@@ -1,10 +1,16 @@
 """What the readers of pretrained weights share."""
 
+import os
+
 import keras
 import numpy as np
 
 from ssd_tf.config import Config, ConfigError
 from ssd_tf.models import ssd
+
+# Half precision becomes float32, and quantised weights four times as large.
+_LARGEST_EXPANSION = 4
+_SMALL = 1 << 24  # bytes that are no harm
 
 
 def check_backbone_filled(model: keras.Model, config: Config, filled: set[str], source):
@@ -25,6 +31,20 @@ def check_finite(arrays: dict, path):
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ConfigError(f"{path}: {name} has values that are not finite")
+
+
+def check_size(declared, path):
+    """Raise ConfigError if a file declares many more bytes of numbers than it has itself.
+
+    Formats may repeat a number, compress, or name the same bytes twice, so that a few bytes stand
+    for gigabytes. Weights hardly shrink: their bytes are those of the file.
+    """
+    size = os.path.getsize(path)
+    if declared > _LARGEST_EXPANSION * size + _SMALL:
+        raise ConfigError(
+            f"{path} declares {declared} bytes of numbers and has {size} bytes itself: it is "
+            "corrupt, or made to fill the memory"
+        )
 
 
 def gamma_for_epsilon(gamma, variance, theirs, ours):

@@ -1,7 +1,6 @@
 """Other people's detectors: which reader a file needs, by what is in it."""
 
 import pathlib
-import re
 import typing
 import zipfile
 
@@ -15,6 +14,8 @@ from ssd_tf.weights import (
     safetensors_file,
     torchvision,
 )
+from ssd_tf.weights.checks import shorten
+from ssd_tf.weights.file_kinds import check_source, checkpoint_prefix
 from ssd_tf.weights.imported import Imported
 
 # The settings of torchvision's detectors, as far as they are not our defaults.
@@ -60,18 +61,26 @@ _TORCHVISION = (
 def read_detector(path) -> Imported:
     """The detector of a file or a SavedModel folder.
 
-    Raises ConfigError, in one line, if there is none, it is of another kind, or it is damaged.
+    Raises ConfigError, in one line, if there is none, it is of another kind, or it is corrupt.
     """
     path = pathlib.Path(path)
-    if (path / "saved_model.pb").is_file():
+    check_source(path)
+    try:
+        return _read(path)
+    except ConfigError:
+        raise
+    except Exception as error:  # what a corrupt file makes a reader raise
+        raise ConfigError(
+            f"{path} is corrupt ({type(error).__name__}: {shorten(error)})"
+        ) from error
+
+
+def _read(path):
+    if path.is_dir():
         return od_api.convert(od_graph.read_saved_model(path), path)
-    if (path / "config.yaml").is_file():
-        raise ConfigError(f"--source: {path} is a run folder already, and needs no import")
-    prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
+    prefix = checkpoint_prefix(path)
     if pathlib.Path(f"{prefix}.index").is_file():
         return od_api.convert(od_graph.read_checkpoint(prefix), path)
-    if not path.is_file():
-        raise ConfigError(f"--source: no file, checkpoint or SavedModel folder at {path}")
     with open(path, "rb") as file:
         start = file.read(16)
     if start[4:8] == od_tflite.IDENTIFIER:

@@ -1,130 +1,228 @@
-"""The classes of someone else's detector, from the file that names them."""
+"""The class names of a detector, from the file that lists them."""
 
+import collections
 import json
 import pathlib
 import re
 
+from ssd_tf.class_names import check_names, normalize
 from ssd_tf.config import ConfigError
+from ssd_tf.user_files import read_text, split_lines
 from ssd_tf.weights.checks import shorten
 
-# Names of classes that a text file lists for ids that are not in use.
+# What a file calls an id that is not in use.
 _UNUSED_NAME = "???"
-# A value of a field in a label map: a number, or text in quotes of either kind.
-_FIELD = r"""\b{name}\s*:\s*(?:"([^"]*)"|'([^']*)'|(\d+))"""
+# The largest id of a file when the number of classes is not known; data sets have a few thousand.
+_MAX_ID = 100_000
+# A line with an id: `0  person`, `0: person`, `1. cat`, `1,cat`. A decimal number is none.
+_NUMBERED = re.compile(r"(-?[0-9]+)(?:\s*[:,;=]\s*(?=[^\s0-9])|\.\s+|\s+)(\S.*)")
+# Of a label map: text in quotes of either kind, a mark, a word, or a comment, which has no group.
+_TOKEN = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}:"']|[^\s{}:#"',;]+)|#.*""")
 
 
-def read_classes(labels, count, path) -> list[dict]:
+def read_classes(labels, count, model) -> list[dict]:
     """The classes of a detector as in dataset.json; their ids are those of the detector, from 1.
 
     labels: None for names that are the ids, or a file:
-        text with one name per line, where a first line `???` or `background` is the background's,
-        and later lines `???` are ids that are not in use;
+        text with one name per line, where later lines `???` are ids that are not in use, and a
+        first line `???` or `background` is the background's if there is one line too many;
+        text of which every line begins with an id;
         a label map of the TF Object Detection API (.pbtxt);
         a COCO instances file (.json), of which the categories are read.
-    Ids without a name are left out. Raises ConfigError if the file cannot be read, or does not fit
-    the `count` classes of the detector in the file `path`.
+    Ids in a file may begin with 0: the number of classes decides. Ids without a name are left out.
+    count: the number of classes of the detector, None if it is not known. model: what errors call
+    the detector. Raises ConfigError if the file cannot be read or does not fit.
     """
     if labels is None:
         return [{"name": str(number), "id": number} for number in range(1, count + 1)]
-    labels = pathlib.Path(labels)
-    classes = _read(labels, lambda text: _read_lines(text, count, labels, path))
-    _check(classes, count, labels, path)
+    path = pathlib.Path(labels)
+    check_is_file(path)
+    try:
+        return parse_classes(read_text(path), path, count, model)
+    except ValueError as error:
+        raise ConfigError(f"--labels: {error}") from None
+
+
+def check_is_file(labels):
+    """Raise ConfigError unless the file of --labels is there."""
+    if not pathlib.Path(labels).is_file():
+        raise ConfigError(f"--labels: no file at {labels}")
+
+
+def parse_classes(text, path, count, model) -> list[dict]:
+    """The classes in the text of a file, as `read_classes` gives them; raises ValueError."""
+    try:
+        rows = _read_rows(text, path.suffix.lower())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"cannot read classes from {path} ({shorten(error)})") from None
+    if rows is None:
+        named = list(enumerate(_names_of_lines(text, path, count, model), 1))
+    else:
+        named = _from_one(rows, path, count, model)
+    classes = [{"name": name, "id": number} for number, name in named if name != _UNUSED_NAME]
+    if not classes:
+        raise ValueError(f"{path} names no classes")
+    check_names([entry["name"] for entry in classes], path)
     return sorted(classes, key=lambda entry: entry["id"])
 
 
-def read_names(labels) -> list[str | None]:
-    """The name of each id from 1 on, None for an id without one.
+def spread_names(classes) -> list[str | None]:
+    """The name of each id from 1 on, None for an id without one."""
+    name_of = {entry["id"]: entry["name"] for entry in classes}
+    return [name_of.get(number) for number in range(1, max(name_of) + 1)]
 
-    labels: a file as for `read_classes`. Raises ConfigError if it cannot be read.
+
+def parse_own_names(text, path, count) -> list[str]:
+    """The names in a labels.txt that an export wrote: lines, and each of them is a name.
+
+    Raises ValueError unless there are `count`, and each is what a class may be called.
     """
-    classes = _read(pathlib.Path(labels), lambda text: _number(names_of_lines(text.splitlines())))
-    if not classes:
-        raise ConfigError(f"--labels: {labels} names no classes")
-    names = [None] * max(entry["id"] for entry in classes)
-    for entry in classes:
-        names[entry["id"] - 1] = entry["name"]
+    names = _split_names(text)
+    if len(names) != count:
+        raise ValueError(f"{path} has {len(names)} names, expected {count}; export the model again")
+    check_names(names, path)
     return names
 
 
-def names_of_lines(lines, count=None) -> list[str | None]:
-    """Names, one per line, None for `???`.
+def format_names(names) -> str:
+    """The text of a labels.txt, which `parse_own_names` reads."""
+    return "".join(f"{name}\n" for name in names)
 
-    A first line `???` or `background` is the background's, if `count` is not known or as many
-    lines follow.
-    """
-    names = [line.strip() for line in lines]
-    is_background = bool(names) and names[0] in (_UNUSED_NAME, "background")
-    if is_background and count in (None, len(names) - 1):
+
+def _split_names(text):
+    """The lines without those at the end that are empty."""
+    names = [normalize(line) for line in split_lines(text)]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+def _names_of_lines(text, path, count, model):
+    """The name of each id from 1 on; a first line that is the background's is left out."""
+    names = _split_names(text)
+    if names and _is_background(names[0]) and count in (None, len(names) - 1):
         names = names[1:]
-    return [None if name == _UNUSED_NAME else name for name in names]
-
-
-def _number(names):
-    """The classes of names that are in order of their ids; ids without a name are left out."""
-    return [
-        {"name": name, "id": number} for number, name in enumerate(names, 1) if name is not None
-    ]
-
-
-def _read(labels, read_text):
-    """The classes in a file of any kind; read_text: those of the lines of a text file."""
-    if not labels.is_file():
-        raise ConfigError(f"--labels: no file at {labels}")
-    try:
-        text = labels.read_text(encoding="utf-8")
-        if labels.suffix == ".pbtxt":
-            return _read_label_map(text)
-        if labels.suffix == ".json":
-            rows = json.loads(text)["categories"]
-            return [{"name": str(row["name"]), "id": int(row["id"])} for row in rows]
-        return read_text(text)
-    except (UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"--labels: cannot read classes from {labels} ({shorten(error)})"
-        ) from None
-
-
-def _read_lines(text, count, labels, path):
-    names = names_of_lines(text.splitlines(), count)
-    if len(names) != count:
-        raise ConfigError(
-            f"{labels} has {len(names)} names, expected {count}, one for each class of {path}"
+    if count not in (None, len(names)):
+        raise ValueError(
+            f"{path} has {len(names)} names, expected {count}, one for each class of {model} "
+            f"({_UNUSED_NAME} for an id that is not in use)"
         )
-    return _number(names)
+    return names
 
 
-def _read_label_map(text):
+def _is_background(name):
+    return name == _UNUSED_NAME or name.strip("_").casefold() == "background"
+
+
+def _read_rows(text, suffix):
+    """[(id, name)] of a file with ids, None for lines that are names."""
+    if suffix == ".json" or text.lstrip().startswith(("{", "[")):
+        return _read_categories(text)
+    tokens = [token for token in _TOKEN.findall(text) if token]
+    if suffix == ".pbtxt" or (tokens[:1] == ["item"] and "{" in tokens[1:3]):
+        return _read_label_map(tokens)
+    lines = list(filter(None, _split_names(text)))
+    matches = [_NUMBERED.fullmatch(line) for line in lines]
+    if not lines or not all(matches):
+        return None
+    return [(_to_id(match[1]), match[2]) for match in matches]
+
+
+def _read_categories(text):
+    content = json.loads(text)
+    rows = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("expected a COCO instances file, with a list of categories")
+    nameless = next((row for row in rows if not isinstance(row.get("name"), str)), None)
+    if nameless is not None:
+        raise ValueError(f"expected a category with a name, got {nameless}")
+    root = _find_root(rows)
+    return [(_to_id(row.get("id")), row["name"]) for row in rows if row is not root]
+
+
+def _find_root(rows):
+    """Roboflow's category 0, which is named after the project and is no class, or None."""
+    for row in rows:
+        others = [other for other in rows if other is not row]
+        if row.get("id") == 0 and row["name"] in [other.get("supercategory") for other in others]:
+            return row
+    return None
+
+
+def _to_id(value):
+    """A whole number as 1, 1.0 or "1"."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and re.fullmatch("-?[0-9]+", value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"expected a whole number as id, got {value!r}")
+    return value
+
+
+def _read_label_map(tokens):
     """Items { id, name, display_name }; the latter is for people, and preferred."""
-    text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
-    classes = []
-    for item in re.findall(r"\bitem\s*:?\s*\{([^{}]*)", text):
-        number = _field(item, "id")
-        name = _field(item, "display_name") or _field(item, "name")
-        if number is None or name is None:
-            raise ValueError(f"an item without id or name: {item.strip()}")
-        if int(number) > 0:  # 0 is the background's
-            classes.append({"name": name, "id": int(number)})
-    return classes
+    rows = []
+    for fields in _items(tokens):
+        name = fields.get("display_name") or fields.get("name")
+        if "id" not in fields or name is None:
+            raise ValueError(f"an item without id or name: {fields}")
+        rows.append((_to_id(fields["id"]), name))
+    return rows
 
 
-def _field(item, name):
-    match = re.search(_FIELD.format(name=name), item)
-    return match and next(group for group in match.groups() if group is not None)
+def _items(tokens):
+    """The fields {name: text} of each item; what is nested deeper is passed over."""
+    if {"'", '"'} & set(tokens):
+        raise ValueError("a quote is not closed on its line")
+    items = []
+    depth = 0
+    for index, token in enumerate(tokens):
+        if token == "{":
+            depth += 1
+            if depth == 1:
+                items.append({})
+        elif token == "}":
+            depth -= 1
+        elif depth == 1 and tokens[index - 1] == ":" and index > 1:
+            items[-1][tokens[index - 2]] = _unquote(token)
+    if depth:
+        raise ValueError("braces do not match; is the file complete?")
+    return items
 
 
-def _check(classes, count, labels, path):
-    if not classes:
-        raise ConfigError(f"--labels: {labels} names no classes")
-    for key in ("id", "name"):
-        values = [entry[key] for entry in classes]
-        repeated = next((value for value in values if values.count(value) > 1), None)
-        if repeated is not None:
-            raise ConfigError(f"{labels}: the {key} {repeated!r} is there more than once")
-    for entry in classes:
-        if not 1 <= entry["id"] <= count:
-            raise ConfigError(
-                f"{labels}: {entry['name']} has the id {entry['id']}, "
-                f"expected 1 to {count}, the ids of {path}"
+def _unquote(token):
+    if token[0] in "\"'":
+        return re.sub(r"\\(.)", r"\1", token[1:-1])
+    return token
+
+
+def _from_one(rows, path, count, model):
+    """Rows with ids from 1, of a file whose ids begin with 1 or with 0."""
+    rows = [(number, normalize(name)) for number, name in rows]
+    ids = [number for number, _ in rows]
+    for number, times in collections.Counter(ids).items():
+        if times > 1:
+            raise ValueError(f"{path}: the id {number} is there more than once")
+    is_full = count is not None and sorted(ids) == list(range(count))
+    if not is_full and any(number == 0 and _is_background(name) for number, name in rows):
+        rows = [row for row in rows if row[0] != 0]
+    first = 0 if any(number == 0 for number, _ in rows) else 1
+    _check_ids(rows, first, path, count, model)
+    return [(number + 1 - first, name) for number, name in rows]
+
+
+def _check_ids(rows, first, path, count, model):
+    last = (_MAX_ID if count is None else count) + first - 1
+    whose = "the limit" if count is None else f"the ids of {model}"
+    for number, name in rows:
+        if not first <= number <= last:
+            raise ValueError(
+                f"{path}: {name} has the id {number}, expected {first} to {last}, {whose}"
             )
+    highest = max((number for number, _ in rows), default=None)
+    if count is not None and rows and highest != last:
+        raise ValueError(
+            f"{path} has {len(rows)} names with ids from {first} to {highest}, expected ids "
+            f"up to {last}, as {model} has {count} classes"
+        )

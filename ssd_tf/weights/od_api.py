@@ -23,12 +23,16 @@ class Layer(typing.NamedTuple):
     bias: [out], or None.
     norm: gamma, beta, moving mean and moving variance, each [out], or None where there is no batch
         norm, or where it is folded into kernel and bias.
+    strides, padding ("SAME" or another), dilations: None if the file does not say.
     """
 
     kernel: np.ndarray
     bias: np.ndarray | None = None
     norm: tuple[np.ndarray, ...] | None = None
     epsilon: float = 1e-3
+    strides: tuple[int, int] | None = None
+    padding: str | None = None
+    dilations: tuple[int, int] | None = None
 
 
 class Source(typing.NamedTuple):
@@ -77,9 +81,26 @@ _NAMES = (
 )
 _EXTRA = r"(?:Conv2d_13_pointwise|layer_19)_[12]_Conv2d_(\d+)_(1x1|3x3_s2)_\d+(_depthwise)?"
 _KNOWN = "ssd_mobilenet_v1, ssd_mobilenet_v2 and ssdlite_mobilenet_v2"
+# What to do with files of TensorFlow 2.
+ONLY_V1 = (
+    f"its detectors cannot be imported (expected {_KNOWN} of the TF Object Detection API of "
+    "TensorFlow 1); a SavedModel or TFLite file of a detector runs as it is: detect.py --model"
+)
+# Names of layers, and whose they are.
+_OTHERS = (
+    (r"(?i)efficient(net|det)|class_net|box_net|fpn_cells", "an EfficientDet"),
+    (r"WeightSharedConvolutional|Fpn|fpn", "an SSD with a feature pyramid"),
+    (r"FirstStage|SecondStage", "a Faster R-CNN"),
+    (
+        r"ResizeToRange|ssd_mobile_net_v|StatefulPartitionedCall|functional",
+        "a model of TensorFlow 2",
+    ),
+)
 # Width multipliers to try: those in use, then all hundredths.
 _ALPHAS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.3, 1.4, *[n / 100 for n in range(5, 201)])
 _LEAST_CHANNELS = 16
+# Default boxes of a larger one, as a corrupt file may state it, would fill the memory.
+_LARGEST_INPUT = 4096
 
 
 def our_name(name) -> str | None:
@@ -108,6 +129,11 @@ def convert(source: Source, path) -> Imported:
             f"{path}: a network without BoxPredictor layers is no detector of {_KNOWN}"
         )
     settings = DEFAULTS | source.settings
+    if max(settings["model.input_hw"]) > _LARGEST_INPUT:
+        raise ConfigError(
+            f"{path}: expected an input of at most {_LARGEST_INPUT} pixels on each side, got "
+            f"{settings['model.input_hw']}"
+        )
     notes = [
         f"not in the file, so the API's default: {key} = {value}"
         for key, value in DEFAULTS.items()
@@ -127,8 +153,26 @@ def convert(source: Source, path) -> Imported:
         notes.append("batch norm is folded into the convolutions: train.bn = frozen")
     arrays = {}
     for name, layer in layers.items():
+        _check_window(name, layer, path)
         arrays |= _arrays(name, layer, path)
-    return Imported(f"{source.kind} of the TF Object Detection API", values, arrays, notes)
+    assumed = [key for key in DEFAULTS if key not in source.settings]
+    return Imported(
+        kind=f"{source.kind} of the TF Object Detection API",
+        values=values,
+        arrays=arrays,
+        notes=notes,
+        strides={name: layer.strides for name, layer in layers.items() if layer.strides},
+        assumed=(*assumed, "boxes.rounding", *([] if source.level_shapes else ["boxes.preset"])),
+    )
+
+
+def _check_window(name, layer, path):
+    """Raise ConfigError for a convolution that our network computes in another way."""
+    size = max(layer.kernel.shape[:2], default=0)
+    if size > 1 and layer.padding not in (None, "SAME"):
+        raise ConfigError(f"{path}: {name}: expected the padding SAME, got {layer.padding}")
+    if size > 1 and set(layer.dilations or ()) - {1}:
+        raise ConfigError(f"{path}: {name}: expected no dilation, got {list(layer.dilations)}")
 
 
 def _values(source, layers, num_levels, settings, path):
@@ -162,7 +206,11 @@ def _rename(source, path):
         if ours is None:
             raise ConfigError(
                 f"{path}: {name} belongs to no network that can be imported ({_KNOWN} of the TF "
-                "Object Detection API)"
+                f"Object Detection API){_hint(name)}"
+            )
+        if layer.kernel.ndim != 4 or not layer.kernel.size:
+            raise ConfigError(
+                f"{path}: {name}: expected a kernel of four dimensions, got {layer.kernel.shape}"
             )
         layers[ours] = layer
     for name in [name for name in layers if name.endswith("_shrink")]:
@@ -170,6 +218,14 @@ def _rename(source, path):
         kind = "expand" if f"{index}_depthwise" in layers else "conv"
         layers[f"{index}_{kind}"] = layers.pop(name)
     return layers
+
+
+def _hint(name):
+    """What the name of an unknown layer tells about its network."""
+    for pattern, network in _OTHERS:
+        if re.search(pattern, name):
+            return f"; it looks like {network}, which runs as it is: detect.py --model"
+    return ""
 
 
 def _head(layers):

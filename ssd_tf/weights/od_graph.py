@@ -3,6 +3,8 @@
 A frozen graph (.pb), a SavedModel, or a checkpoint. They are read as data, and nothing is run.
 """
 
+import glob
+import math
 import pathlib
 
 import numpy as np
@@ -11,11 +13,12 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from ssd_tf.config import ConfigError
-from ssd_tf.weights.checks import shorten
-from ssd_tf.weights.od_api import Layer, Source
+from ssd_tf.weights.checks import check_size, shorten
+from ssd_tf.weights.od_api import ONLY_V1, Layer, Source
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _KERNELS = ("weights", "depthwise_weights")
+_RELUS = ("FeatureExtractor/", "BoxPredictor_")
 _AVERAGED = "/ExponentialMovingAverage"
 
 
@@ -32,7 +35,7 @@ def read_frozen_graph(path) -> Source:
             f"{path} is no file that can be imported: expected a frozen graph (.pb), a checkpoint "
             "or SavedModel of TensorFlow 1, a TFLite file, or .pth or .safetensors of torchvision"
         )
-    return _read_graph(graph, {}, "frozen graph", path)
+    return _read_graph(graph, {}, "frozen graph", path, path)
 
 
 def read_saved_model(folder) -> Source:
@@ -45,11 +48,14 @@ def read_saved_model(folder) -> Source:
         raise ConfigError(f"{path} is damaged ({error})") from None
     if not content.meta_graphs:
         raise ConfigError(f"{path} has no graph")
+    graph = content.meta_graphs[0]
+    if graph.object_graph_def.nodes:
+        raise ConfigError(f"{folder} is a SavedModel of TensorFlow 2: {ONLY_V1}")
     variables = pathlib.Path(folder) / "variables" / "variables"
     arrays = {}
     if variables.with_suffix(".index").is_file():
         arrays = _read_arrays(variables)
-    return _read_graph(content.meta_graphs[0].graph_def, arrays, "SavedModel", folder)
+    return _read_graph(graph.graph_def, arrays, "SavedModel", folder, path)
 
 
 def read_checkpoint(prefix) -> Source:
@@ -62,8 +68,11 @@ def _read_arrays(prefix):
     """A checkpoint's arrays by name; averaged weights replace the raw ones."""
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        names = reader.get_variable_to_shape_map()
-        arrays = {name: reader.get_tensor(name) for name in names}
+        shapes = reader.get_variable_to_shape_map()
+        _check_checkpoint(reader, shapes, prefix)
+        arrays = {name: reader.get_tensor(name) for name in shapes}
+    except ConfigError:
+        raise
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError, OSError) as error:
         raise ConfigError(f"the checkpoint {prefix} cannot be read ({shorten(error)})") from None
     averaged = {
@@ -74,12 +83,25 @@ def _read_arrays(prefix):
     return arrays | averaged
 
 
-def _read_graph(graph, variables, kind, path):
-    constants = {
-        node.name: tf.make_ndarray(node.attr["value"].tensor)
-        for node in graph.node
-        if node.op == "Const"
-    }
+def _check_checkpoint(reader, shapes, prefix):
+    """Raise ConfigError for a checkpoint of TensorFlow 2, or one with too little data."""
+    if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
+        raise ConfigError(f"{prefix} is a checkpoint of TensorFlow 2: {ONLY_V1}")
+    dtypes = reader.get_variable_to_dtype_map()
+    prefix = pathlib.Path(prefix)
+    data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"))
+    if not data:
+        raise ConfigError(f"{prefix} has no data: expected {prefix.name}.data-00000-of-00001")
+    # Names and shapes alone are in the index.
+    declared = sum(math.prod(shape) * dtypes[name].size for name, shape in shapes.items())
+    check_size(declared, max(data, key=lambda path: path.stat().st_size))
+
+
+def _read_graph(graph, variables, kind, path, size_of):
+    """size_of: the file of the graph."""
+    if any(node.op == "Relu" and node.name.startswith(_RELUS) for node in graph.node):
+        raise ConfigError(f"{path}: expected the activation ReLU6, found ReLU")
+    constants = _read_constants(graph, size_of)
     epsilons = {
         node.name.rpartition("/BatchNorm/")[0]: node.attr["epsilon"].f
         for node in graph.node
@@ -87,9 +109,42 @@ def _read_graph(graph, variables, kind, path):
     }
     settings = _find_settings(graph, constants)
     layers = _collect_layers(variables | constants, epsilons, path)
+    windows = _find_windows(graph)
+    layers = {name: layer._replace(**windows.get(name, {})) for name, layer in layers.items()}
     input_hw = settings.get("model.input_hw")
     shapes = None if input_hw is None else _find_level_shapes(graph, constants, min(input_hw))
     return Source(kind, layers, settings, shapes)
+
+
+def _read_constants(graph, path):
+    """The numbers of the graph's constants by name; path: its file."""
+    tensors = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
+    constants = {}
+    declared = 0
+    for name, tensor in tensors.items():
+        dtype = tf.dtypes.as_dtype(tensor.dtype or tf.string)
+        if not (dtype.is_floating or dtype.is_integer or dtype.is_bool):
+            continue
+        declared += math.prod(max(dim.size, 0) for dim in tensor.tensor_shape.dim) * dtype.size
+        check_size(declared, path)
+        constants[name] = tf.make_ndarray(tensor)
+    return constants
+
+
+def _find_windows(graph):
+    """Stride, padding and dilation of the convolutions, by the names of the Layers."""
+    windows = {}
+    for node in graph.node:
+        if node.op not in ("Conv2D", "DepthwiseConv2dNative") or len(node.input) < 2:
+            continue
+        layer, _, part = node.input[1].removesuffix("/read").rpartition("/")
+        if part in _KERNELS:
+            windows[layer] = {
+                "strides": tuple(node.attr["strides"].list.i[1:3]),
+                "padding": node.attr["padding"].s.decode(),
+                "dilations": tuple(node.attr["dilations"].list.i[1:3]),
+            }
+    return windows
 
 
 def _collect_layers(arrays, epsilons, path):
@@ -111,7 +166,7 @@ def _collect_layers(arrays, epsilons, path):
     if not layers:
         raise ConfigError(
             f"{path} has no weights by the names of the TF Object Detection API of TensorFlow 1 "
-            "(FeatureExtractor/.../weights)"
+            f"(FeatureExtractor/.../weights), as graphs of TensorFlow 2 have none: {ONLY_V1}"
         )
     return layers
 

@@ -1,14 +1,13 @@
 """Detectors of the TF Object Detection API as TFLite files, read as data: nothing is run."""
 
 import pathlib
-import struct
 
 import numpy as np
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import ConfigError
-from ssd_tf.weights.checks import shorten
+from ssd_tf.weights.checks import check_size, shorten
 from ssd_tf.weights.od_api import Layer, Source, our_name
 
 IDENTIFIER = b"TFL3"
@@ -21,31 +20,67 @@ _DTYPES = {
     schema.TensorType.INT8: np.int8,
 }
 _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+_MOST_TABLES = 20_000  # detectors have about 1,000
+_NAME = 10  # of a tensor, in its table of fields
 _POSTPROCESS = b"TFLite_Detection_PostProcess"
 
 
 def read_tflite(path) -> Source:
     """float32, float16 or quantised weights, which are dequantised.
 
-    Raises ConfigError if the file is damaged or no detector.
+    Raises ConfigError if the file is corrupt or no detector.
     """
     content = pathlib.Path(path).read_bytes()
     if content[4:8] != IDENTIFIER:
         raise ConfigError(f"{path} is not a TFLite file")
-    # What reading beyond a damaged flatbuffer's end raises.
-    damage = (IndexError, ValueError, TypeError, struct.error, AttributeError, UnicodeDecodeError)
     try:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
-        return _Reader(model, path).read()
+        _check_counts(content, path)
+        return _Reader(schema.ModelT.InitFromPackedBuf(content, 0), path).read()
     except ConfigError:
         raise
-    except damage as error:
-        raise ConfigError(f"{path} is damaged ({shorten(error)})") from None
+    except Exception as error:  # reading beyond a corrupt flatbuffer's end raises almost anything
+        raise ConfigError(f"{path} is corrupt ({shorten(error)})") from error
+
+
+def _check_counts(content, path):
+    """Raise ConfigError if the flatbuffer has too many tables, or longer names than the file.
+
+    A few bytes may be used as any number of tables, each of which becomes an object here.
+    """
+    model = schema.Model.GetRootAs(content, 0)
+    graphs = [model.SubgraphsLength(), model.OperatorCodesLength(), model.BuffersLength()]
+    graphs += [model.MetadataLength(), model.SignatureDefsLength(), model.MetadataBufferLength()]
+    total = _add_tables(0, graphs, path)
+    for index in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(index)
+        total = _add_tables(total, [graph.TensorsLength(), graph.OperatorsLength()], path)
+        _check_names(graph, content, path)
+    for index in range(model.SignatureDefsLength()):
+        entry = model.SignatureDefs(index)
+        total = _add_tables(total, [entry.InputsLength(), entry.OutputsLength()], path)
+
+
+def _add_tables(total, counts, path):
+    total += sum(counts)
+    if total > _MOST_TABLES:
+        raise ConfigError(f"{path} is corrupt: expected at most {_MOST_TABLES} tables")
+    return total
+
+
+def _check_names(graph, content, path):
+    length = 0
+    for index in range(graph.TensorsLength()):
+        table = graph.Tensors(index)._tab
+        place = table.Offset(_NAME)
+        length += table.VectorLen(place) if place else 0
+    if length > len(content):
+        raise ConfigError(f"{path} is corrupt: its names are longer than the file")
 
 
 class _Reader:
     def __init__(self, model, path):
         self._path = path
+        self._num_bytes = 0  # of all constants that were read, as float32
         self._buffers = model.buffers
         self._graph = model.subgraphs[0]
         self._codes = model.operatorCodes
@@ -90,12 +125,18 @@ class _Reader:
             raise ConfigError(f"{self._path}: {name}: expected ReLU6, found ReLU")
         # OHWI, or 1HWC of a depthwise convolution.
         kernel = self._constant(kernel_index).transpose(1, 2, 3, 0)
-        return name, Layer(kernel, self._constant(bias_index))
+        return name, Layer(
+            kernel,
+            self._constant(bias_index),
+            strides=(options.strideH, options.strideW),
+            padding="SAME" if options.padding == schema.Padding.SAME else "VALID",
+            dilations=(options.dilationHFactor, options.dilationWFactor),
+        )
 
     def _input_settings(self):
         index = self._graph.inputs[0]
         shape = self._shape(index)
-        if len(shape) != 4 or shape[3] != 3:
+        if len(shape) != 4 or shape[3] != 3 or -1 in self._signature(index):
             raise ConfigError(f"{self._path}: expected an image [1, H, W, 3] as input, got {shape}")
         settings = {"model.input_hw": shape[1:3]}
         tensor = self._graph.tensors[index]
@@ -173,6 +214,11 @@ class _Reader:
     def _shape(self, index):
         return [int(size) for size in self._graph.tensors[index].shape]
 
+    def _signature(self, index):
+        """The shape with -1 for sizes that are not fixed; empty if all are."""
+        signature = self._graph.tensors[index].shapeSignature
+        return [] if signature is None else list(signature)[1:]
+
     def _quantization_step(self, index):
         quantization = self._graph.tensors[index].quantization
         if quantization is None or quantization.scale is None:
@@ -186,7 +232,10 @@ class _Reader:
         data = self._buffers[tensor.buffer].data
         if data is None or tensor.type not in _DTYPES:
             raise ConfigError(f"{self._path}: expected constant numbers in {self._name(index)}")
-        values = np.asarray(data, np.uint8).view(_DTYPES[tensor.type]).astype(np.float32)
+        values = np.asarray(data, np.uint8).view(_DTYPES[tensor.type])
+        self._num_bytes += 4 * values.size
+        check_size(self._num_bytes, self._path)
+        values = values.astype(np.float32)
         values = values.reshape(self._shape(index))
         quantization = tensor.quantization
         if tensor.type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16):

@@ -1,22 +1,23 @@
 """Arrays of a PyTorch state dict (.pth, .pt), read without PyTorch and without running anything.
 
 Such a file is a pickle, which could call any function. The unpickler here knows the few names that
-a state dict consists of and refuses all others. Both forms of torch.save are read: the zip archive
+a state dict consists of and refuses all others, and sizes are compared with that of the file before
+anything is read or copied. Both forms of torch.save are read: the zip archive
 that PyTorch writes since 1.6, and the sequence of pickles before it.
 """
 
 import collections
+import functools
 import io
 import math
 import pickle
 import typing
 import zipfile
-import zlib
 
 import numpy as np
 
 from ssd_tf.config import ConfigError
-from ssd_tf.weights.checks import check_finite, shorten
+from ssd_tf.weights.checks import check_finite, check_size, shorten
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -31,6 +32,8 @@ _DTYPES = {
     "ByteStorage": "<u1",
     "BoolStorage": "?",
 }
+# Of the pickle, which has names and shapes: some 100 bytes per array.
+_LARGEST_PICKLE = 1 << 20
 # Keys under which training scripts put the state dict, beside the optimizer's.
 _WRAPPERS = ("model", "state_dict")
 
@@ -49,6 +52,10 @@ class _Tensor(typing.NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in elements
 
+    @property
+    def num_bytes(self):
+        return abs(math.prod(self.shape)) * np.dtype(_numpy_dtype(self.storage.dtype)).itemsize
+
 
 def read_state_dict(path) -> dict[str, np.ndarray]:
     """The arrays of a state dict by name; half precision becomes float32.
@@ -60,28 +67,14 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
             file.seek(0)
-            content, data_of = read(file)
-        arrays = {
-            name: _to_array(tensor, data_of(tensor.storage))
-            for name, tensor in _find_tensors(content)
-        }
+            content, data_of = read(file.read())
+        tensors = _find_tensors(content)
+        check_size(sum(tensor.num_bytes for _, tensor in tensors), path)
+        arrays = {name: _to_array(tensor, data_of(tensor.storage)) for name, tensor in tensors}
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    # What damaged pickles and archives raise.
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    except Exception as error:  # a corrupt pickle or archive raises almost anything
         raise ConfigError(
             f"{path} is not a complete PyTorch state dict "
             f"({shorten(error) or type(error).__name__})"
@@ -90,7 +83,8 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
     return arrays
 
 
-class _Unpickler(pickle.Unpickler):
+# That in Python: the one in C reserves whatever room the index of a memo asks for.
+class _Unpickler(pickle._Unpickler):
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
@@ -106,10 +100,20 @@ class _Unpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, identifier):
-        kind, dtype, key, _device, size, *_ = identifier
-        if kind != "storage" or dtype not in _DTYPES:
-            raise ConfigError(f"expected a storage, got {identifier!r:.60}")
+        if not isinstance(identifier, tuple) or identifier[:1] != ("storage",):
+            raise ValueError(f"expected a storage, got {str(identifier)[:60]!r}")
+        _, dtype, key, _device, size, *_ = identifier
+        if dtype not in _DTYPES:
+            raise ValueError(f"expected a storage of numbers, got {str(dtype)[:60]!r}")
         return _Storage(dtype, str(key), int(size))
+
+    def load_build(self):
+        """Set the state of an object: torch.save does so for the dict alone."""
+        if not isinstance(self.stack[-2], collections.OrderedDict):
+            raise ConfigError("it sets attributes of something else than a state dict")
+        super().load_build()
+
+    dispatch: typing.ClassVar = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_others):
@@ -120,42 +124,52 @@ def _rebuild_parameter(tensor, *_others):
     return tensor
 
 
-def _read_zip(file):
+def _read_zip(data):
     """The unpickled content, and a function of a storage -> its bytes."""
-    archive = zipfile.ZipFile(io.BytesIO(file.read()))
-    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    names = [name for name in entries if name.endswith("/data.pkl")]
     if len(names) != 1:
         raise ConfigError("expected one data.pkl in the archive, as torch.save writes it")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+        raise ConfigError("expected an archive without compression, as torch.save writes it")
+    if sum(entry.file_size for entry in entries.values()) > len(data):
+        raise ConfigError("its parts are larger than the archive")
     folder = names[0].removesuffix("data.pkl")
-    if f"{folder}byteorder" in archive.namelist():
+    if f"{folder}byteorder" in entries:
         order = archive.read(f"{folder}byteorder").decode()
         if order != "little":
-            raise ConfigError(f"expected little-endian numbers, got {order}")
+            raise ConfigError(f"expected little-endian numbers, got {order[:20]!r}")
+    if entries[names[0]].file_size > _LARGEST_PICKLE:
+        raise ConfigError(f"expected a data.pkl of at most {_LARGEST_PICKLE} bytes")
     content = _Unpickler(io.BytesIO(archive.read(names[0]))).load()
-    return content, lambda storage: archive.read(f"{folder}data/{storage.key}")
+    read = functools.cache(archive.read)
+    return content, lambda storage: read(f"{folder}data/{storage.key}")
 
 
-def _read_legacy(file):
+def _read_legacy(data):
     """As _read_zip. Magic number, version, platform, content, keys, then each storage's data."""
-    file = io.BytesIO(file.read())
+    file = io.BytesIO(data[:_LARGEST_PICKLE])
     if _Unpickler(file).load() != _LEGACY_MAGIC:
         raise ConfigError("it does not begin as torch.save begins a file")
     _Unpickler(file).load()
     platform = _Unpickler(file).load()
     if not platform["little_endian"]:
         raise ConfigError("expected little-endian numbers")
-    unpickler = _Unpickler(file)
-    content = unpickler.load()
+    content = _Unpickler(file).load()
     keys = _Unpickler(file).load()
     sizes = {
         tensor.storage.key: np.dtype(_numpy_dtype(tensor.storage.dtype)).itemsize
         for _, tensor in _find_tensors(content)
     }
-    data = {}
+    storages = {}
+    begin = file.tell()
     for key in map(str, keys):
-        count = int.from_bytes(file.read(8), "little")
-        data[key] = file.read(count * sizes.get(key, 1))
-    return content, lambda storage: data[storage.key]
+        count = int.from_bytes(data[begin : begin + 8], "little")
+        end = begin + 8 + count * sizes.get(key, 1)
+        storages[key] = data[begin + 8 : end]
+        begin = end
+    return content, lambda storage: storages[storage.key]
 
 
 def _find_tensors(content):

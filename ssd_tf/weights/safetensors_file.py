@@ -16,7 +16,7 @@ def read_arrays(path) -> dict[str, np.ndarray]:
     """
     try:
         arrays = safetensors_numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is not a complete .safetensors file ({shorten(error)})"
         ) from None

@@ -1,17 +1,23 @@
 """Weights of torchvision's models, as arrays by the names of its state dict, into ours."""
 
 import zipfile
-import zlib
 
 import keras
 import numpy as np
 from absl import logging
 from keras import layers
 
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import Backbone, Config, ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.mobilenet_v3 import BLOCKS
-from ssd_tf.weights.checks import check_backbone_filled, gamma_for_epsilon, shorten
+from ssd_tf.weights import meaning
+from ssd_tf.weights.checks import (
+    check_backbone_filled,
+    check_finite,
+    check_size,
+    gamma_for_epsilon,
+    shorten,
+)
 
 # torchvision's VGG16 numbers its modules; these are its convolutions, block by block.
 _VGG_MODULES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
@@ -21,14 +27,26 @@ _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def read_arrays(path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name. Raises ConfigError for any other file."""
+    """The arrays of an .npz file by name.
+
+    Raises ConfigError for any other file, for one that is much smaller than its arrays, and for
+    values that are not finite.
+    """
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_size(sum(entry.file_size for entry in archive.infolist()), path)
         with open(path, "rb") as content, np.load(content) as file:
-            return dict(file)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = dict(file)
+    except ConfigError:
+        raise
+    # What corrupt archives and headers of arrays raise.
+    except Exception as error:
         raise ConfigError(
             f"{path} is not a complete .npz file of arrays ({shorten(error)})"
         ) from None
+    numbers = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    check_finite(numbers, path)
+    return numbers
 
 
 def load(model: keras.Model, config: Config, state: dict, source="the state dict") -> set[str]:
@@ -39,14 +57,11 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
     ssdlite320_mobilenet_v3_large, or without its reduced_tail the classifier.
     Class heads are filled if the number of classes is the same.
     source: what messages call the origin of the arrays.
-    Raises ConfigError if no array fits, one has another shape, or a layer of the backbone is
-    missing (extra layers, neck and heads may be).
+    Raises ConfigError if no array fits, one has another shape, a layer of the backbone is missing
+    (extra layers, neck and heads may be) or too much, or if the config has another padding or
+    normalisation than torchvision.
     """
-    if config.model.backbone.name == "mobilenet_v2" and config.model.backbone.padding != "torch":
-        logging.warning(
-            "the weights of torchvision's mobilenet_v2 belong to PyTorch's padding: set "
-            "model.backbone.padding=torch, or the features are not theirs"
-        )
+    padding, normalization = describe(config.model.backbone, state)
     state = _reduce_classifier(state)
     modules = module_names(model, config, state)
     filled = set()
@@ -63,7 +78,37 @@ def load(model: keras.Model, config: Config, state: dict, source="the state dict
     if not filled:
         raise ConfigError(f"{source} has no array of torchvision's {config.model.backbone.name}")
     check_backbone_filled(model, config, filled, source)
+    _check_depth(state, modules, config.model.backbone.name, source)
+    meaning.check_backbone(config, source, padding, normalization)
     return filled
+
+
+def describe(backbone, state):
+    """(padding, normalisation) of the network that the state belongs to, as far as it is known."""
+    name = backbone.name
+    padding = "torch" if name == "mobilenet_v2" else None
+    if "backbone.scale_weight" in state or (name == "mobilenet_v3_large" and backbone.reduced_tail):
+        return padding, ssd.normalization(Backbone(name=name))
+    if name == "vgg16" and "classifier.0.weight" not in state:
+        # Its features alone may be those that Liu et al. trained, normalised as in Caffe.
+        return padding, None
+    return padding, ssd.normalization(Backbone(name="resnet50"))
+
+
+def _check_depth(state, modules, name, source):
+    """Raise ConfigError if a stage of the ResNet has more blocks in the state.
+
+    All of resnet18 is found in the weights of a resnet34, whose features are others.
+    """
+    known = set(modules.values())
+    stages = {module.partition(".")[0] for module in known if module.startswith("layer")}
+    for key in state:
+        module = key.rpartition(".")[0]
+        if module.partition(".")[0] in stages and module not in known:
+            raise ConfigError(
+                f"{source} has {module}, which {name} lacks: give the weights of exactly this "
+                "network"
+            )
 
 
 def module_names(model, config: Config, state) -> dict[str, str]:

@@ -13,7 +13,8 @@ from ssd_tf.config import Config, ConfigError, load_source_config
 from ssd_tf.data import dataset_json
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
-from ssd_tf.weights import runs
+from ssd_tf.weights import meaning, runs
+from ssd_tf.weights.checks import check_finite
 from ssd_tf.weights.imported import is_class_head
 
 _LOADED = "loaded"
@@ -45,6 +46,7 @@ def read_source(path) -> Source:
         weights = runs.read_weights(runs.find_checkpoint(path))
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"init_from: {error}") from None
+    check_finite(weights, f"init_from: {path}")
     return Source(path, config, class_names, weights)
 
 
@@ -54,11 +56,17 @@ def transfer(source: Source, network: ssd.SSD, config: Config, class_names) -> l
     Class heads keep the rows of the background and of classes with the same name. Rows of new
     classes keep their random kernels, and start with the mean bias of the source's classes, so that
     they are as rare as those. Box heads of levels with other default boxes start from scratch.
-    Raises ConfigError if no layer before the heads fits, or if the run's batch norm has no
-    statistics and the config wants to train with them.
+    Raises ConfigError if the weights mean something else in this network, if no layer before the
+    heads fits, or if the run's batch norm has no statistics and the config wants to train with
+    them.
     """
+    changed = meaning.differences(source.config, config)
+    same_boxes = [
+        meaning.has_same_boxes(source.config, config, level, map_hw)
+        for level, map_hw in enumerate(network.map_shapes)
+    ]
+    _check_meaning(changed, any(same_boxes), source)
     backbone = {layer.name for layer in ssd.backbone_layers(network.model, config)}
-    has_other_boxes = _compare_boxes(source.config, config)
     outcomes = []
     for layer in network.model.layers:
         if not layer.weights:
@@ -67,9 +75,11 @@ def transfer(source: Source, network: ssd.SSD, config: Config, class_names) -> l
         part = _part_of(layer.name, backbone)
         if any(value is None for value in values):
             result = "from scratch: the run has no such layer"
+        elif reason := _find_change(changed, layer.name, part):
+            result = f"from scratch: {reason}"
         elif is_class_head(layer.name):
-            result = _load_class_head(layer, values, source, config, class_names)
-        elif _is_box_head(layer.name) and has_other_boxes(_level_of(layer.name)):
+            result = _load_class_head(layer, values, source, class_names)
+        elif _is_box_head(layer.name) and not same_boxes[_level_of(layer.name)]:
             result = "from scratch: other default boxes"
         else:
             result = _load(layer, values)
@@ -83,6 +93,37 @@ def summarize(outcomes) -> list[str]:
     """A table in lines: part of the network, number of layers, what happened."""
     counts = collections.Counter((outcome.part, outcome.result) for outcome in outcomes)
     return [f"{part:<12} {count:>4} layers  {result}" for (part, result), count in counts.items()]
+
+
+def _check_meaning(changed, keeps_boxes, source):
+    """Raise ConfigError for differences that no part of the network can be kept with."""
+    fatal = [
+        each
+        for each in changed
+        if each.affects == meaning.NETWORK
+        or (each.affects == meaning.DEFAULT_BOXES and keeps_boxes)
+    ]
+    if fatal:
+        raise ConfigError(
+            f"init_from {source.path}: the weights would be misused: "
+            f"{meaning.explain(fatal, 'that run')}, or leave out model.backbone and boxes to take "
+            "over its network"
+        )
+
+
+def _find_change(changed, layer, part):
+    """Why a layer that fits cannot be kept; None if it can."""
+    affected = {part}
+    if part in ("class heads", "box heads"):
+        affected = {meaning.HEADS, meaning.EXTRA_LAYERS_AND_HEADS}
+        if layer.endswith("_conv"):
+            affected.add(part)
+    elif part == "extra layers":
+        affected = {meaning.EXTRA_LAYERS_AND_HEADS}
+    for each in changed:
+        if each.affects in affected:
+            return f"the run has {each.key} = {each.old}, not {each.new}"
+    return None
 
 
 def _part_of(name, backbone):
@@ -102,26 +143,6 @@ def _level_of(name):
     return int(name.removeprefix(ssd.BOX_HEAD_PREFIX).removesuffix("_conv"))
 
 
-def _compare_boxes(old: Config, new: Config):
-    """A function of a level: whether its default boxes, or the variances, are others.
-
-    Boxes of the same size in pixels are the same, and so are boxes of the same share of the input.
-    """
-    old_levels = ssd.box_levels(old)
-    new_levels = ssd.box_levels(new)
-
-    def has_other_boxes(level):
-        if level >= len(old_levels) or old.boxes.variances != new.boxes.variances:
-            return True
-        pixels = [np.array(levels[level].shapes_hw) for levels in (old_levels, new_levels)]
-        if pixels[0].shape != pixels[1].shape:
-            return True
-        shares = [pixels[0] / old.model.input_hw, pixels[1] / new.model.input_hw]
-        return not (np.allclose(*pixels, rtol=1e-3) or np.allclose(*shares, rtol=1e-3))
-
-    return has_other_boxes
-
-
 def _load(layer, values):
     expected = [tuple(variable.shape) for variable in layer.variables]
     found = [value.shape for value in values]
@@ -132,11 +153,8 @@ def _load(layer, values):
     return _LOADED
 
 
-def _load_class_head(layer, values, source, config, class_names):
+def _load_class_head(layer, values, source, class_names):
     """Load the rows [C + 1] of each of the k boxes whose class has the same name."""
-    activation = config.loss.score_activation
-    if source.config.loss.score_activation != activation:
-        return f"from scratch: the run has {source.config.loss.score_activation}, not {activation}"
     if source.class_names == list(class_names):
         return _load(layer, values)
     old_rows = {name: row for row, name in enumerate(source.class_names, start=1)}

@@ -1,8 +1,10 @@
 """The page of `export.py --formats web` in a real browser; `make test-browser`.
 
-Needs the npm package @mediapipe/tasks-vision in the folder TASKS_VISION.
+The tests of detections need the npm package @mediapipe/tasks-vision in the folder TASKS_VISION; the
+others put a stand-in of the same interface in its place.
 """
 
+import contextlib
 import functools
 import http.server
 import os
@@ -13,6 +15,7 @@ import fixed_detector
 import pytest
 from PIL import Image
 
+from ssd_tf.draw import color_of
 from ssd_tf.export import tflite, web
 
 pytestmark = pytest.mark.browser
@@ -37,13 +40,20 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def address(folder):
+@contextlib.contextmanager
+def serving(folder):
+    """A context with the address at which a folder is served."""
     handler = functools.partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with serving(folder) as url:
+        yield url
 
 
 @pytest.fixture(params=[1280, 400])
@@ -113,3 +123,90 @@ def test_the_camera_starts_and_stops(page):
     assert page.locator("#camera").inner_text() == "Stop the camera"
     page.locator("#camera").click()
     assert page.locator("#camera").inner_text() == "Start the camera"
+
+
+# The interface of the package that the page uses. The model is loaded when a test calls `finish`;
+# each image then has a dog at the right edge.
+STAND_IN = """
+export const FilesetResolver = { forVisionTasks: async () => ({}) };
+const box = { originX: 80, originY: 40, width: 20, height: 20 };
+const categories = [{ index: -1, categoryName: "dog", score: 0.9 }];
+const found = { detections: [{ boundingBox: box, categories }] };
+export const ObjectDetector = {
+  createFromOptions: () => new Promise((resolve, reject) => {
+    window.finish = () => resolve({ detect: () => found });
+    window.fail = () => reject(new Error("no model"));
+  }),
+};
+"""
+
+
+class NoConverter:
+    """Writes no model: the stand-in reads none."""
+
+    names = ("cat", "emu", "dog")
+
+    def export(self, path, _form):
+        path.touch()
+
+
+@pytest.fixture
+def loading(browser, tmp_path):
+    """The page while it loads its model."""
+    package = tmp_path / "package"
+    (package / "wasm").mkdir(parents=True)
+    (package / "vision_bundle.mjs").write_text(STAND_IN)
+    web.export_page(tmp_path / "web", NoConverter(), package)
+    Image.new("RGB", (100, 80), (10, 20, 30)).save(tmp_path / "photo.png")
+    complaints = []
+    context = browser.new_context()
+    page = context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    with serving(tmp_path / "web") as url:
+        page.goto(url)
+        page.wait_for_function("typeof finish === 'function'")
+        yield page
+    context.close()
+    assert complaints == []
+
+
+def test_an_image_that_is_chosen_while_the_model_loads(loading, tmp_path):
+    loading.locator("#file").set_input_files(tmp_path / "photo.png")
+    loading.locator("#canvas").wait_for(state="visible")
+    assert loading.locator("#status").inner_text().startswith("Loading")
+    assert loading.locator("#list li").count() == 0
+    loading.evaluate("finish()")
+    loading.get_by_text("ms per frame").wait_for()
+    assert loading.locator("#list li").all_inner_texts() == ["dog 0.90"]
+
+
+def test_the_camera_and_the_slider_while_the_model_loads(loading):
+    loading.locator("#camera").click()
+    loading.locator("#canvas").wait_for(state="visible")
+    loading.locator("#score").fill("0.75")
+    loading.evaluate("finish()")
+    loading.get_by_text("ms per frame").wait_for()
+
+
+def test_a_model_that_cannot_be_loaded(loading, tmp_path):
+    loading.evaluate("fail()")
+    loading.get_by_text("could not be loaded (no model)").wait_for()
+    loading.locator("#file").set_input_files(tmp_path / "photo.png")
+    loading.locator("#canvas").wait_for(state="visible")
+    assert "could not be loaded" in loading.locator("#status").inner_text()
+
+
+def test_colours_and_captions(loading, tmp_path):
+    """As `draw` draws the class; all of the caption is in the image, the box at its right edge."""
+    loading.evaluate("finish()")
+    choose(loading, tmp_path / "photo.png")
+    width, height, *pixel = loading.evaluate(
+        "[canvas.width, canvas.height, ...canvas.getContext('2d').getImageData(79, 50, 3, 1).data]"
+    )
+    assert (width, height) == (100, 80)
+    expected = [int(color_of(3)[place : place + 2], 16) for place in (1, 3, 5)]
+    assert pixel[4:7] == expected
+    # The caption is 12 pixels high above the box: with a margin of 3 the text begins left of it.
+    row = loading.evaluate("[...canvas.getContext('2d').getImageData(0, 39, 100, 1).data]")
+    filled = [index for index in range(100) if row[4 * index : 4 * index + 3] == expected]
+    assert filled and filled[0] < 80 - 20 and filled[-1] == 99

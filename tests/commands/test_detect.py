@@ -1,7 +1,11 @@
+import hashlib
 import importlib
 import json
+import os
 import shutil
+import signal
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +30,57 @@ def fixed_weights(tiny_config):
 
 
 @pytest.fixture
+def ends_at(monkeypatch):
+    """A function: let the detector do something instead of detecting, in its n-th image from 1."""
+    from ssd_tf.inference import detector as module
+
+    inner = module.load_detector()
+
+    class Ending:
+        classes = inner.classes
+        read_image = inner.read_image
+
+        def __init__(self, number, end):
+            self.number = number
+            self.end = end
+
+        def __call__(self, image):
+            self.number -= 1
+            if self.number == 0:
+                self.end()
+            return inner(image)
+
+    def end_at(number, end):
+        ending = Ending(number, end)
+        monkeypatch.setattr(module, "load_detector", lambda *_flags, **_options: ending)
+
+    return end_at
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def crash():
+    raise RuntimeError("out of memory")
+
+
+@pytest.fixture
 def look(tmp_path):
     """A function: run detect.py, which must succeed; returns the rows and the drawn images."""
 
     def call(*argv):
         output = tmp_path / "out"
         assert detect.main(["detect", "--model=any", f"--output={output}", *map(str, argv)]) == 0
-        drawn = {path.name: np.asarray(Image.open(path)) for path in sorted(output.glob("*.png"))}
+        drawn = {
+            path.name: np.asarray(Image.open(path))
+            for path in sorted(output.iterdir())
+            if path.suffix in (".png", ".jpg")
+        }
         return json.loads((output / "detections.json").read_text()), drawn
 
     return call
@@ -81,8 +129,8 @@ def test_image_ids_are_unique(look, tmp_path, names, ids):
 
 def test_drawn_images(look, image_folder):
     _, drawn = look(image_folder)
-    assert sorted(drawn) == ["0042.png", "green.png"]
-    assert drawn["0042.png"].shape == (96, 90, 3)
+    assert sorted(drawn) == ["0042.jpg", "green.png"]
+    assert drawn["0042.jpg"].shape == (96, 90, 3)
     # The box is outlined in the colour of the second class, and not filled: rows 8 to 72, columns
     # 68 to 92. Its caption lies over its upper edge.
     outline = (drawn["green.png"] == (60, 180, 75)).all(-1)
@@ -118,7 +166,7 @@ def test_gray_and_rotated_images(look, tmp_path):
     rotated.save(tmp_path / "rotated.jpg", exif=exif, quality=95)
     rows, drawn = look(tmp_path / "gray.png", tmp_path / "rotated.jpg")
     assert drawn["gray.png"].shape == (64, 96, 3)
-    assert drawn["rotated.png"].shape == (128, 96, 3)
+    assert drawn["rotated.jpg"].shape == (128, 96, 3)
     (green,) = rows
     assert green["file_name"].endswith("rotated.jpg")
     assert green["bbox"] == pytest.approx([68, 8, 24, 64], abs=1e-3)
@@ -126,19 +174,19 @@ def test_gray_and_rotated_images(look, tmp_path):
 
 def test_two_images_of_one_name(look, image_folder, tmp_path):
     (tmp_path / "more").mkdir()
-    Image.fromarray(draw(40, 60)).save(tmp_path / "more" / "green.jpg")
-    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.jpg")
+    Image.fromarray(draw(40, 60)).save(tmp_path / "more" / "green.png")
+    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.png")
     assert sorted(drawn) == ["green.png", "green_2.png"]
     # A second call uses the same names again.
-    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.jpg")
+    _, drawn = look(image_folder / "green.png", tmp_path / "more" / "green.png")
     assert sorted(drawn) == ["green.png", "green_2.png"]
 
 
 @pytest.mark.parametrize(
     ("names", "drawn_names"),
     [
-        (["1/a_3.png", "1/a.png", "2/a.jpg"], ["a.png", "a_3.png", "a_3_3.png"]),
-        (["1/a.png", "2/a.jpg", "1/a_2.png"], ["a.png", "a_2.png", "a_2_3.png"]),
+        (["1/a_3.png", "1/a.png", "2/a.png"], ["a.png", "a_3.png", "a_3_3.png"]),
+        (["1/a.png", "2/a.png", "1/a_2.png"], ["a.png", "a_2.png", "a_2_3.png"]),
     ],
 )
 def test_a_suffixed_name_may_be_taken(look, tmp_path, names, drawn_names):
@@ -154,7 +202,7 @@ def test_an_unreadable_file_is_skipped(look, image_folder):
     (image_folder / "text.png").write_text("no image")
     (image_folder / "notes.txt").write_text("not looked at")
     rows, drawn = look(image_folder)
-    assert sorted(drawn) == ["0042.png", "green.png"]
+    assert sorted(drawn) == ["0042.jpg", "green.png"]
     assert len(rows) == 3
 
 
@@ -173,7 +221,7 @@ def test_bad_input(fails, image_folder, tmp_path):
     assert "--score" in refuse("--score=1.5", image_folder, code=2)
     assert f"no image, folder or video at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
     (tmp_path / "none").mkdir()
-    assert "no images (.bmp, " in refuse(tmp_path / "none", code=1)
+    assert "no images (.avif, " in refuse(tmp_path / "none", code=1)
     (tmp_path / "none" / "a.png").write_text("no image")
     assert "none of the 1 files could be read" in refuse(tmp_path / "none", code=1)
 
@@ -222,6 +270,7 @@ def test_a_video_keeps_its_frames_rate_and_size(look, tmp_path, image_folder):
         "detections.json",
         "green.png",
         "two.mp4",
+        "written.sha256",
     ]
 
 
@@ -232,7 +281,7 @@ def test_what_cannot_be_opened_as_a_video_is_skipped(look, fails, tmp_path, imag
     assert [row["class"] for row in rows] == ["green"]
     argv = ["--model=any", f"--output={tmp_path / 'none'}", tmp_path / "broken.mp4", "camera:99"]
     assert "none of the 2 files could be read" in fails(detect.main, *argv, code=1)
-    assert list((tmp_path / "none").iterdir()) == []
+    assert not (tmp_path / "none").exists()
 
 
 def test_videos_without_opencv(look, tmp_path, monkeypatch, image_folder, caplog):
@@ -244,7 +293,7 @@ def test_videos_without_opencv(look, tmp_path, monkeypatch, image_folder, caplog
 
 def test_globs(look, image_folder):
     rows, drawn = look(str(image_folder / "*.jpg"))
-    assert list(drawn) == ["0042.png"]
+    assert list(drawn) == ["0042.jpg"]
     assert {row["image_id"] for row in rows} == {42}
 
 
@@ -309,4 +358,183 @@ def test_an_image_of_too_many_pixels_is_skipped(look, image_folder, monkeypatch,
     rows, drawn = look(image_folder / "small.png", image_folder / "large.png")
     assert list(drawn) == ["small.png"]
     assert [row["class"] for row in rows] == ["red"]
-    assert "large.png cannot be read (Image size (40000 pixels) exceeds limit" in caplog.text
+    assert "large.png cannot be read (too large: " in caplog.text
+
+
+def test_drawn_copies_have_the_format_of_the_image(look, tmp_path):
+    for name in ("a.jpg", "b.JPEG", "c.png", "d.webp", "e.tif", "f.bmp", "g.jfif"):
+        image_format = "JPEG" if name == "g.jfif" else None
+        Image.fromarray(IMAGES[0]).save(tmp_path / name, image_format)
+    look(*sorted(tmp_path.glob("?.*")))
+    drawn = sorted((tmp_path / "out").glob("?.*"))
+    names = ["a.jpg", "b.jpg", "c.png", "d.png", "e.png", "f.png", "g.jpg"]
+    assert [path.name for path in drawn] == names
+    is_jpeg = [path.read_bytes().startswith(b"\xff\xd8\xff") for path in drawn]
+    assert is_jpeg == [path.suffix == ".jpg" for path in drawn]
+
+
+def test_every_suffix_of_an_image_in_a_folder_is_read_and_the_others_are_counted(
+    look, image_folder, caplog
+):
+    for name in ("a.TIFF", "b.jfif", "c.pgm", "d.Jpg", "e.avif"):
+        image_format = {"b.jfif": "JPEG", "c.pgm": "PPM", "e.avif": "AVIF"}.get(name)
+        Image.fromarray(IMAGES[0]).save(image_folder / name, image_format)
+    (image_folder / "notes.txt").write_text("not looked at")
+    (image_folder / "more").mkdir()
+    _, drawn = look(image_folder)
+    assert len(drawn) == 7
+    passed_over = [record.args for record in caplog.records if "passed over" in record.msg]
+    assert passed_over == [(image_folder, 7, 2, "more")]
+
+
+def test_sixteen_bits_are_read_by_the_gray_range_of_the_data(look, tmp_path, monkeypatch):
+    from ssd_tf.inference import detector
+
+    loaded = detector.load_detector("any")
+    monkeypatch.setattr(loaded, "gray_range", (0, 4095))
+    gray = np.full((40, 60), 2048, np.uint16)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    _, drawn = look(tmp_path / "gray.png")
+    assert (drawn["gray.png"] == 128).all()
+
+
+def test_one_corrupt_image_does_not_end_the_command(look, image_folder):
+    # Pillow raises SyntaxError for a checksum, and nothing for EXIF that it cannot read.
+    data = (image_folder / "green.png").read_bytes()
+    (image_folder / "checksum.png").write_bytes(data[:40] + b"?" + data[41:])
+    exif = b"\0\0\0\x08eXIfgarbage!" + zlib.crc32(b"eXIfgarbage!").to_bytes(4, "big")
+    (image_folder / "exif.png").write_bytes(data[:33] + exif + data[33:])
+    _, drawn = look(image_folder)
+    assert sorted(drawn) == ["0042.jpg", "exif.png", "green.png"]
+
+
+FILES = {
+    "coco": ["annotations.json"],
+    "yolo": ["classes.txt", "labels/0042.txt", "labels/green.txt"],
+    "voc": ["Annotations/0042.xml", "Annotations/green.xml"],
+    "csv": ["labels.csv"],
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [(form, name) for form, names in FILES.items() for name in names]
+    + [("yolo", name) for name in ("green.png", "detections.json")],
+)
+def test_what_somebody_corrected_is_not_overwritten(
+    look, fails, image_folder, tmp_path, form, name
+):
+    out = tmp_path / "out"
+    look(f"--format={form}", image_folder)
+    written = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    listed = [str(path.relative_to(out)) for path in sorted(written)]
+    expected = ["0042.jpg", "detections.json", "green.png", "written.sha256", *FILES[form]]
+    assert listed == sorted(expected)
+    look(f"--format={form}", image_folder)  # nobody changed a file: all are replaced
+    (out / name).write_bytes(written[out / name] + b"corrected")
+    argv = ["--model=any", f"--output={out}", f"--format={form}", image_folder]
+    assert f"{name} was changed" in fails(detect.main, *argv, code=1)
+    for path, content in written.items():
+        if path.name not in (Path(name).name, "written.sha256"):
+            assert path.read_bytes() == content
+    assert (out / name).read_bytes() == written[out / name] + b"corrected"
+
+
+@pytest.mark.parametrize("name", ["green.png", "detections.json", "labels/green.txt"])
+def test_files_of_others_are_not_overwritten(fails, image_folder, tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    argv = ["--model=any", f"--output={tmp_path / 'out'}", "--format=yolo", image_folder]
+    assert f"{name} exists" in fails(detect.main, *argv, code=1)
+    assert path.read_text() == "mine"
+    assert [found for found in (tmp_path / "out").rglob("*") if found.is_file()] == [path]
+
+
+def test_inputs_in_a_folder_below_are_not_overwritten(fails, image_folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    names = tmp_path / "out" / "classes.txt"
+    names.write_text("red\ngreen\nblue\n")
+    digest = hashlib.sha256(names.read_bytes()).hexdigest()
+    (tmp_path / "out" / "written.sha256").write_text(f"{digest}  classes.txt\n")
+    argv = ["--model=any", f"--output={tmp_path / 'out'}", f"--labels={names}", "--format=yolo"]
+    assert "classes.txt is an input" in fails(detect.main, *argv, image_folder, code=1)
+
+
+def test_labels_of_other_classes_do_not_stay_beside_new_ones(look, fails, image_folder, tmp_path):
+    look("--format=yolo", image_folder)
+    out = tmp_path / "out"
+    old = "a\nb\n"
+    (out / "classes.txt").write_text(old)
+    with open(out / "written.sha256", "a") as manifest:
+        manifest.write(f"{hashlib.sha256(old.encode()).hexdigest()}  classes.txt\n")
+    argv = ["--model=any", f"--output={out}", "--format=yolo"]
+    line = fails(detect.main, *argv, image_folder / "green.png", code=1)
+    assert "labels/0042.txt is of other classes" in line
+    assert (out / "classes.txt").read_text() == old
+    look("--format=yolo", image_folder)  # of all of them
+    assert (out / "classes.txt").read_text() == "red\ngreen\nblue\n"
+
+
+def many_images(folder, count):
+    folder.mkdir()
+    for number in range(1, count + 1):
+        Image.fromarray(IMAGES[1]).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(("end", "code"), [(interrupt, 130), (terminate, 143), (crash, 1)])
+def test_an_end_before_the_last_image_keeps_the_others(ends_at, capsys, tmp_path, end, code):
+    folder = many_images(tmp_path / "many", 5)
+    out = tmp_path / "out"
+    for number in (3, 4):  # twice: what an ended run wrote is replaced
+        ends_at(number, end)
+        argv = ["--model=any", f"--output={out}", "--format=yolo,voc,csv,coco", str(folder)]
+        assert detect.main(["detect", *argv]) == code
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        stems = [str(image) for image in range(1, number)]
+        rows = json.loads((out / "detections.json").read_text())
+        assert [row["image_id"] for row in rows] == list(range(1, number))
+        assert sorted(path.stem for path in out.glob("*.png")) == stems
+        assert sorted(path.stem for path in (out / "labels").iterdir()) == stems
+        assert sorted(path.stem for path in (out / "Annotations").iterdir()) == stems
+        lines = (out / "labels.csv").read_text().splitlines()[1:]
+        assert [line.split(".")[0] for line in lines] == stems
+        content = json.loads((out / "annotations.json").read_text())
+        assert [row["file_name"] for row in content["images"]] == [f"{x}.png" for x in stems]
+        assert [row["image_id"] for row in content["annotations"]] == list(range(1, number))
+        assert [path for path in out.rglob(".*")] == []
+
+
+@pytest.mark.parametrize(("end", "code"), [(interrupt, 130), (terminate, 143), (crash, 1)])
+def test_an_end_in_a_video_keeps_its_frames(ends_at, tmp_path, end, code):
+    write_video(tmp_path / "a.mp4", [draw(128, 192, ("red", 0, 0))] * 8)
+    from ssd_tf.inference.video import Video
+
+    out = tmp_path / "out"
+    ends_at(6, end)
+    argv = ["--model=any", f"--output={out}", str(tmp_path / "a.mp4")]
+    assert detect.main(["detect", *argv]) == code
+    rows = json.loads((out / "detections.json").read_text())
+    assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
+    assert len(list(Video(out / "a.mp4"))) == 5
+    ends_at(0, end)
+    assert detect.main(["detect", *argv]) == 0
+    assert len(json.loads((out / "detections.json").read_text())) == 8
+
+
+def test_an_end_before_the_first_image_keeps_the_rows_of_the_last_call(ends_at, look, tmp_path):
+    folder = many_images(tmp_path / "many", 2)
+    rows, _ = look(folder)
+    ends_at(1, interrupt)
+    argv = ["--model=any", f"--output={tmp_path / 'out'}", str(folder)]
+    assert detect.main(["detect", *argv]) == 130
+    assert json.loads((tmp_path / "out" / "detections.json").read_text()) == rows
+
+
+def test_ids_of_images_beside_videos(look, tmp_path):
+    Image.fromarray(IMAGES[1]).save(tmp_path / "5.png")
+    write_video(tmp_path / "a.mp4", [draw(128, 192, ("red", 0, 0))] * 2)
+    rows, _ = look(tmp_path / "5.png", tmp_path / "a.mp4")
+    assert [(row["image_id"], row.get("frame")) for row in rows] == [(5, None), (6, 0), (7, 1)]

@@ -25,6 +25,7 @@ TRUTH = {
 }
 FOUND = [{"image_id": 4, "category_id": 9, "bbox": [10, 10, 40, 20], "score": 0.9}]
 LARGE = 10**400  # larger than any float
+POLYGON = [[10, 10, 50, 10, 50, 30], [12, 12, 13, 13, 12, 13]]
 
 
 def with_annotation(**changes):
@@ -233,6 +234,17 @@ def test_what_set_refuses(fails, tiny_run, tiny_data, tmp_path):
         with_annotation(id=[1]),
         with_annotation(iscrowd=None),
         with_annotation(area=None),
+        with_annotation(area="800"),
+        with_annotation(area="big"),
+        with_annotation(area=LARGE),
+        with_annotation(area=0),
+        with_annotation(iscrowd="0"),
+        with_annotation(bbox=["10", 10.0, "40.0", 20]),
+        with_annotation(bbox=[0, 0, 0, 0], segmentation=POLYGON),
+        with_annotation(bbox=[10, 10], segmentation=POLYGON),
+        with_annotation(bbox=None, segmentation=POLYGON),
+        with_annotation(image_id="4", category_id=9.0),
+        with_annotation(image_id="004", category_id="9"),
         without("id"),
         without("iscrowd"),
         without("area"),
@@ -245,7 +257,10 @@ def test_files(truth, tmp_path):
     assert content["per_class"]["cat"]["AP50"] == pytest.approx(1)
     assert content["voc"] == {"AP50_11point": 1, "AP50_all": 1}
     # Id 1, the box's own area of 40 x 20 and no crowd, whether the file says so or not.
-    assert read(tmp_path / "out", "ground_truth.json") == TRUTH
+    written = read(tmp_path / "out", "ground_truth.json")
+    for row in written["annotations"]:
+        row.pop("segmentation", None)
+    assert written == TRUTH
     assert read(tmp_path / "out", "detections.json") == FOUND
 
 
@@ -276,10 +291,57 @@ def test_annotations_of_unlisted_images_are_ignored(caplog, tmp_path):
     assert content["voc"] == {"AP50_11point": 1, "AP50_all": 1}
     assert read(tmp_path / "out", "ground_truth.json") == TRUTH
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert caplog.messages[0] == (
-        f"{tmp_path / 'truth'}: 2 of 3 annotations ignored, because `images` lacks their "
-        "image; the first is annotations[1], of image 8"
-    )
+    assert "2 of 3 annotations left out" in caplog.messages[0]
+    assert "annotations[1], image_id 8" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image_id": "4", "category_id": "9"},
+        {"image_id": 4.0, "category_id": 9.0},
+        {"image_id": "000004"},
+        {"bbox": ["10", "10", "40", "20"], "score": "0.9"},
+        {"bbox": [10.0, 10, 40.0, 20], "score": 0.9000000001},
+    ],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_results_as_tools_write_them(tmp_path, row, mark):
+    argv = write_files(tmp_path, mark + json.dumps(TRUTH), mark + json.dumps([{**FOUND[0], **row}]))
+    run(*argv, f"--output={tmp_path / 'out'}")
+    (written,) = read(tmp_path / "out", "detections.json")
+    assert written == {**FOUND[0], "score": pytest.approx(0.9)}
+    assert read(tmp_path / "out", "metrics.json")["coco"]["AP"] == pytest.approx(1)
+
+
+def test_a_score_that_rounding_made_larger_than_1(tmp_path):
+    run(*write_files(tmp_path, TRUTH, [{**FOUND[0], "score": 1 + 1e-7}]), f"--output={tmp_path}/o")
+    assert read(tmp_path / "o", "detections.json") == [{**FOUND[0], "score": 1}]
+
+
+@pytest.mark.parametrize(
+    ("found", "hint"),
+    [
+        ([[0.1, 0.17, 0.4, 0.33]], "0 to 1"),
+        ([[10, 10, 90, 20]] * 2 + [[10, 10, 94, 51]], ""),  # overhangs by less than 5 %
+        ([[10, 10, 90, 20]] * 2 + [[30, 10, 90, 20]] * 2, "2 of 4 boxes end beyond their image"),
+        ([[10, 20, 40, 60]], "1 of 1 boxes end beyond their image"),
+    ],
+)
+def test_boxes_in_another_unit(caplog, tmp_path, found, hint):
+    rows = [{**FOUND[0], "bbox": box} for box in found]
+    run(*write_files(tmp_path, TRUTH, rows), f"--output={tmp_path / 'out'}")
+    assert len(caplog.messages) == bool(hint)
+    assert not hint or hint in caplog.messages[0]
+
+
+def test_category_0_without_objects_is_left_out(tmp_path):
+    roots = {"background": ["cat"], "dog": ["dog", "cat"], "Background ": ["cat"]}
+    for name, names in roots.items():
+        truth = {**TRUTH, "categories": [{"id": 0, "name": name}, *TRUTH["categories"]]}
+        run(*write_files(tmp_path, truth, FOUND), f"--output={tmp_path / 'out'}")
+        written = read(tmp_path / "out", "ground_truth.json")["categories"]
+        assert [row["name"] for row in written] == names
 
 
 def test_ids_that_are_strings(tmp_path):
@@ -293,11 +355,15 @@ def test_ids_that_are_strings(tmp_path):
     assert read(tmp_path / "out", "metrics.json")["coco"]["AP"] == pytest.approx(1)
 
 
-def test_files_without_rows(tmp_path):
+def test_files_without_rows(capsys, tmp_path):
     run(*write_files(tmp_path, TRUTH, []), f"--output={tmp_path / 'missed'}")
     assert read(tmp_path / "missed", "metrics.json")["coco"]["AP"] == 0
+    capsys.readouterr()
     run(*write_files(tmp_path, {**TRUTH, "annotations": []}, []), f"--output={tmp_path / 'none'}")
     assert read(tmp_path / "none", "metrics.json")["coco"]["AP"] == -1
+    printed = capsys.readouterr().out
+    assert "-1.0" not in printed and "AP -  AP50 -" in printed
+    assert "no objects" in printed
 
 
 @pytest.mark.parametrize(
@@ -321,33 +387,33 @@ def test_files_without_rows(tmp_path):
         ({**TRUTH, "images": []}, "truth has no images"),
         (
             {**TRUTH, "annotations": [{"id": 1, "image_id": 4}]},
-            "annotations[0]: expected category_id as a string or a number of at most 64 bits, "
-            "got nothing",
+            "category is not listed; the first is annotations[0], category_id nothing",
         ),
-        ({**TRUTH, "annotations": [{}]}, "annotations[0]: expected image_id"),
+        ({**TRUTH, "annotations": [{}]}, "image is not listed; the first is annotations[0]"),
         ({**TRUTH, "images": [7]}, "images[0]: expected an object, got 7"),
-        (with_annotation(bbox=[1, 2, 3]), "annotations[0]: expected bbox as four finite numbers"),
-        (with_annotation(bbox=[1, 2, 3, "4"]), 'got [1, 2, 3, "4"]'),
-        (with_annotation(area="big"), 'expected area as a finite number, got "big"'),
+        (with_annotation(bbox=[1, 2, 3]), "not a box; the first is annotations[0], bbox [1, 2, 3]"),
+        (with_annotation(bbox=[1, 2, 3, "wide"]), "not a number; the first is annotations[0]"),
+        (with_annotation(bbox=[1, 2, 3, LARGE]), "not a number; the first is annotations[0]"),
+        (with_annotation(bbox=[1, 2, 3, 0]), "degenerate; the first is annotations[0]"),
+        (with_annotation(bbox=[1, 2, 3, -4]), "negative; the first is annotations[0]"),
+        (without("bbox"), "no box; the first is annotations[0], bbox nothing"),
+        (with_annotation(image_id=[4]), "annotations[0], image_id [4]"),
+        (with_annotation(image_id=True), "annotations[0], image_id true"),
+        (with_annotation(image_id=LARGE), "annotations[0], image_id 1000"),
+        (with_annotation(category_id=LARGE), "annotations[0], category_id 1000"),
+        ({**TRUTH, "images": [{"id": None}]}, "no id; the first is images[0], id nothing"),
+        ({**TRUTH, "images": [{"id": 4}, {"id": "4"}]}, "two images have the id 4"),
         (
-            with_annotation(image_id=[4]),
-            "expected image_id as a string or a number of at most 64 bits, got [4]",
-        ),
-        (with_annotation(image_id=True), "at most 64 bits, got true"),
-        (with_annotation(image_id=LARGE), "at most 64 bits, got 1000"),
-        (with_annotation(category_id=LARGE), "at most 64 bits, got 1000"),
-        (with_annotation(bbox=[1, 2, 3, LARGE]), "expected bbox as four finite numbers"),
-        (with_annotation(area=LARGE), "expected area as a finite number, got 1000"),
-        ({**TRUTH, "images": [{"id": LARGE}]}, "images[0]: expected id as a string or a number"),
-        ({**TRUTH, "images": [{"id": 2**63}]}, "images[0]: expected id as a string or a number"),
-        (
-            {**TRUTH, "images": [{"id": 4}, {"id": "5"}]},
-            'images[1]: expected ids that are all numbers or all strings, got 4 and "5"',
+            {**TRUTH, "categories": [{"id": 9, "name": "cat"}, {"id": "9", "name": "dog"}]},
+            "two categories have the id 9",
         ),
         (
-            {**TRUTH, "categories": [{"id": "9", "name": "cat"}, {"id": 10, "name": "dog"}]},
-            'categories[1]: expected ids that are all numbers or all strings, got "9" and 10',
+            {**TRUTH, "categories": [{"id": 9, "name": "cat"}, {"id": 8, "name": "cat"}]},
+            "two categories have the name 'cat'",
         ),
+        ({**TRUTH, "categories": [{"id": 9}]}, "expected a category with a `name` and an `id`"),
+        ({**TRUTH, "categories": [{"name": "a"}]}, "expected a category with a `name` and an `id`"),
+        ("[" * 100_000, "truth is not JSON: it is nested too deeply"),
     ],
 )
 def test_files_that_are_not_coco_instances(files_refused, truth, expected):
@@ -358,20 +424,27 @@ def test_files_that_are_not_coco_instances(files_refused, truth, expected):
     ("found", "expected"),
     [
         ("[", "found is not JSON"),
+        (TRUTH, "expected a COCO results file: a list of objects with image_id, category_id"),
+        ([1], "found[0]: expected an object with image_id, category_id, bbox, score, got 1"),
+        ([{}], "found[0]: expected image_id as a number or a string, got nothing"),
+        ([{**FOUND[0], "image_id": True}], "found[0]: expected image_id as a number or a string"),
+        ([{**FOUND[0], "image_id": LARGE}], "image_id 1000"),
+        ([FOUND[0], {"image_id": 4}], "found[1]: expected category_id"),
+        ([{**FOUND[0], "bbox": [10, 10, 40]}], "found[0]: expected bbox as four finite numbers"),
+        ([{**FOUND[0], "bbox": [10, 10, 1e200, 1e200]}], "found[0]: expected bbox as four finite"),
+        ([FOUND[0], {**FOUND[0], "image_id": 5}], "found[1]: image_id 5 is not among the images"),
         (
-            TRUTH,
-            "not a COCO results file: rows: expected a list of objects with image_id, "
-            "category_id, bbox, score, got an object",
+            [{**FOUND[0], "category_id": 1}] * 2,
+            "2 detections ignored, of categories that the annotations lack: 1; they have 9",
         ),
-        ([1], "rows[0]: expected an object, got 1"),
-        ([{}], "rows[0]: expected image_id as a string or a number of at most 64 bits"),
-        ([{**FOUND[0], "image_id": LARGE}], "at most 64 bits, got 1000"),
-        ([{**FOUND[0], "score": LARGE}], "expected score as a finite number, got 1000"),
-        ([FOUND[0], {"image_id": 4}], "rows[1]: expected category_id"),
-        ([{**FOUND[0], "bbox": [10, 10, 40]}], "rows[0]: expected bbox as four finite numbers"),
-        ([{**FOUND[0], "score": float("nan")}], "expected score as a finite number, got NaN"),
-        ([{**FOUND[0], "image_id": 5}], "has detections of image 5, which is not among"),
-        ([{**FOUND[0], "image_id": "4"}], "has detections of image '4', which is not among"),
+        ("[" * 100_000, "found is not JSON: it is nested too deeply"),
+        *(
+            (
+                [FOUND[0], {**FOUND[0], "score": score}],
+                "found[1]: expected score as a number from 0",
+            )
+            for score in (float("nan"), float("inf"), 87.5, -1, 1.001, LARGE, "high", None, True)
+        ),
     ],
 )
 def test_files_that_are_not_coco_results(files_refused, found, expected):
@@ -429,3 +502,122 @@ def test_an_exported_model_has_no_raw_weights(fails, tiny_data, tmp_path):
     argv = [f"--model={model}", f"--data={tiny_data}", f"--output={tmp_path / 'out'}"]
     line = fails(evaluate.main, *argv, "--raw_weights", code=2)
     assert f"--raw_weights needs a run folder; {model} is an exported model" in line
+
+
+FILES = ("detections.json", "ground_truth.json", "metrics.json", "per_class.csv", "report.html")
+
+
+def file_contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_same_evaluation_twice_and_another_one(tmp_path):
+    out = tmp_path / "out"
+    argv = write_files(tmp_path, TRUTH, FOUND)
+    run(*argv, f"--output={out}")
+    first = file_contents(out)
+    assert sorted(first) == sorted([*FILES, "written.sha256"])
+    run(*argv, f"--output={out}")
+    second = file_contents(out)
+    assert {name: second[name] for name in FILES} == {name: first[name] for name in FILES}
+    run(*write_files(tmp_path, TRUTH, []), f"--output={out}")
+    assert all(file_contents(out)[name] != first[name] for name in FILES[:1] + FILES[2:])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_files_that_somebody_changed_are_not_overwritten(fails, tmp_path, name, is_ours):
+    out = tmp_path / "out"
+    out.mkdir()
+    argv = write_files(tmp_path, TRUTH, FOUND)
+    if is_ours:
+        run(*argv, f"--output={out}")
+    (out / name).write_text("mine")
+    before = file_contents(out)
+    assert f": {name} " in fails(evaluate.main, *argv, f"--output={out}", code=1)
+    assert file_contents(out) == before
+
+
+@pytest.mark.parametrize("name", ["detections.json", "ground_truth.json"])
+def test_inputs_are_not_overwritten(fails, tmp_path, name):
+    out = tmp_path / "out"
+    run(*write_files(tmp_path, TRUTH, FOUND), f"--output={out}")
+    before = file_contents(out)
+    paths = {"detections.json": tmp_path / "found", "ground_truth.json": tmp_path / "truth"}
+    paths[name] = out / name
+    argv = [
+        f"--detections={paths['detections.json']}",
+        f"--annotations={paths['ground_truth.json']}",
+    ]
+    line = fails(evaluate.main, *argv, f"--output={out}", code=1)
+    assert f"{name} is an input" in line
+    assert file_contents(out) == before
+
+
+@pytest.mark.parametrize("broken", ["pictures", "report", "figures"])
+def test_numbers_are_kept_when_the_report_fails(tmp_path, monkeypatch, broken, capsys):
+    from ssd_tf.evaluation.report import figures, pictures, report
+
+    def fail(*_arguments, **_more):
+        raise TypeError("no such glyph")
+
+    places = {
+        "pictures": (pictures, "choose_images"),
+        "report": (report, "render_report"),
+        "figures": (figures, "confusion"),
+    }
+    argv = write_files(tmp_path, TRUTH, FOUND)
+    out = tmp_path / "out"
+    run(*argv, f"--output={out}")
+    argv = write_files(tmp_path, TRUTH, [])
+    monkeypatch.setattr(*places[broken], fail)
+    capsys.readouterr()
+    assert evaluate.main(["evaluate", *argv, f"--output={out}"]) == 1
+    printed, error = capsys.readouterr()
+    assert "AP 0.000" in printed and "written" not in printed
+    (line,) = error.splitlines()
+    assert line.startswith("error: ") and "report.html" in line and "no such glyph" in line
+    # Of the new evaluation; the report of the old one is gone.
+    assert read(out, "metrics.json")["coco"]["AP"] == 0
+    assert sorted(file_contents(out)) == sorted([*FILES[:-1], "written.sha256"])
+
+
+def test_nothing_of_an_earlier_evaluation_stays_when_the_analysis_fails(tmp_path, monkeypatch):
+    from ssd_tf.evaluation import analysis
+
+    def fail(*_tables):
+        raise RuntimeError("calibration")
+
+    out = tmp_path / "out"
+    run(*write_files(tmp_path, TRUTH, FOUND), f"--output={out}")
+    argv = write_files(tmp_path, TRUTH, [])
+    monkeypatch.setattr(analysis, "analyse", fail)
+    assert evaluate.main(["evaluate", *argv, f"--output={out}"]) == 1
+    assert read(out, "detections.json") == []
+    assert sorted(file_contents(out)) == ["detections.json", "ground_truth.json", "written.sha256"]
+
+
+@pytest.mark.parametrize("scores", [[87.5], [-0.1], [float("nan")], [0.5, 1.01]])
+def test_a_model_with_scores_that_are_no_probabilities(
+    fails, tmp_path, scores, tiny_data, monkeypatch
+):
+    import numpy as np
+
+    from ssd_tf.inference import detector as module
+    from ssd_tf.inference.detections import Detections
+
+    class Wrong:
+        classes = ("red", "green", "blue")
+        config = None
+
+        def batch(self, images):
+            count = len(scores)
+            boxes = np.tile(np.array([0, 0, 0.5, 0.5], np.float32), (count, 1))
+            found = Detections(boxes, np.array(scores, np.float32), np.ones(count, int))
+            return [found] * len(images)
+
+    monkeypatch.setattr(module, "load_detector", lambda *_flags: Wrong())
+    argv = ["--model=any", f"--data={tiny_data}", f"--output={tmp_path / 'out'}"]
+    line = fails(evaluate.main, *argv, code=1)
+    assert "0.png" in line and "from 0 to 1" in line
+    assert not (tmp_path / "out").exists()

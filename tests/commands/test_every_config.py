@@ -28,6 +28,7 @@ def compare_exports(name, data, folder, *overrides):
         "train.steps=1",
         "train.batch_size=2",
         "train.learning_rate=0.0001",
+        "model.backbone.frozen_stages=0",
         "train.warmup_steps=0",
         "train.decay_steps=[]",
         "data.val_split=none",

@@ -1,11 +1,12 @@
 import json
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.commands import evaluate, export
+from ssd_tf.commands import detect, evaluate, export
 from ssd_tf.inference.detector import load_detector
 
 
@@ -33,6 +34,8 @@ def test_files(exported, tiny_run):
     assert {path.name for path in exported.iterdir()} == names
     assert (exported / "labels.txt").read_text() == "red\ngreen\nblue\n"
     report = json.loads((exported / "export.json").read_text())
+    assert {name.split("/")[0] for name in report["files"]} == names - {"export.json"}
+    assert "saved_model/saved_model.pb" in report["files"]
     assert (report["workdir"], report["classes"]) == (str(tiny_run), ["red", "green", "blue"])
     assert report["settings"]["eval"]["max_detections"] == 20
     assert report["settings"]["export"] == {"max_detections": 20, "score_floor": 0.01}
@@ -88,6 +91,9 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
     assert "unknown format 'tflite_float23'; did you mean 'tflite_float32'?" in refuse(
         "--formats=tflite_float23", code=2
     )
+    line = refuse("--formats=tflite", code=2)
+    assert all(f"tflite_{end}" in line for end in ("float32", "float16_raw", "dynamic", "int8"))
+    assert "saved_model" in refuse("--formats=", code=2)
     assert "unexpected 'tflite_float32'; lists take commas" in refuse(
         "--formats=saved_model", "tflite_float32", code=2
     )
@@ -154,6 +160,58 @@ def test_overwriting_keeps_other_files(tiny_run, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "saved_model" / "old").exists()
     assert (tmp_path / "saved_model" / "saved_model.pb").is_file()
+
+
+ODD_NAMES = ["background", "\u4eba,\u7269", "1 ???"]
+
+
+@pytest.fixture(scope="module")
+def odd_run(tiny_run, tmp_path_factory):
+    """The run with class names that other label files give a meaning to."""
+    folder = shutil.copytree(tiny_run, tmp_path_factory.mktemp("odd") / "run")
+    content = json.loads((folder / "dataset.json").read_text())
+    for entry, name in zip(content["classes"], ODD_NAMES, strict=True):
+        entry["name"] = name
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_exports_name_their_classes_as_the_run_does(odd_run, tmp_path, monkeypatch):
+    # Into the current folder; some files are copied to where the labels of another model lie.
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run(odd_run, pathlib.Path(), "--formats=saved_model,tflite_float32,tflite_float16_raw")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert load_detector("saved_model").classes == ODD_NAMES
+    (tmp_path / "labels.txt").write_text("???\nperson\n")
+    shutil.copyfile("default_boxes.json", tmp_path / "default_boxes.json")
+    for name in ("model_float32.tflite", "model_float16_raw.tflite"):
+        assert load_detector(name).classes == ODD_NAMES
+        shutil.copyfile(name, tmp_path / name)
+        assert load_detector(tmp_path / name).classes == ODD_NAMES
+
+
+def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path):
+    labels = tmp_path / "names.txt"
+    labels.write_text("background\na\nb\nc\n")
+    for name in ("saved_model", "model_float32.tflite"):
+        assert load_detector(exported / name, labels).classes == ["a", "b", "c"]
+    argv = (f"--output={tmp_path / 'out'}", f"--labels={labels}", __file__)
+    for model in (odd_run, exported / "saved_model", exported / "model_float32.tflite"):
+        if model != odd_run:
+            labels.write_text("a\nb\nc\nd\n")
+        line = fails(detect.main, f"--model={model}", *argv, code=2)
+        assert "--labels" in line and str(model) in line
+
+
+def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path, monkeypatch):
+    from ssd_tf.export import metadata
+
+    monkeypatch.setattr(metadata, "format_names", lambda _: "red\nblue\ngreen\n")
+    argv = [f"--workdir={tiny_run}", f"--output={tmp_path / 'out'}"]
+    argv += ["--formats=tflite_float32"]
+    assert "does not name the classes" in fails(export.main, *argv, code=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monkeypatch):

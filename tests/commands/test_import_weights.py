@@ -117,7 +117,7 @@ def error_of(capsys, code, *arguments):
     [
         (None, "--labels: no file at"),
         ("cat\ndog\n", "has 2 names, "),
-        ("cat\ndog\ncat\n", "the name 'cat' is there more than once"),
+        ("cat\ndog\ncat\n", "the class name 'cat' is there more than once"),
     ],
 )
 def test_labels_that_do_not_fit(ssdlite_file, tmp_path, capsys, labels, message):
@@ -147,6 +147,80 @@ def test_a_folder_that_is_in_use_is_kept(ssdlite_file, tmp_path, capsys):
     (tmp_path / "run" / "mine.txt").write_text("mine")
     assert "exists already" in error_of(capsys, 2, ssdlite_file, tmp_path / "run")
     assert (tmp_path / "run" / "mine.txt").read_text() == "mine"
+
+
+def test_a_folder_beside_the_output_is_kept(ssdlite_file, tmp_path):
+    (tmp_path / "run.tmp").mkdir()
+    (tmp_path / "run.tmp" / "mine.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    assert run(ssdlite_file, tmp_path / "run") == 0
+    assert (tmp_path / "run.tmp" / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.tmp"]
+
+
+def test_what_the_file_states_cannot_be_replaced(ssdlite_file, tmp_path, capsys):
+    flags = ("--set", "model.backbone.mean_rgb=[0,0,0]")
+    error = error_of(capsys, 2, ssdlite_file, tmp_path / "run", *flags)
+    assert "mean_rgb is [127.5,127.5,127.5] in" in error and "here [0.0,0.0,0.0]" in error
+    shapes = [[10, 10]] * 6
+    flags = ("--set", f"boxes.levels={json.dumps([{'shapes': shapes}] * 6)}")
+    error = error_of(capsys, 2, ssdlite_file, tmp_path / "run", *flags)
+    assert "states other default boxes for level 0" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def without_tensorflow(monkeypatch):
+    """A command that imports TensorFlow fails."""
+
+    def fail():
+        raise AssertionError("TensorFlow is imported before the flags are checked")
+
+    monkeypatch.setattr("ssd_tf.commandline.import_tensorflow", fail)
+
+
+@pytest.mark.usefixtures("without_tensorflow")
+@pytest.mark.parametrize(
+    ("flag", "wrong", "code", "words"),
+    [
+        ("source", "file.pc", 2, "did you mean"),
+        ("source", "folder", 2, "no SavedModel"),
+        ("labels", "lables.txt", 2, "did you mean"),
+        ("output", "file.pb", 1, "is a file"),
+        ("output", "file.pb/run", 1, "is a file"),
+        ("output", "folder", 2, "exists already"),
+    ],
+)
+def test_wrong_paths_are_found_at_once(tmp_path, capsys, flag, wrong, code, words):
+    (tmp_path / "file.pb").write_bytes(b"something")
+    (tmp_path / "labels.txt").write_text("cat")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("mine")
+    flags = {"source": "file.pb", "labels": "labels.txt", "output": "run"} | {flag: wrong}
+    paths = {name: str(tmp_path / value) for name, value in flags.items()}
+    error = error_of(capsys, code, paths["source"], paths["output"], "--labels", paths["labels"])
+    assert words in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.pb", "folder", "labels.txt"]
+
+
+@pytest.mark.usefixtures("without_tensorflow")
+def test_other_commands_find_wrong_paths_at_once(tmp_path, tiny_config_file, capsys):
+    from ssd_tf.commands import detect, evaluate, export, train
+
+    (tmp_path / "mine").mkdir()
+    image = tmp_path / "a.png"
+    image.write_bytes(b"")
+    wrong = str(tmp_path / "min")
+    for command, flags in (
+        (train, ["--config", str(tiny_config_file), "--data", wrong, "--workdir", "w"]),
+        (detect, ["--model", wrong, "--output", str(tmp_path / "out"), str(image)]),
+        (evaluate, ["--model", wrong, "--data", str(tmp_path), "--output", str(tmp_path / "o")]),
+        (export, ["--workdir", wrong, "--output", str(tmp_path / "out")]),
+    ):
+        assert command.main([command.__name__, *flags]) == 1
+        error = capsys.readouterr().err
+        assert f"{wrong}" in error and f"did you mean '{tmp_path / 'mine'}'" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "mine"]
 
 
 def test_a_write_that_fails_leaves_no_run(ssdlite_file, tmp_path, capsys, monkeypatch):

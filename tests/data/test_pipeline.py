@@ -247,3 +247,21 @@ def test_the_images_of_a_step_have_names(small_config, striped_data):
     found = [pipeline.name_batch(config, striped_data, "train", step) for step in (1, 2, 3)]
     assert found == [expected[:4], expected[4:8], expected[8:]]
     assert len(set(expected)) == 12
+
+
+def test_the_images_of_a_step_of_two_workers_with_shards_of_their_own(small_config, striped_data):
+    """The names are those of the batches that the two read."""
+    config = small_config()
+    config = config.model_copy(update={"data": config.data.model_copy(update={"shard": "file"})})
+    expected = []
+    for worker in (0, 1):
+        slice_ = pipeline.StreamSlice(2, 2, worker)
+        stream = pipeline.open_records(config, striped_data, "train", slice_)[1]
+        expected += [
+            records.parse_example(serialized)["source_id"].numpy().decode()
+            for _, serialized in stream.take(2)
+        ]
+    assert pipeline.name_batch(config, striped_data, "train", 3, 2) == expected
+    # Worker 1 has the second of three shards, with the records 1, 4, 7, ...
+    assert [int(name.removeprefix("id")) % 3 for name in expected[2:]] == [1, 1]
+    assert pipeline.name_batch(config, striped_data, "train", 3) != expected

@@ -1,6 +1,8 @@
 """The fingerprint of a split."""
 
 import json
+import os
+import pathlib
 import shutil
 
 import pytest
@@ -65,3 +67,26 @@ def test_the_records_of_another_shard_are_not_those_of_one(tiny_data, altered):
     (folder / "first").write_bytes(content[:end])
     (folder / "second").write_bytes(content[end:])
     assert fingerprint(folder) != fingerprint(tiny_data)
+
+
+def test_the_lengths_of_a_shard_are_read_once(tiny_data, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny_data, tmp_path / "copy")
+    opened = []
+
+    def note(path, *arguments):
+        if str(path).endswith("tfrecord"):
+            opened.append(path)
+        return open(path, *arguments)
+
+    monkeypatch.setattr(shards, "open", note, raising=False)
+    dataset_info = read_dataset(folder)
+    before = shards.fingerprint(dataset_info, "train")
+    assert sum(shards.count_split(dataset_info, "train").values()) == 6
+    assert len(opened) == 1
+    # A file that has changed is read again.
+    (path,) = dataset_info.shards("train")
+    content = pathlib.Path(path).read_bytes()
+    pathlib.Path(path).write_bytes(content[:-4] + b"abcd")
+    os.utime(path, ns=(1, 1))
+    assert shards.fingerprint(dataset_info, "train") != before
+    assert len(opened) == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_tools.conversion import box_checks, image_checks
-from data_tools.readers.labels import PIXELS, PIXELS_FROM_ONE, SHARES, LabeledObject
+from data_tools.readers.labels import NORMALISED, PIXELS, PIXELS_FROM_ONE, LabeledObject
 
 # 200 wide and 100 high, not rotated by EXIF.
 IMAGE = types.SimpleNamespace(height=100, width=200, stored_hw=(100, 200), orientation=1)
@@ -26,13 +26,13 @@ def normalize(box, unit=PIXELS, image=IMAGE, orientation=1, **more):
         # 1 is subtracted from xmin and ymin only.
         ((21, 11, 60, 40), PIXELS_FROM_ONE, (0.1, 0.1, 0.4, 0.3)),
         ((1, 1, 200, 100), PIXELS_FROM_ONE, (0, 0, 1, 1)),
-        ((0.1, 0.1, 0.3, 0.4), SHARES, (0.1, 0.1, 0.4, 0.3)),
+        ((0.1, 0.1, 0.3, 0.4), NORMALISED, (0.1, 0.1, 0.4, 0.3)),
         ((150, 50, 250, 130), PIXELS, (0.5, 0.75, 1, 1)),  # clipped
         ((-10, -5, 20, 50), PIXELS, (0, 0, 0.5, 0.1)),
         (
-            (0, 0, 0.5, 0.25),
+            (100, 50, 100.5, 50.25),
             PIXELS,
-            (0, 0, 0.0025, 0.0025),
+            (0.5, 0.5, 0.5025, 0.5025),
         ),  # smaller than a pixel, but still a box
     ],
 )
@@ -48,14 +48,14 @@ def test_corners(box, unit, corners):
         ((504, 337, 504, 337), PIXELS_FROM_ONE, "degenerate"),  # as written, before 1 is subtracted
         ((60, 10, 20, 40), PIXELS_FROM_ONE, "degenerate"),
         ((60, 10, 20, 40), PIXELS, "negative"),
-        ((20, 40, 60, 10), SHARES, "negative"),
+        ((20, 40, 60, 10), NORMALISED, "negative"),
         ((math.nan, 10, 20, 40), PIXELS, "not a number"),
         ((0, 0, math.inf, 40), PIXELS, "not a number"),
         ((200, 10, 220, 40), PIXELS, "outside"),
         ((10, 100, 20, 140), PIXELS, "outside"),
         ((-20, 10, 0, 40), PIXELS, "outside"),
         ((10, -20, 20, 0), PIXELS, "outside"),
-        ((1.0, 0.2, 1.5, 0.4), SHARES, "outside"),
+        ((1.0, 0.2, 1.5, 0.4), NORMALISED, "outside"),
         ((100, 10, 100.000001, 40), PIXELS, "degenerate"),  # no width is left in float32
     ],
 )

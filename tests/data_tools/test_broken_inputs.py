@@ -146,7 +146,8 @@ BOXES = [
     ("NaN", 1, [8, float("nan"), 16, 24], "not a number"),
     ("infinite", 1, [8, 16, float("inf"), 24], "not a number"),
     ("text", 1, [8, 16, "wide", 24], "not a number"),
-    ("three numbers", 1, [8, 16, 16], "not a number"),
+    ("three numbers", 1, [8, 16, 16], "not a box"),
+    ("an object", 1, {"x": 8, "y": 16, "width": 16, "height": 24}, "not a box"),
     ("null", 1, None, "no box"),
     ("right of the image", 1, [64, 16, 8, 8], "outside"),
     ("above the image", 1, [8, -30, 16, 24], "outside"),
@@ -254,8 +255,11 @@ LINES = [
     ("four words", "0 .5 .5 .2", {"not a box": 1}),
     ("a word for a number", "0 .5 .5 .2 wide", {"not a number": 1}),
     ("class out of range", "5 .5 .5 .2 .2", {"unknown category": 1}),
-    ("class that is no number", "cat .5 .5 .2 .2", {"unknown category": 1}),
-    ("pixels instead of fractions", "0 30 20 16 10", {"outside": 1}),
+    ("class by name that is not listed", "dog .5 .5 .2 .2", {"unknown category": 1}),
+    ("class that is not a number", "nan .5 .5 .2 .2", {"unknown category": 1}),
+    ("outside", "0 1.5 .5 .2 .2", {"outside": 1}),
+    ("pixels instead of fractions", "0 30 20 16 10", {"not fractions of the image": 1}),
+    ("percent instead of fractions", "0 31.25 50 37.5 50", {"not fractions of the image": 1}),
 ]
 
 
@@ -366,7 +370,7 @@ REFUSED = [
         coco(categories=[{"id": 1}]),
         {},
         1,
-        "expected a category with a `name` and a numeric `id`",
+        "expected a category with a `name` and an `id`",
     ),
     (
         "two categories of one name",
@@ -404,7 +408,13 @@ REFUSED = [
         2,
         "no class 'dgo'; did you mean 'dog'",
     ),
-    ("class named twice", lambda _: None, {"classes": "cat,cat"}, 2, "names 'cat' twice"),
+    (
+        "class named twice",
+        lambda _: None,
+        {"classes": "cat,cat"},
+        2,
+        "the class name 'cat' is there more than once",
+    ),
     (
         "no file of classes",
         lambda _: None,
@@ -597,21 +607,21 @@ OTHER_READERS = [
         "yolo",
         {"yolo": "d.yaml"},
         {"d.yaml": "train: images\nnames: [a, a]\n"},
-        "two classes have the same name: 'a'",
+        "the class name 'a' is there more than once",
     ),
     (
         "a number as folder",
         "yolo",
         {"yolo": "d.yaml"},
         {"d.yaml": "train: 5\nnames: [a]\n"},
-        "d.yaml: expected a folder, a list of files, or several of them under 'train', got .5.",
+        "d.yaml names '5', and there is nothing at",
     ),
     (
         "class names in Latin-1",
         "yolo",
         {"yolo": "."},
         {"classes.txt": b"c\xe4t\n"},
-        "classes.txt is not UTF-8 text: save it as UTF-8",
+        "classes.txt: expected text in UTF-8, got byte 0xe4",
     ),
     (
         "obj.data without names",

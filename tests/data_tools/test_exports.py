@@ -269,6 +269,8 @@ def test_sets_in_folders_are_not_mixed(plant, convert):
     )
     train, report = convert("voc_to_tfrecord", voc=folder)
     assert train == [("a.jpg", "train/a", 64, 48, ["cat"], [[0.25, 0.25, 0.75, 0.75]])]
-    assert report["source"]["notes"] == ["image set train: 1 of 2 XML files"]
+    assert report["source"]["notes"] == [
+        "image set train: 1 of 2 XML files; not converted: valid 1"
+    ]
     val, _ = convert("voc_to_tfrecord", "val", voc=folder)
     assert val == [("b.jpg", "valid/b", 32, 48, ["cat"], [[0, 0, 1, 0.5]])]

@@ -123,7 +123,7 @@ def test_images_elsewhere_are_converted_if_allowed(name, convert, request, tmp_p
     report = convert(name, allow_outside=True, **request.getfixturevalue(name))
     assert report["dropped_images"] == {"unreadable": 3}
     sizes = [(record["width"], record["height"]) for record in read_split(tmp_path / "out")]
-    assert sizes == [(64, 48), (40, 48), (32, 48)]
+    assert sorted(sizes) == [(32, 48), (40, 48), (64, 48)]
 
 
 def test_files_are_compared_without_waiting(images, paint, write_coco, convert):
@@ -144,7 +144,7 @@ def test_files_are_compared_without_waiting(images, paint, write_coco, convert):
 def test_strict_ends_at_an_image_elsewhere(coco, run, tmp_path):
     code, error = run("coco_to_tfrecord", strict=True, output=tmp_path / "out", workers=1, **coco)
     assert code == 1
-    assert "../../outside.jpg: outside the image folder: " in error and "--allow_outside" in error
+    assert "outside the image folder: " in error and "--allow_outside" in error
 
 
 VOC = "<annotation><filename>{}</filename></annotation>"
@@ -514,7 +514,7 @@ def test_first_line_of_a_stray_label_file_is_bounded(tmp_path, paint):
         ("names: [cat]\ntrain: *i", "expected a folder, a list of files"),
         ("names: [cat]\ntrain: l.txt\npath: *i", "expected `path` to be a folder"),
         ("names: " + "[" * 5000, "is not YAML"),
-        ("names: [2020-13-45]", "is not YAML"),
+        ("names: [2020-13-45]", "has no 'train'"),  # text, like every name
     ],
 )
 def test_yaml_aliases_are_not_expanded(tmp_path, tail, message):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data_tools.conversion import image_checks
+from ssd_tf import pixels
 from ssd_tf.data.images import decode_image
 
 GRAY = (128, 128, 128)
@@ -129,14 +130,6 @@ def test_orientation_of_other_formats(paint, tmp_path, suffix, orientation, corn
 
 
 @pytest.mark.parametrize(
-    ("brightest", "expected"), [(65535, 255), (4096, 16), (4095, 255), (2048, 128)]
-)
-def test_twelve_bits_in_sixteen_are_not_black(brightest, expected):
-    image = Image.fromarray(np.array([[0, brightest]], np.uint16))
-    assert np.asarray(image_checks.to_rgb(image)).tolist() == [[[0] * 3, [expected] * 3]]
-
-
-@pytest.mark.parametrize(
     ("marker", "usual"), [(0xC0, True), (0xC1, True), (0xC2, True), (0xC3, False), (0xC9, False)]
 )
 def test_unusual_coding_is_detected(marker, usual):
@@ -228,7 +221,7 @@ def test_bad_image_has_a_reason(paint, tmp_path, kind):
 
 def test_file_above_the_size_limit(tmp_path, monkeypatch, paint):
     paint(tmp_path / "a.jpg")
-    monkeypatch.setattr(image_checks, "MAX_BYTES", 100)
+    monkeypatch.setattr(pixels, "MAX_BYTES", 100)
     with pytest.raises(image_checks.BadImage, match=r"too large: \d+ bytes; the limit is 100"):
         image_checks.check_image(tmp_path / "a.jpg")
 

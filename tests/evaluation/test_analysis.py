@@ -249,3 +249,80 @@ def test_mistakes_count_in_the_slice_of_their_own_shape():
     }
     assert rows["2:3 to 3:2"]["AP50"] == pytest.approx(1 / 2)
     assert rows["above 3:1"]["AP50"] == -1
+
+
+def test_an_object_at_the_edge_of_a_range_is_in_both():
+    # COCO's area ranges include both ends: 16 x 16 pixels, and 3:1.
+    objects = [(0, CAT, [0, 0, 16, 16], {}), (0, DOG, [50, 50, 60, 20], {})]
+    detections = [(0, CAT, [0, 0, 16, 16], 0.9), (0, DOG, [50, 50, 60, 20], 0.8)]
+    analysed = analysis.analyse(*tables_of(objects, detections))
+    sizes = {row["name"]: (row["objects"], row["AP"]) for row in analysed.by_size}
+    assert sizes["0 to 16"] == sizes["16 to 32"] == (1, pytest.approx(1))
+    aspects = {row["name"]: (row["objects"], row["AP"]) for row in analysed.by_aspect}
+    assert aspects["3:2 to 3:1"] == aspects["above 3:1"] == (1, pytest.approx(1))
+    assert aspects["1:3 to 2:3"] == (0, -1)
+
+
+def test_a_score_that_float32_made_smaller_counts_at_its_score():
+    # .35 in float32 is .34999999.
+    detections = [(0, CAT, [0, 0, 20, 20], float(np.float32(0.35)))]
+    truth, found = tables_of(OBJECTS[:1], detections)
+    matched = evaluate_at_half(*without_ignored(truth, found, match(truth, found)))
+    assert errors.confusion_matrix(matched, 0.35)[0].tolist() == [1, 0, 0, 0]
+    assert errors.confusion_matrix(matched, 0.3501)[0].tolist() == [0, 0, 0, 1]
+
+
+def dense_case(num_categories, num_objects, seed):
+    """Two images of a grid of objects, and detections near most of them and elsewhere."""
+    rng = np.random.default_rng(seed)
+    categories = [{"id": i, "name": f"class {i}"} for i in range(num_categories)]
+    annotations = []
+    results = []
+    for image_id in (1, 2):
+        for index in range(num_objects):
+            category = int(rng.integers(num_categories))
+            box = [30 * (index % 20), 30 * (index // 20), 20, 20]
+            flags = {"iscrowd": int(rng.random() < 0.03), "difficult": int(rng.random() < 0.03)}
+            row = {"image_id": image_id, "category_id": category, "bbox": box, "area": 400}
+            annotations.append({**row, **flags})
+            if rng.random() < 0.9:
+                found = category if rng.random() < 0.8 else int(rng.integers(num_categories))
+                moved = [box[0] + int(rng.integers(-4, 5)), box[1], 20, 20]
+                row = {"image_id": image_id, "category_id": found, "bbox": moved}
+                results.append({**row, "score": float(rng.random())})
+    content = {
+        "images": [{"id": 1}, {"id": 2}],
+        "annotations": [{"id": i, **row} for i, row in enumerate(annotations, 1)],
+        "categories": categories,
+    }
+    return make_tables(content, results)
+
+
+@pytest.mark.parametrize(
+    ("num_categories", "num_objects"),
+    [(1, 0), (1, 3), (1, 90), (1, 250), (2, 150), (3, 400), (10, 350)],
+)
+def test_the_confusion_matrix_has_every_object_and_every_detection(num_categories, num_objects):
+    truth, found = dense_case(num_categories, num_objects, num_categories + num_objects)
+    analysed = analysis.analyse(truth, found)
+    counts = ~truth.ignored
+    objects = np.bincount(truth.category[counts], minlength=num_categories)
+    assert analysed.confusion.sum(1)[:-1].tolist() == objects.tolist()
+    shown = (analysed.matches.status != -1) & (found.scores >= analysed.score - 1e-7)
+    detections = np.bincount(found.category[shown], minlength=num_categories)
+    assert analysed.confusion.sum(0)[:-1].tolist() == detections.tolist()
+
+
+def test_all_of_150_objects_of_two_classes_are_found():
+    boxes = [[12 * (i % 20), 12 * (i // 20), 10, 10] for i in range(150)]
+    rows = [
+        {"image_id": 1, "category_id": i % 2, "bbox": box, "area": 100}
+        for i, box in enumerate(boxes)
+    ]
+    content = {
+        "images": [{"id": 1}],
+        "annotations": [{"id": i, **row} for i, row in enumerate(rows, 1)],
+        "categories": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}],
+    }
+    truth, found = make_tables(content, [{**row, "score": 0.9} for row in rows])
+    assert analysis.analyse(truth, found).confusion.tolist() == [[75, 0, 0], [0, 75, 0], [0, 0, 0]]

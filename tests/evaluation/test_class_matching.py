@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ssd_tf.evaluation.class_matching import match_labels
+from ssd_tf.evaluation.class_matching import _relabel, match_labels
+from ssd_tf.inference.detections import Detections
 from ssd_tf.inference.detector import Detector
 from ssd_tf.inference.stages import Stages
 
@@ -35,6 +36,12 @@ def test_equal_names():
 def test_labels_beyond_the_names_are_dropped():
     (found,) = match_labels(detector(["cat", "dog"]), ["dog", "cat"])([IMAGE])
     assert list(found.labels) == [2, 1]
+
+
+@pytest.mark.parametrize("low", [0, -1, -5])
+def test_labels_below_1_are_never_the_last_names(low):
+    found = Detections(BOXES, np.array([0.9, 0.8, 0.7]), np.array([low, 1, 2]))
+    assert _relabel(found, [3, 1]).labels.tolist() == [3, 1]
 
 
 def test_no_class_in_common():

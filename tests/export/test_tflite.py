@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 
 import fixed_detector
 import keras
@@ -265,6 +266,32 @@ def test_a_raw_file_has_no_custom_operator_and_needs_its_default_boxes(
     ]
     with pytest.raises(FileNotFoundError, match=r"expected its default_boxes.json beside it"):
         load_detector(path)
+
+
+def test_a_raw_file_beside_the_boxes_of_another_model(tiny_config, network, tmp_path):
+    model = export(tiny_config, network, tmp_path / "model.tflite", raw=True)
+    write_raw_settings(tiny_config, network.default_boxes, tmp_path)
+    path = tmp_path / "default_boxes.json"
+    settings = json.loads(path.read_text())
+    changes = [
+        {"boxes": settings["boxes"][1:]},
+        {"boxes": [[0.0, 0.0, 0.5, 0.5], *settings["boxes"][1:]]},
+        {"variances": [0.1, 0.1, 0.2, 0.3]},
+        {"score_activation": "sigmoid"},
+        {"size_limit": 7.0},
+    ]
+    for change in changes:
+        path.write_text(json.dumps(settings | change))
+        with pytest.raises(ValueError, match=r"default_boxes.json belongs to another model"):
+            load_detector(model)
+    for text in ("", "[]", "{}", '{"boxes": 3}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"default_boxes.json is not"):
+            load_detector(model)
+    # What the network does not depend on may be changed.
+    path.write_text(json.dumps(settings | {"nms_iou": 0.3, "max_detections": 3}))
+    detector = load_detector(model)
+    assert detector.classes == ["red", "green", "blue"]
 
 
 def types_of(path, names):

@@ -141,3 +141,31 @@ def test_a_missing_file_of_class_names(tmp_path):
     (model / "saved_model.pb").touch()
     with pytest.raises(ConfigError, match=r"--labels: no file at .*names.txt"):
         load_detector(model, labels=tmp_path / "names.txt")
+
+
+def test_no_images(detector):
+    assert detector.batch([]) == []
+
+
+@pytest.mark.parametrize("shape", [(0, 0, 3), (0, 6, 3), (4, 0, 3)])
+def test_images_without_pixels(detector, shape):
+    with pytest.raises(ValueError, match="expected an image with pixels"):
+        detector.batch([IMAGES[0], np.zeros(shape, np.uint8)])
+
+
+@pytest.mark.parametrize("model", ["run", "model.tflite", "saved_model"])
+def test_labels_are_looked_for_first(tmp_path, model):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    (tmp_path / "saved_model").mkdir()
+    (tmp_path / "saved_model" / "saved_model.pb").touch()
+    (tmp_path / "model.tflite").touch()
+    for labels in (tmp_path / "gone.txt", tmp_path):
+        with pytest.raises(ConfigError, match="--labels: no file at"):
+            load_detector(tmp_path / model, labels=labels)
+
+
+def test_a_run_folder_takes_no_labels(tiny_run, tmp_path):
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    with pytest.raises(ConfigError, match=r"--labels: .* is a run folder"):
+        load_detector(tiny_run, labels=tmp_path / "names.txt")

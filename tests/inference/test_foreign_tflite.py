@@ -1,4 +1,4 @@
-"""TFLite detectors of other makers: outputs in any order, inputs of any kind, labels inside."""
+"""Third-party TFLite detectors: outputs in any order, inputs of any kind, labels inside."""
 
 import zipfile
 
@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.inference import tflite, tflite_outputs
+from ssd_tf import pixels
+from ssd_tf.inference import tflite, tflite_metadata, tflite_outputs
 from ssd_tf.inference.detector import load_detector
+from ssd_tf.inference.gray_range import read_gray_range
 from ssd_tf.inference.tflite_metadata import Metadata, read_metadata
 
 NAMES = {
@@ -77,7 +79,7 @@ def test_a_file_that_is_not_a_detector(tmp_path):
 def test_a_damaged_file(tmp_path, content):
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"model.tflite is not a TFLite file, or is damaged"):
+    with pytest.raises(ValueError, match=r"model.tflite is not a TFLite file, or is corrupt"):
         load_detector(path)
 
 
@@ -188,3 +190,245 @@ def test_the_coco_detector_with_its_outputs_reordered(shared_data, tmp_path, ord
     assert len(one) == 10
     for name in ("boxes", "scores", "labels"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def edit(path, target, change):
+    """The file after change(model, graph) of its unpacked content."""
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    change(model, model.subgraphs[0])
+    builder = schema.flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    target.write_bytes(bytes(builder.Output()))
+    return target
+
+
+def test_no_images(tmp_path):
+    assert load_detector(write(tmp_path / "model.tflite"), input_range=(0, 1)).batch([]) == []
+
+
+class Sized(Echo):
+    """An input of another shape or type, or two inputs."""
+
+    def __init__(self, shape, dtype=tf.float32, num_inputs=1):
+        super().__init__(NAMES, dtype)
+        self.specs = [tf.TensorSpec(shape, dtype, f"in{index}") for index in range(num_inputs)]
+
+    def detect_all(self, *images):
+        return self.detect(tf.add_n([tf.cast(image, tf.float32) for image in images]))
+
+
+def write_sized(path, *arguments):
+    module = Sized(*arguments)
+    function = tf.function(module.detect_all).get_concrete_function(*module.specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+    path.write_bytes(converter.convert())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (([1, None, None, 3],), r"\[1, any, any, 3\]"),
+        (([1, 4, None, 3],), r"\[1, 4, any, 3\]"),
+        (([1, 3, 4, 6],), r"\[1, 3, 4, 6\]"),
+        (([4, 6, 3],), r"\[4, 6, 3\]"),
+        (([2, 4, 6, 3],), r"\[2, 4, 6, 3\]"),
+        (([1, 4, 6, 3], tf.int32), "got int32"),
+        (([1, 4, 6, 3], tf.int16), "got int16"),
+        (([1, 4, 6, 3], tf.int64), "got int64"),
+        (([1, 4, 6, 3], tf.bool), "got bool"),
+        (([1, 4, 6, 3], tf.float32, 2), "one input, the image, got 2"),
+    ],
+)
+def test_inputs_that_are_not_understood_are_refused_at_once(tmp_path, arguments, text):
+    path = write_sized(tmp_path / "model.tflite", *arguments)
+    with pytest.raises(ValueError, match=rf"model.tflite: expected .*{text}") as error:
+        load_detector(path, input_range=(0, 1))
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_of_any_size(tmp_path):
+    path = write_sized(tmp_path / "model.tflite", [None, 4, 6, 3])
+    assert load_detector(path, input_range=(0, 1))(IMAGE).labels.tolist() == [1, 3]
+
+
+class Integers(Echo):
+    """Its four outputs as uint8: q, of which `quantise` says what it means."""
+
+    def detect(self, image):
+        zero = 0.0 * tf.reduce_sum(image)
+        outputs = {
+            "boxes": tf.constant([[[0.0, 51.0, 255.0, 102.0], [0.0, 0.0, 51.0, 51.0]]]) + zero,
+            "classes": tf.constant([[12.0, 10.0]]) + zero,
+            "scores": tf.constant([[120.0, 240.0]]) + zero,
+            "count": tf.constant([2.0]) + zero,
+        }
+        return {self.names[role]: tf.cast(value, tf.uint8) for role, value in outputs.items()}
+
+
+def quantise(path, **parameters):
+    """Give outputs a scale and a zero point."""
+    indices = tflite_outputs.find_outputs(path.read_bytes(), Metadata(), path)
+
+    def change(_model, graph):
+        for role, (scale, zero) in parameters.items():
+            quantization = schema.QuantizationParametersT()
+            quantization.scale = np.array([scale], np.float32)
+            quantization.zeroPoint = np.array([zero], np.int64)
+            graph.tensors[indices[role]].quantization = quantization
+
+    return edit(path, path.with_name("quantised.tflite"), change)
+
+
+@pytest.fixture(scope="module")
+def integers(tmp_path_factory):
+    path = tmp_path_factory.mktemp("integers") / "model.tflite"
+    module = Integers(NAMES)
+    function = tf.function(module.detect).get_concrete_function(module.spec)
+    tf.saved_model.save(module, str(path.with_suffix("")), signatures={"serving_default": function})
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(path.with_suffix("")))
+    path.write_bytes(converter.convert())
+    return path
+
+
+def test_quantised_outputs_become_numbers(integers):
+    path = quantise(
+        integers, boxes=(1 / 255, 0), scores=(1 / 240, 0), classes=(0.5, 4), count=(1.0, 0)
+    )
+    found = load_detector(path, input_range=(0, 1))(IMAGE)
+    # Best first: 240 / 240 with class (10 - 4) / 2 = 3, label 4; then 120 / 240 with label 5.
+    assert found.scores.tolist() == pytest.approx([1.0, 0.5])
+    assert found.labels.tolist() == [4, 5]
+    np.testing.assert_allclose(found.boxes, [[0, 0, 0.2, 0.2], [0, 0.2, 1, 0.4]], atol=1e-6)
+
+
+def test_classes_and_counts_may_be_plain_integers(integers):
+    path = quantise(integers, boxes=(1 / 255, 0), scores=(1 / 240, 0))
+    assert load_detector(path, input_range=(0, 1))(IMAGE).labels.tolist() == [11, 13]
+
+
+@pytest.mark.parametrize("given", ["boxes", "scores"])
+def test_integers_without_a_scale_are_refused(integers, given):
+    path = quantise(integers, **{given: (1 / 255, 0)})
+    with pytest.raises(ValueError, match=r"expected (boxes|scores) as float32 or .*, got uint8"):
+        load_detector(path, input_range=(0, 1))
+
+
+class Labelled(Echo):
+    """One detection of a class, counted from 0, beside what fills up."""
+
+    def __init__(self, label, score):
+        super().__init__(NAMES)
+        self.label = label
+        self.score = score
+
+    def detect(self, image):
+        zero = 0.0 * tf.reduce_sum(image)
+        outputs = {
+            "boxes": tf.zeros([1, 2, 4]) + zero,
+            "classes": tf.constant([[1.0, self.label]]) + zero,
+            "scores": tf.constant([[0.9, self.score]]) + zero,
+            "count": tf.constant([2.0]) + zero,
+        }
+        return {self.names[role]: value for role, value in outputs.items()}
+
+
+@pytest.mark.parametrize(("label", "score"), [(-1.0, 0.5), (-1.0, 0.0), (-7.0, 0.01)])
+def test_labels_below_1(tmp_path, label, score):
+    path = tmp_path / "model.tflite"
+    module = Labelled(label, score)
+    function = tf.function(module.detect).get_concrete_function(module.spec)
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": function})
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert())
+    (tmp_path / "labels.txt").write_text("cat\ndog\nemu\n")
+    detector = load_detector(path, input_range=(0, 1))
+    if score == 0:
+        assert detector(IMAGE).names == ["dog"]
+    else:
+        with pytest.raises(ValueError, match=rf"label {int(label) + 1}, expected labels from 1"):
+            detector(IMAGE)
+
+
+COCO = "ssd_mobilenet_v1_coco_quant"
+
+
+@pytest.mark.parametrize("where", ["given", "beside", "inside"])
+@pytest.mark.parametrize("count", [3, 79, 80, 89, 91, 92])
+def test_names_are_compared_with_the_operators_classes(shared_data, tmp_path, where, count):
+    path = tmp_path / "model.tflite"
+    path.write_bytes((shared_data / "weights" / f"{COCO}.tflite").read_bytes())
+    text = "".join(f"class {index}\n" for index in range(count))
+    labels = tmp_path / ("names.txt" if where == "given" else "labels.txt")
+    if where == "inside":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("labelmap.txt", text)
+    else:
+        labels.write_text(text)
+    with pytest.raises(ValueError, match=rf"has {count} names, expected 90, .* of .*model.tflite"):
+        load_detector(path, labels if where == "given" else None)
+
+
+def test_the_coco_detectors_names(shared_data, tmp_path):
+    """Whatever the form of its label file, a detection is called the same."""
+    folder = shared_data / "weights"
+    lines = (folder / f"{COCO}.txt").read_text().split("\n")[1:-1]
+    assert (len(lines), lines[0], lines[89]) == (90, "person", "toothbrush")
+    used = [(index, name) for index, name in enumerate(lines) if name != "???"]
+    texts = {
+        "bom.txt": "\ufeff???\n" + "\n".join(lines),
+        "without_background.txt": "\ufeff" + "\r\n".join(lines) + "\r\n",
+        "coral.txt": "".join(f"{index}  {name}\n" for index, name in used),
+        "from_1.txt": "".join(f"{index + 1}: {name}\n" for index, name in used),
+        "map.pbtxt": "".join(f"item {{ id: {k + 1} name: '{n}' }}\n" for k, n in used),
+    }
+    image = next((shared_data / "coco128" / "images").glob("*.jpg"))
+    expected = load_detector(folder / f"{COCO}.tflite", folder / f"{COCO}.txt")(image).names
+    assert len(set(expected)) >= 2
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode())
+        detector = load_detector(folder / f"{COCO}.tflite", tmp_path / name)
+        assert detector(image).names == expected, name
+
+
+def corrupt(content, start, end, seed):
+    """The content with one to eight bytes between two positions flipped."""
+    random = np.random.default_rng(seed)
+    changed = bytearray(content)
+    for position in random.integers(start, end, random.integers(1, 9)):
+        changed[position] ^= random.integers(1, 256)
+    return bytes(changed)
+
+
+def test_corrupt_metadata_give_one_line_or_none(tmp_path):
+    """300 times each: the metadata, and the archive with the label file at the end."""
+    content = write(tmp_path / "model.tflite").read_bytes()
+    with zipfile.ZipFile(tmp_path / "model.tflite", "a") as archive:
+        archive.writestr("labels.txt", "cat\ndog\nemu\n")
+    whole = (tmp_path / "model.tflite").read_bytes()
+    described = with_metadata(content)
+    start = described.index(b"M001") - 4
+    size = len(tflite_metadata.find_buffer(described))
+    assert read_metadata(described).num_classes == 1
+    path = tmp_path / "corrupt.tflite"
+    outcomes = set()
+    for seed in range(300):
+        metadata = read_metadata(corrupt(described, start, start + size, seed))
+        if metadata.normalisation:
+            mean, std = metadata.normalisation
+            assert np.isfinite([*mean, *std]).all() and min(std) > 0 and len(mean) == len(std)
+        outcomes.add(metadata == read_metadata(described))
+        path.write_bytes(corrupt(whole, len(content), len(whole), seed))
+        try:
+            outcomes.add(tflite.read_label_file(path) is None)
+            assert read_gray_range(path) == pixels.FULL_RANGE
+        except ValueError as error:
+            outcomes.add("refused")
+            assert "\n" not in str(error)
+    assert outcomes == {True, False, "refused"}
+
+
+def with_metadata(content):
+    """The content with the metadata of our exports, as another program could write them."""
+    from ssd_tf.export import metadata
+
+    return metadata._store(content, metadata._build(["cat"], 0.3))

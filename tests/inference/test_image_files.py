@@ -23,5 +23,5 @@ def test_upright_by_exif(tmp_path):
 
 def test_what_is_not_an_image(tmp_path):
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(OSError, match=r"cannot identify image file .*text.png"):
+    with pytest.raises(ValueError, match=r"not an image: .*text.png"):
         read_image(tmp_path / "text.png")

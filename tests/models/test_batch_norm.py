@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.python.framework import config as tensorflow_config
 
 from ssd_tf.models.batch_norm import BatchNormalization
 
@@ -151,3 +152,37 @@ def test_the_layer_comes_back_from_its_config():
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert type(again) is BatchNormalization
     assert (again.momentum, again.epsilon, again.synchronized) == (0.7, 1e-4, True)
+
+
+@pytest.fixture
+def deterministic_operations():
+    tf.config.experimental.enable_op_determinism()
+    yield
+    tensorflow_config.disable_op_determinism()
+
+
+def operations_of_gradient(layer, training):
+    @tf.function
+    def gradient(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=training)
+        return outputs, tape.gradient(outputs, images)
+
+    concrete = gradient.get_concrete_function(tf.TensorSpec([2, 3, 5, 4]))
+    return gradient, {operation.type for operation in concrete.graph.get_operations()}
+
+
+@pytest.mark.usefixtures("deterministic_operations")
+def test_frozen_and_deterministic_it_has_no_fused_gradient():
+    """TensorFlow has no deterministic one for GPUs."""
+    layer = BatchNormalization()
+    layer.build((None, 3, 5, 4))
+    layer.moving_mean.assign([1.0, 2.0, 3.0, 4.0])
+    gradient, operations = operations_of_gradient(layer, training=False)
+    assert "FusedBatchNormGradV3" not in operations
+    assert "FusedBatchNormGradV3" in operations_of_gradient(layer, training=True)[1]
+    outputs, _ = gradient(tf.ones([2, 3, 5, 4]))
+    # (1 - mean) / sqrt(1 + .001)
+    expected = np.broadcast_to([0.0, -0.99950, -1.99900, -2.99850], (2, 3, 5, 4))
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)

@@ -433,3 +433,27 @@ def test_a_wrong_number_of_levels_is_refused_in_one_line():
     config = make_config(**{**SMALL, "model": {**SMALL["model"], "num_levels": 4}})
     with pytest.raises(ConfigError, match=message):
         ssd.build_model(config, 2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ("sigmoid", [0.0, -4.59512, -4.59512]),  # 1 / (1 + e^4.595) = .01
+        ("softmax", [5.28827, 0.0, 0.0]),  # 1 / (e^5.288 + 2) = .005, and two classes
+    ],
+)
+def test_with_the_focal_loss_objects_start_rare(scores, expected):
+    values = {
+        "model": {"input_hw": [32, 48], "backbone": {"name": "plain"}, "num_levels": 2},
+        "boxes": {"preset": "paper"},
+        "loss": {"focal_gamma": 2, "score_activation": scores},
+    }
+    model = ssd.build_model(check_config(values, "test"), 2).model
+    biases = [
+        weight.numpy()
+        for weight in model.weights
+        if weight.path.startswith(ssd.CLASS_HEAD_PREFIX) and weight.path.endswith("bias")
+    ]
+    assert len(biases) == 2
+    for bias in biases:
+        np.testing.assert_allclose(bias.reshape(-1, 3), [expected] * (len(bias) // 3), atol=1e-5)

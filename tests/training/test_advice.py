@@ -1,9 +1,11 @@
 """What a run says before it starts."""
 
 import logging
+import re
 
 import pytest
 
+from ssd_tf.config import check_config
 from ssd_tf.training import advice
 
 
@@ -11,10 +13,14 @@ from ssd_tf.training import advice
 def lines(toy_config, toy_network, caplog):
     """A function: the lines about a run with these keys of train, without the one about sizes."""
 
-    def run(num_replicas=1, network=None, **train):
+    def run(num_replicas=1, network=None, sections=None, **train):
+        config = toy_config(**train).model_dump(mode="json")
+        for name, values in (sections or {}).items():
+            config[name] = values
         with caplog.at_level(logging.INFO):
-            advice.log_settings(toy_config(**train), network or toy_network(), num_replicas)
-        first, *others = caplog.messages
+            config = check_config(config, "toy")
+            advice.log_settings(config, network or toy_network(), num_replicas)
+        first, *others = [line for line in caplog.messages if "augmentation" not in line]
         # 240 + 5 of the convolution, 20 of batch norm, 6 * 7 of the heads.
         assert first.startswith("6 default boxes, 0.00 million parameters, oneDNN o")
         return others
@@ -67,7 +73,6 @@ def test_batches_that_are_too_small_for_batch_norm(lines, num_replicas, train, i
     ("num_replicas", "train"),
     [
         (1, {"batch_size": 8}),
-        (1, {"batch_size": 2, "bn": "frozen"}),
         (2, {"batch_size": 8, "bn": "synchronized"}),
     ],
 )
@@ -79,3 +84,43 @@ def test_a_network_whose_batch_norm_is_frozen(lines, toy_network):
     network = toy_network()
     network.model.get_layer("bn").trainable = False
     assert lines(network=network, batch_size=2) == []
+
+
+def test_no_augmentation_is_said(toy_config, toy_network, caplog):
+    augmented = check_config(
+        {**toy_config(**LARGE).model_dump(mode="json"), "data": {"augment": "light"}}, "light"
+    )
+    with caplog.at_level(logging.INFO):
+        advice.log_settings(augmented, toy_network(), 1)
+    assert "data.augment" not in caplog.text
+    with caplog.at_level(logging.INFO):
+        advice.log_settings(toy_config(**LARGE), toy_network(), 1)
+    assert "no augmentation (data.augment: none)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sections", "train", "key"),
+    [
+        ({"watch": {"log_every": 20}}, {"steps_per_call": 100}, "train.steps_per_call 100 has the"),
+        ({"loss": {"normalizer": "nvidia"}}, {}, "loss.normalizer=nvidia goes with loss.min_neg"),
+        ({"eval": {"pre_nms_top_k": 5}}, {}, "eval.max_detections 200 cannot be reached: .* 10 "),
+        ({"eval": {"pre_nms_top_k": 50, "class_agnostic": True}}, {}, "pre_nms_top_k lets 50 into"),
+        ({}, {"bn": "frozen"}, "train.bn=frozen keeps the statistics"),
+    ],
+)
+def test_settings_that_look_unwise(lines, sections, train, key):
+    (line,) = lines(sections=sections, **LARGE, **train)
+    assert re.search(key, line), line
+
+
+@pytest.mark.parametrize(
+    ("sections", "train"),
+    [
+        ({"watch": {"log_every": 20}}, {"steps_per_call": 20}),
+        ({"loss": {"normalizer": "caffe", "min_negatives": 0}}, {}),
+        ({"eval": {"pre_nms_top_k": 100}}, {}),
+        ({"init_from": "runs/other"}, {"bn": "frozen"}),
+    ],
+)
+def test_settings_that_fit(lines, sections, train):
+    assert lines(sections=sections, **LARGE, **train) == []

@@ -1,6 +1,8 @@
 """Checkpoints: what they hold, which are kept, and what a damaged one costs."""
 
 import logging
+import os
+import pathlib
 import resource
 import shutil
 import signal
@@ -235,3 +237,21 @@ def test_other_files_are_no_checkpoints(saved, tmp_path):
     shutil.copyfile(last / "ckpt-5.index", last / "ckpt-new.index")
     (last / "ckpt-7_temp").mkdir()
     assert runs.list_checkpoints(last) == [str(last / "ckpt-5")]
+
+
+def test_what_is_being_deleted_never_looks_like_a_checkpoint(saved, tmp_path, monkeypatch):
+    """A process that ends between the two files leaves data without an index."""
+    saved(5, 10)
+
+    def end(path, **_options):
+        os.unlink(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "unlink", end)
+    with pytest.raises(KeyboardInterrupt):
+        saved(15)
+    last = tmp_path / "checkpoints" / "last"
+    assert "ckpt-5.index" not in names(last)
+    assert "ckpt-5.data-00000-of-00001" in names(last)
+    steps = [runs.step_of(prefix) for prefix in runs.list_checkpoints(last)]
+    assert steps == [15, 10]

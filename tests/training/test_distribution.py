@@ -3,17 +3,22 @@
 They run the very command, on the same records.
 """
 
-import json
-import os
-import pathlib
-import socket
-import subprocess
-import sys
+import re
 import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from worker_processes import (
+    command_of,
+    error_of,
+    finish,
+    start,
+    start_two,
+    tf_config,
+    two_replicas,
+    wait_for_line,
+)
 
 from data_tools import coco_to_tfrecord, shapes
 from ssd_tf.config import ConfigError
@@ -21,19 +26,8 @@ from ssd_tf.training import distribution
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.weights import runs
 
-ROOT = pathlib.Path(__file__).parents[2]
-# Batch norm is frozen, because each worker has its own statistics.
-SETTINGS = (
-    "train.steps=6",
-    "train.batch_size=4",
-    "train.bn=frozen",
-    "train.warmup_steps=0",
-    "train.checkpoint_every=3",
-    "train.learning_rate=0.02",
-    "model.input_hw=[64, 96]",
-    "watch.log_every=1",
-    "watch.images=0",
-)
+# With its own statistics on each worker batch norm is not what it is on one.
+FROZEN = ("train.bn=frozen",)
 
 
 def fake_strategy(jobs, task=("worker", 0)):
@@ -54,10 +48,6 @@ def test_one_device(monkeypatch):
     assert distribution.is_chief(strategy)
     assert not distribution.has_several_workers(strategy)
     distribution.barrier(strategy, 3, "run")  # returns at once
-
-
-def tf_config(cluster, **task):
-    return json.dumps({"cluster": cluster, **task})
 
 
 BAD_TF_CONFIGS = {
@@ -199,6 +189,16 @@ def test_the_batch_of_a_worker_is_split_over_its_replicas():
 
 
 LOST = [
+    "recvmsg:Connection reset by peer\nGraph execution error",
+    "Collective ops is aborted by: Error reported from /job:worker/task:1: The following tasks "
+    "are unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1",
+    "Collective ops is aborted by: Deadline Exceeded\nRPC: /CoordinationService/Heartbeat",
+    "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.2:2222",
+    "Socket closed\nAdditional GRPC error information from remote target /job:worker/task:1",
+    "Graph execution error:\n\nDetected at node CollectiveReduceV2 defined at (most recent call "
+    "last):\n<stack traces unavailable>\nCollective ops is aborted by: Broken pipe",
+]
+ERRORS = [
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.InternalError,
@@ -208,26 +208,72 @@ LOST = [
 ]
 
 
-@pytest.mark.parametrize("error", LOST)
-def test_a_lost_worker_is_one_line(error):
+@pytest.mark.parametrize("text", LOST)
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_lost_worker_is_one_line(error, text):
+    original = error(None, None, text)
     with (
-        pytest.raises(OSError, match=r"^another worker has stopped"),
+        pytest.raises(OSError, match=r"^another worker has stopped") as caught,
         distribution.explain_lost_worker(fake_strategy(TWO_WORKERS)),
     ):
-        raise error(None, None, "recvmsg:Connection reset by peer\nGraph execution error")
+        raise original
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is original
+
+
+OWN = [
+    (tf.errors.InternalError, "cuDNN launch failure : input shape ([32,64,150,150])"),
+    (tf.errors.InternalError, "CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access"),
+    (tf.errors.FailedPreconditionError, "Timestamp cannot be called when determinism is enabled"),
+    (tf.errors.CancelledError, "Operation was cancelled"),
+    (tf.errors.AbortedError, "could not create a primitive"),
+    (tf.errors.ResourceExhaustedError, "OOM when allocating tensor with shape[32,64,150,150]"),
+    (tf.errors.InvalidArgumentError, "Incompatible shapes"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), OWN)
+def test_an_error_of_the_worker_itself_keeps_its_message(error, text):
+    original = error(None, None, text)
+    with (
+        pytest.raises(error) as caught,
+        distribution.explain_lost_worker(fake_strategy(TWO_WORKERS)),
+    ):
+        raise original
+    assert caught.value is original
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("", "InternalError"),
+        ("Socket closed\nmore", "Socket closed"),
+        (
+            "{{function_node __wrapped__X}} OOM when   allocating [Op:X] name: ",
+            "OOM when allocating",
+        ),
+        (
+            "Graph execution error:\n\nDetected at node Timestamp defined at (most recent call "
+            'last):\n  File "train.py", line 4, in <module>\n\nTimestamp cannot be called\n\t '
+            "[[{{node Timestamp}}]] [Op:__inference_run_steps_9]",
+            "Timestamp cannot be called",
+        ),
+    ],
+)
+def test_the_reason_of_an_error_is_a_line(message, expected):
+    assert distribution.reason_of(tf.errors.InternalError(None, None, message)) == expected
 
 
 @pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
 @pytest.mark.parametrize("jobs", [{}, {"worker": ["a:1"]}])
 def test_an_error_of_the_only_worker_is_no_lost_worker(error, jobs):
     with pytest.raises(error), distribution.explain_lost_worker(fake_strategy(jobs)):
-        raise error(None, None, "could not create a primitive")
+        raise error(None, None, "recvmsg:Connection reset by peer")
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("workers")
-    assert shapes.main(["shapes", "--output", str(folder), "--images", "24"]) == 0
+def convert_shapes(folder, seed):
+    argv = ["shapes", "--output", str(folder), "--images", "24", "--seed", str(seed)]
+    assert shapes.main(argv) == 0
     argv = [
         "convert",
         f"--images={folder / 'images'}",
@@ -239,43 +285,9 @@ def records(tmp_path_factory):
     return folder / "records"
 
 
-def start(records, workdir, worker=None, ports=(), settings=()):
-    """Start train.py as a process: alone, or as one of the workers that listen at these ports.
-
-    settings: further KEY=VALUE.
-    """
-    command = [sys.executable, "train.py", "--config", "configs/shapes_plain.yaml"]
-    command += ["--data", str(records), "--workdir", str(workdir)]
-    for setting in (*SETTINGS, *settings):
-        command += ["--set", setting]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    environment.pop("TF_CONFIG", None)
-    if worker is not None:
-        cluster = {"worker": [f"localhost:{port}" for port in ports]}
-        task = {"type": "worker", "index": worker}
-        environment["TF_CONFIG"] = tf_config(cluster, task=task)
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-
-
-def finish(processes, code=0):
-    """The messages of each process, after all have ended with this exit code."""
-    messages = [process.communicate(timeout=300)[1] for process in processes]
-    codes = [process.returncode for process in processes]
-    assert codes == [code] * len(processes), "\n".join(messages)[-4000:]
-    return messages
-
-
-def free_ports(count):
-    servers = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
-
-
-def start_two(records, workdir, settings=()):
-    ports = free_ports(2)
-    return [start(records, workdir, worker, ports, settings) for worker in (0, 1)]
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return convert_shapes(tmp_path_factory.mktemp("workers"), 0)
 
 
 def assert_same_run(two, one, rtol):
@@ -293,19 +305,25 @@ def assert_same_run(two, one, rtol):
 
 
 def test_two_workers_train_as_one_does(records, tmp_path):
-    finish([start(records, tmp_path / "one")])
-    messages = finish(start_two(records, tmp_path / "two"))
+    finish([start(command_of(records, tmp_path / "one", FROZEN))])
+    messages = finish(start_two(command_of(records, tmp_path / "two", FROZEN)))
     assert "step 6  AP" in messages[0]
     assert "step 6" not in messages[1]  # only the chief reports, writes and evaluates
     steps = [row["step"] for row in read_metrics(tmp_path / "two" / "metrics.csv")]
     assert steps == ["1", "2", "3", "4", "5", "6"]
     assert_same_run(tmp_path / "two", tmp_path / "one", 1e-4)
     # A second worker that sees another run folder would begin at step 0.
-    ports = free_ports(2)
     folders = ("two", "elsewhere")
-    processes = [start(records, tmp_path / folders[i], i, ports) for i in (0, 1)]
-    for text in finish(processes, code=1):
+    commands = [command_of(records, tmp_path / folder, FROZEN) for folder in folders]
+    for text in finish(start_two(*commands), code=1):
         assert "error: the workers start from different steps ([0, 6])" in text
+
+
+def test_two_workers_train_with_the_defaults(records, tmp_path):
+    """Batch norm is trained on each worker."""
+    command = command_of(records, tmp_path / "run", ("train.steps=2", "data.val_split=none"))
+    finish(start_two(command))
+    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")] == ["1", "2"]
 
 
 FIFTY = (
@@ -319,35 +337,104 @@ FIFTY = (
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_one_does_for_fifty_steps(records, tmp_path):
-    finish([start(records, tmp_path / "one", settings=FIFTY)])
-    finish(start_two(records, tmp_path / "two", FIFTY))
+@pytest.mark.parametrize("bn", ["train", "frozen", "synchronized"])
+def test_two_workers_train_as_one_does_for_fifty_steps(records, tmp_path, bn):
+    settings = (*FIFTY, f"train.bn={bn}")
+    one = command_of(records, tmp_path / "one", settings)
+    finish([start(two_replicas(one) if bn == "train" else one)])
+    finish(start_two(command_of(records, tmp_path / "two", settings)))
     assert_same_run(tmp_path / "two", tmp_path / "one", 1e-4)
+
+
+EVERYTHING = (
+    "train.strategy=multi_worker",
+    "train.precision=mixed_float16",
+    "train.accumulate=2",
+    "train.clip_norm=1",
+    "train.optimizer=AdamW",
+    "train.steps_per_call=3",
+    "data.shard=file",
+    "train.deterministic=true",
+)
+
+
+@pytest.mark.slow
+def test_two_workers_train_with_everything_at_once(records, tmp_path):
+    folder = coco_shards(records, tmp_path, 2)
+    finish(start_two(command_of(folder, tmp_path / "two", EVERYTHING)))
+    rows = read_metrics(tmp_path / "two" / "metrics.csv")
+    assert rows[-1]["step"] == "6"
+    # Another number of workers would read other records.
+    messages = finish([start(command_of(folder, tmp_path / "two", EVERYTHING[1:]))], code=2)
+    assert "was trained by 2 workers with shards of their own" in error_of(messages[0])
+
+
+def coco_shards(records, folder, count):
+    """The data set that `records` come from, in several shards."""
+    argv = [
+        "convert",
+        f"--images={records.parent / 'images'}",
+        f"--annotations={records.parent / 'annotations.json'}",
+        f"--output={folder / 'sharded'}",
+        "--val_fraction=0.25",
+        f"--shards={count}",
+    ]
+    assert coco_to_tfrecord.main(argv) == 0
+    return folder / "sharded"
+
+
+DIFFERENT = {
+    "rate": (("train.learning_rate=0.05",), "train.learning_rate is 0.02 on .* and 0.05 on "),
+    "seed": (("train.seed=7",), "train.seed is 0 on .* and 7 on "),
+    "loss": (("loss.box_loss=giou",), "loss.box_loss is smooth_l1 on .* and giou on "),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("settings", "message"), DIFFERENT.values(), ids=DIFFERENT)
+def test_workers_with_other_settings_end_before_the_first_step(
+    records, tmp_path, settings, message
+):
+    commands = [command_of(records, tmp_path / "run", each) for each in ((), settings)]
+    for text in finish(start_two(*commands), code=2):
+        assert re.search(message, error_of(text))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_workers_with_other_records_end_before_the_first_step(records, tmp_path):
+    others = convert_shapes(tmp_path / "others", 1)
+    commands = [command_of(each, tmp_path / "run", ()) for each in (records, others)]
+    for text in finish(start_two(*commands), code=2):
+        line = error_of(text)
+        assert "the split 'train' is " in line
+        assert "the split 'val' is " in line
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_ends_the_other_and_both_resume(records, tmp_path, victim):
-    finish(start_two(records, tmp_path / "straight", FIFTY))
-    processes = start_two(records, tmp_path / "killed", FIFTY)
+    settings = (*FIFTY, *FROZEN)
+    straight = command_of(records, tmp_path / "straight", settings)
+    finish(start_two(straight))
+    killed = command_of(records, tmp_path / "killed", settings)
+    processes = start_two(killed)
     wait_for_line(processes[0], "step 15/50")
     processes[victim].kill()
     survivor = processes[1 - victim]
     # An end within 30 s, or TimeoutExpired.
     _, messages = survivor.communicate(timeout=30)
     assert survivor.returncode == 1, messages[-3000:]
-    errors = [line for line in messages.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, messages[-3000:]
-    assert errors[0].startswith("error: another worker has stopped or cannot be reached")
-    assert "Traceback" not in messages
+    assert error_of(messages).startswith("error: another worker has stopped or cannot be reached")
     processes[victim].communicate()
-    finish(start_two(records, tmp_path / "killed", FIFTY))
+    finish(start_two(killed))
     assert_same_run(tmp_path / "killed", tmp_path / "straight", 1e-4)
 
 
 @pytest.mark.slow
 def test_sigterm_to_one_worker_saves_and_ends_both(records, tmp_path):
-    processes = start_two(records, tmp_path / "run", ("train.steps=100000", "train.decay_steps=[]"))
+    settings = ("train.steps=100000", *FROZEN)
+    processes = start_two(command_of(records, tmp_path / "run", settings))
     wait_for_line(processes[0], "step 5/")
     processes[1].terminate()
     for process in processes:
@@ -355,10 +442,3 @@ def test_sigterm_to_one_worker_saves_and_ends_both(records, tmp_path):
     assert [process.returncode for process in processes] == [0, 143]
     prefix = runs.find_checkpoint(tmp_path / "run")
     assert runs.step_of(prefix) >= 5
-
-
-def wait_for_line(process, text):
-    for line in process.stderr:
-        if text in line:
-            return
-    raise AssertionError(f"the process ended without a line that has {text!r}")

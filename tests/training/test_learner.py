@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import ConfigError
+from ssd_tf.config import ConfigError, check_config
 from ssd_tf.inference.run import load_run
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
@@ -84,3 +84,70 @@ def test_optimizers_of_two_runs_name_their_variables_alike(toy_network, toy_conf
         optimizer = learner.make_optimizer(toy_config(), toy_network().model)
         paths.append([variable.path for variable in optimizer.variables])
     assert paths[0] == paths[1]
+
+
+def changed(config, frozen_stages=0, init_from=None, name=None, **train):
+    backbone = config.model.backbone.model_dump(mode="json") | {"frozen_stages": frozen_stages}
+    if name is not None:
+        backbone = {"name": name, "frozen_stages": frozen_stages}
+    values = config.model_dump(mode="json")
+    values["model"] |= {"backbone": backbone, "head": "conv"}
+    values["train"] |= train
+    return check_config(values | {"init_from": init_from}, "changed")
+
+
+def make(config, **arguments):
+    names = ("red", "green", "blue")
+    return learner.make_learner(config, names, tf.distribute.get_strategy(), **arguments)
+
+
+def test_random_layers_may_not_be_frozen_for_ever(tiny_config):
+    config = changed(tiny_config, frozen_stages=2)
+    with pytest.raises(ConfigError, match=r"frozen_stages: 2 would freeze layers with random"):
+        make(config)
+    make(config, initial_weights=False)  # a run that resumes
+    make(changed(tiny_config, frozen_stages=2, unfreeze_step=5))
+
+
+@pytest.mark.parametrize(
+    ("result", "is_refused"),
+    [("loaded", False), ("from scratch: the run has no such layer", True)],
+)
+def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, result, is_refused):
+    def transfer(_source, network, _config, _names):
+        layers = [layer.name for layer in network.model.layers if layer.weights]
+        return [learner.transfer.Outcome(name, "backbone", result) for name in layers]
+
+    monkeypatch.setattr(learner.transfer, "read_source", lambda _path: None)
+    monkeypatch.setattr(learner.transfer, "transfer", transfer)
+    config = changed(tiny_config, frozen_stages=2, init_from="runs/other")
+    if is_refused:
+        with pytest.raises(ConfigError, match="would freeze layers with random weights"):
+            make(config)
+    else:
+        make(config)
+    # What is trained may start from scratch.
+    make(changed(tiny_config, init_from="runs/other"))
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "key"),
+    [
+        ("vgg16", {"bn": "frozen"}, "train.bn has no effect on vgg16"),
+        ("vgg16", {"bn_momentum": 0.5}, "train.bn_momentum has no effect on vgg16"),
+    ],
+)
+def test_batch_norm_where_there_is_none(tiny_config, name, train, key):
+    with pytest.raises(ConfigError, match=key):
+        make(changed(tiny_config, name=name, **train))
+
+
+def test_the_rate_of_a_backbone_that_is_frozen(tiny_config):
+    frozen = {"frozen_stages": 5, "name": "mobilenet"}
+    config = changed(tiny_config, **frozen, unfreeze_step=5, backbone_rate=0.1)
+    make(config, initial_weights=False)
+    with pytest.raises(ConfigError, match=r"train\.backbone_rate has no effect"):
+        changed(tiny_config, **frozen, backbone_rate=0.1)
+    with pytest.raises(ConfigError, match=r"train\.backbone_rate has no effect"):
+        resnet = changed(tiny_config, frozen_stages=4, name="resnet18", backbone_rate=0.1)
+        make(resnet, initial_weights=False)

@@ -232,3 +232,13 @@ def test_floats_are_exact(make_monitor, tmp_path):
     (row,) = read_metrics(tmp_path / "metrics.csv")
     assert row["loss"] == "0.33333334"
     assert np.float32(row["loss"]) == np.float32(loss)
+
+
+def test_input_that_was_not_measured_has_no_share(make_monitor, tmp_path):
+    monitor = make_monitor()
+    monitor.count_steps(5, float("nan"))
+    monitor.report_step(5, VALUES)
+    monitor.close()
+    events = events_of(tmp_path)
+    assert "train/images_per_second" in events
+    assert "train/input_share" not in events

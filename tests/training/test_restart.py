@@ -180,3 +180,106 @@ def test_a_state_that_cannot_be_read(check, started, content):
     (started / "state.json").write_text(content)
     with pytest.raises(ConfigError, match=r"state.json cannot be read .* use another --workdir"):
         check()
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "key"),
+    [
+        ("loss", {"box_loss": "giou"}, "loss.box_loss"),
+        ("loss", {"negatives_per_positive": 4}, "loss.negatives_per_positive"),
+        ("loss", {"score_activation": "sigmoid"}, "loss.score_activation"),
+        ("loss", {"normalizer": "nvidia"}, "loss.normalizer"),
+        ("boxes", {"preset": "paper", "s_min": 0.3}, "boxes.s_min"),
+        ("boxes", {"preset": "paper", "variances": [0.1, 0.1, 0.2, 0.3]}, "boxes.variances"),
+        ("model", {"num_levels": 5}, "model.num_levels"),
+        ("model", {"input_hw": [300, 512]}, "model.input_hw"),
+        (
+            "model",
+            {"backbone": {"name": "vgg16", "mean_rgb": [1, 2, 3]}},
+            "model.backbone.mean_rgb",
+        ),
+        ("data", {"augment": "light"}, "data.augment.preset"),
+        ("data", {"augment": {"flip_probability": 0.5}}, "data.augment.flip_probability"),
+        ("data", {"train_difficult": True}, "data.train_difficult"),
+        ("data", {"train_split": "val"}, "data.train_split"),
+        ("data", {"shuffle_buffer": 9}, "data.shuffle_buffer"),
+        ("data", {"shard": "file"}, "data.shard"),
+        ("init_from", "runs/other", "init_from"),
+    ],
+)
+def test_what_network_data_and_update_depend_on_may_not_change(
+    check, toy_config, section, values, key
+):
+    changed = check_config({**toy_config().model_dump(mode="json"), section: values}, "changed")
+    with pytest.raises(ConfigError, match=rf"was started with {key} = .*: use another --workdir$"):
+        check(config=changed)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "line"),
+    [
+        ("eval", {"nms_iou": 0.6}, "eval.nms_iou was 0.45, now it is 0.6"),
+        ("export", {"score_threshold": 0.5}, "export.score_threshold was 0.3, now it is 0.5"),
+        ("watch", {"images": 2}, "watch.images was 4, now it is 2"),
+        ("data", {"val_split": "train"}, "data.val_split was val, now it is train"),
+    ],
+)
+def test_what_may_change_besides_training(check, toy_config, caplog, section, values, line):
+    changed = check_config({**toy_config().model_dump(mode="json"), section: values}, "changed")
+    with caplog.at_level(logging.INFO):
+        check(config=changed)
+    assert line in caplog.messages
+
+
+def with_shard(config, shard):
+    return config.model_copy(update={"data": config.data.model_copy(update={"shard": shard})})
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_shards_of_their_own_want_as_many_workers(toy_config, tmp_path, num_workers):
+    config = with_shard(toy_config(), "file")
+    state = restart.RunState("records", {}, num_workers=2, num_replicas=2)
+    restart.check_replicas(config, state, 2, 2, tmp_path)
+    with pytest.raises(ConfigError, match=rf"by 2 workers .* now there are {num_workers}"):
+        restart.check_replicas(config, state, num_workers, num_workers, tmp_path)
+
+
+def test_workers_that_share_all_records_may_be_more(toy_config, tmp_path):
+    state = restart.RunState("records", {}, num_workers=2, num_replicas=2)
+    restart.check_replicas(toy_config(bn="synchronized"), state, 3, 6, tmp_path)
+    assert (state.num_workers, state.num_replicas) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("train", "normalizer", "warns"),
+    [
+        ({}, "global", True),
+        ({"bn": "synchronized"}, "global", False),
+        ({"bn": "frozen"}, "nvidia", False),
+        ({"bn": "synchronized"}, "caffe", True),
+        ({"bn": "frozen"}, "torchvision", True),
+    ],
+)
+def test_another_number_of_replicas_is_said_where_it_matters(
+    toy_config, tmp_path, caplog, train, normalizer, warns
+):
+    config = toy_config(**train)
+    loss = config.loss.model_copy(update={"normalizer": normalizer})
+    config = config.model_copy(update={"loss": loss})
+    state = restart.RunState("records", {}, num_workers=1, num_replicas=2)
+    with caplog.at_level(logging.WARNING):
+        restart.check_replicas(config, state, 1, 2, tmp_path)
+        assert caplog.messages == []
+        restart.check_replicas(config, state, 1, 1, tmp_path)
+    assert [f"{2} replicas, now it has 1" in line for line in caplog.messages] == [True] * warns
+
+
+def test_a_run_of_an_earlier_version_notes_no_workers(check, started, toy_config, tmp_path):
+    path = started / "state.json"
+    content = json.loads(path.read_text())
+    del content["num_workers"]
+    del content["num_replicas"]
+    path.write_text(json.dumps(content))
+    state = check()
+    restart.check_replicas(with_shard(toy_config(), "file"), state, 2, 2, tmp_path)
+    assert (state.num_workers, state.num_replicas) == (2, 2)

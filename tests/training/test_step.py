@@ -301,3 +301,21 @@ def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale(toy_config,
     for name in ("bn/moving_mean", "bn/moving_variance"):
         np.testing.assert_array_equal(after[name], before[name])
     assert np.abs(after["bn/gamma"] - before["bn/gamma"]).max() > 1e-4
+
+
+def test_a_micro_batch_is_every_kth_image(toy_config, toy_learner):
+    """Batch norm averages the statistics of images 0 and 2, then those of 1 and 3."""
+    config = toy_config(batch_size=4, accumulate=2)
+    learner = toy_learner(config)
+    model = learner.network.model
+    model.get_layer("conv").kernel.assign(np.ones((4, 4, 3, 5), np.float32) / 48)
+    # An image of the value v is v / 127.5 - 1 everywhere, here -1, 0, 1, 3.
+    images = np.ones((4, 8, 12, 3), np.float32)
+    images *= np.reshape([0.0, 127.5, 255.0, 510.0], (4, 1, 1, 1))
+    targets = {
+        "offsets": np.zeros((4, 6, 4), np.float32),
+        "labels": np.ones((4, 6), np.int32),
+    }
+    make_step(config, learner)(tf.constant(images), tensors(targets))
+    # The means are 0 and 1.5; momentum .5, from 0: (0 * .5 + 0 * .5) * .5 + 1.5 * .5.
+    np.testing.assert_allclose(model.get_layer("bn").moving_mean, [0.75] * 5, rtol=1e-5)

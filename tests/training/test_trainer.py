@@ -416,3 +416,50 @@ def test_a_signal_before_an_evaluation_leaves_it_to_the_next_start(
     assert metrics_of(tmp_path / "run", "AP") == ["", "", ""]
     train(toy_config(steps=3), evaluate=constant_ap)
     assert metrics_of(tmp_path / "run", "AP") == ["", "", "0.5"]
+
+
+def unfreezing(config, step):
+    """The config, whose frozen layers train.unfreeze_step unfreezes."""
+    train = config.train.model_copy(update={"unfreeze_step": step})
+    return config.model_copy(update={"train": train})
+
+
+def test_the_l2_penalty_is_that_of_the_layers_that_are_trained(make_run, toy_config, tmp_path):
+    """Half the decay times the squares of all kernels, of which one is frozen at first."""
+    run = make_run(unfreezing(toy_config(steps=4, weight_decay=0.1, learning_rate=1e-6), 2))
+    model = run.learner.network.model
+    model.get_layer("conv").trainable = False
+    squares = {
+        layer: float(np.square(model.get_layer(layer).kernel.numpy()).sum())
+        for layer in ("conv", "offsets", "logits")
+    }
+    trainer.train(run)
+    heads = 0.05 * (squares["offsets"] + squares["logits"])
+    everything = heads + 0.05 * squares["conv"]
+    found = [float(value) for value in metrics_of(tmp_path / "run", "l2")]
+    np.testing.assert_allclose(found, [heads, heads, everything, everything], rtol=1e-3)
+
+
+def test_the_speed_leaves_out_each_compilation(make_run, toy_config, monkeypatch):
+    """The first call, and the first after unfreezing."""
+    calls = []
+    for name in ("count_steps", "restart_clock"):
+        monkeypatch.setattr(Monitor, name, noting(getattr(Monitor, name), name, calls))
+    trainer.train(make_run(unfreezing(toy_config(steps=4, log_every=100), 2)))
+    assert calls == [
+        "restart_clock",  # the start
+        "restart_clock",  # step 1 compiles
+        "count_steps",
+        "restart_clock",  # step 3 compiles
+        "count_steps",
+        "restart_clock",  # the last report
+        "restart_clock",  # the last checkpoint
+    ]
+
+
+def noting(method, name, calls):
+    def call(self, *arguments):
+        calls.append(name)
+        return method(self, *arguments)
+
+    return call

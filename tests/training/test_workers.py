@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import types
 
 import pytest
 import tensorflow as tf
@@ -163,3 +164,23 @@ def test_a_cluster_of_one_does_not_wait(addresses):
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, task_type="worker")
     resolver.task_id = 0
     workers.wait_for_workers(resolver, timeout=0, poll=0)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "leader"),
+    [
+        ({"worker": ["a:1", "b:2"]}, "/job:worker/replica:0/task:0"),
+        ({"worker": ["b:2"], "chief": ["a:1"]}, "/job:chief/replica:0/task:0"),
+    ],
+)
+def test_a_silent_worker_is_lost_after_less_than_a_minute(monkeypatch, jobs, leader):
+    given = {}
+    fake = types.SimpleNamespace(configure_coordination_service=lambda **keys: given.update(keys))
+    monkeypatch.setattr(workers.context, "context", lambda: fake)
+    cluster = tf.train.ClusterSpec(jobs)
+    workers.tolerate_silence(types.SimpleNamespace(cluster_spec=lambda: cluster))
+    assert given["service_leader"] == leader
+    assert 20_000 <= given["heartbeat_timeout_in_ms"] < 60_000
+    assert given["cluster_register_timeout_in_ms"] == 300_000
+    found = {job.name: job.num_tasks for job in given["coordinated_jobs"]}
+    assert found == {job: len(addresses) for job, addresses in jobs.items()}

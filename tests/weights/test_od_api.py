@@ -267,3 +267,87 @@ def test_the_pedestrian_graph_gives_tensorflows_outputs(shared_data):
         for name, value in zip(("offsets", "logits"), expected, strict=True):
             assert np.abs(found[name] - value).max() < 1e-4 * np.abs(value).max()
     session.close()
+
+
+def graph_with_convolution(models, strides=2, padding=b"SAME", dilations=1, **nodes):
+    """The graph of ssd_mobilenet_v1 with the node of its first convolution."""
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    layer = "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_0"
+    extra = [(op, f"{layer}/{name}", []) for name, op in nodes.items()]
+    graph = od_files.make_graph(arrays, nodes=extra)
+    node = graph.node.add(op="Conv2D", name=f"{layer}/Conv2D")
+    node.input.extend(["image", f"{layer}/weights/read"])
+    node.attr["strides"].list.i.extend([1, strides, strides, 1])
+    node.attr["padding"].s = padding
+    node.attr["dilations"].list.i.extend([1, dilations, dilations, 1])
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"padding": b"VALID"}, "conv1: expected the padding SAME, got VALID"),
+        ({"padding": b"EXPLICIT"}, "conv1: expected the padding SAME, got EXPLICIT"),
+        ({"strides": 1}, "layer conv1: expected strides (2, 2), got (1, 1)"),
+        ({"dilations": 2}, "conv1: expected no dilation, got [2, 2]"),
+        ({"Relu": "Relu"}, "expected the activation ReLU6, found ReLU"),
+    ],
+)
+def test_convolutions_that_ours_are_not(models, tmp_path, changes, message):
+    path = tmp_path / "graph.pb"
+    path.write_bytes(graph_with_convolution(models).SerializeToString())
+    import_file(path)
+    path.write_bytes(graph_with_convolution(models, **changes).SerializeToString())
+    assert message in refusal(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_values_that_are_not_finite(models, tmp_path, value):
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    name = "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_5_pointwise/BatchNorm/beta"
+    arrays[name] = np.append(arrays[name][:-1], np.float32(value))
+    (tmp_path / "graph.pb").write_bytes(od_files.make_graph(arrays).SerializeToString())
+    assert "conv_pw_5_bn/beta has values that are not finite" in refusal(tmp_path / "graph.pb")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.backbone.padding=torch", "model.backbone.padding is same in .*, here torch"),
+        ("model.backbone.mean_rgb=[0,0,0]", None),
+        ("loss.score_activation=softmax", None),
+        ("boxes.rounding=0.01", None),
+        ("eval.nms_iou=0.5", None),
+    ],
+)
+def test_what_the_file_states_cannot_be_replaced(models, tmp_path, override, message):
+    arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
+    od_files.write_checkpoint(tmp_path / "ckpt", arrays)
+    stated = detectors.read_detector(tmp_path / "ckpt")
+    config, network, _ = import_file(tmp_path / "ckpt", [override])
+    if message is None:
+        imported.check_overrides(stated, config, network, tmp_path / "ckpt")
+    else:
+        with pytest.raises(ConfigError, match=message):
+            imported.check_overrides(stated, config, network, tmp_path / "ckpt")
+
+
+def test_a_checkpoint_of_tensorflow_2_is_recognized(tmp_path):
+    tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "ckpt-1"))
+    message = refusal(tmp_path / "ckpt-1")
+    assert "is a checkpoint of TensorFlow 2" in message and "detect.py --model" in message
+
+
+def test_checkpoints_of_the_zoo_are_recognized(shared_data):
+    paths = sorted((shared_data / "weights" / "tf2" / "zoo_index").rglob("*.index"))
+    assert len(paths) > 4
+    for path in paths:
+        assert "is a checkpoint of TensorFlow 2" in refusal(path)
+
+
+def test_a_saved_model_of_tensorflow_2_is_recognized(tmp_path):
+    module = tf.Module()
+    module.x = tf.Variable(1.0)
+    tf.saved_model.save(module, str(tmp_path / "saved"))
+    message = refusal(tmp_path / "saved")
+    assert "is a SavedModel of TensorFlow 2" in message and "detect.py --model" in message

@@ -256,7 +256,7 @@ def test_a_truncated_file(tmp_path):
     content = path.read_bytes()
     for size in (10, len(content) // 2):
         path.write_bytes(content[:size])
-        with pytest.raises(ConfigError, match=r"file.tflite( is damaged|: )"):
+        with pytest.raises(ConfigError, match=r"file.tflite( is corrupt|: )"):
             od_tflite.read_tflite(path)
 
 

@@ -198,6 +198,34 @@ def test_a_mobilenet_v2_file_is_found_by_its_name_and_fills_every_layer(tmp_path
     )
 
 
+def test_a_published_file_under_another_normalization_is_refused(shared_data, monkeypatch):
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(shared_data / "weights"))
+    config = mobilenet_config("imagenet")
+    values = config.model_dump(mode="json")
+    values["model"]["backbone"]["mean_rgb"] = [0, 0, 0]
+    config = check_config(values, "test")
+    message = r"^model.backbone.weights: model.backbone.mean_rgb is \[127.5.*, here \[0.0,0.0,0.0\]"
+    with pytest.raises(ConfigError, match=message):
+        load_backbone(ssd.build_model(config, 2).model, config)
+
+
+def test_keras_weights_under_pytorchs_padding_are_refused(shared_data):
+    config = mobilenet_config(shared_data / "weights" / "mobilenet_v1_0.25_224.h5")
+    values = config.model_dump(mode="json")
+    values["model"]["backbone"]["padding"] = "torch"
+    config = check_config(values, "test")
+    with pytest.raises(ConfigError, match=r"padding is keras in the network of .*, here torch"):
+        load_backbone(ssd.build_model(config, 2).model, config)
+
+
+def test_the_deeper_vgg19_is_refused(tmp_path):
+    layers = random_vgg_layers()
+    layers["block3_conv4"] = layers["block3_conv3"]
+    config = vgg_config(write_h5(tmp_path / "vgg.h5", layers))
+    with pytest.raises(ConfigError, match=r"vgg.h5: expected VGG16, got VGG19"):
+        load_backbone(ssd.build_model(config, 2).model, config)
+
+
 def test_none_loads_nothing():
     config = mobilenet_config("none")
     model = ssd.build_model(config, 2).model

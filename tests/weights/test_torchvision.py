@@ -62,12 +62,12 @@ def test_classifiers_equal_torchvisions(parity, name):
     assert max(found.values()) <= 1e-4, found
 
 
-def test_mobilenet_v2_needs_pytorchs_padding(parity, caplog):
+def test_mobilenet_v2_needs_pytorchs_padding(parity):
     backbone = {"name": "mobilenet_v2", "alpha": 1.0}
     values = {"model": {"input_hw": [64, 96], "num_levels": 2, "backbone": backbone}}
     config = check_config({**values, "boxes": {"levels": [{"size": 9}] * 2}}, "test")
-    parity.filled_network(config, 2)
-    assert "set model.backbone.padding=torch" in caplog.text
+    with pytest.raises(ConfigError, match=r"padding is torch .*, here keras.*padding=torch"):
+        parity.filled_network(config, 2)
 
 
 def test_the_real_classifier_fills_mobilenet_v2(shared_data):
@@ -193,6 +193,16 @@ def test_weights_of_another_network_of_the_family_are_refused(parity):
     fpn = small_config("resnet18", num_levels=3, neck="fpn")
     with pytest.raises(ConfigError, match=r"no weights for layer layer4_0_conv1 of resnet18"):
         torchvision.load(ssd.build_model(fpn, 2).model, fpn, state)
+
+
+def test_the_weights_of_a_deeper_resnet_are_refused(parity):
+    """All layers of a resnet18 are among those of a resnet34."""
+    deeper = small_config("resnet34", alpha=0.25)
+    state = parity.seeded_state(ssd.build_model(deeper, 2).model, deeper)
+    config = small_config("resnet18", alpha=0.25)
+    model = ssd.build_model(config, 2).model
+    with pytest.raises(ConfigError, match=r"has layer1.2.conv1, which resnet18 lacks: give the"):
+        torchvision.load(model, config, state)
 
 
 def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(parity, tmp_path):

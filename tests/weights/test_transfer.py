@@ -7,7 +7,7 @@ import pytest
 
 from ssd_tf.config import ConfigError, check_config, load_config, save_config
 from ssd_tf.models import ssd
-from ssd_tf.weights import runs, transfer
+from ssd_tf.weights import meaning, runs, transfer
 
 VALUES = {
     "model": {
@@ -135,7 +135,8 @@ def test_other_numbers_of_boxes_replace_both_heads(start):
 def test_other_variances_replace_every_box_head(start):
     *_, outcomes = start(config_with(boxes={"variances": [0.1, 0.1, 0.3, 0.3]}))
     heads = [f"offsets{level}_conv" for level in range(2)]
-    assert {results(outcomes)[name] for name in heads} == {"from scratch: other default boxes"}
+    reason = "the run has boxes.variances = [0.1,0.1,0.2,0.2], not [0.1,0.1,0.3,0.3]"
+    assert {results(outcomes)[name] for name in heads} == {f"from scratch: {reason}"}
 
 
 @pytest.mark.parametrize("sizes", [(10, 20, 30, 50), (20, 40, 60, 100)])
@@ -152,7 +153,8 @@ def test_a_larger_input_keeps_boxes_of_the_same_pixels_or_share(start, sizes):
 
 def test_another_score_activation_replaces_the_class_heads(start):
     *_, outcomes = start(config_with(loss={"score_activation": "sigmoid"}))
-    assert results(outcomes)["logits0_conv"] == "from scratch: the run has softmax, not sigmoid"
+    reason = "the run has loss.score_activation = softmax, not sigmoid"
+    assert results(outcomes)["logits0_conv"] == f"from scratch: {reason}"
 
 
 def test_more_levels_start_from_scratch(start):
@@ -164,13 +166,114 @@ def test_more_levels_start_from_scratch(start):
 
 
 def test_nothing_in_common_is_an_error(start):
-    config = config_with(model={"backbone": {"name": "mobilenet", "alpha": 0.25}})
+    config = config_with(model={"backbone": {"name": "plain", "alpha": 0.5}})
     message = (
-        r"^init_from .*run: none of its layers fits this network \(conv1: from scratch: the run "
-        r"has no such layer\); leave out model.backbone and boxes to take over its network$"
+        r"^init_from .*run: none of its layers fits this network \(stage1_conv1: from scratch: "
+        r"expected shape .*\); leave out model.backbone and boxes to take over its network$"
     )
     with pytest.raises(ConfigError, match=message):
         start(config)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "advice"),
+    [
+        ({}, {"mean_rgb": [0, 0, 0]}, "model.backbone.mean_rgb=[127.5,127.5,127.5]"),
+        ({"std_rgb": [64, 64, 64]}, {}, "model.backbone.std_rgb=[64.0,64.0,64.0]"),
+        ({}, {"name": "mobilenet"}, "model.backbone.name=plain"),
+        (
+            {"name": "mobilenet", "padding": "same"},
+            {"name": "mobilenet"},
+            "model.backbone.padding=same",
+        ),
+        (
+            {"name": "resnet34", "alpha": 0.25},
+            {"name": "resnet18", "alpha": 0.25},
+            "model.backbone.name=resnet34",
+        ),
+    ],
+)
+def test_weights_that_would_be_misused_are_an_error(start, old, new, advice):
+    base = {"name": "plain", "alpha": 0.25}
+    old = config_with(model={"backbone": base | old})
+    new = config_with(model={"backbone": base | new})
+    with pytest.raises(ConfigError) as caught:
+        start(new, old)
+    message = str(caught.value)
+    assert message.startswith("init_from ") and "\n" not in message
+    key, value = advice.split("=")
+    assert f"{key} is {value} in that run, here " in message
+    assert f"set {advice}" in message
+
+
+def test_another_rounding_is_an_error_where_boxes_are_kept(start):
+    levels = VALUES["boxes"]["levels"]
+    rounded = config_with(boxes={"levels": levels, "rounding": 0.01})
+    with pytest.raises(ConfigError, match=r"boxes.rounding is 0.01 in that run, here null"):
+        start(config_with(), rounded)
+
+
+def test_another_rounding_of_other_boxes_does_not_matter(start):
+    rounded = config_with(boxes={"levels": [{"size": 11}, {"size": 31}], "rounding": 0.01})
+    *_, outcomes = start(config_with(), rounded)
+    heads = {results(outcomes)[f"offsets{level}_conv"] for level in range(2)}
+    assert heads == {"from scratch: other default boxes"}
+
+
+@pytest.mark.parametrize(
+    ("new", "reason"),
+    [
+        (
+            {"backbone": {"name": "plain", "alpha": 0.25, "first_stride": 8}},
+            "the run has model.backbone.first_stride = 16, not 8",
+        ),
+        ({"head": "pointwise"}, "the run has model.head = separable, not pointwise"),
+    ],
+)
+def test_heads_of_other_maps_start_from_scratch(start, new, reason):
+    _, fresh, found, outcomes = start(config_with(model=new))
+    heads = {
+        outcome.result
+        for outcome in outcomes
+        if "heads" in outcome.part and "no such layer" not in outcome.result
+    }
+    assert heads == {f"from scratch: {reason}"}
+    assert results(outcomes)["stage2_conv1"] == "loaded"
+    for path, value in fresh.items():
+        if path.startswith(("offsets", "logits")):
+            np.testing.assert_array_equal(found[path], value, path)
+
+
+def test_ssd512_has_other_strides_than_ssd300():
+    backbone = {"name": "vgg16"}
+    shapes = {"levels": [{"size": 20}] * 6}
+    old = config_with(model={"backbone": backbone, "input_hw": [300, 300], "num_levels": 6})
+    old = old.model_copy(update={"boxes": config_with(boxes=shapes).boxes})
+    new = old.model_copy(update={"model": old.model.model_copy(update={"num_levels": 7})})
+    (found,) = meaning.differences(old, new)
+    assert transfer._find_change([found], "conv8_2", "extra layers").endswith(" = 6, not 7")
+    assert transfer._find_change([found], "offsets3_conv", "box heads").endswith(" = 6, not 7")
+    assert transfer._find_change([found], "conv4_3", "backbone") is None
+
+
+@pytest.mark.parametrize("change", [{"step": 15}, {"step": 17}])
+def test_other_centres_are_other_default_boxes(start, change):
+    levels = [VALUES["boxes"]["levels"][0] | change, VALUES["boxes"]["levels"][1]]
+    *_, outcomes = start(config_with(boxes={"levels": levels}))
+    assert results(outcomes)["offsets0_conv"] == "from scratch: other default boxes"
+    assert results(outcomes)["offsets1_conv"] == "loaded"
+
+
+def test_weights_that_are_not_finite(tmp_path):
+    config = config_with()
+    write_run(tmp_path / "run", config)
+    model = ssd.build_model(config, 3).model
+    model.get_layer("stage2_conv1").kernel.assign(
+        np.full(model.get_layer("stage2_conv1").kernel.shape, np.nan)
+    )
+    runs.write_weights(model, tmp_path / "run" / "checkpoints" / "best" / "ckpt-0")
+    with pytest.raises(ConfigError, match=r"stage2_conv1/kernel has values that are not finite"):
+        transfer.read_source(tmp_path / "run")
 
 
 def test_folded_batch_norm_is_not_trained(tmp_path):

@@ -3,6 +3,8 @@
 import base64
 import contextlib
 import io
+import unicodedata
+import warnings
 
 import matplotlib
 import numpy as np
@@ -19,7 +21,12 @@ RECALLS = np.arange(101) / 100
 # Of a confusion matrix; above the second number there is no room for the counts.
 _MOST_CLASSES = 25
 _CLASSES_WITH_NUMBERS = 12
+_LONGEST_LABEL = 40  # characters
+# No legend has loc="best", which takes the longer the more points there are.
+_LEGEND = {"frameon": False, "fontsize": 8}
 _STYLE = {
+    "text.parse_math": False,  # a $ in a class name is a dollar
+    "text.usetex": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "ssd-tf",
     "font.family": "sans-serif",
@@ -35,10 +42,11 @@ _STYLE = {
 def compare_curves(x_label, y_label, curves: dict) -> str:
     """{name: (x, y)} -> one plot, both axes from 0 to 1."""
     with _plot(x_label, y_label) as (axes, done):
-        for index, (name, (x, y)) in enumerate(curves.items()):
-            axes.plot(x, y, color=_line(index), label=name)
+        lines = [
+            axes.plot(x, y, color=_line(index))[0] for index, (x, y) in enumerate(curves.values())
+        ]
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(lines, list(map(_label, curves)), loc="lower left", **_LEGEND)
     return done[0]
 
 
@@ -46,13 +54,16 @@ def class_curves(curves: dict) -> str:
     """{class: precision at the recalls 0, 0.01, ..., 1} -> each of them, and their mean."""
     with _plot("recall", "precision") as (axes, done):
         is_named = len(curves) < len(_LINES)
-        for index, (name, curve) in enumerate(curves.items()):
+        lines = []
+        for index, curve in enumerate(curves.values()):
             color = _line(index + 1) if is_named else _GRAY
-            axes.plot(RECALLS, curve, color=color, linewidth=1, label=name if is_named else None)
+            lines += axes.plot(RECALLS, curve, color=color, linewidth=1)
         mean = np.mean(list(curves.values()), 0)
-        axes.plot(RECALLS, mean, color=_BLUE, linewidth=2.5, label="mean of the classes")
+        mean_line = axes.plot(RECALLS, mean, color=_BLUE, linewidth=2.5)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(frameon=False, fontsize=8)
+        named = (lines, list(map(_label, curves))) if is_named else ([], [])
+        handles = [*named[0], *mean_line]
+        axes.legend(handles, [*named[1], "mean of the classes"], loc="lower left", **_LEGEND)
     return done[0]
 
 
@@ -64,21 +75,23 @@ def threshold_curves(curves: dict, best_score) -> str:
             axes.plot(curves["score"], curves[name], color=_line(index), label=label)
         axes.axvline(best_score, color=_GRAY, linestyle="--", linewidth=1)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(frameon=False)
+        axes.legend(loc="lower center", **_LEGEND)
     return done[0]
 
 
 def confusion(matrix, names) -> str:
-    """Shares of each row of a confusion matrix; numbers are counts.
+    """A confusion matrix; numbers are counts, shades are fractions.
 
-    Of many classes, those with the most errors are shown.
+    Of the objects of a row; in the last row, whose detections have no object, of the detections of
+    a column. Of many classes, those with the most errors are shown.
     """
     errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
     shown = np.sort(np.argsort(-errors[:-1], kind="stable")[:_MOST_CLASSES])
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shares[-1] = matrix[-1] / np.maximum(matrix.sum(0), 1)
     shown = np.append(shown, len(names))
     shares = shares[np.ix_(shown, shown)]
-    labels = [[*names, "background"][index] for index in shown]
+    labels = [_label([*names, "background"][index]) for index in shown]
     side = min(4.2 + 0.16 * len(labels), 8)
     with _plot("detected as", "object", (side, side * 0.9)) as (axes, done):
         axes.grid(False)
@@ -109,7 +122,7 @@ def score_histogram(found, status) -> str:
         axes.hist([right, wrong], edges, stacked=True, color=[_BLUE, _ORANGE])
         axes.set_yscale("symlog", linthresh=10)
         axes.set(xlim=(0, 1))
-        axes.legend(["right", "wrong"], frameon=False)
+        axes.legend(["right", "wrong"], loc="upper right", **_LEGEND)
     return done[0]
 
 
@@ -121,7 +134,7 @@ def size_histogram(truth, is_found) -> str:
     with _plot("square root of the area, pixels", "objects") as (axes, done):
         groups = [sizes[counted & is_found], sizes[counted & ~is_found]]
         axes.hist(groups, edges, stacked=True, color=[_BLUE, _ORANGE])
-        axes.legend(["found", "missed"], frameon=False)
+        axes.legend(["found", "missed"], loc="upper right", **_LEGEND)
     return done[0]
 
 
@@ -149,7 +162,9 @@ def slice_bars(rows) -> str:
 def _plot(x_label, y_label, size=_SIZE):
     """Axes to draw on, and a list that holds the data URI afterwards."""
     done = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # The font measures the text; whoever opens the SVG image has others for its letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
         figure = Figure(size, layout="constrained")
         axes = figure.add_subplot()
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -161,3 +176,10 @@ def _plot(x_label, y_label, size=_SIZE):
 
 def _line(index):
     return _LINES[index % len(_LINES)]
+
+
+def _label(name):
+    """A name without the characters that an SVG image cannot hold, and not longer than fits."""
+    text = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in name)
+    half = _LONGEST_LABEL // 2
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: half - 1]}\u2026{text[-half:]}"

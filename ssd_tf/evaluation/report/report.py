@@ -6,7 +6,6 @@ import typing
 import jinja2
 import numpy as np
 
-from ssd_tf import files
 from ssd_tf.evaluation.analysis import Analysis
 from ssd_tf.evaluation.report import figures, pictures
 
@@ -33,8 +32,8 @@ class Images(typing.NamedTuple):
     shown: dict | None
 
 
-def write_report(path, metrics, analysis: Analysis, class_rows, images, settings, coverage=()):
-    """Write the report of one evaluation.
+def render_report(metrics, analysis: Analysis, class_rows, images, settings, coverage=()) -> str:
+    """The report of one evaluation as HTML.
 
     metrics: the content of metrics.json. class_rows: of `analysis.class_rows`. images: what to
     show. settings: lines.
@@ -65,11 +64,11 @@ def write_report(path, metrics, analysis: Analysis, class_rows, images, settings
         if images.shown is not None
         else "No images: give --images DIR to see them.",
     }
-    files.write_text(path, _environment().get_template("report.html").render(content))
+    return _environment().get_template("report.html").render(content)
 
 
-def write_comparison(path, runs: dict):
-    """Write the comparison of evaluations: {name: the content of its metrics.json}."""
+def render_comparison(runs: dict) -> str:
+    """The comparison of evaluations, {name: the content of its metrics.json}, as HTML."""
     rows = [_run_row(name, metrics) for name, metrics in runs.items()]
     # Of the same evaluations: without objects there is neither curve.
     measured = {name: run for name, run in runs.items() if run["thresholds"]}
@@ -92,7 +91,7 @@ def write_comparison(path, runs: dict):
             "f1": figures.compare_curves("score", "F1", f1),
         },
     }
-    files.write_text(path, _environment().get_template("comparison.html").render(content))
+    return _environment().get_template("comparison.html").render(content)
 
 
 def _environment():

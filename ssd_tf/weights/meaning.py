@@ -1,0 +1,176 @@
+"""The settings that change what weights mean without changing their shapes or names.
+
+A network takes any weights that fit, and computes something else if one of these settings is not
+that of the network that they were trained in. They are compared wherever weights enter: init_from,
+model.backbone.weights, and `--set` of import_weights. A difference in what the whole network
+depends on is an error. What only a part depends on makes this part start from scratch.
+
+tests/weights/test_meaning.py lists the other keys of the config, and checks both lists by building
+networks.
+"""
+
+import json
+import typing
+
+import numpy as np
+from absl import logging
+
+from ssd_tf.boxes.default_boxes import CLIP, fit_steps, make_default_boxes
+from ssd_tf.config import Config, ConfigError
+from ssd_tf.models import ssd
+
+# What depends on a setting. The heads are the class heads and the box heads.
+NETWORK = "network"
+EXTRA_LAYERS_AND_HEADS = "extra layers and heads"
+HEADS = "heads"
+BOX_HEADS = "box heads"
+DEFAULT_BOXES = "default boxes"
+CLASS_HEADS = "class heads"
+
+
+class Setting(typing.NamedTuple):
+    """A key of the config; `resolve` gives what a network makes of it, to be compared."""
+
+    key: str
+    affects: str
+    resolve: typing.Callable[[Config], object]
+
+
+class Difference(typing.NamedTuple):
+    """A Setting of two configs with different values, as people write them."""
+
+    key: str
+    affects: str
+    old: str
+    new: str
+
+
+def _backbone(config):
+    return config.model.backbone
+
+
+def _padding(config):
+    """Keras' v2 pads as SAME does, and its v1 is not `same` on maps of odd sizes only."""
+    backbone = _backbone(config)
+    is_same = (backbone.name, backbone.padding) == ("mobilenet_v2", "keras")
+    return "same" if is_same else backbone.padding
+
+
+def _mean(config):
+    return _plain(ssd.normalization(_backbone(config))[0])
+
+
+def _std(config):
+    return _plain(ssd.normalization(_backbone(config))[1])
+
+
+def _plain(numbers):
+    return [round(float(number), 4) for number in numbers]
+
+
+def _has_extra_strides(config):
+    """SSD512 on VGG16 has seven maps, and strides where SSD300 has none."""
+    return _backbone(config).name == "vgg16" and config.model.num_levels == 7
+
+
+# The shapes, centres and clipping of default boxes are compared level by level: `has_same_boxes`.
+SETTINGS = (
+    Setting("model.backbone.name", NETWORK, lambda config: _backbone(config).name),
+    Setting("model.backbone.padding", NETWORK, _padding),
+    Setting("model.backbone.mean_rgb", NETWORK, _mean),
+    Setting("model.backbone.std_rgb", NETWORK, _std),
+    Setting("model.num_levels", EXTRA_LAYERS_AND_HEADS, _has_extra_strides),
+    Setting("model.backbone.first_stride", HEADS, lambda config: _backbone(config).first_stride),
+    Setting("model.neck", HEADS, lambda config: config.model.neck),
+    Setting("model.head", HEADS, lambda config: config.model.head),
+    Setting("boxes.variances", BOX_HEADS, lambda config: config.boxes.variances),
+    # An error, not new box heads: those of boxes that are off by half a rounding step still help.
+    Setting("boxes.rounding", DEFAULT_BOXES, lambda config: config.boxes.rounding),
+    Setting("loss.score_activation", CLASS_HEADS, lambda config: config.loss.score_activation),
+)
+_NORMALIZATION = ("model.backbone.mean_rgb", "model.backbone.std_rgb")
+
+
+def differences(old: Config, new: Config) -> list[Difference]:
+    """The SETTINGS in which two configs differ."""
+    is_same_input = _is_same_normalization(old, new)
+    return [
+        Difference(setting.key, setting.affects, _show(old, setting), _show(new, setting))
+        for setting in SETTINGS
+        if setting.resolve(old) != setting.resolve(new)
+        and not (is_same_input and setting.key in _NORMALIZATION)
+    ]
+
+
+def explain(found, origin) -> str:
+    """Differences in one line, with what to set; origin: what the old values belong to."""
+    pairs = "; ".join(f"{each.key} is {each.old} in {origin}, here {each.new}" for each in found)
+    return f"{pairs}: set {' '.join(f'{each.key}={each.old}' for each in found)}"
+
+
+def check_backbone(config: Config, source, padding=None, normalization=None):
+    """Compare the config with the network that the weights of a backbone were trained in.
+
+    padding: of that network; normalization: its mean and standard deviation; None: not known.
+    Raises ConfigError for a difference. Another normalisation is only a warning if the weights come
+    from a path: who trained them may have had their own.
+    """
+    backbone = config.model.backbone
+    known = {} if padding is None else {"padding": padding}
+    if normalization is not None:
+        known |= {"mean_rgb": normalization[0], "std_rgb": normalization[1]}
+    old_backbone = backbone.model_copy(update=known)
+    model = config.model.model_copy(update={"backbone": old_backbone})
+    found = differences(config.model_copy(update={"model": model}), config)
+    doubtful = [each for each in found if each.key in _NORMALIZATION]
+    if found and (backbone.weights == "imagenet" or len(doubtful) < len(found)):
+        raise ConfigError(explain(found, f"the network of {source}"))
+    if doubtful:
+        logging.warning("%s", explain(doubtful, f"the network of {source}"))
+
+
+def has_same_boxes(old: Config, new: Config, level, map_hw) -> bool:
+    """Whether the default boxes of a level are the same, apart from rounding.
+
+    map_hw: (height, width) of the level's map in the new network. At another input size, boxes of
+    the same size in pixels are the same, and so are boxes of the same fraction of the input.
+    """
+    boxes = [_level_boxes(config, level, map_hw) for config in (old, new)]
+    if boxes[0] is None or boxes[1] is None or boxes[0].shape != boxes[1].shape:
+        return False
+    sides = [each[:, 2:] - each[:, :2] for each in boxes]
+    if old.model.input_hw == new.model.input_hw:
+        return bool((np.abs(boxes[0] - boxes[1]) <= 1e-3 * np.tile(sides[0], 2)).all())
+    pixels = [each * config.model.input_hw for each, config in zip(sides, (old, new), strict=True)]
+    return np.allclose(*sides, rtol=1e-3) or np.allclose(*pixels, rtol=1e-3)
+
+
+def _level_boxes(config, level, map_hw):
+    """The default boxes of a level [n, 4] without rounding; None if there is no such level."""
+    levels = ssd.box_levels(config)[level : level + 1]
+    if not levels:
+        return None
+    input_hw = config.model.input_hw
+    if config.boxes.preset is not None:
+        levels = fit_steps(levels, [map_hw], input_hw)
+    return make_default_boxes(levels, [map_hw], input_hw, CLIP.get(config.boxes.preset))
+
+
+def _is_same_normalization(old, new):
+    """Whether black and white become the same, within a gray level."""
+    limits = []
+    for config in (old, new):
+        mean, std = (np.array(part) for part in ssd.normalization(_backbone(config)))
+        limits.append(np.stack([-mean, 255 - mean]) / std)
+    gray_level = (limits[0][1] - limits[0][0]) / 255
+    return bool((np.abs(limits[0] - limits[1]) <= gray_level).all())
+
+
+def _show(config, setting):
+    """The value of the key as one would write it; a default that is resolved, as its value."""
+    value = config
+    for name in setting.key.split("."):
+        value = getattr(value, name)
+    if value is None:
+        value = setting.resolve(config)
+    return value if isinstance(value, str) else json.dumps(value).replace(" ", "")

@@ -1,0 +1,150 @@
+"""Every value of every enum and switch that training reads takes two steps and an evaluation."""
+
+import types
+import typing
+
+import pytest
+from tensorflow.python.framework import config as tensorflow_config
+
+from ssd_tf.commands.train import run_training
+from ssd_tf.config import AUGMENT_PRESETS, Augment, Data, Eval, Loss, Train, check_config
+from ssd_tf.config_effects import value_at
+from ssd_tf.training.learner import check_precision
+from ssd_tf.training.monitor import read_metrics
+
+SECTIONS = {"train": Train, "loss": Loss, "data": Data, "data.augment": Augment, "eval": Eval}
+# Everything on, so that each choice has an effect.
+AUGMENT = {
+    "preset": "torchvision",
+    "brightness": 9,
+    "hue_wraps": True,
+    "crop_min_iou": [0.5, 0.0],
+    "flip_probability": 0.5,
+}
+TRAIN = {"steps": 2, "batch_size": 4, "base_batch": 8, "decay_steps": [1], "learning_rate": 1e-4}
+SMOOTH = {"schedule": "cosine", "decay_steps": []}
+NETWORK = {
+    "model": {"input_hw": [32, 48], "backbone": {"name": "plain"}, "num_levels": 2},
+    "boxes": {"preset": "paper"},
+    "watch": {"log_every": 1, "images": 1},
+}
+# Together they have every value; each is chosen so that it has an effect.
+RUNS = {
+    "defaults": {},
+    "SGD": {
+        "train": TRAIN | {"nesterov": True, "base_batch_rule": "sqrt", "strategy": "one"},
+        "loss": {"normalizer": "caffe", "box_loss": "giou", "min_negatives": 0},
+        "data": {"augment": AUGMENT | {"preset": "none", "contrast": [0.5, 1.5]}},
+        "eval": {"class_agnostic": True},
+    },
+    "RMSprop": {
+        "train": TRAIN | {"optimizer": "RMSprop", "bn": "frozen", "strategy": "mirrored"},
+        "loss": {"normalizer": "torchvision", "box_loss": "diou", "min_negatives": 0},
+        "data": {"augment": AUGMENT | {"hue_wraps": False}, "train_difficult": True},
+        "eval": {"clip_first": True},
+    },
+    "Adam": {
+        "train": TRAIN | SMOOTH | {"optimizer": "Adam", "bn": "synchronized"},
+        "loss": {"normalizer": "nvidia", "box_loss": "ciou", "score_activation": "sigmoid"},
+        "data": {"augment": "caffe", "shard": "file", "on_bad_record": "skip"},
+    },
+    "AdamW": {
+        "train": TRAIN | SMOOTH | {"optimizer": "AdamW", "precision": "mixed_bfloat16"},
+        "data": {"augment": "paper"},
+    },
+    "Lamb": {
+        "train": TRAIN | SMOOTH | {"optimizer": "Lamb", "precision": "mixed_float16"},
+        "data": {"augment": "light"},
+    },
+    "Lion": {
+        "train": TRAIN | SMOOTH | {"optimizer": "Lion", "schedule": "polynomial"},
+        "data": {"augment": "torchvision"},
+    },
+    "xla": {"train": TRAIN | {"xla": True}},
+    "deterministic": {
+        "train": TRAIN | {"deterministic": True, "accumulate": 2, "ema": 0.5, "clip_norm": 1.0},
+        "data": {"augment": AUGMENT, "on_bad_record": "skip"},
+    },
+}
+# test_distribution.py starts two workers with it.
+ELSEWHERE = {("train.strategy", "multi_worker")}
+
+
+def choices(annotation):
+    """The values of a Literal or a switch, also inside of a union or an Annotated; else none."""
+    if annotation is bool:
+        return (False, True)
+    if typing.get_origin(annotation) is typing.Literal:
+        return typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return [value for part in typing.get_args(annotation) for value in choices(part)]
+    return ()
+
+
+def all_values():
+    found = {
+        (f"{section}.{name}", value)
+        for section, model in SECTIONS.items()
+        for name, field in model.model_fields.items()
+        for value in choices(field.annotation)
+    }
+    return found | {("data.augment.preset", name) for name in AUGMENT_PRESETS}
+
+
+def make_config(name):
+    values = NETWORK | {"train": {"steps": 2, "batch_size": 4}} | RUNS[name]
+    return check_config(values, name)
+
+
+def test_every_value_has_a_run():
+    keys = {key for key, _ in all_values()}
+    assert {"train.bn", "loss.box_loss", "data.shard", "eval.clip_first"} <= keys
+    found = {(key, value_at(make_config(name), key)) for name in RUNS for key in keys}
+    assert found | ELSEWHERE == all_values()
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """Instead of the config's network one of three convolutions, which compiles in a second."""
+    import keras
+    from keras import layers
+
+    from ssd_tf.boxes.default_boxes import BoxLevel, make_default_boxes
+    from ssd_tf.models import ssd
+    from ssd_tf.models.batch_norm import BatchNormalization
+
+    def build(config, num_classes):
+        image = keras.Input((32, 48, 3), name="image")
+        x = layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+        x = layers.Conv2D(4, 8, strides=8, use_bias=False, name="conv")(x)
+        synchronized = config.train.bn == "synchronized"
+        x = layers.ReLU()(BatchNormalization(synchronized=synchronized, name="bn")(x))
+        outputs = {
+            name: layers.Reshape((24, size), dtype="float32")(layers.Conv2D(size, 1, name=name)(x))
+            for name, size in (("offsets", 4), ("logits", num_classes + 1))
+        }
+        boxes = (BoxLevel.from_sizes(16.0, None, (), 8.0),)
+        default_boxes = make_default_boxes(boxes, ((4, 6),), (32, 48))
+        return ssd.SSD(keras.Model(image, outputs), default_boxes, boxes, ((4, 6),))
+
+    monkeypatch.setattr(ssd, "build_model", build)
+
+
+@pytest.fixture
+def deterministic_operations():
+    """Whatever a run switches on is off again for the other tests of this process."""
+    yield
+    tensorflow_config.disable_op_determinism()
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.usefixtures("deterministic_operations", "small_network")
+def test_two_steps(name, tiny_data, tmp_path):
+    config = make_config(name)
+    try:
+        check_precision(config.train.precision)
+    except ValueError as error:
+        pytest.skip(str(error))
+    run_training(config, tiny_data, tmp_path / "run")
+    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")][-1] == "2"
+    assert (tmp_path / "run" / "checkpoints" / "last" / "ckpt-2.index").is_file()
