@@ -200,8 +200,6 @@ def to_rgb(image, gray_range=FULL_RANGE) -> Image.Image:
         return Image.fromarray(gray_table(gray_range)[gray_values(image)]).convert("RGB")
     if image.mode in ("La", "RGBa"):  # premultiplied
         image = image.convert(image.mode.upper())
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
