@@ -540,6 +540,16 @@ def test_csv_rows_that_are_no_negatives(plant, convert, row, reason):
     assert dropped == 1 and report["empty"] == 0
 
 
+def test_name_beside_what_is_no_number_is_not_a_class(plant, convert):
+    text = HEADER + "a.jpg,cat,5,6,20,30\nb.jpg,64,48,cat,5,6\n"  # columns are missing there
+    folder = plant({"a.jpg": None, "b.jpg": None, "l.csv": text})
+    _, report = convert("csv_to_tfrecord", csv=folder / "l.csv", images=folder)
+    assert list(report["classes"]) == ["cat"]
+    assert report["dropped_boxes"] == {"not a number": 1} and report["unlisted_classes"] == {}
+    classes = json.loads((folder.parent / "out/dataset.json").read_text())["classes"]
+    assert [entry["name"] for entry in classes] == ["cat"]
+
+
 def test_csv_row_that_only_names_an_image_is_a_negative(plant, convert):
     text = HEADER + "a.jpg,cat,5,6,20,30\nb.jpg,,,,,\n"
     folder = plant({"a.jpg": None, "b.jpg": None, "l.csv": text})
