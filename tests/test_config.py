@@ -333,7 +333,7 @@ def test_a_typo_in_the_path_of_a_config(tmp_path, wrong, right):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "finetune.yaml").write_text("")
     (tmp_path / "configs" / "shapes.yaml").write_text("")
-    hint = f"; did you mean '{tmp_path / right}'?" if right else ""
+    hint = f"; did you mean {tmp_path / right}?" if right else ""
     assert refusal(tmp_path / wrong) == f"no config file at {tmp_path / wrong}{hint}"
 
 

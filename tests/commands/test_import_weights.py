@@ -185,7 +185,7 @@ def without_tensorflow(monkeypatch):
     [
         ("source", "file.pc", 2, "did you mean"),
         ("source", "folder", 2, "no SavedModel"),
-        ("labels", "lables.txt", 2, "did you mean"),
+        ("labels", "label.txt", 2, "did you mean"),
         ("output", "file.pb", 1, "is a file"),
         ("output", "file.pb/run", 1, "is a file"),
         ("output", "folder", 2, "exists already"),
@@ -219,7 +219,7 @@ def test_other_commands_find_wrong_paths_at_once(tmp_path, tiny_config_file, cap
     ):
         assert command.main([command.__name__, *flags]) == 1
         error = capsys.readouterr().err
-        assert f"{wrong}" in error and f"did you mean '{tmp_path / 'mine'}'" in error
+        assert f"{wrong}" in error and f"did you mean {tmp_path / 'mine'}?" in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "mine"]
 
 
