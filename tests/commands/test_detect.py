@@ -26,6 +26,7 @@ def fixed_weights(tiny_config):
         patch.setattr(
             "ssd_tf.inference.detector.load_detector", lambda *_flags, **_options: detector
         )
+        patch.setattr(detect, "check_exists", lambda *_flags: None)
         yield
 
 
