@@ -617,7 +617,7 @@ def test_a_model_with_scores_that_are_no_probabilities(
             return [found] * len(images)
 
     monkeypatch.setattr(module, "load_detector", lambda *_flags: Wrong())
-    argv = ["--model=any", f"--data={tiny_data}", f"--output={tmp_path / 'out'}"]
+    argv = [f"--model={tmp_path}", f"--data={tiny_data}", f"--output={tmp_path / 'out'}"]
     line = fails(evaluate.main, *argv, code=1)
     assert "0.png" in line and "from 0 to 1" in line
     assert not (tmp_path / "out").exists()
