@@ -159,6 +159,12 @@ def test_what_the_author_adds_is_refused(derived, base, text, overrides, key):
         derived(base, text, overrides)
 
 
+def test_what_goes_contradicts_nothing(derived):
+    """These decay_steps lie within the warm-up, and belong to another schedule."""
+    train = derived(DECAY, "", ["train.schedule=cosine", "train.warmup_steps=15"]).train
+    assert (train.decay_steps, train.warmup_steps) == ((), 15)
+
+
 def test_no_decay_for_a_short_trial(derived):
     train = derived(DECAY, "", ["train.decay_steps=[]"]).train
     assert (train.decay_steps, train.decay_factor) == ((), 0.1)
