@@ -151,6 +151,12 @@ def test_overrides_replace_an_augmentation_with_its_preset(derived):
         ("{}", "train: {schedule: cosine, decay_steps: [10]}", [], "train.decay_steps"),
         ("train: {schedule: cosine}", "train: {decay_steps: [10]}", [], "train.decay_steps"),
         ("train: {schedule: cosine}", "", ["train.decay_steps=[10]"], "train.decay_steps"),
+        (
+            "data: {augment: {flip_probability: 0.5, crop_scale: [0.5, 1]}}",
+            "",
+            ["data.augment.vertical_flip_probability=0.5"],
+            "data.augment.crop_scale",
+        ),
         ("{}", "", ["train.bn=frozen", "train.bn_momentum=0.5"], "train.bn_momentum"),
     ],
 )
