@@ -620,7 +620,7 @@ def _check_author(config, values, layers, where):
     key has anyway pass, as saved configs spell all of them out.
     """
     starting_values = _starting_values(config)
-    reasons = config_effects.contradictions(config)
+    reasons = []
     inherited = []
     for idle in config_effects.find_idle(config, starting_values):
         if config_effects.is_inherited(idle, layers):
@@ -629,9 +629,17 @@ def _check_author(config, values, layers, where):
         else:
             default = json.dumps(config_effects.value_at(starting_values, idle.key))
             reasons.append(f"{idle.reason}: leave it out (default: {default})")
+    if inherited:
+        config = _validate(_without(values, inherited), where)
+    reasons = [*config_effects.contradictions(config), *reasons]
     if reasons:
         raise ConfigError(f"{where}: {'; '.join(reasons)}")
-    return _validate(_without(values, inherited), where) if inherited else config
+    return config
+
+
+def idle_keys(config: Config) -> set[str]:
+    """The keys that are not at their defaults, nor at the values of the preset, and do nothing."""
+    return {idle.key for idle in config_effects.find_idle(config, _starting_values(config))}
 
 
 def _starting_values(config):

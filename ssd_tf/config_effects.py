@@ -286,7 +286,7 @@ def is_inherited(idle: Idle, layers) -> bool:
     """
     switches = idle.condition.switches
     if idle.key.startswith(_AUGMENT):
-        switches = (*switches, "data.augment", _AUGMENT + "preset")
+        switches = (*switches, _AUGMENT + "preset")
     return _last_change(idle.key, layers) < max(_last_change(each, layers) for each in switches)
 
 

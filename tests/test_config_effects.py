@@ -151,12 +151,24 @@ def test_overrides_replace_an_augmentation_with_its_preset(derived):
         ("{}", "train: {schedule: cosine, decay_steps: [10]}", [], "train.decay_steps"),
         ("train: {schedule: cosine}", "train: {decay_steps: [10]}", [], "train.decay_steps"),
         ("train: {schedule: cosine}", "", ["train.decay_steps=[10]"], "train.decay_steps"),
+        (
+            "data: {augment: {flip_probability: 0.5, crop_scale: [0.5, 1]}}",
+            "",
+            ["data.augment.vertical_flip_probability=0.5"],
+            "data.augment.crop_scale",
+        ),
         ("{}", "", ["train.bn=frozen", "train.bn_momentum=0.5"], "train.bn_momentum"),
     ],
 )
 def test_what_the_author_adds_is_refused(derived, base, text, overrides, key):
     with pytest.raises(ConfigError, match=f"{key} has no effect"):
         derived(base, text, overrides)
+
+
+def test_what_goes_contradicts_nothing(derived):
+    """These decay_steps lie within the warm-up, and belong to another schedule."""
+    train = derived(DECAY, "", ["train.schedule=cosine", "train.warmup_steps=15"]).train
+    assert (train.decay_steps, train.warmup_steps) == ((), 15)
 
 
 def test_no_decay_for_a_short_trial(derived):

@@ -41,9 +41,9 @@ def make_learner(config: Config, class_names, strategy, initial_weights=True) ->
     check_precision(config.train.precision)
     with strategy.scope():
         network = make_network(config, len(class_names))
-        _check_backbone_rate(config, network)
-        _check_batch_norm(config, network)
         if initial_weights:
+            _check_backbone_rate(config, network)
+            _check_batch_norm(config, network)
             load_initial_weights(config, network, class_names)
     return attach_training(config, network, strategy)
 

@@ -7,7 +7,7 @@ import typing
 from absl import logging
 
 from ssd_tf import files
-from ssd_tf.config import Config, ConfigError, load_run_config, save_config
+from ssd_tf.config import Config, ConfigError, idle_keys, load_run_config, save_config
 from ssd_tf.data import dataset_json, shards
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.weights import runs
@@ -115,7 +115,8 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     old = read_state(workdir)
     old_config = load_run_config(workdir)
     for difference in config_differences(old_config, config):
-        _check_difference(difference, old, workdir)
+        if not _changes_nothing(difference, old_config, config):
+            _check_difference(difference, old, workdir)
     newest_step = _newest_step(workdir)
     _check_steps(config, newest_step, workdir)
     _check_classes(dataset_json.read_dataset(workdir).names, dataset_info, workdir)
@@ -178,6 +179,17 @@ def _check_not_imported(workdir):
             f"{workdir} holds a detector imported from {source}: use another --workdir, and "
             f"init_from={workdir} to start from it"
         )
+
+
+def _changes_nothing(difference, old_config, config):
+    """Whether the key did nothing before, as configs of earlier versions may say, or does the same.
+
+    On one replica the batch norm that train.bn=synchronized asks for is that of train.bn=train.
+    """
+    strategies = (old_config.train.strategy, config.train.strategy)
+    one_replica = "one" in strategies and difference.path == "train.bn"
+    is_same = one_replica and {difference.old, difference.new} == {"train", "synchronized"}
+    return is_same or difference.path in idle_keys(old_config)
 
 
 def _check_difference(difference, state, workdir):

@@ -5,6 +5,7 @@ decode everything, then one step after another.
 """
 
 import io
+import types
 
 import numpy as np
 import pytest
@@ -155,6 +156,26 @@ def make_texture(height, width):
     buffer = io.BytesIO()
     Image.fromarray(image.astype(np.uint8)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("begin", "part_hw"),
+    [
+        ((0, 0), (240, 330)),
+        ((3, 4), (10, 12)),  # the chroma of its last columns depends on the next one
+        ((5, 16), (9, 20)),  # begins where a block of the JPEG does
+        ((0, 1), (240, 7)),
+        ((231, 310), (9, 20)),
+    ],
+)
+def test_a_part_of_a_jpeg_is_that_part_of_the_whole(begin, part_hw):
+    encoded = make_texture(240, 330)
+    placement = types.SimpleNamespace(begin=tf.constant(begin), part_hw=tf.constant(part_hw))
+    part = augment.decode_part(augment.open_image(tf.constant(encoded)), placement)
+    whole = tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE").numpy()
+    rows = slice(begin[0], begin[0] + part_hw[0])
+    columns = slice(begin[1], begin[1] + part_hw[1])
+    np.testing.assert_array_equal(part, whole[rows, columns])
 
 
 def augment_step_by_step(example, section, seed):

@@ -146,5 +146,6 @@ def test_two_steps(name, tiny_data, tmp_path):
     except ValueError as error:
         pytest.skip(str(error))
     run_training(config, tiny_data, tmp_path / "run")
+    assert tensorflow_config.is_op_determinism_enabled() == config.train.deterministic
     assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")][-1] == "2"
     assert (tmp_path / "run" / "checkpoints" / "last" / "ckpt-2.index").is_file()

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+import yaml
 
 from ssd_tf.config import ConfigError, check_config, load_config
 from ssd_tf.data.dataset_json import read_dataset
@@ -99,6 +100,34 @@ def test_what_may_change(check, caplog, key, value, line):
 def test_what_may_not_change(check, key, value, message):
     with pytest.raises(ConfigError, match=message):
         check(**{key: value})
+
+
+def rewrite_config(folder, train):
+    """Replace keys of train in the config of a run, as an earlier version may have written it."""
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    values["train"] |= yaml.safe_load(train)
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{decay_factor: 0.5}", {}),
+        ("{decay_factor: 0.5}", {"steps": 8}),
+        ("{warmup_from: 0.3}", {}),
+        ("{bn: synchronized, strategy: mirrored}", {"strategy": "one"}),
+        ("{strategy: one}", {"strategy": "mirrored", "bn": "synchronized"}),
+    ],
+)
+def test_what_has_no_effect_may_change(check, started, old, new):
+    rewrite_config(started, old)
+    check(**new)
+
+
+def test_batch_norm_of_several_replicas_may_not_change(check, started):
+    rewrite_config(started, "{bn: synchronized}")
+    with pytest.raises(ConfigError, match=r"train\.bn = synchronized, now it is train"):
+        check()
 
 
 def test_after_a_divergence_the_rate_may_change(check, started, caplog):
