@@ -103,6 +103,18 @@ def read_input_range(values) -> tuple[float, float] | None:
     return low, high
 
 
+def read_gray_range(values) -> tuple[int, int] | None:
+    """--gray_range as two numbers. Raises flags.Error if it is anything else."""
+    from ssd_tf import pixels
+
+    if values.gray_range is None:
+        return None
+    try:
+        return pixels.parse_gray_range(values.gray_range)
+    except ValueError as error:
+        raise flags.Error(f"--gray_range: {error}") from None
+
+
 @contextlib.contextmanager
 def end_by_signals():
     """Inside `with`, SIGTERM and SIGHUP raise Interrupted, so that unfinished files are completed.

@@ -42,6 +42,14 @@ class OutputFolder:
                     "folder"
                 )
 
+    def check_absent(self, name, holds):
+        """Raise FileExistsError if a file is there that would be stale beside new ones.
+
+        holds: what its folder holds then, for the message.
+        """
+        if os.path.lexists(self.path / name):
+            raise FileExistsError(f"{self._flag} {self.path} holds {holds}; name another folder")
+
     def write(self, name, write):
         """Write one file atomically: write(path) fills a temporary file of the same suffix.
 

@@ -30,7 +30,12 @@ FORMATS = {
     "AVIF": (".avif",),
 }
 # Images that are known as such and not read: the error says how to convert them.
-_UNREAD_SUFFIXES = (".heic", ".heif")
+_UNREAD_SUFFIXES = (".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga")
+_UNREAD_FORMATS = {  # by their bytes 4 to 8
+    b"ftyp": "HEIC or AVIF that Pillow here cannot read",
+    b"jP  ": "JPEG 2000",
+    b"JXL ": "JPEG XL",
+}
 SUFFIXES = (*(suffix for each in FORMATS.values() for suffix in each), *_UNREAD_SUFFIXES)
 _READ_FORMATS = [name for name in FORMATS if name != "AVIF" or features.check("avif")]
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
@@ -106,12 +111,13 @@ def open_image(data) -> Image.Image:
 
 
 def _explain_unidentified(data):
-    if data[4:8] == b"ftyp":
-        return BadImage(
-            "unread format", "HEIC or AVIF that Pillow here cannot read; save it as JPEG or PNG"
-        )
-    reason = "truncated" if data.startswith(_MAGIC) else "not an image"
-    return BadImage(reason, f"{len(data)} bytes, beginning {data[:8]!r}")
+    unread = _UNREAD_FORMATS.get(data[4:8])
+    if unread:
+        return BadImage("unread format", f"{unread}; save it as JPEG or PNG")
+    found = f"{len(data)} bytes, beginning {data[:8]!r}"
+    if data.startswith(_MAGIC):
+        return BadImage("truncated", found)
+    return BadImage("not an image", f"expected {', '.join(_READ_FORMATS)}, got {found}")
 
 
 def _without_warnings():

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import difflib
+import io
 import itertools
 import os
 import pathlib
@@ -13,6 +14,7 @@ MAX_LIST_BYTES = 1 << 30  # a list of images: about ten million lines
 _MOST_NAMES = 2000  # of a folder, that a name is compared with
 # Programs of Windows begin text in UTF-16 with one of these.
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MARK_BYTES = 4  # those that show the encoding of a file
 
 
 class NotRegularFileError(OSError):
@@ -38,6 +40,20 @@ def open_regular(path):
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NotRegularFileError(f"{path} is not a regular file")
         yield file
+
+
+@contextlib.contextmanager
+def open_text(path, newline=None):
+    """A context with a regular file that is open for reading text, in parts if it is large.
+
+    newline: as `open` takes it. Reading raises UnicodeError for text in another encoding than those
+    of `read_text`.
+    """
+    with open_regular(path) as data:
+        encoding = find_encoding(data.read(_MARK_BYTES))
+        data.seek(0)
+        with io.TextIOWrapper(data, encoding, newline=newline) as file:
+            yield file
 
 
 def check_exists(path, what):

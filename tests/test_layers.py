@@ -58,7 +58,7 @@ LOWEST_IMPORTS = {
         "ssd_tf.files",
         "ssd_tf.user_files",
     ),
-    "ssd_tf.commandline": ("ssd_tf.config", "ssd_tf.onednn"),
+    "ssd_tf.commandline": ("ssd_tf.config", "ssd_tf.onednn", "ssd_tf.pixels"),
 }
 # The mathematics receives numbers and arrays; see the config rule in ssd_tf/config.py.
 MATHEMATICS = (

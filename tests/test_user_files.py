@@ -42,3 +42,13 @@ def test_lines_are_stripped(tmp_path):
     assert user_files.read_lines(path) == ["cat", "dog"]
     with pytest.raises(user_files.FileTooLargeError):
         user_files.read_lines(path, limit=10)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_is_read_in_parts(tmp_path, encoding):
+    path = tmp_path / "a.txt"
+    path.write_bytes("人\r\nb".encode(encoding))
+    with user_files.open_text(path) as file:
+        assert (file.read(1), file.read()) == ("人", "\nb")
+    with user_files.open_text(path, newline="") as file:
+        assert file.read() == "人\r\nb"

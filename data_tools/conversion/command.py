@@ -5,7 +5,7 @@ import math
 from absl import flags
 
 from data_tools.readers import labels
-from ssd_tf import commandline, pixels
+from ssd_tf import commandline
 
 
 def new_converter_flags() -> flags.FlagValues:
@@ -153,10 +153,6 @@ def read_config(values, rest):
         )
     if not math.isfinite(values.val_fraction):
         raise flags.Error(f"--val_fraction: expected a fraction, got {values.val_fraction}")
-    try:
-        gray_range = values.gray_range and pixels.parse_gray_range(values.gray_range)
-    except ValueError as error:
-        raise flags.Error(f"--gray_range: {error}") from None
     return convert.ConversionConfig(
         output=values.output,
         split=values.split,
@@ -169,7 +165,7 @@ def read_config(values, rest):
         drop_empty=values.drop_empty,
         strict=values.strict,
         exif_boxes=values.exif_boxes,
-        gray_range=gray_range,
+        gray_range=commandline.read_gray_range(values),
         boxes=values.boxes,
         beam_runner=values.beam_runner,
         beam_arguments=tuple(rest),

@@ -14,6 +14,7 @@ from data_tools.conversion import counts, duplicates
 
 _CLASSES_SHOWN = 30
 _DROPPED_SHOWN = 10
+_MANY = 0.5  # of the boxes
 
 
 def make_dataset_entry(split_counts, names) -> dict:
@@ -146,6 +147,12 @@ def describe(split, entry):
     yield from _describe_dropped(entry["dropped"])
     if entry["clipped"]:
         yield f"  boxes clipped at the edge of the image: {entry['clipped']:,}"
+    num_beyond = entry["clipped"] + entry["dropped_boxes"].get("outside", 0)
+    if num_beyond > _MANY * sum(entry["dropped_boxes"].values(), entry["boxes"] + entry["ignored"]):
+        yield (
+            f"  {num_beyond:,} boxes reach beyond their image: are they in another unit, or of "
+            "images of another size? Look at them with inspect_tfrecord"
+        )
     if entry["empty_left_out"]:
         yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
     if entry["assumed_turns"]:
@@ -193,11 +200,16 @@ def _describe_reasons(entry):
         ("unlisted_classes", "objects of classes that --classes leaves out"),
     ):
         if entry[key]:
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in entry[key].items())
+            reasons = ", ".join(f"{_show(reason)} {n:,}" for reason, n in entry[key].items())
             line = f"  {what}: {sum(entry[key].values()):,} ({reasons})"
             if key == "dropped_images":
                 line += f", with {_count(entry['boxes_of_dropped_images'], 'object')}"
             yield line
+
+
+def _show(name):
+    """A class name of the labels as one line."""
+    return name if name.isprintable() else repr(name)
 
 
 def _describe_dropped(dropped):

@@ -6,12 +6,24 @@ process.
 
 import itertools
 import math
+import re
 import sqlite3
 
 from data_tools.readers import files, json_stream, labels
-from ssd_tf import coco_rows, parsing
+from ssd_tf import coco_rows, parsing, user_files
 
 _LARGEST_SIDE = 2**31  # pixels; SQLite's integers end later
+_COCO_KEYS = {"images", "categories"}
+_START = 1 << 16  # characters in which a file of another tool shows what it is
+# A key of such a file -> what the file is, and what can be read instead.
+_OTHER_FORMATS = {
+    "assets": "VoTT's own JSON; export Pascal VOC or CSV",
+    "image_url": "Azure ML's JSON lines; export COCO",
+    "rectanglelabels": "Label Studio's own JSON; export COCO, YOLO or Pascal VOC",
+    "shapes": "LabelMe's JSON; convert it to COCO with labelme2coco",
+    "region_attributes": "VIA's own JSON; export COCO",
+    "classTitle": "Supervisely's own JSON; export COCO, YOLO or Pascal VOC",
+}
 _TABLES = """
 create table image (position integer primary key, id, file, height, width);
 create table annotation (image, category, xmin, ymin, width, height, area, crowd, fault);
@@ -36,7 +48,10 @@ def read_coco(annotations, images, allow_outside=False) -> labels.Source:
     images = files.check_folder(images, "--images")
     database = sqlite3.connect("")  # the empty name: a private file that SQLite deletes
     database.executescript("pragma journal_mode=off; pragma synchronous=off;" + _TABLES)
-    rows = _load(annotations, database)
+    try:
+        rows = _load(annotations, database)
+    except ValueError as error:
+        raise ValueError(f"{error}{_name_other_format(annotations)}") from None
     is_used = database.execute("select 1 from annotation where category = 0 limit 1").fetchone()
     rows, note = coco_rows.without_root(rows, is_used)
     classes = _read_classes(rows, annotations)
@@ -50,6 +65,18 @@ def read_coco(annotations, images, allow_outside=False) -> labels.Source:
         folder=images,
         strays=strays,
     )
+
+
+def _name_other_format(path):
+    """The end of an error: which other format the file seems to be, or empty."""
+    try:
+        with user_files.open_text(path) as file:
+            start = file.read(_START)
+    except UnicodeError:
+        return ""
+    keys = set(re.findall(r'"(\w+)"\s*:', start))
+    found = next((what for key, what in _OTHER_FORMATS.items() if key in keys), None)
+    return f"; it seems to be {found}" if found and not keys & _COCO_KEYS else ""
 
 
 def _load(path, database):

@@ -8,7 +8,6 @@ decimal commas. The columns of VoTT and Open Images are known, too.
 
 import csv
 import functools
-import io
 import itertools
 import math
 import os
@@ -34,7 +33,6 @@ _OTHER_NAMES = {
 _OPEN_IMAGES = {"imageid", "labelname", "isgroupof"}  # its boxes are fractions
 _SEPARATORS = ",;\t|"
 _NO_OBJECT = "no object"  # marks a line that only names an image
-_MARK_BYTES = 4  # those that show the encoding of a file
 MAX_LINE = 1 << 20  # characters
 
 
@@ -67,18 +65,15 @@ def _load(path, images, allowed, database):
     def find(name):  # as bytes: folders need not be Unicode
         return os.fsencode(files.normalize(allowed.locate(images, name))) if name else b""
 
-    with user_files.open_regular(path) as data:
-        encoding = user_files.find_encoding(data.read(_MARK_BYTES))
-        data.seek(0)
-        with io.TextIOWrapper(data, encoding, newline="") as file:
-            try:
-                table = _Table(file, path)
-                rows = (_row(entry, find, table.has_decimal_commas) for entry in table.entries())
-                database.executemany(f"insert into object values ({','.join('?' * 12)})", rows)
-            except UnicodeError:
-                raise ValueError(f"{path} is not CSV text in UTF-8: save it as UTF-8") from None
-            except csv.Error as error:
-                raise ValueError(f"{path} is not CSV text: {error}") from None
+    with user_files.open_text(path, newline="") as file:
+        try:
+            table = _Table(file, path)
+            rows = (_row(entry, find, table.has_decimal_commas) for entry in table.entries())
+            database.executemany(f"insert into object values ({','.join('?' * 12)})", rows)
+        except UnicodeError:
+            raise ValueError(f"{path} is not CSV text in UTF-8: save it as UTF-8") from None
+        except csv.Error as error:
+            raise ValueError(f"{path} is not CSV text: {error}") from None
     database.execute("create index object_path on object (path)")
     database.execute(
         "update object set first = "

@@ -1,6 +1,5 @@
 """Read the long arrays of a JSON object element by element, so that large files fit in memory."""
 
-import io
 import json
 
 from ssd_tf import user_files
@@ -17,17 +16,19 @@ def read_members(path, keys):
     (key, None) marks the beginning of an array. Raises ValueError if the file is not a JSON object,
     is cut short, or the value under one of the keys is not an array.
     """
-    with user_files.open_regular(path) as data, io.TextIOWrapper(data, "utf-8-sig") as file:
+    with user_files.open_text(path) as file:
         try:
             yield from _Scanner(file).members(keys)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON, or is cut short: {error.msg}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} is not JSON: it is not UTF-8 text") from None
+        except UnicodeError:
+            raise ValueError(f"{path} is not JSON in UTF-8: save it as UTF-8") from None
         except RecursionError:
             raise ValueError(f"{path} is nested too deeply for an annotation file") from None
         except _WrongShapeError as error:
             raise ValueError(f"{path} {error}") from None
+        except ValueError as error:  # a number of thousands of digits
+            raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 class _WrongShapeError(Exception):

@@ -131,6 +131,7 @@ def _check_output(values, inputs, drawn) -> OutputFolder:
     stems = [path.stem for path in inputs.images]
     labels = [name for form in values.format for name in label_writers.file_names(form, stems)]
     output = OutputFolder(folder, filter(None, [*paths, values.model, values.labels]))
+    output.check_absent("metrics.json", f"an evaluation, whose {_ROWS} would be replaced")
     output.check([_ROWS, *drawn, *labels])
     return output
 

@@ -47,6 +47,13 @@ flags.DEFINE_string(
     "Folder of the images that --annotations names, for the report.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "gray_range",
+    None,
+    "LOW,HIGH: the values of 16-bit --images that become black and white, as given to the "
+    "converter. Default: 0,65535.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
     "reference",
     False,
@@ -131,11 +138,15 @@ def _main(values, positional):
         raise flags.Error("give --model and --data, or --detections and --annotations (see --help)")
     if is_of_files and overrides:
         raise flags.Error(f"--set {overrides[0]} needs --model: detections are fixed in a file")
+    gray_range = commandline.read_gray_range(values)
+    if gray_range and not (is_of_files and values.images):
+        raise flags.Error("--gray_range needs --detections and --images")
     inputs = [values.detections, values.annotations, values.model, values.labels]
     output = OutputFolder(values.output, filter(None, inputs))
     output.check([*_COCO_FILES, *_TABLES, _REPORT])
     if is_of_files:
-        evaluation = evaluate_files(values.annotations, values.detections, values.images)
+        files = (values.annotations, values.detections, values.images)
+        evaluation = evaluate_files(*files, gray_range)
     else:
         _warn_of_export_keys(overrides)
         evaluation = evaluate_model(values, overrides)
@@ -218,10 +229,11 @@ def _settings(values, detector, num_images, num_skipped):
     return settings
 
 
-def evaluate_files(annotations, detections, images=None) -> Evaluation:
+def evaluate_files(annotations, detections, images=None, gray_range=None) -> Evaluation:
     """Evaluate a COCO results file on a COCO instances file, completed by `read_instances`.
 
-    images: a folder, for the report. Raises FileNotFoundError or ValueError.
+    images: a folder, for the report; gray_range: of its images of 16 bits, as `pixels.to_rgb` takes
+    it. Raises FileNotFoundError or ValueError.
     """
     from ssd_tf.evaluation import coco_instances, coco_results, evaluator, tables, units
 
@@ -246,7 +258,7 @@ def evaluate_files(annotations, detections, images=None) -> Evaluation:
     if images:
 
         def fetch(indices):
-            return coco_instances.read_images(images, ground_truth, truth, indices)
+            return coco_instances.read_images(images, ground_truth, truth, indices, gray_range)
 
     return Evaluation(metrics, ground_truth, truth, found, settings, fetch)
 
@@ -259,11 +271,7 @@ def compare(paths, output):
         raise flags.Error("--compare: name at least two metrics.json")
     named = _name_runs(paths)
     output = OutputFolder(output, named.values())
-    if (output.path / "metrics.json").exists():
-        raise FileExistsError(
-            f"--output {output.path} holds an evaluation, which a comparison would make stale; "
-            "name another folder"
-        )
+    output.check_absent("metrics.json", "an evaluation, which has a report of its own")
     output.check([_REPORT])
     runs = {name: _read_metrics(path) for name, path in named.items()}
     written = output.write_text(_REPORT, render_comparison(runs))

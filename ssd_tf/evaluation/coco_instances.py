@@ -11,7 +11,7 @@ import typing
 import numpy as np
 from absl import logging
 
-from ssd_tf import coco_rows
+from ssd_tf import coco_rows, pixels
 from ssd_tf.coco_rows import normalize_id
 from ssd_tf.evaluation.json_files import brief, read_json
 from ssd_tf.evaluation.tables import Truth, image_rows
@@ -123,8 +123,11 @@ def read_instances(path) -> dict:
     }
 
 
-def read_images(folder, ground_truth: dict, truth: Truth, indices) -> dict:
-    """{index into truth.image_ids: its image}; a warning counts those that cannot be read."""
+def read_images(folder, ground_truth: dict, truth: Truth, indices, gray_range=None) -> dict:
+    """{index into truth.image_ids: its image}; a warning names each that cannot be read.
+
+    gray_range: of images of 16 bits, as `pixels.to_rgb` takes it; None: the full range.
+    """
     rows = image_rows(ground_truth, truth)
     images = {}
     for index in sorted(indices):
@@ -132,7 +135,7 @@ def read_images(folder, ground_truth: dict, truth: Truth, indices) -> dict:
         try:
             if name is None:
                 raise ValueError("it has no file_name")
-            images[index] = read_image(pathlib.Path(folder, name))
+            images[index] = read_image(pathlib.Path(folder, name), gray_range or pixels.FULL_RANGE)
         except (OSError, ValueError) as error:
             image = name or f"image {rows[index]['id']}"
             logging.warning("%s cannot be read for the report (%s)", image, error)

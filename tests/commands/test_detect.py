@@ -452,6 +452,15 @@ def test_files_of_others_are_not_overwritten(fails, image_folder, tmp_path, name
     assert [found for found in (tmp_path / "out").rglob("*") if found.is_file()] == [path]
 
 
+def test_an_evaluation_keeps_its_detections(fails, look, image_folder, tmp_path):
+    look(image_folder)
+    written = (tmp_path / "out" / "detections.json").read_bytes()
+    (tmp_path / "out" / "metrics.json").write_text("{}")
+    line = fails(detect.main, "--model=any", f"--output={tmp_path / 'out'}", image_folder, code=1)
+    assert "holds an evaluation" in line
+    assert (tmp_path / "out" / "detections.json").read_bytes() == written
+
+
 def test_inputs_in_a_folder_below_are_not_overwritten(fails, image_folder, tmp_path):
     (tmp_path / "out").mkdir()
     names = tmp_path / "out" / "classes.txt"

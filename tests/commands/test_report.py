@@ -110,6 +110,35 @@ def test_the_best_and_the_worst_images_are_shown(report, tmp_path):
     check_offline(sections)
 
 
+@pytest.mark.parametrize(
+    ("flags", "gray"),
+    [([], 7000 // 256), (["--gray_range=6000,7999"], 128), (["--gray_range=0,7000"], 255)],
+)
+def test_images_of_16_bits(report, tmp_path, monkeypatch, flags, gray):
+    from ssd_tf.evaluation.report import report as module
+
+    shown = []
+    render = module.render_report
+
+    def spy(*arguments):
+        shown.append(arguments[3].shown)
+        return render(*arguments)
+
+    monkeypatch.setattr(module, "render_report", spy)
+    for name in ("one.png", "two.png"):
+        Image.fromarray(np.full((60, 100), 7000, np.uint16)).save(tmp_path / name)
+    report([CAT], [{**CAT, "score": 0.9}], f"--images={tmp_path}", *flags)
+    (images,) = shown
+    assert images and all((image == gray).all() for image in images.values())
+
+
+@pytest.mark.parametrize("flags", [["--gray_range=9"], ["--gray_range=0,9"]])
+def test_a_gray_range_without_images_is_refused(fails, tmp_path, flags):
+    paths = [f"--annotations={tmp_path / 'a'}", f"--detections={tmp_path / 'b'}"]
+    line = fails(evaluate.main, *paths, *flags, f"--output={tmp_path / 'c'}", code=2)
+    assert "--gray_range" in line
+
+
 def test_an_image_that_cannot_be_read_is_left_out(report, tmp_path, caplog):
     sections, _ = report([CAT], [{**CAT, "score": 0.9}], f"--images={tmp_path}")
     assert "one.png" not in sections.texts["best"]
@@ -162,6 +191,10 @@ def test_what_comparison_refuses(fails, report, tmp_path):
     line = fails(evaluate.main, "--compare", path, str(tmp_path / "other.json"), output, code=1)
     assert "other.json is not a metrics.json of evaluate.py" in line
     assert not (tmp_path / "c").exists()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    line = fails(evaluate.main, "--compare", path, path, f"--output={tmp_path / 'out'}", code=1)
+    assert "holds an evaluation" in line
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_the_worst_image_comes_first(report, tmp_path):

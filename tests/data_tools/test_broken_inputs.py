@@ -79,6 +79,13 @@ IMAGES = [
         lambda path, _: path.write_bytes(b"\0\0\0\x18ftypheic"),
         ("dropped_images", "unread format"),
     ),
+    (
+        "JPEG 2000",
+        "b.jp2",
+        lambda path, _: path.write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n"),
+        ("dropped_images", "unread format"),
+    ),
+    ("TGA", "b.tga", save(), ("dropped_images", "not an image")),
     ("rotated by EXIF", "b.jpg", save(exif=orientation(3)), ("repaired", "EXIF-rotated")),
     ("PNG called JPEG", "b.jpg", save(format="PNG"), ("repaired", "wrongly named")),
     ("another suffix than listed", "b.jpeg", save(format="JPEG"), ("sound", None)),
@@ -348,7 +355,7 @@ REFUSED = [
         lambda data: (data / "annotations.json").write_bytes(b"\xff\xfe\x00"),
         {},
         1,
-        "is not JSON: it is not UTF-8 text",
+        "is not JSON in UTF-8",
     ),
     (
         "no annotations key",

@@ -153,3 +153,23 @@ def test_images_without_an_id_are_left_out(tmp_path, caplog):
     assert both_read(path, caplog)[:2] == ([SECOND], 1)
     assert len(coco_instances.read_instances(path)["images"]) == 1
     assert "1 of 2 images left out: no id" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings(tmp_path, caplog, encoding):
+    content = copy.deepcopy(BASE)
+    content["categories"][0]["name"] = "猫"
+    mark = "\ufeff" if encoding[-2:] in ("le", "be") else ""
+    path = tmp_path / "a.json"
+    path.write_text(mark + json.dumps(content, ensure_ascii=False), encoding=encoding)
+    kept, num_left_out, names = both_read(path, caplog)
+    assert (len(kept), num_left_out, names) == (2, 0, ["猫", "dog"])
+
+
+@pytest.mark.parametrize("key", ["width", "unused"])
+def test_more_digits_than_python_parses(tmp_path, key):
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"images": [{{"id": 1, "{key}": {"1" * 5000}}}], "annotations": []}}')
+    for read in (coco_instances.read_instances, lambda path: coco_json.read_coco(path, tmp_path)):
+        with pytest.raises(ValueError, match=r"a\.json"):
+            read(path)

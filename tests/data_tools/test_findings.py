@@ -3,6 +3,7 @@
 import pytest
 
 from data_tools import voc_to_tfrecord
+from data_tools.conversion import report
 
 BOX = [8, 16, 16, 24]
 
@@ -132,3 +133,38 @@ def test_label_files_without_an_image(tmp_path, paint, run, read_dataset):
         1,
         f"error: --strict: label files without an image: 2, the first {found[0]}\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("boxes", "num_beyond"),
+    [
+        ([(8, 16, 16, 24)] * 3, 0),
+        ([(40, 16, 40, 24), BOX, BOX], 0),  # one of three crosses the edge
+        ([(40, 16, 40, 24), (50, 8, 40, 40), BOX], 2),
+        ([(40, 16, 40, 24), (500, 800, 40, 40), BOX], 2),
+        ([(-10, 16, 40, 24), (-10, 16, 40, 80), BOX, (1, 1, 0, 0), (1, 1, 0, 0)], 0),
+    ],
+)
+def test_boxes_that_reach_beyond_their_image(
+    tmp_path, paint, write_coco, convert_coco, read_dataset, boxes, num_beyond
+):
+    paint(tmp_path / "images/a.jpg")
+    rows = [(1, 1, list(box), {}) for box in boxes]
+    write_coco(tmp_path / "annotations.json", [(1, "a.jpg", 64, 48)], rows)
+    assert convert_coco() == (0, "")
+    entry = read_dataset(tmp_path / "out")[1]["splits"]["train"]
+    lines = [line for line in report.describe("train", entry) if "beyond" in line]
+    assert [line.split()[0] for line in lines] == [str(num_beyond)] * (num_beyond > 0)
+
+
+def test_a_class_left_out_is_shown_in_one_line(
+    tmp_path, paint, write_coco, convert_coco, read_dataset
+):
+    paint(tmp_path / "images/a.jpg")
+    rows = [(1, 1, BOX, {}), (1, 3, BOX, {})]
+    names = [(1, "cat"), (3, "x\n\x1b[31my")]
+    write_coco(tmp_path / "annotations.json", [(1, "a.jpg", 64, 48)], rows, names)
+    assert convert_coco(classes="cat") == (0, "")
+    lines = list(report.describe("train", read_dataset(tmp_path / "out")[1]["splits"]["train"]))
+    assert any(r"'x\n\x1b[31my' 1" in line for line in lines)
+    assert all(line.isprintable() for line in lines)

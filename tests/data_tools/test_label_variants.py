@@ -832,3 +832,26 @@ def test_wrong_path_of_a_converter(plant, write_coco, tmp_path, run, command, fl
     flags = write_named(plant, write_coco, tmp_path, command, ["cat"]) | {flag: tmp_path / "dada"}
     code, error = run(f"{command}_to_tfrecord", output=tmp_path / "out", **flags)
     assert code == 1 and error.count("\n") == 1 and f"did you mean {tmp_path / 'data'}?" in error
+
+
+OTHER_JSON = [
+    ('{"name": "x", "tags": [], "assets": {"k": {"asset": {}, "regions": []}}}', "VoTT"),
+    ('{"image_url": "AmlDatastore://a.jpg", "label": []}\n' * 2, "Azure ML"),
+    ('[{"data": {}, "annotations": [{"value": {"rectanglelabels": ["cat"]}}]}]', "Label Studio"),
+    ('{"version": "5", "shapes": [], "imagePath": "a.jpg"}', "LabelMe"),
+    ('{"a.jpg12": {"regions": [{"region_attributes": {}}]}}', "VIA"),
+    ('{"objects": [{"classTitle": "cat", "points": {}}]}', "Supervisely"),
+    ('{"images": [], "shapes": []}', ""),
+    ('{"assets" ', ""),
+    ("<assets>", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "tool"), OTHER_JSON)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_json_of_other_tools_is_named(plant, run, text, tool, encoding):
+    folder = plant({"a.jpg": None, "x.json": text.encode(encoding)})
+    flags = {"annotations": folder / "x.json", "images": folder, "output": folder / "out"}
+    code, message = run("coco_to_tfrecord", **flags)
+    assert (code, message.count("\n")) == (1, 1)
+    assert (f"it seems to be {tool}'s" in message) if tool else ("seems" not in message)
