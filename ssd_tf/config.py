@@ -605,9 +605,14 @@ def check_config(values: dict, where: str) -> Config:
     return _check_author(_validate(values, where), values, [values], where)
 
 
-def _validate(values, where):
+def check_eval(values, where):
+    """Raise ConfigError for a value that its key of `eval` cannot have. where: the file's name."""
+    _validate(values, where, Eval)
+
+
+def _validate(values, where, section=Config):
     try:
-        return Config.model_validate(values)
+        return section.model_validate(values)
     except pydantic.ValidationError as error:
         reasons = "; ".join(_explain(detail) for detail in error.errors())
         raise ConfigError(f"{where}: {reasons}") from None

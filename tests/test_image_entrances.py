@@ -141,6 +141,7 @@ def test_stored_gray_ranges(tmp_path):
         assert read_gray_range(path) == (5, 900)
     assert [file.name for file in (tmp_path / "assets.extra").iterdir()] == ["gray_range.json"]
     assert (tmp_path / "a.tflite").read_bytes().startswith(b"TFL3" * 10)
-    (tmp_path / "assets.extra" / "gray_range.json").write_text("[5, 3]")
-    with pytest.raises(ValueError, match="gray_range"):
-        read_gray_range(tmp_path)
+    for text in ("[5, 3]", "[5]", ""):
+        (tmp_path / "assets.extra" / "gray_range.json").write_text(text)
+        with pytest.raises(ValueError, match=r"gray_range\.json"):
+            read_gray_range(tmp_path)

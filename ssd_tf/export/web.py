@@ -30,9 +30,8 @@ def check_web_files(web_files):
 def _make_page(names):
     """The page with the colours in which `draw` draws the classes."""
     colors = json.dumps([(name, color_of(label)) for label, name in enumerate(names, 1)])
-    colors = colors.replace(
-        "<", "\\u003c"
-    )  # the end of a script within a name would end the page's
+    # `</script>` within a name would end the page's own script.
+    colors = colors.replace("<", "\\u003c")
     lines = _PAGE.read_text(encoding="utf-8").split("\n")
     (index,) = [i for i, line in enumerate(lines) if line.startswith("const COLORS = ")]
     lines[index] = f"const COLORS = new Map({colors});"

@@ -139,7 +139,7 @@ def _load_exported(path, labels, input_range, num_threads):
         kind,
         _class_names(exported, path, labels, beside, inside),
         size_mb=sum(file.stat().st_size for file in paths) / 1e6,
-        gray_range=read_gray_range(path),
+        gray_range=read_gray_range(path) if exported.is_ours else pixels.FULL_RANGE,
     )
 
 

@@ -27,9 +27,11 @@ def write_gray_range(path, gray_range):
 
 def read_gray_range(path) -> tuple[int, int]:
     """The gray range in an exported model; the full range if it has none. Raises ValueError."""
+    content = _read(pathlib.Path(path))
+    if content is None:
+        return pixels.FULL_RANGE
     try:
-        content = _read(pathlib.Path(path))
-        return pixels.check_gray_range(json.loads(content)) if content else pixels.FULL_RANGE
+        return pixels.check_gray_range(json.loads(content))
     except ValueError as error:
         raise ValueError(f"{path}: its {FILE} cannot be used ({error})") from None
 

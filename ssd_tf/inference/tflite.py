@@ -3,20 +3,27 @@
 Shapes: `A` default boxes, `C` foreground classes, `K` detections kept.
 """
 
+import dataclasses
 import pathlib
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from ssd_tf.config import Eval, check_eval
 from ssd_tf.data.images import resize_array
 from ssd_tf.inference import raw_decoder, tflite_outputs
 from ssd_tf.inference.stages import Exported, Stages, scale_to_range
 from ssd_tf.inference.tflite_archive import read_member
 from ssd_tf.inference.tflite_metadata import read_metadata
+from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.user_files import decode_text
 from ssd_tf.weights.checks import shorten
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.int8)
+# What people may change in a default_boxes.json.
+_EDITABLE = [
+    field.name for field in dataclasses.fields(PostProcessor) if field.name in Eval.model_fields
+]
 
 
 def load(path, input_range=None, num_threads=1) -> Exported:
@@ -80,6 +87,7 @@ def _make_interpreter(content, num_threads, path):
     try:
         interpreter = Interpreter(model_content=content, num_threads=num_threads)
         interpreter.allocate_tensors()
+        interpreter.get_input_details()  # raises for a name that is not UTF-8
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: LiteRT cannot run this file ({shorten(error)})") from None
     return interpreter
@@ -172,6 +180,7 @@ def _raw_decoder(path, metadata, offsets_shape, logits_shape):
     try:
         settings = raw_decoder.load_settings(settings_path)
         fingerprint = raw_decoder.fingerprint(settings)
+        editable = {name: settings[name] for name in _EDITABLE}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{settings_path} is not a default_boxes.json of an export ({shorten(repr(error))})"
@@ -184,6 +193,7 @@ def _raw_decoder(path, metadata, offsets_shape, logits_shape):
             f"{offsets_shape[1]} default boxes, with the variances and the score activation that "
             "it was trained with; export the model again"
         )
+    check_eval(editable, settings_path)
 
     def decode(output):
         boxes, scores, classes = raw_decoder.decode(output["offsets"], output["logits"], settings)

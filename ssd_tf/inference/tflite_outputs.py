@@ -27,26 +27,32 @@ def find_outputs(content: bytes, metadata, path) -> dict:
     """The tensor index of each of ROLES or RAW_ROLES. Raises ValueError if they cannot be told."""
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
-        graph = model.subgraphs[0]
+        found = _find(model, _names_of(model, metadata))
+        outputs = ", ".join(_describe_outputs(model.subgraphs[0]))
     except Exception:  # a corrupt flatbuffer raises almost anything
         raise ValueError(f"{path} is not a TFLite file, or is corrupt") from None
-    names = _names_of(model, metadata)
-    raw = {known[0]: index for index, known in names.items() if known[0] in RAW_ROLES}
-    if len(raw) == len(RAW_ROLES):
-        return raw
-    found = _by_name(names)
-    if set(found) != set(ROLES):
-        found = _of_operator(model, graph) or {}
     if not found:
-        outputs = ", ".join(
-            f"{graph.tensors[index].name.decode()} {_shape(graph.tensors[index])}"
-            for index in graph.outputs
-        )
         raise ValueError(
             f"{path}: expected a detector's four outputs (boxes, classes, scores, count), "
             f"told by their names or by the operator {OPERATOR.decode()}, got {outputs}"
         )
     return found
+
+
+def _find(model, names):
+    """What `find_outputs` returns, empty if the roles cannot be told."""
+    raw = {known[0]: index for index, known in names.items() if known[0] in RAW_ROLES}
+    if len(raw) == len(RAW_ROLES):
+        return raw
+    found = _by_name(names)
+    return found if set(found) == set(ROLES) else _of_operator(model) or {}
+
+
+def _describe_outputs(graph):
+    for index in graph.outputs:
+        tensor = graph.tensors[index]
+        shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+        yield f"{_name_of(tensor)} {shape}"
 
 
 def operator_classes(content: bytes) -> int | None:
@@ -64,12 +70,14 @@ def operator_classes(content: bytes) -> int | None:
     return None
 
 
-def _shape(tensor):
-    return [] if tensor.shape is None else [int(size) for size in tensor.shape]
+def _name_of(entry):
+    """The name of a tensor or of a signature's output; files need not have any."""
+    return (entry.name or b"").decode()
 
 
-def _of_operator(model, graph):
+def _of_operator(model):
     """The operator's outputs have a fixed order, in whichever order the file gives them."""
+    graph = model.subgraphs[0]
     for operator in graph.operators:
         outputs = [int(index) for index in operator.outputs]
         is_operator = model.operatorCodes[operator.opcodeIndex].customCode == OPERATOR
@@ -84,11 +92,11 @@ def _names_of(model, metadata):
     names = {int(index): [] for index in graph.outputs}
     for signature in model.signatureDefs or []:
         for entry in signature.outputs:
-            names.setdefault(int(entry.tensorIndex), []).append(entry.name.decode())
+            names.setdefault(int(entry.tensorIndex), []).append(_name_of(entry))
     for index, name in zip(graph.outputs, metadata.output_names, strict=False):
         names[int(index)].append(name)
     for index, known in names.items():
-        known.append(graph.tensors[index].name.decode())
+        known.append(_name_of(graph.tensors[index]))
     return names
 
 

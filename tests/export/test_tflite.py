@@ -12,7 +12,7 @@ from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.config import check_config
+from ssd_tf.config import ConfigError, check_config
 from ssd_tf.export import tflite, verify
 from ssd_tf.export.formats import PRECISIONS
 from ssd_tf.export.writing import write_raw_settings
@@ -287,6 +287,21 @@ def test_a_raw_file_beside_the_boxes_of_another_model(tiny_config, network, tmp_
     for text in ("", "[]", "{}", '{"boxes": 3}'):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"default_boxes.json is not"):
+            load_detector(model)
+    for key, value in (
+        ("nms_iou", "x"),
+        ("nms_iou", 1.5),
+        ("max_detections", -1),
+        ("pre_nms_top_k", 2.5),
+        ("score_floor", None),
+        ("clip_first", "maybe"),
+    ):
+        path.write_text(json.dumps(settings | {key: value}))
+        with pytest.raises(ConfigError, match=rf"default_boxes.json: {key}: "):
+            load_detector(model)
+    for key in settings:
+        path.write_text(json.dumps({name: settings[name] for name in settings if name != key}))
+        with pytest.raises(ValueError, match=rf"default_boxes.json is not.*{key}"):
             load_detector(model)
     # What the network does not depend on may be changed.
     path.write_text(json.dumps(settings | {"nms_iou": 0.3, "max_detections": 3}))

@@ -55,9 +55,18 @@ def write(path, names=NAMES, dtype=tf.float32):
 
 def reorder(path, target, order):
     """The file with its outputs, and its signature's, in this order of places."""
+
+    def edit(model):
+        graph = model.subgraphs[0]
+        graph.outputs = np.array([graph.outputs[place] for place in order], np.int32)
+
+    return change(path, target, edit)
+
+
+def change(path, target, edit):
+    """The file after edit(model), which changes its tables."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    graph = model.subgraphs[0]
-    graph.outputs = np.array([graph.outputs[place] for place in order], np.int32)
+    edit(model)
     builder = schema.flatbuffers.Builder(0)
     builder.Finish(model.Pack(builder), b"TFL3")
     target.write_bytes(bytes(builder.Output()))
@@ -165,6 +174,58 @@ def test_the_file_has_its_labels_inside(tmp_path):
     detector = load_detector(path, input_range=(0, 1))
     assert detector.classes == ["cat", None, "dog"]
     assert detector(IMAGE).names == ["cat", "dog"]
+
+
+def test_a_corrupt_archive_is_none_of_our_own(tmp_path):
+    # Whatever is behind a third-party model, names of a file need nothing of it.
+    path = write(tmp_path / "model.tflite")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "cat\ndog\nemu\n")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"PK\x01\x02", b"PK\x01\x03"))
+    with pytest.raises(ValueError, match="archive at its end is corrupt"):
+        load_detector(path, input_range=(0, 1))
+    (tmp_path / "names.txt").write_text("cat\ndog\nemu\n")
+    detector = load_detector(path, labels=tmp_path / "names.txt", input_range=(0, 1))
+    assert detector(IMAGE).names == ["cat", "emu"]
+
+
+@pytest.mark.parametrize("name", [None, b""])
+def test_outputs_need_no_tensor_names(tmp_path, name):
+    def rename(model):
+        for tensor in model.subgraphs[0].tensors:
+            tensor.name = name
+
+    path = change(write(tmp_path / "model.tflite"), tmp_path / "changed.tflite", rename)
+    assert len(load_detector(path, input_range=(0, 1))(IMAGE)) == 2
+
+    def drop_signature(model):
+        rename(model)
+        model.signatureDefs = None
+
+    path = change(tmp_path / "model.tflite", tmp_path / "unnamed.tflite", drop_signature)
+    with pytest.raises(ValueError, match=r"unnamed\.tflite: expected a detector's four outputs"):
+        load_detector(path, input_range=(0, 1))
+
+
+@pytest.mark.parametrize("role", ["inputs", "outputs"])
+def test_a_name_that_is_not_utf_8(tmp_path, role):
+    def rename(model):
+        graph = model.subgraphs[0]
+        graph.tensors[getattr(graph, role)[0]].name = b"\x81"
+
+    path = change(write(tmp_path / "model.tflite"), tmp_path / "changed.tflite", rename)
+    with pytest.raises(ValueError, match=r"changed\.tflite"):
+        load_detector(path, input_range=(0, 1))
+
+
+def test_outputs_that_are_not_there(tmp_path):
+    def point_outside(model):
+        model.subgraphs[0].outputs = np.array([0, 1, 2, 9999], np.int32)
+
+    path = change(write(tmp_path / "model.tflite"), tmp_path / "changed.tflite", point_outside)
+    with pytest.raises(ValueError, match=r"changed\.tflite is not a TFLite file, or is corrupt"):
+        load_detector(path, input_range=(0, 1))
 
 
 def test_a_label_map_with_gaps(tmp_path):
