@@ -556,10 +556,18 @@ def load_config(path, overrides=()) -> Config:
 def load_run_config(folder, overrides=()) -> Config:
     """The config that a run folder holds; `overrides` as for `load_config`.
 
-    It may say what is refused in a file that somebody writes. Raises ConfigError.
+    It may say what is refused in a file that somebody writes; the overrides may not. Raises
+    ConfigError.
     """
     path = pathlib.Path(folder) / "config.yaml"
-    return _validate(_with_network(read_layers(path, overrides)[-1], path), str(path))
+    saved, changed = read_layers(path, overrides)[-2:]
+    config = _validate(_with_network(changed, path), str(path))
+    reasons = config_effects.contradictions(config) if overrides else []
+    if reasons:
+        before = _validate(_with_network(saved, path), str(path))
+        known = config_effects.contradictions(before)
+        _raise_for([reason for reason in reasons if reason not in known], "--set")
+    return config
 
 
 def load_source_config(folder) -> Config:
@@ -637,9 +645,13 @@ def _check_author(config, values, layers, where):
     if inherited:
         config = _validate(_without(values, inherited), where)
     reasons = [*config_effects.contradictions(config), *reasons]
+    _raise_for(reasons, where)
+    return config
+
+
+def _raise_for(reasons, where):
     if reasons:
         raise ConfigError(f"{where}: {'; '.join(reasons)}")
-    return config
 
 
 def idle_keys(config: Config) -> set[str]:

@@ -220,8 +220,16 @@ def test_the_config_of_a_run_may_say_what_a_file_may_not(tmp_path):
     (tmp_path / "config.yaml").write_text(text)
     assert load_run_config(tmp_path).train.bn_momentum == 0.97
     assert load_run_config(tmp_path, ["eval.nms_iou=0.6"]).eval.nms_iou == 0.6
+    with pytest.raises(ConfigError, match=r"^--set: eval.score_floor: expected less than 1"):
+        load_run_config(tmp_path, ["eval.score_floor=1"])
     with pytest.raises(ConfigError, match=r"config.yaml: train.bn_momentum has no effect"):
         load_config(tmp_path / "config.yaml")
+
+
+def test_the_overrides_of_a_run_are_not_blamed_for_what_it_says(tmp_path):
+    text = yaml.safe_dump(values("train: {bn_momentum: 1}"))
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_run_config(tmp_path, ["eval.nms_iou=0.6"]).train.bn_momentum == 1
 
 
 def test_the_conditions_name_keys_that_exist():
