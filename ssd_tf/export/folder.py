@@ -34,7 +34,7 @@ def publishing(output):
     """
     # Within a folder that exists: its parent may be on another file system, or not be writable.
     is_new = not output.exists()
-    partial = output.with_name(f"{output.name}.partial") if is_new else output / _PARTIAL
+    partial = output.with_name(f".{output.name}{_PARTIAL}") if is_new else output / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -49,6 +49,7 @@ def publishing(output):
 
 def _replace(partial, output):
     """Move the files into place, export.json last: its presence means complete."""
+    _check_kinds(partial, output)
     old = _list_old_files(output)
     (output / REPORT).unlink(missing_ok=True)
     removed = [name for name in old if _remove(name, output)]
@@ -58,6 +59,15 @@ def _replace(partial, output):
     removed = sorted(name for name in removed if not (output / name).exists())
     if removed:
         logging.info("removed, of the export before: %s", ", ".join(removed))
+
+
+def _check_kinds(partial, output):
+    """Raise FileExistsError for a file that is in the way of a folder, or a folder of a file."""
+    for path in sorted(partial.rglob("*")):
+        target = output / path.relative_to(partial)
+        if target.exists() and target.is_dir() != path.is_dir():
+            kind = "folder" if path.is_dir() else "file"
+            raise FileExistsError(f"{target} is in the way of a {kind} of the export; move it away")
 
 
 def _list_old_files(output):

@@ -96,6 +96,30 @@ def test_an_error_leaves_everything_as_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_folder_of_a_similar_name_stays(tmp_path):
+    for name in ("out.partial", ".partial", "partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    publish(tmp_path / "out", "labels.txt")
+    assert names_below(tmp_path) == {
+        "out.partial/notes.txt",
+        ".partial/notes.txt",
+        "partial/notes.txt",
+        "out/labels.txt",
+        "out/export.json",
+    }
+
+
+@pytest.mark.parametrize("name", ["web", "labels.txt/notes.txt", "saved_model/variables"])
+def test_what_is_in_the_way_leaves_the_old_export(tmp_path, name):
+    publish(tmp_path, "model_float32.tflite")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=name.partition("/notes")[0]):
+        publish(tmp_path, *OLD)
+    assert names_below(tmp_path) == {"model_float32.tflite", "export.json", name}
+
+
 def test_what_a_killed_export_left_is_no_content(tmp_path):
     (tmp_path / ".export.partial").mkdir()
     (tmp_path / ".export.partial" / "model_int8.tflite").touch()
