@@ -61,6 +61,7 @@ def test_what_a_run_leaves(tiny_run, tiny_data, tiny_config):
     content = json.loads((tiny_run / "dataset.json").read_text())
     assert content == json.loads((tiny_data / "dataset.json").read_text())
     assert {path.name for path in (tiny_run / "checkpoints").iterdir()} == {"best", "last"}
+    assert json.loads((tiny_run / "state.json").read_text())["num_workers"] == 1
     assert list((tiny_run / "tensorboard").glob("events.*"))
     rows = read_metrics(tiny_run / "metrics.csv")
     # Reports every 20 steps, evaluations at each tenth of the run.
