@@ -99,7 +99,7 @@ def test_bad_input(fails, exported, tiny_run, tiny_data, tmp_path):
     )
     assert "already exists and is not empty; give --overwrite" in refuse(output=exported, code=1)
     gone = tmp_path / "gone"
-    assert str(gone) in refuse(workdir=gone, code=2)
+    assert str(gone) in refuse(workdir=gone, code=1)
     assert f"no data folder at {gone}" in refuse(f"--data={gone}", code=1)
     assert "has no split 'test'" in refuse(f"--data={tiny_data}", "--verify_split=test", code=1)
     assert "--set model.num_levels=2: expected a key of eval or export" in refuse(
