@@ -286,7 +286,7 @@ def test_objects_start_at_a_hundredth_each_with_focal_loss_and_sigmoid():
         ),
         (
             {"loss": {"focal_alpha": 0.25}},
-            r"loss: focal_alpha is part of the focal loss: give focal_gamma too",
+            r"loss\.focal_alpha.*loss\.focal_gamma",
         ),
     ],
 )

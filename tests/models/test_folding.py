@@ -23,13 +23,15 @@ def count_norms(model):
 
 
 def randomize(model, seed=0):
-    """Give batch norm and biases values that a forgotten term would show in."""
+    """Give each variable values that a forgotten term would show in, the same in each run."""
     random = np.random.default_rng(seed)
     for variable in model.variables:
         if variable.path.endswith(("gamma", "variance")):
             variable.assign(random.uniform(0.5, 1.5, variable.shape))
         elif variable.path.endswith(("beta", "mean", "bias")):
             variable.assign(random.normal(0, 0.5, variable.shape))
+        elif variable.path.endswith("kernel"):
+            variable.assign(random.normal(0, np.std(variable), variable.shape))
 
 
 def assert_same(folded, model):
