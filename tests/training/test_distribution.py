@@ -304,6 +304,7 @@ def assert_same_run(two, one, rtol):
         np.testing.assert_allclose(weights[path], value, rtol=10 * rtol, atol=margin, err_msg=path)
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_does(records, tmp_path):
     finish([start(command_of(records, tmp_path / "one", FROZEN))])
     messages = finish(start_two(command_of(records, tmp_path / "two", FROZEN)))
@@ -338,6 +339,7 @@ FIFTY = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bn", ["train", "frozen", "synchronized"])
+@pytest.mark.slow
 def test_two_workers_train_as_one_does_for_fifty_steps(records, tmp_path, bn):
     settings = (*FIFTY, f"train.bn={bn}")
     one = command_of(records, tmp_path / "one", settings)
