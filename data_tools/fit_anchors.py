@@ -114,7 +114,9 @@ def _fit(values, rest):
 def _check_output(output):
     if not output.parent.is_dir():
         raise flags.Error(f"--output: there is no folder {output.parent}")
-    if output.exists() and not (output.is_file() and output.read_text().startswith(_FIRST_LINE)):
+    if output.exists() and not (
+        output.is_file() and output.read_bytes().startswith(_FIRST_LINE.encode())
+    ):
         raise flags.Error(
             f"--output {output} exists and was not written by this command; give another name, and "
             "use both with `base:`"
