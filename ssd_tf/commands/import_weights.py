@@ -10,7 +10,6 @@ from absl import flags, logging
 
 from ssd_tf import commandline, files, output_folder
 from ssd_tf.config import ConfigError, save_config
-from ssd_tf.user_files import suggest_path
 from ssd_tf.weights import file_kinds
 
 USAGE = """
@@ -82,8 +81,8 @@ def _check_paths(values, output):
     """Raise ConfigError for what can be told before TensorFlow is imported."""
     file_kinds.check_source(values.source)
     labels = values.labels
-    if labels is not None and not pathlib.Path(labels).is_file():
-        raise ConfigError(f"--labels: no file at {labels}{suggest_path(labels)}")
+    if labels is not None:
+        file_kinds.check_label_file(labels)
     if output_folder.OutputFolder(output).path.is_dir() and any(output.iterdir()):
         raise ConfigError(f"--output: {values.output} exists already: give another name")
 

@@ -20,6 +20,7 @@ from ssd_tf.models.folding import fold_batch_norm
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.user_files import check_exists, read_text
 from ssd_tf.weights import label_files
+from ssd_tf.weights.file_kinds import check_label_file
 
 
 class Detector:
@@ -94,7 +95,7 @@ def load_detector(
     path = pathlib.Path(path)
     check_exists(path, "model")
     if labels is not None:
-        label_files.check_is_file(labels)
+        check_label_file(labels)
     if (path / "config.yaml").is_file():
         if labels is not None:
             raise ConfigError(f"--labels: {path} is a run folder, which has its own class names")

@@ -110,3 +110,9 @@ def _describe_zip(path):
         return f"arrays of NumPy; {_CLASSIFIER}"
     is_torch = any(name.endswith("data.pkl") for name in names)
     return None if is_torch or not names else _UNPACK
+
+
+def check_label_file(labels):
+    """Raise ConfigError, with the most similar path, unless the file of --labels is there."""
+    if not pathlib.Path(labels).is_file():
+        raise ConfigError(f"--labels: no file at {labels}{suggest_path(labels)}")

@@ -9,6 +9,7 @@ from ssd_tf.class_names import check_names, normalize
 from ssd_tf.config import ConfigError
 from ssd_tf.user_files import read_text, split_lines
 from ssd_tf.weights.checks import shorten
+from ssd_tf.weights.file_kinds import check_label_file
 
 # What a file calls an id that is not in use.
 _UNUSED_NAME = "???"
@@ -36,17 +37,11 @@ def read_classes(labels, count, model) -> list[dict]:
     if labels is None:
         return [{"name": str(number), "id": number} for number in range(1, count + 1)]
     path = pathlib.Path(labels)
-    check_is_file(path)
+    check_label_file(path)
     try:
         return parse_classes(read_text(path), path, count, model)
     except ValueError as error:
         raise ConfigError(f"--labels: {error}") from None
-
-
-def check_is_file(labels):
-    """Raise ConfigError unless the file of --labels is there."""
-    if not pathlib.Path(labels).is_file():
-        raise ConfigError(f"--labels: no file at {labels}")
 
 
 def parse_classes(text, path, count, model) -> list[dict]:
