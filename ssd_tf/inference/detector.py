@@ -5,6 +5,7 @@ Shapes: `A` default boxes, `B` batch, `K` detections kept, `n` detections in one
 
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_tf import onednn, pixels
@@ -186,7 +187,7 @@ def keras_detector(
         }
     )
     stages = Stages(
-        preprocess=lambda images: tf.stack(
+        preprocess=lambda images: np.stack(
             [resize_array(image, config.model.input_hw) for image in images]
         ),
         network=predict,

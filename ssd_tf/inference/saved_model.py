@@ -111,7 +111,7 @@ def _make_prepare(spec, input_range, path):
 
     def prepare(image):
         if None not in input_hw:
-            image = resize_array(image, input_hw).numpy()
+            image = resize_array(image, input_hw)
         if spec.dtype == tf.float32:
             return (image * scale + shift).astype(np.float32)
         return np.round(image).astype(spec.dtype.as_numpy_dtype)

@@ -105,7 +105,7 @@ def _make_input(interpreter, metadata, input_range, path):
     scale, shift = _scaling(dtype, metadata.normalisation, input_range, path)
 
     def prepare(image):
-        batch = resize_array(image, input_hw).numpy()[None] * scale + shift
+        batch = resize_array(image, input_hw)[None] * scale + shift
         if np.issubdtype(dtype, np.integer):
             limits = np.iinfo(dtype)
             batch = np.clip(np.round(batch), limits.min, limits.max)

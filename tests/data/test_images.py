@@ -201,7 +201,7 @@ def test_resize_has_the_bits_of_the_float_image(hw, output_hw):
     expected = tf.image.resize(tf.cast(image, tf.float32), output_hw, "bilinear")
     for function in (images.resize, images.resize_array):
         found = function(image, output_hw)
-        assert found.dtype == tf.float32
+        assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
     batch = tf.function(images.resize)(np.stack([image, image]), output_hw)
     np.testing.assert_array_equal(batch[1], expected)
@@ -213,7 +213,7 @@ def test_resize_by_hand():
     assert found[0, :, 0].numpy().tolist() == [0, 25, 75, 100]
     # Six rows become two: at rows 1 and 4, as there is no antialiasing.
     column = np.repeat(np.array([[10], [20], [90], [30], [50], [70]], np.uint8), 3, 1)[:, None]
-    assert images.resize_array(column, (2, 1))[:, 0, 0].numpy().tolist() == [20, 50]
+    assert images.resize_array(column, (2, 1))[:, 0, 0].tolist() == [20, 50]
 
 
 def test_a_large_image_is_not_copied_whole():
