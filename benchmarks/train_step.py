@@ -35,7 +35,8 @@ import peers
 from absl import flags
 
 from ssd_tf import commandline
-from ssd_tf.config import ConfigError, load_config
+from ssd_tf.config import load_config
+from ssd_tf.errors import ConfigError
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_list(

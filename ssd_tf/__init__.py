@@ -20,7 +20,7 @@ _MODULE_OF = {
     "load_config": "ssd_tf.config",
     "build_model": "ssd_tf.models.ssd",
     "build_dataset": "ssd_tf.data.pipeline",
-    "load_detector": "ssd_tf.inference.detector",
+    "load_detector": "ssd_tf.inference.loading",
 }
 __all__ = sorted(_MODULE_OF)
 

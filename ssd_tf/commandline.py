@@ -10,7 +10,7 @@ import tempfile
 from absl import flags, logging
 
 from ssd_tf import onednn
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 
 # What absl appends to the help of flags that may be repeated; ours says so itself.
 _ABSL_ADVICE = ";\n    repeat this option"

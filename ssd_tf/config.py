@@ -21,7 +21,8 @@ from absl import logging
 from pydantic import Field
 
 from ssd_tf import config_effects, files
-from ssd_tf.config_files import ConfigError, merge, read_layers
+from ssd_tf.config_files import merge, read_layers
+from ssd_tf.errors import ConfigError
 from ssd_tf.user_files import suggest_path
 
 PositiveInt = Annotated[int, Field(gt=0)]

@@ -8,6 +8,7 @@ import pathlib
 import yaml
 
 from ssd_tf import user_files
+from ssd_tf.errors import ConfigError
 
 # The keys of `boxes` that a file drops from its base when it chooses other default boxes.
 _BOX_SHAPE_KEYS = {
@@ -20,10 +21,6 @@ _BOX_SHAPE_KEYS = {
     "s_first",
     "rounding",
 }
-
-
-class ConfigError(ValueError):
-    """An experiment file, key or value that cannot be used; the message gives its path."""
 
 
 def read_layers(path, overrides=()) -> list[dict]:

@@ -177,7 +177,7 @@ def tiny_run(tmp_path_factory, tiny_data, tiny_config):
 
 @pytest.fixture(scope="session")
 def tiny_detector(tiny_run):
-    from ssd_tf.inference.detector import load_detector
+    from ssd_tf.inference.loading import load_detector
 
     return load_detector(tiny_run)
 

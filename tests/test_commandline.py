@@ -2,7 +2,7 @@ import pytest
 from absl import flags
 
 from ssd_tf import commandline
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 
 USAGE = "Do it.\n\n  do --name NAME"
 

@@ -6,7 +6,8 @@ import pydantic
 import pytest
 
 from ssd_tf import config as config_module
-from ssd_tf.config import Augment, Config, ConfigError, Data, load_config, save_config
+from ssd_tf.config import Augment, Config, Data, load_config, save_config
+from ssd_tf.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

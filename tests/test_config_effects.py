@@ -9,7 +9,6 @@ import yaml
 from ssd_tf import config_effects
 from ssd_tf.config import (
     Augment,
-    ConfigError,
     Loss,
     Train,
     check_config,
@@ -17,6 +16,7 @@ from ssd_tf.config import (
     load_run_config,
     save_config,
 )
+from ssd_tf.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -17,8 +17,10 @@ LAYERS = (
         "ssd_tf.config",
         "ssd_tf.config_effects",
         "ssd_tf.config_files",
+        "ssd_tf.errors",
         "ssd_tf.commandline",
         "ssd_tf.draw",
+        "ssd_tf.errors",
         "ssd_tf.files",
         "ssd_tf.pixels",
         "ssd_tf.user_files",
@@ -39,6 +41,7 @@ LAYERS = (
 )
 # Within the lowest layer, what each package may import besides itself.
 LOWEST_IMPORTS = {
+    "ssd_tf.errors": (),
     "ssd_tf.files": (),
     "ssd_tf.user_files": (),
     "ssd_tf.pixels": ("ssd_tf.user_files",),
@@ -50,15 +53,16 @@ LOWEST_IMPORTS = {
     "ssd_tf.onednn": (),
     "ssd_tf.boxes": (),
     "ssd_tf.replicas": (),
-    "ssd_tf.config_files": ("ssd_tf.user_files",),
+    "ssd_tf.config_files": ("ssd_tf.errors", "ssd_tf.user_files"),
     "ssd_tf.config_effects": (),
     "ssd_tf.config": (
         "ssd_tf.config_effects",
         "ssd_tf.config_files",
+        "ssd_tf.errors",
         "ssd_tf.files",
         "ssd_tf.user_files",
     ),
-    "ssd_tf.commandline": ("ssd_tf.config", "ssd_tf.onednn", "ssd_tf.pixels"),
+    "ssd_tf.commandline": ("ssd_tf.errors", "ssd_tf.onednn", "ssd_tf.pixels"),
 }
 # The mathematics receives numbers and arrays; see the config rule in ssd_tf/config.py.
 MATHEMATICS = (

@@ -75,7 +75,7 @@ def _main(values, positional):
     output = _check_output(values, inputs, drawn)
     check_exists(values.model, "model")
     commandline.import_tensorflow()
-    from ssd_tf.inference.detector import load_detector
+    from ssd_tf.inference.loading import load_detector
 
     detector = load_detector(
         values.model,
@@ -233,7 +233,7 @@ class _Run:
 
     def _image_ids(self):
         """Each image with its id: the number that is its name, if all names are numbers."""
-        from ssd_tf.evaluation.coco_instances import image_ids
+        from ssd_tf.inference.detections import image_ids
 
         ids = image_ids([path.stem for path in self._inputs.images])
         return zip(self._inputs.images, ids, strict=True)

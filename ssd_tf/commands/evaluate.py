@@ -171,10 +171,10 @@ def evaluate_model(values, overrides=()) -> Evaluation:
     check_exists(values.model, "model")
     check_exists(values.data, "data folder")
     commandline.import_tensorflow()
-    from ssd_tf.data import bad_records, dataset_json, pipeline
+    from ssd_tf.data import bad_records, dataset_json, split_examples
     from ssd_tf.evaluation import evaluator, latency
     from ssd_tf.evaluation.class_matching import match_labels
-    from ssd_tf.inference.detector import load_detector
+    from ssd_tf.inference.loading import load_detector
 
     split = values.split
     dataset_info = dataset_json.read_dataset(values.data)
@@ -189,7 +189,7 @@ def evaluate_model(values, overrides=()) -> Evaluation:
     if on_bad_record is None:  # as in the model's config
         on_bad_record = config.data.on_bad_record if config else "stop"
     skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
-    examples = pipeline.read_examples(values.data, split, skipped)
+    examples = split_examples.read_examples(values.data, split, skipped)
     batch_size = config.eval.batch_size if config else 1
     num_images = dataset_info.splits[split]["images"] - len(skipped)
     with bad_records.explain_record_errors(values.data, split):

@@ -174,12 +174,12 @@ def _describe_settings(run):
 def _read_images(values, config):
     if values.data is None:
         return Images([])
-    from ssd_tf.data import bad_records, dataset_json, pipeline
+    from ssd_tf.data import bad_records, dataset_json, split_examples
 
     dataset_info = dataset_json.read_dataset(values.data)
     split = values.verify_split
     skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
-    examples = pipeline.read_examples(values.data, split, skipped)
+    examples = split_examples.read_examples(values.data, split, skipped)
     with bad_records.explain_record_errors(values.data, split):
         some = examples.take(values.verify_images)
         paired = [example["image"] for example in some.as_numpy_iterator()]
@@ -192,12 +192,13 @@ def _read_images(values, config):
 
 
 def _read_calibration(values, config, dataset_info):
-    from ssd_tf.data import bad_records, pipeline
+    from ssd_tf.data import bad_records, split_examples
     from ssd_tf.data.images import resize
 
     split = values.calibration_split
     skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
-    examples = pipeline.read_examples(values.data, split, skipped).take(values.calibration_images)
+    examples = split_examples.read_examples(values.data, split, skipped)
+    examples = examples.take(values.calibration_images)
     with bad_records.explain_record_errors(values.data, split):
         images = [
             resize(example["image"], config.model.input_hw).numpy()

@@ -9,7 +9,8 @@ import sys
 from absl import flags, logging
 
 from ssd_tf import commandline, files, output_folder
-from ssd_tf.config import ConfigError, save_config
+from ssd_tf.config import save_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights import file_kinds
 
 USAGE = """

@@ -138,7 +138,7 @@ def _make_profiler(profile_steps, config, workdir):
 
 def _make_evaluation(config, dataset_info, network):
     """How the trainer evaluates; None, with a warning, without a val split."""
-    from ssd_tf.data import bad_records, pipeline
+    from ssd_tf.data import bad_records, split_examples
     from ssd_tf.evaluation import evaluator
     from ssd_tf.inference.detector import keras_detector
     from ssd_tf.models import folding
@@ -155,7 +155,7 @@ def _make_evaluation(config, dataset_info, network):
     # Missing shards and, if bad records are skipped, what skipping does not repair are reported
     # now, not after hours of training.
     skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
-    examples = pipeline.read_examples(dataset_info.folder, split, skipped)
+    examples = split_examples.read_examples(dataset_info.folder, split, skipped)
     folded = folding.fold_batch_norm(network.model)
     folded_network = dataclasses.replace(network, model=folded)
     detector = keras_detector(config, folded_network, dataset_info.names)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 
 OPEN_SHARDS = 8  # read in turn, so that neighbours in a shard are not neighbours in the stream
 

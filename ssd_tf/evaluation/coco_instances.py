@@ -15,12 +15,10 @@ from ssd_tf import coco_rows, pixels
 from ssd_tf.coco_rows import normalize_id
 from ssd_tf.evaluation.json_files import brief, read_json
 from ssd_tf.evaluation.tables import Truth, image_rows
-from ssd_tf.inference.detections import to_xywh_pixels
+from ssd_tf.inference.detections import LARGEST_ID, image_ids, to_xywh_pixels
 from ssd_tf.inference.image_files import read_image
 from ssd_tf.parsing import to_flag
 
-# pycocotools sorts ids with NumPy, whose integers end here.
-_LARGEST_ID = 2**63 - 1
 # The lists of an instances file, and what their rows need.
 _KEYS = {
     "images": "id",
@@ -58,17 +56,6 @@ def make_image_truth(example) -> ImageTruth:
         difficult=example["difficult"],
         area=example["area"],
     )
-
-
-def image_ids(names) -> list[int]:
-    """A unique id for each image.
-
-    The numbers that the names spell if all of them are numbers and differ, else 1..n in order.
-    """
-    numbers = [int(name) for name in names if name.isdecimal()]
-    if len(set(numbers)) == len(names) and max(numbers, default=0) <= _LARGEST_ID:
-        return numbers
-    return list(range(1, len(names) + 1))
 
 
 def make_instances(truths: list[ImageTruth], classes) -> dict:
@@ -239,7 +226,7 @@ class _LeftOut:
 
 def _are_annotation_ids(ids):
     """To pycocotools, a match with id 0 is no match, and equal ids are one object."""
-    return all(type(i) is int and 0 < i <= _LARGEST_ID for i in ids) and len(set(ids)) == len(ids)
+    return all(type(i) is int and 0 < i <= LARGEST_ID for i in ids) and len(set(ids)) == len(ids)
 
 
 def _image_row(image_id, truth):

@@ -8,7 +8,8 @@ import numpy as np
 from ssd_tf.evaluation import evaluator, latency
 from ssd_tf.evaluation.class_matching import match_labels
 from ssd_tf.evaluation.coco_metrics import coco_metrics
-from ssd_tf.inference.detector import keras_detector, load_detector
+from ssd_tf.inference.detector import keras_detector
+from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite import read_label_file
 from ssd_tf.weights.checks import shorten
 

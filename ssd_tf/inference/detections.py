@@ -8,6 +8,9 @@ import numpy as np
 
 from ssd_tf.draw import draw_detections, name_of
 
+# pycocotools sorts ids with NumPy, whose integers end here.
+LARGEST_ID = 2**63 - 1
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detections:
@@ -93,3 +96,14 @@ def to_xywh_pixels(boxes, image_hw):
     ymin, xmin, ymax, xmax = np.asarray(boxes, float).reshape(-1, 4).T
     height, width = image_hw
     return np.stack([xmin * width, ymin * height, (xmax - xmin) * width, (ymax - ymin) * height], 1)
+
+
+def image_ids(names) -> list[int]:
+    """A unique COCO id for each image.
+
+    The numbers that the names spell if all of them are numbers and differ, else 1..n in order.
+    """
+    numbers = [int(name) for name in names if name.isdecimal()]
+    if len(set(numbers)) == len(names) and max(numbers, default=0) <= LARGEST_ID:
+        return numbers
+    return list(range(1, len(names) + 1))

@@ -2,8 +2,9 @@
 
 import typing
 
-from ssd_tf.config import Config, ConfigError, load_run_config
+from ssd_tf.config import Config, load_run_config
 from ssd_tf.data import dataset_json
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import runs
 

@@ -20,7 +20,8 @@ from ssd_tf.boxes.default_boxes import (
     paper_levels,
     preset_levels,
 )
-from ssd_tf.config import Backbone, Config, ConfigError
+from ssd_tf.config import Backbone, Config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import fpn, limits, mobilenet, mobilenet_v3, plain, resnet, vgg
 from ssd_tf.models.batch_norm import BatchNormalization
 
@@ -252,6 +253,11 @@ def _initial_logit_bias(config, num_classes):
     if config.loss.score_activation == "sigmoid":
         return [0.0] + [-math.log(99.0)] * num_classes
     return [math.log(99.0 * num_classes)] + [0.0] * num_classes
+
+
+def is_class_head(name) -> bool:
+    """Whether the layer of that name gives logits."""
+    return name.startswith(CLASS_HEAD_PREFIX) and name.endswith("_conv")
 
 
 def _head(config, feature, k, size, name, bias=None):

@@ -5,7 +5,8 @@ import json
 import tensorflow as tf
 
 from ssd_tf import __version__
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import Config
+from ssd_tf.errors import ConfigError
 from ssd_tf.training import distribution, restart, workers
 
 # Sections that change nothing in the steps that the workers take together.

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.training.learner import Learner
 from ssd_tf.weights import runs
 

@@ -7,8 +7,8 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import ConfigError
 from ssd_tf.data.pipeline import StreamSlice
+from ssd_tf.errors import ConfigError
 from ssd_tf.training import workers
 
 # What TensorFlow says when another worker no longer answers.

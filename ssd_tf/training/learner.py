@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import Config, ConfigError, Train
+from ssd_tf.config import Config, Train
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.training import averaging
 from ssd_tf.training.optimizer import make_optimizer

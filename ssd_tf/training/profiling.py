@@ -6,7 +6,7 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 
 
 def parse_steps(text, num_steps) -> tuple[int, int]:

@@ -7,8 +7,9 @@ import typing
 from absl import logging
 
 from ssd_tf import files
-from ssd_tf.config import Config, ConfigError, idle_keys, load_run_config, save_config
+from ssd_tf.config import Config, idle_keys, load_run_config, save_config
 from ssd_tf.data import dataset_json, shards
+from ssd_tf.errors import ConfigError
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.weights import runs
 

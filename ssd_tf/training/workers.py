@@ -15,7 +15,7 @@ from absl import logging
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 
 WAIT_SECONDS = 300
 # Without a sign of life for so long a worker is lost. TensorFlow's ten seconds would end a run

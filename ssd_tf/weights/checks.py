@@ -5,7 +5,8 @@ import os
 import keras
 import numpy as np
 
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import Config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 
 # Half precision becomes float32, and quantised weights four times as large.

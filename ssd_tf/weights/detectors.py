@@ -4,7 +4,8 @@ import pathlib
 import typing
 import zipfile
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import (
     od_api,

@@ -4,7 +4,7 @@ import pathlib
 import re
 import zipfile
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.user_files import open_regular, suggest_path
 
 _UNPACK = (

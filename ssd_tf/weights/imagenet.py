@@ -7,7 +7,8 @@ import typing
 
 import keras
 
-from ssd_tf.config import Backbone, ConfigError
+from ssd_tf.config import Backbone
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights.checks import shorten
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"

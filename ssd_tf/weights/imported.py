@@ -8,8 +8,9 @@ import typing
 
 import numpy as np
 
-from ssd_tf.config import Config, ConfigError, check_config
+from ssd_tf.config import Config, check_config
 from ssd_tf.config_files import apply_overrides
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import meaning
 from ssd_tf.weights.checks import check_finite
@@ -85,7 +86,7 @@ def build_network(imported: Imported, classes, path) -> tuple[Config, ssd.SSD]:
     rows = [0, *[entry["id"] for entry in classes]]
     arrays = {
         name: [select_rows(value, rows, total) for value in values]
-        if is_class_head(name)
+        if ssd.is_class_head(name)
         else values
         for name, values in imported.arrays.items()
     }
@@ -101,11 +102,6 @@ def build_network(imported: Imported, classes, path) -> tuple[Config, ssd.SSD]:
         if name not in ours:
             raise ConfigError(f"{path}: the network that this file seems to hold has no {name}")
     return config, network
-
-
-def is_class_head(name) -> bool:
-    """Whether the layer of that name gives logits."""
-    return name.startswith(ssd.CLASS_HEAD_PREFIX) and name.endswith("_conv")
 
 
 def select_rows(value, rows, total):

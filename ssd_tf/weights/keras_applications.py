@@ -5,7 +5,8 @@ import keras
 import numpy as np
 from absl import logging
 
-from ssd_tf.config import Backbone, Config, ConfigError
+from ssd_tf.config import Backbone, Config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import meaning
 from ssd_tf.weights.checks import check_backbone_filled, check_finite, check_size, shorten

@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from ssd_tf.class_names import check_names, normalize
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.user_files import read_text, split_lines
 from ssd_tf.weights.checks import shorten
 from ssd_tf.weights.file_kinds import check_label_file

@@ -16,7 +16,8 @@ import numpy as np
 from absl import logging
 
 from ssd_tf.boxes.default_boxes import CLIP, fit_steps, make_default_boxes
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import Config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 
 # What depends on a setting. The heads are the class heads and the box heads.

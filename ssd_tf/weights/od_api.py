@@ -10,7 +10,8 @@ import typing
 import numpy as np
 
 from ssd_tf.boxes.default_boxes import preset_levels
-from ssd_tf.config import Backbone, ConfigError
+from ssd_tf.config import Backbone
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import mobilenet
 from ssd_tf.weights.checks import gamma_for_epsilon
 from ssd_tf.weights.imported import Imported

@@ -6,7 +6,7 @@ import numpy as np
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights.checks import check_size, shorten
 from ssd_tf.weights.od_api import Layer, Source, our_name
 

@@ -5,7 +5,8 @@ import pathlib
 import keras
 from absl import logging
 
-from ssd_tf.config import Config, ConfigError
+from ssd_tf.config import Config
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights import (
     imagenet,
     keras_applications,

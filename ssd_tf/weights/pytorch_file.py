@@ -16,7 +16,7 @@ import zipfile
 
 import numpy as np
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights.checks import check_finite, check_size, shorten
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

@@ -5,7 +5,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights.checks import check_finite, shorten
 
 

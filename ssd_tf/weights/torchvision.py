@@ -7,7 +7,8 @@ import numpy as np
 from absl import logging
 from keras import layers
 
-from ssd_tf.config import Backbone, Config, ConfigError
+from ssd_tf.config import Backbone, Config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.mobilenet_v3 import BLOCKS
 from ssd_tf.weights import meaning

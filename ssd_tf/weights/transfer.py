@@ -9,13 +9,13 @@ import typing
 
 import numpy as np
 
-from ssd_tf.config import Config, ConfigError, load_source_config
+from ssd_tf.config import Config, load_source_config
 from ssd_tf.data import dataset_json
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.weights import meaning, runs
 from ssd_tf.weights.checks import check_finite
-from ssd_tf.weights.imported import is_class_head
 
 _LOADED = "loaded"
 
@@ -77,7 +77,7 @@ def transfer(source: Source, network: ssd.SSD, config: Config, class_names) -> l
             result = "from scratch: the run has no such layer"
         elif reason := _find_change(changed, layer.name, part):
             result = f"from scratch: {reason}"
-        elif is_class_head(layer.name):
+        elif ssd.is_class_head(layer.name):
             result = _load_class_head(layer, values, source, class_names)
         elif _is_box_head(layer.name) and not same_boxes[_level_of(layer.name)]:
             result = "from scratch: other default boxes"

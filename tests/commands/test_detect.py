@@ -24,7 +24,7 @@ def fixed_weights(tiny_config):
     detector = keras_detector(tiny_config, make_network(), NAMES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "ssd_tf.inference.detector.load_detector", lambda *_flags, **_options: detector
+            "ssd_tf.inference.loading.load_detector", lambda *_flags, **_options: detector
         )
         patch.setattr(detect, "check_exists", lambda *_arguments: None)
         yield
@@ -310,7 +310,7 @@ def test_globs(look, image_folder):
 def test_label_files_are_read_by_our_converters(
     look, image_folder, tmp_path, form, converter, flags
 ):
-    from ssd_tf.data import dataset_json, pipeline
+    from ssd_tf.data import dataset_json, split_examples
 
     Image.fromarray(IMAGES[3]).save(image_folder / "nothing.png")
     rows, _ = look(f"--format={form}", image_folder)
@@ -323,7 +323,7 @@ def test_label_files_are_read_by_our_converters(
     assert main(["convert", *argv, f"--output={tmp_path / 'data'}"]) == 0
     names = dataset_json.read_dataset(tmp_path / "data").names
     found = []
-    for example in pipeline.read_examples(tmp_path / "data", "train").as_numpy_iterator():
+    for example in split_examples.read_examples(tmp_path / "data", "train").as_numpy_iterator():
         height, width = example["image"].shape[:2]
         for box, label in zip(example["boxes"], example["labels"], strict=True):
             ymin, xmin, ymax, xmax = box * np.array([height, width, height, width])

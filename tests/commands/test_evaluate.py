@@ -118,7 +118,7 @@ def test_metrics_of_a_run(evaluated):
 
 
 def test_detections_of_a_run(evaluated, tiny_run, images):
-    from ssd_tf.inference.detector import load_detector
+    from ssd_tf.inference.loading import load_detector
 
     detector = load_detector(tiny_run, overrides=["eval.score_floor=0.0001"])
     rows = read(evaluated, "detections.json")

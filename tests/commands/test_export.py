@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.commands import detect, evaluate, export
-from ssd_tf.inference.detector import load_detector
+from ssd_tf.inference.loading import load_detector
 
 
 def run(workdir, output, *argv):

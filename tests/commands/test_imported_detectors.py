@@ -10,7 +10,7 @@ from PIL import Image
 from data_tools import coco_to_tfrecord
 from ssd_tf.boxes import geometry
 from ssd_tf.commands import evaluate, export, import_weights, train
-from ssd_tf.inference.detector import load_detector
+from ssd_tf.inference.loading import load_detector
 
 pytestmark = pytest.mark.slow
 

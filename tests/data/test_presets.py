@@ -2,7 +2,8 @@
 
 import pytest
 
-from ssd_tf.config import Augment, ConfigError, check_config
+from ssd_tf.config import Augment, check_config
+from ssd_tf.errors import ConfigError
 
 NOTHING = {
     "color_probability": 0.5,

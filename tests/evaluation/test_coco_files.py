@@ -5,6 +5,7 @@ import pytest
 from detector_output import CLASSES
 
 from ssd_tf.evaluation import coco_instances, coco_results, json_files, tables
+from ssd_tf.inference import detections
 
 IMAGE = {"id": 5, "file_name": "a.png", "height": 100, "width": 200, "source_id": "a"}
 
@@ -41,7 +42,7 @@ def truth(file_name, source_id, box, **flags):
     ],
 )
 def test_image_ids(names, ids):
-    assert coco_instances.image_ids(names) == ids
+    assert detections.image_ids(names) == ids
 
 
 def write_and_read(folder, found, images):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from detector_output import CLASSES, detections
 
-from ssd_tf.data import dataset_json, pipeline
+from ssd_tf.data import dataset_json, split_examples
 from ssd_tf.evaluation import coco_results, evaluator, latency
 from ssd_tf.inference.stages import Stages
 
@@ -34,7 +34,7 @@ def find_nothing(images):
 def test_ground_truth_of_a_data_set(tiny_data):
     info = dataset_json.read_dataset(tiny_data)
     ground_truth, _, found = evaluator.run_detector(
-        find_nothing, pipeline.read_examples(tiny_data, "train"), info.classes, batch_size=4
+        find_nothing, split_examples.read_examples(tiny_data, "train"), info.classes, batch_size=4
     )
     assert len(found.scores) == 0
     assert [image["id"] for image in ground_truth["images"]] == [100, 101, 102, 103, 104, 105]
@@ -61,7 +61,7 @@ def test_ground_truth_of_a_data_set(tiny_data):
 
 def test_a_perfect_detector_scores_one(tiny_data):
     info = dataset_json.read_dataset(tiny_data)
-    split = pipeline.read_examples(tiny_data, "train")
+    split = split_examples.read_examples(tiny_data, "train")
     answers = {
         example["image"].tobytes(): [
             (box, 0.9, label)

@@ -11,7 +11,7 @@ from PIL import Image
 from ssd_tf.data.images import decode_image
 from ssd_tf.export import verify
 from ssd_tf.export.saved_model import export_saved_model
-from ssd_tf.inference.detector import load_detector
+from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.run import load_run
 
 OUTPUTS = {

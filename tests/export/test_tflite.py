@@ -12,12 +12,14 @@ from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.export import tflite, verify
 from ssd_tf.export.formats import PRECISIONS
 from ssd_tf.export.writing import write_raw_settings
 from ssd_tf.inference import raw_decoder
-from ssd_tf.inference.detector import keras_detector, load_detector, make_postprocessor
+from ssd_tf.inference.detector import keras_detector, make_postprocessor
+from ssd_tf.inference.loading import load_detector
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.models.ssd import SSD
 

@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 from fixed_detector import IMAGES, OBJECTS, assert_found
 
-from ssd_tf.config import ConfigError, check_config
-from ssd_tf.inference.detector import (
-    Detector,
-    load_detector,
-    make_postprocessor,
-)
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
+from ssd_tf.inference.detector import Detector, make_postprocessor
+from ssd_tf.inference.loading import load_detector
 
 
 @pytest.mark.parametrize("index", range(len(IMAGES)))

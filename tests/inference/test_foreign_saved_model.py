@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import ConfigError
-from ssd_tf.inference.detector import load_detector
+from ssd_tf.errors import ConfigError
+from ssd_tf.inference.loading import load_detector
 
 IMAGE = np.zeros((8, 12, 3), np.uint8)
 

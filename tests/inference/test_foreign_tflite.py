@@ -9,8 +9,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf import pixels
 from ssd_tf.inference import tflite, tflite_metadata, tflite_outputs
-from ssd_tf.inference.detector import load_detector
 from ssd_tf.inference.gray_range import read_gray_range
+from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite_metadata import Metadata, read_metadata
 
 NAMES = {

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import fpn, mobilenet, mobilenet_v3, plain, resnet, ssd, vgg
 
 SMALL = {"input_hw": [64, 96], "num_levels": 3, "backbone": {"name": "plain"}}

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 
 

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError, check_config, load_config
+from ssd_tf.config import check_config, load_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.vgg import L2Normalization
 

@@ -5,8 +5,9 @@ import types
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import check_config
 from ssd_tf.data.dataset_json import read_dataset
+from ssd_tf.errors import ConfigError
 from ssd_tf.training import agreement, distribution, restart
 
 ADDRESSES = ("a:1", "b:2", "c:3")

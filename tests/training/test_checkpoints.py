@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.weights import runs
 

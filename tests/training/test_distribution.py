@@ -21,7 +21,7 @@ from worker_processes import (
 )
 
 from data_tools import coco_to_tfrecord, shapes
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.training import distribution
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.weights import runs

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.inference.run import load_run
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization

@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.training import profiling
 from ssd_tf.training.monitor import Monitor, read_metrics
 

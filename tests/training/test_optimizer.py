@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.training.optimizer import make_optimizer
 

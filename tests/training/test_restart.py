@@ -6,8 +6,9 @@ import logging
 import pytest
 import yaml
 
-from ssd_tf.config import ConfigError, check_config, load_config
+from ssd_tf.config import check_config, load_config
 from ssd_tf.data.dataset_json import read_dataset
+from ssd_tf.errors import ConfigError
 from ssd_tf.training import restart
 from ssd_tf.training.checkpoints import Checkpoints
 

@@ -7,7 +7,7 @@ import types
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.training import workers
 
 

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights.file_kinds import check_source, checkpoint_prefix
 
 

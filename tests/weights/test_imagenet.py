@@ -7,7 +7,8 @@ import socket
 import keras
 import pytest
 
-from ssd_tf.config import Backbone, ConfigError
+from ssd_tf.config import Backbone
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights import imagenet
 
 

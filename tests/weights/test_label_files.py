@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights.label_files import (
     format_names,
     parse_classes,

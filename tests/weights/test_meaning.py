@@ -5,7 +5,8 @@ import copy
 import numpy as np
 import pytest
 
-from ssd_tf.config import Backbone, Boxes, ConfigError, Level, Model, check_config
+from ssd_tf.config import Backbone, Boxes, Level, Model, check_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import keras_applications, meaning, torchvision
 

@@ -5,7 +5,7 @@ import od_files
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights import detectors, imported, label_files, od_api, od_graph
 
 NETWORKS = ["ssd_mobilenet_v1", "ssdlite_mobilenet_v2"]

@@ -6,7 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights import imported, label_files, od_api, od_tflite
 
 TYPES = {

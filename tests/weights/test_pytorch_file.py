@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights.pytorch_file import read_state_dict
 
 # Made by torch.save: contiguous, transposed, sliced, empty and half-precision tensors.

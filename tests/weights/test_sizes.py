@@ -15,7 +15,7 @@ import pytest
 import test_od_tflite as tflite_files
 from tensorflow.core.framework import tensor_pb2
 
-from ssd_tf.config import ConfigError
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights import (
     checks,
     detectors,

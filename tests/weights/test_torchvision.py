@@ -11,7 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError, check_config
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import torchvision
 from ssd_tf.weights.pretrained import load_backbone

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ssd_tf.config import ConfigError, check_config, load_config, save_config
+from ssd_tf.config import check_config, load_config, save_config
+from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import meaning, runs, transfer
 
