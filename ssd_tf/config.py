@@ -151,6 +151,15 @@ class Backbone(Section):
         return self.name == "mobilenet_v3_large" and not self.reduced_tail
 
 
+class Tower(Section):
+    """Convolutions before heads that all feature maps share; `head` says of which kind."""
+
+    num_layers: Count = 4
+    channels: PositiveInt = 256
+    # One tower for boxes and classes.
+    shared: bool = False
+
+
 class Model(Section):
     input_hw: tuple[PositiveInt, PositiveInt] = (300, 300)
     backbone: Backbone = Backbone()
@@ -158,15 +167,21 @@ class Model(Section):
     num_levels: Annotated[int, Field(ge=2, le=8)] = 6
     # The last layers: 3x3 convolutions, depthwise 3x3 and 1x1 ones (SSDLite), or 1x1 ones.
     head: Literal["conv", "separable", "pointwise"] = "conv"
-    # fpn: 3 to 5 maps from stride 8 on; not for vgg16
-    neck: Literal["none", "fpn"] = "none"
+    # Feature pyramid of 3 to 5 maps from stride 8 on, with ordinary or separable convolutions; not
+    # for vgg16.
+    neck: Literal["none", "fpn", "fpn_lite"] = "none"
+    neck_channels: PositiveInt = 256
+    # Heads shared over the maps, after a tower of convolutions; default: heads per map.
+    tower: Tower | None = None
 
     @pydantic.model_validator(mode="after")
     def _refuse_first_stride_under_fpn(self):
-        if self.neck == "fpn":
+        if self.neck == "none":
+            self.refuse_without_effect(["neck_channels"], "without a neck")
+        else:
             try:
                 self.backbone.refuse_without_effect(
-                    ["first_stride"], "under the fpn neck, which starts at stride 8"
+                    ["first_stride"], f"under the {self.neck} neck, which starts at stride 8"
                 )
             except ValueError as error:
                 raise ValueError(f"backbone.{error}") from None

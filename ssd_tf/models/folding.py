@@ -5,10 +5,13 @@ where it becomes four operations on each output of a slow kind of convolution.
 """
 
 import collections
+import typing
 
 import keras
 import numpy as np
 from keras import layers
+
+from ssd_tf.models.measure import graph_nodes
 
 # Linear layers whose last kernel has the output channels in its last axes. Exact types: a subclass
 # may compute something else.
@@ -27,25 +30,27 @@ _LINEAR = (
 def fold_batch_norm(model: keras.Model) -> keras.Model:
     """A copy of a functional model for inference, with batch norm folded where it can be.
 
-    Inputs, outputs and layer names are the same, but for the batch norms that are gone. A batch
-    norm stays unless it is the only consumer of a layer without activation that is called once.
+    Inputs and outputs are the same, as are the names of the layers that stay; a folded convolution
+    keeps its name, or takes the batch norm's if it has one per call. A batch norm stays unless it
+    is the only consumer of a call of a linear layer whose every call is followed by one.
     The model itself if nothing can be folded. See `assign_folded` for weights that change later.
     """
-    norms = _foldable_norms(model)
-    if not norms:
+    folds = _find_folds(model)
+    if not folds:
         return model
-    folded_norms = set(norms.values())
+    convolutions = {fold.layer for fold in folds}
+    replaced = {fold.norm: _folded_layer(fold) for fold in folds}
 
     def copy(layer):
-        if layer in folded_norms:
+        if layer in convolutions:
             return layer
-        config = layer.get_config()
-        if layer in norms:
-            config["use_bias"] = True
-        return type(layer).from_config(config)
+        return replaced[layer] if layer in replaced else type(layer).from_config(layer.get_config())
 
+    # The folded layer takes the place of the batch norm, and the input of the convolution.
     def call(layer, *args, **kwargs):
-        return args[0] if layer in folded_norms else layer(*args, **kwargs)
+        if layer in convolutions:
+            return args[0]
+        return layer(args[0]) if layer in replaced.values() else layer(*args, **kwargs)
 
     folded = keras.models.clone_model(model, clone_function=copy, call_function=call)
     assign_folded(folded, model)
@@ -56,34 +61,49 @@ def assign_folded(folded: keras.Model, model: keras.Model):
     """Give what fold_batch_norm(model) returned the present weights of the model, in place."""
     if folded is model:
         return
-    norms = _foldable_norms(model)
-    folded_norms = set(norms.values())
+    folds = _find_folds(model)
+    gone = {fold.layer for fold in folds} | {fold.norm for fold in folds}
     for layer in model.layers:
-        if layer.weights and layer not in folded_norms:
-            weights = layer.get_weights()
-            if layer in norms:
-                weights = _fold_weights(weights, layer.use_bias, norms[layer])
-            folded.get_layer(layer.name).set_weights(weights)
+        if layer.weights and layer not in gone:
+            folded.get_layer(layer.name).set_weights(layer.get_weights())
+    for fold in folds:
+        weights = _fold_weights(fold.layer.get_weights(), fold.layer.use_bias, fold.norm)
+        folded.get_layer(fold.name).set_weights(weights)
 
 
-def _foldable_norms(model):
-    """{linear layer: the batch norm to fold into it}."""
-    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes]
+class _Fold(typing.NamedTuple):
+    """A linear layer, the batch norm after one of its calls, and the name of both folded."""
+
+    layer: keras.Layer
+    norm: keras.Layer
+    name: str
+
+
+def _find_folds(model) -> list[_Fold]:
+    nodes = graph_nodes(model)
     makers = {id(tensor): node.operation for node in nodes for tensor in node.outputs}
     num_calls = collections.Counter(node.operation for node in nodes)
     used = [tensor for node in nodes for tensor in node.arguments.keras_tensors]
     num_uses = collections.Counter(map(id, [*used, *model.outputs]))
-    norms = {}
+    norms = collections.defaultdict(list)
     for node in nodes:
-        norm = node.operation
-        if not _is_foldable_call(node):
+        if not _is_foldable_call(node) or num_calls[node.operation] > 1:
             continue
         (tensor,) = node.arguments.keras_tensors
         layer = makers[id(tensor)]
-        is_alone = num_calls[layer] == num_calls[norm] == num_uses[id(tensor)] == 1
-        if is_alone and _is_linear(layer):
-            norms[layer] = norm
-    return norms
+        if num_uses[id(tensor)] == 1 and _is_linear(layer):
+            norms[layer].append(node.operation)
+    return [
+        _Fold(layer, norm, layer.name if len(following) == 1 else norm.name)
+        for layer, following in norms.items()
+        if len(following) == num_calls[layer]
+        for norm in following
+    ]
+
+
+def _folded_layer(fold):
+    config = fold.layer.get_config()
+    return type(fold.layer).from_config({**config, "name": fold.name, "use_bias": True})
 
 
 def _is_foldable_call(node):

@@ -1,33 +1,47 @@
-"""A feature pyramid (Lin et al. 2017a) in the form of RetinaNet (Lin et al. 2017b, sec. 4).
+"""A feature pyramid (Lin et al. 2017a) as in the TF Object Detection API's SSDs.
 
-Its maps have strides 8 to 128 and are named, as in the papers, by the logarithm of their stride.
+Maps have strides 8 to 128 and are named, as in the papers, by the logarithm of their stride.
+Source: models/feature_map_generators.py, KerasFpnTopDownFeatureMaps, and
+ssd_mobilenet_v2_fpn_keras_feature_extractor.py there.
 """
 
 from keras import layers
 
+from ssd_tf.models import mobilenet
 
-def neck(maps, num_levels, channels=256):
+
+def neck(maps, num_levels, channels, separable):
     """Maps of strides 8, 16 and 32 -> num_levels maps of `channels`, from stride 8 on.
 
-    Coarse maps are enlarged by repeating pixels and added to the finer ones; beyond stride 32 come
-    3x3 convolutions of stride 2. Raises ValueError for a number of levels that it cannot give.
+    Each coarse map is enlarged by repeating pixels, added to the finer one and smoothed by a 3x3
+    convolution; beyond stride 32 come 3x3 convolutions of stride 2. separable: all 3x3 convolutions
+    are depthwise, then 1x1 ("FPN-lite"). Raises ValueError for a number of levels that it cannot
+    give.
     """
     if not 3 <= num_levels <= 5:
         raise ValueError(f"the fpn neck gives 3 to 5 maps, model.num_levels asks for {num_levels}")
-    merged = {5: _conv(maps[2], channels, 1, "fpn_lateral5")}
+    x = _lateral(maps[2], channels, 5)
+    outputs = [x]
     for level, feature in ((4, maps[1]), (3, maps[0])):
-        lateral = _conv(feature, channels, 1, f"fpn_lateral{level}")
-        enlarged = _enlarge(merged[level + 1], lateral.shape, level)
-        merged[level] = layers.Add(name=f"fpn_add{level}")([enlarged, lateral])
-    outputs = [_conv(merged[level], channels, 3, f"fpn_output{level}") for level in (3, 4, 5)]
-    x = maps[2]
+        lateral = _lateral(feature, channels, level)
+        x = layers.Add(name=f"fpn_add{level}")([_enlarge(x, lateral.shape, level), lateral])
+        x = _conv3x3(x, channels, separable, f"fpn_smooth{level}")
+        outputs.insert(0, x)
     for level in range(6, 3 + num_levels):
-        if level > 6:
-            x = layers.ReLU(name=f"fpn_relu{level}")(x)
-        x = layers.ZeroPadding2D(1, name=f"fpn_pad{level}")(x)
-        x = _conv(x, channels, 3, f"fpn_output{level}", strides=2, padding="valid")
+        x = _conv3x3(outputs[-1], channels, separable, f"fpn_coarse{level}", strides=2)
         outputs.append(x)
     return outputs
+
+
+def _lateral(x, channels, level):
+    return layers.Conv2D(channels, 1, name=f"fpn_lateral{level}")(x)
+
+
+def _conv3x3(x, channels, separable, name, strides=1):
+    """A 3x3 convolution, batch norm, ReLU6."""
+    kind = layers.SeparableConv2D if separable else layers.Conv2D
+    x = kind(channels, 3, strides, padding="same", use_bias=False, name=name)(x)
+    return mobilenet.norm_relu6(x, name)
 
 
 def _enlarge(x, target_shape, level):
@@ -52,9 +66,3 @@ def _crop(x, axis, begin, end, name):
     """x[begin:end] along axis 1 or 2."""
     crop = (begin, x.shape[axis] - end)
     return layers.Cropping2D((crop, (0, 0)) if axis == 1 else ((0, 0), crop), name=name)(x)
-
-
-def _conv(x, channels, size, name, strides=1, padding="same"):
-    return layers.Conv2D(
-        channels, size, strides, padding, kernel_initializer="glorot_uniform", name=name
-    )(x)

@@ -1,5 +1,6 @@
 """Cost and receptive field of a functional model's layers."""
 
+import collections
 import dataclasses
 import math
 import re
@@ -12,7 +13,7 @@ from keras import layers
 class LayerCost:
     """The cost of a layer that has weights.
 
-    shape: of its output without the batch; multiply_adds: for one image.
+    shape: of its (first) output without the batch; multiply_adds: for one image, of all its calls.
     """
 
     name: str
@@ -24,27 +25,37 @@ class LayerCost:
 
 def layer_costs(model: keras.Model) -> list[LayerCost]:
     """The cost of each layer with weights, in the order of the graph."""
+    outputs = collections.defaultdict(list)
+    for node in graph_nodes(model):
+        outputs[node.operation] += node.outputs
     return [
         LayerCost(
             name=layer.name,
             kind=type(layer).__name__,
-            shape=tuple(layer.output.shape[1:]),
+            shape=tuple(outputs[layer][0].shape[1:]),
             parameters=layer.count_params(),
-            multiply_adds=multiply_adds(layer),
+            multiply_adds=sum(_multiply_adds(layer, output) for output in outputs[layer]),
         )
         for layer in model.layers
         if layer.weights
     ]
 
 
-def multiply_adds(layer) -> int:
+def graph_nodes(model: keras.Model) -> list:
+    """The calls of layers that make up a functional model, in the order of computation."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in model._nodes_by_depth[depth]]
+
+
+def _multiply_adds(layer, output) -> int:
     """Multiplications of a convolution for one image, without the bias; 0 for other layers.
 
     Batch norm, activations and additions do not count, as in torchvision's published figures.
     """
-    if not isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+    if not isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)):
         return 0
-    return math.prod(layer.output.shape[1:3]) * math.prod(layer.weights[0].shape)
+    kernels = [weight for weight in layer.weights if len(weight.shape) == 4]
+    return math.prod(output.shape[1:3]) * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
 def trainable_parameters(model: keras.Model) -> int:
@@ -55,19 +66,21 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
     """Layer name -> side of the square, in input pixels, that one output position depends on.
 
     This is the theoretical field, which may be larger than the input. If several paths meet, the
-    longest one counts; the gate of a squeeze-and-excite, which sees the whole image, does not.
+    longest one counts, as does the last call of a shared layer; the gate of a squeeze-and-excite,
+    which sees the whole image, does not count.
     """
     # Tensor -> field and distance of neighbouring positions.
     known = {id(tensor): (1, 1) for tensor in model.inputs}
     fields = {}
-    for layer in model.layers[1:]:  # the first is the input
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        field, distance = max(known[id(tensor)] for tensor in inputs)
-        size, stride = _window(layer)
+    for node in graph_nodes(model):
+        if not node.arguments.keras_tensors:  # an input
+            continue
+        field, distance = max(known[id(tensor)] for tensor in node.arguments.keras_tensors)
+        size, stride = _window(node.operation)
         field += (size - 1) * distance
         distance *= stride
-        fields[layer.name] = math.ceil(field)
-        for tensor in layer.output.values() if isinstance(layer.output, dict) else [layer.output]:
+        fields[node.operation.name] = math.ceil(field)
+        for tensor in node.outputs:
             known[id(tensor)] = (field, distance)
     return fields
 
@@ -75,13 +88,13 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
 def level_fields(model: keras.Model) -> list[int]:
     """The receptive fields of an SSD's heads, one per feature map, finest first."""
     fields = receptive_fields(model)
-    heads = [name for name in fields if re.fullmatch(r"offsets\d+_conv", name)]
-    return [fields[f"offsets{index}_conv"] for index in range(len(heads))]
+    num_levels = sum(bool(re.fullmatch(r"offsets\d+_boxes", name)) for name in fields)
+    return [fields[f"offsets{index}_boxes"] for index in range(num_levels)]
 
 
 def _window(layer):
     """(size, stride) of a layer's window, in positions of its input."""
-    if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+    if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)):
         return (layer.kernel_size[0] - 1) * layer.dilation_rate[0] + 1, layer.strides[0]
     if isinstance(layer, layers.MaxPooling2D):
         return layer.pool_size[0], layer.strides[0]

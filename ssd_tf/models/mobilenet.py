@@ -56,6 +56,11 @@ _MAPS = {
     "mobilenet": {8: "conv_pw_5_relu6", 16: "conv_pw_11_relu6", 32: "conv_pw_13_relu6"},
     "mobilenet_v2": {8: "block_6_expand_relu6", 16: "block_13_expand_relu6", 32: "Conv_1_relu6"},
 }
+# Of v2 the ends of blocks, as in the TF Object Detection API's SSDs with a feature pyramid.
+_PYRAMID = {
+    "mobilenet": tuple(_MAPS["mobilenet"].values()),
+    "mobilenet_v2": ("block_5_add", "block_12_add", "Conv_1_relu6"),
+}
 _STAGE_ENDS = {
     "mobilenet": (
         "conv_pw_1_relu6",
@@ -89,7 +94,7 @@ def features(image, backbone, num_levels):
 def pyramid(image, backbone):
     """The maps of strides 8, 16 and 32."""
     outputs = _outputs(image, backbone)
-    return [outputs[name] for name in _MAPS[backbone.name].values()]
+    return [outputs[name] for name in _PYRAMID[backbone.name]]
 
 
 def stage_ends(backbone):
@@ -129,6 +134,12 @@ def conv_bn(x, convolution, activation="relu6"):
     if activation is None:
         return x
     return layers.Activation(activation, name=f"{name}_{activation}")(x)
+
+
+def norm_relu6(x, name):
+    """Batch norm and ReLU6, for layers that do not belong to a MobileNet of Keras."""
+    x = BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
+    return layers.Activation("relu6", name=f"{name}_relu6")(x)
 
 
 def norm_name(name):
@@ -184,6 +195,7 @@ def _v2(image, backbone):
         y = conv_bn(y, project, activation=None)
         if stride == 1 and x.shape == y.shape:
             y = layers.Add(name=f"{name}_add")([x, y])
+            outputs[f"{name}_add"] = y
         x = y
     # Keras does not narrow the last convolution; the TF Object Detection API does.
     last_channels = backbone.last_channels or round_channels(1280 * max(backbone.alpha, 1.0))

@@ -5,7 +5,6 @@ Shapes: `B` batch, `A` default boxes, `C` foreground classes, `k` default boxes 
 
 import dataclasses
 import itertools
-import math
 
 import keras
 import numpy as np
@@ -22,7 +21,7 @@ from ssd_tf.boxes.default_boxes import (
 )
 from ssd_tf.config import Backbone, Config
 from ssd_tf.errors import ConfigError
-from ssd_tf.models import fpn, limits, mobilenet, mobilenet_v3, plain, resnet, vgg
+from ssd_tf.models import fpn, heads, limits, mobilenet, mobilenet_v3, plain, resnet, vgg
 from ssd_tf.models.batch_norm import BatchNormalization
 
 # Every backbone module offers the same names:
@@ -45,11 +44,6 @@ _BACKBONES = {
     "mobilenet_v3_large": mobilenet_v3,
     "plain": plain,
 }
-
-# Names of the layers that depend on the number of classes begin so.
-CLASS_HEAD_PREFIX = "logits"
-# Those of the layers that depend on the sizes of the default boxes.
-BOX_HEAD_PREFIX = "offsets"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +79,9 @@ def build_model(config: Config, num_classes: int) -> SSD:
         levels = fit_steps(levels, map_shapes, input_hw)
     clip = CLIP.get(config.boxes.preset)
     default_boxes = make_default_boxes(levels, map_shapes, input_hw, clip, config.boxes.rounding)
-    model = keras.Model(image, _predictions(config, maps, levels, num_classes), name="ssd")
+    initializer = _BACKBONES[config.model.backbone.name].INITIALIZER
+    predictions = heads.predict(config, maps, levels, num_classes, initializer)
+    model = keras.Model(image, predictions, name="ssd")
     _set_up_batch_norm(model, config)
     freeze_stages(model, config.model.backbone)
     return SSD(model, default_boxes, tuple(levels), map_shapes)
@@ -153,23 +149,6 @@ def _box_level(level):
     return BoxLevel(level.shapes, None if level.step is None else (level.step, level.step))
 
 
-def _predictions(config, maps, levels, num_classes):
-    """The model's outputs: both heads on each map, concatenated over all maps."""
-    offsets = []
-    logits = []
-    bias = _initial_logit_bias(config, num_classes)
-    for index, (feature, level) in enumerate(zip(maps, levels, strict=True)):
-        k = len(level.shapes_hw)
-        offsets.append(_head(config, feature, k, 4, f"{BOX_HEAD_PREFIX}{index}"))
-        name = f"{CLASS_HEAD_PREFIX}{index}"
-        logits.append(_head(config, feature, k, num_classes + 1, name, bias * k))
-    # float32 under every policy: sums over thousands of boxes and exp() of sizes need it.
-    return {
-        "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
-        "logits": layers.Concatenate(1, dtype="float32", name="logits")(logits),
-    }
-
-
 def _feature_maps(config, image):
     """The feature maps that the heads predict from. Raises ConfigError if the network has none."""
     backbone = config.model.backbone
@@ -177,10 +156,12 @@ def _feature_maps(config, image):
     module = _BACKBONES[backbone.name]
     x = _normalize(image, *normalization(backbone))
     try:
-        if config.model.neck == "fpn":
-            maps = fpn.neck(module.pyramid(x, backbone), num_levels)
-        else:
+        if config.model.neck == "none":
             maps = module.features(x, backbone, num_levels)
+        else:
+            separable = config.model.neck == "fpn_lite"
+            channels = config.model.neck_channels
+            maps = fpn.neck(module.pyramid(x, backbone), num_levels, channels, separable)
         _check_sizes(maps)
     except ValueError as error:
         height, width = config.model.input_hw
@@ -192,7 +173,7 @@ def _feature_maps(config, image):
 def _advice(config):
     """What to do about an input that is too small, and what has to change with it."""
     boxes = config.boxes
-    fewest_levels = 3 if config.model.neck == "fpn" else 2
+    fewest_levels = 2 if config.model.neck == "none" else 3
     if config.model.num_levels == fewest_levels:
         return ": take a larger input"
     if boxes.levels is not None:
@@ -241,50 +222,3 @@ def _stage_ends(model, backbone):
 
 def _layers_up_to(model, end):
     return keras.Model(model.input, model.get_layer(end).output).layers
-
-
-def _initial_logit_bias(config, num_classes):
-    """Initial biases of the logits of one default box [C + 1].
-
-    With the focal loss, objects start at a probability of .01 (Lin et al. 2017, sec. 3.3).
-    """
-    if config.loss.focal_gamma is None:
-        return [0.0] * (num_classes + 1)
-    if config.loss.score_activation == "sigmoid":
-        return [0.0] + [-math.log(99.0)] * num_classes
-    return [math.log(99.0 * num_classes)] + [0.0] * num_classes
-
-
-def is_class_head(name) -> bool:
-    """Whether the layer of that name gives logits."""
-    return name.startswith(CLASS_HEAD_PREFIX) and name.endswith("_conv")
-
-
-def _head(config, feature, k, size, name, bias=None):
-    """feature [B, H, W, channels] -> predictions [B, H * W * k, size], cell by cell."""
-    initializer = _BACKBONES[config.model.backbone.name].INITIALIZER
-    kernel_size = 3 if config.model.head == "conv" else 1
-    if config.model.head == "separable":
-        depthwise = layers.DepthwiseConv2D(
-            3,
-            padding="same",
-            use_bias=False,
-            depthwise_initializer=initializer,
-            name=f"{name}_depthwise",
-        )
-        feature = mobilenet.conv_bn(feature, depthwise)
-    x = layers.Conv2D(
-        k * size,
-        kernel_size,
-        padding="same",
-        kernel_initializer=initializer,
-        bias_initializer=_bias_initializer(bias),
-        name=f"{name}_conv",
-    )(feature)
-    return layers.Reshape((-1, size), name=f"{name}_boxes")(x)
-
-
-def _bias_initializer(bias):
-    if bias is None or not any(bias):
-        return "zeros"
-    return keras.initializers.Constant(np.array(bias))

@@ -11,7 +11,7 @@ import numpy as np
 from ssd_tf.config import Config, check_config
 from ssd_tf.config_files import apply_overrides
 from ssd_tf.errors import ConfigError
-from ssd_tf.models import ssd
+from ssd_tf.models import heads, ssd
 from ssd_tf.weights import meaning
 from ssd_tf.weights.checks import check_finite
 
@@ -86,7 +86,7 @@ def build_network(imported: Imported, classes, path) -> tuple[Config, ssd.SSD]:
     rows = [0, *[entry["id"] for entry in classes]]
     arrays = {
         name: [select_rows(value, rows, total) for value in values]
-        if ssd.is_class_head(name)
+        if heads.is_class_head(name)
         else values
         for name, values in imported.arrays.items()
     }

@@ -9,7 +9,7 @@ from keras import layers
 
 from ssd_tf.config import Backbone, Config
 from ssd_tf.errors import ConfigError
-from ssd_tf.models import ssd
+from ssd_tf.models import heads, ssd
 from ssd_tf.models.mobilenet_v3 import BLOCKS
 from ssd_tf.weights import meaning
 from ssd_tf.weights.checks import (
@@ -270,7 +270,7 @@ def _fits(layer, values, module, source):
     found = [value.shape for value in values]
     if found == expected:
         return True
-    if not layer.name.startswith(ssd.CLASS_HEAD_PREFIX):
+    if not layer.name.startswith(heads.CLASS_HEAD_PREFIX):
         raise ConfigError(
             f"{module} of {source}: layer {layer.name} expected shapes {expected}, got {found}"
         )

@@ -12,7 +12,7 @@ import numpy as np
 from ssd_tf.config import Config, load_source_config
 from ssd_tf.data import dataset_json
 from ssd_tf.errors import ConfigError
-from ssd_tf.models import ssd
+from ssd_tf.models import heads, ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.weights import meaning, runs
 from ssd_tf.weights.checks import check_finite
@@ -77,7 +77,7 @@ def transfer(source: Source, network: ssd.SSD, config: Config, class_names) -> l
             result = "from scratch: the run has no such layer"
         elif reason := _find_change(changed, layer.name, part):
             result = f"from scratch: {reason}"
-        elif ssd.is_class_head(layer.name):
+        elif heads.is_class_head(layer.name):
             result = _load_class_head(layer, values, source, class_names)
         elif _is_box_head(layer.name) and not same_boxes[_level_of(layer.name)]:
             result = "from scratch: other default boxes"
@@ -129,18 +129,18 @@ def _find_change(changed, layer, part):
 def _part_of(name, backbone):
     if name in backbone:
         return "backbone"
-    if name.startswith(ssd.CLASS_HEAD_PREFIX):
+    if name.startswith(heads.CLASS_HEAD_PREFIX):
         return "class heads"
-    return "box heads" if name.startswith(ssd.BOX_HEAD_PREFIX) else "extra layers"
+    return "box heads" if name.startswith(heads.BOX_HEAD_PREFIX) else "extra layers"
 
 
 def _is_box_head(name):
-    return name.startswith(ssd.BOX_HEAD_PREFIX) and name.endswith("_conv")
+    return name.startswith(heads.BOX_HEAD_PREFIX) and name.endswith("_conv")
 
 
 def _level_of(name):
     """The level of a layer named offsets3_conv."""
-    return int(name.removeprefix(ssd.BOX_HEAD_PREFIX).removesuffix("_conv"))
+    return int(name.removeprefix(heads.BOX_HEAD_PREFIX).removesuffix("_conv"))
 
 
 def _load(layer, values):

@@ -101,8 +101,9 @@ def test_kinds_of_layers(name, scale, center):
 
 
 def shared_convolution(x):
+    """One of its calls is not followed by batch norm."""
     conv = layers.Conv2D(3, 1)
-    return [BatchNormalization()(conv(x)), BatchNormalization()(conv(layers.ReLU()(x)))]
+    return [BatchNormalization()(conv(x)), conv(layers.ReLU()(x))]
 
 
 def seen_before(x):
@@ -153,6 +154,24 @@ def test_what_cannot_be_folded_stays(name):
     assert count_norms(folded) == count_norms(model) - 1 > 0
     if name != "statistics of the batch":  # which that computation changes
         assert_same(folded, model)
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_a_shared_convolution_is_folded_once_per_call(separable):
+    image = keras.Input((5, 8, 4))
+    kind = layers.SeparableConv2D if separable else layers.Conv2D
+    conv = kind(4, 3, padding="same", use_bias=False, name="tower")
+    x = image
+    outputs = []
+    for index in range(3):
+        x = layers.ReLU()(BatchNormalization(name=f"norm{index}")(conv(x)))
+        outputs.append(x)
+    model = keras.Model(image, outputs)
+    randomize(model)
+    folded = fold_batch_norm(model)
+    assert count_norms(folded) == 0
+    assert [layer.name for layer in folded.layers if layer.weights] == ["norm0", "norm1", "norm2"]
+    assert_same(folded, model)
 
 
 @pytest.mark.parametrize(
