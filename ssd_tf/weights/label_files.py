@@ -6,10 +6,8 @@ import pathlib
 import re
 
 from ssd_tf.class_names import check_names, normalize
-from ssd_tf.errors import ConfigError
-from ssd_tf.user_files import read_text, split_lines
-from ssd_tf.weights.checks import shorten
-from ssd_tf.weights.file_kinds import check_label_file
+from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.user_files import read_text, split_lines, suggest_path
 
 # What a file calls an id that is not in use.
 _UNUSED_NAME = "???"
@@ -19,6 +17,12 @@ _MAX_ID = 100_000
 _NUMBERED = re.compile(r"(-?[0-9]+)(?:\s*[:,;=]\s*(?=[^\s0-9])|\.\s+|\s+)(\S.*)")
 # Of a label map: text in quotes of either kind, a mark, a word, or a comment, which has no group.
 _TOKEN = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}:"']|[^\s{}:#"',;]+)|#.*""")
+
+
+def check_label_file(labels):
+    """Raise ConfigError, with the most similar path, unless there is a file at --labels."""
+    if not pathlib.Path(labels).is_file():
+        raise ConfigError(f"--labels: no file at {labels}{suggest_path(labels)}")
 
 
 def read_classes(labels, count, model) -> list[dict]:

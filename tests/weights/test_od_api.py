@@ -5,8 +5,11 @@ import od_files
 import pytest
 import tensorflow as tf
 
+from ssd_tf.config import check_config
+from ssd_tf.config_files import apply_overrides
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights import detectors, imported, label_files, od_api, od_graph
+from ssd_tf.weights import label_files
+from ssd_tf.weights.importers import detectors, imported, od_api, od_graph
 
 NETWORKS = ["ssd_mobilenet_v1", "ssdlite_mobilenet_v2"]
 IMAGE = np.random.default_rng(0).uniform(0, 255, (1, 96, 128, 3)).astype("float32")
@@ -19,9 +22,10 @@ def models():
 
 def import_file(path, overrides=()):
     """The config and the network of a file, with all its classes."""
-    detector = imported.override(detectors.read_detector(path), overrides)
+    detector = detectors.read_detector(path)
     classes = label_files.read_classes(None, imported.num_classes(detector, path), path)
-    return *imported.build_network(detector, classes, path), detector
+    config = check_config(apply_overrides(detector.values, overrides), str(path))
+    return config, imported.build_network(detector, config, classes, path), detector
 
 
 def assert_equal_outputs(network, expected):

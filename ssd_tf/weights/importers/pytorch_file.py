@@ -16,8 +16,8 @@ import zipfile
 
 import numpy as np
 
-from ssd_tf.errors import ConfigError
-from ssd_tf.weights.checks import check_finite, check_size, shorten
+from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.weights.importers.array_files import check_size
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -79,7 +79,6 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
             f"{path} is not a complete PyTorch state dict "
             f"({shorten(error) or type(error).__name__})"
         ) from None
-    check_finite(arrays, path)
     return arrays
 
 

@@ -1,4 +1,4 @@
-"""What an importer of other people's detectors gives, and our network made of it.
+"""A third-party detector in the terms of our model, and the network made of it.
 
 Shapes: `C` foreground classes.
 """
@@ -9,19 +9,18 @@ import typing
 import numpy as np
 
 from ssd_tf.config import Config, check_config
-from ssd_tf.config_files import apply_overrides
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import heads, ssd
 from ssd_tf.weights import meaning
-from ssd_tf.weights.checks import check_finite
+from ssd_tf.weights.assign import assign, split_rows
 
 
 class Imported(typing.NamedTuple):
-    """A detector in the terms of our model.
+    """What an importer gives.
 
     kind: of the source, for messages.
     values: sections of the config.
-    arrays: by our layers' names, in the order of Layer.set_weights.
+    arrays: by our layers' names, in the order of Layer.weights.
     notes: what the user has to know about values that the file does not state.
     strides: of the convolutions whose strides the file states, by our layers' names.
     assumed: keys of the config that the file does not state, which may be replaced.
@@ -35,15 +34,10 @@ class Imported(typing.NamedTuple):
     assumed: tuple[str, ...] = ()
 
 
-def override(imported: Imported, overrides) -> Imported:
-    """The detector with `KEY=VALUE` replaced in its config. Raises ConfigError."""
-    return imported._replace(values=apply_overrides(imported.values, overrides))
-
-
 def check_overrides(imported: Imported, config: Config, network: ssd.SSD, path):
-    """Raise ConfigError if the config contradicts what the file states about its weights.
+    """Raise ConfigError if a config contradicts what the file states about its weights.
 
-    imported: as it was before `override`; config, network: made of it after.
+    config, network: of the detector with `--set`.
     """
     stated = check_config(imported.values, str(path))
     found = meaning.differences(stated, config)
@@ -73,56 +67,32 @@ def num_classes(imported: Imported, path) -> int:
     return num_logits // per_cell - 1
 
 
-def build_network(imported: Imported, classes, path) -> tuple[Config, ssd.SSD]:
+def build_network(imported: Imported, config: Config, classes, path) -> ssd.SSD:
     """Our network with the detector's arrays, for some of its classes.
 
     classes: as label_files.read_classes gives them.
     Raises ConfigError, with the layer's name, for shapes and strides that do not fit, for values
     that are not finite, for layers that our network lacks, and for those that the detector lacks.
     """
-    config = check_config(imported.values, str(path))
     network = ssd.build_model(config, len(classes))
-    total = num_classes(imported, path) + 1
+    num_rows = num_classes(imported, path) + 1
     rows = [0, *[entry["id"] for entry in classes]]
     arrays = {
-        name: [select_rows(value, rows, total) for value in values]
+        name: [_select_rows(value, rows, num_rows) for value in values]
         if heads.is_class_head(name)
         else values
         for name, values in imported.arrays.items()
     }
-    for layer in network.model.layers:
-        if layer.weights:
-            _check_shapes(layer, arrays.get(layer.name), path)
-            paths = [weight.path for weight in layer.weights]
-            check_finite(dict(zip(paths, arrays[layer.name], strict=True)), path)
-            _check_strides(layer, imported.strides.get(layer.name), path)
-            layer.set_weights(arrays[layer.name])
-    ours = {layer.name for layer in network.model.layers}
-    for name in arrays:
-        if name not in ours:
-            raise ConfigError(f"{path}: the network that this file seems to hold has no {name}")
-    return config, network
+    assign(network.model, arrays, path, exact=True)
+    for name, found in imported.strides.items():
+        expected = tuple(network.model.get_layer(name).strides)
+        if expected != tuple(found):
+            raise ConfigError(f"{path}: layer {name}: expected strides {expected}, got {found}")
+    return network
 
 
-def select_rows(value, rows, total):
-    """Logits' kernel or bias [..., k * total] -> that of some classes [..., k * len(rows)]."""
-    grouped = value.reshape(*value.shape[:-1], -1, total)
-    return grouped[..., rows].reshape(*value.shape[:-1], -1)
-
-
-def _check_strides(layer, strides, path):
-    if strides is not None and tuple(layer.strides) != tuple(strides):
-        raise ConfigError(
-            f"{path}: layer {layer.name}: expected strides {tuple(layer.strides)}, got {strides}"
-        )
-
-
-def _check_shapes(layer, values, path):
-    expected = [tuple(weight.shape) for weight in layer.weights]
-    if values is None:
-        raise ConfigError(
-            f"{path}: layer {layer.name}: expected shapes {expected}, found no such layer"
-        )
-    found = [np.shape(value) for value in values]
-    if found != expected:
-        raise ConfigError(f"{path}: layer {layer.name}: expected shapes {expected}, got {found}")
+def _select_rows(value, rows, num_rows):
+    """Kernel or bias of a class head [..., k * num_rows] -> that of some classes."""
+    if value.shape[-1] % num_rows:
+        return value  # which does not fit the layer
+    return split_rows(value, num_rows)[..., rows].reshape(*value.shape[:-1], -1)

@@ -8,8 +8,7 @@ import typing
 import keras
 
 from ssd_tf.config import Backbone
-from ssd_tf.errors import ConfigError
-from ssd_tf.weights.checks import shorten
+from ssd_tf.errors import ConfigError, shorten
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 _TORCH = "https://download.pytorch.org/models"

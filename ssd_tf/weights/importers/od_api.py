@@ -13,8 +13,8 @@ from ssd_tf.boxes.default_boxes import preset_levels
 from ssd_tf.config import Backbone
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import mobilenet
-from ssd_tf.weights.checks import gamma_for_epsilon
-from ssd_tf.weights.imported import Imported
+from ssd_tf.weights.importers.imported import Imported
+from ssd_tf.weights.importers.torchvision import gamma_for_epsilon
 
 
 class Layer(typing.NamedTuple):
@@ -119,6 +119,11 @@ def our_name(name) -> str | None:
     index, size, depthwise = match.groups()
     part = "reduce" if size == "1x1" else "depthwise" if depthwise else "shrink"
     return f"extra{int(index) - 1}_{part}"
+
+
+def round_number(value) -> float:
+    """A float32 as the decimal number that it was written as."""
+    return float(f"{float(value):.6g}")
 
 
 def convert(source: Source, path) -> Imported:

@@ -11,7 +11,7 @@ _UNPACK = (
     "an archive: unpack it and give the frozen graph (.pb), the saved_model folder or the "
     ".tflite file inside"
 )
-_CLASSIFIER = "weights of a classifier can be given as model.backbone.weights"
+_CLASSIFIER = "weights of a classifier can be given as init_from"
 _KERAS = f"which holds no detector that can be imported; {_CLASSIFIER}"
 # By the bytes at the beginning.
 _MAGIC = (
@@ -110,9 +110,3 @@ def _describe_zip(path):
         return f"arrays of NumPy; {_CLASSIFIER}"
     is_torch = any(name.endswith("data.pkl") for name in names)
     return None if is_torch or not names else _UNPACK
-
-
-def check_label_file(labels):
-    """Raise ConfigError, with the most similar path, unless the file of --labels is there."""
-    if not pathlib.Path(labels).is_file():
-        raise ConfigError(f"--labels: no file at {labels}{suggest_path(labels)}")
