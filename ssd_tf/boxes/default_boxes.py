@@ -19,10 +19,12 @@ class BoxLevel:
 
     shapes_hw: height and width of each default box of a cell, in the order of the head's channels.
     step_hw: distance of neighbouring centres; None means input size / map size.
+    offset_hw: the first centre, in steps.
     """
 
     shapes_hw: tuple[tuple[float, float], ...]
     step_hw: tuple[float, float] | None = None
+    offset_hw: tuple[float, float] = (0.5, 0.5)
 
     @classmethod
     def from_sizes(cls, size, next_size=None, aspect_ratios=(), step=None):
@@ -128,7 +130,7 @@ def preset_levels(name, num_levels, input_hw, integer_sizes):
     if name == "od_api":
         return _od_api_levels(num_levels, min(input_hw))
     if name == "od_api_fpn":
-        return _od_api_fpn_levels(num_levels)
+        return _od_api_fpn_levels(num_levels, input_hw)
     return _table_levels(name, num_levels, input_hw, integer_sizes)
 
 
@@ -176,17 +178,19 @@ def _od_api_levels(num_levels, side):
     return levels
 
 
-def _od_api_fpn_levels(num_levels):
+def _od_api_fpn_levels(num_levels, input_hw):
     """SSD FPN of the TF Object Detection API: side 4 strides, two scales per octave, three ratios.
 
+    Where the stride does not divide the input, the first centre is at 0 instead of half a stride.
     Source: anchor_generators/multiscale_grid_anchor_generator.py with the values of its ssd_*_fpn_*
     configs.
     """
     levels = []
-    for index in range(num_levels):
-        sizes = (4.0 * 8 * 2**index, 4.0 * 8 * 2 ** (index + 0.5))
-        shapes = [(size, ratio) for ratio in (1.0, 2.0, 0.5) for size in sizes]
-        levels.append(BoxLevel.from_ratios(shapes))
+    for stride in (8 * 2**index for index in range(num_levels)):
+        sizes = (4.0 * stride, 4.0 * stride * math.sqrt(2))
+        level = BoxLevel.from_ratios([(s, ratio) for ratio in (1.0, 2.0, 0.5) for s in sizes])
+        offset_hw = tuple(0.0 if side % stride else 0.5 for side in input_hw)
+        levels.append(dataclasses.replace(level, step_hw=(stride, stride), offset_hw=offset_hw))
     return levels
 
 
@@ -202,8 +206,8 @@ def fit_steps(levels, map_shapes, input_hw):
         if step_hw is not None:
             sides = zip(input_hw, step_hw, strict=True)
             if tuple(map_hw) != tuple(math.ceil(side / step) for side, step in sides):
-                step_hw = None
-        fitted.append(dataclasses.replace(level, step_hw=step_hw))
+                level = BoxLevel(level.shapes_hw)
+        fitted.append(level)
     return fitted
 
 
@@ -229,8 +233,8 @@ def make_default_boxes(levels, map_shapes, input_hw, clip=None, rounding=None) -
 
 def _level_boxes(level, map_hw, input_hw, clip, rounding):
     step_hw = level.step_hw or (input_hw[0] / map_hw[0], input_hw[1] / map_hw[1])
-    centre_y = (np.arange(map_hw[0]) + 0.5) * step_hw[0]
-    centre_x = (np.arange(map_hw[1]) + 0.5) * step_hw[1]
+    centre_y = (np.arange(map_hw[0]) + level.offset_hw[0]) * step_hw[0]
+    centre_x = (np.arange(map_hw[1]) + level.offset_hw[1]) * step_hw[1]
     grid = np.stack(np.meshgrid(centre_y, centre_x, indexing="ij"), -1)
     centres = grid[:, :, None]  # [H, W, 1, 2]
     half = np.array(level.shapes_hw) / 2  # [k, 2]

@@ -126,7 +126,7 @@ def _read(path):
     with open(path, "rb") as file:
         start = file.read(16)
     if start[4:8] == od_tflite.IDENTIFIER:
-        return od_api.convert(od_tflite.read_tflite(path), path)
+        return od_tflite.read_tflite(path)
     if zipfile.is_zipfile(path) or start[:1] == b"\x80":
         return _convert_torchvision(pytorch_file.read_state_dict(path), path)
     if start[8:9] == b"{":

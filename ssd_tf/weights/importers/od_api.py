@@ -194,7 +194,7 @@ def _values(source, layers, num_levels, settings, path):
             "head": _head(layers),
             "backbone": backbone,
         },
-        "boxes": _boxes(source, num_levels, settings),
+        "boxes": describe_boxes("od_api", source, num_levels, settings),
         "loss": {"score_activation": settings["loss.score_activation"]},
         "eval": {key: settings[f"eval.{key}"] for key in evaluation},
     }
@@ -248,34 +248,42 @@ def _describe_backbone(layers, path):
     for needed in (stem, last):
         if needed not in layers:
             raise ConfigError(f"{path}: expected the layers of {name}, {needed} is missing")
-    found = (layers[stem].kernel.shape[3], layers[last].kernel.shape[3])
-    values = {"name": name, "padding": "same"}
+    values = fit_width(name, layers[stem].kernel.shape[3], layers[last].kernel.shape[3], path)
     if "extra1_conv" in layers:
         values["extra_layers"] = "conv"
-    for alpha in _ALPHAS:
-        values |= {"alpha": alpha, "min_channels": _LEAST_CHANNELS}
-        if mobilenet.first_and_last_channels(Backbone(**values)) == found:
-            break
-    else:
-        raise ConfigError(
-            f"{path}: no width multiplier of {name} gives {found[0]} channels in {stem} and "
-            f"{found[1]} in {last}"
-        )
     if name == "mobilenet_v2" and "Conv_1" in layers:
         values["last_channels"] = layers["Conv_1"].kernel.shape[3]
     return values
 
 
-def _boxes(source, num_levels, settings):
-    """The section `boxes`: the preset where its boxes are those of the file."""
-    boxes = {"preset": "od_api", "variances": settings["boxes.variances"]}
+def fit_width(name, stem_channels, last_channels, path):
+    """The section model.backbone of a MobileNet, from the channels of its stem and last block."""
+    for alpha in _ALPHAS:
+        values = {
+            "name": name,
+            "padding": "same",
+            "alpha": alpha,
+            "min_channels": _LEAST_CHANNELS,
+        }
+        found = mobilenet.first_and_last_channels(Backbone(**values))
+        if found == (stem_channels, last_channels):
+            return values
+    raise ConfigError(
+        f"{path}: no width multiplier of {name} gives {stem_channels} channels in its first "
+        f"convolution and {last_channels} in its last block"
+    )
+
+
+def describe_boxes(name, source, num_levels, settings):
+    """The section `boxes`: the preset of that name if its boxes are those of the file."""
+    boxes = {"preset": name, "variances": settings["boxes.variances"]}
     if source.level_shapes is None:
         return boxes
     tolerance = 1e-3  # pixels
     if source.box_rounding is not None:
         boxes["rounding"] = source.box_rounding
         tolerance = source.box_rounding * max(settings["model.input_hw"]) / 2
-    preset = preset_levels("od_api", num_levels, settings["model.input_hw"], integer_sizes=False)
+    preset = preset_levels(name, num_levels, settings["model.input_hw"], integer_sizes=False)
     same = len(preset) == len(source.level_shapes) and all(
         np.shape(level.shapes_hw) == np.shape(shapes)
         and np.allclose(level.shapes_hw, shapes, rtol=0, atol=tolerance)
@@ -306,6 +314,10 @@ def _norm_arrays(name, layer, path):
         return [gamma, beta, mean, variance]
     if layer.bias is None:
         raise ConfigError(f"{path}: expected batch norm or a bias in {name}, found neither")
-    # The identity with an offset.
-    ones = np.ones_like(layer.bias)
-    return [ones * math.sqrt(1 + epsilon), layer.bias, np.zeros_like(layer.bias), ones]
+    return folded_norm(np.ones_like(layer.bias), layer.bias)
+
+
+def folded_norm(scale, bias):
+    """gamma, beta, mean and variance of a batch norm that computes scale * x + bias."""
+    ones = np.ones_like(bias)
+    return [scale * math.sqrt(1 + mobilenet.EPSILON), bias, np.zeros_like(bias), ones]

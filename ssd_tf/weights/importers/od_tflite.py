@@ -1,5 +1,7 @@
 """Detectors of the TF Object Detection API as TFLite files, read as data: nothing is run."""
 
+import collections
+import math
 import pathlib
 
 import numpy as np
@@ -7,7 +9,10 @@ from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.weights.importers import od_api, od_pyramid
 from ssd_tf.weights.importers.array_files import check_size
+from ssd_tf.weights.importers.graph_match import Convolution
+from ssd_tf.weights.importers.imported import Imported
 from ssd_tf.weights.importers.od_api import Layer, Source, our_name, round_number
 
 IDENTIFIER = b"TFL3"
@@ -20,13 +25,18 @@ _DTYPES = {
     schema.TensorType.INT8: np.int8,
 }
 _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+_ENLARGING = (
+    schema.BuiltinOperator.PACK,
+    schema.BuiltinOperator.RESIZE_BILINEAR,
+    schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR,
+)
 _MOST_TABLES = 20_000  # detectors have about 1,000
 _NAME = 10  # of a tensor, in its table of fields
 _POSTPROCESS = b"TFLite_Detection_PostProcess"
 
 
-def read_tflite(path) -> Source:
-    """float32, float16 or quantised weights, which are dequantised.
+def read_tflite(path) -> Imported:
+    """Import a TFLite file with float32, float16 or quantised weights, which are dequantised.
 
     Raises ConfigError if the file is corrupt or no detector.
     """
@@ -35,7 +45,10 @@ def read_tflite(path) -> Source:
         raise ConfigError(f"{path} is not a TFLite file")
     try:
         _check_counts(content, path)
-        return _Reader(schema.ModelT.InitFromPackedBuf(content, 0), path).read()
+        reader = _Reader(schema.ModelT.InitFromPackedBuf(content, 0), path)
+        if reader.has_pyramid():
+            return od_pyramid.convert(reader.read_graph(), "TFLite file", path)
+        return od_api.convert(reader.read(), path)
     except ConfigError:
         raise
     except Exception as error:  # reading beyond a corrupt flatbuffer's end raises almost anything
@@ -114,6 +127,74 @@ class _Reader:
         level_shapes = self._level_shapes(anchors, step, map_shapes, input_hw)
         return Source("TFLite file", layers, settings, level_shapes, round_number(step) or None)
 
+    def has_pyramid(self):
+        """Whether maps are enlarged, and kernels used by several convolutions."""
+        operators = self._graph.operators
+        kernels = [op.inputs[1] for op in operators if self._code(op) in _CONVOLUTIONS]
+        enlarges = any(self._code(op) in _ENLARGING for op in operators)
+        return enlarges and len(set(kernels)) < len(kernels)
+
+    def read_graph(self) -> od_pyramid.Graph:
+        """The convolutions and what feeds them. Raises ConfigError without post-processing."""
+        postprocess = self._find_postprocess()
+        if postprocess is None:
+            raise ConfigError(
+                f"{self._path}: an SSD with a feature pyramid and without post-processing in the "
+                "file, which does not say how its boxes are coded; it runs as it is: "
+                "ssd detect --model"
+            )
+        convolutions = []
+        operators = []
+        feeding = collections.defaultdict(frozenset)
+        for operator in self._graph.operators:
+            inputs = frozenset().union(*(feeding[index] for index in operator.inputs))
+            if self._code(operator) in _CONVOLUTIONS:
+                shape = self._kernel_shape(operator)
+                options = operator.builtinOptions
+                strides = (options.strideH, options.strideW)
+                inputs, own = frozenset([len(convolutions)]), inputs
+                convolutions.append(Convolution(shape, strides, own, operator))
+                operators.append(operator)
+            for index in operator.outputs:
+                feeding[index] = inputs
+        box_heads, class_heads = (
+            sorted(feeding[index], key=lambda each: -self._size(operators[each]))
+            for index in postprocess.inputs[:2]
+        )
+        settings = self._input_settings() | self._score_settings()
+        settings |= self._postprocess_settings(postprocess)
+        step = self._quantization_step(postprocess.inputs[2])
+        level_shapes = self._level_shapes(
+            self._constant(postprocess.inputs[2]),
+            step,
+            [self._shape(operators[index].outputs[0]) for index in box_heads],
+            settings["model.input_hw"],
+        )
+        return od_pyramid.Graph(
+            convolutions,
+            [self._kernel_and_bias(operator) for operator in operators],
+            box_heads,
+            class_heads,
+            self._shape(postprocess.inputs[1])[-1],
+            settings,
+            level_shapes,
+            round_number(step) or None,
+        )
+
+    def _kernel_shape(self, operator):
+        count, height, width, channels = self._shape(operator.inputs[1])
+        is_depthwise = self._code(operator) == schema.BuiltinOperator.DEPTHWISE_CONV_2D
+        return (height, width, channels) if is_depthwise else (height, width, channels, count)
+
+    def _kernel_and_bias(self, operator):
+        kernel = self._constant(operator.inputs[1]).transpose(1, 2, 3, 0)
+        return kernel.reshape(self._kernel_shape(operator)), self._constant(operator.inputs[2])
+
+    def _size(self, operator):
+        """Pixels of an operator's output."""
+        _, height, width, _ = self._shape(operator.outputs[0])
+        return height * width
+
     def _read_convolution(self, operator):
         """(name, Layer); the name is the first of its tensors' names that we know."""
         _, kernel_index, bias_index = operator.inputs
@@ -187,12 +268,7 @@ class _Reader:
             per_cell = channels // 4
             end = begin + height * width * per_cell
             grid = anchors[begin:end].reshape(height, width, per_cell, 4)
-            centres_y = (np.arange(height) + 0.5)[:, None, None] / height
-            centres_x = (np.arange(width) + 0.5)[None, :, None] / width
-            difference = max(
-                np.abs(grid[..., 0] - centres_y).max(), np.abs(grid[..., 1] - centres_x).max()
-            )
-            if difference > max(step, 1e-4):
+            if not _are_centred(grid, input_hw, max(step, 1e-4)):
                 raise ConfigError(
                     f"{self._path}: the anchors of the map of {height} x {width} are not centred "
                     "on its cells"
@@ -246,3 +322,14 @@ class _Reader:
         shape[quantization.quantizedDimension] = -1
         zero = np.asarray(quantization.zeroPoint, np.float32).reshape(shape)
         return (values - zero) * np.asarray(quantization.scale, np.float32).reshape(shape)
+
+
+def _are_centred(grid, input_hw, tolerance):
+    """Whether anchors [H, W, k, 4] have their centres in cells, or at multiples of the stride."""
+    for axis, (size, side) in enumerate(zip(grid.shape[:2], input_hw, strict=True)):
+        index = np.arange(size).reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+        stride = 2 ** math.ceil(math.log2(side / size)) / side
+        centres = ((index + 0.5) / size, (index + 0.5) * stride, index * stride)
+        if min(np.abs(grid[..., axis] - each).max() for each in centres) > tolerance:
+            return False
+    return True

@@ -28,11 +28,10 @@ class Convolution(typing.NamedTuple):
 
 
 class Call(typing.NamedTuple):
-    """The call of one of our layers. part: index of the kernel in a separable convolution."""
+    """A call of one of our layers. output: id of the tensor that it makes."""
 
     layer: typing.Any
-    part: int
-    node: typing.Any
+    output: int
 
 
 def keras_convolutions(model) -> list[Convolution]:
@@ -42,9 +41,10 @@ def keras_convolutions(model) -> list[Convolution]:
     for node in graph_nodes(model):
         layer = node.operation
         inputs = frozenset().union(*(feeding[id(each)] for each in node.arguments.keras_tensors))
+        call = Call(layer, id(node.outputs[0]))
         for part, shape in enumerate(_kernel_shapes(layer)):
             strides = tuple(layer.strides) if part == 0 else (1, 1)
-            found.append(Convolution(shape, strides, inputs, Call(layer, part, node)))
+            found.append(Convolution(shape, strides, inputs, call))
             inputs = frozenset([len(found) - 1])
         for tensor in node.outputs:
             feeding[id(tensor)] = inputs

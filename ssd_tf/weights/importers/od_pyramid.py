@@ -1,0 +1,207 @@
+"""SSDs with a feature pyramid and shared heads, of the TF Object Detection API of TensorFlow 2.
+
+TFLite files are recognised by the structure of their graph, as their tensors may have any names.
+Batch norm is folded in them: a kernel of the tower comes once per map, with that map's batch norm
+in it, so that they differ by one factor per output channel. Kernel and factors are recovered.
+"""
+
+import collections
+import typing
+
+import numpy as np
+from absl import logging
+from keras import layers
+
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
+from ssd_tf.models import ssd
+from ssd_tf.models.measure import graph_nodes
+from ssd_tf.weights.importers import graph_match, od_api
+from ssd_tf.weights.importers.imported import Imported
+
+# Largest deviation of a map's kernel from the common one, in fractions of the largest value of its
+# channel: two steps of an 8-bit file.
+_MAX_RESIDUAL = 2 / 127
+
+
+class Graph(typing.NamedTuple):
+    """The convolutions of a file.
+
+    convolutions: as graph_match takes them. arrays: kernel and bias of each; kernels have the
+    shape of the Convolution. box_heads, class_heads: indices of the last ones, finest map first.
+    num_logits: of one default box. settings, level_shapes, box_rounding: as in od_api.Source.
+    """
+
+    convolutions: list[graph_match.Convolution]
+    arrays: list[tuple[np.ndarray, np.ndarray]]
+    box_heads: list[int]
+    class_heads: list[int]
+    num_logits: int
+    settings: dict
+    level_shapes: list | None
+    box_rounding: float | None
+
+
+def convert(graph: Graph, kind, path) -> Imported:
+    """The config and arrays of our model. Raises ConfigError for other networks.
+
+    kind: of the file, for messages.
+    """
+    settings = od_api.DEFAULTS | graph.settings
+    values = _values(graph, settings, path)
+    config = check_config(values, str(path))
+    model = ssd.build_model(config, graph.num_logits - 1).model
+    ours = graph_match.keras_convolutions(model)
+    found = graph_match.match(ours, graph.convolutions)
+    if found is None:
+        raise ConfigError(
+            f"{path}: its {len(graph.convolutions)} convolutions are not those of an SSD with a "
+            f"feature pyramid on {config.model.backbone.name} ({len(ours)} convolutions); it runs "
+            "as it is: ssd detect --model"
+        )
+    arrays, residual = _gather(model, ours, [graph.arrays[index] for index in found])
+    if residual > _MAX_RESIDUAL:
+        raise ConfigError(
+            f"{path}: its heads have kernels of their own on each map (they differ by "
+            f"{residual:.2f} of the largest value, and not by a factor per channel); it runs as it "
+            "is: ssd detect --model"
+        )
+    logging.info("heads: the kernels of all maps agree to %.1e of their largest value", residual)
+    assumed = [key for key in od_api.DEFAULTS if key not in graph.settings]
+    notes = [
+        f"not in the file, so the API's default: {key} = {od_api.DEFAULTS[key]}" for key in assumed
+    ]
+    notes.append("batch norm is folded into the convolutions: train.bn = frozen")
+    name = f"SSD with a feature pyramid, {kind} of the TF Object Detection API"
+    return Imported(name, values, arrays, notes, assumed=tuple(assumed))
+
+
+def _values(graph, settings, path):
+    """The sections of the config, from the shapes of the convolutions."""
+    box_head = graph.convolutions[graph.box_heads[0]]
+    tower = _tower(graph, graph.box_heads[0])
+    num_levels = len(graph.box_heads)
+    is_separable = box_head.shape[0] == 1
+    backbone = _backbone(graph.convolutions, path)
+    backbone["mean_rgb"] = settings["model.backbone.mean_rgb"]
+    backbone["std_rgb"] = settings["model.backbone.std_rgb"]
+    evaluation = ("score_floor", "nms_iou", "class_agnostic", "max_detections")
+    return {
+        "model": {
+            "input_hw": settings["model.input_hw"],
+            "num_levels": num_levels,
+            "backbone": backbone,
+            "neck": "fpn_lite" if is_separable else "fpn",
+            "neck_channels": graph.convolutions[tower[-1]].shape[3],
+            "head": "separable" if is_separable else "conv",
+            "tower": {
+                "num_layers": len(tower) - 1,
+                "channels": box_head.shape[2],
+                "shared": tower == _tower(graph, graph.class_heads[0]),
+            },
+        },
+        "boxes": od_api.describe_boxes("od_api_fpn", graph, num_levels, settings),
+        "loss": {
+            "score_activation": settings["loss.score_activation"],
+            "focal_gamma": 2.0,
+            "focal_alpha": 0.25,
+        },
+        "train": {"bn": "frozen"},
+        "eval": {key: settings[f"eval.{key}"] for key in evaluation},
+    }
+
+
+def _tower(graph, index):
+    """The convolutions from that before a head back to the one that makes its feature map."""
+    chain = []
+    while True:
+        inputs = graph.convolutions[index].inputs
+        if len(inputs) != 1:
+            return chain
+        (index,) = inputs
+        if len(graph.convolutions[index].shape) == 4:  # of a separable one only the second half
+            chain.append(index)
+
+
+def _backbone(convolutions, path):
+    stem, _, second = convolutions[:3]
+    if second.shape[-1] > stem.shape[-1]:
+        last = max(each.shape[-1] for each in convolutions)
+        return od_api.fit_width("mobilenet", stem.shape[-1], last, path)
+    widest = max(convolutions, key=lambda each: each.shape[-1] if len(each.shape) == 4 else 0)
+    values = od_api.fit_width("mobilenet_v2", stem.shape[-1], widest.shape[2], path)
+    return values | {"last_channels": widest.shape[3]}
+
+
+def _gather(model, ours, found):
+    """{layer name: arrays} of the model, and the largest residual of shared kernels.
+
+    ours: its convolutions. found: kernel and bias of each.
+    """
+    norms = _norms_after(model)
+    calls = collections.defaultdict(lambda: collections.defaultdict(list))
+    for convolution, weights in zip(ours, found, strict=True):
+        calls[convolution.source.layer][convolution.source.output].append(weights)
+    arrays = {}
+    largest = 0.0
+    for layer, by_output in calls.items():
+        # A list for each part of a separable convolution, with the kernel of each map.
+        kernels = [[kernel for kernel, _ in parts] for parts in by_output.values()]
+        *depthwise, last = zip(*kernels, strict=True)
+        kernel, scales, residual = _split_scales(np.stack(last))
+        largest = max(largest, residual, *(np.ptp(each, 0).max() for each in depthwise))
+        kernels = [*(each[0] for each in depthwise), kernel]
+        arrays[layer.name] = [
+            value.reshape(weight.shape)
+            for value, weight in zip(kernels, layer.weights, strict=False)  # the bias comes later
+        ]
+        for (output, parts), scale in zip(by_output.items(), scales, strict=True):
+            bias = _join_biases(parts)
+            if output in norms:
+                arrays[norms[output].name] = od_api.folded_norm(scale, bias)
+            elif len(arrays[layer.name]) < len(layer.weights):
+                arrays[layer.name].append(bias)
+    return arrays, largest
+
+
+def _norms_after(model):
+    """{id of a tensor: the batch norm that takes it}."""
+    return {
+        id(node.arguments.keras_tensors[0]): node.operation
+        for node in graph_nodes(model)
+        if isinstance(node.operation, layers.BatchNormalization)
+    }
+
+
+def _join_biases(parts):
+    """The bias of a convolution; of a separable one that of both halves together."""
+    bias = parts[0][1]
+    for kernel, own_bias in parts[1:]:
+        bias = bias @ kernel[0, 0] + own_bias
+    return bias
+
+
+def _split_scales(kernels):
+    """Kernels [M, ..., out] -> the common kernel [..., out], factors [M, out], and the residual.
+
+    The residual is a fraction of the largest value of a channel.
+    """
+    if (kernels == kernels[0]).all():
+        return kernels[0], np.ones((len(kernels), kernels.shape[-1]), np.float32), 0.0
+    flat = kernels.reshape(len(kernels), -1, kernels.shape[-1]).astype(np.float64)
+    # The first singular vectors of each channel.
+    left, singular, right = np.linalg.svd(flat.transpose(2, 0, 1), full_matrices=False)
+    common = right[:, 0].T
+    scales = (left[:, :, 0] * singular[:, :1]).T
+    # Factors of about 1, so that the kernel has the size of those in the file.
+    size = np.sqrt(np.mean(scales**2, 0)) * np.sign(scales.sum(0))
+    size[size == 0] = 1
+    common = common * size
+    scales = scales / size
+    largest = np.abs(flat).max(1)
+    residual = np.abs(flat - scales[:, None] * common).max(1) / np.where(largest > 0, largest, 1)
+    return (
+        common.reshape(kernels.shape[1:]).astype(np.float32),
+        scales.astype(np.float32),
+        float(residual.max()),
+    )
