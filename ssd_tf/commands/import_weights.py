@@ -32,6 +32,12 @@ flags.DEFINE_string(
     "(.json); without it the classes are called by their ids.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "pipeline_config",
+    None,
+    "pipeline.config of a checkpoint of TensorFlow 2; default: beside it or one folder up.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_multi_string(
     "set",
     [],
@@ -55,7 +61,7 @@ def _main(values, positional):
     commandline.import_tensorflow()
     from ssd_tf.weights.importers.detectors import import_detector
 
-    import_detector(values.source, output, values.labels, overrides)
+    import_detector(values.source, output, values.labels, overrides, values.pipeline_config)
 
 
 if __name__ == "__main__":

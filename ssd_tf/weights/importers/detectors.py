@@ -16,6 +16,7 @@ from ssd_tf.weights.importers import (
     imported,
     od_api,
     od_graph,
+    od_tf2,
     od_tflite,
     pytorch_file,
     torchvision,
@@ -61,7 +62,7 @@ _TORCHVISION = (
 )
 
 
-def import_detector(source, output, labels=None, overrides=()):
+def import_detector(source, output, labels=None, overrides=(), pipeline_config=None):
     """Make a run folder of a third-party detector.
 
     source: a file, a SavedModel folder or a checkpoint. output: the run folder, which is absent or
@@ -69,7 +70,7 @@ def import_detector(source, output, labels=None, overrides=()):
     ids. overrides: `KEY=VALUE` for keys of the config that the file does not state.
     Raises ConfigError, in one line, if the file cannot be imported.
     """
-    detector = read_detector(source)
+    detector = read_detector(source, pipeline_config)
     count = imported.num_classes(detector, source)
     classes = label_files.read_classes(labels, count, source)
     config = check_config(apply_overrides(detector.values, overrides), str(source))
@@ -100,7 +101,7 @@ def _describe_hash(source):
     return f", SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def read_detector(path) -> imported.Imported:
+def read_detector(path, pipeline_config=None) -> imported.Imported:
     """Read a file or a SavedModel folder.
 
     Raises ConfigError, in one line, if it is no detector, another one, or corrupt.
@@ -108,7 +109,7 @@ def read_detector(path) -> imported.Imported:
     path = pathlib.Path(path)
     check_source(path)
     try:
-        return _read(path)
+        return _read(path, pipeline_config)
     except ConfigError:
         raise
     except Exception as error:  # what a corrupt file makes a reader raise
@@ -117,11 +118,14 @@ def read_detector(path) -> imported.Imported:
         ) from error
 
 
-def _read(path):
+def _read(path, pipeline_config):
+    path = _inside_download(path)
     if path.is_dir():
         return od_api.convert(od_graph.read_saved_model(path), path)
     prefix = checkpoint_prefix(path)
     if pathlib.Path(f"{prefix}.index").is_file():
+        if od_tf2.is_checkpoint(prefix):
+            return od_tf2.read_checkpoint(prefix, pipeline_config)
         return od_api.convert(od_graph.read_checkpoint(prefix), path)
     with open(path, "rb") as file:
         start = file.read(16)
@@ -132,6 +136,15 @@ def _read(path):
     if start[8:9] == b"{":
         return _convert_torchvision(array_files.read_safetensors(path), path)
     return od_api.convert(od_graph.read_frozen_graph(path), path)
+
+
+def _inside_download(folder):
+    """The newest checkpoint in a download of the TF2 detection zoo, or the path itself."""
+    for inside in (folder, folder / "checkpoint"):
+        found = sorted(inside.glob("ckpt-*.index"), key=lambda path: path.stat().st_mtime)
+        if folder.is_dir() and found:
+            return found[-1].with_suffix("")
+    return folder
 
 
 def _convert_torchvision(state, path):

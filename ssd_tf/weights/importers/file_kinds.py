@@ -73,6 +73,8 @@ def checkpoint_prefix(path) -> str:
 def _check_folder(path):
     if (path / "saved_model.pb").is_file():
         return
+    if any(path.glob("ckpt-*.index")) or any(path.glob("checkpoint/ckpt-*.index")):
+        return
     if (path / "config.yaml").is_file():
         raise ConfigError(f"--source: {path} is a run folder already, and needs no import")
     inside = [found for pattern in _INSIDE for found in sorted(path.glob(pattern))]
