@@ -16,12 +16,12 @@ from ssd_tf.weights.assign import assign, split_rows
 
 
 class Imported(typing.NamedTuple):
-    """What an importer gives.
+    """A detector as an importer gives it.
 
     kind: of the source, for messages.
     values: sections of the config.
     arrays: by our layers' names, in the order of Layer.weights.
-    notes: what the user has to know about values that the file does not state.
+    notes: for the user, about values that the file does not state.
     strides: of the convolutions whose strides the file states, by our layers' names.
     assumed: keys of the config that the file does not state, which may be replaced.
     """
@@ -54,10 +54,10 @@ def check_overrides(imported: Imported, config: Config, network: ssd.SSD, path):
 def num_classes(imported: Imported, path) -> int:
     """C, from the shapes of the heads of the first map. Raises ConfigError if they do not fit."""
     for name in ("offsets0_conv", "logits0_conv"):
-        if name not in imported.arrays:
-            raise ConfigError(f"{path}: expected layers of heads, {name} is missing")
-    num_offsets = imported.arrays["offsets0_conv"][1].size
-    num_logits = imported.arrays["logits0_conv"][1].size
+        if name not in imported.arrays or imported.arrays[name][0].ndim != 4:
+            raise ConfigError(f"{path}: expected convolutions as heads, {name} is missing")
+    num_offsets = imported.arrays["offsets0_conv"][0].shape[3]
+    num_logits = imported.arrays["logits0_conv"][0].shape[3]
     per_cell = max(num_offsets // 4, 1)
     if num_offsets % 4 or num_logits % per_cell or num_logits // per_cell < 2:
         raise ConfigError(
@@ -93,6 +93,6 @@ def build_network(imported: Imported, config: Config, classes, path) -> ssd.SSD:
 
 def _select_rows(value, rows, num_rows):
     """Kernel or bias of a class head [..., k * num_rows] -> that of some classes."""
-    if value.shape[-1] % num_rows:
-        return value  # which does not fit the layer
+    if value.ndim == 0 or value.shape[-1] % num_rows:
+        return value  # it does not fit the layer, which is found out later
     return split_rows(value, num_rows)[..., rows].reshape(*value.shape[:-1], -1)

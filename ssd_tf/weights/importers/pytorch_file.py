@@ -1,8 +1,8 @@
 """Arrays of a PyTorch state dict (.pth, .pt), read without PyTorch and without running anything.
 
 Such a file is a pickle, which could call any function. The unpickler here knows the few names that
-a state dict consists of and refuses all others, and sizes are compared with that of the file before
-anything is read or copied. Both forms of torch.save are read: the zip archive
+a state dict consists of and rejects all others, and sizes are compared with that of the file before
+anything is read or copied. Both formats of torch.save are read: the zip archive
 that PyTorch writes since 1.6, and the sequence of pickles before it.
 """
 
@@ -33,13 +33,13 @@ _DTYPES = {
     "BoolStorage": "?",
 }
 # Of the pickle, which has names and shapes: some 100 bytes per array.
-_LARGEST_PICKLE = 1 << 20
+_MAX_PICKLE = 1 << 20
 # Keys under which training scripts put the state dict, beside the optimizer's.
 _WRAPPERS = ("model", "state_dict")
 
 
 class _Storage(typing.NamedTuple):
-    """A flat array of the file; the data of the older form comes after its description."""
+    """A flat array of the file; the data of the older format comes after its description."""
 
     dtype: str
     key: str
@@ -60,8 +60,8 @@ class _Tensor(typing.NamedTuple):
 def read_state_dict(path) -> dict[str, np.ndarray]:
     """The arrays of a state dict by name; half precision becomes float32.
 
-    Raises ConfigError, in one line, for a file that is damaged or not a state dict, that asks for
-    anything else, or that has values which are not finite.
+    Raises ConfigError, in one line, for a file that is corrupt or not a state dict, or that asks
+    for anything else.
     """
     try:
         with open(path, "rb") as file:
@@ -139,8 +139,8 @@ def _read_zip(data):
         order = archive.read(f"{folder}byteorder").decode()
         if order != "little":
             raise ConfigError(f"expected little-endian numbers, got {order[:20]!r}")
-    if entries[names[0]].file_size > _LARGEST_PICKLE:
-        raise ConfigError(f"expected a data.pkl of at most {_LARGEST_PICKLE} bytes")
+    if entries[names[0]].file_size > _MAX_PICKLE:
+        raise ConfigError(f"expected a data.pkl of at most {_MAX_PICKLE} bytes")
     content = _Unpickler(io.BytesIO(archive.read(names[0]))).load()
     read = functools.cache(archive.read)
     return content, lambda storage: read(f"{folder}data/{storage.key}")
@@ -148,7 +148,7 @@ def _read_zip(data):
 
 def _read_legacy(data):
     """As _read_zip. Magic number, version, platform, content, keys, then each storage's data."""
-    file = io.BytesIO(data[:_LARGEST_PICKLE])
+    file = io.BytesIO(data[:_MAX_PICKLE])
     if _Unpickler(file).load() != _LEGACY_MAGIC:
         raise ConfigError("it does not begin as torch.save begins a file")
     _Unpickler(file).load()

@@ -33,7 +33,7 @@ def convert(state: dict, model: Model, source) -> dict[str, list[np.ndarray]]:
         for name, module in modules.items()
         if module in state or f"{module}.weight" in state
     }
-    if np.shape(state.get("classifier.0.weight", ())) == (4096, 25088):
+    if "fc6" not in arrays and "classifier.3.weight" in state and backbone.name == "vgg16":
         arrays |= _thin_classifier(state)
     if not arrays:
         raise ConfigError(f"{source} has no array of torchvision's {backbone.name}")
