@@ -18,7 +18,7 @@ from ssd_tf.boxes.default_boxes import CLIP, fit_steps, make_default_boxes
 from ssd_tf.config import Config
 from ssd_tf.models import ssd
 
-# What depends on a setting. The heads are the class heads and the box heads.
+# Parts of a network that depend on a setting. The heads are the class heads and the box heads.
 NETWORK = "network"
 EXTRA_LAYERS_AND_HEADS = "extra layers and heads"
 HEADS = "heads"
@@ -28,7 +28,7 @@ CLASS_HEADS = "class heads"
 
 
 class Setting(typing.NamedTuple):
-    """A key of the config; `resolve` gives what a network makes of it, to be compared."""
+    """A key of the config; `resolve` gives its effective value, which is compared."""
 
     key: str
     affects: str
@@ -36,7 +36,7 @@ class Setting(typing.NamedTuple):
 
 
 class Difference(typing.NamedTuple):
-    """A Setting of two configs with different values, as people write them."""
+    """A Setting of two configs with different values, as in YAML."""
 
     key: str
     affects: str

@@ -82,30 +82,28 @@ def transfer(source: Source, network: ssd.SSD, config: Config, class_names) -> l
     ]
     _check_meaning(changed, any(same_boxes), source)
     backbone = {layer.name for layer in ssd.backbone_layers(network.model, config)}
-    arrays = {}
+    part_of = {
+        layer.name: _part_of(layer.name, backbone)
+        for layer in network.model.layers
+        if layer.weights
+    }
     results = {}
-    for layer in network.model.layers:
-        name = layer.name
-        values = source.arrays.get(name)
-        if values is None:
+    arrays = {}
+    for name in [name for name in part_of if name in source.arrays]:
+        change = _find_change(changed, name, part_of[name])
+        if change is None and not _fits_boxes(name, same_boxes):
+            change = "other default boxes"
+        if change is not None:
+            results[name] = f"from scratch: {change}"
             continue
-        reason = _find_change(changed, name, _part_of(name, backbone))
-        if reason is None and not _fits_boxes(name, same_boxes):
-            reason = "other default boxes"
-        if reason is not None:
-            results[name] = f"from scratch: {reason}"
-            continue
+        arrays[name] = source.arrays[name]
         if heads.is_class_head(name) and source.class_names not in (None, list(class_names)):
-            values, results[name] = _keep_rows(layer, values, source.class_names, class_names)
-        arrays[name] = values
+            layer = network.model.get_layer(name)
+            arrays[name], results[name] = _keep_rows(layer, source, class_names)
     required = backbone if source.class_names is None else ()
     for name, misfit in assign(network.model, arrays, f"init_from {source.path}", required).items():
         results.setdefault(name, f"from scratch: {misfit}")
-    outcomes = [
-        Outcome(layer.name, _part_of(layer.name, backbone), results.get(layer.name, LOADED))
-        for layer in network.model.layers
-        if layer.weights
-    ]
+    outcomes = [Outcome(name, part, results.get(name, LOADED)) for name, part in part_of.items()]
     _check_overlap(outcomes, source)
     _check_statistics(network.model, config, source)
     return outcomes
@@ -163,12 +161,13 @@ def _fits_boxes(name, same_boxes):
     return same_boxes[int(match[1])] if match[1] else all(same_boxes)
 
 
-def _keep_rows(layer, values, old_names, new_names):
+def _keep_rows(layer, source, new_names):
     """A class head for new classes, with the rows [C + 1] of old ones of each of the k boxes.
 
     Returns its arrays, None if it cannot keep any, and the result for the Outcome.
     """
-    kernel, bias = (split_rows(value, len(old_names) + 1) for value in values)
+    old_names = source.class_names
+    kernel, bias = (split_rows(value, len(old_names) + 1) for value in source.arrays[layer.name])
     new_kernel, new_bias = (
         split_rows(weight.numpy(), len(new_names) + 1).copy() for weight in layer.weights
     )

@@ -238,8 +238,13 @@ def test_a_write_that_fails_leaves_no_run(ssdlite_file, tmp_path, capsys, monkey
     [
         ({"features.0.weight": np.zeros(3, "float32")}, "begins with features.0.weight; "),
         (
-            {"head.classification_head.module_list.0.1.weight": np.zeros((7, 1), "float32")},
-            "expected 6 boxes of at least 2 logits, got 7 rows",
+            {
+                "head.classification_head.module_list.0.1.weight": np.zeros((7, 8, 1, 1)),
+                "head.classification_head.module_list.0.1.bias": np.zeros(7),
+                "head.regression_head.module_list.0.1.weight": np.zeros((24, 8, 1, 1)),
+                "head.regression_head.module_list.0.1.bias": np.zeros(24),
+            },
+            "24 offsets and 7 logits",
         ),
     ],
 )

@@ -5,7 +5,7 @@ import pathlib
 from absl import logging
 
 from ssd_tf.config import Backbone, Config
-from ssd_tf.errors import ConfigError
+from ssd_tf.errors import ConfigError, shorten
 from ssd_tf.models import ssd
 from ssd_tf.user_files import suggest_path
 from ssd_tf.weights import meaning
@@ -26,28 +26,34 @@ def read_backbone(config: Config) -> tuple:
     its arrays `{layer: [arrays]}`. Raises ConfigError if there is no such file or it is another
     network's.
     """
+    path = config.init_from
     try:
-        return _read(config)
+        path = _find_file(config)
+        arrays, known = _read(path, config.model)
     except ConfigError as error:
         raise ConfigError(f"init_from: {error}") from None
+    except Exception as error:  # what arrays of unexpected shapes make a converter raise
+        raise ConfigError(f"init_from: {path} is corrupt ({shorten(error)})") from error
+    return path, _config_of_training(config, known, path), arrays
 
 
-def _read(config):
-    backbone = config.model.backbone
+def _find_file(config):
     if config.init_from == "imagenet":
-        path = imagenet.find_file(backbone)
-    else:
-        path = pathlib.Path(config.init_from)
+        return imagenet.find_file(config.model.backbone)
+    path = pathlib.Path(config.init_from)
     if not path.is_file():
         raise ConfigError(f"no file at {path}{suggest_path(path)}")
-    if path.suffix in _STATE_READERS:
-        state = _STATE_READERS[path.suffix](path)
-        arrays = torchvision.convert(state, config.model, path)
-        known = torchvision.describe(backbone, state)
-    else:
+    return path
+
+
+def _read(path, model):
+    """The arrays by our layers, and the keys of model.backbone that the weights were trained in."""
+    backbone = model.backbone
+    if path.suffix not in _STATE_READERS:
         arrays = convert_keras(array_files.read_h5(path), backbone, path)
-        known = describe_keras(backbone)
-    return path, _config_of_training(config, known, path), arrays
+        return arrays, describe_keras(backbone)
+    state = _STATE_READERS[path.suffix](path)
+    return torchvision.convert(state, model, path), torchvision.describe(backbone, state)
 
 
 def _config_of_training(config, known, path):

@@ -104,7 +104,7 @@ def _describe_hash(source):
 def read_detector(path, pipeline_config=None) -> imported.Imported:
     """Read a file or a SavedModel folder.
 
-    Raises ConfigError, in one line, if it is no detector, another one, or corrupt.
+    Raises ConfigError, in one line, if it is not a detector that can be imported, or corrupt.
     """
     path = pathlib.Path(path)
     check_source(path)
@@ -112,7 +112,7 @@ def read_detector(path, pipeline_config=None) -> imported.Imported:
         return _read(path, pipeline_config)
     except ConfigError:
         raise
-    except Exception as error:  # what a corrupt file makes a reader raise
+    except Exception as error:  # a corrupt file makes readers raise almost anything
         raise ConfigError(
             f"{path} is corrupt ({type(error).__name__}: {shorten(error)})"
         ) from error

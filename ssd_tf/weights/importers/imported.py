@@ -16,12 +16,12 @@ from ssd_tf.weights.assign import assign, split_rows
 
 
 class Imported(typing.NamedTuple):
-    """What an importer gives.
+    """A detector as an importer gives it.
 
     kind: of the source, for messages.
     values: sections of the config.
     arrays: by our layers' names, in the order of Layer.weights.
-    notes: what the user has to know about values that the file does not state.
+    notes: for the user, about values that the file does not state.
     strides: of the convolutions whose strides the file states, by our layers' names.
     assumed: keys of the config that the file does not state, which may be replaced.
     """
@@ -53,6 +53,7 @@ def check_overrides(imported: Imported, config: Config, network: ssd.SSD, path):
 
 def num_classes(imported: Imported, path) -> int:
     """C, from the shapes of the heads of the first map. Raises ConfigError if they do not fit."""
+<<<<<<< HEAD
     sizes = []
     for prefix in (heads.BOX_HEAD_PREFIX, heads.CLASS_HEAD_PREFIX):
         names = (f"{prefix}0_conv", f"{prefix}_conv")  # of heads per map, and of shared ones
@@ -61,6 +62,13 @@ def num_classes(imported: Imported, path) -> int:
             raise ConfigError(f"{path}: expected layers of heads, {names[0]} is missing")
         sizes.append(arrays[-1].size)
     num_offsets, num_logits = sizes
+=======
+    for name in ("offsets0_conv", "logits0_conv"):
+        if name not in imported.arrays or imported.arrays[name][0].ndim != 4:
+            raise ConfigError(f"{path}: expected convolutions as heads, {name} is missing")
+    num_offsets = imported.arrays["offsets0_conv"][0].shape[3]
+    num_logits = imported.arrays["logits0_conv"][0].shape[3]
+>>>>>>> weights
     per_cell = max(num_offsets // 4, 1)
     if num_offsets % 4 or num_logits % per_cell or num_logits // per_cell < 2:
         raise ConfigError(
@@ -96,6 +104,6 @@ def build_network(imported: Imported, config: Config, classes, path) -> ssd.SSD:
 
 def _select_rows(value, rows, num_rows):
     """Kernel or bias of a class head [..., k * num_rows] -> that of some classes."""
-    if value.shape[-1] % num_rows:
-        return value  # which does not fit the layer
+    if value.ndim == 0 or value.shape[-1] % num_rows:
+        return value  # it does not fit the layer, which is found out later
     return split_rows(value, num_rows)[..., rows].reshape(*value.shape[:-1], -1)

@@ -24,7 +24,7 @@ _AVERAGED = "/ExponentialMovingAverage"
 
 
 def read_frozen_graph(path) -> Source:
-    """Raises ConfigError, as the last of all readers, if the file is no graph."""
+    """Read a graph; the fallback reader. Raises ConfigError if the file is not a graph."""
     graph = tf.compat.v1.GraphDef()
     try:
         graph.ParseFromString(pathlib.Path(path).read_bytes())
@@ -33,20 +33,20 @@ def read_frozen_graph(path) -> Source:
         is_graph = False
     if not is_graph:
         raise ConfigError(
-            f"{path} is no file that can be imported: expected a frozen graph (.pb), a checkpoint "
+            f"{path} cannot be imported: expected a frozen graph (.pb), a checkpoint "
             "or SavedModel of TensorFlow 1, a TFLite file, or .pth or .safetensors of torchvision"
         )
     return _read_graph(graph, {}, "frozen graph", path, path)
 
 
 def read_saved_model(folder) -> Source:
-    """Raises ConfigError if the folder has no graph of TensorFlow 1."""
+    """Read a folder. Raises ConfigError if it has no graph of TensorFlow 1."""
     path = pathlib.Path(folder) / "saved_model.pb"
     content = saved_model_pb2.SavedModel()
     try:
         content.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise ConfigError(f"{path} is damaged ({error})") from None
+        raise ConfigError(f"{path} is corrupt ({error})") from None
     if not content.meta_graphs:
         raise ConfigError(f"{path} has no graph")
     graph = content.meta_graphs[0]

@@ -25,12 +25,16 @@ _DTYPES = {
     schema.TensorType.INT8: np.int8,
 }
 _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+<<<<<<< HEAD
 _ENLARGING = (
     schema.BuiltinOperator.PACK,
     schema.BuiltinOperator.RESIZE_BILINEAR,
     schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR,
 )
 _MOST_TABLES = 20_000  # detectors have about 1,000
+=======
+_MAX_TABLES = 20_000  # detectors have about 1,000
+>>>>>>> weights
 _NAME = 10  # of a tensor, in its table of fields
 _POSTPROCESS = b"TFLite_Detection_PostProcess"
 
@@ -75,8 +79,8 @@ def _check_counts(content, path):
 
 def _add_tables(total, counts, path):
     total += sum(counts)
-    if total > _MOST_TABLES:
-        raise ConfigError(f"{path} is corrupt: expected at most {_MOST_TABLES} tables")
+    if total > _MAX_TABLES:
+        raise ConfigError(f"{path} is corrupt: expected at most {_MAX_TABLES} tables")
     return total
 
 
@@ -84,8 +88,8 @@ def _check_names(graph, content, path):
     length = 0
     for index in range(graph.TensorsLength()):
         table = graph.Tensors(index)._tab
-        place = table.Offset(_NAME)
-        length += table.VectorLen(place) if place else 0
+        offset = table.Offset(_NAME)
+        length += table.VectorLen(offset) if offset else 0
     if length > len(content):
         raise ConfigError(f"{path} is corrupt: its names are longer than the file")
 
@@ -117,7 +121,7 @@ class _Reader:
         settings = self._input_settings()
         settings |= self._score_settings()
         postprocess = self._find_postprocess()
-        if postprocess is None or not heads:  # without heads, the first unknown layer is refused
+        if postprocess is None or not heads:  # the first unknown layer is an error then
             return Source("TFLite file", layers, settings)
         settings |= self._postprocess_settings(postprocess)
         anchors = self._constant(postprocess.inputs[2])

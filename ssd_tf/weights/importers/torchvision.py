@@ -33,7 +33,7 @@ def convert(state: dict, model: Model, source) -> dict[str, list[np.ndarray]]:
         for name, module in modules.items()
         if module in state or f"{module}.weight" in state
     }
-    if np.shape(state.get("classifier.0.weight", ())) == (4096, 25088):
+    if "fc6" not in arrays and "classifier.3.weight" in state and backbone.name == "vgg16":
         arrays |= _thin_classifier(state)
     if not arrays:
         raise ConfigError(f"{source} has no array of torchvision's {backbone.name}")
@@ -166,14 +166,12 @@ def _v3_names(module_of, last):
     """module_of: a function of a block and the position of its part; last: convolution."""
     names = _conv_bn_names("stem", module_of(0, 0).removesuffix(".block.0"))
     for index, block in enumerate(BLOCKS, start=1):
-        parts = ["depthwise", "project"]
-        if index > 1:
-            parts.insert(0, "expand")
+        parts = ["depthwise", "project"] if index == 1 else ["expand", "depthwise", "project"]
         if block.squeeze_and_excite:
-            parts.insert(-1, "squeeze_and_excite")
+            parts.insert(-1, "squeeze")
         for position, part in enumerate(parts):
             module = module_of(index, position)
-            if part == "squeeze_and_excite":
+            if part == "squeeze":
                 names[f"block{index}_squeeze"] = f"{module}.fc1"
                 names[f"block{index}_excite"] = f"{module}.fc2"
             else:
