@@ -53,22 +53,14 @@ def check_overrides(imported: Imported, config: Config, network: ssd.SSD, path):
 
 def num_classes(imported: Imported, path) -> int:
     """C, from the shapes of the heads of the first map. Raises ConfigError if they do not fit."""
-<<<<<<< HEAD
     sizes = []
     for prefix in (heads.BOX_HEAD_PREFIX, heads.CLASS_HEAD_PREFIX):
         names = (f"{prefix}0_conv", f"{prefix}_conv")  # of heads per map, and of shared ones
         arrays = next((imported.arrays[each] for each in names if each in imported.arrays), None)
-        if arrays is None:
-            raise ConfigError(f"{path}: expected layers of heads, {names[0]} is missing")
-        sizes.append(arrays[-1].size)
+        if arrays is None or arrays[0].ndim != 4:
+            raise ConfigError(f"{path}: expected convolutions as heads, {names[0]} is missing")
+        sizes.append(arrays[-1].shape[-1])  # of the bias
     num_offsets, num_logits = sizes
-=======
-    for name in ("offsets0_conv", "logits0_conv"):
-        if name not in imported.arrays or imported.arrays[name][0].ndim != 4:
-            raise ConfigError(f"{path}: expected convolutions as heads, {name} is missing")
-    num_offsets = imported.arrays["offsets0_conv"][0].shape[3]
-    num_logits = imported.arrays["logits0_conv"][0].shape[3]
->>>>>>> weights
     per_cell = max(num_offsets // 4, 1)
     if num_offsets % 4 or num_logits % per_cell or num_logits // per_cell < 2:
         raise ConfigError(

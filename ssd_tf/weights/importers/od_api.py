@@ -140,7 +140,7 @@ def convert(source: Source, path) -> Imported:
         )
     settings |= {"model.num_levels": num_levels, "model.head": _head(layers)}
     settings |= _describe_backbone(layers, path)
-    settings |= _describe_boxes(source, num_levels, settings)
+    settings |= describe_boxes(source, num_levels, settings)
     assumed = [key for key in DEFAULTS if key not in source.settings]
     notes = [f"not in the file, so the API's default: {key} = {DEFAULTS[key]}" for key in assumed]
     if source.box_rounding is not None:
@@ -160,7 +160,7 @@ def convert(source: Source, path) -> Imported:
         arrays |= _arrays(name, layer, path)
     return Imported(
         kind=f"{source.kind} of the TF Object Detection API",
-        values=_nest(settings),
+        values=nest(settings),
         arrays=arrays,
         notes=notes,
         strides={name: layer.strides for name, layer in layers.items() if layer.strides},
@@ -168,7 +168,7 @@ def convert(source: Source, path) -> Imported:
     )
 
 
-def _nest(settings):
+def nest(settings) -> dict:
     """{"eval.nms_iou": 0.6} -> {"eval": {"nms_iou": 0.6}}"""
     values = {}
     for path, value in settings.items():
@@ -189,28 +189,6 @@ def _check_window(name, layer, path):
         raise ConfigError(f"{path}: {name}: expected no dilation, got {list(layer.dilations)}")
 
 
-<<<<<<< HEAD
-def _values(source, layers, num_levels, settings, path):
-    """The sections of the config."""
-    backbone = _describe_backbone(layers, path)
-    backbone["mean_rgb"] = settings["model.backbone.mean_rgb"]
-    backbone["std_rgb"] = settings["model.backbone.std_rgb"]
-    evaluation = ("score_floor", "nms_iou", "class_agnostic", "max_detections")
-    return {
-        "model": {
-            "input_hw": settings["model.input_hw"],
-            "num_levels": num_levels,
-            "head": _head(layers),
-            "backbone": backbone,
-        },
-        "boxes": describe_boxes("od_api", source, num_levels, settings),
-        "loss": {"score_activation": settings["loss.score_activation"]},
-        "eval": {key: settings[f"eval.{key}"] for key in evaluation},
-    }
-
-
-=======
->>>>>>> weights
 def _is_v1(layers):
     return "conv_dw_1" in layers
 
@@ -259,40 +237,19 @@ def _describe_backbone(layers, path):
     for needed in (stem, last):
         if needed not in layers:
             raise ConfigError(f"{path}: expected the layers of {name}, {needed} is missing")
-<<<<<<< HEAD
     values = fit_width(name, layers[stem].kernel.shape[3], layers[last].kernel.shape[3], path)
     if "extra1_conv" in layers:
         values["extra_layers"] = "conv"
-=======
-    found = (layers[stem].kernel.shape[3], layers[last].kernel.shape[3])
-    values = {"name": name, "padding": "same", "min_channels": _MIN_CHANNELS}
-    if "extra1_conv" in layers:
-        values["extra_layers"] = "conv"
-    for alpha in _ALPHAS:
-        values["alpha"] = alpha
-        if mobilenet.first_and_last_channels(Backbone(**values)) == found:
-            break
-    else:
-        raise ConfigError(
-            f"{path}: no width multiplier of {name} gives {found[0]} channels in {stem} and "
-            f"{found[1]} in {last}"
-        )
->>>>>>> weights
     if name == "mobilenet_v2" and "Conv_1" in layers:
         values["last_channels"] = layers["Conv_1"].kernel.shape[3]
     return {f"model.backbone.{key}": value for key, value in values.items()}
 
 
-<<<<<<< HEAD
-def fit_width(name, stem_channels, last_channels, path):
-    """The section model.backbone of a MobileNet, from the channels of its stem and last block."""
+def fit_width(name, stem_channels, last_channels, path) -> dict:
+    """Keys of model.backbone for a MobileNet, from the channels of its stem and last block."""
+    values = {"name": name, "padding": "same", "min_channels": _MIN_CHANNELS}
     for alpha in _ALPHAS:
-        values = {
-            "name": name,
-            "padding": "same",
-            "alpha": alpha,
-            "min_channels": _LEAST_CHANNELS,
-        }
+        values["alpha"] = alpha
         found = mobilenet.first_and_last_channels(Backbone(**values))
         if found == (stem_channels, last_channels):
             return values
@@ -302,14 +259,9 @@ def fit_width(name, stem_channels, last_channels, path):
     )
 
 
-def describe_boxes(name, source, num_levels, settings):
-    """The section `boxes`: the preset of that name if its boxes are those of the file."""
-    boxes = {"preset": name, "variances": settings["boxes.variances"]}
-=======
-def _describe_boxes(source, num_levels, settings):
-    """The shapes of the default boxes: the preset if it has those of the file."""
-    preset = {"boxes.preset": "od_api"}
->>>>>>> weights
+def describe_boxes(source, num_levels, settings, name="od_api") -> dict:
+    """The shapes of the default boxes: the preset of that name if it has those of the file."""
+    preset = {"boxes.preset": name}
     if source.level_shapes is None:
         return preset
     boxes = {}
@@ -317,13 +269,8 @@ def _describe_boxes(source, num_levels, settings):
     if source.box_rounding is not None:
         boxes["boxes.rounding"] = source.box_rounding
         tolerance = source.box_rounding * max(settings["model.input_hw"]) / 2
-<<<<<<< HEAD
-    preset = preset_levels(name, num_levels, settings["model.input_hw"], integer_sizes=False)
-    same = len(preset) == len(source.level_shapes) and all(
-=======
-    levels = preset_levels("od_api", num_levels, settings["model.input_hw"], integer_sizes=False)
+    levels = preset_levels(name, num_levels, settings["model.input_hw"], integer_sizes=False)
     is_preset = len(levels) == len(source.level_shapes) and all(
->>>>>>> weights
         np.shape(level.shapes_hw) == np.shape(shapes)
         and np.allclose(level.shapes_hw, shapes, rtol=0, atol=tolerance)
         for level, shapes in zip(levels, source.level_shapes, strict=False)
@@ -355,7 +302,7 @@ def _norm_arrays(name, layer, path):
     return folded_norm(np.ones_like(layer.bias), layer.bias)
 
 
-def folded_norm(scale, bias):
+def folded_norm(scale, bias) -> list:
     """gamma, beta, mean and variance of a batch norm that computes scale * x + bias."""
     ones = np.ones_like(bias)
     return [scale * math.sqrt(1 + mobilenet.EPSILON), bias, np.zeros_like(bias), ones]

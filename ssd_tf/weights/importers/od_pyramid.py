@@ -47,8 +47,7 @@ def convert(graph: Graph, kind, path) -> Imported:
 
     kind: of the file, for messages.
     """
-    settings = od_api.DEFAULTS | graph.settings
-    values = _values(graph, settings, path)
+    values = od_api.nest(_settings(graph, path))
     config = check_config(values, str(path))
     model = ssd.build_model(config, graph.num_logits - 1).model
     ours = graph_match.keras_convolutions(model)
@@ -76,38 +75,27 @@ def convert(graph: Graph, kind, path) -> Imported:
     return Imported(name, values, arrays, notes, assumed=tuple(assumed))
 
 
-def _values(graph, settings, path):
-    """The sections of the config, from the shapes of the convolutions."""
+def _settings(graph, path):
+    """The values of the config by key: the file's, and those that the convolutions show."""
     box_head = graph.convolutions[graph.box_heads[0]]
     tower = _tower(graph, graph.box_heads[0])
     num_levels = len(graph.box_heads)
     is_separable = box_head.shape[0] == 1
+    settings = od_api.DEFAULTS | graph.settings
+    settings |= od_api.describe_boxes(graph, num_levels, settings, "od_api_fpn")
     backbone = _backbone(graph.convolutions, path)
-    backbone["mean_rgb"] = settings["model.backbone.mean_rgb"]
-    backbone["std_rgb"] = settings["model.backbone.std_rgb"]
-    evaluation = ("score_floor", "nms_iou", "class_agnostic", "max_detections")
-    return {
-        "model": {
-            "input_hw": settings["model.input_hw"],
-            "num_levels": num_levels,
-            "backbone": backbone,
-            "neck": "fpn_lite" if is_separable else "fpn",
-            "neck_channels": graph.convolutions[tower[-1]].shape[3],
-            "head": "separable" if is_separable else "conv",
-            "tower": {
-                "num_layers": len(tower) - 1,
-                "channels": box_head.shape[2],
-                "shared": tower == _tower(graph, graph.class_heads[0]),
-            },
-        },
-        "boxes": od_api.describe_boxes("od_api_fpn", graph, num_levels, settings),
-        "loss": {
-            "score_activation": settings["loss.score_activation"],
-            "focal_gamma": 2.0,
-            "focal_alpha": 0.25,
-        },
-        "train": {"bn": "frozen"},
-        "eval": {key: settings[f"eval.{key}"] for key in evaluation},
+    settings |= {f"model.backbone.{key}": value for key, value in backbone.items()}
+    return settings | {
+        "model.num_levels": num_levels,
+        "model.neck": "fpn_lite" if is_separable else "fpn",
+        "model.neck_channels": graph.convolutions[tower[-1]].shape[3],
+        "model.head": "separable" if is_separable else "conv",
+        "model.tower.num_layers": len(tower) - 1,
+        "model.tower.channels": box_head.shape[2],
+        "model.tower.shared": tower == _tower(graph, graph.class_heads[0]),
+        "loss.focal_gamma": 2.0,
+        "loss.focal_alpha": 0.25,
+        "train.bn": "frozen",
     }
 
 

@@ -25,16 +25,12 @@ _DTYPES = {
     schema.TensorType.INT8: np.int8,
 }
 _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
-<<<<<<< HEAD
 _ENLARGING = (
     schema.BuiltinOperator.PACK,
     schema.BuiltinOperator.RESIZE_BILINEAR,
     schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR,
 )
-_MOST_TABLES = 20_000  # detectors have about 1,000
-=======
 _MAX_TABLES = 20_000  # detectors have about 1,000
->>>>>>> weights
 _NAME = 10  # of a tensor, in its table of fields
 _POSTPROCESS = b"TFLite_Detection_PostProcess"
 
