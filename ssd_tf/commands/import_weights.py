@@ -8,7 +8,7 @@ from absl import flags
 from ssd_tf import commandline, output_folder
 from ssd_tf.errors import ConfigError
 from ssd_tf.weights import label_files
-from ssd_tf.weights.importers import file_kinds
+from ssd_tf.weights.importers import downloads, file_kinds
 
 USAGE = """
 Make a run folder of a third-party detector, to detect, evaluate and export with, and to fine-tune.
@@ -32,6 +32,17 @@ flags.DEFINE_string(
     "(.json); without it the classes are called by their ids.",
     flag_values=FLAGS,
 )
+commandline.define_input_range(FLAGS)
+flags.DEFINE_bool(
+    "keep_settings",
+    False,
+    "Keep the file's post-processing even if it suppresses across classes or returns fewer than "
+    "100 detections.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "list", False, "Print the detectors that can be downloaded by name.", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "pipeline_config",
     None,
@@ -47,13 +58,20 @@ flags.DEFINE_multi_string(
 
 
 def main(argv=None):
-    return commandline.run(_main, FLAGS, USAGE, ("source", "output"), argv)
+    return commandline.run(_main, FLAGS, USAGE, argv=argv)
 
 
 def _main(values, positional):
+    if values.list:
+        _print_names()
+        return
+    for name in ("source", "output"):
+        if values[name].value is None:
+            raise flags.Error(f"--{name} is missing")
     overrides = commandline.read_overrides(values, positional)
     output = pathlib.Path(values.output).resolve()
-    file_kinds.check_source(values.source)
+    if not downloads.is_name(values.source):
+        file_kinds.check_source(values.source)
     if values.labels is not None:
         label_files.check_label_file(values.labels)
     if output_folder.OutputFolder(output).path.is_dir() and any(output.iterdir()):
@@ -61,7 +79,21 @@ def _main(values, positional):
     commandline.import_tensorflow()
     from ssd_tf.weights.importers.detectors import import_detector
 
-    import_detector(values.source, output, values.labels, overrides, values.pipeline_config)
+    import_detector(
+        values.source,
+        output,
+        values.labels,
+        overrides,
+        values.pipeline_config,
+        commandline.read_input_range(values),
+        values.keep_settings,
+    )
+
+
+def _print_names():
+    print(f"{'name':44} {'AP':>5} {'MB':>4}  licence")
+    for name, entry in downloads.DETECTORS.items():
+        print(f"{name:44} {entry.ap / 100:5.3f} {entry.megabytes:4d}  {entry.licence}")
 
 
 if __name__ == "__main__":

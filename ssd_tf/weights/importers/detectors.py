@@ -8,11 +8,13 @@ import zipfile
 from absl import logging
 
 from ssd_tf.config import check_config
-from ssd_tf.config_files import apply_overrides
+from ssd_tf.config_files import apply_overrides, merge
 from ssd_tf.errors import ConfigError, shorten
 from ssd_tf.weights import label_files, runs
 from ssd_tf.weights.importers import (
+    archives,
     array_files,
+    downloads,
     imported,
     od_api,
     od_graph,
@@ -21,7 +23,7 @@ from ssd_tf.weights.importers import (
     pytorch_file,
     torchvision,
 )
-from ssd_tf.weights.importers.file_kinds import check_source, checkpoint_prefix
+from ssd_tf.weights.importers.file_kinds import ARCHIVES, check_source, checkpoint_prefix
 
 # The settings of torchvision's detectors, as far as they are not our defaults.
 _SSD300 = {
@@ -47,6 +49,10 @@ _SSDLITE = {
 }
 
 
+# Fewer detections than this cost AP on images with many objects.
+_MIN_DETECTIONS = 100
+
+
 class _Kind(typing.NamedTuple):
     """A detector of torchvision: its name, class head on the first map, and config."""
 
@@ -62,15 +68,33 @@ _TORCHVISION = (
 )
 
 
-def import_detector(source, output, labels=None, overrides=(), pipeline_config=None):
+def import_detector(
+    source,
+    output,
+    labels=None,
+    overrides=(),
+    pipeline_config=None,
+    input_range=None,
+    keep_settings=False,
+):
     """Make a run folder of a third-party detector.
 
-    source: a file, a SavedModel folder or a checkpoint. output: the run folder, which is absent or
-    empty. labels: a file of class names as `label_files.read_classes` takes it; None: names are
+    source: a file, an archive, a SavedModel folder, a checkpoint, the folder of a download of the
+    TF2 detection zoo, or a name in `downloads.DETECTORS`. output: the run folder, which is absent
+    or empty. labels: a file of class names as `label_files.read_classes` takes it; None: names are
     ids. overrides: `KEY=VALUE` for keys of the config that the file does not state.
+    pipeline_config: of a checkpoint of TensorFlow 2. input_range: (low, high) of the pixels that
+    the network was trained on, instead of what the file says. keep_settings: keep the file's
+    post-processing even if it suppresses across classes or returns few detections.
     Raises ConfigError, in one line, if the file cannot be imported.
     """
+    if downloads.is_name(source):
+        source = downloads.find(source)
     detector = read_detector(source, pipeline_config)
+    if input_range is not None:
+        detector = _set_input_range(detector, input_range)
+    if not keep_settings:
+        detector = _use_our_settings(detector)
     count = imported.num_classes(detector, source)
     classes = label_files.read_classes(labels, count, source)
     config = check_config(apply_overrides(detector.values, overrides), str(source))
@@ -91,6 +115,35 @@ def import_detector(source, output, labels=None, overrides=(), pipeline_config=N
         len(classes),
         f" ({unused} without a name left out)" if unused else "",
     )
+
+
+def _set_input_range(detector, input_range):
+    low, high = input_range
+    std = 255 / (high - low)
+    backbone = {"mean_rgb": [-low * std] * 3, "std_rgb": [std] * 3}
+    values = merge(detector.values, {"model": {"backbone": backbone}})
+    return detector._replace(
+        values=values, notes=[*detector.notes, f"pixels become {low:g} to {high:g}: --input_range"]
+    )
+
+
+def _use_our_settings(detector):
+    """The detector with NMS per class and at least 100 detections.
+
+    One NMS for all classes and 10 detections were made for a demo on phones of 2018.
+    """
+    stated = detector.values.get("eval", {})
+    ours = {}
+    if stated.get("class_agnostic"):
+        ours["class_agnostic"] = False
+    if stated.get("max_detections", _MIN_DETECTIONS) < _MIN_DETECTIONS:
+        ours["max_detections"] = _MIN_DETECTIONS
+    notes = [
+        f"eval.{key} = {value} instead of the file's {stated[key]} (--keep_settings)"
+        for key, value in ours.items()
+    ]
+    values = merge(detector.values, {"eval": ours})
+    return detector._replace(values=values, notes=[*detector.notes, *notes])
 
 
 def _describe_hash(source):
@@ -119,6 +172,9 @@ def read_detector(path, pipeline_config=None) -> imported.Imported:
 
 
 def _read(path, pipeline_config):
+    if path.is_file() and path.name.endswith(ARCHIVES):
+        with archives.unpacked(path) as folder:
+            return _read(folder, pipeline_config)
     path = _inside_download(path)
     if path.is_dir():
         return od_api.convert(od_graph.read_saved_model(path), path)

@@ -43,6 +43,10 @@ _INSIDE = (
 )
 
 
+# Archives that are unpacked here.
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
+
+
 def check_source(path):
     """Raise ConfigError, in one line, for a path without a file and for files of other kinds.
 
@@ -56,7 +60,7 @@ def check_source(path):
             raise ConfigError(
                 f"--source: no file, checkpoint or SavedModel folder at {path}{suggest_path(path)}"
             )
-        kind = _describe(path)
+        kind = None if path.name.endswith(ARCHIVES) else _describe(path)
         if kind is not None:
             raise ConfigError(f"--source: {path} is {kind}")
 

@@ -1,0 +1,132 @@
+"""Detectors by name: where their publishers keep them, and downloads that resume.
+
+Files are kept in the folder that the environment variable SSD_TF_WEIGHTS names, else in
+~/.cache/ssd-tf.
+"""
+
+import hashlib
+import os
+import pathlib
+import typing
+import urllib.error
+import urllib.request
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+from ssd_tf.errors import ConfigError, shorten
+
+_ZOO = "http://download.tensorflow.org/models/object_detection/tf2/20200711"
+_TORCH = "https://download.pytorch.org/models"
+_CHUNK = 1 << 20
+_TIMEOUT = 30  # seconds without a byte
+_ATTEMPTS = 3
+
+
+class Published(typing.NamedTuple):
+    """A published detector. ap: COCO val2017 by its publisher; megabytes: of the download.
+
+    digest: the beginning of the SHA-256, if the publisher gives one.
+    """
+
+    url: str
+    ap: float
+    megabytes: int
+    licence: str
+    digest: str = ""
+
+
+def _zoo(stem, ap, megabytes):
+    return Published(f"{_ZOO}/{stem}_coco17_tpu-8.tar.gz", ap, megabytes, "Apache-2.0")
+
+
+# AP and licence: tf2_detection_zoo.md in research/object_detection/g3doc of tensorflow/models;
+# pytorch.org/vision, models, object detection.
+DETECTORS = {
+    "tf2:ssd_mobilenet_v2_fpnlite_320x320": _zoo("ssd_mobilenet_v2_fpnlite_320x320", 22.2, 20),
+    "tf2:ssd_mobilenet_v2_fpnlite_640x640": _zoo("ssd_mobilenet_v2_fpnlite_640x640", 28.2, 21),
+    "tf2:ssd_mobilenet_v2_320x320": _zoo("ssd_mobilenet_v2_320x320", 20.2, 46),
+    "tf2:ssd_mobilenet_v1_fpn_640x640": _zoo("ssd_mobilenet_v1_fpn_640x640", 29.1, 48),
+    "torchvision:ssdlite320_mobilenet_v3_large": Published(
+        f"{_TORCH}/ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
+        21.3,
+        13,
+        "BSD-3-Clause",
+        "a79551df",
+    ),
+    "torchvision:ssd300_vgg16": Published(
+        f"{_TORCH}/ssd300_vgg16_coco-b556d3b4.pth", 25.1, 136, "BSD-3-Clause", "b556d3b4"
+    ),
+}
+
+
+def is_name(source) -> bool:
+    """Whether a source is a name such as tf2:ssd_mobilenet_v2_320x320, not a path."""
+    return str(source).startswith(("tf2:", "torchvision:"))
+
+
+def find(name) -> pathlib.Path:
+    """The file of a name in DETECTORS, downloaded unless it is there.
+
+    Raises ConfigError for an unknown name, without a connection, and for another hash.
+    """
+    if name not in DETECTORS:
+        raise ConfigError(f"--source: unknown name {name}; known: {', '.join(DETECTORS)}")
+    published = DETECTORS[name]
+    folder = pathlib.Path(os.environ.get("SSD_TF_WEIGHTS") or "~/.cache/ssd-tf").expanduser()
+    path = folder / published.url.rpartition("/")[2]
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        download(published.url, path, published.digest)
+    return path
+
+
+def download(url, path, digest=""):
+    """Download to a path, resuming what an earlier call left in path.part.
+
+    digest: the beginning of the SHA-256, or empty.
+    Raises ConfigError, with address and hash, if that fails.
+    """
+    part = path.with_name(f"{path.name}.part")
+    problem = None
+    for _ in range(_ATTEMPTS):
+        try:
+            _continue(url, part)
+            break
+        except (OSError, urllib.error.URLError) as error:
+            problem = error
+    else:
+        hash_text = f"SHA-256 {digest}..." if digest else "no hash is published"
+        raise ConfigError(
+            f"cannot download {url} ({hash_text}): {shorten(problem)}; download it elsewhere and "
+            f"put it into {path.parent}"
+        )
+    if digest:
+        with part.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if not found.startswith(digest):
+            part.unlink()
+            raise ConfigError(
+                f"{url}: expected a SHA-256 that begins with {digest}, got {found[:12]}: the "
+                "download is deleted; try again"
+            )
+    part.replace(path)
+
+
+def _continue(url, part):
+    """Append to part what is missing of it. Raises OSError for a connection that ends early."""
+    begin = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+        if begin and response.status != 206:  # the server sends all of it again
+            begin = 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else begin + int(length)
+        columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with part.open("ab" if begin else "wb") as file, Progress(*columns, transient=True) as bar:
+            task = bar.add_task(part.stem, total=total, completed=begin)
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                bar.advance(task, len(chunk))
+            size = file.tell()
+    if total is not None and size < total:
+        raise OSError(f"the connection ended after {size} of {total} bytes")
