@@ -36,10 +36,8 @@ def npz():
     ("name", "content", "words"),
     [
         ("a.pb", b"", "empty"),
-        ("a.tar.gz", tar("w:gz"), "unpack it"),
         ("a.tar.xz", tar("w:xz"), "unpack it"),
         ("a.tar.bz2", tar("w:bz2"), "unpack it"),
-        ("a.tar", tar("w"), "unpack it"),
         ("a.zip", archive("saved_model/saved_model.pb"), "unpack it"),
         ("a.task", archive("detector.tflite"), "unpack it"),
         ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(9), "init_from"),
@@ -86,7 +84,7 @@ def test_files_for_a_reader(tmp_path, name, content):
     [
         ("frozen_inference_graph.pb", "frozen_inference_graph.pb"),
         ("saved_model/saved_model.pb", "saved_model"),
-        ("checkpoint/ckpt-0.index", "checkpoint/ckpt-0.index"),
+        ("checkpoint/model.index", "checkpoint/model.index"),
         ("detect.tflite", "detect.tflite"),
         ("notes.txt", None),
     ],

@@ -136,7 +136,7 @@ def _gather(model, ours, found):
         # A list for each part of a separable convolution, with the kernel of each map.
         kernels = [[kernel for kernel, _ in parts] for parts in by_output.values()]
         *depthwise, last = zip(*kernels, strict=True)
-        kernel, scales, residual = _split_scales(np.stack(last))
+        kernel, scales, residual = split_scales(np.stack(last))
         largest = max(largest, residual, *(np.ptp(each, 0).max() for each in depthwise))
         kernels = [*(each[0] for each in depthwise), kernel]
         arrays[layer.name] = [
@@ -169,7 +169,7 @@ def _join_biases(parts):
     return bias
 
 
-def _split_scales(kernels):
+def split_scales(kernels):
     """Kernels [M, ..., out] -> the common kernel [..., out], factors [M, out], and the residual.
 
     The residual is a fraction of the largest value of a channel.

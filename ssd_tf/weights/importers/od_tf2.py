@@ -18,6 +18,7 @@ from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import runs
+from ssd_tf.weights.assign import find_misfit
 from ssd_tf.weights.importers import od_api
 from ssd_tf.weights.importers.array_files import check_size
 from ssd_tf.weights.importers.imported import Imported
@@ -169,6 +170,12 @@ def _collect_arrays(model, variables, prefix, pipeline_path):
                 f"{layer.name}), found {len(names)}; is {pipeline_path} that of this checkpoint?"
             )
         arrays[layer.name] = [variables[name] for name in names]
+        misfit = find_misfit(layer, arrays[layer.name])
+        if misfit:
+            raise ConfigError(
+                f"{prefix}: {place}: {misfit}; {pipeline_path} describes another network "
+                "(num_classes, depth_multiplier)"
+            )
         used.update(names)
     left_over = sorted(set(variables) - used)
     if left_over:

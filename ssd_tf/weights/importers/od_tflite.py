@@ -25,11 +25,6 @@ _DTYPES = {
     schema.TensorType.INT8: np.int8,
 }
 _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
-_ENLARGING = (
-    schema.BuiltinOperator.PACK,
-    schema.BuiltinOperator.RESIZE_BILINEAR,
-    schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR,
-)
 _MAX_TABLES = 20_000  # detectors have about 1,000
 _NAME = 10  # of a tensor, in its table of fields
 _POSTPROCESS = b"TFLite_Detection_PostProcess"
@@ -46,8 +41,10 @@ def read_tflite(path) -> Imported:
     try:
         _check_counts(content, path)
         reader = _Reader(schema.ModelT.InitFromPackedBuf(content, 0), path)
-        if reader.has_pyramid():
-            return od_pyramid.convert(reader.read_graph(), "TFLite file", path)
+        convolutions, feeding = reader.trace()
+        if reader.has_pyramid(convolutions):
+            graph = reader.read_graph(convolutions, feeding)
+            return od_pyramid.convert(graph, "TFLite file", path)
         return od_api.convert(reader.read(), path)
     except ConfigError:
         raise
@@ -127,15 +124,34 @@ class _Reader:
         level_shapes = self._level_shapes(anchors, step, map_shapes, input_hw)
         return Source("TFLite file", layers, settings, level_shapes, round_number(step) or None)
 
-    def has_pyramid(self):
-        """Whether maps are enlarged, and kernels used by several convolutions."""
-        operators = self._graph.operators
-        kernels = [op.inputs[1] for op in operators if self._code(op) in _CONVOLUTIONS]
-        enlarges = any(self._code(op) in _ENLARGING for op in operators)
-        return enlarges and len(set(kernels)) < len(kernels)
+    def trace(self):
+        """The convolutions, as graph_match takes them, and {tensor: those that feed it}."""
+        convolutions = []
+        feeding = collections.defaultdict(frozenset)
+        for operator in self._graph.operators:
+            inputs = frozenset().union(*(feeding[index] for index in operator.inputs))
+            if self._code(operator) in _CONVOLUTIONS:
+                options = operator.builtinOptions
+                strides = (options.strideH, options.strideW)
+                shape = self._kernel_shape(operator)
+                convolutions.append(Convolution(shape, strides, inputs, operator))
+                inputs = frozenset([len(convolutions) - 1])
+            for index in operator.outputs:
+                feeding[index] = inputs
+        return convolutions, feeding
 
-    def read_graph(self) -> od_pyramid.Graph:
-        """The convolutions and what feeds them. Raises ConfigError without post-processing."""
+    def has_pyramid(self, convolutions):
+        """Whether maps of different sizes are added up."""
+        return any(
+            len({self._num_pixels(convolutions[index]) for index in each.inputs}) > 1
+            for each in convolutions
+        )
+
+    def read_graph(self, convolutions, feeding) -> od_pyramid.Graph:
+        """The weights and settings of what `trace` found.
+
+        Raises ConfigError without post-processing in the file.
+        """
         postprocess = self._find_postprocess()
         if postprocess is None:
             raise ConfigError(
@@ -143,22 +159,8 @@ class _Reader:
                 "file, which does not say how its boxes are coded; it runs as it is: "
                 "ssd detect --model"
             )
-        convolutions = []
-        operators = []
-        feeding = collections.defaultdict(frozenset)
-        for operator in self._graph.operators:
-            inputs = frozenset().union(*(feeding[index] for index in operator.inputs))
-            if self._code(operator) in _CONVOLUTIONS:
-                shape = self._kernel_shape(operator)
-                options = operator.builtinOptions
-                strides = (options.strideH, options.strideW)
-                inputs, own = frozenset([len(convolutions)]), inputs
-                convolutions.append(Convolution(shape, strides, own, operator))
-                operators.append(operator)
-            for index in operator.outputs:
-                feeding[index] = inputs
         box_heads, class_heads = (
-            sorted(feeding[index], key=lambda each: -self._size(operators[each]))
+            sorted(feeding[index], key=lambda each: -self._num_pixels(convolutions[each]))
             for index in postprocess.inputs[:2]
         )
         settings = self._input_settings() | self._score_settings()
@@ -167,12 +169,12 @@ class _Reader:
         level_shapes = self._level_shapes(
             self._constant(postprocess.inputs[2]),
             step,
-            [self._shape(operators[index].outputs[0]) for index in box_heads],
+            [self._shape(convolutions[index].source.outputs[0]) for index in box_heads],
             settings["model.input_hw"],
         )
         return od_pyramid.Graph(
             convolutions,
-            [self._kernel_and_bias(operator) for operator in operators],
+            [self._kernel_and_bias(each.source) for each in convolutions],
             box_heads,
             class_heads,
             self._shape(postprocess.inputs[1])[-1],
@@ -190,9 +192,8 @@ class _Reader:
         kernel = self._constant(operator.inputs[1]).transpose(1, 2, 3, 0)
         return kernel.reshape(self._kernel_shape(operator)), self._constant(operator.inputs[2])
 
-    def _size(self, operator):
-        """Pixels of an operator's output."""
-        _, height, width, _ = self._shape(operator.outputs[0])
+    def _num_pixels(self, convolution):
+        _, height, width, _ = self._shape(convolution.source.outputs[0])
         return height * width
 
     def _read_convolution(self, operator):

@@ -1,0 +1,128 @@
+"""SSDs with a feature pyramid in TFLite files: written by our exporter, without names we know."""
+
+import numpy as np
+import pytest
+
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
+from ssd_tf.export import tflite
+from ssd_tf.models import ssd
+from ssd_tf.weights.importers import graph_match, imported, od_pyramid, od_tflite
+
+CLASSES = [{"id": index, "name": name} for index, name in enumerate(("a", "b", "c"), start=1)]
+
+
+def make_network(**model):
+    """A small network in which every batch norm differs from the identity."""
+    values = {
+        "model": {
+            "input_hw": [96, 128],
+            "num_levels": 4,
+            "backbone": {
+                "name": "mobilenet_v2",
+                "alpha": 0.35,
+                "padding": "same",
+                "min_channels": 16,
+            },
+            "neck": "fpn_lite",
+            "neck_channels": 24,
+            "head": "separable",
+            "tower": {"num_layers": 2, "channels": 24, "shared": True},
+        }
+        | model,
+        "boxes": {"preset": "od_api_fpn"},
+        "loss": {"score_activation": "sigmoid"},
+    }
+    config = check_config(values, "test")
+    network = ssd.build_model(config, len(CLASSES))
+    random = np.random.default_rng(0)
+    for variable in network.model.variables:
+        if variable.path.endswith(("gamma", "variance")):
+            variable.assign(random.uniform(0.5, 1.5, variable.shape))
+        elif variable.path.endswith(("beta", "mean", "bias")):
+            variable.assign(random.normal(0, 0.2, variable.shape))
+    return config, network
+
+
+def write_tflite(config, network, path, precision="float32"):
+    names = [entry["name"] for entry in CLASSES]
+    tflite.Converter(config, network, names, ()).export(path, tflite.Form(precision, raw=False))
+    return path
+
+
+def predict(network):
+    images = np.random.default_rng(1).uniform(0, 255, (2, *network.model.input_shape[1:]))
+    return network.model(images.astype(np.float32), training=False)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"head": "conv", "neck": "fpn", "tower": {"num_layers": 1, "channels": 24}},
+        {"backbone": {"name": "mobilenet", "alpha": 0.25, "padding": "same", "min_channels": 16}},
+    ],
+    ids=["shared tower", "two towers", "v1"],
+)
+def test_the_imported_network_has_the_same_outputs(model, tmp_path):
+    config, network = make_network(**model)
+    path = write_tflite(config, network, tmp_path / "model.tflite")
+    detector = od_tflite.read_tflite(path)
+    found_config = check_config(detector.values, "test")
+    for key in ("input_hw", "num_levels", "neck", "neck_channels", "head", "tower"):
+        assert getattr(found_config.model, key) == getattr(config.model, key), key
+    assert (found_config.boxes.preset, found_config.train.bn) == ("od_api_fpn", "frozen")
+    found = imported.build_network(detector, found_config, CLASSES, path)
+    np.testing.assert_allclose(found.default_boxes, network.default_boxes, atol=1e-6)
+    expected = predict(network)
+    for name, value in predict(found).items():
+        scale = np.abs(expected[name]).max()
+        np.testing.assert_allclose(value, expected[name], atol=1e-4 * scale)
+
+
+def test_kernels_that_differ_by_more_than_a_factor_are_rejected():
+    kernels = np.random.default_rng(0).normal(0, 1, (3, 1, 1, 8, 4)).astype(np.float32)
+    *_, residual = od_pyramid.split_scales(kernels)
+    assert residual > 0.1
+    common = kernels[0]
+    scales = np.array([[1, 2, 3, 4], [2, 2, 2, 2], [0.5, 1, 0, -1]], np.float32)
+    kernel, found, residual = od_pyramid.split_scales(common * scales[:, None, None, None])
+    assert residual < 1e-6
+    np.testing.assert_allclose(
+        kernel * found[:, None, None, None], common * scales[:, None, None, None], atol=1e-5
+    )
+
+
+def test_equal_kernels_keep_their_bits():
+    kernel = np.random.default_rng(0).normal(0, 1, (1, 1, 8, 4)).astype(np.float32)
+    found, scales, residual = od_pyramid.split_scales(np.stack([kernel] * 3))
+    np.testing.assert_array_equal(found, kernel)
+    assert (scales == 1).all() and residual == 0
+
+
+def chain(*shapes):
+    """Convolutions that feed each other in turn."""
+    return [
+        graph_match.Convolution(shape, (1, 1), frozenset([index - 1] if index else []), None)
+        for index, shape in enumerate(shapes)
+    ]
+
+
+def test_graphs_correspond_only_if_all_around_does():
+    first = chain((3, 3, 3, 8), (1, 1, 8, 8), (1, 1, 8, 8), (1, 1, 8, 4))
+    assert graph_match.match(first, first) == [0, 1, 2, 3]
+    assert graph_match.match([], []) == []
+    assert graph_match.match(first, first[:3]) is None
+    # Two heads on the second: their order in the graph does not matter, their shapes do.
+    heads = [
+        graph_match.Convolution((1, 1, 8, size), (1, 1), frozenset([1]), None) for size in (4, 6)
+    ]
+    assert graph_match.match(first[:2] + heads, first[:2] + heads[::-1]) == [0, 1, 3, 2]
+
+
+def test_a_pyramid_without_post_processing(tmp_path):
+    config, network = make_network()
+    converter = tflite.Converter(config, network, [entry["name"] for entry in CLASSES], ())
+    converter.export(tmp_path / "raw.tflite", tflite.Form("float32", raw=True))
+    with pytest.raises(ConfigError, match=r"raw\.tflite.*ssd detect --model"):
+        od_tflite.read_tflite(tmp_path / "raw.tflite")

@@ -1,0 +1,169 @@
+"""Checkpoints in the layouts of the TF2 detection zoo, against the network in plain TensorFlow."""
+
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo_reference
+
+from ssd_tf.config import check_config
+from ssd_tf.errors import ConfigError
+from ssd_tf.weights import runs
+from ssd_tf.weights.importers import detectors, imported, pipeline_config
+
+ZOO = pathlib.Path(__file__).parents[3] / "shared" / "data" / "weights" / "tf2" / "zoo_index"
+KINDS = {
+    "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8": "v2_fpnlite",
+    "ssd_mobilenet_v2_fpnlite_640x640_coco17_tpu-8": "v2_fpnlite",
+    "ssd_mobilenet_v1_fpn_640x640_coco17_tpu-8": "v1_fpn",
+    "ssd_mobilenet_v2_320x320_coco17_tpu-8": "v2",
+}
+needs_zoo = pytest.mark.skipif(not ZOO.is_dir(), reason=f"no layouts of checkpoints at {ZOO}")
+
+
+def random_value(name, shape, random):
+    if re.search("gamma|moving_variance", name):
+        return random.uniform(0.5, 1.5, shape).astype(np.float32)
+    # He et al. 2015, so that activations neither vanish nor saturate.
+    num_inputs = np.prod(shape[:2]) if "depthwise" in name else np.prod(shape[:-1])
+    return random.normal(0, np.sqrt(2 / max(num_inputs, 1)), shape).astype(np.float32)
+
+
+def write_checkpoint(index, prefix, change=lambda values: values):
+    """A checkpoint with the names and shapes of an .index; returns its network's variables."""
+    reader = tf.train.load_checkpoint(str(index).removesuffix(".index"))
+    shapes = reader.get_variable_to_shape_map()
+    dtypes = reader.get_variable_to_dtype_map()
+    random = np.random.default_rng(0)
+    values = {
+        name: random_value(name, shapes[name], random)
+        if dtypes[name] == tf.float32
+        else np.zeros(shapes[name], dtypes[name].as_numpy_dtype)
+        for name in sorted(shapes)
+        if dtypes[name] != tf.string
+    }
+    values = change(values) | {"_CHECKPOINTABLE_OBJECT_GRAPH": np.array(b"")}
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+    return {
+        name.removeprefix("model/").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): value
+        for name, value in values.items()
+        if name.startswith("model/_") and "OPTIMIZER_SLOT" not in name
+    }
+
+
+def make_download(name, folder, **kwargs):
+    """An unpacked download of the zoo; returns the variables."""
+    prefix = folder / "checkpoint" / "ckpt-0"
+    variables = write_checkpoint(ZOO / name / "checkpoint" / "ckpt-0.index", prefix, **kwargs)
+    shutil.copy(ZOO / name / "pipeline.config", folder)
+    return variables
+
+
+def build(detector):
+    config = check_config(detector.values, "test")
+    count = imported.num_classes(detector, "test")
+    classes = [{"id": index + 1, "name": str(index)} for index in range(count)]
+    return imported.build_network(detector, config, classes, "test")
+
+
+@needs_zoo
+@pytest.mark.parametrize("name", KINDS)
+def test_outputs_are_those_of_the_api(name, tmp_path):
+    variables = zoo_reference.Variables(make_download(name, tmp_path))
+    network = build(detectors.read_detector(tmp_path))
+    images = np.random.default_rng(1).uniform(0, 255, (1, *network.model.input_shape[1:3], 3))
+    images = images.astype(np.float32)
+    offsets, logits = zoo_reference.predict(variables, images, KINDS[name])
+    found = network.model(images, training=False)
+    for value, expected in ((found["offsets"], offsets), (found["logits"], logits)):
+        assert value.shape == expected.shape
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(value, expected, atol=1e-4 * scale)
+    assert variables.left_over == set()
+
+
+@needs_zoo
+def test_a_users_checkpoint_with_optimizer_slots(tmp_path):
+    write_checkpoint(ZOO / "finetuned_fpnlite320" / "ckpt-4.index", tmp_path / "ckpt-4")
+    classes = "num_classes: 90"
+    text = (ZOO / "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8/pipeline.config").read_text()
+    shape = tf.train.load_checkpoint(str(tmp_path / "ckpt-4")).get_variable_to_shape_map()
+    suffix = "_class_predictor_layers/0/bias/.ATTRIBUTES/VARIABLE_VALUE"
+    (logits,) = (shape[name] for name in shape if name.endswith(suffix))
+    count = logits[0] // 6 - 1
+    (tmp_path / "pipeline.config").write_text(text)
+    with pytest.raises(ConfigError, match="num_classes"):
+        detectors.read_detector(tmp_path)
+    (tmp_path / "pipeline.config").write_text(text.replace(classes, f"num_classes: {count}"))
+    assert build(detectors.read_detector(tmp_path)).model.output["logits"].shape[-1] == count + 1
+
+
+@needs_zoo
+@pytest.mark.parametrize("change", ["missing", "left over"])
+def test_another_network_than_pipeline_config_says(change, tmp_path):
+    name = "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8"
+    tower = "model/_box_predictor/_head_scope_conv_layers/PredictionTower"
+
+    def edit(values):
+        if change == "missing":
+            return {key: value for key, value in values.items() if f"{tower}/3" not in key}
+        moved = {
+            key.replace(f"{tower}/3", f"{tower}/4"): value
+            for key, value in values.items()
+            if f"{tower}/3" in key
+        }
+        return values | moved
+
+    make_download(name, tmp_path, change=edit)
+    with pytest.raises(ConfigError, match=r"PredictionTower/[34]"):
+        detectors.read_detector(tmp_path)
+
+
+def test_checkpoints_without_their_parts(tmp_path):
+    runs_name = tmp_path / "ckpt-1"
+    tf.raw_ops.SaveV2(
+        prefix=str(runs_name),
+        tensor_names=["_CHECKPOINTABLE_OBJECT_GRAPH", "model/a/.ATTRIBUTES/VARIABLE_VALUE"],
+        shape_and_slices=["", ""],
+        tensors=[tf.constant(b""), tf.zeros([2])],
+    )
+    with pytest.raises(ConfigError, match="--pipeline_config"):
+        detectors.read_detector(runs_name)
+    (tmp_path / "pipeline.config").write_text("model { faster_rcnn { num_classes: 3 } }")
+    with pytest.raises(ConfigError, match="faster_rcnn"):
+        detectors.read_detector(runs_name)
+    assert runs.read_arrays(str(runs_name))
+
+
+@pytest.mark.parametrize(
+    "text, where",
+    [("model {", "model"), ("model { a: }", "a"), ("= 3", "line 1"), ("a: 1 }", "}")],
+)
+def test_text_that_is_no_pipeline_config(text, where, tmp_path):
+    path = tmp_path / "pipeline.config"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=where):
+        pipeline_config.read_pipeline(path)
+
+
+def test_text_format(tmp_path):
+    path = tmp_path / "pipeline.config"
+    path.write_text('# c\na { b: 1.5 b: -2e3  c: "x y" d: [1, 2] }; a < b: 3 e: true >\n')
+    pipeline = pipeline_config.read_pipeline(path)
+    first, last = pipeline.fields["a"]
+    assert (first.numbers("b"), first.text("c", ""), first.numbers("d")) == (
+        [1.5, -2000.0],
+        "x y",
+        [1.0, 2.0],
+    )
+    assert pipeline.message("a") == last
+    assert (last.number("b", 0), last.flag("e"), last.flag("f")) == (3.0, True, False)
