@@ -29,6 +29,11 @@ def is_class_head(name) -> bool:
     return name.startswith(CLASS_HEAD_PREFIX) and name.endswith("_conv")
 
 
+def is_box_head(name) -> bool:
+    """Whether the layer of that name gives offsets."""
+    return name.startswith(BOX_HEAD_PREFIX) and name.endswith("_conv")
+
+
 def predict(config, maps, levels, num_classes, initializer) -> dict:
     """Feature maps [B, H, W, channels] -> {"offsets" [B, A, 4], "logits" [B, A, C + 1]}.
 

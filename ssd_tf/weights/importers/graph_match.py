@@ -10,6 +10,7 @@ import typing
 
 from keras import layers
 
+from ssd_tf.models import heads
 from ssd_tf.models.measure import graph_nodes
 
 
@@ -19,12 +20,14 @@ class Convolution(typing.NamedTuple):
     shape: of the kernel, (height, width, in, out); of a depthwise one (height, width, channels).
     inputs: indices of the convolutions that feed it, in the list of all of the graph.
     source: where the graph has it, for whoever reads the weights.
+    role: "boxes" or "classes" of a head, which may have equal shapes; else empty.
     """
 
     shape: tuple[int, ...]
     strides: tuple[int, int]
     inputs: frozenset[int]
     source: typing.Any
+    role: str = ""
 
 
 class Call(typing.NamedTuple):
@@ -44,11 +47,17 @@ def keras_convolutions(model) -> list[Convolution]:
         call = Call(layer, id(node.outputs[0]))
         for part, shape in enumerate(_kernel_shapes(layer)):
             strides = tuple(layer.strides) if part == 0 else (1, 1)
-            found.append(Convolution(shape, strides, inputs, call))
+            found.append(Convolution(shape, strides, inputs, call, _role(layer.name)))
             inputs = frozenset([len(found) - 1])
         for tensor in node.outputs:
             feeding[id(tensor)] = inputs
     return found
+
+
+def _role(name):
+    if heads.is_class_head(name):
+        return "classes"
+    return "boxes" if heads.is_box_head(name) else ""
 
 
 def _kernel_shapes(layer):
@@ -79,11 +88,12 @@ def _keys(graph, numbers):
     """For each convolution a number for all that leads to it and one for all that follows it."""
     before = []
     for each in graph:
-        key = (each.shape, each.strides, tuple(sorted(before[index] for index in each.inputs)))
+        inputs = tuple(sorted(before[index] for index in each.inputs))
+        key = (each.shape, each.strides, each.role, inputs)
         before.append(numbers.setdefault(key, len(numbers)))
     following = [[] for _ in graph]
     for index in reversed(range(len(graph))):
-        key = ("after", graph[index].shape, tuple(sorted(following[index])))
+        key = ("after", graph[index].shape, graph[index].role, tuple(sorted(following[index])))
         number = numbers.setdefault(key, len(numbers))
         for feeder in graph[index].inputs:
             following[feeder].append(number)

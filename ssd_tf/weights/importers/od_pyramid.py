@@ -29,14 +29,13 @@ class Graph(typing.NamedTuple):
 
     convolutions: as graph_match takes them. arrays: kernel and bias of each; kernels have the
     shape of the Convolution. box_heads, class_heads: indices of the last ones, finest map first.
-    num_logits: of one default box. settings, level_shapes, box_rounding: as in od_api.Source.
+    settings, level_shapes, box_rounding: as in od_api.Source.
     """
 
     convolutions: list[graph_match.Convolution]
     arrays: list[tuple[np.ndarray, np.ndarray]]
     box_heads: list[int]
     class_heads: list[int]
-    num_logits: int
     settings: dict
     level_shapes: list | None
     box_rounding: float | None
@@ -49,9 +48,11 @@ def convert(graph: Graph, kind, path) -> Imported:
     """
     values = od_api.nest(_settings(graph, path))
     config = check_config(values, str(path))
-    model = ssd.build_model(config, graph.num_logits - 1).model
+    boxes_per_cell = graph.convolutions[graph.box_heads[0]].shape[3] // 4
+    num_logits = graph.convolutions[graph.class_heads[0]].shape[3] // boxes_per_cell
+    model = ssd.build_model(config, num_logits - 1).model
     ours = graph_match.keras_convolutions(model)
-    found = graph_match.match(ours, graph.convolutions)
+    found = graph_match.match(ours, _with_roles(graph))
     if found is None:
         raise ConfigError(
             f"{path}: its {len(graph.convolutions)} convolutions are not those of an SSD with a "
@@ -73,6 +74,18 @@ def convert(graph: Graph, kind, path) -> Imported:
     notes.append("batch norm is folded into the convolutions: train.bn = frozen")
     name = f"SSD with a feature pyramid, {kind} of the TF Object Detection API"
     return Imported(name, values, arrays, notes, assumed=tuple(assumed))
+
+
+def _with_roles(graph):
+    """The convolutions; of a separable head, both halves have its role."""
+    convolutions = list(graph.convolutions)
+    for role, indices in (("boxes", graph.box_heads), ("classes", graph.class_heads)):
+        for index in indices:
+            convolutions[index] = convolutions[index]._replace(role=role)
+            (before,) = convolutions[index].inputs
+            if convolutions[index].shape[0] == 1 and len(convolutions[before].shape) == 3:
+                convolutions[before] = convolutions[before]._replace(role=role)
+    return convolutions
 
 
 def _settings(graph, path):
@@ -112,8 +125,8 @@ def _tower(graph, index):
 
 
 def _backbone(convolutions, path):
-    stem, _, second = convolutions[:3]
-    if second.shape[-1] > stem.shape[-1]:
+    stem, _, _, fourth = convolutions[:4]
+    if len(fourth.shape) == 3:  # v2 has a 1x1 convolution there
         last = max(each.shape[-1] for each in convolutions)
         return od_api.fit_width("mobilenet", stem.shape[-1], last, path)
     widest = max(convolutions, key=lambda each: each.shape[-1] if len(each.shape) == 4 else 0)

@@ -177,7 +177,6 @@ class _Reader:
             [self._kernel_and_bias(each.source) for each in convolutions],
             box_heads,
             class_heads,
-            self._shape(postprocess.inputs[1])[-1],
             settings,
             level_shapes,
             round_number(step) or None,
