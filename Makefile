@@ -16,6 +16,7 @@ help:
 	@echo "make test-browser     the reports in headless Chromium, which must be installed"
 	@echo "make test-clients     the exports in environments of MediaPipe, LiteRT and TensorFlow alone"
 	@echo "make lint             ruff and codespell"
+	@echo "make docs             write docs/configuration.md from the keys' descriptions"
 	@echo "make clean            remove .venv and demo"
 
 $(READY): setup.py constraints.txt
@@ -64,6 +65,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell ssd_tf data_tools tests benchmarks configs docs *.py *.md
+
+docs: $(READY)
+	$(BIN)/python -m ssd_tf.config.page > docs/configuration.md
 
 clean:
 	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo

@@ -1,4 +1,4 @@
-"""Training augmentation, from config.Augment.
+"""Training augmentation.
 
 Geometry comes first, on box coordinates only. Then only the pixels that are needed are decoded,
 resized once and distorted at the output size. The canvas around them comes last.
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ssd_tf.config import Augment
 from ssd_tf.data import colors, crops
 from ssd_tf.data.images import decode_stored
 
@@ -27,56 +28,23 @@ class OpenedImage(NamedTuple):
     hw: tf.Tensor  # [2] int32
 
 
-def augment_example(example, output_hw, augment, seed):
+def augment_example(example, output_hw, augment: Augment, seed):
     """Return an image float32 [h, w, 3] in 0..255 and the Example with its boxes moved along.
 
-    augment: config.Augment; without any step the whole image is warped, as `resize` does.
+    Without any step of `augment` the whole image is warped, as `resize` does.
     Crowds do not guide the crop.
     """
     opened = open_image(example["image"])
     placement, flips, example = sample_geometry(example, opened.hw, output_hw, augment, seed)
     image = resize_part(decode_part(opened, placement), placement)
-    image = colors.distort_color(image, make_color_ranges(augment), seed)
+    image = colors.distort_color(image, augment.color, seed)
     return finish_image(image, placement, flips, output_hw), example
 
 
-def make_color_ranges(augment) -> colors.ColorRanges:
-    """Select the values of config.Augment that distort colours."""
-    return colors.ColorRanges(
-        probability=augment.color_probability,
-        brightness=augment.brightness,
-        brightness_factor=augment.brightness_factor,
-        contrast=augment.contrast,
-        contrast_about=augment.contrast_about,
-        saturation=augment.saturation,
-        saturation_by=augment.saturation_by,
-        hue_degrees=augment.hue_degrees,
-        hue_wraps=augment.hue_wraps,
-        channel_shuffle_probability=augment.channel_shuffle_probability,
-    )
-
-
-def make_zoom_out(augment) -> crops.ZoomOut:
-    """Select the values of config.Augment that zoom out."""
-    return crops.ZoomOut(probability=augment.zoom_out_probability, max_side=augment.zoom_out_max)
-
-
-def make_crop_rule(augment) -> crops.CropRule:
-    """Select the values of config.Augment that crop."""
-    return crops.CropRule(
-        sampler=augment.crop_rule,
-        min_iou=augment.crop_min_iou,
-        scale=augment.crop_scale,
-        aspect=augment.crop_aspect,
-        tries=augment.crop_tries,
-    )
-
-
-def sample_geometry(example, image_hw, output_hw, augment, seed):
+def sample_geometry(example, image_hw, output_hw, augment: Augment, seed):
     """Sample zoom-out, crop and flips: Placement, flips [2] bool, the Example with moved boxes."""
     objects = tf.boolean_mask(example["boxes"], ~example["crowd"])
-    zoom_out = make_zoom_out(augment)
-    window = crops.sample_window(objects, image_hw, zoom_out, make_crop_rule(augment), seed)
+    window = crops.sample_window(objects, image_hw, augment.zoom_out, augment.crop, seed)
     placement, window = crops.place_window(window, image_hw, output_hw)
     example = crops.move_boxes(example, window)
     flips = crops.sample_flips(augment.vertical_flip_probability, augment.flip_probability, seed)

@@ -8,25 +8,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ssd_tf.config import NO_CHANGE, Color
 from ssd_tf.data.random_streams import RandomStream, interpolate, uniform
 
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601, rounded as in torchvision
-NO_CHANGE = (1.0, 1.0)  # a range of factors that leaves the image as it is
-
-
-class ColorRanges(NamedTuple):
-    """Probabilities and ranges (low, high) of the distortions."""
-
-    probability: float  # of each of brightness, contrast, saturation and hue
-    brightness: float  # largest shift, on the scale 0..255
-    brightness_factor: tuple[float, float]
-    contrast: tuple[float, float]
-    contrast_about: str  # what contrast keeps: "black", or the "mean" of the grayscale image
-    saturation: tuple[float, float]
-    saturation_by: str  # "hsv" scales S of HSV, "gray" the distance from the grayscale image
-    hue_degrees: float  # largest rotation
-    hue_wraps: bool  # False: a rotation below red stays at red
-    channel_shuffle_probability: float
 
 
 class PerStep(NamedTuple):
@@ -49,7 +34,7 @@ class ColorDraws(NamedTuple):
     channel_order: tf.Tensor  # in [0, 1)
 
 
-def distort_color(image, ranges, seed):
+def distort_color(image, color: Color, seed):
     """Distort brightness, contrast, saturation and hue at random, then maybe shuffle the channels.
 
     Contrast comes before or after saturation and hue, at random: the order of the original Caffe
@@ -58,32 +43,32 @@ def distort_color(image, ranges, seed):
     # mean of the visible part only; and we compute in floats, while the original Caffe code rounds
     # hue to 2 degrees and everything else to 1/255 at every step.
     """
-    draws = sample_draws(ranges, seed)
+    draws = sample_draws(color, seed)
     contrast_applies = draws.applies.contrast
 
     def contrast(image):
-        factor = interpolate(draws.amount.contrast, *ranges.contrast)
-        return adjust_contrast(image, factor, ranges.contrast_about)
+        factor = interpolate(draws.amount.contrast, *color.contrast)
+        return adjust_contrast(image, factor, color.contrast_about)
 
     def shuffle(image):
         return shuffle_channels(image, draws.channel_order)
 
-    has_contrast = ranges.contrast != NO_CHANGE
-    image = _distort_brightness(image, ranges, draws)
+    has_contrast = color.contrast != NO_CHANGE
+    image = _distort_brightness(image, color, draws)
     image = _apply_if(contrast_applies & draws.contrast_first, contrast, image, has_contrast)
-    image = _distort_saturation_and_hue(image, ranges, draws)
+    image = _distort_saturation_and_hue(image, color, draws)
     image = _apply_if(contrast_applies & ~draws.contrast_first, contrast, image, has_contrast)
-    return _apply_if(draws.shuffles, shuffle, image, ranges.channel_shuffle_probability > 0)
+    return _apply_if(draws.shuffles, shuffle, image, color.channel_shuffle_probability > 0)
 
 
-def sample_draws(ranges, seed) -> ColorDraws:
+def sample_draws(color: Color, seed) -> ColorDraws:
     """Draw the random numbers of one image."""
     numbers = uniform(seed, RandomStream.COLORS, [13])
     return ColorDraws(
         amount=PerStep(*tf.unstack(numbers[:5])),
-        applies=PerStep(*tf.unstack(numbers[5:10] < ranges.probability)),
+        applies=PerStep(*tf.unstack(numbers[5:10] < color.probability)),
         contrast_first=numbers[10] < 0.5,
-        shuffles=numbers[11] < ranges.channel_shuffle_probability,
+        shuffles=numbers[11] < color.channel_shuffle_probability,
         channel_order=numbers[12],
     )
 
@@ -155,35 +140,35 @@ def shuffle_channels(image, order):
     return tf.gather(image, tf.constant(permutations)[index], axis=-1)
 
 
-def _distort_brightness(image, ranges, draws):
-    shift = (2 * draws.amount.brightness - 1) * ranges.brightness
-    factor = interpolate(draws.amount.brightness_factor, *ranges.brightness_factor)
+def _distort_brightness(image, color, draws):
+    shift = (2 * draws.amount.brightness - 1) * color.brightness
+    factor = interpolate(draws.amount.brightness_factor, *color.brightness_factor)
     image = _apply_if(
         draws.applies.brightness,
         lambda image: adjust_brightness(image, shift),
         image,
-        ranges.brightness > 0,
+        color.brightness > 0,
     )
     return _apply_if(
         draws.applies.brightness_factor,
         lambda image: _clip(image * factor),
         image,
-        ranges.brightness_factor != NO_CHANGE,
+        color.brightness_factor != NO_CHANGE,
     )
 
 
-def _distort_saturation_and_hue(image, ranges, draws):
+def _distort_saturation_and_hue(image, color, draws):
     """Distort both, in one pass if both work on HSV.
 
     Saturation keeps H and V, so the order of the two does not matter there.
     """
     applies = draws.applies
-    factor = interpolate(draws.amount.saturation, *ranges.saturation)
+    factor = interpolate(draws.amount.saturation, *color.saturation)
     factor = tf.where(applies.saturation, factor, 1.0)
-    turn = (2 * draws.amount.hue - 1) * (ranges.hue_degrees / 360)
+    turn = (2 * draws.amount.hue - 1) * (color.hue_degrees / 360)
     turn = tf.where(applies.hue, turn, 0.0)
-    scales = ranges.saturation != NO_CHANGE
-    turns = ranges.hue_degrees > 0
+    scales = color.saturation != NO_CHANGE
+    turns = color.hue_degrees > 0
 
     def saturate(image):
         return adjust_saturation(image, factor)
@@ -192,16 +177,16 @@ def _distort_saturation_and_hue(image, ranges, draws):
         return adjust_saturation_by_gray(image, factor)
 
     def rotate_hue(image):
-        return adjust_hsv(image, 1.0, turn, ranges.hue_wraps)
+        return adjust_hsv(image, 1.0, turn, color.hue_wraps)
 
-    if ranges.saturation_by == "gray":
+    if color.saturation_by == "gray":
         image = _apply_if(applies.saturation, saturate_by_gray, image, scales)
         return _apply_if(applies.hue, rotate_hue, image, turns)
     if not turns:
         return _apply_if(applies.saturation, saturate, image, scales)
     return tf.cond(
         applies.hue,
-        lambda: adjust_hsv(image, factor, turn, ranges.hue_wraps),
+        lambda: adjust_hsv(image, factor, turn, color.hue_wraps),
         lambda: _apply_if(applies.saturation, saturate, image, scales),
     )
 

@@ -72,7 +72,6 @@ def _geometry_stages(config, num_classes):
 
 
 def _pixel_stages(config):
-    ranges = augment.make_color_ranges(config.data.augment)
     output_hw = config.model.input_hw
 
     def decode(seed, opened, placement, flips, example):
@@ -82,7 +81,8 @@ def _pixel_stages(config):
         return seed, augment.resize_part(part, placement), placement, flips, example
 
     def distort_color(seed, image, placement, flips, example):
-        return colors.distort_color(image, ranges, seed), placement, flips, example
+        image = colors.distort_color(image, config.data.augment.color, seed)
+        return image, placement, flips, example
 
     def finish(image, placement, flips, example):
         return augment.finish_image(image, placement, flips, output_hw), example

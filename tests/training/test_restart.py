@@ -217,7 +217,7 @@ def test_a_state_that_cannot_be_read(check, started, content):
     [
         ("loss", {"box_loss": "giou"}, "loss.box_loss"),
         ("loss", {"negatives_per_positive": 4}, "loss.negatives_per_positive"),
-        ("loss", {"score_activation": "sigmoid"}, "loss.score_activation"),
+        ("model", {"score_activation": "sigmoid"}, "model.score_activation"),
         ("loss", {"normalizer": "nvidia"}, "loss.normalizer"),
         ("boxes", {"preset": "paper", "s_min": 0.3}, "boxes.s_min"),
         ("boxes", {"preset": "paper", "variances": [0.1, 0.1, 0.2, 0.3]}, "boxes.variances"),
