@@ -72,4 +72,4 @@ docs: $(READY)
 clean:
 	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo
 
-.PHONY: help install demo test test-slow test-network test-browser test-clients lint clean
+.PHONY: help install demo test test-slow test-network test-browser test-clients lint docs clean
