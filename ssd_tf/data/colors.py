@@ -14,24 +14,11 @@ from ssd_tf.data.random_streams import RandomStream, interpolate, uniform
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601, rounded as in torchvision
 
 
-class PerStep(NamedTuple):
-    """One scalar per distortion step."""
+class Draw(NamedTuple):
+    """The random numbers of one step on one image; scalars."""
 
-    brightness: tf.Tensor
-    contrast: tf.Tensor
-    saturation: tf.Tensor
-    hue: tf.Tensor
-    brightness_factor: tf.Tensor
-
-
-class ColorDraws(NamedTuple):
-    """Random numbers of one image; all scalars."""
-
-    amount: PerStep  # in [0, 1): position within the step's range
-    applies: PerStep  # bool
-    contrast_first: tf.Tensor  # bool: contrast before saturation and hue
-    shuffles: tf.Tensor  # bool: whether the channels are shuffled
-    channel_order: tf.Tensor  # in [0, 1)
+    applies: tf.Tensor  # bool
+    amount: tf.Tensor  # in [0, 1): position within the step's range
 
 
 def distort_color(image, color: Color, seed):
@@ -43,34 +30,26 @@ def distort_color(image, color: Color, seed):
     # mean of the visible part only; and we compute in floats, while the original Caffe code rounds
     # hue to 2 degrees and everything else to 1/255 at every step.
     """
-    draws = sample_draws(color, seed)
-    contrast_applies = draws.applies.contrast
+    numbers = uniform(seed, RandomStream.COLORS, [13])
+    applies = tf.unstack(numbers[5:10] < color.probability)
+    draws = map(Draw, applies, tf.unstack(numbers[:5]))
+    brightness, contrast, saturation, hue, brightness_factor = draws
+    contrast_first = numbers[10] < 0.5
+    factor = interpolate(contrast.amount, *color.contrast)
+    has_contrast = color.contrast != NO_CHANGE
 
-    def contrast(image):
-        factor = interpolate(draws.amount.contrast, *color.contrast)
+    def change_contrast(image):
         return adjust_contrast(image, factor, color.contrast_about)
 
     def shuffle(image):
-        return shuffle_channels(image, draws.channel_order)
+        return shuffle_channels(image, numbers[12])
 
-    has_contrast = color.contrast != NO_CHANGE
-    image = _distort_brightness(image, color, draws)
-    image = _apply_if(contrast_applies & draws.contrast_first, contrast, image, has_contrast)
-    image = _distort_saturation_and_hue(image, color, draws)
-    image = _apply_if(contrast_applies & ~draws.contrast_first, contrast, image, has_contrast)
-    return _apply_if(draws.shuffles, shuffle, image, color.channel_shuffle_probability > 0)
-
-
-def sample_draws(color: Color, seed) -> ColorDraws:
-    """Draw the random numbers of one image."""
-    numbers = uniform(seed, RandomStream.COLORS, [13])
-    return ColorDraws(
-        amount=PerStep(*tf.unstack(numbers[:5])),
-        applies=PerStep(*tf.unstack(numbers[5:10] < color.probability)),
-        contrast_first=numbers[10] < 0.5,
-        shuffles=numbers[11] < color.channel_shuffle_probability,
-        channel_order=numbers[12],
-    )
+    image = _distort_brightness(image, color, brightness, brightness_factor)
+    image = _apply_if(contrast.applies & contrast_first, change_contrast, image, has_contrast)
+    image = _distort_saturation_and_hue(image, color, saturation, hue)
+    image = _apply_if(contrast.applies & ~contrast_first, change_contrast, image, has_contrast)
+    shuffle_probability = color.channel_shuffle_probability
+    return _apply_if(numbers[11] < shuffle_probability, shuffle, image, shuffle_probability > 0)
 
 
 def adjust_brightness(image, shift):
@@ -140,55 +119,47 @@ def shuffle_channels(image, order):
     return tf.gather(image, tf.constant(permutations)[index], axis=-1)
 
 
-def _distort_brightness(image, color, draws):
-    shift = (2 * draws.amount.brightness - 1) * color.brightness
-    factor = interpolate(draws.amount.brightness_factor, *color.brightness_factor)
+def _distort_brightness(image, color, brightness, brightness_factor):
+    shift = (2 * brightness.amount - 1) * color.brightness
+    factor = interpolate(brightness_factor.amount, *color.brightness_factor)
     image = _apply_if(
-        draws.applies.brightness,
+        brightness.applies,
         lambda image: adjust_brightness(image, shift),
         image,
         color.brightness > 0,
     )
     return _apply_if(
-        draws.applies.brightness_factor,
+        brightness_factor.applies,
         lambda image: _clip(image * factor),
         image,
         color.brightness_factor != NO_CHANGE,
     )
 
 
-def _distort_saturation_and_hue(image, color, draws):
+def _distort_saturation_and_hue(image, color, saturation, hue):
     """Distort both, in one pass if both work on HSV.
 
     Saturation keeps H and V, so the order of the two does not matter there.
     """
-    applies = draws.applies
-    factor = interpolate(draws.amount.saturation, *color.saturation)
-    factor = tf.where(applies.saturation, factor, 1.0)
-    turn = (2 * draws.amount.hue - 1) * (color.hue_degrees / 360)
-    turn = tf.where(applies.hue, turn, 0.0)
-    scales = color.saturation != NO_CHANGE
-    turns = color.hue_degrees > 0
+    factor = interpolate(saturation.amount, *color.saturation)
+    factor = tf.where(saturation.applies, factor, 1.0)
+    turn = (2 * hue.amount - 1) * (color.hue_degrees / 360)
+    turn = tf.where(hue.applies, turn, 0.0)
+    by_gray = color.saturation_by == "gray"
 
     def saturate(image):
-        return adjust_saturation(image, factor)
+        adjust = adjust_saturation_by_gray if by_gray else adjust_saturation
+        return adjust(image, factor)
 
-    def saturate_by_gray(image):
-        return adjust_saturation_by_gray(image, factor)
+    def rotate_hue(image, saturation=1.0):
+        return adjust_hsv(image, saturation, turn, color.hue_wraps)
 
-    def rotate_hue(image):
-        return adjust_hsv(image, 1.0, turn, color.hue_wraps)
+    def saturate_if(image):
+        return _apply_if(saturation.applies, saturate, image, color.saturation != NO_CHANGE)
 
-    if color.saturation_by == "gray":
-        image = _apply_if(applies.saturation, saturate_by_gray, image, scales)
-        return _apply_if(applies.hue, rotate_hue, image, turns)
-    if not turns:
-        return _apply_if(applies.saturation, saturate, image, scales)
-    return tf.cond(
-        applies.hue,
-        lambda: adjust_hsv(image, factor, turn, color.hue_wraps),
-        lambda: _apply_if(applies.saturation, saturate, image, scales),
-    )
+    if by_gray or not color.hue_degrees:
+        return _apply_if(hue.applies, rotate_hue, saturate_if(image), color.hue_degrees > 0)
+    return tf.cond(hue.applies, lambda: rotate_hue(image, factor), lambda: saturate_if(image))
 
 
 def _apply_if(condition, step, image, is_possible):
