@@ -63,9 +63,7 @@ class Color(Section):
     hue_degrees: Annotated[float, Field(ge=0, le=360), _ONLY_IF_LIKELY] = 0.0
     """Maximum rotation of the hue, in degrees either way. Caffe: 36; torchvision: 18."""
     hue_wraps: Annotated[bool, only_if(f"{_COLOR}hue_degrees")] = True
-    """Whether a hue that is rotated below red (0 degrees) wraps around instead of staying red.
-    Caffe: false.
-    """
+    """Whether a hue rotated below red (0 degrees) wraps around, not stays red. Caffe: false."""
     channel_shuffle_probability: Probability = 0.0
     """Probability of shuffling R, G and B. torchvision: 0.5."""
 
@@ -76,9 +74,7 @@ class ZoomOut(Section):
     probability: Annotated[Probability, _ONLY_IF_LARGER] = 0.0
     """Probability of a zoom-out. Caffe, torchvision: 0.5, with a long schedule."""
     max_side: Annotated[float, Field(ge=1), only_if("data.augment.zoom_out.probability")] = 4.0
-    """Maximum side of the canvas, relative to the image. Caffe, torchvision: 4; less if objects
-    become too small to be found.
-    """
+    """Maximum side of the canvas, relative to the image. Caffe, torchvision: 4."""
 
 
 class Crop(Section):
@@ -89,14 +85,12 @@ class Crop(Section):
     min_iou: tuple[Probability, ...] = ()
     """Minimum IoU of a crop with an object: one is chosen at random for each image, or the whole
     image is kept. 0 accepts any crop; an empty list turns crops off. Caffe, torchvision: 0, 0.1,
-    0.3, 0.5, 0.7, 0.9.
-    """
+    0.3, 0.5, 0.7, 0.9."""
     scale: Annotated[Range, _ONLY_WITH_CROPS] = (0.3, 1.0)
     """Range of the crop's side, relative to the image. Text of Liu et al. 2016: 0.1 to 1."""
     aspect: Annotated[Range, _ONLY_WITH_CROPS] = (0.5, 2.0)
     """Range of the crop's width / height: relative to the image's with the sampler `caffe`, in
-    pixels with `torchvision`.
-    """
+    pixels with `torchvision`."""
     tries: Annotated[PositiveInt, _ONLY_WITH_CROPS] = 50
     """Crops sampled for each minimum IoU. Caffe: 50; torchvision: 40; NVIDIA: 1."""
 
@@ -117,8 +111,7 @@ class Augment(Section):
     preset: Literal["none", "light", "caffe", "paper", "torchvision"] = "none"
     """Starting values of all keys of `data.augment`: `none`; `light`, flips and mild crops for few
     images; `caffe`, the released code of Liu et al. 2016, for long schedules; `paper`, the text of
-    Liu et al. 2016; `torchvision`, its detection references.
-    """
+    Liu et al. 2016; `torchvision`, its detection references."""
     color: Color = Color()
     zoom_out: ZoomOut = ZoomOut()
     crop: Crop = Crop()

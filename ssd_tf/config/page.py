@@ -49,7 +49,7 @@ def _section_at(path):
 
 
 def _section_text(path, section, keys):
-    title = f"## `{path}`" if path else "## Start"
+    title = f"## `{path}`" if path else "## Top level"
     rows = [
         f"| `{name}` | {_default(key)} | {_resume(key)} | {_describe(key)} |"
         for name, key in keys.items()

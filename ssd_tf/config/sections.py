@@ -54,8 +54,7 @@ class Backbone(Section):
     """Name of the backbone."""
     weights: str = "none"
     """Initial weights: `none`, `imagenet`, or the path of a Keras file (`.h5`) or of torchvision's
-    (`.pth`, `.safetensors`, `.npz`). Not for `plain` and torchvision's SSDLite.
-    """
+    (`.pth`, `.safetensors`, `.npz`). Not for `plain` and torchvision's SSDLite."""
     alpha: Annotated[PositiveFloat, _NOT_ON_VGG] = 1.0
     """Width multiplier. Below 1 for phones and CPUs."""
     first_stride: Annotated[
@@ -67,33 +66,23 @@ class Backbone(Section):
     padding: Annotated[Literal["keras", "same", "torch"], _ON_MOBILENET_V1_OR_V2] = "keras"
     """Padding of strided convolutions, as the weights were trained: `keras`, as in
     `keras.applications`; `same`, TensorFlow's SAME, as in the TF Object Detection API; `torch`, by
-    half the kernel on every side, as in torchvision.
-    """
+    half the kernel on every side, as in torchvision."""
     min_channels: Annotated[PositiveInt | None, _ON_MOBILENET_V1_OR_V2] = None
     """Minimum channels of a layer, whatever `alpha`; default: 64 in extra layers, no minimum in the
-    backbone. TF Object Detection API: 16.
-    """
+    backbone. TF Object Detection API: 16."""
     last_channels: Annotated[PositiveInt | None, only_with(_BACKBONE, "mobilenet_v2")] = None
     """Channels of the last convolution; default: 1280, times `alpha` if that is above 1. TF Object
-    Detection API: 1280 * `alpha`.
-    """
+    Detection API: 1280 * `alpha`."""
     reduced_tail: Annotated[bool, only_with(_BACKBONE, "mobilenet_v3_large")] = True
-    """Whether the last three blocks have half the channels, as in SSDLite; false for the weights of
-    torchvision's classifier.
-    """
+    """Whether the last three blocks have half the channels, as in SSDLite, not in classifiers."""
     extra_layers: Annotated[Literal["separable", "conv"], _ON_MOBILENETS] = "separable"
-    """Layers that halve the feature map after the backbone: `separable`, a depthwise and a 1x1
-    convolution, or `conv`, a full 3x3 convolution, as in the SSDs (not the SSDLites) of the TF
-    Object Detection API.
-    """
+    """Layers after the backbone: a depthwise and a 1x1 convolution (`separable`), or a full 3x3
+    convolution (`conv`), as in the SSDs, not the SSDLites, of the TF Object Detection API."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
-    """Number of stages, from the input on, that are not trained; each ends with a stride. For
-    fine-tuning pretrained weights on few images.
-    """
+    """Number of first stages that are not trained, for fine-tuning on few images."""
     mean_rgb: tuple[float, float, float] | None = None
     """Subtracted from the input (0 to 255); default: the backbone's own mean. For weights trained
-    with another mean, such as torchvision's VGG16 and SSD300.
-    """
+    with another mean, such as torchvision's VGG16 and SSD300."""
     std_rgb: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Divides the input after that; default: the backbone's own standard deviation."""
 
@@ -115,16 +104,12 @@ class Model(Section):
     """Number of feature maps that are predicted from, 2 to 8. SSD300: 6; SSD512: 7."""
     head: Literal["conv", "separable", "pointwise"] = "conv"
     """Last layers: 3x3 convolutions (`conv`), depthwise 3x3 and 1x1 (`separable`, the heads of
-    SSDLite, for MobileNets), or 1x1 (`pointwise`, the SSDs of the TF Object Detection API).
-    """
+    SSDLite, for MobileNets), or 1x1 (`pointwise`, the SSDs of the TF Object Detection API)."""
     neck: Literal["none", "fpn"] = "none"
-    """`fpn`: a feature pyramid of 3 to 5 maps from stride 8 on, for small objects; not for
-    `vgg16`.
-    """
+    """A pyramid of 3 to 5 maps from stride 8 on (`fpn`), for small objects; not for `vgg16`."""
     score_activation: Literal["softmax", "sigmoid"] = "softmax"
     """Turns logits into scores: `softmax`, or `sigmoid`, an independent score per class, as in the
-    TF Object Detection API and with the focal loss.
-    """
+    TF Object Detection API and with the focal loss."""
 
 
 class Level(Section):
@@ -139,13 +124,10 @@ class Level(Section):
     aspect_ratios: tuple[PositiveFloat, ...] = ()
     """Ratios width / height of more boxes; each adds its reciprocal, too. Most references: 2, 3."""
     shapes: tuple[tuple[PositiveFloat, PositiveFloat], ...] | None = None
-    """Height and width of each default box of a cell, instead of the three keys above, as imported
-    detectors have them.
-    """
+    """Height and width of each box of a cell, instead of the keys above, as in imported files."""
     step: PositiveFloat | None = None
     """Distance of neighbouring centres; default: input size / map size. Original Caffe code at
-    300x300: 8, 16, 32, 64, 100, 300.
-    """
+    300x300: 8, 16, 32, 64, 100, 300."""
 
     @pydantic.model_validator(mode="after")
     def _require_one_source(self):
@@ -159,6 +141,17 @@ class Level(Section):
 
 _WITH_PAPER = only_with("boxes.preset", "paper")
 Scale = Annotated[float, Field(gt=0, le=1.5)]
+Variances = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
+BoxPreset = Literal[
+    "paper",
+    "caffe_voc",
+    "caffe_coco",
+    "torchvision",
+    "torchvision_ssdlite",
+    "nvidia",
+    "od_api",
+    "od_api_fpn",
+]
 
 
 class Boxes(Section):
@@ -166,28 +159,14 @@ class Boxes(Section):
     presets.
     """
 
-    preset: (
-        Literal[
-            "paper",
-            "caffe_voc",
-            "caffe_coco",
-            "torchvision",
-            "torchvision_ssdlite",
-            "nvidia",
-            "od_api",
-            "od_api_fpn",
-        ]
-        | None
-    ) = None
+    preset: BoxPreset | None = None
     """The default boxes of a reference."""
     s_min: Annotated[Scale, _WITH_PAPER] = 0.2
     """Scale of the first map, relative to the input's shorter side. Lower for small objects."""
     s_max: Annotated[Scale, _WITH_PAPER] = 0.9
     """Scale of the last map."""
     aspect_ratios: Annotated[tuple[PositiveFloat, ...], _WITH_PAPER] = (2.0, 3.0)
-    """Ratios besides 1; the first map and the last two use only the first (Liu et al. 2016,
-    sec. 2.2).
-    """
+    """Ratios besides 1; the first map and the last two use only the first (Liu et al. 2016)."""
     s_first: Annotated[Scale | None, _WITH_PAPER] = None
     """Scale of the first map if it does not follow the formula. Liu et al. 2016, sec. 3.1: 0.1."""
     integer_sizes: Annotated[bool, only_with("boxes.preset", "caffe_voc", "caffe_coco")] = False
@@ -196,17 +175,10 @@ class Boxes(Section):
     """One entry per feature map, such as `fit_anchors` prints for a data set."""
     rounding: Annotated[float, Field(gt=0, lt=0.1)] | None = None
     """Centres and sizes become multiples of this fraction of the input, below 0.1. `import_weights`
-    writes it for quantised TFLite files.
-    """
-    variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (
-        0.1,
-        0.1,
-        0.2,
-        0.2,
-    )
+    writes it for quantised TFLite files."""
+    variances: Variances = (0.1, 0.1, 0.2, 0.2)
     """The offsets (y, x, height, width) are divided by them. All references use the default (scale
-    factors 10, 10, 5, 5 in the TF Object Detection API).
-    """
+    factors 10, 10, 5, 5 in the TF Object Detection API)."""
 
     @pydantic.model_validator(mode="after")
     def _check(self):
@@ -226,9 +198,7 @@ class Data(Section):
     val_split: Annotated[str, MAY_CHANGE] = "val"
     """Split to evaluate on during training."""
     train_difficult: bool = False
-    """Whether difficult objects are trained as objects instead of being ignored. The original Caffe
-    code trains them on VOC.
-    """
+    """Whether difficult objects are trained, not ignored. Original Caffe code on VOC: true."""
     shuffle_buffer: PositiveInt = 2048
     """Number of encoded records in the shuffle buffer. Lower if memory is short."""
     shard: Annotated[
@@ -236,14 +206,12 @@ class Data(Section):
     ] = "record"
     """What each of several workers reads: all records, of which it keeps its slice of each batch
     (`record`), or files of its own (`file`), for data that one machine cannot read fast enough; the
-    run then keeps its number of workers.
-    """
+    run then keeps its number of workers."""
     on_bad_record: Annotated[
         Literal["stop", "skip"], MayChange(consequence="skipped records change the order of images")
     ] = "stop"
     """A record that cannot be parsed or decoded: `stop` with an error, or `skip` it, after decoding
-    both splits once before the first step.
-    """
+    both splits once before the first step."""
 
 
 _ONLY_MINED = Needs(
@@ -260,33 +228,24 @@ class Loss(Section):
     """Mined negatives per positive of an image. All references: 3."""
     min_negatives: Annotated[Count, _ONLY_MINED] = 3
     """Minimum number of mined negatives per image, so that images without objects count. TF Object
-    Detection API: 3; most other references: 0.
-    """
+    Detection API: 3; most other references: 0."""
     localization_weight: NonNegativeFloat = 1.0
     """Weight of the box loss. Liu et al. 2016: 1; TF Model Garden with its Huber loss: 50."""
     focal_gamma: NonNegativeFloat | None = None
-    """Exponent of the focal loss over all boxes, which replaces mined negatives. Lin et al. 2017:
-    2.
-    """
+    """Exponent of the focal loss, which replaces mined negatives. Lin et al. 2017: 2."""
     focal_alpha: Annotated[
         Fraction | None,
         Needs("without loss.focal_gamma", ("loss.focal_gamma",), lambda gamma: gamma is not None),
     ] = None
-    """Weight of objects in the focal loss; the background has 1 - `focal_alpha`. Lin et al. 2017:
-    0.25.
-    """
+    """Weight of objects; the background has 1 - `focal_alpha`. Lin et al. 2017: 0.25."""
     label_smoothing: Momentum = 0.0
-    """Fraction of the target that is spread over all classes, for noisy class labels (Szegedy et
-    al. 2016). No SSD reference uses it.
-    """
+    """Fraction of the target spread over all classes (Szegedy et al. 2016), for noisy labels."""
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     """Distance of boxes: `smooth_l1` of the offsets, or `giou` (Rezatofighi et al. 2019), `diou` or
-    `ciou` (Zheng et al. 2020) of the decoded boxes.
-    """
+    `ciou` (Zheng et al. 2020) of the decoded boxes."""
     normalizer: Literal["global", "caffe", "torchvision", "nvidia"] = "global"
     """Divisor of the loss: the positives of the `global` batch, or as in `caffe`, `torchvision` or
-    `nvidia`, to train exactly as a reference.
-    """
+    `nvidia`, to train exactly as a reference."""
 
     @pydantic.model_validator(mode="after")
     def _check_negatives(self):
@@ -321,31 +280,25 @@ class Train(Section):
     """Images per step, of all replicas together."""
     accumulate: PositiveInt = 1
     """Number of micro-batches that each replica processes one after the other: less memory, the
-    same gradient. With `bn: train` the statistics are those of the micro-batches.
-    """
+    same gradient. With `bn: train` the statistics are those of the micro-batches."""
     seed: Count = 0
     """Seed of initial weights, shuffling and augmentation."""
     strategy: Annotated[Literal["auto", "one", "mirrored", "multi_worker"], MAY_CHANGE] = "auto"
     """Devices: `one`, all GPUs of a machine (`mirrored`), or several machines (`multi_worker`).
     `auto` chooses `multi_worker` if `--hosts`, `TF_CONFIG` or SLURM list workers, else `mirrored`
-    if there are several GPUs.
-    """
+    if there are several GPUs."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Type of the computation: `float32`, `mixed_bfloat16` for GPUs and processors with bfloat16,
     or `mixed_float16` with a scaled loss. TF Object Detection API: bfloat16 for its ResNet-50 FPN.
     """
     steps_per_call: Annotated[PositiveInt, MAY_CHANGE] = 1
     """Steps per call of the training function, at most `watch.log_every`. A report, a save or an
-    evaluation ends a call; a signal waits for its end. 10 or more if a step takes milliseconds.
-    """
+    evaluation ends a call; a signal waits for its end. 10 or more if a step takes milliseconds."""
     xla: Annotated[bool, MAY_CHANGE] = False
-    """Whether XLA compiles the network and the loss. For large batches on a GPU; on a CPU it was 7
-    times slower.
-    """
+    """Whether XLA compiles the network and the loss; on a CPU it was 7 times slower."""
     deterministic: Annotated[bool, MAY_CHANGE] = False
     """Whether every run on the same device gives the same bits, at the cost of speed. Needed on
-    GPUs, and on processors with AMX, where SSDLite took a fifth longer.
-    """
+    GPUs, and on processors with AMX, where SSDLite took a fifth longer."""
     bn: Annotated[
         Literal["train", "frozen", "synchronized"],
         Needs(
@@ -356,8 +309,7 @@ class Train(Section):
     ] = "train"
     """Statistics of batch norm: those of each replica's batch (`train`), the ones it has
     (`frozen`), or those of all replicas together (`synchronized`). `frozen` or `synchronized` for
-    few images per replica.
-    """
+    few images per replica."""
     bn_momentum: Annotated[Momentum, only_with("train.bn", "train", "synchronized")] = 0.9
     """Momentum of the statistics of batch norm. torchvision's SSDLite: 0.97."""
     optimizer: Literal["SGD", "RMSprop", "Adam", "AdamW", "Lamb", "Lion"] = "SGD"
@@ -365,9 +317,7 @@ class Train(Section):
     learning_rate: Annotated[PositiveFloat, AFTER_DIVERGENCE] = 1e-3
     """Full learning rate, after the warm-up."""
     base_batch: PositiveInt | None = None
-    """Batch size that `learning_rate` is meant for; the rate is scaled to `batch_size`. NVIDIA's
-    ResNets: 32.
-    """
+    """Batch size that `learning_rate` is meant for, to scale it to `batch_size`. NVIDIA: 32."""
     base_batch_rule: Annotated[Literal["linear", "sqrt"], only_if("train.base_batch")] = "linear"
     """Scaling of the rate: `linear`, or `sqrt` of the ratio, for Adam."""
     momentum: Annotated[Momentum, only_with("train.optimizer", "SGD", "RMSprop")] = 0.9
@@ -380,8 +330,7 @@ class Train(Section):
     """`beta_2` of the optimizer; default: Keras'."""
     weight_decay: NonNegativeFloat = 5e-4
     """Decay of kernels: L2 in the gradient; decoupled, thus multiplied by the learning rate, with
-    AdamW, Lamb and Lion, which need 0.01 to 0.05.
-    """
+    AdamW, Lamb and Lion, which need 0.01 to 0.05."""
     backbone_rate: Annotated[
         PositiveFloat,
         Needs(
@@ -409,20 +358,16 @@ class Train(Section):
     """Number of steps in which the learning rate rises linearly."""
     warmup_from: Annotated[Momentum, AFTER_DIVERGENCE, only_if("train.warmup_steps")] = 0.001
     """First learning rate, as a fraction of the full one. torchvision: 0.001; TF Object Detection
-    API's FPN configs: 0.3333.
-    """
+    API's FPN configs: 0.3333."""
     clip_norm: Annotated[PositiveFloat | None, AFTER_DIVERGENCE] = None
     """Maximum norm of the whole gradient, summed over replicas. For a loss that diverges."""
     ema: Fraction | None = None
     """Maximum decay of the averaged weights (EMA), which warms up as (1 + n) / (10 + n) with the
-    step n. 0.99 to 0.995 for short schedules; at most 1 - 5 / `steps`.
-    """
+    step n. 0.99 to 0.995 for short schedules; at most 1 - 5 / `steps`."""
     checkpoint_every: Annotated[PositiveInt, MAY_CHANGE] = 1000
     """Steps between checkpoints."""
     keep_checkpoints: Annotated[int, Field(ge=2), MAY_CHANGE] = 2
-    """Number of latest checkpoints to keep, at least 2: the one before the last replaces a corrupt
-    one.
-    """
+    """Number of latest checkpoints to keep, at least 2, as the last may be corrupt."""
 
     @pydantic.model_validator(mode="after")
     def _check_schedule(self):
@@ -465,28 +410,20 @@ class PostProcessing(Section):
     """Detections score more than this. torchvision's SSDLite: 0.001; NVIDIA: 0.05."""
     nms_iou: Probability = 0.45
     """Of two boxes of a class with a higher IoU, NMS drops the one with the lower score. NVIDIA:
-    0.5; torchvision's SSDLite: 0.55; TF Object Detection API: 0.6.
-    """
+    0.5; torchvision's SSDLite: 0.55; TF Object Detection API: 0.6."""
     class_agnostic: bool = False
     """Whether each default box has only its best class, and boxes of all classes suppress each
-    other, as TFLite's operator does by default; if objects of different classes never overlap.
-    """
+    other, as TFLite's operator does by default; if objects of different classes never overlap."""
     pre_nms_top_k: PositiveInt = 400
     """Number of candidates that enter NMS, per class unless `class_agnostic`. NVIDIA: 200;
-    torchvision's SSDLite: 300; mmdetection: 1000.
-    """
+    torchvision's SSDLite: 300; mmdetection: 1000."""
     max_detections: PositiveInt = 200
-    """Maximum number of detections per image. TF Object Detection API: 100; torchvision's SSDLite:
-    300.
-    """
+    """Maximum detections per image. TF Object Detection API: 100; torchvision's SSDLite: 300."""
     clip_first: bool = False
     """Whether boxes are clipped to the image before NMS, as in torchvision, instead of after it, as
-    in the original DetectionOutput layer, whose NMS sees whole boxes.
-    """
+    in the original DetectionOutput layer, whose NMS sees whole boxes."""
     size_limit: PositiveFloat | None = None
-    """Maximum ratio of a box's height or width to its default box's; default: no limit.
-    torchvision: 62.5.
-    """
+    """Maximum ratio of a box's side to its default box's; default: none. torchvision: 62.5."""
 
 
 def _check_interval(value):
@@ -503,9 +440,7 @@ class Eval(PostProcessing):
     may_change = MAY_CHANGE
 
     every: Annotated[int | str | None, pydantic.BeforeValidator(_check_interval)] = None
-    """Interval between evaluations: a number of steps, or e.g. `2 epochs`; default: a tenth of the
-    run.
-    """
+    """Steps between evaluations, or e.g. `2 epochs`; default: a tenth of the run."""
     patience: PositiveInt | None = None
     """Training ends after this many evaluations without a better AP; default: never."""
     batch_size: PositiveInt = 8
@@ -519,8 +454,7 @@ class Export(Section):
 
     max_detections: PositiveInt | None = None
     """Maximum number of detections per image; default: `eval.max_detections`, at most 100. TF
-    Object Detection API: 10 in its files for phones.
-    """
+    Object Detection API: 10 in its files for phones."""
     score_floor: Probability | None = None
     """Default: `eval.score_floor`. Higher for fewer detections on a phone."""
     score_threshold: Probability = 0.3
@@ -539,12 +473,11 @@ class Watch(Section):
 
 
 class Config(Section):
-    """The start of a run."""
+    """An experiment: two keys of its own, and the sections."""
 
     init_from: str | None = None
     """Run folder to start from. If the file has no `model.backbone.name`, network and default boxes
-    are that run's. For fine-tuning; see [training.md](training.md).
-    """
+    are that run's. For fine-tuning; see [training.md](training.md)."""
     imported_from: str | None = None
     """File that the weights of an imported model came from; only `import_weights` writes it."""
     model: Model = Model()
