@@ -54,12 +54,11 @@ class Color(Section):
     contrast: Annotated[Factors, _ONLY_IF_LIKELY] = NO_CHANGE
     """Range of the contrast factor. Caffe, torchvision: 0.5 to 1.5."""
     contrast_about: Annotated[Literal["black", "mean"], _only_if_changed("contrast")] = "black"
-    """What contrast leaves unchanged: `black`, or the `mean` of the grayscale image (torchvision).
-    """
+    """Value that contrast keeps: `black`, or the `mean` of the grayscale image (torchvision)."""
     saturation: Annotated[Factors, _ONLY_IF_LIKELY] = NO_CHANGE
     """Range of the saturation factor. Caffe, torchvision: 0.5 to 1.5."""
     saturation_by: Annotated[Literal["hsv", "gray"], _only_if_changed("saturation")] = "hsv"
-    """What saturation scales: S of `hsv`, or the distance from the `gray` image (torchvision)."""
+    """Scaled by saturation: S of `hsv`, or the distance from the `gray` image (torchvision)."""
     hue_degrees: Annotated[float, Field(ge=0, le=360), _ONLY_IF_LIKELY] = 0.0
     """Maximum rotation of the hue, in degrees either way. Caffe: 36; torchvision: 18."""
     hue_wraps: Annotated[bool, only_if(f"{_COLOR}hue_degrees")] = True

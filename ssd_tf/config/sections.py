@@ -204,7 +204,7 @@ class Data(Section):
     shard: Annotated[
         Literal["record", "file"], only_with("train.strategy", "auto", "multi_worker")
     ] = "record"
-    """What each of several workers reads: all records, of which it keeps its slice of each batch
+    """Records read by each of several workers: all, of which it keeps its slice of each batch
     (`record`), or files of its own (`file`), for data that one machine cannot read fast enough; the
     run then keeps its number of workers."""
     on_bad_record: Annotated[

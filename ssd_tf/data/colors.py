@@ -96,7 +96,7 @@ def adjust_hsv(image, saturation, turn, wraps):
 def adjust_saturation(image, factor):
     """Equal `adjust_hsv` without a rotation, in half the time.
 
-    Only the distance of each channel from the largest one changes.
+    Only the distance of each channel from the maximum changes.
     """
     channels = tf.unstack(image, axis=-1)
     value = tf.maximum(tf.maximum(channels[0], channels[1]), channels[2])

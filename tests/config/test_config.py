@@ -24,7 +24,7 @@ def small(tmp_path):
     )
 
 
-def refusal(path, *overrides):
+def rejection(path, *overrides):
     """The message of the ConfigError, which must be one line."""
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
@@ -35,7 +35,7 @@ def refusal(path, *overrides):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_our_own_configs_load(path):
     if path.stem == "finetune":
-        assert "boxes is missing: give a preset" in refusal(path)
+        assert "boxes is missing: give a preset" in rejection(path)
         return
     assert load_config(path).train.steps > 0
 
@@ -83,7 +83,7 @@ def test_later_bases_win_and_bases_may_have_bases(tmp_path):
 def test_a_cycle_of_bases(tmp_path):
     write(tmp_path / "a.yaml", "base: b.yaml\n")
     path = write(tmp_path / "b.yaml", "base: a.yaml\n")
-    assert "`base` leads back to this file" in refusal(path)
+    assert "`base` leads back to this file" in rejection(path)
 
 
 def test_levels_replace_the_preset_of_the_base_and_vice_versa(tmp_path):
@@ -120,12 +120,12 @@ def test_other_default_boxes_replace_the_preset_with_all_its_keys(tmp_path):
 
 def test_a_name_is_short_for_a_preset_only_in_augment(tmp_path):
     path = write(tmp_path / "names.yaml", "model: {backbone: resnet18}\nboxes: {preset: paper}\n")
-    assert "model.backbone" in refusal(path)
+    assert "model.backbone" in rejection(path)
     assert (
-        refusal(path, "model.backbone.alpha=0.5")
+        rejection(path, "model.backbone.alpha=0.5")
         == "model.backbone is 'resnet18', so it has no key 'alpha'"
     )
-    assert "boxes is 'paper'" in refusal(
+    assert "boxes is 'paper'" in rejection(
         write(tmp_path / "boxes.yaml", "boxes: paper\n"), "boxes.s_min=0.1"
     )
 
@@ -175,8 +175,8 @@ def test_a_name_is_short_for_a_preset_only_in_augment(tmp_path):
         ),
     ],
 )
-def test_keys_without_effect_are_refused(small, values, message):
-    assert message in refusal(small, *values)
+def test_keys_without_effect_are_rejected(small, values, message):
+    assert message in rejection(small, *values)
 
 
 def test_defaults_without_effect_are_accepted(small, tmp_path):
@@ -252,7 +252,7 @@ def test_an_override_within_an_augmentation_given_by_name(small):
     ],
 )
 def test_an_unknown_key_gives_its_path_and_the_nearest_key(small, override, parts):
-    message = refusal(small, override)
+    message = rejection(small, override)
     assert message.startswith(str(small))
     assert all(part in message for part in parts), message
 
@@ -280,27 +280,29 @@ def test_an_unknown_key_gives_its_path_and_the_nearest_key(small, override, part
     ],
 )
 def test_a_bad_value_gives_its_path_and_what_was_given(small, override, parts):
-    message = refusal(small, override)
+    message = rejection(small, override)
     assert all(part in message for part in parts), message
 
 
 def test_malformed_overrides(small):
-    assert refusal(small, "train.steps") == "--set: expected KEY=VALUE, got 'train.steps'"
-    assert "train.steps: input should be a valid integer" in refusal(small, "train.steps.more=1")
-    assert "not YAML" in refusal(small, "train.decay_steps=[1")
+    assert rejection(small, "train.steps") == "--set: expected KEY=VALUE, got 'train.steps'"
+    assert "train.steps: input should be a valid integer" in rejection(small, "train.steps.more=1")
+    assert "not YAML" in rejection(small, "train.decay_steps=[1")
 
 
 def test_malformed_files(tmp_path):
-    assert refusal(tmp_path / "none.yaml") == f"no config file at {tmp_path / 'none.yaml'}"
-    assert "not YAML" in refusal(write(tmp_path / "broken.yaml", "train: [1\n"))
-    assert "expected keys and values, got a list" in refusal(write(tmp_path / "list.yaml", "- 1\n"))
+    assert rejection(tmp_path / "none.yaml") == f"no config file at {tmp_path / 'none.yaml'}"
+    assert "not YAML" in rejection(write(tmp_path / "broken.yaml", "train: [1\n"))
+    assert "expected keys and values, got a list" in rejection(
+        write(tmp_path / "list.yaml", "- 1\n")
+    )
     assert (
-        refusal(write(tmp_path / "empty.yaml", ""))
+        rejection(write(tmp_path / "empty.yaml", ""))
         == f"{tmp_path / 'empty.yaml'}: boxes is missing: give a preset or levels, or take "
         "network and default boxes over from a run: --set init_from=RUN (import_weights makes a "
         "run of a detector file)"
     )
-    assert "no config file at" in refusal(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
+    assert "no config file at" in rejection(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +320,7 @@ def test_a_typo_in_the_path_of_a_config(tmp_path, wrong, right):
     (tmp_path / "configs" / "finetune.yaml").write_text("")
     (tmp_path / "configs" / "shapes.yaml").write_text("")
     hint = f"; did you mean {tmp_path / right}?" if right else ""
-    assert refusal(tmp_path / wrong) == f"no config file at {tmp_path / wrong}{hint}"
+    assert rejection(tmp_path / wrong) == f"no config file at {tmp_path / wrong}{hint}"
 
 
 def test_a_config_is_frozen(small):

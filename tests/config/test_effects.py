@@ -1,4 +1,4 @@
-"""Keys that do nothing, and settings that contradict each other, are refused."""
+"""Keys that do nothing, and settings that contradict each other, are rejected."""
 
 import pytest
 import yaml
@@ -19,7 +19,7 @@ def values(text):
     return base | yaml.safe_load(text)
 
 
-def refusal(text):
+def rejection(text):
     with pytest.raises(ConfigError) as caught:
         check_config(values(text), "test")
     assert "\n" not in str(caught.value)
@@ -53,12 +53,12 @@ IDLE = {
 
 
 @pytest.mark.parametrize(("key", "text"), IDLE.items())
-def test_a_key_without_effect_is_refused(key, text):
-    assert f"{key} has no effect " in refusal(text)
+def test_a_key_without_effect_is_rejected(key, text):
+    assert f"{key} has no effect " in rejection(text)
 
 
 def test_synchronized_batch_norm_wants_more_than_one_replica():
-    assert "train.bn has no effect as synchronized" in refusal(
+    assert "train.bn has no effect as synchronized" in rejection(
         "train: {bn: synchronized, strategy: one}"
     )
     check_config(values("train: {bn: synchronized}"), "test")
@@ -79,7 +79,7 @@ def test_synchronized_batch_norm_wants_more_than_one_replica():
         "data: {augment: {preset: light, crop: {min_iou: []}}}",
     ],
 )
-def test_defaults_and_values_of_presets_are_not_refused(text, tmp_path):
+def test_defaults_and_values_of_presets_are_not_rejected(text, tmp_path):
     config = check_config(values(text), "test")
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
@@ -134,7 +134,7 @@ def test_overrides_replace_an_augmentation_with_its_preset(derived):
         ("{}", "", ["train.bn=frozen", "train.bn_momentum=0.5"], "train.bn_momentum"),
     ],
 )
-def test_what_the_author_adds_is_refused(derived, base, text, overrides, key):
+def test_what_the_author_adds_is_rejected(derived, base, text, overrides, key):
     with pytest.raises(ConfigError, match=f"{key} has no effect"):
         derived(base, text, overrides)
 
@@ -169,8 +169,8 @@ def test_no_decay_for_a_short_trial(derived):
         ("eval: {score_floor: 1}", "eval.score_floor"),
     ],
 )
-def test_contradictions_are_refused(text, key):
-    assert key in refusal(text)
+def test_contradictions_are_rejected(text, key):
+    assert key in rejection(text)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_contradictions_are_refused(text, key):
     ],
 )
 def test_a_switch_is_no_number(text, key):
-    assert f"{key}: expected no switch" in refusal(text)
+    assert f"{key}: expected no switch" in rejection(text)
 
 
 def test_the_config_of_a_run_is_checked_as_any_other(tmp_path):
