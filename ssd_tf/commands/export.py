@@ -161,7 +161,7 @@ def _describe_settings(run):
     """Values in use: eval as in the Keras model and the SavedModel, export as in TFLite files."""
     from ssd_tf.export import tflite
 
-    operator = tflite.operator_postprocessor(run.config, run.network.default_boxes)
+    operator = tflite.operator_postprocessor(run.config, run.network.default_boxes).eval
     return {
         "eval": run.config.eval.model_dump(),
         "export": {
