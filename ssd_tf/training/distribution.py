@@ -1,4 +1,4 @@
-"""Distribution: the strategy of a run, its workers, their input, and what they tell each other.
+"""The strategy of a run, its workers, their input, and what they tell each other.
 
 Each worker is a process that runs the same command, and must see the data and the run folder under
 the same paths.

@@ -125,29 +125,30 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
         if not _has_no_effect(difference, old_config, config):
             _check_difference(difference, old, workdir)
     newest_step = _newest_step(workdir)
-    _check_steps(config, newest_step, workdir)
+    if config.train.steps < newest_step:
+        raise ConfigError(
+            f"expected train.steps of at least {newest_step}, which {workdir} has reached, "
+            f"got {config.train.steps}"
+        )
     _check_classes(dataset_json.read_dataset(workdir).names, dataset_info, workdir)
     if old.fingerprint != new.fingerprint:
         raise ConfigError(
             f"{workdir} was trained on other records than the split {config.data.train_split!r} of "
             f"{dataset_info.folder} has now: use another --workdir (init_from reuses the weights)"
         )
-    new.diverged_step = old.diverged_step
-    new.comparable_from = old.comparable_from
-    new.num_workers = old.num_workers
-    new.num_replicas = old.num_replicas
+    state = dataclasses.replace(old, evaluation=new.evaluation)
     if old.evaluation != new.evaluation:
         evaluated = any(
             int(row["step"]) == newest_step and row["AP"]
             for row in read_metrics(workdir / "metrics.csv")
         )
-        new.comparable_from = newest_step + 1 if evaluated else newest_step
+        state.comparable_from = newest_step + 1 if evaluated else newest_step
         logging.warning(
             "the evaluation has changed: its AP is not compared with that before step %d, and "
             "checkpoints/best is replaced at the next evaluation",
-            new.comparable_from,
+            state.comparable_from,
         )
-    return new
+    return state
 
 
 def check_replicas(config: Config, state: RunState, strategy, workdir):
@@ -211,14 +212,6 @@ def _check_difference(difference, state, workdir):
     consequence = _CONSEQUENCES.get(path)
     log = logging.warning if consequence else logging.info
     log("%s was %s, now it is %s%s", path, old, new, f": {consequence}" if consequence else "")
-
-
-def _check_steps(config, step, workdir):
-    if config.train.steps < step:
-        raise ConfigError(
-            f"expected train.steps of at least {step}, which {workdir} has reached, "
-            f"got {config.train.steps}"
-        )
 
 
 def _newest_step(workdir):

@@ -1,4 +1,4 @@
-"""Train a detector: `train(config, data, workdir)`."""
+"""`train(config, data, workdir)`: prepares data, network and evaluation, and runs the loop."""
 
 import contextlib
 import dataclasses

@@ -21,14 +21,18 @@ def resolver_of(addresses, task):
     return distribution.find_workers(addresses, task)
 
 
+def count_workers(resolver):
+    return distribution.count_workers(types.SimpleNamespace(cluster_resolver=resolver))
+
+
 def test_this_process_alone():
     assert distribution.find_workers() is None
-    assert distribution._cluster_size(None) == 1
+    assert count_workers(None) == 1
 
 
 def test_hosts():
     resolver = resolver_of(["a:1", "b:2"], 1)
-    assert distribution._cluster_size(resolver) == 2
+    assert count_workers(resolver) == 2
     assert (resolver.task_type, resolver.task_id) == ("worker", 1)
     assert resolver.cluster_spec().as_dict() == {"worker": ["a:1", "b:2"]}
 
@@ -39,7 +43,7 @@ def test_tf_config(monkeypatch):
     )
     monkeypatch.setenv("TF_CONFIG", text)
     resolver = distribution.find_workers()
-    assert distribution._cluster_size(resolver) == 2
+    assert count_workers(resolver) == 2
     assert resolver.task_type == "chief"
 
 
