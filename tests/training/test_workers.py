@@ -109,7 +109,7 @@ def test_one_task_of_slurm_is_no_cluster(slurm):
 )
 def test_variables_of_slurm_that_name_nobody(slurm, name, value):
     slurm(**{name: value})
-    with pytest.raises(ConfigError, match=r"SLURM .* do not name the workers \(Invalid .*srun"):
+    with pytest.raises(ConfigError, match=r"SLURM.* do not name the workers \(Invalid .*srun"):
         distribution.find_workers()
 
 
