@@ -52,7 +52,7 @@ def altered(tiny_data, tmp_path):
 def loops(monkeypatch):
     """The Loop of each run, which then does nothing."""
     calls = []
-    monkeypatch.setattr("ssd_tf.training.loop.Loop.run", calls.append)
+    monkeypatch.setattr("ssd_tf.training.loop.Loop.run", lambda loop: calls.append(loop))
     return calls
 
 
