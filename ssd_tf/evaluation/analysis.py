@@ -1,4 +1,4 @@
-"""What explains the metrics of a split: thresholds, errors, slices, images, default boxes.
+"""Explain the metrics of a split: thresholds, errors, slices, images, default boxes.
 
 Detections are matched to objects at an IoU of 0.5 by the rules of COCO.
 

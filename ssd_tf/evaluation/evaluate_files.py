@@ -1,4 +1,4 @@
-"""Evaluate COCO files of detections, and compare evaluations. Needs no TensorFlow."""
+"""Evaluate COCO files of detections, and compare evaluations; without TensorFlow."""
 
 import os
 import pathlib

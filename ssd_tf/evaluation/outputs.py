@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: printed numbers, COCO files, tables and a report."""
+"""Print and write an evaluation: numbers, COCO files, tables and a report."""
 
 import csv
 import io
