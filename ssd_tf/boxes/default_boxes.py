@@ -2,7 +2,7 @@
 
 Order, shared with the heads of the model: level by level, row by row, column by column, then the
 shapes of the cell.
-Shapes: `A` default boxes, `k` default boxes per cell, `N` boxes of objects.
+Shapes: `A` default boxes, `k` default boxes per cell.
 """
 
 import dataclasses
@@ -11,8 +11,6 @@ import math
 import typing
 
 import numpy as np
-
-_BOXES_AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,33 +244,3 @@ def _level_boxes(level, map_hw, input_hw, clip, rounding):
         half = np.round(2 * half / unit) * unit / 2
     corners = np.concatenate([centres - half, centres + half], -1)  # [H, W, k, 4]
     return (corners.reshape(-1, 4) / np.tile(input_hw, 2)).astype(np.float32)
-
-
-def find_best(boxes, default_boxes) -> tuple[np.ndarray, np.ndarray]:
-    """Find the default box that overlaps each box most: its index [N], and their IoU [N].
-
-    boxes [N, 4], default_boxes [A, 4]: corners. In float32 and step by step as `geometry.iou`, so
-    that an IoU is above a threshold here if it is in matching.
-    """
-    default_boxes = np.asarray(default_boxes, np.float32)
-    index = np.zeros(len(boxes), np.int64)
-    best = np.zeros(len(boxes), np.float32)
-    for start in range(0, len(boxes), _BOXES_AT_ONCE):
-        rows = slice(start, start + _BOXES_AT_ONCE)
-        overlaps = _iou(np.asarray(boxes[rows], np.float32), default_boxes)
-        index[rows] = overlaps.argmax(1)
-        best[rows] = overlaps.max(1)
-    return index, best
-
-
-def _iou(boxes, others):
-    """boxes [N, 4], others [A, 4] -> intersection over union [N, A]; 0 if both boxes are empty."""
-    ymin, xmin, ymax, xmax = boxes.T[:, :, None]  # [N, 1] each
-    other_ymin, other_xmin, other_ymax, other_xmax = others.T  # [A] each
-    height = np.minimum(ymax, other_ymax) - np.maximum(ymin, other_ymin)
-    width = np.minimum(xmax, other_xmax) - np.maximum(xmin, other_xmin)
-    shared = np.maximum(height, 0) * np.maximum(width, 0)
-    area = (ymax - ymin) * (xmax - xmin)
-    other_area = (other_ymax - other_ymin) * (other_xmax - other_xmin)
-    union = area + other_area - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union != 0)

@@ -1,5 +1,7 @@
 """`ssd evaluate`: evaluate a model, or a file of detections, with the COCO and VOC metrics."""
 
+import functools
+
 from absl import flags
 
 from ssd_tf import commandline
@@ -16,43 +18,14 @@ detections.json and the ground_truth.json that it refers to.
   ssd evaluate --compare A/metrics.json B/metrics.json ... --output DIR
 """
 FLAGS = commandline.new_flags()
-flags.DEFINE_string(
-    "model", None, "Run folder, SavedModel folder or .tflite file.", flag_values=FLAGS
+_define_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_define_bool = functools.partial(flags.DEFINE_bool, flag_values=FLAGS)
+_define_string("model", None, "Run folder, SavedModel folder or .tflite file.")
+_define_string("data", None, "Folder of TFRecords with dataset.json.")
+_define_string("split", "val", "Split of the data to evaluate on.")
+_define_string(
+    "labels", None, "Class names for a model that has none: lines of text, .pbtxt or COCO .json."
 )
-flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)
-flags.DEFINE_string("split", "val", "Split of the data to evaluate on.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "labels",
-    None,
-    "Class names for a model that has none: lines of text, .pbtxt or COCO .json.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "detections", None, "COCO results file to evaluate instead of a model.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "annotations", None, "COCO instances file that --detections refers to.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "images",
-    None,
-    "Folder of the images that --annotations names, for the report.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "gray_range",
-    None,
-    "LOW,HIGH: the values of 16-bit --images that become black and white, as given to the "
-    "converter. Default: 0,65535.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool(
-    "reference",
-    False,
-    "Compute the COCO metrics with pycocotools too, and fail if a number differs.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool("compare", False, "Compare the given metrics.json files.", flag_values=FLAGS)
 commandline.define_input_range(FLAGS)
 flags.DEFINE_enum(
     "on_bad_record",
@@ -61,11 +34,8 @@ flags.DEFINE_enum(
     "What to do about an unusable record; default: data.on_bad_record of the run, else stop.",
     flag_values=FLAGS,
 )
-flags.DEFINE_bool(
-    "raw_weights",
-    False,
-    "Use the weights of the last step, not the averaged ones (train.ema).",
-    flag_values=FLAGS,
+_define_bool(
+    "raw_weights", False, "Use the weights of the last step, not the averaged ones (train.ema)."
 )
 flags.DEFINE_multi_string(
     "set",
@@ -73,22 +43,24 @@ flags.DEFINE_multi_string(
     "Replace a value of the run's config, e.g. eval.nms_iou=0.5; may be repeated.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "output",
+_define_string("detections", None, "COCO results file to evaluate instead of a model.")
+_define_string("annotations", None, "COCO instances file that --detections refers to.")
+_define_string("images", None, "Folder of the images that --annotations names, for the report.")
+_define_string(
+    "gray_range",
     None,
-    "Folder for report.html, metrics.json and the other files.",
-    flag_values=FLAGS,
+    "LOW,HIGH: the values of 16-bit --images that become black and white, as given to the "
+    "converter. Default: 0,65535.",
 )
-_MODEL_FLAGS = (
-    "model",
-    "data",
-    "split",
-    "labels",
-    "input_range",
-    "on_bad_record",
-    "raw_weights",
-    "set",
+_define_bool("compare", False, "Compare the given metrics.json files.")
+_define_bool(
+    "reference",
+    False,
+    "Compute the COCO metrics with pycocotools too, and fail if a number differs.",
 )
+_define_string("output", None, "Folder for report.html, metrics.json and the other files.")
+_MODEL_FLAGS = ("model", "data", "split", "labels", "input_range", "on_bad_record")
+_MODEL_FLAGS += ("raw_weights", "set")
 _FILE_FLAGS = ("detections", "annotations", "images", "gray_range")
 
 

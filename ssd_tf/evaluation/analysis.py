@@ -1,9 +1,8 @@
-"""Explain the metrics of a split: thresholds, errors, slices, images, default boxes.
+"""Explain the metrics of a split: thresholds, errors, slices, images.
 
 Detections are matched to objects at an IoU of 0.5 by the rules of COCO.
 
-Shapes: `N` objects of a split, `n` detections of a split, `C` categories, `T` scores, `A` default
-boxes.
+Shapes: `N` objects of a split, `n` detections of a split, `C` categories, `T` scores.
 """
 
 import itertools
@@ -12,10 +11,8 @@ import typing
 import numpy as np
 from hotcoco import COCOeval
 
-from ssd_tf.boxes.default_boxes import find_best
 from ssd_tf.evaluation.metrics import MAX_AREA, make_evaluation
 from ssd_tf.evaluation.tables import SCORE_ROUNDING, Found, Truth
-from ssd_tf.inference.detections import from_xywh_pixels
 
 MIN_IOU = 0.5
 RIGHT = 1
@@ -30,6 +27,7 @@ _IMAGES_AT_ONCE = 250
 _BACKGROUND_IOU = 0.1
 # COCO's limit of 100 is one of each class; here it would be one of all classes together.
 _ALL_DETECTIONS = 1 << 31
+_NUM_BINS = 10  # of the calibration
 # hotcoco's names -> ours.
 _ERRORS = {
     "Cls": "classification",
@@ -43,7 +41,6 @@ _SIZES = (0, 16, 32, 64, 128, 256)
 _ASPECTS = (0, 1 / 3, 2 / 3, 1.5, 3)
 _ASPECT_NAMES = ("below 1:3", "1:3 to 2:3", "2:3 to 3:2", "3:2 to 3:1", "above 3:1")
 _CLASS_KEYS = ("AP", "AP50", "AP50_11point", "AP50_all")
-_COVERAGES = (0, 0.3, 0.4, 0.5, 0.6, 0.7, 1)
 
 
 class Matches(typing.NamedTuple):
@@ -62,9 +59,9 @@ class Analysis(typing.NamedTuple):
     """score: with the best F1 over all classes, at which the counts below are taken.
 
     thresholds, class_thresholds: as `threshold_curves` returns them. errors: {kind: {"count",
-    "cost"}}. confusion: [C + 1, C + 1]. calibration: {"error", "bins"}. by_size, by_aspect:
-    [{"name", "objects", "AP", "AP50"}]. is_found: [N] bool. image_counts: {"right", "wrong",
-    "missed"} of each image.
+    "cost"}}. confusion: [C + 1, C + 1]. calibration: hotcoco's, the mean gap of score and precision
+    (ECE) and both by bins of the score. by_size, by_aspect: [{"name", "objects", "AP", "AP50"}].
+    is_found: [N] bool. image_counts: {"right", "wrong", "missed"} of each image.
     """
 
     truth: Truth
@@ -114,7 +111,7 @@ def summary(analysis: Analysis) -> dict:
     return {
         "thresholds": analysis.thresholds,
         "errors": analysis.errors,
-        "calibration_error": analysis.calibration["error"],
+        "calibration_error": float(analysis.calibration["ece"]),
         "by_size": analysis.by_size,
         "by_aspect": analysis.by_aspect,
     }
@@ -246,7 +243,8 @@ def _count_above(scores):
 def _analyse_errors(truth, found, score):
     """A function of its own, so that the matches are freed before the next ones are made."""
     matched = match_at_iou50(truth, found)
-    return _split_errors(matched), confusion_matrix(matched, score), _calibration(matched)
+    calibration = matched.calibration(n_bins=_NUM_BINS, iou_threshold=MIN_IOU)
+    return _split_errors(matched), confusion_matrix(matched, score), calibration
 
 
 def _split_errors(matched):
@@ -274,26 +272,6 @@ def confusion_matrix(matched: COCOeval, score) -> np.ndarray:
         iou_thr=MIN_IOU, min_score=score - SCORE_ROUNDING, max_det=_ALL_DETECTIONS
     )
     return content["matrix"].astype(int)
-
-
-def _calibration(matched):
-    """{"error", "bins": [{"low", "high", "count", "score", "precision"}]}.
-
-    score, precision: the mean of the detections in a bin, and the fraction of them that is right;
-    the error (ECE) is the mean gap of the two, weighted by count.
-    """
-    content = matched.calibration(n_bins=10, iou_threshold=MIN_IOU)
-    bins = [
-        {
-            "low": float(row["bin_lower"]),
-            "high": float(row["bin_upper"]),
-            "count": int(row["count"]),
-            "score": float(row["avg_confidence"]),
-            "precision": float(row["avg_accuracy"]),
-        }
-        for row in content["bins"]
-    ]
-    return {"error": float(content["ece"]), "bins": bins}
 
 
 def _ap_by_size(truth, found):
@@ -345,23 +323,3 @@ def _count_by_image(truth, found, status, shown, is_found):
         "wrong": count(found.image[shown & (status == WRONG)]),
         "missed": count(truth.image[~truth.ignored & ~is_found]),
     }
-
-
-def coverage(analysis: Analysis, default_boxes) -> list[dict]:
-    """[{"name", "objects", "found"}] by the IoU of each object's best default box.
-
-    analysis: of Examples, whose image rows have sizes. default_boxes: [A, 4] normalised corners.
-    Ignored objects are left out.
-    """
-    truth = analysis.truth
-    rows = np.flatnonzero(~truth.ignored)
-    sizes = [(row["height"], row["width"]) for row in truth.image_rows]
-    sizes = np.array(sizes, float).reshape(-1, 2)[truth.image[rows]]
-    _, best = find_best(from_xywh_pixels(truth.boxes[rows], sizes), default_boxes)
-    slices = []
-    for low, high in itertools.pairwise(_COVERAGES):
-        inside = (best >= low) & ((best < high) | (high == 1))
-        name = f"{low:.1f} to {high:.1f}"
-        num_found = int(analysis.is_found[rows][inside].sum())
-        slices.append({"name": name, "objects": int(inside.sum()), "found": num_found})
-    return slices

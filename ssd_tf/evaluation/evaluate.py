@@ -1,14 +1,20 @@
 """Evaluate a model on a split of a data set."""
 
+import itertools
+
+import numpy as np
 from absl import logging
 
 from ssd_tf import commandline
+from ssd_tf.boxes.geometry import best_overlaps
 from ssd_tf.data import bad_records, dataset_json, split_examples
 from ssd_tf.evaluation import metrics, outputs, run_detector
 from ssd_tf.evaluation.coco_instances import make_instances
+from ssd_tf.inference.detections import from_xywh_pixels
 from ssd_tf.inference.loading import load_detector
 
 _NUM_TIMED = 20  # images
+_COVERAGES = (0, 0.3, 0.4, 0.5, 0.6, 0.7, 1)
 
 
 def evaluate(
@@ -39,55 +45,76 @@ def evaluate(
     folder = outputs.open_folder(output, [model, labels], reference)
     dataset_info = dataset_json.read_dataset(data)
     dataset_info.shards(split)
-    for override in overrides:
-        if override.startswith("export."):
-            logging.warning(
-                "--set %s changes nothing here: export.* are limits of TFLite files", override
-            )
+    for override in (text for text in overrides if text.startswith("export.")):
+        logging.warning("--set %s has no effect: export.* are limits of TFLite files", override)
     detector = load_detector(model, labels, overrides, raw_weights, input_range)
     config = detector.config
     if on_bad_record is None:
         on_bad_record = config.data.on_bad_record if config else "stop"
-    skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
-    examples = split_examples.read_examples(data, split, skipped)
-    truth, found, timed = _detect(detector, dataset_info, split, examples, len(skipped))
+    truth, found, examples, num_skipped = _detect(detector, dataset_info, split, on_bad_record)
+    timed = [example["image"] for example in examples.take(_NUM_TIMED).as_numpy_iterator()]
+    latency_ms, images_per_second = run_detector.measure_latency(detector.stages, timed)
     settings = {"model": str(model), "kind": detector.kind, "data": str(data), "split": split}
-    settings |= {"images": len(truth.images), "skipped": len(skipped)}
+    settings |= {"images": len(truth.images), "skipped": num_skipped}
     if config:
-        settings |= config.eval.model_dump()
-        settings["raw_weights"] = raw_weights
-    measured = metrics.measure(truth, found) | {"settings": settings}
-    measured["latency_ms"], measured["images_per_second"] = run_detector.measure_latency(
-        detector.stages, timed
-    )
-    measured["model_mb"] = detector.size_mb
+        settings |= {**config.eval.model_dump(), "raw_weights": raw_weights}
+    measured = {
+        **metrics.measure(truth, found),
+        "settings": settings,
+        "latency_ms": latency_ms,
+        "images_per_second": images_per_second,
+        "model_mb": detector.size_mb,
+    }
     evaluation = outputs.Evaluation(
         measured,
         truth,
         found,
         make_instances(truth),
         list(_describe_settings(settings)),
-        lambda indices: run_detector.fetch_images(examples, truth, indices),
-        detector.default_boxes,
+        fetch=lambda indices: run_detector.fetch_images(examples, truth, indices),
+        coverage=lambda analysed: coverage(analysed, detector.default_boxes),
     )
     return outputs.finish(evaluation, folder, reference)
 
 
-def _detect(detector, dataset_info, split, examples, num_skipped):
-    """The Truth and Found of a split, and a few of its images."""
+def _detect(detector, dataset_info, split, on_bad_record):
+    """The Truth, the Found, the usable Examples of a split, and the number of the others."""
     detect = run_detector.match_labels(detector, dataset_info.names)
-    num_images = dataset_info.splits[split]["images"] - num_skipped
+    skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
+    examples = split_examples.read_examples(dataset_info.folder, split, skipped)
+    num_images = dataset_info.splits[split]["images"] - len(skipped)
     batch_size = detector.config.eval.batch_size if detector.config else 1
-    with bad_records.explain_record_errors(dataset_info.folder, split):
-        with commandline.progress("evaluating", num_images) as advance:
-            truth, found = run_detector.run_detector(
-                lambda images: advance(detect(images), len(images)),
-                examples,
-                dataset_info.classes,
-                batch_size,
-            )
-        timed = [example["image"] for example in examples.take(_NUM_TIMED).as_numpy_iterator()]
-    return truth, found, timed
+    explained = bad_records.explain_record_errors(dataset_info.folder, split)
+    with explained, commandline.progress("evaluating", num_images) as advance:
+        truth, found = run_detector.run_detector(
+            lambda images: advance(detect(images), len(images)),
+            examples,
+            dataset_info.classes,
+            batch_size,
+        )
+    return truth, found, examples, len(skipped)
+
+
+def coverage(analysis, default_boxes) -> list[dict]:
+    """[{"name", "objects", "found"}] by the IoU of each object's best default box.
+
+    analysis: as `analysis.analyse` returns it. default_boxes: [A, 4] normalised corners, or
+    None: no rows. Ignored objects are left out.
+    """
+    if default_boxes is None:
+        return []
+    truth = analysis.truth
+    rows = np.flatnonzero(~truth.ignored)
+    sizes = [(row["height"], row["width"]) for row in truth.image_rows]
+    sizes = np.array(sizes, float).reshape(-1, 2)[truth.image[rows]]
+    _, best = best_overlaps(from_xywh_pixels(truth.boxes[rows], sizes), default_boxes)
+    slices = []
+    for low, high in itertools.pairwise(_COVERAGES):
+        inside = (best >= low) & ((best < high) | (high == 1))
+        name = f"{low:.1f} to {high:.1f}"
+        num_found = int(analysis.is_found[rows][inside].sum())
+        slices.append({"name": name, "objects": int(inside.sum()), "found": num_found})
+    return slices
 
 
 def _describe_settings(settings):

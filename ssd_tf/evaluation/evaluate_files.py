@@ -100,17 +100,13 @@ def compare(paths, output):
 
 
 def _name_runs(paths):
-    """{a path without the folders that all of them share: the path}."""
+    """{a folder without the parents that all of them share: its metrics.json}."""
     paths = [path / "metrics.json" if path.is_dir() else path for path in map(pathlib.Path, paths)]
-    folders = [path.absolute().parts[:-1] for path in paths]
-    num_shared = 0
-    while all(len(parts) > num_shared + 1 for parts in folders) and (
-        len({parts[num_shared] for parts in folders}) == 1
-    ):
-        num_shared += 1
+    folders = [path.absolute().parent for path in paths]
+    shared = os.path.commonpath([folder.parent for folder in folders])
     named = {}
-    for path, parts in zip(paths, folders, strict=True):
-        name = "/".join(parts[num_shared:])
+    for path, folder in zip(paths, folders, strict=True):
+        name = folder.relative_to(shared).as_posix()
         named[name if name not in named else f"{name} ({len(named) + 1})"] = path
     return named
 

@@ -5,7 +5,6 @@ import io
 import json
 import typing
 
-import numpy as np
 from rich.console import Console
 
 from ssd_tf import commandline
@@ -22,7 +21,7 @@ _TABLES = ("metrics.json", "per_class.csv")
 class Evaluation(typing.NamedTuple):
     """metrics: the content of metrics.json so far. instances: of ground_truth.json. settings: lines
     that say what was measured. fetch: indices of images -> {index: uint8 [H, W, 3]}, or None
-    without images. default_boxes: [A, 4] of a run, else None.
+    without images. coverage: an Analysis -> rows about its default boxes, or None.
     """
 
     metrics: dict
@@ -31,7 +30,7 @@ class Evaluation(typing.NamedTuple):
     instances: dict
     settings: list[str]
     fetch: typing.Callable | None = None
-    default_boxes: np.ndarray | None = None
+    coverage: typing.Callable | None = None
 
 
 def open_folder(path, inputs, reference) -> OutputFolder | None:
@@ -86,10 +85,8 @@ def _write_coco_files(evaluation, output):
 
 
 def _write_report(evaluation, analysed, metrics, class_rows, output):
-    coverage = []
     try:
-        if evaluation.default_boxes is not None:
-            coverage = analysis.coverage(analysed, evaluation.default_boxes)
+        coverage = evaluation.coverage(analysed) if evaluation.coverage else []
         text = report.render_report(
             analysed, metrics, class_rows, evaluation.settings, evaluation.fetch, coverage
         )

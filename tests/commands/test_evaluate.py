@@ -117,6 +117,20 @@ def test_metrics_of_a_run(evaluated):
     assert content["latency_ms"]["per_image"] > 0
 
 
+def test_from_python_without_files(tiny_run, tiny_data, evaluated, tmp_path, monkeypatch, capsys):
+    from ssd_tf.evaluation.evaluate import evaluate as evaluate_model
+
+    monkeypatch.chdir(tmp_path)
+    metrics = evaluate_model(tiny_run, tiny_data, overrides=["eval.score_floor=0.0001"])
+    expected = read(evaluated, "metrics.json")
+    assert metrics.keys() == expected.keys()
+    assert metrics["coco"] == expected["coco"]
+    assert f"AP {metrics['coco']['AP']:.3f}" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="reference"):
+        evaluate_model(tiny_run, tiny_data, reference=True)
+
+
 def test_detections_of_a_run(evaluated, tiny_run, images):
     from ssd_tf.inference.loading import load_detector
 

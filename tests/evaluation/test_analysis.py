@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from coco_rows import make_tables
 
-from ssd_tf.evaluation import analysis
+from ssd_tf.evaluation import analysis, evaluate
 from ssd_tf.evaluation.analysis import confusion_matrix, match, match_at_iou50, without_ignored
 
 CATEGORIES = [{"id": 0, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "owl"}]
@@ -182,13 +182,13 @@ def test_a_score_of_float32_is_not_below_its_decimal():
 
 
 def test_calibration(analysed):
-    bins = {round(row["low"], 1): row for row in analysed.calibration["bins"] if row["count"]}
+    bins = {round(row["bin_lower"], 1): row for row in analysed.calibration["bins"] if row["count"]}
     assert {low: row["count"] for low, row in bins.items()} == pytest.approx(
         {0.2: 1, 0.3: 1, 0.4: 1, 0.6: 1, 0.7: 1, 0.8: 1, 0.9: 1}
     )
-    assert bins[0.9]["precision"] == 1 and bins[0.8]["precision"] == 0
+    assert bins[0.9]["avg_accuracy"] == 1 and bins[0.8]["avg_accuracy"] == 0
     # Gaps .2, .7, .4, .6, .7, .8, .1, each of one in seven.
-    assert analysed.calibration["error"] == pytest.approx(3.5 / 7, abs=1e-6)
+    assert analysed.calibration["ece"] == pytest.approx(3.5 / 7, abs=1e-6)
 
 
 def test_slices(analysed):
@@ -229,7 +229,7 @@ def test_coverage_by_default_boxes(analysed):
     analysed = analysed._replace(is_found=is_found)
     # One box equal to the first cat, one that covers 11 of 20 columns of the dog; of 200 x 100.
     boxes = np.array([[0, 0, 0.2, 0.1], [0.5, 0.25, 0.7, 0.36]], np.float32)
-    rows = analysis.coverage(analysed, boxes)
+    rows = evaluate.coverage(analysed, boxes)
     assert {row["name"]: (row["objects"], row["found"]) for row in rows if row["objects"]} == {
         "0.7 to 1.0": (2, 2),
         "0.5 to 0.6": (1, 0),

@@ -143,8 +143,8 @@ def reliability(calibration: dict) -> str:
     bins = [row for row in calibration["bins"] if row["count"]]
     with _plot("mean score", "share that is right") as (axes, done):
         axes.plot([0, 1], [0, 1], color=_GRAY, linestyle="--", linewidth=1)
-        scores = [row["score"] for row in bins]
-        axes.plot(scores, [row["precision"] for row in bins], "o-", color=_BLUE)
+        scores = [row["avg_confidence"] for row in bins]
+        axes.plot(scores, [row["avg_accuracy"] for row in bins], "o-", color=_BLUE)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
     return done[0]
 

@@ -36,7 +36,7 @@ def render_report(
 
     metrics: the content of metrics.json. class_rows: of `analysis.class_rows`. settings: lines.
     fetch: indices of images -> {index: uint8 [H, W, 3]}, without those that cannot be read; None
-    without images. coverage: rows of `analysis.coverage`.
+    without images. coverage: rows of `evaluate.coverage`.
     """
     names = [
         coco_rows.read_file_name(row) or f"image {row['id']}" for row in analysis.truth.image_rows
