@@ -16,6 +16,7 @@ help:
 	@echo "make test-browser     the reports in headless Chromium, which must be installed"
 	@echo "make test-clients     the exports in environments of MediaPipe, LiteRT and TensorFlow alone"
 	@echo "make lint             ruff and codespell"
+	@echo "make docs             write docs/configuration.md from the keys' descriptions"
 	@echo "make clean            remove .venv and demo"
 
 $(READY): setup.py constraints.txt
@@ -65,7 +66,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell ssd_tf data_tools tests benchmarks configs docs *.py *.md
 
+docs: $(READY)
+	$(BIN)/python -m ssd_tf.config.page > docs/configuration.md
+
 clean:
 	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo
 
-.PHONY: help install demo test test-slow test-network test-browser test-clients lint clean
+.PHONY: help install demo test test-slow test-network test-browser test-clients lint docs clean

@@ -37,7 +37,7 @@ class Loop:
     evaluates. Keeps checkpoints/last and, with an evaluation, checkpoints/best by AP.
 
     make_dataset(StreamSlice) -> batches: the slice says which worker reads, and from which step.
-    evaluate() -> what evaluator.metrics returns, and a list of Pillow images to show; it is called
+    evaluate() -> what metrics.measure returns, and a list of Pillow images to show; it is called
     every `evaluate_every` steps, with the averaged weights in place if EMA is on.
     name_images(step) -> the source_ids of the batch of a step, from 1, for messages.
     """

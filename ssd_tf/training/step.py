@@ -92,7 +92,7 @@ def make_train_step(config: Config, state: TrainState):
 
     def replica_step(images, targets):
         targets = losses.on_device(targets)
-        weights = _image_weights(loss.normalizer, targets)
+        weights = _image_weights(config.loss.normalizer, targets)
         batch = (images, targets, weights)
         parts, gradients = _sum_in_turn(loss_and_gradients, batch, train.accumulate)
         gradients = all_reduce("sum", gradients)
@@ -147,15 +147,8 @@ def make_loss(config: Config, default_boxes) -> MultiBoxLoss:
     """The loss that config.loss describes. default_boxes: [A, 4], normalised."""
     input_hw = np.array(config.model.input_hw, np.float32)
     return MultiBoxLoss(
-        negatives_per_positive=config.loss.negatives_per_positive,
-        min_negatives=config.loss.min_negatives,
-        localization_weight=config.loss.localization_weight,
-        score_activation=config.loss.score_activation,
-        focal_gamma=config.loss.focal_gamma,
-        focal_alpha=config.loss.focal_alpha,
-        label_smoothing=config.loss.label_smoothing,
-        box_loss=config.loss.box_loss,
-        normalizer=config.loss.normalizer,
+        config.loss,
+        score_activation=config.model.score_activation,
         default_boxes=default_boxes * np.tile(input_hw, 2),
         variances=config.boxes.variances,
         static_shapes=config.train.xla,
@@ -170,7 +163,7 @@ def make_batch_loss(config: Config, state: TrainState):
 
     def replica_loss(images, targets):
         targets = losses.on_device(targets)
-        weights = _image_weights(loss.normalizer, targets)
+        weights = _image_weights(config.loss.normalizer, targets)
         parts = loss(network.model(images, training=False), targets)
         return tf.reduce_sum(weights * (parts.classification + parts.localization))
 

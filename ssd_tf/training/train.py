@@ -11,7 +11,8 @@ from ssd_tf import files
 from ssd_tf.config import Config, load_config
 from ssd_tf.data import bad_records, dataset_json, pipeline, split_examples
 from ssd_tf.draw import draw_comparison
-from ssd_tf.evaluation import evaluator
+from ssd_tf.evaluation import metrics
+from ssd_tf.evaluation.run_detector import run_detector
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.models import folding
 from ssd_tf.training import advice, device_errors, distribution, events, restart
@@ -113,13 +114,13 @@ def _make_evaluate(config, dataset_info, network):
     def evaluate():
         folding.assign_folded(folded, network.model)
         with bad_records.explain_record_errors(dataset_info.folder, split):
-            _, truth, found = evaluator.run_detector(
+            truth, found = run_detector(
                 detector.batch, examples, dataset_info.classes, config.eval.batch_size
             )
         drawn = [
             draw_comparison(example["image"], example, detector(example["image"]), detector.classes)
             for example in examples.take(config.watch.images).as_numpy_iterator()
         ]
-        return evaluator.metrics(truth, found), drawn
+        return metrics.measure(truth, found), drawn
 
     return evaluate
