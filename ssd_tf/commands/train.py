@@ -1,5 +1,7 @@
 """ssd train --config C --data DIR --workdir RUN [--set KEY=VALUE ...]"""
 
+import sys
+
 from absl import flags
 
 from ssd_tf import commandline
@@ -51,3 +53,7 @@ def _main(values, positional):
     from ssd_tf.training.train import train
 
     train(config, values.data, values.workdir, values.hosts, values.task, values.profile_steps)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
