@@ -168,10 +168,10 @@ def tiny_config(tiny_config_file):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_data, tiny_config):
     """The run folder of a detector overfitted to IMAGES."""
-    from ssd_tf.commands.train import run_training
+    from ssd_tf.training.train import train
 
     workdir = tmp_path_factory.mktemp("tiny_run") / "run"
-    run_training(tiny_config, tiny_data, workdir)
+    train(tiny_config, tiny_data, workdir)
     return workdir
 
 

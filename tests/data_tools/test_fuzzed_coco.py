@@ -7,7 +7,7 @@ import pytest
 from coco_reading import read_with_converter, read_with_evaluation
 
 from ssd_tf.evaluation import coco_results
-from ssd_tf.evaluation.tables import make_truth
+from ssd_tf.evaluation.coco_instances import make_truth
 
 NUM_IMAGES = 12
 ODD = [

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from ssd_tf.boxes.default_boxes import BoxLevel
 from ssd_tf.config import check_config, load_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
@@ -463,3 +464,10 @@ def test_with_the_focal_loss_objects_start_rare(scores, expected):
     assert len(biases) == 2
     for bias in biases:
         np.testing.assert_allclose(bias.reshape(-1, 3), [expected] * (len(bias) // 3), atol=1e-5)
+
+
+def test_the_level_of_each_default_box():
+    # Two boxes in each of 1 x 2 cells, then one box in one cell.
+    levels = (BoxLevel(((8.0, 8.0), (9.0, 4.0))), BoxLevel(((20.0, 20.0),)))
+    network = ssd.SSD(None, None, levels, map_shapes=((1, 2), (1, 1)))
+    assert network.level_of_box.tolist() == [0, 0, 0, 0, 1]

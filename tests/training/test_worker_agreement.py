@@ -8,7 +8,7 @@ import tensorflow as tf
 from ssd_tf.config import check_config
 from ssd_tf.data.dataset_json import read_dataset
 from ssd_tf.errors import ConfigError
-from ssd_tf.training import agreement, distribution, restart
+from ssd_tf.training import distribution, restart
 
 ADDRESSES = ("a:1", "b:2", "c:3")
 
@@ -28,11 +28,20 @@ def compare(toy_config, tiny_data, monkeypatch):
     workers: dicts with values of sections, and records, profile_steps, version.
     """
 
-    def send(strategy, texts, records=tiny_data, profile_steps=None, version="1.0", **sections):
+    def send(
+        strategy,
+        texts,
+        records=tiny_data,
+        profile_steps=None,
+        version="1.0",
+        resumes=False,
+        init_from=None,
+        **sections,
+    ):
         config = toy_config().model_dump(mode="json")
         for name, values in sections.items():
             config[name] = {**config[name], **values}
-        config = check_config(config, "worker")
+        config = check_config(config, "worker").model_copy(update={"init_from": init_from})
         dataset_info = read_dataset(records)
         state = restart.make_state(config, dataset_info)
 
@@ -41,8 +50,8 @@ def compare(toy_config, tiny_data, monkeypatch):
             return texts
 
         monkeypatch.setattr(distribution, "gather_texts", gather_texts)
-        monkeypatch.setattr(agreement, "__version__", version)
-        agreement.check_agreement(strategy, config, dataset_info, state, profile_steps)
+        monkeypatch.setattr(restart, "__version__", version)
+        restart.check_agreement(strategy, config, dataset_info, state, resumes, profile_steps)
 
     def run(*workers):
         texts = []
@@ -54,7 +63,7 @@ def compare(toy_config, tiny_data, monkeypatch):
 
 def test_one_worker_asks_nobody(toy_config):
     strategy = types.SimpleNamespace(cluster_resolver=None)
-    agreement.check_agreement(strategy, toy_config(), None, None)
+    restart.check_agreement(strategy, toy_config(), None, None)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -132,3 +141,18 @@ def test_texts_of_any_length_come_back(monkeypatch):
     monkeypatch.setattr(distribution, "_gathering", gathering)
     for text in ("", "{}", "Größe 人"):
         assert distribution.gather_texts(None, text) == [text, text]
+
+
+def test_the_weights_that_training_starts_from(compare, tmp_path):
+    """Their contents count, not their paths; after a restart neither."""
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    first, same, other, missing = (
+        {"init_from": str(tmp_path / name)} for name in ("a", "b", "c", "d")
+    )
+    compare(first, same)
+    with pytest.raises(ConfigError, match=r"init_from is the checksum \w+ on a:1 and the checksum"):
+        compare(first, other)
+    with pytest.raises(ConfigError, match=r"init_from is the checksum \w+ on a:1 and unreadable"):
+        compare(first, missing)
+    compare(*({**worker, "resumes": True} for worker in (first, other)))
