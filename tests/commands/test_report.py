@@ -69,7 +69,7 @@ def test_without_objects_and_detections(report):
     assert "The split has no objects that count" in sections.texts[""]
     assert "Nothing was detected" in sections.texts[""]
     assert "No detection is right" in sections.texts["score"]
-    assert sections.texts["errors"].strip().endswith("Nothing to split.")
+    assert sections.texts["errors"].strip().endswith("No errors to break down.")
     assert (metrics["coco"]["AP"], metrics["thresholds"]) == (-1, None)
 
 
