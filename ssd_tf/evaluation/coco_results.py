@@ -74,9 +74,9 @@ def read_results(path, truth: Truth) -> Found:
             where = (path, start)
             image_ids, category_ids, boxes, scores = _read_columns(chunk, where)
             image = np.array([image_index.get(value, -1) for value in image_ids])
-            _check(image >= 0, where, image_ids, listed)
+            _check((image >= 0).tolist(), where, image_ids, listed)
             category = np.array([category_index.get(value, -1) for value in category_ids])
-            unknown.update(value for value in category_ids if value not in category_index)
+            unknown.update(category_ids[row] for row in np.flatnonzero(category < 0))
             parts.append(Found(image, category, boxes, scores).select(category >= 0))
     found = Found(*concatenate(_NO_DETECTIONS, parts))
     if unknown:
@@ -126,11 +126,11 @@ def _read_columns(rows, where):
     boxes = _to_numbers([value for box in written for value in box]).reshape(-1, 4)
     with np.errstate(over="ignore", invalid="ignore"):
         is_finite = np.isfinite(boxes).all(1) & np.isfinite(boxes[:, 2] * boxes[:, 3])
-    _check(is_finite, where, written, text)
+    _check(is_finite.tolist(), where, written, text)
     written = [row.get("score") for row in rows]
     scores = _to_numbers(written)
     is_score = (scores >= -SCORE_TOLERANCE) & (scores <= 1 + SCORE_TOLERANCE)
-    _check(is_score, where, written, "score as a number from 0 to 1")
+    _check(is_score.tolist(), where, written, "score as a number from 0 to 1")
     return *ids, boxes, np.clip(scores, 0, 1)
 
 
@@ -140,7 +140,7 @@ def _check(is_right, where, values, expected):
     where: the file, and the index of the first value in it.
     """
     if not all(is_right):
-        row = list(is_right).index(False)
+        row = is_right.index(False)
         path, start = where
         raise ValueError(f"{path}[{start + row}]: expected {expected}, got {brief(values[row])}")
 
