@@ -1,16 +1,21 @@
-"""What a conversion reports: its entries of dataset.json and report.json, and the terminal."""
+"""The report of a conversion: entries of dataset.json and report.json, terminal, duplicates."""
 
+import array
 import dataclasses
 import itertools
+import json
 import math
+import pathlib
 import sys
 
+import numpy as np
 import rich.box
 import rich.console
 import rich.markup
 import rich.table
 
-from data_tools.conversion import counts, duplicates
+from data_tools.conversion import counts
+from data_tools.readers import labels
 
 _CLASSES_SHOWN = 30
 _DROPPED_SHOWN = 10
@@ -32,13 +37,11 @@ def make_dataset_entry(split_counts, names) -> dict:
 
 
 def make_report_entry(split_counts, source_flags, exif_boxes, folder, split, other_splits) -> dict:
-    """A split's entry of report.json, whose keys other people's scripts read.
+    """A split's entry of report.json.
 
     source_flags: {flag: value} of what was converted; exif_boxes: "stored" or "shown", what was
     assumed of EXIF-rotated images whose labels do not give the orientation of the boxes.
     """
-    # For compatibility, the keys "assumed_turns" and "remarks" keep names that the code no longer
-    # uses: it says assumed_orientations and findings.
     return {
         "source": source_flags,
         "read": split_counts.read,
@@ -50,7 +53,7 @@ def make_report_entry(split_counts, source_flags, exif_boxes, folder, split, oth
         "clipped": split_counts.clipped,
         "boxes_of_dropped_images": split_counts.boxes_of_dropped_images,
         "bytes": split_counts.bytes,
-        "assumed_turns": split_counts.assumed_orientations,
+        "assumed_orientations": split_counts.assumed_orientations,
         "exif_boxes": exif_boxes,
         "repaired": _sorted(split_counts.repaired),
         "dropped_images": _sorted(split_counts.dropped_images),
@@ -63,7 +66,7 @@ def make_report_entry(split_counts, source_flags, exif_boxes, folder, split, oth
             "files": _to_dicts(split_counts.size_mismatch_files),
         },
         "gray_16bit": dataclasses.asdict(split_counts.gray),
-        "remarks": {what: found._asdict() for what, found in split_counts.findings.items()},
+        "findings": {what: found._asdict() for what, found in split_counts.findings.items()},
         "classes": {
             name: dataclasses.asdict(of_class)
             for name, of_class in sorted(split_counts.classes.items())
@@ -96,20 +99,19 @@ def _name_bins(histogram, edges):
 
 
 def _find_duplicates(folder, split, other_splits):
-    found = {"within": duplicates.find_within(folder, split)}
+    found = {"within": find_duplicates_within(folder, split)}
     for other in other_splits:
-        found[other] = duplicates.find_across(folder, split, other)
+        found[other] = find_duplicates_across(folder, split, other)
     return found
 
 
-def print_report(conversion):
-    """Print a table of the classes, and what was repaired, dropped or odd in each split."""
+def print_report(reports, class_names):
+    """Print a table of the classes, and what was repaired, dropped or suspicious in each split."""
     console = rich.console.Console(soft_wrap=True)
-    reports = conversion.reports
     notes = [note for entry in reports.values() for note in entry["source"].get("notes", ())]
     for note in dict.fromkeys(notes):
         console.print(note, markup=False, highlight=False)
-    console.print(_make_table(reports, conversion.class_names))
+    console.print(_make_table(reports, class_names))
     for split, entry in reports.items():
         for line in describe(split, entry):
             console.print(line, markup=False, highlight=False)
@@ -155,10 +157,10 @@ def describe(split, entry):
         )
     if entry["empty_left_out"]:
         yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
-    if entry["assumed_turns"]:
+    if entry["assumed_orientations"]:
         yield (
             "  EXIF-rotated images whose labels do not give the orientation of the boxes: "
-            f"{entry['assumed_turns']:,}; boxes were taken to be drawn on the image as "
+            f"{entry['assumed_orientations']:,}; boxes were taken to be drawn on the image as "
             f"{entry['exif_boxes']} (--exif_boxes); check them with inspect_tfrecord"
         )
     mismatches = entry["size_mismatches"]
@@ -169,7 +171,7 @@ def describe(split, entry):
             f"first {first['file']}: height and width {first['image_hw']}, labels "
             f"{first['labels_hw']}"
         )
-    for what, found in entry["remarks"].items():
+    for what, found in entry["findings"].items():
         yield f"  {what}: {found['count']:,}, the first {found['first'][0]}"
     within = entry["duplicates"]["within"]
     if within["groups"]:
@@ -237,3 +239,71 @@ def warn_of_leaks(split, entry):
                 "after training on the other.",
                 file=sys.stderr,
             )
+
+
+def digests_path(folder, split) -> pathlib.Path:
+    """The file with the digests of a split, by which identical images are found.
+
+    One line per stored image: 16 hexadecimal digits of its file's SHA-256, a tab, its file name
+    escaped as in JSON.
+    """
+    return pathlib.Path(folder) / f"{split}-images.tsv"
+
+
+def open_digests(path, mode="r"):
+    """Open a file of digests; file names need not be Unicode."""
+    return open(path, mode, encoding="utf-8", errors="surrogateescape")
+
+
+def write_digests(file, digests):
+    """digests: counts.ImageDigest of each image."""
+    for digest, name in digests:
+        file.write(f"{digest}\t{json.dumps(name, ensure_ascii=False)[1:-1]}\n")
+
+
+def find_duplicates_within(folder, split) -> dict:
+    """{"groups", "images", "files": the first hundred groups of identical files}."""
+    digests = _read_digests(folder, split)
+    values, num_images = np.unique(digests, return_counts=True)
+    repeated = values[num_images > 1]
+    groups = _find_names(folder, split, repeated)
+    return {
+        "groups": len(repeated),
+        "images": int(num_images[num_images > 1].sum()),
+        "files": list(groups.values()),
+    }
+
+
+def find_duplicates_across(folder, split, other) -> dict:
+    """{"images": how many of `split` are in `other` too, "files": the first hundred groups}."""
+    digests = _read_digests(folder, split)
+    shared = np.intersect1d(digests, _read_digests(folder, other))
+    here = _find_names(folder, split, shared)
+    there = _find_names(folder, other, shared)
+    files = [
+        {split: names, other: there[digest]} for digest, names in here.items() if digest in there
+    ]
+    return {"images": int(np.isin(digests, shared).sum()), "files": files}
+
+
+def _read_digests(folder, split):
+    digests = array.array("Q")
+    path = digests_path(folder, split)
+    if path.is_file():
+        with open_digests(path) as file:
+            digests.extend(int(line[:16], 16) for line in file)
+    return np.array(digests, np.uint64)
+
+
+def _find_names(folder, split, digests):
+    """{digest: names of its images}, for the first hundred of `digests` in the split's order."""
+    sought = set(digests.tolist())
+    names = {}
+    if not sought:
+        return names
+    with open_digests(digests_path(folder, split)) as file:
+        for line in file:
+            digest = int(line[:16], 16)
+            if digest in sought and (digest in names or len(names) < labels.NAMED):
+                names.setdefault(digest, []).append(json.loads(f'"{line[17:-1]}"'))
+    return {digest: sorted(found) for digest, found in names.items()}

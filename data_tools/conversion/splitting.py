@@ -1,21 +1,13 @@
 """Divides images into training and validation: classes balanced, identical files on one side."""
 
 import hashlib
-from typing import NamedTuple
+import pickle
 
 import numpy as np
 
-from data_tools.readers import labels
 from ssd_tf import pixels, user_files
 
 _NO_CLASS = frozenset([""])  # the class of images without objects
-
-
-class HashTask(NamedTuple):
-    """The files of some images: their lines in the plan file begin at `offsets`."""
-
-    plan: str
-    offsets: np.ndarray
 
 
 def choose_validation(classes_of, digests, fraction, seed) -> np.ndarray:
@@ -23,7 +15,7 @@ def choose_validation(classes_of, digests, fraction, seed) -> np.ndarray:
 
     classes_of [n]: frozensets of class names; digests [n]: of the files; fraction: of the images.
     Iterative stratification (after Sechidis et al. 2011) of groups of identical files: the rarest
-    class first, each group goes to the side that lacks the greater part of its share of that class.
+    class first, each group goes to the side that lacks the larger fraction of that class.
     Images without objects are a class of their own.
     """
     _, group_of = np.unique(np.asarray(digests, np.uint64), return_inverse=True)
@@ -68,24 +60,21 @@ def _choose_side(lacking, lacking_all, fraction, size):
     return int(of_validation > of_training)
 
 
-def hash_files(task, tick):
-    """Hash the files of a HashTask -> uint64 [n], the first 8 bytes of each file's SHA-256.
+def hash_files(images, tick):
+    """Hash the files of pickled LabeledImages -> uint64 [n], the first 8 bytes of the SHA-256.
 
-    For an unreadable file: of its line in the plan. Calls tick() after each.
+    For an unreadable file: that of its id and name. Calls tick() after each.
     """
     digests = []
-    with open(task.plan, "rb") as plan:
-        for offset in task.offsets:
-            plan.seek(offset)
-            line = plan.readline()
-            digests.append(int.from_bytes(_hash_file(line)[:8], "big"))
-            tick()
+    for packed in images:
+        digests.append(int.from_bytes(_hash_file(pickle.loads(packed))[:8], "big"))
+        tick()
     return np.array(digests, np.uint64)
 
 
-def _hash_file(line):
+def _hash_file(image):
     try:
-        data = user_files.read_bytes(labels.from_line(line).path, pixels.MAX_BYTES)
-        return hashlib.sha256(data).digest()
+        data = user_files.read_bytes(image.path, pixels.MAX_BYTES)
     except (OSError, ValueError):  # ValueError: a name that no file can have
-        return hashlib.sha256(line).digest()
+        data = repr((image.source_id, image.filename)).encode()
+    return hashlib.sha256(data).digest()

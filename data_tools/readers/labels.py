@@ -4,9 +4,9 @@ Boxes are [xmin, ymin, xmax, ymax] as written, in the label file's own unit;
 conversion/box_checks.py turns them into normalised corners.
 """
 
+import array
 import collections
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -63,6 +63,47 @@ class LabeledImage:
     fault: str = ""
 
 
+class ObjectTable:
+    """Objects by image, 64 bytes each, for label files that name the images in any order.
+
+    Names and faults are hashable values of any kind; equal ones are held once.
+    """
+
+    def __init__(self):
+        self._rows = collections.defaultdict(lambda: array.array("d"))
+        self._values = []  # names and faults
+        self._index_of = {}
+
+    def add(self, image, name, box, area, crowd, fault):
+        """Add an object of an image, which is any key. box: corners; area NaN: not given."""
+        name, fault = map(self._find_index, (name, fault))
+        self._rows[image].extend((name, *box, area, crowd, fault))
+
+    def _find_index(self, value):
+        index = self._index_of.setdefault(value, len(self._values))
+        if index == len(self._values):
+            self._values.append(value)
+        return index
+
+    def pop(self, image) -> tuple[LabeledObject, ...]:
+        """Remove and return the objects of an image."""
+        rows = zip(*[iter(self._rows.pop(image, ()))] * 8, strict=True)
+        return tuple(
+            LabeledObject(
+                name=self._values[int(name)],
+                box=tuple(box),
+                area=None if math.isnan(area) else area,
+                crowd=bool(crowd),
+                fault=self._values[int(fault)],
+            )
+            for name, *box, area, crowd, fault in rows
+        )
+
+    def images(self) -> list:
+        """The images that have objects left."""
+        return list(self._rows)
+
+
 class Tally:
     """A count, and the first hundred entries that were counted."""
 
@@ -103,30 +144,3 @@ class Source:
     )
     strays: Tally = dataclasses.field(default_factory=Tally)
     boxes_follow_exif: bool = False
-
-
-def to_line(image: LabeledImage) -> str:
-    """Serialize the record to one line of JSON; from_line(to_line(x)) == x."""
-    objects = [
-        [obj.name, obj.box, obj.area, obj.crowd, obj.difficult, obj.fault] for obj in image.objects
-    ]
-    return json.dumps(
-        [
-            image.path,
-            image.filename,
-            image.source_id,
-            objects,
-            image.size_hw,
-            image.unit,
-            image.fault,
-        ]
-    )
-
-
-def from_line(line: str | bytes) -> LabeledImage:
-    """Parse what to_line wrote."""
-    path, filename, source_id, objects, size_hw, unit, fault = json.loads(line)
-    objects = tuple(LabeledObject(name, tuple(box), *rest) for name, box, *rest in objects)
-    return LabeledImage(
-        path, filename, source_id, objects, tuple(size_hw) if size_hw else None, unit, fault
-    )

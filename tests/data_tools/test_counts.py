@@ -2,7 +2,7 @@
 
 import pickle
 
-from data_tools.conversion import counts, duplicates, image_checks
+from data_tools.conversion import counts, image_checks, report
 
 
 def count_shard(num_dropped, size_hw, digest):
@@ -64,13 +64,13 @@ def test_duplicates_across_splits_are_counted_in_images(tmp_path):
         ),
         ("val", [("0" * 15 + "a", "v.jpg")]),
     ):
-        with duplicates.open_digests(duplicates.digests_path(tmp_path, split), "w") as file:
-            duplicates.write_digests(file, [counts.ImageDigest(*image) for image in images])
-    assert duplicates.find_across(tmp_path, "train", "val") == {
+        with report.open_digests(report.digests_path(tmp_path, split), "w") as file:
+            report.write_digests(file, [counts.ImageDigest(*image) for image in images])
+    assert report.find_duplicates_across(tmp_path, "train", "val") == {
         "images": 2,
         "files": [{"train": ["a.jpg", "c.jpg"], "val": ["v.jpg"]}],
     }
-    assert duplicates.find_across(tmp_path, "val", "train") == {
+    assert report.find_duplicates_across(tmp_path, "val", "train") == {
         "images": 1,
         "files": [{"val": ["v.jpg"], "train": ["a.jpg", "c.jpg"]}],
     }
