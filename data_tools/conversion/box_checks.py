@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_tools.readers import labels
+from ssd_tf.boxes import validity
 
 # What a box may cross the edge of the image by, as a fraction of it: if it is one in another unit,
 # and at most.
@@ -90,8 +91,7 @@ def normalize_box(
         return "outside"
     corners = tuple(min(max(value, 0.0), 1.0) for value in (ymin, xmin, ymax, xmax))
     # Records hold float32, in which a sliver can lose its last width.
-    low_y, low_x, high_y, high_x = map(np.float32, corners)
-    if high_y <= low_y or high_x <= low_x:
+    if not validity.is_valid(np.array(corners, np.float32)).all():
         return "degenerate"
     own_area = (corners[2] - corners[0]) * image.height * (corners[3] - corners[1]) * image.width
     is_measured = unit in (labels.PIXELS, labels.PIXELS_FROM_ONE)

@@ -64,7 +64,8 @@ def _name_other_format(path):
         return ""
     keys = set(re.findall(r'"(\w+)"\s*:', start))
     found = next((what for key, what in _OTHER_FORMATS.items() if key in keys), None)
-    return f"; it seems to be {found}" if found and keys.isdisjoint(("images", "categories")) else ""
+    is_coco = bool(keys & {"images", "categories"})
+    return f"; it seems to be {found}" if found and not is_coco else ""
 
 
 class _Content:
