@@ -19,7 +19,7 @@ from data_tools.conversion import (
     survey,
 )
 from data_tools.conversion.config import VALIDATION, new_flags, read_config
-from data_tools.conversion.counts import Dropped, SplitCounts
+from data_tools.conversion.counts import SplitCounts
 from data_tools.readers import labels
 from ssd_tf import commandline, pixels
 
@@ -86,7 +86,8 @@ def convert(open_source: Callable[[], labels.Source], config, source_flags):
             split: _write_split(split, images, label_of, config)
             for split, images in _divide(found, config).items()
         }
-        _add_findings(written[config.split].counts, findings, source.strays)
+        written[config.split].counts.findings = findings
+        written[config.split].counts.dropped_boxes.merge(source.strays)
         _check_kept([split.counts for split in written.values()])
         notes = [*source.notes, *classes.describe_similar(label_of)]
         if config.boxes:
@@ -120,10 +121,8 @@ def _check_strictly(findings, strays):
     Images without labels are accepted: they may lie beside the labelled ones.
     """
     if strays.count:
-        first = Dropped(**strays.first[0])
-        raise shard_writer.StrictError(
-            f"--strict: {first.file}: a box is dropped ({first.reason}): {first.box}"
-        )
+        file, box, reason = strays.first[0].values()
+        raise shard_writer.StrictError(f"--strict: {file}: a box is dropped ({reason}): {box}")
     for what, finding in findings.items():
         if what != survey.UNLABELLED:
             raise shard_writer.StrictError(
@@ -218,15 +217,6 @@ def _write_shards(tasks, config, num_images, title):
     return pool.run_tasks(shard_writer.write_shard, tasks, config.workers, num_images, title)
 
 
-def _add_findings(counts, findings, strays):
-    """Add the findings, and the objects of images that are not listed as dropped boxes."""
-    counts.findings = findings
-    for stray in strays.first:
-        counts.count_dropped_box(Dropped(**stray))
-    if strays.count:
-        counts.dropped_boxes[strays.first[0]["reason"]] += strays.count - len(strays.first)
-
-
 def _check_kept(splits_counts):
     """Raise ValueError if no object was kept although the labels name some; warn if they do not."""
     if any(counts.boxes or counts.ignored for counts in splits_counts):
@@ -235,7 +225,7 @@ def _check_kept(splits_counts):
     for counts in splits_counts:
         for name, num_objects in counts.unlisted_classes.items():
             lost[f"of the class {name!r}, which --classes leaves out"] += num_objects
-        lost.update(counts.dropped_boxes)
+        lost.update(counts.dropped_boxes.reasons)
     if lost:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in lost.most_common(5))
         raise ValueError(f"none of the objects in the labels was kept: {reasons}")
@@ -246,9 +236,11 @@ def _check_kept(splits_counts):
 
 
 def _explain_nothing_left(split, counts):
-    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.dropped_images.items())
+    reasons = ", ".join(
+        f"{reason} {count}" for reason, count in counts.dropped_images.reasons.items()
+    )
     message = f"none of the images of {split!r} can be used"
     if not reasons:
         return f"{message}: none has objects (--drop_empty)"
-    first = counts.first_dropped_images[0]
-    return f"{message} ({reasons}); the first is {first.file}: {first.reason}"
+    first = counts.dropped_images.first[0]
+    return f"{message} ({reasons}); the first is {first['file']}: {first['reason']}"

@@ -103,8 +103,9 @@ def publish(folder, written, classes, source_flags, config) -> dict:
     reports = {}
     for name, split in written.items():
         others = [other for other in all_names if other != name]
+        duplicates = report.find_duplicates(folder, name, others)
         reports[name] = report.make_report_entry(
-            split.counts, source_flags, config.exif_boxes, folder, name, others
+            split.counts, source_flags, config.exif_boxes, duplicates
         )
     files.write_json(folder / "report.json", {"version": 1, "splits": old_reports | reports})
     new_splits = {

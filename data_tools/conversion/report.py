@@ -22,67 +22,69 @@ _DROPPED_SHOWN = 10
 _MANY = 0.5  # of the boxes
 
 
-def make_dataset_entry(split_counts, names) -> dict:
-    """A split's entry of dataset.json; names: of all its files."""
+def make_dataset_entry(split, names) -> dict:
+    """A split's entry of dataset.json; split: its SplitCounts; names: of all its files."""
     return {
-        "images": split_counts.images,
-        "boxes": split_counts.boxes,
-        "ignored": split_counts.ignored,
+        "images": split.images,
+        "boxes": split.boxes,
+        "ignored": split.ignored,
         "shards": [name for name in names if name.endswith(".tfrecord")],
-        "repaired": dict(split_counts.repaired),
-        "dropped": _list_dropped(split_counts),
-        "dropped_images": split_counts.dropped_images.total(),
-        "dropped_boxes": split_counts.dropped_boxes.total(),
+        "repaired": dict(split.repaired.reasons),
+        "dropped": [*split.dropped_images.first, *split.dropped_boxes.first],
+        "dropped_images": split.dropped_images.count,
+        "dropped_boxes": split.dropped_boxes.count,
     }
 
 
-def make_report_entry(split_counts, source_flags, exif_boxes, folder, split, other_splits) -> dict:
-    """A split's entry of report.json.
+def make_report_entry(split, source_flags, exif_boxes, duplicates) -> dict:
+    """A split's entry of report.json; split: its SplitCounts.
 
     source_flags: {flag: value} of what was converted; exif_boxes: "stored" or "shown", what was
-    assumed of EXIF-rotated images whose labels do not give the orientation of the boxes.
+    assumed of EXIF-rotated images whose labels do not give the orientation of the boxes;
+    duplicates: of find_duplicates.
     """
+    gray = split.gray
     return {
         "source": source_flags,
-        "read": split_counts.read,
-        "images": split_counts.images,
-        "empty": split_counts.empty,
-        "empty_left_out": split_counts.empty_left_out,
-        "boxes": split_counts.boxes,
-        "ignored": split_counts.ignored,
-        "clipped": split_counts.clipped,
-        "boxes_of_dropped_images": split_counts.boxes_of_dropped_images,
-        "bytes": split_counts.bytes,
-        "assumed_orientations": split_counts.assumed_orientations,
+        "read": split.read,
+        "images": split.images,
+        "empty": split.empty,
+        "empty_left_out": split.empty_left_out,
+        "boxes": split.boxes,
+        "ignored": split.ignored,
+        "clipped": split.clipped,
+        "boxes_of_dropped_images": split.boxes_of_dropped_images,
+        "bytes": split.bytes,
+        "assumed_orientations": split.assumed_orientations,
         "exif_boxes": exif_boxes,
-        "repaired": _sorted(split_counts.repaired),
-        "dropped_images": _sorted(split_counts.dropped_images),
-        "dropped_boxes": _sorted(split_counts.dropped_boxes),
-        "unlisted_classes": _sorted(split_counts.unlisted_classes),
-        "dropped": _list_dropped(split_counts),
-        "repaired_files": _to_dicts(split_counts.repaired_files),
+        "repaired": _sorted(split.repaired.reasons),
+        "dropped_images": _sorted(split.dropped_images.reasons),
+        "dropped_boxes": _sorted(split.dropped_boxes.reasons),
+        "unlisted_classes": _sorted(split.unlisted_classes),
+        "dropped": [*split.dropped_images.first, *split.dropped_boxes.first],
+        "repaired_files": split.repaired.first,
         "size_mismatches": {
-            "images": split_counts.size_mismatches,
-            "files": _to_dicts(split_counts.size_mismatch_files),
+            "images": split.size_mismatches.count,
+            "files": split.size_mismatches.first,
         },
-        "gray_16bit": dataclasses.asdict(split_counts.gray),
-        "findings": {what: found._asdict() for what, found in split_counts.findings.items()},
+        "gray_16bit": {
+            "images": gray.images,
+            "low": gray.low if gray.images else None,
+            "high": gray.high if gray.images else None,
+            "coarse": gray.coarse.count,
+            "first_coarse": gray.coarse.first,
+        },
+        "findings": {
+            what: {"count": tally.count, "first": tally.first}
+            for what, tally in split.findings.items()
+        },
         "classes": {
-            name: dataclasses.asdict(of_class)
-            for name, of_class in sorted(split_counts.classes.items())
+            name: dataclasses.asdict(of_class) for name, of_class in sorted(split.classes.items())
         },
-        "box_size_pixels": _name_bins(split_counts.size_histogram, counts.SIZE_EDGES),
-        "box_aspect_ratio": _name_bins(split_counts.aspect_histogram, counts.ASPECT_EDGES),
-        "duplicates": _find_duplicates(folder, split, other_splits),
+        "box_size_pixels": _name_bins(split.size_histogram, counts.SIZE_EDGES),
+        "box_aspect_ratio": _name_bins(split.aspect_histogram, counts.ASPECT_EDGES),
+        "duplicates": duplicates,
     }
-
-
-def _list_dropped(split_counts):
-    return _to_dicts([*split_counts.first_dropped_images, *split_counts.first_dropped_boxes])
-
-
-def _to_dicts(entries):
-    return [dataclasses.asdict(entry) for entry in entries]
 
 
 def _sorted(counter):
@@ -96,13 +98,6 @@ def _name_bins(histogram, edges):
         name = f"{low:.3g} to {high:.3g}" if high < math.inf else f"{low:.3g} and more"
         named[name] = histogram[index]
     return named
-
-
-def _find_duplicates(folder, split, other_splits):
-    found = {"within": find_duplicates_within(folder, split)}
-    for other in other_splits:
-        found[other] = find_duplicates_across(folder, split, other)
-    return found
 
 
 def print_report(reports, class_names):
@@ -256,34 +251,40 @@ def open_digests(path, mode="r"):
 
 
 def write_digests(file, digests):
-    """digests: counts.ImageDigest of each image."""
+    """digests: (digest, file name) of each image."""
     for digest, name in digests:
         file.write(f"{digest}\t{json.dumps(name, ensure_ascii=False)[1:-1]}\n")
 
 
-def find_duplicates_within(folder, split) -> dict:
-    """{"groups", "images", "files": the first hundred groups of identical files}."""
+def find_duplicates(folder, split, other_splits) -> dict:
+    """Identical image files within a split and across splits, counted, the first hundred named.
+
+    {"within": {"groups", "images", "files": [names of a group]},
+    OTHER: {"images": how many of `split` are in it too, "files": [{split: names, OTHER: names}]}}
+    """
     digests = _read_digests(folder, split)
     values, num_images = np.unique(digests, return_counts=True)
     repeated = values[num_images > 1]
-    groups = _find_names(folder, split, repeated)
-    return {
-        "groups": len(repeated),
-        "images": int(num_images[num_images > 1].sum()),
-        "files": list(groups.values()),
+    found = {
+        "within": {
+            "groups": len(repeated),
+            "images": int(num_images[num_images > 1].sum()),
+            "files": list(_find_names(folder, split, repeated).values()),
+        }
     }
-
-
-def find_duplicates_across(folder, split, other) -> dict:
-    """{"images": how many of `split` are in `other` too, "files": the first hundred groups}."""
-    digests = _read_digests(folder, split)
-    shared = np.intersect1d(digests, _read_digests(folder, other))
-    here = _find_names(folder, split, shared)
-    there = _find_names(folder, other, shared)
-    files = [
-        {split: names, other: there[digest]} for digest, names in here.items() if digest in there
-    ]
-    return {"images": int(np.isin(digests, shared).sum()), "files": files}
+    for other in other_splits:
+        shared = np.intersect1d(digests, _read_digests(folder, other))
+        there = _find_names(folder, other, shared)
+        here = _find_names(folder, split, shared)
+        found[other] = {
+            "images": int(np.isin(digests, shared).sum()),
+            "files": [
+                {split: names, other: there[digest]}
+                for digest, names in here.items()
+                if digest in there
+            ],
+        }
+    return found
 
 
 def _read_digests(folder, split):

@@ -11,13 +11,7 @@ import pickle
 
 from data_tools.conversion import box_checks, image_checks, output
 from data_tools.conversion.config import ConversionConfig
-from data_tools.conversion.counts import (
-    Dropped,
-    ImageDigest,
-    RepairedFile,
-    SizeMismatch,
-    SplitCounts,
-)
+from data_tools.conversion.counts import SplitCounts
 from data_tools.readers import labels
 from ssd_tf import commandline
 
@@ -77,14 +71,14 @@ def make_record(labeled, label_of, config, counts) -> dict | None:
     except image_checks.BadImage as error:
         if config.strict:
             raise StrictError(f"--strict: {labeled.filename}: {error}") from None
-        counts.count_dropped_image(labeled.filename, error, len(labeled.objects))
+        counts.count_dropped(labeled.filename, None, str(error))
+        counts.boxes_of_dropped_images += len(labeled.objects)
         return None
     _compare_sizes(labeled, image, config, counts)
     kept, fault = _keep_objects(labeled, image, label_of, config, counts)
     if fault and not kept:
         # Its objects would be trained as background. They are counted already.
-        error = image_checks.BadImage(labels.UNUSABLE, fault)
-        counts.count_dropped_image(labeled.filename, error, 0)
+        counts.count_dropped(labeled.filename, None, f"{labels.UNUSABLE}: {fault}")
         return None
     if not kept and config.drop_empty:
         counts.empty_left_out += 1
@@ -98,13 +92,15 @@ def _compare_sizes(labeled, image, config, counts):
     image_hw = (image.height, image.width)
     if labeled.size_hw in (None, image_hw, image.stored_hw):
         return
-    mismatch = SizeMismatch(labeled.filename, list(labeled.size_hw), list(image_hw))
+    labels_hw = list(labeled.size_hw)
+    image_hw = list(image_hw)
     if config.strict:
         raise StrictError(
-            f"--strict: {mismatch.file}: the labels say {mismatch.labels_hw}, the image is "
-            f"{mismatch.image_hw}"
+            f"--strict: {labeled.filename}: the labels say {labels_hw}, the image is {image_hw}"
         )
-    counts.count_size_mismatch(mismatch)
+    counts.size_mismatches.add(
+        {"file": labeled.filename, "labels_hw": labels_hw, "image_hw": image_hw}
+    )
 
 
 def _keep_objects(labeled, image, label_of, config, counts):
@@ -137,16 +133,16 @@ def _count_dropped(labeled, obj, reason, config, counts):
         raise StrictError(
             f"--strict: {labeled.filename}: a box of {obj.name!r} is dropped ({reason}): {written}"
         )
-    counts.count_dropped_box(Dropped(labeled.filename, written, reason))
+    counts.count_dropped(labeled.filename, written, reason)
 
 
 def _count_image(labeled, image, kept, counts):
     counts.images += 1
-    counts.digests.append(ImageDigest(image.digest[:16], labeled.filename))
+    counts.digests.append((image.digest[:16], labeled.filename))
     if not kept:
         counts.empty += 1
     if image.repair:
-        counts.count_repaired(RepairedFile(labeled.filename, image.repair))
+        counts.repaired.add({"file": labeled.filename, "reason": image.repair}, image.repair)
     if image.gray_levels:
         counts.gray.add(image.gray_levels, labeled.filename)
     for obj, box in kept:

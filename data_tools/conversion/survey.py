@@ -6,7 +6,6 @@ import os
 import pickle
 
 from data_tools.conversion import box_checks
-from data_tools.conversion.counts import Finding
 from data_tools.readers import files, labels
 
 UNLABELLED = "images that the labels do not name"
@@ -176,12 +175,10 @@ class _Units:
         return ""
 
 
-def find_suspicious(source, survey) -> dict[str, Finding]:
-    """{description: Finding} of what is suspicious; `source.images` must have been read."""
+def find_suspicious(source, survey) -> dict[str, labels.Tally]:
+    """What is suspicious, by description; `source.images` must have been read to its end."""
     found = {_SHARED: _find_shared(survey), UNLABELLED: _find_unlabelled(source, survey.files)}
-    for what, tally in source.unused.items():
-        found[what] = Finding(tally.count, tally.first)
-    return {what: finding for what, finding in found.items() if finding.count}
+    return {what: tally for what, tally in (found | source.unused).items() if tally.count}
 
 
 def _find_shared(survey):
@@ -190,28 +187,32 @@ def _find_shared(survey):
     names = collections.defaultdict(list)
     for image in map(pickle.loads, survey.images if shared else ()):
         path = os.path.normpath(image.path)
-        if path in shared and (path in names or len(names) < labels.NAMED):
+        if path in shared:
             names[path].append(f"{image.filename} (id {image.source_id})")
-    return Finding(len(shared), [" = ".join(entries) for entries in names.values()])
+    return _tally(" = ".join(entries) for entries in names.values())
 
 
 def _find_unlabelled(source, labelled):
     """Images in the source's folder, and in the folders of labelled images, that have no labels."""
     if source.folder is None:
-        return Finding(0, [])
+        return labels.Tally()
     folders = {os.path.dirname(path) for path in labelled} - {""}
-    count = 0
-    first = []
+    names = []
     for folder in sorted(folders | {os.path.normpath(source.folder)}):
-        names = sorted(
+        names += sorted(
             os.path.relpath(path, source.folder)
             for path in _list_images(folder)
             if os.path.normpath(path) not in labelled
             and not (source.is_labelled and source.is_labelled(path))
         )
-        count += len(names)
-        first += names[: labels.NAMED - len(first)]
-    return Finding(count, first)
+    return _tally(names)
+
+
+def _tally(names):
+    tally = labels.Tally()
+    for name in names:
+        tally.add(name)
+    return tally
 
 
 def _list_images(folder):

@@ -159,7 +159,8 @@ def _read(content, folder, allowed, strays, names):
     for image_id in content.objects.images():
         for obj in content.objects.pop(image_id):
             box = [value if math.isfinite(value) else None for value in obj.box]
-            strays.add({"file": f"image id {image_id}", "box": box, "reason": "image not listed"})
+            reason = "image not listed"
+            strays.add({"file": f"image id {image_id}", "box": box, "reason": reason}, reason)
 
 
 def _with_name(obj, names):

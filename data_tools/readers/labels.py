@@ -104,17 +104,27 @@ class ObjectTable:
         return list(self._rows)
 
 
+@dataclasses.dataclass
 class Tally:
-    """A count, and the first hundred entries that were counted."""
+    """How often something occurs, by reason, and the first hundred entries."""
 
-    def __init__(self):
-        self.count = 0
-        self.first = []
+    reasons: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    first: list = dataclasses.field(default_factory=list)
 
-    def add(self, entry):
-        self.count += 1
+    @property
+    def count(self) -> int:
+        return self.reasons.total()
+
+    def add(self, entry, reason=""):
+        """entry: a file name, or a dict for report.json."""
+        self.reasons[reason] += 1
         if len(self.first) < NAMED:
             self.first.append(entry)
+
+    def merge(self, other):
+        """Add what another tally counted."""
+        self.reasons.update(other.reasons)
+        self.first += other.first[: NAMED - len(self.first)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +138,7 @@ class Source:
     None: nowhere.
     is_labelled: path -> whether an image that `images` does not give has labels all the same, for
     example in another set.
-    unused: {what: names} of labels without an image.
+    unused: by description, the names of labels without an image.
     strays: objects of images that are not listed, each {"file", "box", "reason"}.
     Both are complete once `images` has been read to its end.
     boxes_follow_exif: whether the format's tools draw boxes on an EXIF-rotated image as shown.
