@@ -1,4 +1,4 @@
-"""How well default boxes fit the objects of a data set: the best IoU of each, by level and class.
+"""The fit of default boxes to the objects of a data set: the best IoU of each, by level and class.
 
 Shapes: `N` objects, `L` levels.
 """
@@ -31,7 +31,7 @@ class Row:
 
     @property
     def forced(self):
-        """How many only the forced match serves."""
+        """The number that only the forced match serves."""
         return self.objects - self.covered
 
     @property

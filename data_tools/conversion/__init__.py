@@ -1,4 +1,4 @@
-"""What all converters share, from labels of any format to shards.
+"""From labels of any format to shards: the part that all converters share.
 
 convert has the order of the steps, config the flags and the record of them.
 

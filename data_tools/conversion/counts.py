@@ -1,4 +1,4 @@
-"""What is counted while images become records: per shard, then added up per split.
+"""Counts of what happens while images become records: per shard, then added up per split.
 
 Everything here pickles: worker processes and Beam workers return it.
 """

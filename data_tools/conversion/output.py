@@ -69,7 +69,7 @@ def _explain_write_errors(folder):
 
 
 def advise(is_full) -> str:
-    """What to do about a write error; is_full: whether the disk or the quota is used up."""
+    """Advice on a write error; is_full: whether the disk or the quota is used up."""
     remedy = "free some space there" if is_full else "check the path and its permissions"
     return f"{remedy} or give another --output"
 

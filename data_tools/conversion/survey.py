@@ -19,7 +19,7 @@ _PIXEL_UNITS = (labels.PIXELS, labels.PIXELS_FROM_ONE)
 
 @dataclasses.dataclass
 class Survey:
-    """What a source of labels holds.
+    """The content of a source of labels.
 
     images: the LabeledImages, pickled: smaller than objects, and what worker processes get.
     files: how many images share each file, by its normalised path.
@@ -53,7 +53,7 @@ def read_images(images, split, boxes) -> Survey:
 
 
 class _Reasons:
-    """Why labels cannot be used: how often each reason occurs, and where first."""
+    """Reasons why labels cannot be used: how often each occurs, and where first."""
 
     def __init__(self):
         self._counts = collections.Counter()
@@ -76,7 +76,7 @@ class _Reasons:
 
 
 class _Census:
-    """How many images have labels that can be used. boxes: the unit by --boxes, or None."""
+    """Counts images whose labels can be used. boxes: the unit by --boxes, or None."""
 
     def __init__(self, boxes):
         self._boxes = boxes
@@ -176,7 +176,7 @@ class _Units:
 
 
 def find_suspicious(source, survey) -> dict[str, labels.Tally]:
-    """What is suspicious, by description; `source.images` must have been read to its end."""
+    """Suspicious findings by description; `source.images` must have been read to its end."""
     found = {_SHARED: _find_shared(survey), UNLABELLED: _find_unlabelled(source, survey.files)}
     return {what: tally for what, tally in (found | source.unused).items() if tally.count}
 

@@ -69,7 +69,7 @@ def _name_other_format(path):
 
 
 class _Content:
-    """What a file holds. images: {position: (id, file name, size)}; objects: by image id."""
+    """The content of a file. images: [(id, file name, size)]; objects: by image id."""
 
     def __init__(self, path):
         self._path = path

@@ -40,7 +40,7 @@ class LabeledObject:
 
     @property
     def names_class(self) -> bool:
-        """Whether `name` is that of a class; beside what is no number it may be anything."""
+        """True if `name` is that of a class; beside a box that is no number it may be anything."""
         return not self.fault and all(map(math.isfinite, self.box))
 
 
