@@ -7,8 +7,6 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-import numpy as np
-
 from data_tools.conversion import (
     classes,
     output,
@@ -18,16 +16,14 @@ from data_tools.conversion import (
     splitting,
     survey,
 )
-from data_tools.conversion.config import VALIDATION, new_flags, read_config
+from data_tools.conversion.config import new_flags, read_config
 from data_tools.conversion.counts import SplitCounts
 from data_tools.readers import labels
 from ssd_tf import commandline, pixels
 
-_IN_ORDER = (VALIDATION, "valid", "test")
 _MIN_SHARDS = 8
 _IMAGES_PER_SHARD = 1000
 _MIN_IMAGES_FOR_PROCESSES = 200  # fewer are done before workers have started
-_IMAGES_PER_HASH_TASK = 500
 
 
 def run_converter(values, usage, required, open_source, argv=None) -> int:
@@ -84,7 +80,7 @@ def convert(open_source: Callable[[], labels.Source], config, source_flags):
         label_of = {entry["name"]: label for label, entry in enumerate(chosen, 1)}
         written = {
             split: _write_split(split, images, label_of, config)
-            for split, images in _divide(found, config).items()
+            for split, images in splitting.divide(found, config).items()
         }
         written[config.split].counts.findings = findings
         written[config.split].counts.dropped_boxes.merge(source.strays)
@@ -143,43 +139,6 @@ def _choose_gray_range(requested, existing):
     return existing.gray_range
 
 
-def _divide(found, config):
-    """{split: its images, pickled}.
-
-    Labels are often sorted by class, and training shuffles a few thousand neighbours at a time: its
-    images are permuted. Those of validation and test keep their order.
-    """
-    num_images = len(found.images)
-    order = np.arange(num_images)
-    if config.split not in _IN_ORDER:
-        order = np.random.default_rng(config.split_seed).permutation(order)
-    if not config.val_fraction:
-        return {config.split: [found.images[index] for index in order]}
-    tasks = _split_evenly(found.images, max(1, num_images // _IMAGES_PER_HASH_TASK))
-    digests = pool.run_tasks(
-        splitting.hash_files, tasks, config.workers, num_images, "comparing files"
-    )
-    in_validation = splitting.choose_validation(
-        found.classes_of, np.concatenate(list(digests)), config.val_fraction, config.split_seed
-    )
-    divided = {
-        config.split: [found.images[index] for index in order if not in_validation[index]],
-        VALIDATION: [found.images[index] for index in np.flatnonzero(in_validation)],
-    }
-    for split, images in divided.items():
-        if not images:
-            raise ValueError(
-                f"--val_fraction {config.val_fraction} of {num_images} images leaves none for "
-                f"{split!r}: give more images, or another fraction"
-            )
-    return divided
-
-
-def _split_evenly(images, num_parts):
-    indices = np.array_split(np.arange(len(images)), num_parts)
-    return [[images[index] for index in part] for part in indices]
-
-
 def count_shards(num_images, requested) -> int:
     """The number that --shards requests, else one per 1,000 images, at least 8; none is empty."""
     num_shards = requested or max(_MIN_SHARDS, math.ceil(num_images / _IMAGES_PER_SHARD))
@@ -192,7 +151,7 @@ def _write_split(split, images, label_of, config):
     num_shards = count_shards(len(images), config.shards)
     names = {}
     tasks = []
-    for index, part in enumerate(_split_evenly(images, num_shards)):
+    for index, part in enumerate(splitting.split_evenly(images, num_shards)):
         name = f"{split}-{index:05d}-of-{num_shards:05d}.tfrecord"
         path = str(output.temporary_path(folder, name))
         names[path] = name

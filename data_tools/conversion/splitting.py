@@ -1,13 +1,52 @@
-"""Divides images into training and validation: classes balanced, identical files on one side."""
+"""The order of images, and training and validation: balanced, identical files on one side."""
 
 import hashlib
 import pickle
 
 import numpy as np
 
+from data_tools.conversion import pool
+from data_tools.conversion.config import VALIDATION
 from ssd_tf import pixels, user_files
 
+_IN_ORDER = (VALIDATION, "valid", "test")
+_IMAGES_PER_HASH_TASK = 500
 _NO_CLASS = frozenset([""])  # the class of images without objects
+
+
+def divide(survey, config) -> dict[str, list[bytes]]:
+    """The images of each split, pickled.
+
+    Labels are often sorted by class, and training shuffles a few thousand neighbours at a time: its
+    images are permuted. Those of validation and test keep their order.
+    """
+    num_images = len(survey.images)
+    order = np.arange(num_images)
+    if config.split not in _IN_ORDER:
+        order = np.random.default_rng(config.split_seed).permutation(order)
+    if not config.val_fraction:
+        return {config.split: [survey.images[index] for index in order]}
+    tasks = split_evenly(survey.images, max(1, num_images // _IMAGES_PER_HASH_TASK))
+    digests = pool.run_tasks(_hash_files, tasks, config.workers, num_images, "comparing files")
+    in_validation = choose_validation(
+        survey.classes_of, np.concatenate(list(digests)), config.val_fraction, config.split_seed
+    )
+    divided = {
+        config.split: [survey.images[index] for index in order if not in_validation[index]],
+        VALIDATION: [survey.images[index] for index in np.flatnonzero(in_validation)],
+    }
+    for split, images in divided.items():
+        if not images:
+            raise ValueError(
+                f"--val_fraction {config.val_fraction} of {num_images} images leaves none for "
+                f"{split!r}: give more images, or another fraction"
+            )
+    return divided
+
+
+def split_evenly(images, num_parts):
+    indices = np.array_split(np.arange(len(images)), num_parts)
+    return [[images[index] for index in part] for part in indices]
 
 
 def choose_validation(classes_of, digests, fraction, seed) -> np.ndarray:
@@ -60,7 +99,7 @@ def _choose_side(lacking, lacking_all, fraction, size):
     return int(of_validation > of_training)
 
 
-def hash_files(images, tick):
+def _hash_files(images, tick):
     """Hash the files of pickled LabeledImages -> uint64 [n], the first 8 bytes of the SHA-256.
 
     For an unreadable file: that of its id and name. Calls tick() after each.
