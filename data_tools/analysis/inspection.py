@@ -13,7 +13,6 @@ from data_tools.analysis import coverage
 from ssd_tf import draw
 from ssd_tf.boxes import validity
 from ssd_tf.data import bad_records, records
-from ssd_tf.data.images import decode_stored
 
 _PERCENTILES = (5, 25, 50, 75, 95)
 _SIZES_SHOWN = 3
@@ -115,7 +114,7 @@ def draw_sheet(shards, names, chosen):
     for index, serialized in enumerate(tf.data.TFRecordDataset(shards)):
         if index in chosen:
             example = records.parse_example(serialized)
-            image = decode_stored(example["image"]).numpy()
+            image = records.decode_stored(example["image"]).numpy()
             labels = example["labels"].numpy()
             hatched = (example["crowd"] | example["difficult"]).numpy()
             captions = [draw.name_of(label, names) for label in labels]

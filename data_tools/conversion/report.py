@@ -148,7 +148,7 @@ def describe(split, entry):
     if num_beyond > _MANY * sum(entry["dropped_boxes"].values(), entry["boxes"] + entry["ignored"]):
         yield (
             f"  {num_beyond:,} boxes reach beyond their image: are they in another unit, or of "
-            "images of another size? Look at them with inspect_tfrecord"
+            "images of another size? Look at them with `ssd inspect`"
         )
     if entry["empty_left_out"]:
         yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
@@ -156,7 +156,7 @@ def describe(split, entry):
         yield (
             "  EXIF-rotated images whose labels do not give the orientation of the boxes: "
             f"{entry['assumed_orientations']:,}; boxes were taken to be drawn on the image as "
-            f"{entry['exif_boxes']} (--exif_boxes); check them with inspect_tfrecord"
+            f"{entry['exif_boxes']} (--exif_boxes); check them with `ssd inspect`"
         )
     mismatches = entry["size_mismatches"]
     if mismatches["images"]:
