@@ -15,7 +15,7 @@ VALIDATION = "val"
 
 @dataclasses.dataclass(frozen=True)
 class ConversionConfig:
-    """The flags, for any label format; those without default here have it in `new_flags`.
+    """The shared flags, parsed; their defaults are in `new_flags`.
 
     shards 0: by the number of images; workers 0: one per core; exif_boxes, boxes None: the
     default of the label format; gray_range None: that of the splits already there.

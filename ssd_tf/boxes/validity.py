@@ -4,8 +4,8 @@
 def is_valid(boxes):
     """boxes [..., 4], normalised corners -> bool [..., 2], by axis: both must be true.
 
-    Valid is what has an extent and its centre in the image, both in float32, which records hold.
-    Converted boxes also lie within the image; records by other tools may reach beyond its edge.
+    A valid box has an extent and its centre in the image. Converted boxes also lie within the
+    image; those of third-party records may reach beyond its edge.
     """
     low = boxes[..., :2]
     high = boxes[..., 2:]

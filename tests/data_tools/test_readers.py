@@ -497,7 +497,7 @@ def test_csv_with_a_quotation_mark_left_open(tmp_path):
         csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)
 
 
-def test_json_stream_across_window_borders(tmp_path, monkeypatch):
+def test_read_members_across_window_borders(tmp_path, monkeypatch):
     content = {
         "info": {"a": [1, 2, {"b": "x" * 50}]},
         "n": 12345,
@@ -529,13 +529,13 @@ def test_json_stream_across_window_borders(tmp_path, monkeypatch):
         ("{images: []}", "is not JSON"),
     ],
 )
-def test_json_stream_refuses(tmp_path, text, message):
+def test_read_members_rejects(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         list(coco_json.read_members(tmp_path / "a.json", ("images",)))
 
 
-def test_json_stream_refuses_an_endless_element(tmp_path, monkeypatch):
+def test_read_members_rejects_an_endless_element(tmp_path, monkeypatch):
     monkeypatch.setattr(coco_json, "CHUNK", 10)
     monkeypatch.setattr(coco_json, "MAX_ELEMENT", 100)
     (tmp_path / "a.json").write_text(json.dumps({"images": [{"t": "x" * 60}, {"t": "x" * 60}]}))
