@@ -18,7 +18,7 @@ commands = {
     "ssd-summary": "ssd_tf.commands.summary:main",
     "ssd-shapes": "data_tools.shapes:main",
     "ssd-inspect-tfrecord": "data_tools.inspect_tfrecord:main",
-    "ssd-fit-anchors": "data_tools.fit_anchors:main",
+    "ssd-fit-boxes": "data_tools.fit_boxes:main",
 }
 
 setup(

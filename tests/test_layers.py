@@ -91,7 +91,7 @@ INSPECTION_IMPORTS = (
 )
 INSPECTION_TOOLS = (
     "data_tools.inspect_tfrecord",
-    "data_tools.fit_anchors",
+    "data_tools.fit_boxes",
     "data_tools.analysis",
 )
 ENTRY_SCRIPTS = ("train", "evaluate", "detect", "export")
