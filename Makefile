@@ -15,10 +15,12 @@ help:
 	@echo "make test-network     two workers whose network has troubles: root, on Linux"
 	@echo "make test-browser     the reports in headless Chromium, which must be installed"
 	@echo "make test-clients     the exports in environments of MediaPipe, LiteRT and TensorFlow alone"
-	@echo "make lint             ruff and codespell"
+	@echo "make lint             ruff, codespell and deptry"
+	@echo "make types            mypy"
+	@echo "make docs             the documentation as a website in site/"
 	@echo "make clean            remove .venv and demo"
 
-$(READY): setup.py constraints.txt
+$(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { \
 	  echo "error: expected Python 3.11, 3.12 or 3.13 on the path, found none;" \
 	    "install one, or run make PYTHON=/path/to/python" >&2; \
@@ -64,8 +66,18 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell ssd_tf data_tools tests benchmarks configs docs *.py *.md
+	$(BIN)/deptry ssd_tf data_tools
+
+types: $(READY)
+	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo
+	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo site
 
-.PHONY: help install demo test test-slow test-network test-browser test-clients lint clean
+.PHONY: help install demo test test-slow test-network test-browser test-clients lint types docs \
+  clean
