@@ -41,3 +41,34 @@ def test_hooks_have_the_versions_of_the_constraints():
     }
     assert len(linters) >= 2
     assert linters <= set(constraints)
+
+
+def test_every_page_of_the_website_exists():
+    other_pages = re.findall(r'": "(\w+\.md)"', (ROOT / "docs" / "website.py").read_text())
+    sections = read_yaml("mkdocs.yml")["nav"]
+    pages = set()
+    for section in sections:
+        for entries in section.values():
+            pages |= {entries} if isinstance(entries, str) else {*map(only_value, entries)}
+    written = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert len(other_pages) >= 4
+    assert pages == written | set(other_pages)
+
+
+def only_value(mapping):
+    (value,) = mapping.values()
+    return value
+
+
+def test_the_api_reference_names_what_exists():
+    names = re.findall(r"^::: (\S+)\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert len(names) >= 5
+    for module, name in names:
+        path = ROOT / module.replace(".", "/")
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        assert re.search(rf"\b{name}\b", source.read_text()), f"{module}.{name}"
+
+
+def test_the_api_reference_lists_the_public_names():
+    text = (ROOT / "docs" / "api.md").read_text()
+    assert [name for name in ssd_tf.__all__ if f"`{name}`" not in text] == []
