@@ -15,7 +15,7 @@ help:
 	@echo "make test-network     two workers whose network has troubles: root, on Linux"
 	@echo "make test-browser     the reports in headless Chromium, which must be installed"
 	@echo "make test-clients     the exports in environments of MediaPipe, LiteRT and TensorFlow alone"
-	@echo "make lint             ruff and codespell"
+	@echo "make lint             ruff, codespell and the layers of imports"
 	@echo "make clean            remove .venv and demo"
 
 $(READY): setup.py constraints.txt
@@ -63,6 +63,7 @@ test-clients: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/codespell ssd_tf data_tools tests benchmarks configs docs *.py *.md
 
 clean:

@@ -55,6 +55,7 @@ setup(
     extras_require={
         "dev": [
             "codespell",
+            "import-linter>=2.17",
             "ipykernel",
             "nbclient",
             "opencv-python-headless",
