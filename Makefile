@@ -11,6 +11,8 @@ help:
 	@echo "make demo             generate a data set, then convert, train, evaluate, export, detect"
 	@echo "make demo DATA=DIR    the same with DIR/images and DIR/annotations.json (COCO format)"
 	@echo "make test             the fast tests"
+	@echo "make check            lint, the fast tests and the integration tests: what .ci/run does"
+	@echo "make test-integration the tests that start processes or take tens of seconds"
 	@echo "make test-slow        the tests that train for minutes"
 	@echo "make test-network     two workers whose network has troubles: root, on Linux"
 	@echo "make test-browser     the reports in headless Chromium, which must be installed"
@@ -34,8 +36,17 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/python -m ssd_tf.commands.demo $(if $(DATA),--data $(DATA) --output demo/own)
 
+# One file goes to one process, whose session fixtures serve all its tests.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
+
+test-integration: $(READY)
+	$(PYTEST) -m "integration and not slow"
+
+check: lint
+	$(PYTEST) -m "not slow and not browser and not clients and not network"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
@@ -69,4 +80,5 @@ lint: $(READY)
 clean:
 	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo
 
-.PHONY: help install demo test test-slow test-network test-browser test-clients lint clean
+.PHONY: help install demo test test-integration check test-slow test-network test-browser \
+  test-clients lint clean

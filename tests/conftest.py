@@ -4,8 +4,10 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import fcntl
 import io
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -97,7 +99,7 @@ def make_record(index, names):
 TINY = {
     "model": {
         "input_hw": [64, 96],
-        "backbone": {"name": "mobilenet", "alpha": 0.25, "weights": "none", "first_stride": 8},
+        "backbone": {"name": "plain", "first_stride": 8},
         "num_levels": 3,
         "head": "separable",
     },
@@ -166,13 +168,35 @@ def tiny_config(tiny_config_file):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, tiny_data, tiny_config):
+def built_once(tmp_path_factory):
+    """A function: name, build -> a copy of the folder that build(folder) makes.
+
+    It is made once for all processes of pytest-xdist, which wait for each other.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def copy_of(name, build):
+        folder = root / f"shared_{name}"
+        complete = root / f"shared_{name}.complete"
+        with open(root / f"shared_{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                build(folder)
+                complete.touch()
+        return shutil.copytree(folder, tmp_path_factory.mktemp(name) / name)
+
+    return copy_of
+
+
+@pytest.fixture(scope="session")
+def tiny_run(built_once, tiny_data, tiny_config):
     """The run folder of a detector overfitted to IMAGES."""
     from ssd_tf.commands.train import run_training
 
-    workdir = tmp_path_factory.mktemp("tiny_run") / "run"
-    run_training(tiny_config, tiny_data, workdir)
-    return workdir
+    return built_once("run", lambda folder: run_training(tiny_config, tiny_data, folder))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import pytest
 
 from ssd_tf.weights import runs
 
+pytestmark = pytest.mark.integration
+
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = (
     "train.warmup_steps=5",
