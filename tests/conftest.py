@@ -16,6 +16,8 @@ from PIL import Image
 
 import ssd_tf  # noqa: F401 - it sets TensorFlow's variables before TensorFlow is imported
 
+pytest_plugins = ["cpu_report"]
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 # Category ids with gaps, and not in the order of the names.
