@@ -5,14 +5,12 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import fcntl
-import io
 import pathlib
 import shutil
 
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 import ssd_tf  # noqa: F401 - it sets TensorFlow's variables before TensorFlow is imported
 
@@ -46,39 +44,23 @@ def draw_image(index):
     return image.astype(np.uint8)
 
 
-def encode(image, image_format="PNG"):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, image_format)
-    return buffer.getvalue()
-
-
 def write_records(folder, splits, classes=CLASSES):
     """Write a data set of IMAGES; splits maps the name of a split to the indices of its images."""
-    import tensorflow as tf
-
-    from ssd_tf.files import write_json
+    from data_sets import write_classes, write_split
 
     names = [entry["name"] for entry in classes]
-    content = {"version": 1, "classes": list(classes), "splits": {}}
+    entries = {}
     for split, indices in splits.items():
-        shard = f"{split}-00000-of-00001.tfrecord"
-        with tf.io.TFRecordWriter(str(folder / shard)) as writer:
-            for index in indices:
-                writer.write(make_record(index, names).SerializeToString())
-        content["splits"][split] = {
-            "images": len(indices),
-            "boxes": sum(len(IMAGES[index][2]) for index in indices),
-            "ignored": 0,
-            "shards": [shard],
-            "repaired": {},
-            "dropped": [],
-        }
-    write_json(folder / "dataset.json", content)
-    return folder
+        records = [make_record(index, names).SerializeToString() for index in indices]
+        num_boxes = sum(len(IMAGES[index][2]) for index in indices)
+        entries[split] = write_split(folder, split, [records], num_boxes)
+    return write_classes(folder, classes, entries)
 
 
 def make_record(index, names):
     """One of IMAGES as a tf.train.Example; names: the classes in label order."""
+    from data_sets import encode
+
     from ssd_tf.data.records import make_example
 
     height, width, objects = IMAGES[index]

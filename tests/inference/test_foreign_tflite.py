@@ -1,5 +1,7 @@
 """Third-party TFLite detectors: outputs in any order, inputs of any kind, labels inside."""
 
+import functools
+import tempfile
 import zipfile
 
 import numpy as np
@@ -44,13 +46,18 @@ class Echo(tf.Module):
 
 
 def write(path, names=NAMES, dtype=tf.float32):
-    module = Echo(names, dtype)
-    folder = path.with_suffix("")
-    function = tf.function(module.detect).get_concrete_function(module.spec)
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    path.write_bytes(converter.convert())
+    path.write_bytes(convert_echo(tuple(names.items()), dtype))
     return path
+
+
+@functools.cache
+def convert_echo(names, dtype):
+    """The TFLite file of an Echo whose outputs have these (role, name) pairs."""
+    module = Echo(dict(names), dtype)
+    function = tf.function(module.detect).get_concrete_function(module.spec)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={"serving_default": function})
+        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
 
 
 def reorder(path, target, order):
