@@ -194,6 +194,7 @@ def test_on_bad_record_may_change(
     assert load_config(run / "config.yaml").data.on_bad_record == "skip"
 
 
+@pytest.mark.integration
 def test_bad_records_of_the_val_split(fails, with_bad_record, tiny_config_file, tmp_path):
     data = with_bad_record("val")
     run = tmp_path / "run"
@@ -240,6 +241,7 @@ def short_argv(tiny_config_file, tiny_data, tmp_path):
     return ["train", f"--config={tmp_path / 'short.yaml'}", f"--data={tiny_data}"]
 
 
+@pytest.mark.integration
 def test_the_same_command_resumes_from_the_last_checkpoint(short_argv, tmp_path, monkeypatch):
     straight = tmp_path / "straight"
     stopped = tmp_path / "stopped"
@@ -332,6 +334,7 @@ def test_mixed_bfloat16_trains_without_onednn(train_in_bfloat16, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "last").is_dir()
 
 
+@pytest.mark.integration
 def test_stages_are_unfrozen_at_a_step_also_after_a_restart(tiny_config_file, tiny_data, tmp_path):
     argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}"]
     argv += ["--set", "train.steps=4", "train.checkpoint_every=2", "data.val_split=none"]
@@ -381,6 +384,7 @@ def test_a_run_goes_on_with_more_steps(short_argv, tmp_path, caplog):
     assert steps == ["1", "2", "3", "4", "5", "6"]
 
 
+@pytest.mark.integration
 def test_a_resumed_run_does_not_load_initial_weights(short_argv, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     assert train.main([*short_argv, f"--workdir={workdir}"]) == 0
