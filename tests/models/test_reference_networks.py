@@ -10,6 +10,9 @@ from ssd_tf.models import measure, ssd
 from ssd_tf.models.vgg import L2Normalization
 
 
+INTEGRATION = pytest.mark.integration
+
+
 def feature_maps(model, num_levels):
     """The inputs of the heads."""
     return [model.get_layer(f"logits{index}_conv").input for index in range(num_levels)]
@@ -25,7 +28,10 @@ def widths_of(maps):
         # NVIDIA's SSD300 with 91 classes: torchvision's layers up to conv4, extra layers with batch
         # norm, heads.
         ("resnet18", 2_782_784 + 3_429_376 + 8_758_050, [256, 512, 512, 256, 256, 128]),
-        ("resnet34", 8_170_304 + 3_577_088 + 9_195_810, [256, 512, 512, 256, 256, 256]),
+        pytest.param(
+            *("resnet34", 8_170_304 + 3_577_088 + 9_195_810, [256, 512, 512, 256, 256, 256]),
+            marks=INTEGRATION,
+        ),
         ("resnet50", 8_543_296 + 3_773_696 + 11_822_370, [1024, 512, 512, 256, 256, 256]),
     ],
 )
@@ -74,7 +80,7 @@ def test_ssd512_ends_in_a_4x4_convolution_of_128_channels():
     ]
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", pytest.param("resnet50", marks=INTEGRATION)])
 def test_every_map_of_vgg_and_resnets_ends_in_a_relu(name):
     model = build(name, (128, 160), 4).model
     image = np.random.default_rng(0).uniform(0, 255, (1, 128, 160, 3))
@@ -84,7 +90,14 @@ def test_every_map_of_vgg_and_resnets_ends_in_a_relu(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenet", "mobilenet_v2", "mobilenet_v3_large", "plain"]
+    "name",
+    [
+        "resnet18",
+        "mobilenet",
+        "plain",
+        pytest.param("mobilenet_v2", marks=INTEGRATION),
+        pytest.param("mobilenet_v3_large", marks=INTEGRATION),
+    ],
 )
 def test_batch_norm_has_the_configured_momentum_everywhere(name):
     model = build(name, (96, 128), 4, head="separable", train={"bn_momentum": 0.7}).model
