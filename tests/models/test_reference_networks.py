@@ -9,7 +9,6 @@ from small_networks import build, make_config
 from ssd_tf.models import measure, ssd
 from ssd_tf.models.vgg import L2Normalization
 
-
 INTEGRATION = pytest.mark.integration
 
 
