@@ -4,6 +4,8 @@ import pathlib
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 NOTEBOOK = pathlib.Path(__file__).parents[1] / "docs" / "own_images.ipynb"
 
 

@@ -110,6 +110,7 @@ def test_finetune_takes_over_the_network_of_a_run(tiny_data, tmp_path):
     assert_agreement(compare_exports("finetune", tiny_data, tmp_path, init_from))
 
 
+@pytest.mark.integration
 def test_loss_variants(tiny_data, tmp_path):
     focal = [
         "loss.score_activation=sigmoid",

@@ -8,6 +8,7 @@ from ssd_tf import draw
 from ssd_tf.commands import show_input
 
 
+@pytest.mark.integration
 def test_stages_rate_and_sheet(tiny_data, tiny_config_file, tmp_path, capsys):
     sheet = tmp_path / "new" / "sheet.png"
     flags = [

@@ -1,6 +1,9 @@
 import dataclasses
+import functools
 import itertools
 import json
+import pathlib
+import shutil
 
 import fixed_detector
 import keras
@@ -38,6 +41,9 @@ POSTPROCESSOR = PostProcessor(
 )
 
 
+CALIBRATION = [tf.image.resize(image, [64, 96]).numpy() for image in IMAGES] * 3
+
+
 def changed(config, **sections):
     """The config with other values: section={key: value}."""
     values = config.model_dump()
@@ -60,8 +66,20 @@ def operator_attributes(path):
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_config, network, tmp_path_factory):
-    return export(tiny_config, network, tmp_path_factory.mktemp("tflite") / "model.tflite")
+def exported_as(tiny_config, network, tmp_path_factory):
+    """A function: precision, raw -> the file with that form, alone in a folder; written once."""
+
+    @functools.cache
+    def make(precision="float32", raw=False):
+        path = tmp_path_factory.mktemp("tflite") / "model.tflite"
+        return export(tiny_config, network, path, precision, raw, CALIBRATION)
+
+    return make
+
+
+@pytest.fixture
+def exported(exported_as):
+    return exported_as()
 
 
 @pytest.fixture
@@ -235,14 +253,10 @@ def test_objects(exported, index):
     assert_found(load_detector(exported)(IMAGES[index]), OBJECTS[index])
 
 
-CALIBRATION = [tf.image.resize(image, [64, 96]).numpy() for image in IMAGES] * 3
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("raw", [False, True])
-def test_every_form_finds_the_objects(tiny_config, network, tmp_path, precision, raw):
-    path = tmp_path / "model.tflite"
-    export(tiny_config, network, path, precision, raw, CALIBRATION)
+def test_every_form_finds_the_objects(tiny_config, network, exported_as, tmp_path, precision, raw):
+    path = pathlib.Path(shutil.copy(exported_as(precision, raw), tmp_path))
     (entry,) = Interpreter(str(path)).get_input_details()
     assert entry["dtype"] == (np.uint8 if precision == "int8" else np.float32)
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
@@ -256,9 +270,9 @@ def test_every_form_finds_the_objects(tiny_config, network, tmp_path, precision,
 
 
 def test_a_raw_file_has_no_custom_operator_and_needs_its_default_boxes(
-    tiny_config, network, tmp_path
+    exported_as,
 ):
-    path = export(tiny_config, network, tmp_path / "model.tflite", raw=True)
+    path = exported_as(raw=True)
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     assert [entry.customCode for entry in model.operatorCodes if entry.customCode] == []
     outputs = Interpreter(str(path)).get_output_details()
@@ -270,8 +284,8 @@ def test_a_raw_file_has_no_custom_operator_and_needs_its_default_boxes(
         load_detector(path)
 
 
-def test_a_raw_file_beside_the_boxes_of_another_model(tiny_config, network, tmp_path):
-    model = export(tiny_config, network, tmp_path / "model.tflite", raw=True)
+def test_a_raw_file_beside_the_boxes_of_another_model(tiny_config, network, exported_as, tmp_path):
+    model = pathlib.Path(shutil.copy(exported_as(raw=True), tmp_path))
     write_raw_settings(tiny_config, network.default_boxes, tmp_path)
     path = tmp_path / "default_boxes.json"
     settings = json.loads(path.read_text())
@@ -325,9 +339,8 @@ def types_of(path, names):
     return found
 
 
-def test_int8_ends_before_the_scores(tiny_config, network, tmp_path):
-    path = tmp_path / "model.tflite"
-    export(tiny_config, network, path, "int8", calibration=CALIBRATION)
+def test_int8_ends_before_the_scores(exported_as):
+    path = exported_as("int8")
     assert ("FULLY_CONNECTED", "INT8") in types_of(path, ["FULLY_CONNECTED"])
     tail = types_of(path, ["SOFTMAX", "STRIDED_SLICE", "PAD", "MINIMUM", "SUB", "ADD"])
     assert len(tail) >= 6
@@ -349,16 +362,22 @@ def test_l2_normalisation_stays_float(tiny_config, tmp_path):
     assert ("CONV_2D", "INT8") in types_of(path, ["CONV_2D"])
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 3, 5, 20])
-@pytest.mark.parametrize("num_threads", [1, 2, 4, 8])
-def test_every_class_is_found_whatever_the_threads(num_classes, num_threads):
-    # tensorflow/tensorflow#56058. A grid of boxes, each of a class of its own.
+@functools.cache
+def grid_of_classes(num_classes):
+    """A grid of boxes, each of a class of its own, and the file that decodes them."""
     side = int(np.ceil(np.sqrt(num_classes)))
     corners = [divmod(index, side) for index in range(num_classes)]
     boxes = np.array([[y, x, y + 0.9, x + 0.9] for y, x in corners], np.float32) / side
     postprocessor = dataclasses.replace(POSTPROCESSOR, default_boxes=boxes)
     names = [f"class {index}" for index in range(num_classes)]
-    content = tflite.convert_postprocessing(postprocessor, names)
+    return boxes, tflite.convert_postprocessing(postprocessor, names)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize("num_threads", [1, 2, 4, 8])
+def test_every_class_is_found_whatever_the_threads(num_classes, num_threads):
+    # tensorflow/tensorflow#56058
+    boxes, content = grid_of_classes(num_classes)
     interpreter = Interpreter(model_content=content, num_threads=num_threads)
     runner = interpreter.get_signature_runner("serving_default")
     logits = np.full((1, num_classes, num_classes + 1), -9, np.float32)
