@@ -19,7 +19,7 @@ help:
 	@echo "make test-clients     the exports in environments of MediaPipe, LiteRT and TensorFlow alone"
 	@echo "make lint             ruff, codespell, the layers of imports, undeclared dependencies"
 	@echo "make types            mypy"
-	@echo "make docs             the documentation, as a website in site/"
+	@echo "make docs             docs/configuration.md, and the documentation as a website"
 	@echo "make clean            remove .venv and demo"
 
 $(READY): pyproject.toml constraints.txt
@@ -84,6 +84,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 docs: $(READY)
+	$(BIN)/python -m ssd_tf.config.page > docs/configuration.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/mkdocs build --strict

@@ -205,9 +205,10 @@ class ClassByClass:
         from ssd_tf.boxes import coding
         from ssd_tf.models.postprocess import class_scores
 
-        settings = self._postprocessor
-        boxes = coding.decode(predictions["offsets"], settings.default_boxes, settings.variances)
-        scores = class_scores(predictions["logits"], settings.score_activation)
+        processor = self._postprocessor
+        boxes = coding.decode(predictions["offsets"], processor.default_boxes, processor.variances)
+        scores = class_scores(predictions["logits"], processor.score_activation)
+        settings = processor.eval
         top_k = min(settings.pre_nms_top_k, boxes.shape[1])
 
         def suppress(pair):

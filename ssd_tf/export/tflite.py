@@ -15,7 +15,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf import files
 from ssd_tf.boxes import coding
-from ssd_tf.config import Config
+from ssd_tf.config import Config, PostProcessing
 from ssd_tf.export import quantization
 from ssd_tf.export.hard_swish import replace_hard_swish
 from ssd_tf.export.joining import join, pack
@@ -99,18 +99,19 @@ class Converter:
         """Add the post-processing, which is float32 in every form."""
         content = join(content, self._postprocessing)
         content = name_outputs(content, ROLES, _OPERATOR_OUTPUTS)
-        num_kept = self._postprocessor.max_detections
+        num_kept = self._postprocessor.eval.max_detections
         _check(content, _OPERATOR_OUTPUTS, [(1, num_kept, 4), (1, num_kept), (1, num_kept), (1,)])
         return add_metadata(content, self._names, self._config.export.score_threshold)
 
 
 def raw_settings(config: Config, default_boxes) -> dict:
     """The content of default_boxes.json, which `raw_decoder.load_settings` reads."""
-    content = dataclasses.asdict(make_postprocessor(config, default_boxes))
-    boxes = content.pop("default_boxes")
-    content["variances"] = list(content["variances"])
-    content["boxes"] = np.round(boxes.astype(float), 7).tolist()
-    return content
+    return {
+        "variances": list(config.boxes.variances),
+        "score_activation": config.model.score_activation,
+        **config.eval.model_dump(include=set(PostProcessing.model_fields)),
+        "boxes": np.round(default_boxes.astype(float), 7).tolist(),
+    }
 
 
 def convert_postprocessing(postprocessor, names) -> bytes:
@@ -139,19 +140,18 @@ def operator_postprocessor(config: Config, default_boxes) -> postprocess.PostPro
     postprocessor = make_postprocessor(config, default_boxes)
     max_detections = config.export.max_detections
     if max_detections is None:
-        max_detections = min(postprocessor.max_detections, _MOST_PER_CLASS)
+        max_detections = min(config.eval.max_detections, _MOST_PER_CLASS)
     score_floor = config.export.score_floor
     if score_floor is None:
-        score_floor = postprocessor.score_floor
-    return dataclasses.replace(
-        postprocessor, max_detections=max_detections, score_floor=score_floor
-    )
+        score_floor = config.eval.score_floor
+    limits = {"max_detections": max_detections, "score_floor": score_floor}
+    return dataclasses.replace(postprocessor, eval=config.eval.model_copy(update=limits))
 
 
 def operator_differences(config: Config, default_boxes) -> list[str]:
     """What the operator does otherwise than the Keras model of this config, one phrase each."""
-    keras = make_postprocessor(config, default_boxes)
-    operator = operator_postprocessor(config, default_boxes)
+    keras = config.eval
+    operator = operator_postprocessor(config, default_boxes).eval
     differences = []
     if keras.pre_nms_top_k < len(default_boxes):
         best = f"{keras.pre_nms_top_k}" + ("" if keras.class_agnostic else " per class")
@@ -240,15 +240,15 @@ class _PostProcessing(tf.Module):
 
 def _operator(postprocessor, num_classes):
     """A function that the converter replaces by the operator; its body only sets the shapes."""
-    num_kept = postprocessor.max_detections
+    num_kept = postprocessor.eval.max_detections
     y_scale, x_scale, h_scale, w_scale = (1 / variance for variance in postprocessor.variances)
     attributes = {
         "max_detections": f"i: {num_kept}",
         "max_classes_per_detection": "i: 1",
         # By default the operator runs one NMS for all classes, which loses overlapping objects.
-        "use_regular_nms": f"b: {str(not postprocessor.class_agnostic).lower()}",
-        "nms_score_threshold": f"f: {postprocessor.score_floor}",
-        "nms_iou_threshold": f"f: {postprocessor.nms_iou}",
+        "use_regular_nms": f"b: {str(not postprocessor.eval.class_agnostic).lower()}",
+        "nms_score_threshold": f"f: {postprocessor.eval.score_floor}",
+        "nms_iou_threshold": f"f: {postprocessor.eval.nms_iou}",
         "num_classes": f"i: {num_classes}",
         "y_scale": f"f: {y_scale}",
         "x_scale": f"f: {x_scale}",

@@ -97,7 +97,7 @@ def test_shards_and_buffer_are_reshuffled_every_epoch(small_config, striped_data
 
 
 def test_a_record_is_augmented_differently_in_every_epoch(small_config, striped_data):
-    config = small_config(data__augment={"brightness": 32, "color_probability": 1})
+    config = small_config(data__augment={"color": {"brightness": 32, "probability": 1}})
     plain, bright = (
         np.concatenate([image for image, _ in batches(each, striped_data, 11)])
         for each in (small_config(), config)
@@ -175,7 +175,7 @@ def test_the_seed_determines_the_augmentation(small_config, striped):
 
     def shift(seed):
         config = small_config(
-            train__seed=seed, data__augment={"brightness": 32, "color_probability": 1}
+            train__seed=seed, data__augment={"color": {"brightness": 32, "probability": 1}}
         )
         image, _ = pipeline.make_prepare(config, DEFAULT_BOXES, 2)(position, serialized)
         return float(tf.reduce_mean(image))

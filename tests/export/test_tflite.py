@@ -15,7 +15,7 @@ from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.config import check_config
+from ssd_tf.config import PostProcessing, check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.export import tflite, verify
 from ssd_tf.export.formats import PRECISIONS
@@ -28,16 +28,10 @@ from ssd_tf.models.ssd import SSD
 
 OPERATOR = "TFLite_Detection_PostProcess"
 POSTPROCESSOR = PostProcessor(
+    PostProcessing(score_floor=0.01, nms_iou=0.5, max_detections=20),
     default_boxes=np.zeros((0, 4), np.float32),
     variances=(0.1, 0.1, 0.2, 0.2),
     score_activation="softmax",
-    score_floor=0.01,
-    nms_iou=0.5,
-    class_agnostic=False,
-    pre_nms_top_k=400,
-    max_detections=20,
-    clip_first=False,
-    size_limit=None,
 )
 
 
@@ -204,10 +198,8 @@ def test_the_operator_shares_the_parameters_of_the_keras_model(tiny_config, netw
     keras = make_postprocessor(config, network.default_boxes)
     operator = tflite.operator_postprocessor(config, network.default_boxes)
     # 200 detections are more than the operator can keep of one class.
-    assert operator.max_detections == 100
-    for field in dataclasses.fields(keras):
-        if field.name != "max_detections":
-            assert getattr(operator, field.name) is getattr(keras, field.name), field.name
+    assert operator.eval == config.eval.model_copy(update={"max_detections": 100})
+    assert dataclasses.replace(operator, eval=keras.eval).__dict__ == keras.__dict__
 
 
 def test_size_limit(tiny_config, network, tmp_path):
@@ -421,12 +413,18 @@ def test_other_boxes_are_found_whatever_an_offset_or_a_logit_is(class_agnostic):
     boxes = [[0.1, 0.1, 0.5, 0.6], [0.1, 0.2, 0.5, 0.7], [0.6, 0.1, 0.9, 0.3], [0.6, 0.7, 0.8, 0.9]]
     logits = [[1, 2, 0], [0, 3, 0], [0, 2, 1], [0, 1, 2]]
     postprocessor = dataclasses.replace(
-        POSTPROCESSOR, default_boxes=np.array(boxes, np.float32), class_agnostic=class_agnostic
+        POSTPROCESSOR,
+        default_boxes=np.array(boxes, np.float32),
+        eval=POSTPROCESSOR.eval.model_copy(update={"class_agnostic": class_agnostic}),
     )
     content = tflite.convert_postprocessing(postprocessor, ["a", "b"])
     run = Interpreter(model_content=content).get_signature_runner("serving_default")
-    settings = dataclasses.asdict(postprocessor)
-    settings["boxes"] = settings.pop("default_boxes")
+    settings = {
+        "boxes": postprocessor.default_boxes,
+        "variances": postprocessor.variances,
+        "score_activation": postprocessor.score_activation,
+        **postprocessor.eval.model_dump(),
+    }
     for value, column in itertools.product((np.nan, np.inf, -np.inf, 1e30), range(7)):
         inputs = np.concatenate([np.zeros((4, 4)), logits], 1).astype(np.float32)
         inputs[2, column] = value

@@ -254,9 +254,10 @@ def test_the_input_is_normalised_by_the_configured_mean_and_deviation():
     np.testing.assert_allclose(normalized, [[[[2.0, -4.0, 2.0]]]], rtol=1e-6)
 
 
-def initial_biases(loss):
-    """Biases of the logits of each default box of a cell [k, 3] under a loss section."""
-    config = make_config(model=SMALL, boxes={"preset": "paper"}, loss=loss)
+def initial_biases(score_activation):
+    """Biases of the logits of each default box of a cell [k, 3] with the focal loss."""
+    model = SMALL | {"score_activation": score_activation}
+    config = make_config(model=model, boxes={"preset": "paper"}, loss={"focal_gamma": 2.0})
     layer = ssd.build_model(config, 2).model.get_layer("logits0_conv")
     biases = layer.get_weights()[1].reshape(-1, 3)
     assert len(biases) == 4
@@ -264,13 +265,13 @@ def initial_biases(loss):
 
 
 def test_objects_start_at_a_hundredth_together_with_focal_loss_and_softmax():
-    exponentials = np.exp(initial_biases({"score_activation": "softmax", "focal_gamma": 2.0}))
+    exponentials = np.exp(initial_biases("softmax"))
     probabilities = exponentials / exponentials.sum(1, keepdims=True)
     np.testing.assert_allclose(probabilities, [[0.99, 0.005, 0.005]] * 4, rtol=1e-5)
 
 
 def test_objects_start_at_a_hundredth_each_with_focal_loss_and_sigmoid():
-    biases = initial_biases({"score_activation": "sigmoid", "focal_gamma": 2.0})
+    biases = initial_biases("sigmoid")
     probabilities = 1 / (1 + np.exp(-biases))
     np.testing.assert_allclose(probabilities, [[0.5, 0.01, 0.01]] * 4, rtol=1e-5)
 

@@ -287,7 +287,7 @@ COMMON_VALUES = {
     "boxes.preset": None,
     "loss.normalizer": "global",
     "loss.min_negatives": 3,
-    "loss.score_activation": "softmax",
+    "model.score_activation": "softmax",
     "loss.focal_gamma": None,
     "loss.focal_alpha": None,
     "data.train_difficult": False,
@@ -347,7 +347,7 @@ VALUES = {
     "ssd640_resnet50_fpn_coco": {
         **COMMON_VALUES,
         "boxes.preset": "od_api_fpn",
-        "loss.score_activation": "sigmoid",
+        "model.score_activation": "sigmoid",
         "loss.focal_gamma": 2.0,
         "loss.focal_alpha": 0.25,
         "train.learning_rate": 0.04,
@@ -390,15 +390,15 @@ def test_every_config_has_the_values_of_its_source(name):
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_resnets_use_nvidias_augmentation(depth):
     augment = load_config(CONFIGS / f"ssd300_resnet{depth}_coco.yaml").data.augment
-    assert augment.color_probability == 1
-    assert augment.hue_degrees == 0
-    assert augment.zoom_out_probability == 0
-    assert augment.channel_shuffle_probability == 0
-    assert augment.crop_tries == 1
-    assert augment.brightness_factor == (0.875, 1.125)
-    assert augment.contrast == (0.5, 1.5)
-    assert augment.saturation == (0.5, 1.5)
-    assert augment.crop_rule == "torchvision"
+    assert augment.color.probability == 1
+    assert augment.color.hue_degrees == 0
+    assert augment.zoom_out.probability == 0
+    assert augment.color.channel_shuffle_probability == 0
+    assert augment.crop.tries == 1
+    assert augment.color.brightness_factor == (0.875, 1.125)
+    assert augment.color.contrast == (0.5, 1.5)
+    assert augment.color.saturation == (0.5, 1.5)
+    assert augment.crop.sampler == "torchvision"
     assert augment.flip_probability == 0.5
 
 
@@ -450,9 +450,14 @@ def test_a_wrong_number_of_levels_is_refused_in_one_line():
 )
 def test_with_the_focal_loss_objects_start_rare(scores, expected):
     values = {
-        "model": {"input_hw": [32, 48], "backbone": {"name": "plain"}, "num_levels": 2},
+        "model": {
+            "input_hw": [32, 48],
+            "backbone": {"name": "plain"},
+            "num_levels": 2,
+            "score_activation": scores,
+        },
         "boxes": {"preset": "paper"},
-        "loss": {"focal_gamma": 2, "score_activation": scores},
+        "loss": {"focal_gamma": 2},
     }
     model = ssd.build_model(make_config(**values), 2).model
     biases = [

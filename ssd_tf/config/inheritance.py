@@ -1,6 +1,6 @@
 """Read experiment files into plain values: YAML, `base:` for inheritance, `KEY=VALUE` overrides.
 
-Keys and values are checked in `ssd_tf.config`, not here.
+`loading.py` checks keys and values.
 """
 
 import pathlib
@@ -9,18 +9,6 @@ import yaml
 
 from ssd_tf import user_files
 from ssd_tf.errors import ConfigError
-
-# The keys of `boxes` that a file drops from its base when it chooses other default boxes.
-_BOX_SHAPE_KEYS = {
-    "preset",
-    "levels",
-    "integer_sizes",
-    "s_min",
-    "s_max",
-    "aspect_ratios",
-    "s_first",
-    "rounding",
-}
 
 
 def read_layers(path, overrides=()) -> list[dict]:
@@ -85,15 +73,15 @@ def merge(base, changes, path=()):
         base = {"preset": base}  # `augment: caffe` is short for that
     if not (isinstance(base, dict) and isinstance(changes, dict)):
         return changes
-    merged = _without_replaced_boxes(base, changes) if path == ("boxes",) else dict(base)
+    replaces_boxes = path == ("boxes",) and _chooses_boxes(base, changes)
+    # The keys that shape the base's default boxes go with them.
+    merged = {key: base[key] for key in base if key == "variances" or not replaces_boxes}
     for key, value in changes.items():
         merged[key] = merge(merged.get(key), value, (*path, key))
     return merged
 
 
-def _without_replaced_boxes(base, changes):
-    """The section `boxes` of the base, less what another preset, or levels, replaces."""
+def _chooses_boxes(base, changes):
+    """Whether changes of the section `boxes` give other default boxes than its base."""
     preset = base.get("preset")
-    if not changes.get("levels") and changes.get("preset", preset) == preset:
-        return dict(base)
-    return {key: value for key, value in base.items() if key not in _BOX_SHAPE_KEYS}
+    return bool(changes.get("levels")) or changes.get("preset", preset) != preset

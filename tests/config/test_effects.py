@@ -1,45 +1,16 @@
-"""Keys that do nothing, and settings that contradict each other, are refused."""
+"""Keys that do nothing, and settings that contradict each other, are rejected."""
 
-import pathlib
-
-import pydantic
 import pytest
 import yaml
 
-from ssd_tf import config_effects
-from ssd_tf.config import (
-    Augment,
-    Loss,
-    Train,
-    check_config,
-    load_config,
-    load_run_config,
-    save_config,
-)
+from ssd_tf.config import KEYS, check_config, load_config, load_run_config, save_config
 from ssd_tf.errors import ConfigError
 
-ROOT = pathlib.Path(__file__).parents[1]
 
-# Keys that always have an effect, whatever the others are.
-ALWAYS = {
-    "train": "steps batch_size accumulate seed strategy precision steps_per_call xla deterministic "
-    "optimizer learning_rate base_batch weight_decay bias_rate schedule warmup_steps clip_norm ema "
-    "checkpoint_every keep_checkpoints",
-    "data.augment": "preset channel_shuffle_probability crop_min_iou flip_probability "
-    "vertical_flip_probability",
-    "loss": "localization_weight score_activation focal_gamma label_smoothing box_loss normalizer",
-}
-
-
-@pytest.mark.parametrize(
-    ("prefix", "section"), [("train", Train), ("data.augment", Augment), ("loss", Loss)]
-)
-def test_every_key_is_conditional_or_known_to_always_have_an_effect(prefix, section):
-    conditional = {key for condition in config_effects.CONDITIONS for key in condition.keys}
-    always = {f"{prefix}.{name}" for name in ALWAYS[prefix].split()}
-    found = {key for key in conditional if key.rpartition(".")[0] == prefix} | always
-    assert found == {f"{prefix}.{name}" for name in section.model_fields}
-    assert not conditional & always
+def test_what_a_key_needs_are_keys():
+    for path, key in KEYS.items():
+        for needs in key.needs:
+            assert set(needs.switches) <= set(KEYS), path
 
 
 def values(text):
@@ -48,7 +19,7 @@ def values(text):
     return base | yaml.safe_load(text)
 
 
-def refusal(text):
+def rejection(text):
     with pytest.raises(ConfigError) as caught:
         check_config(values(text), "test")
     assert "\n" not in str(caught.value)
@@ -66,27 +37,28 @@ IDLE = {
     "train.beta_1": "train: {optimizer: RMSprop, beta_1: 0.8}",
     "data.shard": "{data: {shard: file}, train: {strategy: one}}",
     "loss.focal_alpha": "loss: {focal_alpha: 0.3}",
-    "data.augment.color_probability": "data: {augment: {color_probability: 1}}",
-    "data.augment.brightness": "data: {augment: {brightness: 9, color_probability: 0}}",
-    "data.augment.contrast_about": "data: {augment: {brightness: 9, contrast_about: mean}}",
-    "data.augment.saturation_by": "data: {augment: {saturation_by: gray}}",
-    "data.augment.hue_wraps": "data: {augment: {hue_wraps: false}}",
-    "data.augment.zoom_out_max": "data: {augment: {preset: light, zoom_out_max: 2}}",
-    "data.augment.zoom_out_probability": "data: {augment: {preset: caffe, zoom_out_max: 1, "
-    "zoom_out_probability: 0.7}}",
-    "data.augment.crop_rule": "data: {augment: {crop_rule: torchvision}}",
-    "data.augment.crop_scale": "data: {augment: {flip_probability: 0.5, crop_scale: [0.5, 1]}}",
-    "data.augment.crop_tries": "data: {augment: {preset: caffe, crop_min_iou: [], crop_tries: 3}}",
+    "data.augment.color.probability": "data: {augment: {color: {probability: 1}}}",
+    "data.augment.color.brightness": "data: {augment: {color: {brightness: 9, probability: 0}}}",
+    "data.augment.color.contrast_about": "data: {augment: {color: {brightness: 9, "
+    "contrast_about: mean}}}",
+    "data.augment.color.saturation_by": "data: {augment: {color: {saturation_by: gray}}}",
+    "data.augment.color.hue_wraps": "data: {augment: {color: {hue_wraps: false}}}",
+    "data.augment.zoom_out.max_side": "data: {augment: {preset: light, zoom_out: {max_side: 2}}}",
+    "data.augment.zoom_out.probability": "data: {augment: {preset: caffe, "
+    "zoom_out: {max_side: 1, probability: 0.7}}}",
+    "data.augment.crop.sampler": "data: {augment: {crop: {sampler: torchvision}}}",
+    "data.augment.crop.scale": "data: {augment: {flip_probability: 0.5, crop: {scale: [0.5, 1]}}}",
+    "data.augment.crop.tries": "data: {augment: {preset: caffe, crop: {min_iou: [], tries: 3}}}",
 }
 
 
 @pytest.mark.parametrize(("key", "text"), IDLE.items())
-def test_a_key_without_effect_is_refused(key, text):
-    assert f"{key} has no effect " in refusal(text)
+def test_a_key_without_effect_is_rejected(key, text):
+    assert f"{key} has no effect " in rejection(text)
 
 
 def test_synchronized_batch_norm_wants_more_than_one_replica():
-    assert "train.bn has no effect as synchronized" in refusal(
+    assert "train.bn has no effect as synchronized" in rejection(
         "train: {bn: synchronized, strategy: one}"
     )
     check_config(values("train: {bn: synchronized}"), "test")
@@ -100,13 +72,14 @@ def test_synchronized_batch_norm_wants_more_than_one_replica():
         "train: {decay_steps: [10], decay_factor: 0.5}",
         "train: {warmup_steps: 5, warmup_from: 0.3}",
         "train: {bn: frozen, bn_momentum: 0.9}",  # the default says nothing
-        "data: {augment: {preset: caffe, hue_degrees: 0}}",  # hue_wraps is the preset's
-        "data: {augment: {preset: torchvision, contrast: [1, 1], color_probability: 1}}",
-        "data: {augment: {preset: torchvision, color_probability: 0}}",
-        "data: {augment: {preset: light, crop_min_iou: []}}",
+        # hue_wraps is the preset's
+        "data: {augment: {preset: caffe, color: {hue_degrees: 0}}}",
+        "data: {augment: {preset: torchvision, color: {contrast: [1, 1], probability: 1}}}",
+        "data: {augment: {preset: torchvision, color: {probability: 0}}}",
+        "data: {augment: {preset: light, crop: {min_iou: []}}}",
     ],
 )
-def test_defaults_and_values_of_presets_are_not_refused(text, tmp_path):
+def test_defaults_and_values_of_presets_are_not_rejected(text, tmp_path):
     config = check_config(values(text), "test")
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
@@ -140,9 +113,10 @@ def test_overrides_replace_what_belongs_to_the_file(derived):
 
 
 def test_overrides_replace_an_augmentation_with_its_preset(derived):
-    base = "data: {augment: {preset: light, crop_scale: [0.5, 1], brightness: 9}}"
+    base = "data: {augment: {preset: light, crop: {scale: [0.5, 1]}, color: {brightness: 9}}}"
     augment = derived(base, "", ["data.augment.preset=none"]).data.augment
-    assert (augment.crop_scale, augment.crop_min_iou, augment.brightness) == ((0.3, 1.0), (), 9)
+    assert (augment.crop.scale, augment.crop.min_iou) == ((0.3, 1.0), ())
+    assert augment.color.brightness == 9
 
 
 @pytest.mark.parametrize(
@@ -152,15 +126,15 @@ def test_overrides_replace_an_augmentation_with_its_preset(derived):
         ("train: {schedule: cosine}", "train: {decay_steps: [10]}", [], "train.decay_steps"),
         ("train: {schedule: cosine}", "", ["train.decay_steps=[10]"], "train.decay_steps"),
         (
-            "data: {augment: {flip_probability: 0.5, crop_scale: [0.5, 1]}}",
+            "data: {augment: {flip_probability: 0.5, crop: {scale: [0.5, 1]}}}",
             "",
             ["data.augment.vertical_flip_probability=0.5"],
-            "data.augment.crop_scale",
+            "data.augment.crop.scale",
         ),
         ("{}", "", ["train.bn=frozen", "train.bn_momentum=0.5"], "train.bn_momentum"),
     ],
 )
-def test_what_the_author_adds_is_refused(derived, base, text, overrides, key):
+def test_what_the_author_adds_is_rejected(derived, base, text, overrides, key):
     with pytest.raises(ConfigError, match=f"{key} has no effect"):
         derived(base, text, overrides)
 
@@ -187,16 +161,16 @@ def test_no_decay_for_a_short_trial(derived):
         ("train: {optimizer: RMSprop, momentum: 1}", "train.momentum"),
         ("train: {decay_steps: [20, 20]}", "train.decay_steps"),
         ("train: {decay_steps: [20, 10]}", "train.decay_steps"),
-        ("train: {decay_steps: [10], warmup_steps: 10}", "train.decay_steps"),
-        ("train: {decay_steps: [3, 20], warmup_steps: 10}", "train.decay_steps"),
+        ("train: {decay_steps: [10], warmup_steps: 10}", "decay_steps"),
+        ("train: {decay_steps: [3, 20], warmup_steps: 10}", "decay_steps"),
         ("train: {decay_steps: [10], decay_factor: 1}", "train.decay_factor"),
         ("train: {decay_steps: [10], decay_factor: 0}", "train.decay_factor"),
         ("train: {warmup_steps: 10, warmup_from: 1}", "train.warmup_from"),
         ("eval: {score_floor: 1}", "eval.score_floor"),
     ],
 )
-def test_contradictions_are_refused(text, key):
-    assert key in refusal(text)
+def test_contradictions_are_rejected(text, key):
+    assert key in rejection(text)
 
 
 @pytest.mark.parametrize(
@@ -207,34 +181,26 @@ def test_contradictions_are_refused(text, key):
         ("train: {decay_steps: [yes]}", "train.decay_steps"),
         ("watch: {images: off}", "watch.images"),
         ("data: {augment: {flip_probability: true}}", "data.augment.flip_probability"),
-        ("data: {augment: {contrast: [no, 2]}}", "data.augment.contrast"),
+        ("data: {augment: {color: {contrast: [no, 2]}}}", "data.augment.color.contrast"),
         ("eval: {size_limit: true}", "eval.size_limit"),
     ],
 )
 def test_a_switch_is_no_number(text, key):
-    assert f"{key}: expected no switch" in refusal(text)
+    assert f"{key}: expected no switch" in rejection(text)
 
 
-def test_the_config_of_a_run_may_say_what_a_file_may_not(tmp_path):
-    text = yaml.safe_dump(values(IDLE["train.bn_momentum"]))
+def test_the_config_of_a_run_is_checked_as_any_other(tmp_path):
+    text = yaml.safe_dump(values("eval: {nms_iou: 0.3}"))
     (tmp_path / "config.yaml").write_text(text)
-    assert load_run_config(tmp_path).train.bn_momentum == 0.97
+    assert load_run_config(tmp_path).eval.nms_iou == 0.3
     assert load_run_config(tmp_path, ["eval.nms_iou=0.6"]).eval.nms_iou == 0.6
-    with pytest.raises(ConfigError, match=r"^--set: eval.score_floor: expected less than 1"):
+    with pytest.raises(ConfigError, match=r"eval.score_floor"):
         load_run_config(tmp_path, ["eval.score_floor=1"])
-    with pytest.raises(ConfigError, match=r"config.yaml: train.bn_momentum has no effect"):
-        load_config(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match=r"train.bn_momentum has no effect"):
+        load_run_config(tmp_path, ["train={bn: frozen, bn_momentum: 0.97}"])
 
 
-def test_the_overrides_of_a_run_are_not_blamed_for_what_it_says(tmp_path):
-    text = yaml.safe_dump(values("train: {bn_momentum: 1}"))
-    (tmp_path / "config.yaml").write_text(text)
-    assert load_run_config(tmp_path, ["eval.nms_iou=0.6"]).train.bn_momentum == 1
-
-
-def test_the_conditions_name_keys_that_exist():
-    config = check_config(values("{}"), "test")
-    for condition in config_effects.CONDITIONS:
-        for key in (*condition.keys, *condition.switches):
-            config_effects.value_at(config, key)  # or AttributeError
-    assert isinstance(config, pydantic.BaseModel)
+def test_an_inherited_key_of_another_backbone_is_left_out(derived):
+    base = "{model: {backbone: {name: mobilenet, alpha: 0.25, first_stride: 8}}}"
+    backbone = derived(base, "model: {backbone: {name: resnet18}}").model.backbone
+    assert (backbone.alpha, backbone.first_stride) == (0.25, 16)
