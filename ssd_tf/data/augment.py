@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ssd_tf.config import Augment
 from ssd_tf.data import colors, crops
-from ssd_tf.data.images import decode_stored
+from ssd_tf.data.records import decode_stored
 
 FILL_RGB = (123.0, 117.0, 104.0)  # the mean of the original Caffe code: fills a zoom-out's canvas
 

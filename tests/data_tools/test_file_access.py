@@ -222,7 +222,7 @@ def test_yolo_fifos(tmp_path, paint, run, read_dataset):
     (folder / "data.yaml").write_text("train: images\nnames: [cat]\n")
     assert run("yolo_to_tfrecord", yolo=folder, output=tmp_path / "out", workers=1) == (0, "")
     report = read_dataset(tmp_path / "out")[1]["splits"]["train"]
-    assert (report["images"], report["remarks"]) == (1, {})
+    assert (report["images"], report["findings"]) == (1, {})
     assert {entry["file"]: entry["reason"] for entry in report["dropped"]} == {
         "b.jpg": f"annotation cannot be read: {folder / 'labels/b.txt'} is not a regular file",
         "c.jpg": f"unreadable: {folder / 'images/c.jpg'} is not a regular file",

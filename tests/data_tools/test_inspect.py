@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from data_tools import inspect_tfrecord
-from data_tools.analysis import coverage
+from data_tools.analysis import coverage, inspection
+from ssd_tf.boxes import geometry
 
 SSD300 = "model: {input_hw: [300, 300], backbone: {name: vgg16}}\nboxes: {preset: caffe_voc}\n"
 
@@ -62,14 +63,13 @@ def overlaps_by_hand(boxes, others):
 
 def measure(records, tmp_path):
     """Coverage by the SSD300 table: the rows of the levels, and of the classes."""
-    from data_tools.analysis import split_objects
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
     (tmp_path / "c.yaml").write_text(SSD300)
     info = dataset_json.read_dataset(records)
-    found = split_objects.read_split(info.shards("train"))
-    return inspect_tfrecord.measure_coverage(load_config(tmp_path / "c.yaml"), found, info.names)
+    found = inspection.read_split(info, "train")
+    return coverage.measure(load_config(tmp_path / "c.yaml"), found, info.names)
 
 
 def test_coverage_of_cells_by_the_ssd300_table(drawn_voc, convert_voc, tmp_path, read_split):
@@ -105,15 +105,15 @@ def test_coverage_of_voc14_by_the_ssd300_table(real_data, convert_voc, tmp_path)
 
 def test_coverage_of_no_objects_and_of_a_tie():
     default_boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1]], np.float32)
-    best = coverage.find_best_matches(np.zeros((0, 4), np.float32), default_boxes)
-    assert len(best.index) == len(best.iou) == 0
-    (row,) = coverage.tabulate(best.index, best.iou, [])
-    assert (row.objects, row.covered, math.isnan(row.share)) == (0, 0, True)
+    best, iou = geometry.best_overlaps(np.zeros((0, 4), np.float32), default_boxes)
+    assert len(best) == len(iou) == 0
+    (row,) = coverage.tabulate(best, iou, [])
+    assert (row.objects, row.covered, math.isnan(row.fraction)) == (0, 0, True)
     # A box of 0.5 x 0.25 in the first corner shares 0.125 with the first; their union is 0.25.
     # Exactly .5 counts.
-    best = coverage.find_best_matches(np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes)
-    assert (best.index.tolist(), best.iou.tolist()) == ([0], [0.5])
-    assert coverage.tabulate(best.index, best.iou, ["one"])[0].covered == 1
+    best, iou = geometry.best_overlaps(np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes)
+    assert (best.tolist(), iou.tolist()) == ([0], [0.5])
+    assert coverage.tabulate(best, iou, ["one"])[0].covered == 1
 
 
 def test_numbers_and_sheet(two_splits, capsys):
@@ -149,8 +149,8 @@ def test_ignore_regions_are_hatched(two_splits):
 
     info = dataset_json.read_dataset(two_splits)
     shards = info.shards("train")
-    hatched = np.asarray(inspect_tfrecord.draw_sheet(shards, info.names, [1])).astype(int)
-    plain = np.asarray(inspect_tfrecord.draw_sheet(shards, ["a", "b"], [0])).astype(int)
+    hatched = np.asarray(inspection.draw_sheet(shards, info.names, [1])).astype(int)
+    plain = np.asarray(inspection.draw_sheet(shards, ["a", "b"], [0])).astype(int)
     # The crowd's box (4..24, 6..36) holds slanted lines in the second class's green; the cat's
     # box does not.
     inside = hatched[2 + 12 : 2 + 34, 2 + 6 : 2 + 22]

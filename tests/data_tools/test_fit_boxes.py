@@ -1,4 +1,4 @@
-"""fit_anchors: the measure that it raises, and that it raises coverage."""
+"""fit_boxes: the measure that it raises, and that it raises coverage."""
 
 import pathlib
 import re
@@ -30,7 +30,7 @@ def test_level_overlaps_in_literals():
 
 
 def test_the_nearest_cell_is_the_best_one():
-    from data_tools.analysis import coverage
+    from ssd_tf.boxes import geometry
     from ssd_tf.boxes.default_boxes import make_default_boxes
 
     rng = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def test_the_nearest_cell_is_the_best_one():
     boxes = np.concatenate([low, low + rng.uniform(0.02, 0.3, (200, 2))], 1)
     level = fitting.LevelSizes(30.0, 55.0, (1.7, 2.6))
     default_boxes = make_default_boxes([level.to_box_level()], [(7, 12)], (140, 260))
-    expected = coverage.find_best_matches(boxes, default_boxes).iou
+    expected = geometry.best_overlaps(boxes, default_boxes)[1]
     found = fitting.level_overlaps(level, (7, 12), (140, 260), boxes * [140, 260, 140, 260])
     assert found == pytest.approx(expected, abs=1e-5)
 
@@ -76,7 +76,7 @@ def test_finds_one_size_and_ratio():
 
 
 def test_raises_the_coverage_of_bccd_over_the_ssd300_table(real_data, run, tmp_path, capsys):
-    from data_tools import fit_anchors
+    from data_tools import fit_boxes
     from ssd_tf.config import load_config
 
     assert (
@@ -93,7 +93,7 @@ def test_raises_the_coverage_of_bccd_over_the_ssd300_table(real_data, run, tmp_p
     output = tmp_path / "fitted.yaml"
     flags = [f"--config={tmp_path / 'c.yaml'}", f"--output={output}", "--tries=1000"]
     overrides = ["--set", "eval.batch_size=4", "eval.nms_iou=0.5"]
-    assert fit_anchors.main(["x", str(tmp_path / "bccd"), *flags, *overrides]) == 0
+    assert fit_boxes.main(["x", str(tmp_path / "bccd"), *flags, *overrides]) == 0
     text = capsys.readouterr().out
     before, after = map(
         float, re.search(r"IoU >= 0.5: ([\d.]+)% before, ([\d.]+)% after", text).groups()
@@ -115,17 +115,17 @@ def test_raises_the_coverage_of_bccd_over_the_ssd300_table(real_data, run, tmp_p
 def test_refused(run, tmp_path):
     (tmp_path / "c.yaml").write_text(SSD300)
     code, error = run(
-        "fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "x.yaml"
+        "fit_boxes", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "x.yaml"
     )
     assert code == 1 and "has no dataset.json" in error
-    assert run("fit_anchors", str(tmp_path))[0] == 2
+    assert run("fit_boxes", str(tmp_path))[0] == 2
     code, error = run(
-        "fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "c.yaml"
+        "fit_boxes", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "c.yaml"
     )
     assert code == 2 and f"{tmp_path}/c.yaml" in error
     assert (tmp_path / "c.yaml").read_text() == SSD300
     code, error = run(
-        "fit_anchors", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "no/x.yaml"
+        "fit_boxes", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "no/x.yaml"
     )
     assert code == 2 and f"there is no folder {tmp_path}/no" in error
 
@@ -183,7 +183,7 @@ def test_prints_which_maps_limit_their_boxes(run, tiny_data, tmp_path):
     # is sqrt(2) * .6 * 192 = 163.
     config = pathlib.Path(__file__).parents[2] / "configs" / "shapes_plain.yaml"
     code, _ = run(
-        "fit_anchors",
+        "fit_boxes",
         str(tiny_data),
         "--set=boxes.s_min=0.6",
         "--set=boxes.s_max=0.9",
