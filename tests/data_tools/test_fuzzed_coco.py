@@ -8,7 +8,7 @@ from coco_reading import read_with_converter, read_with_evaluation
 
 from data_tools import shapes
 from ssd_tf.evaluation import coco_results
-from ssd_tf.evaluation.tables import make_truth
+from ssd_tf.evaluation.coco_instances import make_truth
 
 INTEGRATION = pytest.mark.integration
 NUM_IMAGES = 12
