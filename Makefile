@@ -32,7 +32,7 @@ $(READY): setup.py constraints.txt
 install: $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m ssd_tf.commands.demo $(if $(DATA),--data $(DATA) --output demo/own)
+	$(BIN)/python -m ssd_tf demo $(if $(DATA),--data $(DATA) --output demo/own)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2

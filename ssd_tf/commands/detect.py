@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import pathlib
+import sys
 
 import numpy as np
 from absl import flags, logging
@@ -321,3 +322,7 @@ class _Run:
 def _count_classes(detections):
     counts = collections.Counter(detections.names)
     return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

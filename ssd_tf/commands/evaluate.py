@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pathlib
+import sys
 import typing
 
 from absl import flags, logging
@@ -463,3 +464,7 @@ def _describe_settings(settings):
     if settings["size_limit"] is not None:
         line += f", sides at most {settings['size_limit']:g} times the default box's"
     yield line
+
+
+if __name__ == "__main__":
+    sys.exit(main())

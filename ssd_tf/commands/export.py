@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 import typing
 
 from absl import flags, logging
@@ -10,8 +11,8 @@ from rich.table import Table
 
 from ssd_tf import commandline, files
 from ssd_tf.config import nearest
-from ssd_tf.export import folder as export_folder
-from ssd_tf.export.formats import FORMATS, file_name, is_calibrated
+from ssd_tf.exporting import folder as export_folder
+from ssd_tf.exporting.formats import FORMATS, file_name, is_calibrated
 from ssd_tf.user_files import check_exists
 
 _DEFAULT_FORMATS = ("saved_model", "tflite_float32")
@@ -107,7 +108,7 @@ def _main(values, positional):
     _check_output(output, values.overwrite)
     check_exists(values.workdir, "run folder")
     commandline.import_tensorflow()
-    from ssd_tf.export import verify, writing
+    from ssd_tf.exporting import verify, writing
     from ssd_tf.inference.run import load_run
 
     run = load_run(values.workdir, overrides, values.raw_weights)
@@ -159,7 +160,7 @@ def _check_output(output, overwrite):
 
 def _describe_settings(run):
     """Values in use: eval as in the Keras model and the SavedModel, export as in TFLite files."""
-    from ssd_tf.export import tflite
+    from ssd_tf.exporting import tflite
 
     operator = tflite.operator_postprocessor(run.config, run.network.default_boxes)
     return {
@@ -217,7 +218,7 @@ def _verify(run, paths, images, max_ap_drop):
     if images.verification is None:
         logging.info("not compared with the run's own model: give --data DIR to do so")
         return {}
-    from ssd_tf.export import verify
+    from ssd_tf.exporting import verify
 
     report = verify.verify_formats(run, paths, images.verification, images.paired, images.classes)
     for name, entry in report.items():
@@ -243,3 +244,7 @@ def _print_table(report):
         numbers = (f"{entry['AP']:.4f}", f"{entry['AP50']:.4f}", agree, times)
         table.add_row(name, *numbers, f"{entry['megabytes']:.2f}")
     Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -92,7 +92,7 @@ def folder(tiny_config, tmp_path_factory):
     """Exports of the network with fixed weights, and its images as files."""
     import shutil
 
-    from ssd_tf.export import saved_model, tflite, writing
+    from ssd_tf.exporting import saved_model, tflite, writing
     from ssd_tf.inference import raw_decoder
 
     path = tmp_path_factory.mktemp("exports")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssd_tf.commands.train import run_training
 from ssd_tf.config import load_config
-from ssd_tf.export import saved_model, tflite, verify
+from ssd_tf.exporting import saved_model, tflite, verify
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.run import load_run

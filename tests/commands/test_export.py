@@ -205,7 +205,7 @@ def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path)
 
 
 def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path, monkeypatch):
-    from ssd_tf.export import metadata
+    from ssd_tf.exporting import metadata
 
     monkeypatch.setattr(metadata, "format_names", lambda _: "red\nblue\ngreen\n")
     argv = [f"--workdir={tiny_run}", f"--output={tmp_path / 'out'}"]
@@ -215,7 +215,7 @@ def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path
 
 
 def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monkeypatch):
-    from ssd_tf.export import verify
+    from ssd_tf.exporting import verify
 
     numbers = iter([0.5, 0.45, 0.5, 0.48])
     monkeypatch.setattr(verify, "measure", lambda *_: {"AP": next(numbers), "AP50": 0.6})
@@ -230,7 +230,7 @@ def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monke
 
 
 def test_a_full_disk_leaves_nothing(fails, tiny_run, tmp_path, monkeypatch):
-    from ssd_tf.export import tflite
+    from ssd_tf.exporting import tflite
 
     def fill(*_):
         raise OSError(28, "No space left on device")

@@ -490,6 +490,6 @@ def test_corrupt_metadata_give_one_line_or_none(tmp_path):
 
 def with_metadata(content):
     """The content with the metadata of our exports, as another program could write them."""
-    from ssd_tf.export import metadata
+    from ssd_tf.exporting import metadata
 
     return metadata._store(content, metadata._build(["cat"], 0.3))

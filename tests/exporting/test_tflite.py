@@ -14,9 +14,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.export import tflite, verify
-from ssd_tf.export.formats import PRECISIONS
-from ssd_tf.export.writing import write_raw_settings
+from ssd_tf.exporting import tflite, verify
+from ssd_tf.exporting.formats import PRECISIONS
+from ssd_tf.exporting.writing import write_raw_settings
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import keras_detector, make_postprocessor
 from ssd_tf.inference.loading import load_detector

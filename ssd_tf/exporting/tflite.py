@@ -16,10 +16,10 @@ from tensorflow.lite.python import schema_py_generated as schema
 from ssd_tf import files
 from ssd_tf.boxes import coding
 from ssd_tf.config import Config
-from ssd_tf.export import quantization
-from ssd_tf.export.hard_swish import replace_hard_swish
-from ssd_tf.export.joining import join, pack
-from ssd_tf.export.metadata import add_metadata, add_raw_metadata
+from ssd_tf.exporting import quantization
+from ssd_tf.exporting.hard_swish import replace_hard_swish
+from ssd_tf.exporting.joining import join, pack
+from ssd_tf.exporting.metadata import add_metadata, add_raw_metadata
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.tflite_outputs import OPERATOR, RAW_ROLES, ROLES

@@ -5,8 +5,8 @@ import shutil
 from absl import logging
 
 from ssd_tf import files
-from ssd_tf.export import saved_model, tflite, web
-from ssd_tf.export.formats import has_operator
+from ssd_tf.exporting import saved_model, tflite, web
+from ssd_tf.exporting.formats import has_operator
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.gray_range import write_gray_range
 from ssd_tf.weights.label_files import format_names

@@ -5,8 +5,8 @@ from ai_edge_litert.interpreter import Interpreter
 from fixed_detector import NAMES
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.export import tflite
-from ssd_tf.export.hard_swish import replace_hard_swish
+from ssd_tf.exporting import tflite
+from ssd_tf.exporting.hard_swish import replace_hard_swish
 from ssd_tf.models.ssd import SSD
 
 

@@ -10,7 +10,7 @@ import zipfile
 import flatbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.export.joining import pack
+from ssd_tf.exporting.joining import pack
 from ssd_tf.inference import tflite_metadata as fields
 from ssd_tf.weights.label_files import format_names
 

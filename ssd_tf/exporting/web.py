@@ -8,7 +8,7 @@ from absl import logging
 
 from ssd_tf import files
 from ssd_tf.draw import color_of
-from ssd_tf.export.tflite import Converter, Form
+from ssd_tf.exporting.tflite import Converter, Form
 
 _PAGE = pathlib.Path(__file__).with_name("page") / "index.html"
 _BUNDLE = "vision_bundle.mjs"

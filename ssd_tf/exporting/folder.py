@@ -7,7 +7,7 @@ import shutil
 
 from absl import logging
 
-from ssd_tf.export.formats import FORMATS, file_name
+from ssd_tf.exporting.formats import FORMATS, file_name
 
 REPORT = "export.json"
 _PARTIAL = ".export.partial"

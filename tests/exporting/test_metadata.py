@@ -9,7 +9,7 @@ from fixed_detector import NAMES
 from flatbuffers import encode, number_types
 from flatbuffers.table import Table
 
-from ssd_tf.export import tflite
+from ssd_tf.exporting import tflite
 from ssd_tf.inference import tflite_metadata
 
 

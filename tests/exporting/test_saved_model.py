@@ -9,8 +9,8 @@ from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of, draw
 from PIL import Image
 
 from ssd_tf.data.images import decode_image
-from ssd_tf.export import verify
-from ssd_tf.export.saved_model import export_saved_model
+from ssd_tf.exporting import verify
+from ssd_tf.exporting.saved_model import export_saved_model
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.run import load_run
 
