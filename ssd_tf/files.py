@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 
 try:
     import fcntl
@@ -27,6 +28,24 @@ def write_text(path, content: str):
 def write_json(path, content):
     """Write JSON, indented by one space, as `write_bytes` does."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def replacing_folder(path):
+    """A context with an empty folder beside `path`, which replaces `path` at the end.
+
+    An exception leaves `path` as it was.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ from ssd_tf.coco_rows import normalize_id
 from ssd_tf.evaluation.json_files import brief, read_json
 from ssd_tf.evaluation.tables import Truth, image_rows
 from ssd_tf.inference.detections import LARGEST_ID, image_ids, to_xywh_pixels
-from ssd_tf.inference.image_files import read_image
 from ssd_tf.parsing import to_flag
+from ssd_tf.pixels import read_image
 
 # The lists of an instances file, and what their rows need.
 _KEYS = {

@@ -205,9 +205,9 @@ def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path)
 
 
 def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path, monkeypatch):
-    from ssd_tf.exporting import metadata
+    from ssd_tf.exporting import tflite_file
 
-    monkeypatch.setattr(metadata, "format_names", lambda _: "red\nblue\ngreen\n")
+    monkeypatch.setattr(tflite_file, "format_names", lambda _: "red\nblue\ngreen\n")
     argv = [f"--workdir={tiny_run}", f"--output={tmp_path / 'out'}"]
     argv += ["--formats=tflite_float32"]
     assert "does not name the classes" in fails(export.main, *argv, code=1)
@@ -271,10 +271,8 @@ def test_bad_input_of_forms(fails, tiny_run, tiny_data, tmp_path):
 def test_int8(tiny_run, tiny_data, tmp_path):
     argv = ["--formats=tflite_int8", f"--data={tiny_data}", "--calibration_split=val"]
     # Four images are too few for people, and enough to see that the split is used.
-    import ssd_tf.commands.export as command
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "_FEWEST_CALIBRATION_IMAGES", 4)
+        patch.setattr("ssd_tf.exporting.export.MIN_CALIBRATION_IMAGES", 4)
         report = run(tiny_run, tmp_path, *argv)
     assert report["verify"]["tflite_int8"]["detections"] > 0
     entry = load_detector(tmp_path / "model_int8.tflite")

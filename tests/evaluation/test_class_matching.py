@@ -3,8 +3,7 @@ import pytest
 
 from ssd_tf.evaluation.class_matching import _relabel, match_labels
 from ssd_tf.inference.detections import Detections
-from ssd_tf.inference.detector import Detector
-from ssd_tf.inference.stages import Stages
+from ssd_tf.inference.detector import Detector, Stages
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 BOXES = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0.3, 0.4, 0.4], [0.5, 0.5, 0.6, 0.6]])

@@ -7,7 +7,7 @@ from detector_output import CLASSES, detections
 
 from ssd_tf.data import dataset_json, split_examples
 from ssd_tf.evaluation import coco_results, evaluator, latency
-from ssd_tf.inference.stages import Stages
+from ssd_tf.inference.detector import Stages
 
 
 def examples(*names):

@@ -9,7 +9,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf import pixels
 from ssd_tf.inference import tflite, tflite_metadata, tflite_outputs
-from ssd_tf.inference.gray_range import read_gray_range
+from ssd_tf.inference.exported import read_gray_range
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite_metadata import Metadata, read_metadata
 
@@ -490,6 +490,6 @@ def test_corrupt_metadata_give_one_line_or_none(tmp_path):
 
 def with_metadata(content):
     """The content with the metadata of our exports, as another program could write them."""
-    from ssd_tf.exporting import metadata
+    from ssd_tf.exporting import tflite_file
 
-    return metadata._store(content, metadata._build(["cat"], 0.3))
+    return tflite_file.add_metadata(content, ["cat"], 0.3)
