@@ -65,7 +65,7 @@ def main():
 def _main(values, positional):
     config = load_config(values.config, [*values.set, *positional])
     commandline.import_tensorflow()
-    from ssd_tf.data import bad_records, dataset_json, pipeline, stages
+    from ssd_tf.data import bad_records, dataset_json, pipeline, timing
     from ssd_tf.models import ssd
 
     data = values.data
@@ -80,7 +80,7 @@ def _main(values, positional):
     runs.clear()
     console = Console()
     print_rates(console, rates)
-    times = stages.stage_times(config, data, split, default_boxes, skipped=skipped)
+    times = timing.stage_times(config, data, split, default_boxes, skipped=skipped)
     table = Table("stage", "CPU ms")
     for name, milliseconds in times.items():
         table.add_row(name, f"{milliseconds:.3f}")

@@ -109,9 +109,9 @@ def _time_batches(batches, batch_size, num_images):
 
 def _print_stages(config, data, split, default_boxes, skipped):
     """Print the CPU time per image of each stage of the input pipeline."""
-    from ssd_tf.data import stages
+    from ssd_tf.data import timing
 
-    times = stages.stage_times(config, data, split, default_boxes, skipped=skipped)
+    times = timing.stage_times(config, data, split, default_boxes, skipped=skipped)
     total = sum(times.values())
     table = Table("stage", "ms", "share", title="CPU time per image")
     for name, milliseconds in times.items():

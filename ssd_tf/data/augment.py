@@ -33,11 +33,45 @@ def augment_example(example, output_hw, augment, seed):
     augment: config.Augment; without any step the whole image is warped, as `resize` does.
     Crowds do not guide the crop.
     """
-    opened = open_image(example["image"])
-    placement, flips, example = sample_geometry(example, opened.hw, output_hw, augment, seed)
-    image = resize_part(decode_part(opened, placement), placement)
-    image = colors.distort_color(image, make_color_ranges(augment), seed)
-    return finish_image(image, placement, flips, output_hw), example
+    value = (seed, example)
+    for stage in make_stages(output_hw, augment).values():
+        value = stage(*value)
+    return value
+
+
+def make_stages(output_hw, augment) -> dict:
+    """The steps of `augment_example`: {name: function of what the step before it returned}.
+
+    The first takes (seed, Example), the last returns (image, Example).
+    """
+    ranges = make_color_ranges(augment)
+
+    def open_example(seed, example):
+        return seed, open_image(example["image"]), example
+
+    def sample(seed, opened, example):
+        return seed, opened, *sample_geometry(example, opened.hw, output_hw, augment, seed)
+
+    def decode(seed, opened, placement, *rest):
+        return seed, decode_part(opened, placement), placement, *rest
+
+    def resize(seed, part, placement, *rest):
+        return seed, resize_part(part, placement), placement, *rest
+
+    def distort_color(seed, image, *rest):
+        return colors.distort_color(image, ranges, seed), *rest
+
+    def finish(image, placement, flips, example):
+        return finish_image(image, placement, flips, output_hw), example
+
+    return {
+        "open": open_example,
+        "zoom-out, crop, boxes": sample,
+        "decode": decode,
+        "resize": resize,
+        "colour": distort_color,
+        "canvas, flip": finish,
+    }
 
 
 def make_color_ranges(augment) -> colors.ColorRanges:

@@ -102,16 +102,30 @@ def name_batch(config: Config, data_dir, split, step, num_workers=1) -> list[str
 def make_prepare(config, default_boxes, num_classes, with_example=False):
     """Make the function (position, serialized) -> image [H, W, 3], Targets.
 
-    with_example: it also returns the augmented Example. `stages.make_stages` has the same steps one
-    by one; a test compares the two.
+    with_example: it also returns the augmented Example.
     """
-    output_hw = config.model.input_hw
+    stages = list(make_stages(config, default_boxes, num_classes).values())
+
+    def prepare(*value):
+        for stage in stages:
+            value = stage(*value)
+        return value if with_example else value[:2]
+
+    return tf.autograph.experimental.do_not_convert(prepare)
+
+
+def make_stages(config, default_boxes, num_classes) -> dict:
+    """The steps of `make_prepare`: {name: function of what the step before it returned}.
+
+    The first takes (position, serialized), the last returns (image, Targets, Example).
+    """
     num_boxes = len(default_boxes)
 
-    def prepare(position, serialized):
+    def parse(position, serialized):
         example = bad_records.check_example(records.parse_example(serialized), num_classes)
-        seed = tf.stack([tf.constant(config.train.seed, tf.int64), position])
-        image, example = augment.augment_example(example, output_hw, config.data.augment, seed)
+        return tf.stack([tf.constant(config.train.seed, tf.int64), position]), example
+
+    def match(image, example):
         targets = matching.make_targets(
             example, default_boxes, config.boxes.variances, config.data.train_difficult
         )
@@ -119,9 +133,11 @@ def make_prepare(config, default_boxes, num_classes, with_example=False):
             "offsets": tf.ensure_shape(targets["offsets"], [num_boxes, 4]),
             "labels": tf.ensure_shape(targets["labels"], [num_boxes]),
         }
-        return (image, targets, example) if with_example else (image, targets)
+        return image, targets, example
 
-    return tf.autograph.experimental.do_not_convert(prepare)
+    augmenting = augment.make_stages(config.model.input_hw, config.data.augment)
+    stages = {"parse": parse, **augmenting, "match, encode": match}
+    return {name: tf.autograph.experimental.do_not_convert(each) for name, each in stages.items()}
 
 
 def usable_cores() -> int:

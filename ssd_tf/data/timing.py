@@ -3,10 +3,7 @@
 import statistics
 import time
 
-import tensorflow as tf
-
-from ssd_tf.boxes import matching
-from ssd_tf.data import augment, bad_records, colors, pipeline, records
+from ssd_tf.data import pipeline
 
 IMAGES = 128  # that each stage runs on, kept in memory
 ROUNDS = 5  # of which the median is taken
@@ -22,7 +19,8 @@ def stage_times(config, data_dir, split, default_boxes, skipped=None) -> dict[st
     dataset_info, stream = pipeline.open_records(config, data_dir, split, skipped=skipped)
     made = stream.take(IMAGES).cache()
     runs = {"": _discard_elements(made.repeat(), IMAGES)}
-    for name, stage in make_stages(config, default_boxes, len(dataset_info.classes)).items():
+    stages = pipeline.make_stages(config, default_boxes, len(dataset_info.classes))
+    for name, stage in stages.items():
         runs[name] = _discard_elements(made.repeat().map(stage), IMAGES)
         made = made.map(stage).cache()
     times = time_on_demand(runs, IMAGES, ROUNDS)
@@ -34,60 +32,6 @@ def stage_times(config, data_dir, split, default_boxes, skipped=None) -> dict[st
     total = time_batches(iter(batches), config.train.batch_size, IMAGES * ROUNDS)
     times["rest"] = max(0.0, total - sum(times.values()))
     return times
-
-
-def make_stages(config, default_boxes, num_classes):
-    """Return {stage: function of what the stage before it returned}.
-
-    The first takes an element of the record stream. Together they do what `pipeline.make_prepare`
-    does; a test compares the two.
-    """
-
-    def match(image, example):
-        targets = matching.make_targets(
-            example, default_boxes, config.boxes.variances, config.data.train_difficult
-        )
-        return image, targets
-
-    stages = _geometry_stages(config, num_classes) | _pixel_stages(config)
-    stages["match, encode"] = match
-    return {name: tf.autograph.experimental.do_not_convert(stage) for name, stage in stages.items()}
-
-
-def _geometry_stages(config, num_classes):
-    def parse(position, serialized):
-        example = bad_records.check_example(records.parse_example(serialized), num_classes)
-        return tf.stack([tf.constant(config.train.seed, tf.int64), position]), example
-
-    def open_image(seed, example):
-        return seed, augment.open_image(example["image"]), example
-
-    def crop(seed, opened, example):
-        geometry = augment.sample_geometry(
-            example, opened.hw, config.model.input_hw, config.data.augment, seed
-        )
-        return seed, opened, *geometry
-
-    return {"parse": parse, "open": open_image, "zoom-out, crop, boxes": crop}
-
-
-def _pixel_stages(config):
-    ranges = augment.make_color_ranges(config.data.augment)
-    output_hw = config.model.input_hw
-
-    def decode(seed, opened, placement, flips, example):
-        return seed, augment.decode_part(opened, placement), placement, flips, example
-
-    def resize(seed, part, placement, flips, example):
-        return seed, augment.resize_part(part, placement), placement, flips, example
-
-    def distort_color(seed, image, placement, flips, example):
-        return colors.distort_color(image, ranges, seed), placement, flips, example
-
-    def finish(image, placement, flips, example):
-        return augment.finish_image(image, placement, flips, output_hw), example
-
-    return {"decode": decode, "resize": resize, "colour": distort_color, "canvas, flip": finish}
 
 
 def time_on_demand(runs, images, rounds) -> dict[str, float]:
