@@ -43,12 +43,7 @@ flags.DEFINE_float(
     "seconds", None, "How long to record a camera.", lower_bound=0, flag_values=FLAGS
 )
 commandline.define_input_range(FLAGS)
-flags.DEFINE_bool(
-    "raw_weights",
-    False,
-    "Use the weights of the last step, not the averaged ones (train.ema).",
-    flag_values=FLAGS,
-)
+commandline.define_raw_weights(FLAGS)
 
 
 def main(argv=None):

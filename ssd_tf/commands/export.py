@@ -68,19 +68,8 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_bool("overwrite", False, "Replace existing exports.", flag_values=FLAGS)
-flags.DEFINE_bool(
-    "raw_weights",
-    False,
-    "Use the weights of the last step, not the averaged ones (train.ema).",
-    flag_values=FLAGS,
-)
-flags.DEFINE_multi_string(
-    "set",
-    [],
-    "Replace a value of the run's config, e.g. eval.nms_iou=0.5 or export.max_detections=50; "
-    "may be repeated.",
-    flag_values=FLAGS,
-)
+commandline.define_raw_weights(FLAGS)
+commandline.define_overrides(FLAGS)
 
 
 def main(argv=None):
@@ -119,7 +108,7 @@ def _main(values, positional):
 
 
 def _print_table(report):
-    table = Table("format", "AP", "AP50", "detections agree", "ms per image by threads", "MB")
+    table = Table("format", "AP", "AP50", "agree", "ms per image by threads", "MB")
     for name, entry in report.items():
         agree = ""
         if "detections" in entry:

@@ -125,7 +125,7 @@ def build_metadata(model) -> bytes:
     """The fields of the metadata's root table -> the content of their buffer."""
     builder = flatbuffers.Builder(1024)
     model = {**model, "name": "ObjectDetector", "min_parser_version": _MIN_PARSER_VERSION}
-    root = tflite_metadata.write_table(builder, "Model", model)
+    root = _write_table(builder, "Model", model)
     builder.Finish(root, tflite_metadata.IDENTIFIER)
     return bytes(builder.Output())
 
@@ -161,3 +161,40 @@ def _new_indices(model, added, num_tensors):
 
 def _renumber(indices, new_index):
     return np.array([new_index.get(int(index), int(index)) for index in indices], np.int32)
+
+
+def _write_table(builder, name, values) -> int:
+    """Write a dict, {field: value}, as a table of the schema; returns its offset in the builder."""
+    slots = {}
+    for field_name, value in values.items():
+        field = tflite_metadata.SCHEMA[name][field_name]
+        slots[field.slot] = (field.kind, _write_value(builder, field.kind, value))
+        if field.member is not None:
+            slots[field.slot - 1] = ("byte", field.member)
+    builder.StartObject(max(slots, default=-1) + 1)
+    for slot, (kind, value) in slots.items():
+        if kind == "byte":
+            builder.PrependUint8Slot(slot, value, 0)
+        elif kind == "float":
+            builder.PrependFloat32Slot(slot, value, 0.0)
+        else:
+            builder.PrependUOffsetTRelativeSlot(slot, value, 0)
+    return builder.EndObject()
+
+
+def _write_value(builder, kind, value):
+    """Write what is stored outside of the table; returns its offset, or the number itself."""
+    if kind in ("byte", "float", "int"):
+        return value
+    if kind == "text":
+        return builder.CreateString(value)
+    if not kind.startswith("["):
+        return _write_table(builder, kind, value)
+    kind = kind[1:-1]
+    numbers = {"float": builder.PrependFloat32, "int": builder.PrependUint32}
+    prepend = numbers.get(kind, builder.PrependUOffsetTRelative)
+    stored = [_write_value(builder, kind, element) for element in value]
+    builder.StartVector(4, len(stored), 4)
+    for element in reversed(stored):
+        prepend(element)
+    return builder.EndVector()

@@ -1,9 +1,10 @@
-"""Compare the detections of an exported model with those of the Keras model."""
+"""Checks of an export: its class names, and its detections beside those of the Keras model."""
 
 import itertools
 import os
 
 import numpy as np
+from absl import logging
 
 from ssd_tf.errors import shorten
 from ssd_tf.evaluation import evaluator, latency
@@ -45,7 +46,7 @@ def _check_equal(found, names, path):
 def verify_formats(run, paths, examples, images, classes) -> dict:
     """Measure the Keras model and all exports; {"keras" or a format's name: what was measured}.
 
-    paths: {format: its path}. examples: Examples of a split. images: of which detections are
+    paths: {format: its path}. examples: Examples of a split. images: those on which detections are
     paired. classes: those of dataset.json. Each entry has AP, AP50, megabytes and latency_ms; those
     of exports have what `compare` returns too.
     """
@@ -62,11 +63,18 @@ def verify_formats(run, paths, examples, images, classes) -> dict:
         else:
             entry["latency_ms"] = {"all": time_once(detector, images)}
         report[name] = entry | compare(reference, detector, images)
+        logging.info(
+            "%s and the Keras model: %d of %d detections agree (images: %d)",
+            name,
+            report[name]["detections"] - report[name]["unpaired"],
+            report[name]["detections"],
+            len(images),
+        )
     return report
 
 
 def check_drop(report, max_ap_drop):
-    """Raise ValueError when an export loses more AP than it may; None is no limit."""
+    """Raise ValueError if an export loses more AP than max_ap_drop; None: no limit."""
     if max_ap_drop is None:
         return
     expected = report["keras"]["AP"]

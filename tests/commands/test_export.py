@@ -138,7 +138,7 @@ def test_all_forms_are_measured(tiny_run, tiny_data, tmp_path, capsys):
         assert all(value > 0 for value in threads.values())
     assert report["verify"]["tflite_dynamic"]["images"] == 2
     printed = capsys.readouterr().out
-    assert "tflite_float16_raw" in printed and "ms per image" in printed
+    assert "tflite_float16_raw" in printed and "by threads" in printed
     assert {path.name for path in tmp_path.iterdir()} == {
         "saved_model",
         "model_dynamic.tflite",
@@ -197,6 +197,8 @@ def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path)
     for name in ("saved_model", "model_float32.tflite"):
         assert load_detector(exported / name, labels).classes == ["a", "b", "c"]
     argv = (f"--output={tmp_path / 'out'}", f"--labels={labels}", __file__)
+    line = fails(detect.main, f"--model={odd_run}", argv[0], "--input_range=0,1", __file__, code=2)
+    assert "--input_range" in line and str(odd_run) in line
     for model in (odd_run, exported / "saved_model", exported / "model_float32.tflite"):
         if model != odd_run:
             labels.write_text("a\nb\nc\nd\n")
