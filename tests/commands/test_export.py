@@ -138,7 +138,7 @@ def test_all_forms_are_measured(tiny_run, tiny_data, tmp_path, capsys):
         assert all(value > 0 for value in threads.values())
     assert report["verify"]["tflite_dynamic"]["images"] == 2
     printed = capsys.readouterr().out
-    assert "tflite_float16_raw" in printed and "by threads" in printed
+    assert "tflite_float16_raw" in printed and "ms per image" in printed
     assert {path.name for path in tmp_path.iterdir()} == {
         "saved_model",
         "model_dynamic.tflite",
