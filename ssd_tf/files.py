@@ -31,21 +31,25 @@ def write_json(path, content):
 
 
 @contextlib.contextmanager
-def replacing_folder(path):
-    """A context with an empty folder beside `path`, which replaces `path` at the end.
+def new_folder(path, replace=False):
+    """A context with a temporary folder beside `path`, which takes that name at the end.
 
-    An exception leaves `path` as it was.
+    An error leaves `path` as it was. Raises OSError if there is a folder that is not empty, unless
+    `replace`.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-    partial.mkdir(parents=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir(parents=True)
     try:
-        yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
+        yield temporary
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def publishing(output):
     output: resolved. Files that no export wrote stay. An exception leaves `output` as it was.
     """
     if not output.exists():
-        with files.replacing_folder(output) as partial:
+        with files.new_folder(output) as partial:
             yield partial
         return
     # Inside the folder: its parent may be on another file system, or not be writable.

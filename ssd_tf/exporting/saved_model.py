@@ -108,7 +108,7 @@ def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANG
     gray_range: of the training data; serving_bytes reads PNGs of 16 bits with it.
     """
     server = Server(config, network, gray_range)
-    with files.replacing_folder(path) as folder:
+    with files.new_folder(path, replace=True) as folder:
         tf.saved_model.save(server, str(folder), signatures=_signatures(server, config))
         extra = folder / "assets.extra"
         extra.mkdir()
