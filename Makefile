@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 install: $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m ssd_tf.commands.demo $(if $(DATA),--data $(DATA) --output demo/own)
+	$(BIN)/python -m ssd_tf demo $(if $(DATA),--data $(DATA) --output demo/own)
 
 # One file goes to one process, whose session fixtures serve all its tests.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -93,7 +93,7 @@ def time_layers(content, values):
     """{kind and map of an operator: milliseconds, summed}, and how many there are."""
     from tensorflow.lite.python import schema_py_generated as schema
 
-    from ssd_tf.export.joining import pack
+    from ssd_tf.exporting.tflite_file import pack
 
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     num_operators = len(schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0].operators)

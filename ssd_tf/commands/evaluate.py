@@ -1,6 +1,7 @@
 """`ssd evaluate`: evaluate a model, or a file of detections, with the COCO and VOC metrics."""
 
 import functools
+import sys
 
 from absl import flags
 
@@ -132,3 +133,7 @@ def _evaluate_files(values):
         gray_range,
         values.reference,
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import sys
 
 from absl import flags, logging
 
@@ -182,3 +183,7 @@ def _drawn(detector, examples):
         draw_comparison(example["image"], example, detector(example["image"]), detector.classes)
         for example in examples.as_numpy_iterator()
     ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -172,7 +172,7 @@ class Boxes(Section):
     integer_sizes: Annotated[bool, only_with("boxes.preset", "caffe_voc", "caffe_coco")] = False
     """Whether sizes are truncated to whole pixels, as in the released SSD512 of Liu et al."""
     levels: tuple[Level, ...] | None = None
-    """One entry per feature map, such as `fit_anchors` prints for a data set."""
+    """One entry per feature map, such as `ssd fit-boxes` prints for a data set."""
     rounding: Annotated[float, Field(gt=0, lt=0.1)] | None = None
     """Centres and sizes become multiples of this fraction of the input, below 0.1. `import_weights`
     writes it for quantised TFLite files."""

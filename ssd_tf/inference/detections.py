@@ -1,4 +1,4 @@
-"""What was detected in one image."""
+"""The detections in one image."""
 
 import dataclasses
 import io
@@ -8,7 +8,7 @@ import numpy as np
 
 from ssd_tf.draw import draw_detections, name_of
 
-# pycocotools sorts ids with NumPy, whose integers end here.
+# pycocotools sorts ids as NumPy integers of 64 bits.
 LARGEST_ID = 2**63 - 1
 
 
@@ -42,13 +42,13 @@ class Detections:
         return [name_of(label, self.classes) for label in self.labels]
 
     def select(self, rows) -> "Detections":
-        """Those of these rows: indices, or a mask [n]."""
+        """The detections of these rows: indices, or a mask [n]."""
         return dataclasses.replace(
             self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows]
         )
 
     def above(self, score) -> "Detections":
-        """Those that score at least this."""
+        """The detections that score at least this."""
         return self.select(self.scores >= score)
 
     def draw(self, score=0.5):

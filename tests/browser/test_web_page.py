@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ssd_tf.draw import color_of
-from ssd_tf.export import tflite, web
+from ssd_tf.exporting import tflite, web
 
 pytestmark = pytest.mark.browser
 

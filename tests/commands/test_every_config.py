@@ -9,10 +9,9 @@ from PIL import Image
 
 from ssd_tf.commands.train import run_training
 from ssd_tf.config import load_config
-from ssd_tf.export import saved_model, tflite, verify
+from ssd_tf.exporting import saved_model, tflite, verify
 from ssd_tf.inference.detector import keras_detector
-from ssd_tf.inference.loading import load_detector
-from ssd_tf.inference.run import load_run
+from ssd_tf.inference.loading import load_detector, load_run
 from ssd_tf.models import ssd
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -44,7 +43,7 @@ def compare_exports(name, data, folder, *overrides):
     names = run.dataset_info.names
     saved_model.export_saved_model(run.config, run.network, names, folder / "saved_model")
     converter = tflite.Converter(run.config, run.network, names)
-    converter.export(folder / "model.tflite", tflite.Form("float32"))
+    converter.export(folder / "model.tflite", "float32")
     reference = keras_detector(run.config, run.network, names)
     image = draw_noise(0)
     best = reference(image).scores[0]

@@ -200,6 +200,8 @@ def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path)
     for name in ("saved_model", "model_float32.tflite"):
         assert load_detector(exported / name, labels).classes == ["a", "b", "c"]
     argv = (f"--output={tmp_path / 'out'}", f"--labels={labels}", __file__)
+    line = fails(detect.main, f"--model={odd_run}", argv[0], "--input_range=0,1", __file__, code=2)
+    assert "--input_range" in line and str(odd_run) in line
     for model in (odd_run, exported / "saved_model", exported / "model_float32.tflite"):
         if model != odd_run:
             labels.write_text("a\nb\nc\nd\n")
@@ -208,9 +210,9 @@ def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path)
 
 
 def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path, monkeypatch):
-    from ssd_tf.export import metadata
+    from ssd_tf.exporting import tflite_file
 
-    monkeypatch.setattr(metadata, "format_names", lambda _: "red\nblue\ngreen\n")
+    monkeypatch.setattr(tflite_file, "format_names", lambda _: "red\nblue\ngreen\n")
     argv = [f"--workdir={tiny_run}", f"--output={tmp_path / 'out'}"]
     argv += ["--formats=tflite_float32"]
     assert "does not name the classes" in fails(export.main, *argv, code=1)
@@ -218,7 +220,7 @@ def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path
 
 
 def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monkeypatch):
-    from ssd_tf.export import verify
+    from ssd_tf.exporting import verify
 
     numbers = iter([0.5, 0.45, 0.5, 0.48])
     monkeypatch.setattr(verify, "measure", lambda *_: {"AP": next(numbers), "AP50": 0.6})
@@ -233,7 +235,7 @@ def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monke
 
 
 def test_a_full_disk_leaves_nothing(fails, tiny_run, tmp_path, monkeypatch):
-    from ssd_tf.export import tflite
+    from ssd_tf.exporting import tflite
 
     def fill(*_):
         raise OSError(28, "No space left on device")
@@ -275,10 +277,8 @@ def test_bad_input_of_forms(fails, tiny_run, tiny_data, tmp_path):
 def test_int8(tiny_run, tiny_data, tmp_path):
     argv = ["--formats=tflite_int8", f"--data={tiny_data}", "--calibration_split=val"]
     # Four images are too few for people, and enough to see that the split is used.
-    import ssd_tf.commands.export as command
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "_FEWEST_CALIBRATION_IMAGES", 4)
+        patch.setattr("ssd_tf.exporting.export.MIN_CALIBRATION_IMAGES", 4)
         report = run(tiny_run, tmp_path, *argv)
     assert report["verify"]["tflite_int8"]["detections"] > 0
     entry = load_detector(tmp_path / "model_int8.tflite")

@@ -8,8 +8,7 @@ from safetensors.numpy import save_file
 
 from ssd_tf.commands import import_weights
 from ssd_tf.config import check_config, load_config
-from ssd_tf.inference.loading import load_detector
-from ssd_tf.inference.run import load_run
+from ssd_tf.inference.loading import load_detector, load_run
 from ssd_tf.models import ssd
 from ssd_tf.weights import runs, safetensors_file, torchvision
 

@@ -11,9 +11,10 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf import pixels
-from ssd_tf.export.tflite import Converter, Form
+from ssd_tf.errors import ConfigError
+from ssd_tf.exporting.tflite import Converter
 from ssd_tf.inference import tflite, tflite_metadata, tflite_outputs
-from ssd_tf.inference.gray_range import read_gray_range
+from ssd_tf.inference.exported import read_gray_range
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite_metadata import Metadata, read_metadata
 
@@ -154,23 +155,27 @@ def test_floats_are_scaled_as_the_user_says(tmp_path, text):
 def test_floats_are_normalised_as_the_metadata_say(tmp_path, monkeypatch):
     normalisation = (np.array([127.5]), np.array([127.5]))
     monkeypatch.setattr(tflite, "read_metadata", lambda _content: Metadata(normalisation))
-    detector = load_detector(write(tmp_path / "model.tflite"), input_range=(0, 1))
+    path = write(tmp_path / "model.tflite")
+    detector = load_detector(path)
     assert max(detector(IMAGE).scores) == pytest.approx(1 / 3 - 2 / 3, abs=1e-4)
+    with pytest.raises(ConfigError, match=r"--input_range: .*model\.tflite"):
+        load_detector(path, input_range=(0, 1))
 
 
 def test_floats_are_never_fed_without_knowing_their_range(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"model.tflite takes floats and does not say in which range; "
-        r"give --input_range=-1,1 or ",
+        match=r"model.tflite takes floats .*--input_range=-1,1 or ",
     ):
         load_detector(write(tmp_path / "model.tflite"))
 
 
 @pytest.mark.parametrize(("dtype", "mean"), [(tf.uint8, 85), (tf.int8, 85 - 128)])
 def test_integers_are_pixels(tmp_path, dtype, mean):
-    detector = load_detector(write(tmp_path / "model.tflite", dtype=dtype))
-    assert max(detector(IMAGE).scores) == pytest.approx(mean)
+    path = write(tmp_path / "model.tflite", dtype=dtype)
+    assert max(load_detector(path)(IMAGE).scores) == pytest.approx(mean)
+    with pytest.raises(ConfigError, match=rf"--input_range: .*model\.tflite.*{dtype.name}"):
+        load_detector(path, input_range=(0, 1))
 
 
 def test_the_file_has_its_labels_inside(tmp_path):
@@ -427,7 +432,7 @@ def without_names(tiny_config, tmp_path_factory):
     """An export of ours without its metadata; its operator has 3 classes and 15 unused ones."""
     folder = tmp_path_factory.mktemp("without_names")
     converter = Converter(tiny_config, fixed_detector.make_network(), fixed_detector.NAMES)
-    converter.export(folder / "model.tflite", Form("float32"))
+    converter.export(folder / "model.tflite", "float32")
 
     def edit(model):
         model.metadata = []
@@ -523,6 +528,6 @@ def test_corrupt_metadata_give_one_line_or_none(tmp_path):
 
 def with_metadata(content):
     """The content with the metadata of our exports, as another program could write them."""
-    from ssd_tf.export import metadata
+    from ssd_tf.exporting import tflite_file
 
-    return metadata._store(content, metadata._build(["cat"], 0.3))
+    return tflite_file.add_metadata(content, ["cat"], 0.3)

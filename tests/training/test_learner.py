@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.inference.run import load_run
+from ssd_tf.inference.loading import load_run
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.training import learner

@@ -8,10 +8,9 @@ from data_sets import encode
 from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of, draw
 
 from ssd_tf.data.images import decode_image
-from ssd_tf.export import verify
-from ssd_tf.export.saved_model import export_saved_model
-from ssd_tf.inference.loading import load_detector
-from ssd_tf.inference.run import load_run
+from ssd_tf.exporting import verify
+from ssd_tf.exporting.saved_model import export_saved_model
+from ssd_tf.inference.loading import load_detector, load_run
 
 OUTPUTS = {
     "detection_boxes": ([None, 20, 4], tf.float32),
@@ -71,7 +70,7 @@ def test_finds_what_the_keras_model_finds(exported, detector):
 
 
 def test_finds_what_a_trained_model_finds(tiny_run, tiny_detector, images, tmp_path):
-    from ssd_tf.inference.run import load_run
+    from ssd_tf.inference.loading import load_run
 
     run = load_run(tiny_run)
     export_saved_model(run.config, run.network, run.dataset_info.names, tmp_path / "model")

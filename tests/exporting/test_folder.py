@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ssd_tf.export import folder
+from ssd_tf.exporting import folder
 
 
 def names_below(path):

@@ -5,8 +5,8 @@ from ai_edge_litert.interpreter import Interpreter
 from fixed_detector import NAMES
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.export import tflite
-from ssd_tf.export.hard_swish import replace_hard_swish
+from ssd_tf.exporting import tflite
+from ssd_tf.exporting.tflite_graphs import replace_hard_swish
 from ssd_tf.models.ssd import SSD
 
 
@@ -45,7 +45,7 @@ def test_an_int8_file_has_its_parts(tiny_config, tmp_path):
     images = list(cells.repeat(32, 1).repeat(32, 2))
     converter = tflite.Converter(tiny_config, network, NAMES, images)
     path = tmp_path / "model.tflite"
-    converter.export(path, tflite.Form("int8", raw=True))
+    converter.export(path, "int8", raw=True)
     codes = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0).operatorCodes
     assert schema.BuiltinOperator.HARD_SWISH not in [code.builtinCode for code in codes]
     interpreter = Interpreter(str(path))

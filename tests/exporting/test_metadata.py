@@ -9,14 +9,14 @@ from fixed_detector import NAMES
 from flatbuffers import encode, number_types
 from flatbuffers.table import Table
 
-from ssd_tf.export import tflite
+from ssd_tf.exporting import tflite
 from ssd_tf.inference import tflite_metadata
 
 
 @pytest.fixture(scope="module")
 def content(tiny_config, network, tmp_path_factory):
     path = tmp_path_factory.mktemp("metadata") / "model.tflite"
-    tflite.Converter(tiny_config, network, NAMES).export(path, tflite.Form("float32"))
+    tflite.Converter(tiny_config, network, NAMES).export(path, "float32")
     return path.read_bytes()
 
 
@@ -105,6 +105,6 @@ def test_the_labels_are_a_file_at_the_end(content):
 
 def test_equal_runs_give_equal_files(content, tiny_config, network, tmp_path):
     path = tmp_path / "model.tflite"
-    tflite.Converter(tiny_config, network, NAMES).export(path, tflite.Form("float32"))
+    tflite.Converter(tiny_config, network, NAMES).export(path, "float32")
     metadata = tflite_metadata.find_buffer(path.read_bytes())
     assert metadata == tflite_metadata.find_buffer(content)

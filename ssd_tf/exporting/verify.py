@@ -1,16 +1,17 @@
-"""Compare the detections of an exported model with those of the Keras model."""
+"""Checks of an export: its class names, and its detections beside those of the Keras model."""
 
 import itertools
 import os
 
 import numpy as np
+from absl import logging
 
+from ssd_tf.errors import shorten
 from ssd_tf.evaluation.metrics import coco_metrics
 from ssd_tf.evaluation.run_detector import match_labels, measure_latency, run_detector
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite import read_label_file
-from ssd_tf.weights.checks import shorten
 
 
 def check_names(paths, folder, names):
@@ -44,7 +45,7 @@ def _check_equal(found, names, path):
 def verify_formats(run, paths, examples, images, classes) -> dict:
     """Measure the Keras model and all exports; {"keras" or a format's name: what was measured}.
 
-    paths: {format: its path}. examples: Examples of a split. images: of which detections are
+    paths: {format: its path}. examples: Examples of a split. images: those on which detections are
     paired. classes: those of dataset.json. Each entry has AP, AP50, megabytes and latency_ms; those
     of exports have what `compare` returns too.
     """
@@ -61,11 +62,18 @@ def verify_formats(run, paths, examples, images, classes) -> dict:
         else:
             entry["latency_ms"] = {"all": time_once(detector, images)}
         report[name] = entry | compare(reference, detector, images)
+        logging.info(
+            "%s and the Keras model: %d of %d detections agree (images: %d)",
+            name,
+            report[name]["detections"] - report[name]["unpaired"],
+            report[name]["detections"],
+            len(images),
+        )
     return report
 
 
 def check_drop(report, max_ap_drop):
-    """Raise ValueError when an export loses more AP than it may; None is no limit."""
+    """Raise ValueError if an export loses more AP than max_ap_drop; None: no limit."""
     if max_ap_drop is None:
         return
     expected = report["keras"]["AP"]

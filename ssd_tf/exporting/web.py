@@ -8,7 +8,7 @@ from absl import logging
 
 from ssd_tf import files
 from ssd_tf.draw import color_of
-from ssd_tf.export.tflite import Converter, Form
+from ssd_tf.exporting.tflite import Converter
 
 _PAGE = pathlib.Path(__file__).with_name("page") / "index.html"
 _BUNDLE = "vision_bundle.mjs"
@@ -47,7 +47,7 @@ def export_page(path, converter: Converter, web_files=None):
     path = pathlib.Path(path)
     path.mkdir()
     files.write_text(path / "index.html", _make_page(converter.names))
-    converter.export(path / "model.tflite", Form("float16"))
+    converter.export(path / "model.tflite", "float16")
     if web_files is None:
         logging.info(
             "%s: put %s and wasm/ of the npm package %s into mediapipe/, or give --web_files",

@@ -1,18 +1,74 @@
-"""The folder of an export: written beside its place, and moved there when it is complete."""
+"""The formats of an export, and its folder, which is replaced when the new one is complete."""
 
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 
 from absl import logging
 
-from ssd_tf.export.formats import FORMATS, file_name
+from ssd_tf import files
+from ssd_tf.config import nearest
+from ssd_tf.errors import ConfigError
 
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
+FORMATS = (
+    "saved_model",
+    *(f"tflite_{precision}" for precision in PRECISIONS),
+    *(f"tflite_{precision}_raw" for precision in PRECISIONS),
+    "web",
+)
+DEFAULT_FORMATS = ("saved_model", "tflite_float32")
 REPORT = "export.json"
 _PARTIAL = ".export.partial"
-# What exports wrote that have no list of their files.
-_KNOWN_NAMES = (*map(file_name, FORMATS), "labels.txt", "default_boxes.json", "raw_decoder.py")
+
+
+def file_name(name):
+    """The file, or the folder, of a format."""
+    if name in ("saved_model", "web"):
+        return name
+    return f"model_{name.removeprefix('tflite_')}.tflite"
+
+
+def is_calibrated(name):
+    """Whether the format needs images to be calibrated on."""
+    return name.startswith("tflite_int8")
+
+
+def has_operator(name):
+    """Whether the format's post-processing is the TFLite operator."""
+    return name != "saved_model" and not name.endswith("_raw")
+
+
+def check_request(output, formats, data=None, max_ap_drop=None, overwrite=False):
+    """Raise ConfigError or OSError for an export that cannot succeed; see `export.export`."""
+    _check_formats(formats)
+    needs_images = list(filter(is_calibrated, formats))
+    if needs_images and not data:
+        raise ConfigError(f"{needs_images[0]} needs --data DIR, whose images calibrate it")
+    if max_ap_drop is not None and not data:
+        raise ConfigError("--max_ap_drop needs --data DIR to measure AP on")
+    output = pathlib.Path(output).resolve()
+    existing = next(path for path in (output, *output.parents) if path.exists())
+    if not existing.is_dir():
+        raise FileExistsError(f"--output {existing} is a file; name a folder")
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(f"--output: {existing} is not writable")
+    if output.is_dir() and has_content(output) and not overwrite:
+        raise FileExistsError(
+            f"{output} already exists and is not empty; give --overwrite to replace exports in it"
+        )
+
+
+def _check_formats(formats):
+    if not formats:
+        raise ConfigError(f"--formats: name at least one of {', '.join(FORMATS)}")
+    for name in formats:
+        if name not in FORMATS:
+            several = [known for known in FORMATS if name and known.startswith(name)]
+            hint = nearest(name, FORMATS) if len(several) < 2 else f"; give {', '.join(several)}"
+            raise ConfigError(f"--formats: unknown format {name!r}{hint}")
 
 
 def has_content(output) -> bool:
@@ -32,17 +88,17 @@ def publishing(output):
 
     output: resolved. Files that no export wrote stay. An exception leaves `output` as it was.
     """
-    # Within a folder that exists: its parent may be on another file system, or not be writable.
-    is_new = not output.exists()
-    partial = output.with_name(f".{output.name}{_PARTIAL}") if is_new else output / _PARTIAL
+    if not output.exists():
+        with files.new_folder(output) as partial:
+            yield partial
+        return
+    # Inside the folder: its parent may be on another file system, or not be writable.
+    partial = output / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial.mkdir()
     try:
         yield partial
-        if is_new:
-            partial.rename(output)
-        else:
-            _replace(partial, output)
+        _replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -76,11 +132,12 @@ def _list_old_files(output):
         names = json.loads((output / REPORT).read_text(encoding="utf-8"))["files"]
         if all(isinstance(name, str) for name in names):
             return names
-    except (OSError, ValueError, KeyError, TypeError):  # none, or of an earlier version
+    except (OSError, ValueError, KeyError, TypeError):  # an export was killed while it replaced
         pass
-    folders = [output / name for name in _KNOWN_NAMES if (output / name).is_dir()]
+    known = [*map(file_name, FORMATS), "labels.txt", "default_boxes.json", "raw_decoder.py"]
+    folders = [output / name for name in known if (output / name).is_dir()]
     inside = [f"{path.name}/{name}" for path in folders for name in list_files(path)]
-    return inside + [name for name in _KNOWN_NAMES if (output / name).is_file()]
+    return inside + [name for name in known if (output / name).is_file()]
 
 
 def _remove(name, output) -> bool:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from detector_output import detections
 
-from ssd_tf.export.verify import compare
+from ssd_tf.exporting.verify import compare
 
 # A red object in an image that is wider than high, and a green one far away.
 RED, GREEN = ([0.1, 0.1, 0.5, 0.3], 0.9, 1), ([0.6, 0.5, 0.9, 0.9], 0.8, 2)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ssd_tf.draw import color_of
-from ssd_tf.export import web
+from ssd_tf.exporting import web
 
 
 class NoConverter:

@@ -17,9 +17,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import PostProcessing, check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.export import tflite, verify
-from ssd_tf.export.formats import PRECISIONS
-from ssd_tf.export.writing import write_raw_settings
+from ssd_tf.exporting import tflite, verify
+from ssd_tf.exporting.export import write_raw_settings
+from ssd_tf.exporting.folder import PRECISIONS
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import keras_detector, make_postprocessor
 from ssd_tf.inference.loading import load_detector
@@ -48,7 +48,7 @@ def changed(config, **sections):
 
 def export(config, network, path, precision="float32", raw=False, calibration=()):
     converter = tflite.Converter(config, network, NAMES, calibration)
-    converter.export(path, tflite.Form(precision, raw))
+    converter.export(path, precision, raw)
     return path
 
 
@@ -122,7 +122,7 @@ def test_values_by_position_and_by_the_named_signature(interpreter):
 def test_a_trained_model_becomes_constants_and_one_fused_operator(
     tiny_run, tiny_detector, images, tmp_path
 ):
-    from ssd_tf.inference.run import load_run
+    from ssd_tf.inference.loading import load_run
 
     run = load_run(tiny_run)
     path = export(run.config, run.network, tmp_path / "model.tflite")

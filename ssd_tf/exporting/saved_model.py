@@ -3,15 +3,12 @@
 Shapes: `B` batch, `K` detections kept, `A` default boxes, `C` foreground classes.
 """
 
-import pathlib
-import shutil
-
 import tensorflow as tf
 
 from ssd_tf import files, pixels
 from ssd_tf.data.images import decode_image, resize
 from ssd_tf.inference.detector import make_postprocessor
-from ssd_tf.inference.gray_range import write_gray_range
+from ssd_tf.inference.exported import write_gray_range
 from ssd_tf.models.folding import fold_batch_norm
 from ssd_tf.weights.label_files import format_names
 
@@ -41,7 +38,7 @@ class Server(tf.Module):
     def serve_bytes(self, image_bytes):
         """Encoded images [B] string, each of its own size -> detections, and status [B] int32.
 
-        Images are detected, and boxes given, as EXIF says that they are shown. One that cannot be
+        Images are turned as EXIF says, and boxes are those of the turned image. One that cannot be
         decoded, or has too many pixels, has status 1 and no detections; the others have status 0.
         """
         images, sizes_hw, is_read = self._read_all(image_bytes)
@@ -91,7 +88,7 @@ class Server(tf.Module):
 
 
 def _freeze(model):
-    """A function of images [B, H, W, 3] that has the model's present weights as constants."""
+    """A function of images [B, H, W, 3] that has the model's current weights as constants."""
     trainable, others = (
         [variable.numpy() for variable in variables]
         for variables in (model.trainable_variables, model.non_trainable_variables)
@@ -108,19 +105,15 @@ def _freeze(model):
 def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANGE):
     """Write the SavedModel folder atomically; class names go into assets.extra/labels.txt.
 
-    gray_range: of the data, by which serving_bytes reads PNGs of 16 bits.
+    gray_range: of the training data; serving_bytes reads PNGs of 16 bits with it.
     """
-    path = pathlib.Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     server = Server(config, network, gray_range)
-    tf.saved_model.save(server, str(temporary), signatures=_signatures(server, config))
-    extra = temporary / "assets.extra"
-    extra.mkdir()
-    files.write_text(extra / "labels.txt", format_names(names))
-    write_gray_range(temporary, gray_range)
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
+    with files.new_folder(path, replace=True) as folder:
+        tf.saved_model.save(server, str(folder), signatures=_signatures(server, config))
+        extra = folder / "assets.extra"
+        extra.mkdir()
+        files.write_text(extra / "labels.txt", format_names(names))
+        write_gray_range(folder, gray_range)
 
 
 def _signatures(server, config):
