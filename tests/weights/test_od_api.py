@@ -240,7 +240,7 @@ def test_a_missing_file(tmp_path):
 
 def test_a_run_folder(tmp_path):
     (tmp_path / "config.yaml").write_text("")
-    assert "is a run folder already, and needs no import" in refusal(tmp_path)
+    assert "is a run folder already" in refusal(tmp_path)
 
 
 def test_a_damaged_checkpoint(models, tmp_path):

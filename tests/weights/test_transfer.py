@@ -302,6 +302,28 @@ def test_folded_batch_norm_is_not_trained(tmp_path):
     transfer.transfer(source, network, config_with(train={"bn": "frozen"}), NAMES)
 
 
+@pytest.mark.parametrize(
+    ("init_from", "is_run"),
+    [
+        (None, False),
+        ("imagenet", False),
+        ("weights/vgg16.h5", False),
+        ("resnet18-f37072fd.pth", False),
+        ("arrays.npz", False),
+        ("runs/imagenet", True),
+        ("./imagenet", True),
+    ],
+)
+def test_runs_are_told_from_weights_of_a_backbone(init_from, is_run):
+    assert config_with().model_copy(update={"init_from": init_from}).starts_from_run == is_run
+
+
+def test_a_file_does_not_take_over_a_network(tmp_path):
+    path = write_config(tmp_path / "new.yaml", "init_from: imagenet\n")
+    with pytest.raises(ConfigError, match="boxes is missing"):
+        load_config(path)
+
+
 def write_config(path, text):
     path.write_text(text)
     return path
