@@ -73,7 +73,7 @@ def draw_background(rng, height, width):
 
 
 def draw_mask(rng, height, width):
-    """A shape at a random place -> (its class name, bool [height, width])."""
+    """A shape at a random position -> (its class name, bool [height, width])."""
     name = list(CATEGORIES)[rng.integers(len(CATEGORIES))]
     size = np.exp(rng.uniform(np.log(MIN_SIZE), np.log(MAX_SIZE * min(height, width))))
     outline = _OUTLINES[name](rng)

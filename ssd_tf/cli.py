@@ -26,7 +26,7 @@ COMMANDS = {
     "convert yolo": _Command("data_tools.yolo_to_tfrecord", "YOLO labels to TFRecords"),
     "convert csv": _Command("data_tools.csv_to_tfrecord", "CSV tables of boxes to TFRecords"),
     "inspect": _Command("data_tools.inspect_tfrecord", "show statistics and images of a data set"),
-    "fit-boxes": _Command("data_tools.fit_anchors", "fit default boxes to a data set"),
+    "fit-boxes": _Command("data_tools.fit_boxes", "fit default boxes to a data set"),
     "summary": _Command("ssd_tf.commands.summary", "show layers, default boxes and cost"),
     "shapes": _Command("data_tools.shapes", "draw a data set of coloured shapes"),
     "show-input": _Command("ssd_tf.commands.show_input", "show and time the training input"),

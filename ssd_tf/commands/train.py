@@ -140,7 +140,8 @@ def _make_profiler(profile_steps, config, workdir):
 def _make_evaluation(config, dataset_info, network):
     """How the trainer evaluates; None, with a warning, without a val split."""
     from ssd_tf.data import bad_records, split_examples
-    from ssd_tf.evaluation import evaluator
+    from ssd_tf.evaluation import metrics
+    from ssd_tf.evaluation.run_detector import run_detector
     from ssd_tf.inference.detector import keras_detector
     from ssd_tf.models import folding
     from ssd_tf.training import events, trainer
@@ -164,11 +165,11 @@ def _make_evaluation(config, dataset_info, network):
     def run():
         folding.assign_folded(folded, network.model)
         with bad_records.explain_record_errors(dataset_info.folder, split):
-            _, truth, found = evaluator.run_detector(
+            truth, found = run_detector(
                 detector.batch, examples, dataset_info.classes, config.eval.batch_size
             )
         shown = examples.take(config.watch.images)
-        return evaluator.metrics(truth, found), _drawn(detector, shown)
+        return metrics.measure(truth, found), _drawn(detector, shown)
 
     num_images = dataset_info.splits[config.data.train_split]["images"]
     return trainer.Evaluation(run, events.evaluation_interval(config, num_images))

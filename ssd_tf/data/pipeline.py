@@ -142,7 +142,9 @@ def make_stages(config, default_boxes, num_classes) -> dict:
 
 def usable_cores() -> int:
     """The number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def dataset_options() -> tf.data.Options:

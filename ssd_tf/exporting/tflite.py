@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from ssd_tf import files
-from ssd_tf.config import Config
+from ssd_tf.config import Config, PostProcessing
 from ssd_tf.exporting import tflite_file
 from ssd_tf.exporting.tflite_graphs import convert_network, convert_postprocessing
 from ssd_tf.inference import raw_decoder
@@ -71,18 +71,19 @@ class Converter:
         """Add the post-processing, which is float32 in every precision."""
         content = tflite_file.join(content, self._postprocessing)
         content = tflite_file.name_outputs(content, ROLES, _OPERATOR_OUTPUTS)
-        num_kept = self._postprocessor.max_detections
+        num_kept = self._postprocessor.eval.max_detections
         _check(content, _OPERATOR_OUTPUTS, [(1, num_kept, 4), (1, num_kept), (1, num_kept), (1,)])
         return tflite_file.add_metadata(content, self.names, self._config.export.score_threshold)
 
 
 def raw_settings(config: Config, default_boxes) -> dict:
     """The content of default_boxes.json, which `raw_decoder.load_settings` reads."""
-    content = dataclasses.asdict(make_postprocessor(config, default_boxes))
-    boxes = content.pop("default_boxes")
-    content["variances"] = list(content["variances"])
-    content["boxes"] = np.round(boxes.astype(float), 7).tolist()
-    return content
+    return {
+        "variances": list(config.boxes.variances),
+        "score_activation": config.model.score_activation,
+        **config.eval.model_dump(include=set(PostProcessing.model_fields)),
+        "boxes": np.round(default_boxes.astype(float), 7).tolist(),
+    }
 
 
 def operator_postprocessor(config: Config, default_boxes) -> PostProcessor:
@@ -93,19 +94,18 @@ def operator_postprocessor(config: Config, default_boxes) -> PostProcessor:
     postprocessor = make_postprocessor(config, default_boxes)
     max_detections = config.export.max_detections
     if max_detections is None:
-        max_detections = min(postprocessor.max_detections, _MAX_PER_CLASS)
+        max_detections = min(config.eval.max_detections, _MAX_PER_CLASS)
     score_floor = config.export.score_floor
     if score_floor is None:
-        score_floor = postprocessor.score_floor
-    return dataclasses.replace(
-        postprocessor, max_detections=max_detections, score_floor=score_floor
-    )
+        score_floor = config.eval.score_floor
+    limits = {"max_detections": max_detections, "score_floor": score_floor}
+    return dataclasses.replace(postprocessor, eval=config.eval.model_copy(update=limits))
 
 
 def operator_differences(config: Config, default_boxes) -> list[str]:
     """The differences between the operator and the Keras model of this config, one phrase each."""
-    keras = make_postprocessor(config, default_boxes)
-    operator = operator_postprocessor(config, default_boxes)
+    keras = config.eval
+    operator = operator_postprocessor(config, default_boxes).eval
     differences = []
     if keras.pre_nms_top_k < len(default_boxes):
         best = f"{keras.pre_nms_top_k}" + ("" if keras.class_agnostic else " per class")

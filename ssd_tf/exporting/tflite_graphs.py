@@ -181,15 +181,15 @@ class _PostProcessing(tf.Module):
 
 def _operator(postprocessor, num_classes):
     """A function that the converter replaces by the operator; its body only sets the shapes."""
-    num_kept = postprocessor.max_detections
+    num_kept = postprocessor.eval.max_detections
     y_scale, x_scale, h_scale, w_scale = (1 / variance for variance in postprocessor.variances)
     attributes = {
         "max_detections": f"i: {num_kept}",
         "max_classes_per_detection": "i: 1",
         # By default the operator runs one NMS for all classes, which loses overlapping objects.
-        "use_regular_nms": f"b: {str(not postprocessor.class_agnostic).lower()}",
-        "nms_score_threshold": f"f: {postprocessor.score_floor}",
-        "nms_iou_threshold": f"f: {postprocessor.nms_iou}",
+        "use_regular_nms": f"b: {str(not postprocessor.eval.class_agnostic).lower()}",
+        "nms_score_threshold": f"f: {postprocessor.eval.score_floor}",
+        "nms_iou_threshold": f"f: {postprocessor.eval.nms_iou}",
         "num_classes": f"i: {num_classes}",
         "y_scale": f"f: {y_scale}",
         "x_scale": f"f: {x_scale}",

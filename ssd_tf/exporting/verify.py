@@ -7,9 +7,8 @@ import numpy as np
 from absl import logging
 
 from ssd_tf.errors import shorten
-from ssd_tf.evaluation import evaluator, latency
-from ssd_tf.evaluation.class_matching import match_labels
-from ssd_tf.evaluation.coco_metrics import coco_metrics
+from ssd_tf.evaluation.metrics import coco_metrics
+from ssd_tf.evaluation.run_detector import match_labels, measure_latency, run_detector
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite import read_label_file
@@ -97,14 +96,14 @@ def _measure_all(examples, classes, detector):
 def measure(examples, classes, detector) -> dict:
     """{"AP", "AP50"} of a Detector on Examples. classes: those of dataset.json."""
     detect = match_labels(detector, [entry["name"] for entry in classes])
-    _, truth, found = evaluator.run_detector(detect, examples, classes, batch_size=8)
+    truth, found = run_detector(detect, examples, classes, batch_size=8)
     stats, _, _ = coco_metrics(truth, found)
     return {name: stats[name] for name in ("AP", "AP50")}
 
 
 def time_once(detector, images) -> float:
     """Milliseconds per image, with the threads that TensorFlow takes."""
-    measured, _ = latency.measure_latency(detector.stages, images)
+    measured, _ = measure_latency(detector.stages, images)
     return measured["per_image"]
 
 

@@ -90,16 +90,10 @@ class Detector:
 def make_postprocessor(config: Config, default_boxes) -> PostProcessor:
     """The post-processing that the config describes, for the evaluator and all exporters."""
     return PostProcessor(
+        config.eval,
         default_boxes=default_boxes,
         variances=config.boxes.variances,
-        score_activation=config.loss.score_activation,
-        score_floor=config.eval.score_floor,
-        nms_iou=config.eval.nms_iou,
-        class_agnostic=config.eval.class_agnostic,
-        pre_nms_top_k=config.eval.pre_nms_top_k,
-        max_detections=config.eval.max_detections,
-        clip_first=config.eval.clip_first,
-        size_limit=config.eval.size_limit,
+        score_activation=config.model.score_activation,
     )
 
 

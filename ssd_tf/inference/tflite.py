@@ -3,13 +3,12 @@
 Shapes: `A` default boxes, `C` foreground classes, `K` detections kept.
 """
 
-import dataclasses
 import pathlib
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from ssd_tf.config import Eval, check_eval
+from ssd_tf.config import PostProcessing, check_eval
 from ssd_tf.data.images import resize_array
 from ssd_tf.errors import shorten
 from ssd_tf.inference import raw_decoder, tflite_outputs
@@ -21,14 +20,11 @@ from ssd_tf.inference.exported import (
     scale_to_range,
 )
 from ssd_tf.inference.tflite_metadata import read_metadata
-from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.user_files import decode_text
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.int8)
 # What people may change in a default_boxes.json.
-_EDITABLE = [
-    field.name for field in dataclasses.fields(PostProcessor) if field.name in Eval.model_fields
-]
+_EDITABLE = list(PostProcessing.model_fields)
 
 
 def load(path, input_range=None, num_threads=1) -> Exported:

@@ -76,7 +76,7 @@ class Monitor:
         self.restart_clock()
 
     def report_evaluation(self, step, metrics):
-        """Report what evaluator.metrics returns, in the row of the step that was evaluated."""
+        """Report what `metrics.measure` returns, in the row of the step that was evaluated."""
         coco = {name: value for name, value in metrics["coco"].items() if _is_defined(value)}
         found = {name: repr(float(coco[name])) for name in _METRICS if name in coco}
         row = self._row_of(step)

@@ -7,40 +7,11 @@ import typing
 from absl import logging
 
 from ssd_tf import files
-from ssd_tf.config import Config, idle_keys, load_run_config, save_config
+from ssd_tf.config import KEYS, Config, PostProcessing, load_run_config, save_config
 from ssd_tf.data import dataset_json, shards
 from ssd_tf.errors import ConfigError
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.weights import runs
-
-# What may differ on a restart: sections by their prefix, and single keys. Neither the network nor
-# the data changes with them, nor the update, unless the number of replicas does.
-_MAY_CHANGE = ("eval.", "export.", "watch.")
-_KEYS_THAT_MAY_CHANGE = (
-    "data.on_bad_record",
-    "data.val_split",
-    "train.steps",
-    "train.strategy",
-    "train.steps_per_call",
-    "train.xla",
-    "train.deterministic",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-)
-# After a divergence these too.
-_KEYS_OF_A_RESCUE = (
-    "train.learning_rate",
-    "train.warmup_steps",
-    "train.warmup_from",
-    "train.clip_norm",
-)
-# What a change of the key does, besides the obvious.
-_CONSEQUENCES = {
-    "data.on_bad_record": "skipped records change the order of images",
-    "train.steps": "the schedule of the learning rate follows",
-}
-# The settings of eval that do not change AP.
-_NOT_MEASURED = ("every", "patience", "batch_size")
 
 
 class Difference(typing.NamedTuple):
@@ -91,10 +62,8 @@ def make_state(config: Config, dataset_info) -> RunState:
         "split": split,
         "fingerprint": shards.fingerprint(dataset_info, split) if has_val else None,
         "on_bad_record": config.data.on_bad_record,
+        **config.eval.model_dump(mode="json", include=set(PostProcessing.model_fields)),
     }
-    for key, value in config.eval.model_dump(mode="json").items():
-        if key not in _NOT_MEASURED:
-            evaluation[key] = value
     return RunState(shards.fingerprint(dataset_info, config.data.train_split), evaluation)
 
 
@@ -116,7 +85,7 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     old = read_state(workdir)
     old_config = load_run_config(workdir)
     for difference in config_differences(old_config, config):
-        if not _changes_nothing(difference, old_config, config):
+        if not _is_same_batch_norm(difference, old_config, config):
             _check_difference(difference, old, workdir)
     newest_step = _newest_step(workdir)
     _check_steps(config, newest_step, workdir)
@@ -182,27 +151,24 @@ def _check_not_imported(workdir):
         )
 
 
-def _changes_nothing(difference, old_config, config):
-    """Whether the key did nothing before, as configs of earlier versions may say, or does the same.
-
-    On one replica the batch norm that train.bn=synchronized asks for is that of train.bn=train.
-    """
+def _is_same_batch_norm(difference, old_config, config):
+    """Whether train.bn is synchronized in one config only and either has a single replica."""
     strategies = (old_config.train.strategy, config.train.strategy)
     one_replica = "one" in strategies and difference.path == "train.bn"
-    is_same = one_replica and {difference.old, difference.new} == {"train", "synchronized"}
-    return is_same or difference.path in idle_keys(old_config)
+    return one_replica and {difference.old, difference.new} == {"train", "synchronized"}
 
 
 def _check_difference(difference, state, workdir):
     """Raise ConfigError if the key may not change, else log what it was and is."""
     path, old, new = difference
-    rescued = state.diverged_step is not None and path in _KEYS_OF_A_RESCUE
-    if not (path.startswith(_MAY_CHANGE) or path in _KEYS_THAT_MAY_CHANGE or rescued):
+    may_change = KEYS[path].may_change
+    needs_divergence = may_change is not None and may_change.only_after_divergence
+    if may_change is None or (needs_divergence and state.diverged_step is None):
         advice = "use another --workdir"
-        if path in _KEYS_OF_A_RESCUE:
+        if needs_divergence:
             advice += "; it may change only after a divergence"
         raise ConfigError(f"{workdir} was started with {path} = {old}, now it is {new}: {advice}")
-    consequence = _CONSEQUENCES.get(path)
+    consequence = may_change.consequence
     log = logging.warning if consequence else logging.info
     log("%s was %s, now it is %s%s", path, old, new, f": {consequence}" if consequence else "")
 

@@ -40,15 +40,8 @@ def make_loss(config: Config, default_boxes) -> MultiBoxLoss:
     """The loss that config.loss describes. default_boxes: [A, 4], normalised."""
     input_hw = np.array(config.model.input_hw, np.float32)
     return MultiBoxLoss(
-        negatives_per_positive=config.loss.negatives_per_positive,
-        min_negatives=config.loss.min_negatives,
-        localization_weight=config.loss.localization_weight,
-        score_activation=config.loss.score_activation,
-        focal_gamma=config.loss.focal_gamma,
-        focal_alpha=config.loss.focal_alpha,
-        label_smoothing=config.loss.label_smoothing,
-        box_loss=config.loss.box_loss,
-        normalizer=config.loss.normalizer,
+        config.loss,
+        score_activation=config.model.score_activation,
         default_boxes=default_boxes * np.tile(input_hw, 2),
         variances=config.boxes.variances,
         static_shapes=config.train.xla,
@@ -116,7 +109,7 @@ def make_probe(config: Config, learner: Learner):
 
     def replica_loss(images, targets):
         targets = losses.on_device(targets)
-        weights = _global_weights(loss.normalizer, targets["labels"], tf.float32)
+        weights = _global_weights(config.loss.normalizer, targets["labels"], tf.float32)
         parts = loss(network.model(images, training=False), targets)
         return tf.reduce_sum(weights * (parts.classification + parts.localization))
 
@@ -153,7 +146,8 @@ def _make_batch_gradients(config, learner):
     micro_gradients = _make_micro_gradients(config, learner, loss)
 
     def gradients_of_batch(images, targets):
-        weights = _global_weights(loss.normalizer, targets["labels"], targets["offsets"].dtype)
+        normalizer = config.loss.normalizer
+        weights = _global_weights(normalizer, targets["labels"], targets["offsets"].dtype)
         if train.accumulate == 1:
             return micro_gradients(images, targets, weights)
         total = None

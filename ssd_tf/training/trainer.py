@@ -26,7 +26,7 @@ class DivergedError(ValueError):
 class Evaluation(typing.NamedTuple):
     """How the trainer evaluates.
 
-    run() -> what evaluator.metrics returns, and a list of Pillow images to show. It is called with
+    run() -> what `metrics.measure` returns, and a list of Pillow images to show. It is called with
     the averaged weights in place if EMA is on. every: steps between evaluations.
     """
 

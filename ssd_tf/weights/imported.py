@@ -8,8 +8,7 @@ import typing
 
 import numpy as np
 
-from ssd_tf.config import Config, check_config
-from ssd_tf.config_files import apply_overrides
+from ssd_tf.config import Config, apply_overrides, check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import meaning

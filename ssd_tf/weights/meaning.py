@@ -87,7 +87,7 @@ SETTINGS = (
     Setting("boxes.variances", BOX_HEADS, lambda config: config.boxes.variances),
     # An error, not new box heads: those of boxes that are off by half a rounding step still help.
     Setting("boxes.rounding", DEFAULT_BOXES, lambda config: config.boxes.rounding),
-    Setting("loss.score_activation", CLASS_HEADS, lambda config: config.loss.score_activation),
+    Setting("model.score_activation", CLASS_HEADS, lambda config: config.model.score_activation),
 )
 _NORMALIZATION = ("model.backbone.mean_rgb", "model.backbone.std_rgb")
 

@@ -60,7 +60,7 @@ DEFAULTS = {
     "model.backbone.mean_rgb": [127.5] * 3,
     "model.backbone.std_rgb": [127.5] * 3,
     "boxes.variances": [0.1, 0.1, 0.2, 0.2],
-    "loss.score_activation": "sigmoid",
+    "model.score_activation": "sigmoid",
     "eval.score_floor": 1e-8,
     "eval.nms_iou": 0.6,
     "eval.class_agnostic": False,
@@ -188,9 +188,9 @@ def _values(source, layers, num_levels, settings, path):
             "num_levels": num_levels,
             "head": _head(layers),
             "backbone": backbone,
+            "score_activation": settings["model.score_activation"],
         },
         "boxes": _boxes(source, num_levels, settings),
-        "loss": {"score_activation": settings["loss.score_activation"]},
         "eval": {key: settings[f"eval.{key}"] for key in evaluation},
     }
 

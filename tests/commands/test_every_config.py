@@ -109,9 +109,10 @@ def test_finetune_takes_over_the_network_of_a_run(tiny_data, tmp_path):
     assert_agreement(compare_exports("finetune", tiny_data, tmp_path, init_from))
 
 
+@pytest.mark.integration
 def test_loss_variants(tiny_data, tmp_path):
     focal = [
-        "loss.score_activation=sigmoid",
+        "model.score_activation=sigmoid",
         "loss.focal_gamma=2",
         "loss.focal_alpha=0.25",
         "loss.label_smoothing=0.1",

@@ -120,6 +120,7 @@ def test_a_broken_record(fails, tiny_run, tiny_data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_all_forms_are_measured(tiny_run, tiny_data, tmp_path, capsys):
     forms = ["tflite_dynamic", "tflite_float16_raw", "saved_model", "web"]
     report = run(
@@ -152,6 +153,7 @@ def test_all_forms_are_measured(tiny_run, tiny_data, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "web").iterdir()} == {"index.html", "model.tflite"}
 
 
+@pytest.mark.integration
 def test_overwriting_keeps_other_files(tiny_run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "saved_model").mkdir()
@@ -176,6 +178,7 @@ def odd_run(tiny_run, tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 def test_exports_name_their_classes_as_the_run_does(odd_run, tmp_path, monkeypatch):
     # Into the current folder; some files are copied to where the labels of another model lie.
     (tmp_path / "here").mkdir()
@@ -270,6 +273,7 @@ def test_bad_input_of_forms(fails, tiny_run, tiny_data, tmp_path):
     assert f"--output {output} is a file; name a folder" in line
 
 
+@pytest.mark.integration
 def test_int8(tiny_run, tiny_data, tmp_path):
     argv = ["--formats=tflite_int8", f"--data={tiny_data}", "--calibration_split=val"]
     # Four images are too few for people, and enough to see that the split is used.

@@ -9,6 +9,7 @@ from ssd_tf.commands import show_input
 from ssd_tf.training import input_sheet
 
 
+@pytest.mark.integration
 def test_stages_rate_and_sheet(tiny_data, tiny_config_file, tmp_path, capsys):
     sheet = tmp_path / "new" / "sheet.png"
     flags = [
@@ -93,6 +94,7 @@ def test_bad_records_are_not_on_the_sheet(drawn, with_bad_record, tiny_config_fi
     assert "record 1 (from 0), source_id 'unknown'" in fails(show_input.main, *argv, code=1)
 
 
+@pytest.mark.integration
 def test_bad_records_are_not_timed(with_bad_record, tiny_config_file, tmp_path, capsys):
     argv = [
         f"--config={tiny_config_file}",

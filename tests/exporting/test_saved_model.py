@@ -1,12 +1,11 @@
 import base64
-import io
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_sets import encode
 from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of, draw
-from PIL import Image
 
 from ssd_tf.data.images import decode_image
 from ssd_tf.exporting import verify
@@ -33,12 +32,6 @@ def exported(tiny_config, network, tmp_path_factory):
 def signatures(exported):
     loaded = tf.saved_model.load(str(exported))
     yield loaded.signatures
-
-
-def encode(image, image_format):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, image_format)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(

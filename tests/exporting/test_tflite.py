@@ -1,6 +1,9 @@
 import dataclasses
+import functools
 import itertools
 import json
+import pathlib
+import shutil
 
 import fixed_detector
 import keras
@@ -12,7 +15,7 @@ from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.config import check_config
+from ssd_tf.config import PostProcessing, check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting import tflite, verify
 from ssd_tf.exporting.export import write_raw_settings
@@ -25,17 +28,14 @@ from ssd_tf.models.ssd import SSD
 
 OPERATOR = "TFLite_Detection_PostProcess"
 POSTPROCESSOR = PostProcessor(
+    PostProcessing(score_floor=0.01, nms_iou=0.5, max_detections=20),
     default_boxes=np.zeros((0, 4), np.float32),
     variances=(0.1, 0.1, 0.2, 0.2),
     score_activation="softmax",
-    score_floor=0.01,
-    nms_iou=0.5,
-    class_agnostic=False,
-    pre_nms_top_k=400,
-    max_detections=20,
-    clip_first=False,
-    size_limit=None,
 )
+
+
+CALIBRATION = [tf.image.resize(image, [64, 96]).numpy() for image in IMAGES] * 3
 
 
 def changed(config, **sections):
@@ -60,8 +60,20 @@ def operator_attributes(path):
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_config, network, tmp_path_factory):
-    return export(tiny_config, network, tmp_path_factory.mktemp("tflite") / "model.tflite")
+def exported_as(tiny_config, network, tmp_path_factory):
+    """A function: precision, raw -> the file with that form, alone in a folder; written once."""
+
+    @functools.cache
+    def make(precision="float32", raw=False):
+        path = tmp_path_factory.mktemp("tflite") / "model.tflite"
+        return export(tiny_config, network, path, precision, raw, CALIBRATION)
+
+    return make
+
+
+@pytest.fixture
+def exported(exported_as):
+    return exported_as()
 
 
 @pytest.fixture
@@ -186,10 +198,8 @@ def test_the_operator_shares_the_parameters_of_the_keras_model(tiny_config, netw
     keras = make_postprocessor(config, network.default_boxes)
     operator = tflite.operator_postprocessor(config, network.default_boxes)
     # 200 detections are more than the operator can keep of one class.
-    assert operator.max_detections == 100
-    for field in dataclasses.fields(keras):
-        if field.name != "max_detections":
-            assert getattr(operator, field.name) is getattr(keras, field.name), field.name
+    assert operator.eval == config.eval.model_copy(update={"max_detections": 100})
+    assert dataclasses.replace(operator, eval=keras.eval).__dict__ == keras.__dict__
 
 
 def test_size_limit(tiny_config, network, tmp_path):
@@ -235,14 +245,10 @@ def test_objects(exported, index):
     assert_found(load_detector(exported)(IMAGES[index]), OBJECTS[index])
 
 
-CALIBRATION = [tf.image.resize(image, [64, 96]).numpy() for image in IMAGES] * 3
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("raw", [False, True])
-def test_every_form_finds_the_objects(tiny_config, network, tmp_path, precision, raw):
-    path = tmp_path / "model.tflite"
-    export(tiny_config, network, path, precision, raw, CALIBRATION)
+def test_every_form_finds_the_objects(tiny_config, network, exported_as, tmp_path, precision, raw):
+    path = pathlib.Path(shutil.copy(exported_as(precision, raw), tmp_path))
     (entry,) = Interpreter(str(path)).get_input_details()
     assert entry["dtype"] == (np.uint8 if precision == "int8" else np.float32)
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
@@ -256,9 +262,9 @@ def test_every_form_finds_the_objects(tiny_config, network, tmp_path, precision,
 
 
 def test_a_raw_file_has_no_custom_operator_and_needs_its_default_boxes(
-    tiny_config, network, tmp_path
+    exported_as,
 ):
-    path = export(tiny_config, network, tmp_path / "model.tflite", raw=True)
+    path = exported_as(raw=True)
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     assert [entry.customCode for entry in model.operatorCodes if entry.customCode] == []
     outputs = Interpreter(str(path)).get_output_details()
@@ -270,8 +276,8 @@ def test_a_raw_file_has_no_custom_operator_and_needs_its_default_boxes(
         load_detector(path)
 
 
-def test_a_raw_file_beside_the_boxes_of_another_model(tiny_config, network, tmp_path):
-    model = export(tiny_config, network, tmp_path / "model.tflite", raw=True)
+def test_a_raw_file_beside_the_boxes_of_another_model(tiny_config, network, exported_as, tmp_path):
+    model = pathlib.Path(shutil.copy(exported_as(raw=True), tmp_path))
     write_raw_settings(tiny_config, network.default_boxes, tmp_path)
     path = tmp_path / "default_boxes.json"
     settings = json.loads(path.read_text())
@@ -325,9 +331,8 @@ def types_of(path, names):
     return found
 
 
-def test_int8_ends_before_the_scores(tiny_config, network, tmp_path):
-    path = tmp_path / "model.tflite"
-    export(tiny_config, network, path, "int8", calibration=CALIBRATION)
+def test_int8_ends_before_the_scores(exported_as):
+    path = exported_as("int8")
     assert ("FULLY_CONNECTED", "INT8") in types_of(path, ["FULLY_CONNECTED"])
     tail = types_of(path, ["SOFTMAX", "STRIDED_SLICE", "PAD", "MINIMUM", "SUB", "ADD"])
     assert len(tail) >= 6
@@ -349,16 +354,22 @@ def test_l2_normalisation_stays_float(tiny_config, tmp_path):
     assert ("CONV_2D", "INT8") in types_of(path, ["CONV_2D"])
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 3, 5, 20])
-@pytest.mark.parametrize("num_threads", [1, 2, 4, 8])
-def test_every_class_is_found_whatever_the_threads(num_classes, num_threads):
-    # tensorflow/tensorflow#56058. A grid of boxes, each of a class of its own.
+@functools.cache
+def grid_of_classes(num_classes):
+    """A grid of boxes, each of a class of its own, and the file that decodes them."""
     side = int(np.ceil(np.sqrt(num_classes)))
     corners = [divmod(index, side) for index in range(num_classes)]
     boxes = np.array([[y, x, y + 0.9, x + 0.9] for y, x in corners], np.float32) / side
     postprocessor = dataclasses.replace(POSTPROCESSOR, default_boxes=boxes)
     names = [f"class {index}" for index in range(num_classes)]
-    content = tflite.convert_postprocessing(postprocessor, names)
+    return boxes, tflite.convert_postprocessing(postprocessor, names)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize("num_threads", [1, 2, 4, 8])
+def test_every_class_is_found_whatever_the_threads(num_classes, num_threads):
+    # tensorflow/tensorflow#56058
+    boxes, content = grid_of_classes(num_classes)
     interpreter = Interpreter(model_content=content, num_threads=num_threads)
     runner = interpreter.get_signature_runner("serving_default")
     logits = np.full((1, num_classes, num_classes + 1), -9, np.float32)
@@ -402,12 +413,18 @@ def test_other_boxes_are_found_whatever_an_offset_or_a_logit_is(class_agnostic):
     boxes = [[0.1, 0.1, 0.5, 0.6], [0.1, 0.2, 0.5, 0.7], [0.6, 0.1, 0.9, 0.3], [0.6, 0.7, 0.8, 0.9]]
     logits = [[1, 2, 0], [0, 3, 0], [0, 2, 1], [0, 1, 2]]
     postprocessor = dataclasses.replace(
-        POSTPROCESSOR, default_boxes=np.array(boxes, np.float32), class_agnostic=class_agnostic
+        POSTPROCESSOR,
+        default_boxes=np.array(boxes, np.float32),
+        eval=POSTPROCESSOR.eval.model_copy(update={"class_agnostic": class_agnostic}),
     )
     content = tflite.convert_postprocessing(postprocessor, ["a", "b"])
     run = Interpreter(model_content=content).get_signature_runner("serving_default")
-    settings = dataclasses.asdict(postprocessor)
-    settings["boxes"] = settings.pop("default_boxes")
+    settings = {
+        "boxes": postprocessor.default_boxes,
+        "variances": postprocessor.variances,
+        "score_activation": postprocessor.score_activation,
+        **postprocessor.eval.model_dump(),
+    }
     for value, column in itertools.product((np.nan, np.inf, -np.inf, 1e30), range(7)):
         inputs = np.concatenate([np.zeros((4, 4)), logits], 1).astype(np.float32)
         inputs[2, column] = value

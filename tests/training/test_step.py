@@ -74,15 +74,16 @@ def test_make_loss_takes_every_value_of_the_config():
         "negatives_per_positive": 5.0,
         "min_negatives": 7,
         "localization_weight": 2.0,
-        "score_activation": "sigmoid",
         "label_smoothing": 0.25,
         "box_loss": "diou",
         "normalizer": "nvidia",
     }
     boxes = {"preset": "paper", "variances": [0.3, 0.4, 0.5, 0.6]}
-    config = check_config({"boxes": boxes, "loss": values, "model": {"input_hw": [20, 40]}}, "test")
+    model = {"input_hw": [20, 40], "score_activation": "sigmoid"}
+    config = check_config({"boxes": boxes, "loss": values, "model": model}, "test")
     loss = make_loss(config, np.array([[0.1, 0.2, 0.5, 0.75]], np.float32))
-    assert {name: getattr(loss, name) for name in values} == values
+    assert loss.loss is config.loss
+    assert loss.score_activation == "sigmoid"
     assert loss.variances == (0.3, 0.4, 0.5, 0.6)
     np.testing.assert_allclose(loss.default_boxes, [[2, 8, 10, 30]], rtol=1e-6)
 

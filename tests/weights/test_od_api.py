@@ -120,7 +120,7 @@ def test_a_graph_states_its_settings(models, tmp_path):
     assert config.model.backbone.mean_rgb == (50, 50, 50)
     assert config.model.backbone.std_rgb == (100, 100, 100)
     assert config.boxes.variances == (0.125, 0.125, 0.25, 0.25)
-    assert config.loss.score_activation == "softmax"
+    assert config.model.score_activation == "softmax"
     assert (config.eval.nms_iou, config.eval.score_floor) == (0.55, 0.2)
     assert config.eval.max_detections == 50
     # Sides of 96 pixels times the scale.
@@ -315,7 +315,7 @@ def test_values_that_are_not_finite(models, tmp_path, value):
     [
         ("model.backbone.padding=torch", "model.backbone.padding is same in .*, here torch"),
         ("model.backbone.mean_rgb=[0,0,0]", None),
-        ("loss.score_activation=softmax", None),
+        ("model.score_activation=softmax", None),
         ("boxes.rounding=0.01", None),
         ("eval.nms_iou=0.5", None),
     ],

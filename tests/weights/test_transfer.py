@@ -153,8 +153,8 @@ def test_a_larger_input_keeps_boxes_of_the_same_pixels_or_share(start, sizes):
 
 
 def test_another_score_activation_replaces_the_class_heads(start):
-    *_, outcomes = start(config_with(loss={"score_activation": "sigmoid"}))
-    reason = "the run has loss.score_activation = softmax, not sigmoid"
+    *_, outcomes = start(config_with(model={"score_activation": "sigmoid"}))
+    reason = "the run has model.score_activation = softmax, not sigmoid"
     assert results(outcomes)["logits0_conv"] == f"from scratch: {reason}"
 
 
@@ -299,9 +299,13 @@ def write_config(path, text):
 
 
 def test_a_config_without_a_backbone_takes_over_the_network(tmp_path):
-    values = {"loss": {"score_activation": "sigmoid"}}
-    values["boxes"] = {"rounding": 0.01}
-    old = config_with(model={"backbone": {"name": "plain", "frozen_stages": 1}}, **values)
+    old = config_with(
+        model={
+            "backbone": {"name": "plain", "frozen_stages": 1},
+            "score_activation": "sigmoid",
+        },
+        boxes={"rounding": 0.01},
+    )
     write_run(tmp_path / "run", old)
     path = write_config(
         tmp_path / "new.yaml",
@@ -312,7 +316,7 @@ def test_a_config_without_a_backbone_takes_over_the_network(tmp_path):
     assert config.model.head == "separable"
     assert config.model.backbone.frozen_stages == 2
     assert config.boxes == old.boxes
-    assert config.loss.score_activation == "sigmoid"
+    assert config.model.score_activation == "sigmoid"
     other_boxes = load_config(path, ["boxes.levels=[{size: 5}, {size: 7}]"])
     assert [level.size for level in other_boxes.boxes.levels] == [5, 7]
     assert other_boxes.boxes.rounding is None
