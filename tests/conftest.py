@@ -178,9 +178,9 @@ def built_once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_run(built_once, tiny_data, tiny_config):
     """The run folder of a detector overfitted to IMAGES."""
-    from ssd_tf.commands.train import run_training
+    from ssd_tf.training.train import train
 
-    return built_once("run", lambda folder: run_training(tiny_config, tiny_data, folder))
+    return built_once("run", lambda folder: train(tiny_config, tiny_data, folder))
 
 
 @pytest.fixture(scope="session")

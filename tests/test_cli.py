@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import ssd_tf
 from ssd_tf import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -69,3 +70,8 @@ def test_every_command_has_a_main_that_runs_as_a_module_too(name):
     functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     assert "main" in functions
     assert source.endswith('if __name__ == "__main__":\n    sys.exit(main())\n')
+
+
+@pytest.mark.parametrize("name", ssd_tf.__all__)
+def test_the_public_functions_exist(name):
+    assert callable(getattr(ssd_tf, name))

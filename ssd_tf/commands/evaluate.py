@@ -35,15 +35,8 @@ flags.DEFINE_enum(
     "What to do about an unusable record; default: data.on_bad_record of the run, else stop.",
     flag_values=FLAGS,
 )
-_define_bool(
-    "raw_weights", False, "Use the weights of the last step, not the averaged ones (train.ema)."
-)
-flags.DEFINE_multi_string(
-    "set",
-    [],
-    "Replace a value of the run's config, e.g. eval.nms_iou=0.5; may be repeated.",
-    flag_values=FLAGS,
-)
+commandline.define_raw_weights(FLAGS)
+commandline.define_overrides(FLAGS)
 _define_string("detections", None, "COCO results file to evaluate instead of a model.")
 _define_string("annotations", None, "COCO instances file that --detections refers to.")
 _define_string("images", None, "Folder of the images that --annotations names, for the report.")

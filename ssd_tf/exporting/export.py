@@ -105,8 +105,8 @@ def _read_calibration(dataset_info, split, count, config):
 
 def _describe_settings(run):
     """Values in use: eval as in the Keras model and the SavedModel, export as in TFLite files."""
-    operator = tflite.operator_postprocessor(run.config, run.network.default_boxes).eval
-    limits = {"max_detections": operator.max_detections, "score_floor": operator.score_floor}
+    operator = tflite.operator_postprocessor(run.config, run.network.default_boxes)
+    limits = operator.eval.model_dump(include={"max_detections", "score_floor"})
     return {"eval": run.config.eval.model_dump(), "export": limits}
 
 

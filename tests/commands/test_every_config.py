@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_tf.commands.train import run_training
 from ssd_tf.config import load_config
 from ssd_tf.exporting import saved_model, tflite, verify
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.inference.loading import load_detector, load_run
 from ssd_tf.models import ssd
+from ssd_tf.training.train import train
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -34,7 +34,7 @@ def compare_exports(name, data, folder, *overrides):
         "data.val_split=none",
     ]
     config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null", *settings, *overrides])
-    run_training(config, data, folder / "run")
+    train(config, data, folder / "run")
     run = load_run(folder / "run")
     settle_statistics(run.network.model)
     check_other_size(run.config, run.network)

@@ -49,10 +49,10 @@ def altered(tiny_data, tmp_path):
 
 
 @pytest.fixture
-def trainer_calls(monkeypatch):
-    """The arguments of each call of the trainer, which then does nothing."""
+def loops(monkeypatch):
+    """The Loop of each run, which then does nothing."""
     calls = []
-    monkeypatch.setattr("ssd_tf.training.trainer.train", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("ssd_tf.training.loop.Loop.run", lambda loop: calls.append(loop))
     return calls
 
 
@@ -160,9 +160,7 @@ def test_a_run_with_other_settings_is_refused(
     assert (tiny_run / "config.yaml").read_text() == before
 
 
-def test_eval_export_and_watch_may_change(
-    tiny_run, tiny_data, tiny_config_file, tmp_path, trainer_calls
-):
+def test_eval_export_and_watch_may_change(tiny_run, tiny_data, tiny_config_file, tmp_path, loops):
     """And a run that failed before its first checkpoint may start with other settings."""
     run = shutil.copytree(tiny_run, tmp_path / "run")
     argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}", f"--workdir={run}"]
@@ -174,21 +172,19 @@ def test_eval_export_and_watch_may_change(
     )
     shutil.rmtree(run / "checkpoints")
     assert train.main([*argv, "--set", "train.seed=5", "model.num_levels=2"]) == 0
-    first, second = (run.config for (run,) in trainer_calls)
+    first, second = (loop.config for loop in loops)
     assert (first.eval.nms_iou, first.watch.log_every) == (0.6, 3)
     assert first.export.max_detections == 7
     assert (second.train.seed, second.model.num_levels) == (5, 2)
     assert load_config(run / "config.yaml") == second
 
 
-def test_on_bad_record_may_change(
-    tiny_run, tiny_data, tiny_config_file, tmp_path, trainer_calls, caplog
-):
+def test_on_bad_record_may_change(tiny_run, tiny_data, tiny_config_file, tmp_path, loops, caplog):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}", f"--workdir={run}"]
     with caplog.at_level(logging.WARNING):
         assert train.main([*argv, "--set", "data.on_bad_record=skip"]) == 0
-    assert len(trainer_calls) == 1
+    assert len(loops) == 1
     line = "data.on_bad_record was stop, now it is skip: skipped records change the order of images"
     assert line in [record.getMessage() for record in caplog.records]
     assert load_config(run / "config.yaml").data.on_bad_record == "skip"
@@ -279,14 +275,14 @@ def test_the_same_command_resumes_from_the_last_checkpoint(short_argv, tmp_path,
     ids=["empty", "missing"],
 )
 def test_without_a_val_split_there_is_no_evaluation(
-    altered, change, tiny_config_file, tmp_path, trainer_calls, caplog
+    altered, change, tiny_config_file, tmp_path, loops, caplog
 ):
     data = altered(change)
     argv = ["train", f"--config={tiny_config_file}", f"--data={data}"]
     with caplog.at_level(logging.WARNING):
         assert train.main([*argv, f"--workdir={tmp_path / 'run'}"]) == 0
-    ((run,),) = trainer_calls
-    assert run.evaluation is None
+    (loop,) = loops
+    assert loop.evaluate is None
     line = f"{data} has no images in a split 'val': training keeps checkpoints/last only"
     assert line in [record.getMessage() for record in caplog.records]
 
@@ -392,7 +388,7 @@ def test_a_resumed_run_does_not_load_initial_weights(short_argv, tmp_path, monke
     def refuse(*_arguments):
         raise AssertionError("the checkpoint replaces them")
 
-    monkeypatch.setattr("ssd_tf.training.learner.load_initial_weights", refuse)
+    monkeypatch.setattr("ssd_tf.training.state.load_initial_weights", refuse)
     assert train.main([*short_argv, f"--workdir={workdir}", "--set", "train.steps=5"]) == 0
     with pytest.raises(AssertionError):
         train.main([*short_argv, f"--workdir={tmp_path / 'other'}", "--traceback"])

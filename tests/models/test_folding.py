@@ -11,7 +11,7 @@ from ssd_tf.config import load_config
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.models.folding import assign_folded, fold_batch_norm
-from ssd_tf.training.averaging import Averages
+from ssd_tf.training.optimizer import Averages
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 QUICK = ("bccd_mobilenet", "shapes_plain", "ssd300_resnet18_coco")

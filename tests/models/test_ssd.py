@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_networks import make_config
 
+from ssd_tf.boxes.default_boxes import BoxLevel
 from ssd_tf.config import load_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
@@ -468,3 +469,10 @@ def test_with_the_focal_loss_objects_start_rare(scores, expected):
     assert len(biases) == 2
     for bias in biases:
         np.testing.assert_allclose(bias.reshape(-1, 3), [expected] * (len(bias) // 3), atol=1e-5)
+
+
+def test_the_level_of_each_default_box():
+    # Two boxes in each of 1 x 2 cells, then one box in one cell.
+    levels = (BoxLevel(((8.0, 8.0), (9.0, 4.0))), BoxLevel(((20.0, 20.0),)))
+    network = ssd.SSD(None, None, levels, map_shapes=((1, 2), (1, 1)))
+    assert network.level_of_box.tolist() == [0, 0, 0, 0, 1]

@@ -6,11 +6,11 @@ import typing
 import pytest
 from tensorflow.python.framework import config as tensorflow_config
 
-from ssd_tf.commands.train import run_training
 from ssd_tf.config import KEYS, check_config
 from ssd_tf.config.effects import value_at
-from ssd_tf.training.learner import check_precision
 from ssd_tf.training.monitor import read_metrics
+from ssd_tf.training.state import check_precision
+from ssd_tf.training.train import train
 
 SECTIONS = ("train", "loss", "data", "eval")
 # Everything on, so that each choice has an effect.
@@ -153,7 +153,7 @@ def test_two_steps(name, tiny_data, tmp_path):
         check_precision(config.train.precision)
     except ValueError as error:
         pytest.skip(str(error))
-    run_training(config, tiny_data, tmp_path / "run")
+    train(config, tiny_data, tmp_path / "run")
     assert tensorflow_config.is_op_determinism_enabled() == config.train.deterministic
     assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")][-1] == "2"
     assert (tmp_path / "run" / "checkpoints" / "last" / "ckpt-2.index").is_file()

@@ -12,8 +12,8 @@ from tensorflow.python.framework import function_def_to_graph, kernels
 
 from ssd_tf.config import Loss, load_config
 from ssd_tf.inference.detector import make_detect
-from ssd_tf.training import learner
-from ssd_tf.training.step import make_probe, make_train_step
+from ssd_tf.training.state import attach_training, make_network
+from ssd_tf.training.step import make_batch_loss, make_train_step
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SMALL = ["model.input_hw=[64,96]", "init_from=null", "train.batch_size=4"]
@@ -91,14 +91,14 @@ def trace(function, network, input_hw, batch_size):
 
 
 @pytest.fixture
-def host_only_in_step(toy_config, toy_learner):
+def host_only_in_step(toy_config, toy_state):
     """A function: what a training step with this loss computes on the host."""
 
     def find(loss, score_activation, **train):
         config = toy_config(**train)
         model = config.model.model_copy(update={"score_activation": score_activation})
         config = config.model_copy(update={"loss": loss, "model": model})
-        made = toy_learner(config)
+        made = toy_state(config)
         graph = trace(make_train_step(config, made), made.network, (8, 12), 4)
         return host_only(graph, len(made.network.default_boxes))
 
@@ -169,11 +169,11 @@ def test_variants_of_the_loss(host_only_in_step, loss, train):
 )
 def test_a_whole_network_its_probe_and_its_detections(name, overrides):
     config = load_config(CONFIGS / f"{name}.yaml", [*SMALL, *overrides])
-    network = learner.make_network(config, 2)
+    network = make_network(config, 2)
     num_boxes = len(network.default_boxes)
     assert num_boxes > 400
-    made = learner.attach_training(config, network, tf.distribute.get_strategy())
-    graph = trace(make_probe(config, made), network, (64, 96), 4)
+    made = attach_training(config, network, tf.distribute.get_strategy())
+    graph = trace(make_batch_loss(config, made), network, (64, 96), 4)
     assert host_only(graph, num_boxes) == []
     detect = tf.function(make_detect(config, network))
     images = tf.TensorSpec([None, 64, 96, 3])

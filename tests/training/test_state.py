@@ -10,7 +10,7 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.inference.loading import load_run
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
-from ssd_tf.training import learner
+from ssd_tf.training import state
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def mixed_config(tiny_config):
 
 
 def test_mixed_bfloat16_keeps_weights_and_outputs_in_float32(mixed_config):
-    model = learner.make_network(mixed_config, 2).model
+    model = state.make_network(mixed_config, 2).model
     convolutions = [layer for layer in model.layers if layer.name.endswith("_conv")]
     assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
     assert {variable.dtype for variable in model.variables} == {"float32"}
@@ -30,11 +30,11 @@ def test_mixed_bfloat16_keeps_weights_and_outputs_in_float32(mixed_config):
 
 def test_mixed_bfloat16_computes_nearly_the_same(mixed_config, tiny_config):
     try:
-        learner.check_precision("mixed_bfloat16")
+        state.check_precision("mixed_bfloat16")
     except ConfigError as error:
         pytest.skip(str(error))
-    mixed = learner.make_network(mixed_config, 2).model
-    plain = learner.make_network(tiny_config, 2).model
+    mixed = state.make_network(mixed_config, 2).model
+    plain = state.make_network(tiny_config, 2).model
     random = np.random.default_rng(0)
     image = random.uniform(0, 255, (1, *tiny_config.model.input_hw, 3)).astype(np.float32)
     logits = mixed(image)["logits"]
@@ -49,9 +49,9 @@ def test_a_device_without_bfloat16_convolutions_is_one_line(monkeypatch):
         raise tf.errors.AbortedError(None, None, "could not create a primitive\nOperation received")
 
     monkeypatch.setattr(tf.nn, "conv2d", fail)
-    learner.check_precision("float32")
+    state.check_precision("float32")
     with pytest.raises(ConfigError) as caught:
-        learner.check_precision("mixed_bfloat16")
+        state.check_precision("mixed_bfloat16")
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith("train.precision: mixed_bfloat16 needs bfloat16 convolutions")
@@ -72,7 +72,7 @@ def test_init_from_logs_a_table(tiny_config, tiny_run, caplog):
     config = tiny_config.model_copy(update={"init_from": str(tiny_run)})
     network = ssd.build_model(config, 1)
     caplog.set_level("INFO", logger="absl")
-    learner.load_initial_weights(config, network, ["red"])
+    state.load_initial_weights(config, network, ["red"])
     assert "  class heads     3 layers  rows kept: background, red; 0 new" in caplog.messages
     learnt = {v.path: v.numpy() for v in load_run(tiny_run).network.model.variables}
     found = {v.path: v.numpy() for v in network.model.variables}
@@ -82,7 +82,7 @@ def test_init_from_logs_a_table(tiny_config, tiny_run, caplog):
 def test_optimizers_of_two_runs_name_their_variables_alike(toy_network, toy_config):
     paths = []
     for _ in range(2):
-        optimizer = learner.make_optimizer(toy_config(), toy_network().model)
+        optimizer = state.make_optimizer(toy_config(), toy_network().model)
         paths.append([variable.path for variable in optimizer.variables])
     assert paths[0] == paths[1]
 
@@ -99,7 +99,7 @@ def changed(config, frozen_stages=0, init_from=None, name=None, **train):
 
 def make(config, **arguments):
     names = ("red", "green", "blue")
-    return learner.make_learner(config, names, tf.distribute.get_strategy(), **arguments)
+    return state.make_train_state(config, names, tf.distribute.get_strategy(), **arguments)
 
 
 def test_random_layers_may_not_be_frozen_for_ever(tiny_config):
@@ -117,10 +117,10 @@ def test_random_layers_may_not_be_frozen_for_ever(tiny_config):
 def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, result, is_refused):
     def transfer(_source, network, _config, _names):
         layers = [layer.name for layer in network.model.layers if layer.weights]
-        return [learner.transfer.Outcome(name, "backbone", result) for name in layers]
+        return [state.transfer.Outcome(name, "backbone", result) for name in layers]
 
-    monkeypatch.setattr(learner.transfer, "read_source", lambda _config, _model: None)
-    monkeypatch.setattr(learner.transfer, "transfer", transfer)
+    monkeypatch.setattr(state.transfer, "read_source", lambda _config, _model: None)
+    monkeypatch.setattr(state.transfer, "transfer", transfer)
     config = changed(tiny_config, frozen_stages=2, init_from="runs/other")
     if is_refused:
         with pytest.raises(ConfigError, match="would freeze layers with random weights"):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from ssd_tf.config import check_config
 from ssd_tf.data.dataset_json import read_dataset
 from ssd_tf.errors import ConfigError
-from ssd_tf.training import agreement, distribution, restart
+from ssd_tf.training import distribution, restart
 
 ADDRESSES = ("a:1", "b:2", "c:3")
 
@@ -41,8 +41,8 @@ def compare(toy_config, tiny_data, monkeypatch):
             return texts
 
         monkeypatch.setattr(distribution, "gather_texts", gather_texts)
-        monkeypatch.setattr(agreement, "__version__", version)
-        agreement.check_agreement(strategy, config, dataset_info, state, profile_steps)
+        monkeypatch.setattr(restart, "__version__", version)
+        restart.check_agreement(strategy, config, dataset_info, state, profile_steps=profile_steps)
 
     def run(*workers):
         texts = []
@@ -54,7 +54,7 @@ def compare(toy_config, tiny_data, monkeypatch):
 
 def test_one_worker_asks_nobody(toy_config):
     strategy = types.SimpleNamespace(cluster_resolver=None)
-    agreement.check_agreement(strategy, toy_config(), None, None)
+    restart.check_agreement(strategy, toy_config(), None, None)
 
 
 @pytest.mark.parametrize("count", [2, 3])

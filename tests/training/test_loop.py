@@ -10,38 +10,38 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.commandline import Interrupted
-from ssd_tf.training import trainer
-from ssd_tf.training.learner import attach_training
+from ssd_tf.training.loop import DivergedError, Loop
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.training.restart import RunState, read_state
+from ssd_tf.training.state import attach_training
 from ssd_tf.weights import runs
 
 
 @pytest.fixture
-def make_run(toy_learner, toy_batches, tmp_path):
-    """A function: a Run of the toy network in tmp_path / name.
+def make_loop(toy_state, toy_batches, tmp_path):
+    """A function: the Loop of a run of the toy network in tmp_path / name.
 
-    evaluate: a function of the learner that returns AP; evaluate_every: steps.
+    evaluate: a function of the TrainState that returns AP; evaluate_every: steps.
     """
 
     def make(config, name="run", evaluate=None, evaluate_every=100, make_dataset=toy_batches):
         workdir = tmp_path / name
         workdir.mkdir(exist_ok=True)
-        learner = toy_learner(config)
+        state = toy_state(config)
 
-        def run():
-            ap = evaluate(learner)
+        def measure():
+            ap = evaluate(state)
             return {"coco": {"AP": ap, "AP50": ap, "AP75": ap}, "voc": {}, "per_class": {}}, []
 
         has_state = (workdir / "state.json").exists()
-        state = read_state(workdir) if has_state else RunState("records", {})
-        return trainer.Run(
+        return Loop(
             config=config,
-            learner=learner,
-            workdir=workdir,
             state=state,
+            workdir=workdir,
+            run_state=read_state(workdir) if has_state else RunState("records", {}),
             make_dataset=make_dataset,
-            evaluation=trainer.Evaluation(run, evaluate_every) if evaluate else None,
+            evaluate=measure if evaluate else None,
+            evaluate_every=evaluate_every,
             name_images=lambda step: [f"a{step}", f"b{step}"],
         )
 
@@ -49,8 +49,8 @@ def make_run(toy_learner, toy_batches, tmp_path):
 
 
 @pytest.fixture
-def train(make_run):
-    return lambda *args, **kwargs: trainer.train(make_run(*args, **kwargs))
+def train(make_loop):
+    return lambda *args, **kwargs: make_loop(*args, **kwargs).run()
 
 
 def last_prefixes(folder):
@@ -80,14 +80,14 @@ def assert_same_run(folder, expected):
             np.testing.assert_array_equal(arrays[key], value, key)
 
 
-def constant_ap(_learner):
+def constant_ap(_state):
     return 0.5
 
 
 def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(train, toy_config, tmp_path):
     config = toy_config(checkpoint_every=2, ema=0.5, weight_decay=0.01)
 
-    def stop(_learner):
+    def stop(_state):
         raise KeyboardInterrupt
 
     train(config, "straight", constant_ap, 3)
@@ -109,16 +109,16 @@ def test_several_steps_per_call_are_the_same_steps(train, toy_config, tmp_path):
 
 
 def test_the_strategy_of_a_single_gpu_trains_the_same(
-    make_run, train, toy_config, toy_network, tmp_path
+    make_loop, train, toy_config, toy_network, tmp_path
 ):
     """Here on a CPU: batches are copied ahead to the device."""
     config = toy_config(ema=0.5, checkpoint_every=4)
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    run = make_run(config, "device", constant_ap, 3)
+    loop = make_loop(config, "device", constant_ap, 3)
     with strategy.scope():
         network = toy_network()
-    learner = attach_training(config, network, strategy)
-    trainer.train(dataclasses.replace(run, learner=learner))
+    state = attach_training(config, network, strategy)
+    dataclasses.replace(loop, state=state).run()
     train(config, "default", constant_ap, 3)
     assert_same_run(tmp_path / "device", tmp_path / "default")
 
@@ -137,7 +137,7 @@ def test_a_finished_run_does_nothing(train, toy_config, tmp_path):
 
 
 def test_a_last_evaluation_that_failed_is_made_up_for(train, toy_config, tmp_path):
-    def fail(_learner):
+    def fail(_state):
         raise ValueError("an image cannot be decoded")
 
     config = toy_config(steps=2)
@@ -167,7 +167,7 @@ def test_weights_of_another_run_whose_evaluation_failed_are_evaluated_at_the_nex
 ):
     config = toy_config(steps=2).model_copy(update={"init_from": "another run"})
 
-    def fail(_learner):
+    def fail(_state):
         raise ValueError("an image cannot be decoded")
 
     with pytest.raises(ValueError, match="cannot be decoded"):
@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         r"images of this batch: a4, b4\. Lower train.learning_rate \(now 0.05\), warm up longer or "
         r"set train.clip_norm, and run the command again: it resumes from step 2$"
     )
-    with pytest.raises(trainer.DivergedError, match=message):
+    with pytest.raises(DivergedError, match=message):
         train(config, make_dataset=poisoned)
     assert last_steps(tmp_path / "run") == [2]
     assert read_state(tmp_path / "run").diverged_step == 4
@@ -214,7 +214,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 def test_the_checkpoint_before_a_divergence_is_not_trusted(train, toy_config, poisoned, tmp_path):
     """Its weights are finite, but the next loss is not."""
     config = toy_config(checkpoint_every=1)
-    with pytest.raises(trainer.DivergedError, match="resumes from step 2"):
+    with pytest.raises(DivergedError, match="resumes from step 2"):
         train(config, make_dataset=poisoned)
     assert last_steps(tmp_path / "run") == [2]
 
@@ -231,7 +231,7 @@ def test_a_loss_may_diverge_and_stay_finite(train, toy_config, toy_batches, tmp_
         return toy_batches(slice_).enumerate().map(spoil)
 
     message = r"^the loss has diverged at step 3 \(loss \d\.\d+e\+0[67], .* resumes from step 1$"
-    with pytest.raises(trainer.DivergedError, match=message):
+    with pytest.raises(DivergedError, match=message):
         train(toy_config(checkpoint_every=1), make_dataset=make_dataset)
     assert last_steps(tmp_path / "run") == [1]
 
@@ -242,8 +242,8 @@ EXPLODING = {"learning_rate": 1e25, "warmup_steps": 1, "warmup_from": 0.0, "bn":
 def test_weights_that_exploded_are_not_saved(train, toy_config, tmp_path):
     """The first update has a rate of 0, the second one of 1e25."""
     config = toy_config(steps=2, checkpoint_every=1, **EXPLODING)
-    message = r"no longer sound after step 2 \(.* has a value of .*e\+.*it resumes from step 1$"
-    with pytest.raises(trainer.DivergedError, match=message):
+    message = r"have diverged after step 2 \(.* has a value of .*e\+.*it resumes from step 1$"
+    with pytest.raises(DivergedError, match=message):
         train(config, evaluate=constant_ap)
     assert last_steps(tmp_path / "run") == [1]
     assert not (tmp_path / "run" / "checkpoints" / "best" / "ckpt-2.index").exists()
@@ -251,7 +251,7 @@ def test_weights_that_exploded_are_not_saved(train, toy_config, tmp_path):
 
 def test_without_any_checkpoint_it_says_so(train, toy_config, tmp_path):
     config = toy_config(steps=2, checkpoint_every=2, **EXPLODING)
-    with pytest.raises(trainer.DivergedError, match="no checkpoint yet, so it starts from scratch"):
+    with pytest.raises(DivergedError, match="no checkpoint yet, so it starts from scratch"):
         train(config, evaluate=constant_ap)
     assert last_steps(tmp_path / "run") == []
 
@@ -267,14 +267,14 @@ def test_the_last_update_is_checked_by_another_batch(train, toy_config, toy_batc
         return toy_batches(slice_).enumerate().map(spoil)
 
     message = r"has diverged after step 2 \(loss [\d.]+ before that update, nan after it\)"
-    with pytest.raises(trainer.DivergedError, match=message):
+    with pytest.raises(DivergedError, match=message):
         train(toy_config(steps=2, checkpoint_every=1), make_dataset=make_dataset)
     assert last_steps(tmp_path / "run") == [1]
 
 
 def test_a_run_is_rescued_with_a_lower_rate(train, toy_config, tmp_path):
     config = toy_config(steps=3, checkpoint_every=1, **EXPLODING)
-    with pytest.raises(trainer.DivergedError):
+    with pytest.raises(DivergedError):
         train(config)
     lower = toy_config(steps=3, checkpoint_every=1, **{**EXPLODING, "learning_rate": 0.01})
     train(lower)
@@ -288,8 +288,8 @@ def test_evaluation_gets_averaged_weights_and_training_resumes_with_the_raw_ones
 ):
     seen = []
 
-    def evaluate(learner):
-        model = learner.network.model
+    def evaluate(state):
+        model = state.network.model
         seen.append({variable.path: variable.numpy() for variable in model.variables})
         return 0.5
 
@@ -308,16 +308,16 @@ def test_evaluation_gets_averaged_weights_and_training_resumes_with_the_raw_ones
 
 def test_best_has_the_highest_ap(train, toy_config, tmp_path):
     ap = {2: 0.4, 4: 0.7, 6: 0.6}
-    train(toy_config(), evaluate=lambda learner: ap[int(learner.step)], evaluate_every=2)
+    train(toy_config(), evaluate=lambda state: ap[int(state.step)], evaluate_every=2)
     assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-4")
     assert metrics_of(tmp_path / "run", "AP") == ["", "0.4", "", "0.7", "", "0.6"]
 
 
-def test_best_of_an_earlier_evaluation_is_not_compared(make_run, toy_config, tmp_path):
-    trainer.train(make_run(toy_config(steps=2), evaluate=lambda _: 0.9))
-    run = make_run(toy_config(steps=4), evaluate=lambda _: 0.3)
-    run.state.comparable_from = 3  # as check_restart finds
-    trainer.train(run)
+def test_best_of_an_earlier_evaluation_is_not_compared(make_loop, toy_config, tmp_path):
+    make_loop(toy_config(steps=2), evaluate=lambda _: 0.9).run()
+    loop = make_loop(toy_config(steps=4), evaluate=lambda _: 0.3)
+    loop.run_state.comparable_from = 3  # as check_restart finds
+    loop.run()
     assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-4")
 
 
@@ -345,10 +345,10 @@ def patient_config(toy_config):
 
 def test_early_stopping(train, patient_config, tmp_path):
     ap = {2: 0.4, 4: 0.7, 6: 0.7, 8: 0.6}
-    train(patient_config, evaluate=lambda learner: ap[int(learner.step)], evaluate_every=2)
+    train(patient_config, evaluate=lambda state: ap[int(state.step)], evaluate_every=2)
     assert last_steps(tmp_path / "run")[0] == 8
     assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-4")
-    train(patient_config, evaluate=lambda learner: ap[int(learner.step)], evaluate_every=2)
+    train(patient_config, evaluate=lambda state: ap[int(state.step)], evaluate_every=2)
     assert last_steps(tmp_path / "run")[0] == 8
 
 
@@ -399,7 +399,7 @@ def test_a_damaged_checkpoint_is_gone_after_the_restart(train, toy_config, signa
 
 
 def test_a_signal_during_an_evaluation_ends_it_at_once(train, toy_config, tmp_path):
-    def interrupt(_learner):
+    def interrupt(_state):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the evaluation should not go on")
 
@@ -424,28 +424,28 @@ def unfreezing(config, step):
     return config.model_copy(update={"train": train})
 
 
-def test_the_l2_penalty_is_that_of_the_layers_that_are_trained(make_run, toy_config, tmp_path):
+def test_the_l2_penalty_is_that_of_the_layers_that_are_trained(make_loop, toy_config, tmp_path):
     """Half the decay times the squares of all kernels, of which one is frozen at first."""
-    run = make_run(unfreezing(toy_config(steps=4, weight_decay=0.1, learning_rate=1e-6), 2))
-    model = run.learner.network.model
+    loop = make_loop(unfreezing(toy_config(steps=4, weight_decay=0.1, learning_rate=1e-6), 2))
+    model = loop.state.network.model
     model.get_layer("conv").trainable = False
     squares = {
         layer: float(np.square(model.get_layer(layer).kernel.numpy()).sum())
         for layer in ("conv", "offsets", "logits")
     }
-    trainer.train(run)
+    loop.run()
     heads = 0.05 * (squares["offsets"] + squares["logits"])
     everything = heads + 0.05 * squares["conv"]
     found = [float(value) for value in metrics_of(tmp_path / "run", "l2")]
     np.testing.assert_allclose(found, [heads, heads, everything, everything], rtol=1e-3)
 
 
-def test_the_speed_leaves_out_each_compilation(make_run, toy_config, monkeypatch):
+def test_the_speed_leaves_out_each_compilation(make_loop, toy_config, monkeypatch):
     """The first call, and the first after unfreezing."""
     calls = []
     for name in ("count_steps", "restart_clock"):
         monkeypatch.setattr(Monitor, name, noting(getattr(Monitor, name), name, calls))
-    trainer.train(make_run(unfreezing(toy_config(steps=4, log_every=100), 2)))
+    make_loop(unfreezing(toy_config(steps=4, log_every=100), 2)).run()
     assert calls == [
         "restart_clock",  # the start
         "restart_clock",  # step 1 compiles

@@ -1,4 +1,4 @@
-"""What training updates: the network with its initial weights, the optimizer, the averages."""
+"""TrainState: the network with its initial weights, the optimizer, the averaged weights."""
 
 import typing
 
@@ -9,30 +9,29 @@ from absl import logging
 from ssd_tf.config import Config, Train
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
-from ssd_tf.training import averaging
-from ssd_tf.training.optimizer import make_optimizer
+from ssd_tf.training.optimizer import Averages, make_optimizer
 from ssd_tf.weights import transfer
 
 
-class Learner(typing.NamedTuple):
-    """A network and what belongs to its training, all built in the scope of the strategy.
+class TrainState(typing.NamedTuple):
+    """All that training changes, built in the scope of the strategy.
 
     averages: None without EMA. step: an int64 variable, the number of updates made.
     """
 
     network: ssd.SSD
     optimizer: keras.optimizers.Optimizer
-    averages: averaging.Averages | None
+    averages: Averages | None
     step: tf.Variable
     strategy: tf.distribute.Strategy
 
     @property
     def num_updates(self) -> int:
-        """The present value of `step`."""
+        """The current value of `step`."""
         return int(self.step.numpy())
 
 
-def make_learner(config: Config, class_names, strategy, initial_weights=True) -> Learner:
+def make_train_state(config: Config, class_names, strategy, initial_weights=True) -> TrainState:
     """Build what the config describes. Raises ConfigError if it cannot be built or run here.
 
     class_names: of the foreground classes.
@@ -49,21 +48,21 @@ def make_learner(config: Config, class_names, strategy, initial_weights=True) ->
     return attach_training(config, network, strategy)
 
 
-def attach_training(config: Config, network: ssd.SSD, strategy) -> Learner:
-    """A Learner of a network that was built in the scope of the strategy.
+def attach_training(config: Config, network: ssd.SSD, strategy) -> TrainState:
+    """The TrainState of a network that was built in the scope of the strategy.
 
     The optimizer also covers stages that train.unfreeze_step is to unfreeze.
     """
-    stages_thaw = config.train.unfreeze_step is not None
+    will_unfreeze = config.train.unfreeze_step is not None
     with strategy.scope():
-        if stages_thaw:
+        if will_unfreeze:
             unfreeze(network.model)
         optimizer = make_optimizer(config, network.model)
-        if stages_thaw:
+        if will_unfreeze:
             ssd.freeze_stages(network.model, config.model.backbone)
         averages = None
         if config.train.ema is not None:
-            averages = averaging.Averages(network.model, config.train.ema)
+            averages = Averages(network.model, config.train.ema)
         step = tf.Variable(
             0,
             dtype=tf.int64,
@@ -71,7 +70,7 @@ def attach_training(config: Config, network: ssd.SSD, strategy) -> Learner:
             name="step",
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
-    return Learner(network, optimizer, averages, step, strategy)
+    return TrainState(network, optimizer, averages, step, strategy)
 
 
 def unfreeze(model):
