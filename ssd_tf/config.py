@@ -99,8 +99,6 @@ class Section(pydantic.BaseModel):
 
 class Backbone(Section):
     name: BackboneName = "vgg16"
-    # none, imagenet, or a path: Keras' HDF5 (.h5), or torchvision's .pth, .safetensors or .npz
-    weights: str = "none"
     # Width multiplier; vgg16 has none.
     alpha: PositiveFloat = 1.0
     # Stride of the finest feature map; for mobilenets and plain without a neck.
@@ -508,8 +506,20 @@ class Watch(Section):
     images: Count = 4
 
 
+BACKBONE_FILES = (".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".npz")
+
+
+def is_run(init_from) -> bool:
+    """Whether a value of init_from names a run folder, not the weights of a backbone."""
+    if not isinstance(init_from, str) or init_from == "imagenet":
+        return False
+    return not init_from.endswith(BACKBONE_FILES)
+
+
 class Config(Section):
-    # Run folder to start from. If this file has no `model` and `boxes`, they are that run's.
+    # Weights to start from: a run folder, or those of a backbone: `imagenet`, or a file of Keras
+    # (.h5) or torchvision (.pth, .safetensors, .npz). If this file has no `model` and `boxes`, they
+    # are that run's.
     init_from: str | None = None
     # The file that the weights of an imported model came from; training has none.
     imported_from: str | None = None
@@ -521,6 +531,11 @@ class Config(Section):
     eval: Eval = Eval()
     export: Export = Export()
     watch: Watch = Watch()
+
+    @property
+    def starts_from_run(self) -> bool:
+        """Whether init_from names a run folder, not the weights of a backbone."""
+        return is_run(self.init_from)
 
     @pydantic.model_validator(mode="after")
     def _check_unfreezing(self):
@@ -597,10 +612,10 @@ def _take_over_network(values):
     source = values.get("init_from")
     model = values.get("model") or {}
     backbone = model.get("backbone") or {}
-    if not isinstance(source, str) or backbone.get("name") is not None:
+    if not is_run(source) or backbone.get("name") is not None:
         return values
     config = load_source_config(source).model_dump(mode="json")
-    config["model"]["backbone"] |= {"weights": "none", "frozen_stages": 0}
+    config["model"]["backbone"]["frozen_stages"] = 0
     inherited = {
         "model": config["model"],
         "boxes": {key: value for key, value in config["boxes"].items() if value is not None},

@@ -3,3 +3,8 @@
 
 class ConfigError(ValueError):
     """An experiment file, key or value that cannot be used; the message gives its path."""
+
+
+def shorten(error) -> str:
+    """The beginning of an error's message, on one line."""
+    return " ".join(str(error).split())[:120]

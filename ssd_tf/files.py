@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 
 try:
     import fcntl
@@ -27,6 +28,24 @@ def write_text(path, content: str):
 def write_json(path, content):
     """Write JSON, indented by one space, as `write_bytes` does."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """A context with a temporary folder beside `path`, which takes that name at the end.
+
+    An error leaves nothing behind. Raises OSError if there is a folder that is not empty.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ def make_record(index, names):
 TINY = {
     "model": {
         "input_hw": [64, 96],
-        "backbone": {"name": "mobilenet", "alpha": 0.25, "weights": "none", "first_stride": 8},
+        "backbone": {"name": "mobilenet", "alpha": 0.25, "first_stride": 8},
         "num_levels": 3,
         "head": "separable",
     },

@@ -5,13 +5,13 @@ import os
 
 import numpy as np
 
+from ssd_tf.errors import shorten
 from ssd_tf.evaluation import evaluator, latency
 from ssd_tf.evaluation.class_matching import match_labels
 from ssd_tf.evaluation.coco_metrics import coco_metrics
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite import read_label_file
-from ssd_tf.weights.checks import shorten
 
 
 def check_names(paths, folder, names):

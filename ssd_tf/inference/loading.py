@@ -9,7 +9,6 @@ from ssd_tf.inference.gray_range import read_gray_range
 from ssd_tf.inference.run import load_run
 from ssd_tf.user_files import check_exists, read_text
 from ssd_tf.weights import label_files
-from ssd_tf.weights.file_kinds import check_label_file
 
 
 def load_detector(
@@ -29,7 +28,7 @@ def load_detector(
     path = pathlib.Path(path)
     check_exists(path, "model")
     if labels is not None:
-        check_label_file(labels)
+        label_files.check_label_file(labels)
     if (path / "config.yaml").is_file():
         if labels is not None:
             raise ConfigError(f"--labels: {path} is a run folder, which has its own class names")

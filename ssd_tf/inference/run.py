@@ -7,6 +7,7 @@ from ssd_tf.data import dataset_json
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.weights import runs
+from ssd_tf.weights.assign import assign
 
 
 class Run(typing.NamedTuple):
@@ -31,7 +32,8 @@ def load_run(workdir, overrides=(), raw_weights=False) -> Run:
             )
     config = load_run_config(workdir, overrides)
     dataset_info = dataset_json.read_dataset(workdir)
-    weights = runs.read_weights(runs.find_checkpoint(workdir), averaged=not raw_weights)
+    prefix = runs.find_checkpoint(workdir)
+    weights = runs.read_weights(prefix, averaged=not raw_weights)
     network = ssd.build_model(config, len(dataset_info.classes))
-    runs.assign_weights(network.model, weights)
+    assign(network.model, runs.group_by_layer(weights, network.model), prefix)
     return Run(config, dataset_info, network)

@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf.data.images import resize_array
+from ssd_tf.errors import shorten
 from ssd_tf.inference.stages import Exported, Stages, scale_to_range
-from ssd_tf.weights.checks import shorten
 
 # Of a batch [B, K, 4], [B, K], [B, K] and [B].
 _OUTPUT_RANKS = {

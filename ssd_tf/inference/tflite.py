@@ -11,13 +11,13 @@ from ai_edge_litert.interpreter import Interpreter
 
 from ssd_tf.config import Eval, check_eval
 from ssd_tf.data.images import resize_array
+from ssd_tf.errors import shorten
 from ssd_tf.inference import raw_decoder, tflite_outputs
 from ssd_tf.inference.stages import Exported, Stages, scale_to_range
 from ssd_tf.inference.tflite_archive import read_member
 from ssd_tf.inference.tflite_metadata import read_metadata
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.user_files import decode_text
-from ssd_tf.weights.checks import shorten
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.int8)
 # What people may change in a default_boxes.json.

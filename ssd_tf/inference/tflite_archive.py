@@ -2,8 +2,8 @@
 
 import zipfile
 
+from ssd_tf.errors import shorten
 from ssd_tf.user_files import MAX_LABEL_BYTES
-from ssd_tf.weights.checks import shorten
 
 
 def read_member(path, choose):

@@ -56,10 +56,10 @@ def _warn_of_odd_settings(config):
             train.steps_per_call,
             config.watch.log_every,
         )
-    if train.bn == "frozen" and not _has_weights(config):
+    if train.bn == "frozen" and config.init_from is None:
         logging.warning(
             "train.bn=frozen keeps the statistics of batch norm, which here are those of no data: "
-            "give model.backbone.weights or init_from, or set train.bn=train"
+            "give init_from, or set train.bn=train"
         )
     if config.loss.normalizer != "global" and config.loss.min_negatives:
         logging.warning(
@@ -67,10 +67,6 @@ def _warn_of_odd_settings(config):
             config.loss.normalizer,
             config.loss.min_negatives,
         )
-
-
-def _has_weights(config):
-    return config.model.backbone.weights != "none" or config.init_from is not None
 
 
 def _warn_of_unreachable_detections(settings, network):

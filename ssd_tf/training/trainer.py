@@ -279,7 +279,7 @@ class _Chief:
 
         Another run's weights are evaluated before the first step, and kept if nothing is better.
         """
-        starts_at_random = step == 0 and self._run.config.init_from is None
+        starts_at_random = step == 0 and not self._run.config.starts_from_run
         if starts_at_random or not self._run.events.due(step).evaluate:
             return
         if step not in self.monitor.measured_ap():
