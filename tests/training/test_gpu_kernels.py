@@ -15,6 +15,8 @@ from ssd_tf.inference.detector import make_detect
 from ssd_tf.training import learner
 from ssd_tf.training.step import make_probe, make_train_step
 
+pytestmark = pytest.mark.integration
+
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SMALL = ["model.input_hw=[64,96]", "model.backbone.weights=none", "train.batch_size=4"]
 
