@@ -64,7 +64,7 @@ def export(
         write_formats(run, paths, partial, calibration, web_files)
         verify.check_names(paths, partial, run.dataset_info.names)
         verified = {}
-        if data is None:
+        if dataset_info is None:
             logging.info("not compared with the run's own model: give --data DIR to do so")
         else:
             verified = verify.verify_formats(run, paths, examples, images, dataset_info.classes)

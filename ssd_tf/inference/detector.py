@@ -82,8 +82,10 @@ class Detector:
             return []
         outputs = self.stages.network(self.stages.preprocess(images))
         return [
-            _check_labels(Detections(*found, self.classes, image))
-            for found, image in zip(self.stages.postprocess(outputs), images, strict=True)
+            _check_labels(Detections(boxes, scores, labels, self.classes, image))
+            for (boxes, scores, labels), image in zip(
+                self.stages.postprocess(outputs), images, strict=True
+            )
         ]
 
 
