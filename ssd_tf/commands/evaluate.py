@@ -53,8 +53,16 @@ _define_bool(
     "Compute the COCO metrics with pycocotools too, and fail if a number differs.",
 )
 _define_string("output", None, "Folder for report.html, metrics.json and the other files.")
-_MODEL_FLAGS = ("model", "data", "split", "labels", "input_range", "on_bad_record")
-_MODEL_FLAGS += ("raw_weights", "set")
+_MODEL_FLAGS = (
+    "model",
+    "data",
+    "split",
+    "labels",
+    "input_range",
+    "on_bad_record",
+    "raw_weights",
+    "set",
+)
 _FILE_FLAGS = ("detections", "annotations", "images", "gray_range")
 
 
