@@ -92,7 +92,7 @@ def work(name, is_folded):
     if not is_folded:
         for module in (detector, saved_model):
             module.fold_batch_norm = lambda model: model
-    config = load_config(ROOT / "configs" / f"{name}.yaml", ["model.backbone.weights=none"])
+    config = load_config(ROOT / "configs" / f"{name}.yaml", ["init_from=null"])
     num_classes = NUM_CLASSES.get(name, 80)
     network = ssd.build_model(config, num_classes)
     names = [f"class {index}" for index in range(num_classes)]

@@ -15,7 +15,7 @@ from ssd_tf import files
 from ssd_tf.config import effects
 from ssd_tf.config.inheritance import merge, read_layers
 from ssd_tf.config.keys import is_section
-from ssd_tf.config.sections import Config, Eval
+from ssd_tf.config.sections import Config, Eval, is_run
 from ssd_tf.errors import ConfigError
 from ssd_tf.user_files import suggest_path
 
@@ -78,10 +78,10 @@ def _inherit_network(values):
     source = values.get("init_from")
     model = values.get("model") or {}
     backbone = model.get("backbone") or {}
-    if not isinstance(source, str) or backbone.get("name") is not None:
+    if not is_run(source) or backbone.get("name") is not None:
         return values
     config = load_source_config(source).model_dump(mode="json")
-    config["model"]["backbone"] |= {"weights": "none", "frozen_stages": 0}
+    config["model"]["backbone"]["frozen_stages"] = 0
     boxes = {key: value for key, value in config["boxes"].items() if value is not None}
     return merge({"model": config["model"], "boxes": boxes}, values)
 

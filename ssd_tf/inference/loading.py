@@ -13,7 +13,7 @@ from ssd_tf.inference.exported import read_gray_range, reject_input_range
 from ssd_tf.models import ssd
 from ssd_tf.user_files import check_exists, read_text
 from ssd_tf.weights import label_files, runs
-from ssd_tf.weights.file_kinds import check_label_file
+from ssd_tf.weights.assign import assign
 
 
 class Run(typing.NamedTuple):
@@ -38,9 +38,10 @@ def load_run(workdir, overrides=(), raw_weights=False) -> Run:
             )
     config = load_run_config(workdir, overrides)
     dataset_info = dataset_json.read_dataset(workdir)
-    weights = runs.read_weights(runs.find_checkpoint(workdir), averaged=not raw_weights)
+    prefix = runs.find_checkpoint(workdir)
+    weights = runs.read_weights(prefix, averaged=not raw_weights)
     network = ssd.build_model(config, len(dataset_info.classes))
-    runs.assign_weights(network.model, weights)
+    assign(network.model, runs.group_by_layer(weights, network.model), prefix)
     return Run(config, dataset_info, network)
 
 
@@ -61,7 +62,7 @@ def load_detector(
     path = pathlib.Path(path)
     check_exists(path, "model")
     if labels is not None:
-        check_label_file(labels)
+        label_files.check_label_file(labels)
     if (path / "config.yaml").is_file():
         if labels is not None:
             raise ConfigError(f"--labels: {path} is a run folder, which has its own class names")

@@ -33,9 +33,7 @@ def compare_exports(name, data, folder, *overrides):
         "train.decay_steps=[]",
         "data.val_split=none",
     ]
-    config = load_config(
-        CONFIGS / f"{name}.yaml", ["model.backbone.weights=none", *settings, *overrides]
-    )
+    config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null", *settings, *overrides])
     train(config, data, folder / "run")
     run = load_run(folder / "run")
     settle_statistics(run.network.model)

@@ -80,7 +80,7 @@ def test_what_a_run_leaves(tiny_run, tiny_data, tiny_config):
         ("train.steps=0", "train.steps: input should be greater than 0, got 0"),
         ("model.backbone.name=vgg17", "model.backbone.name"),
         ("boxes.preset=caffe_voc", "caffe_voc has a table for 6 and 7 maps, model.num_levels is 3"),
-        ("model.backbone.weights=gone.h5", "no file at gone.h5"),
+        ("init_from=gone.h5", "no file at gone.h5"),
     ],
 )
 def test_overrides_that_cannot_be_used(refused, override, message):

@@ -164,7 +164,7 @@ def test_what_cannot_be_folded_stays(name):
     ],
 )
 def test_every_config(name):
-    config = load_config(CONFIGS / f"{name}.yaml", ["model.backbone.weights=none"])
+    config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null"])
     height, width = config.model.input_hw
     model_section = config.model.model_copy(update={"input_hw": (height, width + 32)})
     model = ssd.build_model(config.model_copy(update={"model": model_section}), 3).model

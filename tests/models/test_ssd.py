@@ -274,7 +274,7 @@ FAST += ("ssdlite192_mobilenet_v2_035_coco", "ssdlite320_mobilenet_v3_coco")
     [name if name in FAST else pytest.param(name, marks=pytest.mark.integration) for name in BOXES],
 )
 def test_every_config_builds_its_maps_and_boxes_in_the_order_of_its_heads(name):
-    config = load_config(CONFIGS / f"{name}.yaml", ["model.backbone.weights=none"])
+    config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null"])
     expected = BOXES[name]
     network = ssd.build_model(config, 2)
     assert network.map_shapes == expected.map_shapes

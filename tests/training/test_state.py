@@ -112,14 +112,14 @@ def test_random_layers_may_not_be_frozen_for_ever(tiny_config):
 
 @pytest.mark.parametrize(
     ("result", "is_refused"),
-    [("loaded", False), ("from scratch: the run has no such layer", True)],
+    [("loaded", False), ("from scratch: found no weights", True)],
 )
 def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, result, is_refused):
     def transfer(_source, network, _config, _names):
         layers = [layer.name for layer in network.model.layers if layer.weights]
         return [state.transfer.Outcome(name, "backbone", result) for name in layers]
 
-    monkeypatch.setattr(state.transfer, "read_source", lambda _path: None)
+    monkeypatch.setattr(state.transfer, "read_source", lambda _config, _model: None)
     monkeypatch.setattr(state.transfer, "transfer", transfer)
     config = changed(tiny_config, frozen_stages=2, init_from="runs/other")
     if is_refused:

@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights.checks import check_size, shorten
-from ssd_tf.weights.od_api import ONLY_V1, Layer, Source
+from ssd_tf.weights import runs
+from ssd_tf.weights.importers.array_files import check_size
+from ssd_tf.weights.importers.od_api import ONLY_V1, Layer, Source, round_number
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _KERNELS = ("weights", "depthwise_weights")
@@ -23,7 +24,7 @@ _AVERAGED = "/ExponentialMovingAverage"
 
 
 def read_frozen_graph(path) -> Source:
-    """Raises ConfigError, as the last of all readers, if the file is no graph."""
+    """Read a graph; the fallback reader. Raises ConfigError if the file is not a graph."""
     graph = tf.compat.v1.GraphDef()
     try:
         graph.ParseFromString(pathlib.Path(path).read_bytes())
@@ -32,20 +33,20 @@ def read_frozen_graph(path) -> Source:
         is_graph = False
     if not is_graph:
         raise ConfigError(
-            f"{path} is no file that can be imported: expected a frozen graph (.pb), a checkpoint "
+            f"{path} cannot be imported: expected a frozen graph (.pb), a checkpoint "
             "or SavedModel of TensorFlow 1, a TFLite file, or .pth or .safetensors of torchvision"
         )
     return _read_graph(graph, {}, "frozen graph", path, path)
 
 
 def read_saved_model(folder) -> Source:
-    """Raises ConfigError if the folder has no graph of TensorFlow 1."""
+    """Read a folder. Raises ConfigError if it has no graph of TensorFlow 1."""
     path = pathlib.Path(folder) / "saved_model.pb"
     content = saved_model_pb2.SavedModel()
     try:
         content.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise ConfigError(f"{path} is damaged ({error})") from None
+        raise ConfigError(f"{path} is corrupt ({error})") from None
     if not content.meta_graphs:
         raise ConfigError(f"{path} has no graph")
     graph = content.meta_graphs[0]
@@ -66,15 +67,8 @@ def read_checkpoint(prefix) -> Source:
 
 def _read_arrays(prefix):
     """A checkpoint's arrays by name; averaged weights replace the raw ones."""
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes = reader.get_variable_to_shape_map()
-        _check_checkpoint(reader, shapes, prefix)
-        arrays = {name: reader.get_tensor(name) for name in shapes}
-    except ConfigError:
-        raise
-    except (tf.errors.OpError, ValueError, IndexError, RuntimeError, OSError) as error:
-        raise ConfigError(f"the checkpoint {prefix} cannot be read ({shorten(error)})") from None
+    _check_checkpoint(prefix)
+    arrays = runs.read_arrays(str(prefix))
     averaged = {
         name.removesuffix(_AVERAGED): value
         for name, value in arrays.items()
@@ -83,8 +77,10 @@ def _read_arrays(prefix):
     return arrays | averaged
 
 
-def _check_checkpoint(reader, shapes, prefix):
+def _check_checkpoint(prefix):
     """Raise ConfigError for a checkpoint of TensorFlow 2, or one with too little data."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    shapes = reader.get_variable_to_shape_map()
     if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
         raise ConfigError(f"{prefix} is a checkpoint of TensorFlow 2: {ONLY_V1}")
     dtypes = reader.get_variable_to_dtype_map()
@@ -178,9 +174,9 @@ def _find_settings(graph, constants):
         if name.endswith("/ResizeImage/stack"):
             settings["model.input_hw"] = value.tolist()
         elif name.endswith("/non_max_suppression/iou_threshold"):
-            settings["eval.nms_iou"] = _number(value)
+            settings["eval.nms_iou"] = round_number(value)
         elif name.endswith("/non_max_suppression/score_threshold"):
-            settings["eval.score_floor"] = _number(value)
+            settings["eval.score_floor"] = round_number(value)
         elif name.endswith("/MultiClassNonMaxSuppression/Minimum/x"):
             settings["eval.max_detections"] = int(value)
     if "eval.nms_iou" in settings:
@@ -188,12 +184,12 @@ def _find_settings(graph, constants):
     factor = constants.get("Preprocessor/mul/x")
     offset = constants.get("Preprocessor/sub/y")
     if factor is not None and offset is not None:
-        settings["model.backbone.mean_rgb"] = [_number(offset / factor)] * 3
-        settings["model.backbone.std_rgb"] = [_number(1 / factor)] * 3
+        settings["model.backbone.mean_rgb"] = [round_number(offset / factor)] * 3
+        settings["model.backbone.std_rgb"] = [round_number(1 / factor)] * 3
     # Four divisions by the scales, then four by 2.
     divisors = [constants.get(f"Postprocessor/Decode/truediv{end}/y") for end in _ENDS]
     if all(value is not None for value in divisors):
-        settings["boxes.variances"] = [_number(1 / value) for value in divisors[:4]]
+        settings["boxes.variances"] = [round_number(1 / value) for value in divisors[:4]]
     converters = {"Sigmoid": "sigmoid", "Softmax": "softmax"}
     for node in graph.node:
         if node.name == "Postprocessor/convert_scores" and node.op in converters:
@@ -226,8 +222,3 @@ def _find_level_shapes(graph, constants, side):
             root = np.sqrt(ratios)
             levels.append(np.stack([sizes / root, sizes * root], -1) * side)
     return levels or None
-
-
-def _number(value):
-    """A float32 as the decimal number that it was written as."""
-    return float(f"{float(value):.6g}")

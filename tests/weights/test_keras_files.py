@@ -1,15 +1,15 @@
 """Weights files in the format of keras.applications, with random values, and one real file."""
 
+import backbone_files
 import h5py
 import keras
 import numpy as np
 import pytest
 
-from ssd_tf.config import check_config
+from ssd_tf.config import Backbone, check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
-from ssd_tf.weights import keras_applications
-from ssd_tf.weights.pretrained import load_backbone
+from ssd_tf.weights.importers import array_files, backbones
 
 
 def write_h5(path, layers):
@@ -43,16 +43,17 @@ def vgg_config(weights):
     model = {
         "input_hw": [64, 96],
         "num_levels": 2,
-        "backbone": {"name": "vgg16", "weights": str(weights)},
+        "backbone": {"name": "vgg16"},
     }
     boxes = {"levels": [{"size": 30}, {"size": 60}]}
-    return check_config({"model": model, "boxes": boxes}, "test")
+    return check_config({"init_from": str(weights), "model": model, "boxes": boxes}, "test")
 
 
 def mobilenet_config(weights, alpha=0.25, name="mobilenet"):
-    backbone = {"name": name, "alpha": alpha, "weights": str(weights), "first_stride": 8}
+    backbone = {"name": name, "alpha": alpha, "first_stride": 8}
     model = {"input_hw": [64, 96], "num_levels": 3, "backbone": backbone}
-    return check_config({"model": model, "boxes": {"preset": "paper"}}, "test")
+    values = {"init_from": str(weights), "model": model, "boxes": {"preset": "paper"}}
+    return check_config(values, "test")
 
 
 def names_of_layers_with_weights(layers):
@@ -62,9 +63,10 @@ def names_of_layers_with_weights(layers):
 def test_a_vgg16_file_without_its_top_fills_every_convolution(tmp_path):
     layers = random_vgg_layers()
     config = vgg_config(write_h5(tmp_path / "vgg.h5", layers))
-    model = ssd.build_model(config, 2).model
+    network = ssd.build_model(config, 2)
+    model = network.model
     fc6 = model.get_layer("fc6").get_weights()[0]
-    assert load_backbone(model, config) == {
+    assert backbone_files.load(network, config) == {
         *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"),
         *("conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3"),
     }
@@ -116,8 +118,9 @@ def test_an_image_gives_the_same_features_as_keras_own_network(
     path = tmp_path / f"{name}.h5"
     write_h5(path, {layer.name: layer.get_weights() for layer in theirs.layers})
     config = vgg_config(path) if name == "vgg16" else mobilenet_config(path, name=name, **kwargs)
-    model = ssd.build_model(config, 2).model
-    load_backbone(model, config)
+    network = ssd.build_model(config, 2)
+    backbone_files.load(network, config)
+    model = network.model
     preprocess = getattr(keras.applications, module).preprocess_input
     their_features = keras.Model(theirs.input, theirs.get_layer(their_layer).output)
     expected = np.array(their_features(preprocess(image.copy())))
@@ -134,12 +137,14 @@ def test_fc6_takes_every_third_position_and_every_fourth_channel():
     second = np.zeros((4096, 4096), "float32")
     second[4, 12] = 5.0
     second[5, 12] = 6.0
-    ours = keras_applications.convert_vgg16(
+    ours = backbones.convert_keras(
         {
             "fc1": [kernel, bias],
             "fc2": [second, bias],
             "predictions": [np.zeros((4096, 9)), np.zeros(9)],
-        }
+        },
+        Backbone(name="vgg16"),
+        "vgg.h5",
     )
     assert sorted(ours) == ["fc6", "fc7"]
     wide, wide_bias = ours["fc6"]
@@ -161,13 +166,14 @@ def test_fc6_takes_every_third_position_and_every_fourth_channel():
 def test_the_real_mobilenet_file_fills_every_layer(shared_data, monkeypatch):
     monkeypatch.setenv("SSD_TF_WEIGHTS", str(shared_data / "weights"))
     config = mobilenet_config("imagenet")
-    model = ssd.build_model(config, 2).model
-    filled = load_backbone(model, config)
+    network = ssd.build_model(config, 2)
+    filled = backbone_files.load(network, config)
+    model = network.model
     assert filled == names_of_layers_with_weights(ssd.backbone_layers(model, config))
     # The file has 137 arrays, two of them in the classifier's top.
     assert sum(len(model.get_layer(name).weights) for name in filled) == 135
     path = shared_data / "weights" / "mobilenet_v1_0.25_224.h5"
-    arrays = keras_applications.read_layers(path)
+    arrays = array_files.read_h5(path)
     np.testing.assert_array_equal(
         model.get_layer("conv_pw_13").get_weights()[0], arrays["conv_pw_13"][0]
     )
@@ -177,20 +183,21 @@ def test_the_real_mobilenet_file_fills_every_layer(shared_data, monkeypatch):
 
 
 def test_a_mobilenet_v2_file_is_found_by_its_name_and_fills_every_layer(tmp_path, monkeypatch):
-    network = keras.applications.MobileNetV2(
+    theirs = keras.applications.MobileNetV2(
         input_shape=(64, 96, 3), alpha=0.35, include_top=False, weights=None
     )
     rng = np.random.default_rng(0)
     layers = {
         layer.name: [rng.normal(size=weight.shape).astype("float32") for weight in layer.weights]
-        for layer in network.layers
+        for layer in theirs.layers
     }
     name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
     write_h5(tmp_path / name, layers)
     monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
     config = mobilenet_config("imagenet", alpha=0.35, name="mobilenet_v2")
-    model = ssd.build_model(config, 2).model
-    assert load_backbone(model, config) == names_of_layers_with_weights(network.layers)
+    network = ssd.build_model(config, 2)
+    model = network.model
+    assert backbone_files.load(network, config) == names_of_layers_with_weights(theirs.layers)
     np.testing.assert_array_equal(
         model.get_layer("block_13_expand").get_weights()[0], layers["block_13_expand"][0]
     )
@@ -205,9 +212,9 @@ def test_a_published_file_under_another_normalization_is_refused(shared_data, mo
     values = config.model_dump(mode="json")
     values["model"]["backbone"]["mean_rgb"] = [0, 0, 0]
     config = check_config(values, "test")
-    message = r"^model.backbone.weights: model.backbone.mean_rgb is \[127.5.*, here \[0.0,0.0,0.0\]"
+    message = r"^init_from .*model.backbone.mean_rgb is \[127.5.*, here \[0.0,0.0,0.0\]"
     with pytest.raises(ConfigError, match=message):
-        load_backbone(ssd.build_model(config, 2).model, config)
+        backbone_files.load(ssd.build_model(config, 2), config)
 
 
 def test_keras_weights_under_pytorchs_padding_are_refused(shared_data):
@@ -215,8 +222,8 @@ def test_keras_weights_under_pytorchs_padding_are_refused(shared_data):
     values = config.model_dump(mode="json")
     values["model"]["backbone"]["padding"] = "torch"
     config = check_config(values, "test")
-    with pytest.raises(ConfigError, match=r"padding is keras in the network of .*, here torch"):
-        load_backbone(ssd.build_model(config, 2).model, config)
+    with pytest.raises(ConfigError, match=r"padding is keras in .*, here torch"):
+        backbone_files.load(ssd.build_model(config, 2), config)
 
 
 def test_the_deeper_vgg19_is_refused(tmp_path):
@@ -224,50 +231,44 @@ def test_the_deeper_vgg19_is_refused(tmp_path):
     layers["block3_conv4"] = layers["block3_conv3"]
     config = vgg_config(write_h5(tmp_path / "vgg.h5", layers))
     with pytest.raises(ConfigError, match=r"vgg.h5: expected VGG16, got VGG19"):
-        load_backbone(ssd.build_model(config, 2).model, config)
-
-
-def test_none_loads_nothing():
-    config = mobilenet_config("none")
-    model = ssd.build_model(config, 2).model
-    before = model.get_weights()
-    assert load_backbone(model, config) == set()
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+        backbone_files.load(ssd.build_model(config, 2), config)
 
 
 @pytest.fixture(scope="module")
-def small_model():
-    return ssd.build_model(mobilenet_config("none"), 2).model
+def small_network():
+    return ssd.build_model(mobilenet_config("weights.h5"), 2)
 
 
-def test_a_missing_file_is_refused(tmp_path, small_model):
-    with pytest.raises(ConfigError, match=r"model.backbone.weights: no file at .*nowhere.h5"):
-        load_backbone(small_model, mobilenet_config(tmp_path / "nowhere.h5"))
+def test_a_missing_file_is_refused(tmp_path, small_network):
+    with pytest.raises(ConfigError, match=r"init_from: no file at .*nowhere.h5"):
+        backbone_files.load(small_network, mobilenet_config(tmp_path / "nowhere.h5"))
 
 
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ({"another": [np.zeros(3)]}, r"weights.h5 has no layer of mobilenet"),
+        ({"another": [np.zeros(3)]}, r"weights.h5: layer conv1: "),
         (
             {"conv1": [np.zeros((3, 3, 3, 16))]},
-            r"layer conv1 of .*weights.h5: expected shapes \[\(3, 3, 3, 8\)\], "
-            r"got \[\(3, 3, 3, 16\)\]",
+            r"weights.h5: layer conv1: .* \[\(3, 3, 3, 8\)\], .* \[\(3, 3, 3, 16\)\]",
         ),
+        ({"conv1": [np.zeros((3, 3, 3, 8))]}, r"weights.h5: layer conv1_bn: "),
         (
-            {"conv1": [np.zeros((3, 3, 3, 8))]},
-            r"weights.h5 has no weights for layer conv1_bn of mobilenet: give the weights",
+            {"conv1": [np.full((3, 3, 3, 8), np.nan)], "conv1_bn": [np.ones(8)] * 4},
+            r"weights.h5: conv1/kernel has values that are not finite",
         ),
     ],
 )
-def test_files_that_do_not_fit_are_refused(tmp_path, small_model, layers, message):
+def test_files_that_do_not_fit_are_refused(tmp_path, small_network, layers, message):
     path = write_h5(tmp_path / "weights.h5", layers)
     with pytest.raises(ConfigError, match=message) as error:
-        load_backbone(small_model, mobilenet_config(path))
+        backbone_files.load(small_network, mobilenet_config(path))
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(tmp_path, small_model):
+def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(
+    tmp_path, small_network
+):
     layers = {"conv1": [np.zeros((3, 3, 3, 8))], "conv_pw_1": [np.ones((1, 1, 8, 16))]}
     complete = write_h5(tmp_path / "complete.h5", layers).read_bytes()
     (tmp_path / "truncated.h5").write_bytes(complete[: len(complete) // 2])
@@ -280,12 +281,12 @@ def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(tmp_
             rf"{name} is not a Keras weights file in HDF5 format \(.*\); for torchvision's weights"
         )
         with pytest.raises(ConfigError, match=message) as error:
-            load_backbone(small_model, mobilenet_config(tmp_path / name))
+            backbone_files.load(small_network, mobilenet_config(tmp_path / name))
         assert "\n" not in str(error.value)
 
 
-def test_a_pth_is_read_as_a_state_dict(tmp_path, small_model):
+def test_a_pth_is_read_as_a_state_dict(tmp_path, small_network):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"PK\x03\x04" + b"0" * 100)
     with pytest.raises(ConfigError, match=r"weights\.pth is not a complete PyTorch state dict"):
-        load_backbone(small_model, mobilenet_config(path))
+        backbone_files.load(small_network, mobilenet_config(path))

@@ -1,4 +1,4 @@
-"""ImageNet weights: which file of Keras or torchvision a backbone takes, found or downloaded."""
+"""ImageNet weights: the file of Keras or torchvision for a backbone, found or downloaded."""
 
 import hashlib
 import os
@@ -8,8 +8,7 @@ import typing
 import keras
 
 from ssd_tf.config import Backbone
-from ssd_tf.errors import ConfigError
-from ssd_tf.weights.checks import shorten
+from ssd_tf.errors import ConfigError, shorten
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 _TORCH = "https://download.pytorch.org/models"
@@ -62,7 +61,7 @@ def find_file(backbone: Backbone) -> pathlib.Path:
 
 
 def choose_file(backbone: Backbone) -> ImageNetFile:
-    """Raises ConfigError if the backbone has no ImageNet weights."""
+    """The file of a backbone. Raises ConfigError if it has no ImageNet weights."""
     if backbone.name == "vgg16":
         stem = "vgg16_weights_tf_dim_ordering_tf_kernels"
         names = (f"{stem}.h5", f"{stem}_notop.h5")
@@ -87,8 +86,8 @@ def _torch_file(backbone):
         raise ConfigError(f"{backbone.name} has no ImageNet weights")
     if backbone.name == "mobilenet_v3_large" and backbone.reduced_tail:
         raise ConfigError(
-            "mobilenet_v3_large has ImageNet weights without its reduced "
-            "tail alone: set model.backbone.reduced_tail=false"
+            "mobilenet_v3_large has ImageNet weights only without its reduced tail: set "
+            "model.backbone.reduced_tail=false"
         )
     if backbone.name.startswith("mobilenet"):
         _check_alpha(backbone, (1.0,))
@@ -106,7 +105,7 @@ def _check_alpha(backbone, known):
 
 
 def _check_hash(path, file):
-    """The path, if its file is what was published. Other files than the first have no hash."""
+    """Return the path of an intact file; only the first of the names has a published hash."""
     if not file.digest or path.name != file.names[0]:
         return path
     with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""What a file is that somebody wants to import, told by its first bytes, without TensorFlow."""
+"""The kind of a file to import, from its first bytes, without TensorFlow."""
 
 import pathlib
 import re
@@ -11,9 +11,8 @@ _UNPACK = (
     "an archive: unpack it and give the frozen graph (.pb), the saved_model folder or the "
     ".tflite file inside"
 )
-_CLASSIFIER = "weights of a classifier can be given as model.backbone.weights"
+_CLASSIFIER = "weights of a classifier can be given as init_from"
 _KERAS = f"which holds no detector that can be imported; {_CLASSIFIER}"
-# By the bytes at the beginning.
 _MAGIC = (
     (b"\x1f\x8b", _UNPACK),
     (b"BZh", _UNPACK),
@@ -21,10 +20,7 @@ _MAGIC = (
     (b"7z\xbc\xaf", _UNPACK),
     (b"Rar!", _UNPACK),
     (b"\x28\xb5\x2f\xfd", _UNPACK),
-    (
-        b"\x89HDF",
-        f"a Keras file (HDF5), {_KERAS}",
-    ),
+    (b"\x89HDF", f"a Keras file (HDF5), {_KERAS}"),
     (b"\x93NUMPY", f"an array of NumPy; {_CLASSIFIER} as .npz"),
     (b"version https://git-lfs", "a pointer of Git LFS: get the file itself with `git lfs pull`"),
     (b"model_checkpoint_path", "a list of checkpoints: give the path of one, such as ckpt-0"),
@@ -34,7 +30,7 @@ _TAR = (257, b"ustar")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _OTHER_FORMATS = "a model of another framework, which cannot be imported"
 _OTHER_SUFFIXES = (".onnx", ".mlmodel", ".caffemodel", ".weights", ".engine", ".xml", ".pdparams")
-# What the parts of a folder are called that can be imported, the best first.
+# Files and folders inside another one that can be imported, the best first.
 _INSIDE = (
     "frozen_inference_graph.pb",
     "saved_model",
@@ -50,7 +46,7 @@ _INSIDE = (
 def check_source(path):
     """Raise ConfigError, in one line, for a path without a file and for files of other kinds.
 
-    What passes may still be no detector: its reader finds out.
+    Readers find out whether what passes is a detector.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -74,14 +70,14 @@ def _check_folder(path):
     if (path / "saved_model.pb").is_file():
         return
     if (path / "config.yaml").is_file():
-        raise ConfigError(f"--source: {path} is a run folder already, and needs no import")
+        raise ConfigError(f"--source: {path} is a run folder already, so it needs no import")
     inside = [found for pattern in _INSIDE for found in sorted(path.glob(pattern))]
     hint = f"; did you mean {inside[0]}?" if inside else ""
     raise ConfigError(f"--source: {path} is a folder, but no SavedModel (saved_model.pb){hint}")
 
 
 def _describe(path):
-    """What the file is, if it cannot be imported; else None. Raises OSError."""
+    """A description of a file that cannot be imported; None if it may be. Raises OSError."""
     with open_regular(path) as file:
         start = file.read(512)
     if not start:
@@ -100,7 +96,7 @@ def _describe_zip(path):
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # its reader says what is wrong with a corrupt archive
+    except Exception:  # its reader describes a corrupt archive
         return None
     if "model.weights.h5" in names:
         return f"a Keras model (.keras), {_KERAS}"
@@ -110,9 +106,3 @@ def _describe_zip(path):
         return f"arrays of NumPy; {_CLASSIFIER}"
     is_torch = any(name.endswith("data.pkl") for name in names)
     return None if is_torch or not names else _UNPACK
-
-
-def check_label_file(labels):
-    """Raise ConfigError, with the most similar path, unless the file of --labels is there."""
-    if not pathlib.Path(labels).is_file():
-        raise ConfigError(f"--labels: no file at {labels}{suggest_path(labels)}")

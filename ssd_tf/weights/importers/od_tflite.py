@@ -6,9 +6,9 @@ import numpy as np
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.errors import ConfigError
-from ssd_tf.weights.checks import check_size, shorten
-from ssd_tf.weights.od_api import Layer, Source, our_name
+from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.weights.importers.array_files import check_size
+from ssd_tf.weights.importers.od_api import Layer, Source, our_name, round_number
 
 IDENTIFIER = b"TFL3"
 _DTYPES = {
@@ -20,7 +20,7 @@ _DTYPES = {
     schema.TensorType.INT8: np.int8,
 }
 _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
-_MOST_TABLES = 20_000  # detectors have about 1,000
+_MAX_TABLES = 20_000  # detectors have about 1,000
 _NAME = 10  # of a tensor, in its table of fields
 _POSTPROCESS = b"TFLite_Detection_PostProcess"
 
@@ -62,8 +62,8 @@ def _check_counts(content, path):
 
 def _add_tables(total, counts, path):
     total += sum(counts)
-    if total > _MOST_TABLES:
-        raise ConfigError(f"{path} is corrupt: expected at most {_MOST_TABLES} tables")
+    if total > _MAX_TABLES:
+        raise ConfigError(f"{path} is corrupt: expected at most {_MAX_TABLES} tables")
     return total
 
 
@@ -71,8 +71,8 @@ def _check_names(graph, content, path):
     length = 0
     for index in range(graph.TensorsLength()):
         table = graph.Tensors(index)._tab
-        place = table.Offset(_NAME)
-        length += table.VectorLen(place) if place else 0
+        offset = table.Offset(_NAME)
+        length += table.VectorLen(offset) if offset else 0
     if length > len(content):
         raise ConfigError(f"{path} is corrupt: its names are longer than the file")
 
@@ -104,7 +104,7 @@ class _Reader:
         settings = self._input_settings()
         settings |= self._score_settings()
         postprocess = self._find_postprocess()
-        if postprocess is None or not heads:  # without heads, the first unknown layer is refused
+        if postprocess is None or not heads:  # the first unknown layer is an error then
             return Source("TFLite file", layers, settings)
         settings |= self._postprocess_settings(postprocess)
         anchors = self._constant(postprocess.inputs[2])
@@ -112,7 +112,7 @@ class _Reader:
         map_shapes = [self._shape(heads[index].outputs[0]) for index in sorted(heads)]
         input_hw = settings["model.input_hw"]
         level_shapes = self._level_shapes(anchors, step, map_shapes, input_hw)
-        return Source("TFLite file", layers, settings, level_shapes, _number(step) or None)
+        return Source("TFLite file", layers, settings, level_shapes, round_number(step) or None)
 
     def _read_convolution(self, operator):
         """(name, Layer); the name is the first of its tensors' names that we know."""
@@ -145,7 +145,8 @@ class _Reader:
             shift = 128 if tensor.type == schema.TensorType.INT8 else 0
             mean = float(tensor.quantization.zeroPoint[0]) + shift
             settings["model.backbone.mean_rgb"] = [mean] * 3
-            settings["model.backbone.std_rgb"] = [_number(1 / tensor.quantization.scale[0])] * 3
+            std = round_number(1 / tensor.quantization.scale[0])
+            settings["model.backbone.std_rgb"] = [std] * 3
         return settings
 
     def _score_settings(self):
@@ -168,9 +169,9 @@ class _Reader:
         options = flexbuffers.Loads(bytes(operator.customOptions))
         scales = [options[f"{axis}_scale"] for axis in "yxhw"]
         return {
-            "boxes.variances": [_number(1 / scale) for scale in scales],
-            "eval.score_floor": _number(options["nms_score_threshold"]),
-            "eval.nms_iou": _number(options["nms_iou_threshold"]),
+            "boxes.variances": [round_number(1 / scale) for scale in scales],
+            "eval.score_floor": round_number(options["nms_score_threshold"]),
+            "eval.nms_iou": round_number(options["nms_iou_threshold"]),
             "eval.class_agnostic": not options.get("use_regular_nms", False),
             "eval.max_detections": int(options["max_detections"]),
         }
@@ -245,8 +246,3 @@ class _Reader:
         shape[quantization.quantizedDimension] = -1
         zero = np.asarray(quantization.zeroPoint, np.float32).reshape(shape)
         return (values - zero) * np.asarray(quantization.scale, np.float32).reshape(shape)
-
-
-def _number(value):
-    """A float32 as the decimal number that it was written as."""
-    return float(f"{float(value):.6g}")

@@ -13,8 +13,8 @@ from ssd_tf.boxes.default_boxes import preset_levels
 from ssd_tf.config import Backbone
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import mobilenet
-from ssd_tf.weights.checks import gamma_for_epsilon
-from ssd_tf.weights.imported import Imported
+from ssd_tf.weights.importers.imported import Imported
+from ssd_tf.weights.importers.torchvision import gamma_for_epsilon
 
 
 class Layer(typing.NamedTuple):
@@ -37,14 +37,14 @@ class Layer(typing.NamedTuple):
 
 
 class Source(typing.NamedTuple):
-    """What a file says about a detector.
+    """A detector as its file describes it.
 
     kind: of the file, for messages.
     layers: by the API's names, e.g. FeatureExtractor/MobilenetV1/Conv2d_0.
     settings: values of our config, by the path of the key, e.g. "eval.nms_iou".
     level_shapes: for each level the height and width of each default box of a cell, in pixels, or
-        None where the file does not say; box_rounding: the share of the input that default boxes
-        are multiples of, or None.
+        None where the file does not say; box_rounding: the fraction of the input that default
+        boxes are multiples of, or None.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Source(typing.NamedTuple):
     box_rounding: float | None = None
 
 
-# What the API's SSD configs have, for settings that a file does not state.
+# Of the API's SSD configs, for settings that a file does not state.
 DEFAULTS = {
     "model.input_hw": [300, 300],
     "model.backbone.mean_rgb": [127.5] * 3,
@@ -85,7 +85,7 @@ _KNOWN = "ssd_mobilenet_v1, ssd_mobilenet_v2 and ssdlite_mobilenet_v2"
 # What to do with files of TensorFlow 2.
 ONLY_V1 = (
     f"its detectors cannot be imported (expected {_KNOWN} of the TF Object Detection API of "
-    "TensorFlow 1); a SavedModel or TFLite file of a detector runs as it is: detect.py --model"
+    "TensorFlow 1); a SavedModel or TFLite file of a detector runs as it is: ssd detect --model"
 )
 # Names of layers, and whose they are.
 _OTHERS = (
@@ -99,9 +99,9 @@ _OTHERS = (
 )
 # Width multipliers to try: those in use, then all hundredths.
 _ALPHAS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.3, 1.4, *[n / 100 for n in range(5, 201)])
-_LEAST_CHANNELS = 16
+_MIN_CHANNELS = 16
 # Default boxes of a larger one, as a corrupt file may state it, would fill the memory.
-_LARGEST_INPUT = 4096
+_MAX_INPUT = 4096
 
 
 def our_name(name) -> str | None:
@@ -121,50 +121,63 @@ def our_name(name) -> str | None:
     return f"extra{int(index) - 1}_{part}"
 
 
+def round_number(value) -> float:
+    """A float32 as the decimal number that it was written as."""
+    return float(f"{float(value):.6g}")
+
+
 def convert(source: Source, path) -> Imported:
     """The config and arrays of our model for a Source. Raises ConfigError for other networks."""
     layers = _rename(source, path)
     num_levels = sum(name.startswith("offsets") and name.endswith("_conv") for name in layers)
     if num_levels == 0:
-        raise ConfigError(
-            f"{path}: a network without BoxPredictor layers is no detector of {_KNOWN}"
-        )
+        raise ConfigError(f"{path}: no BoxPredictor layers: not a detector ({_KNOWN})")
     settings = DEFAULTS | source.settings
-    if max(settings["model.input_hw"]) > _LARGEST_INPUT:
+    if max(settings["model.input_hw"]) > _MAX_INPUT:
         raise ConfigError(
-            f"{path}: expected an input of at most {_LARGEST_INPUT} pixels on each side, got "
+            f"{path}: expected an input of at most {_MAX_INPUT} pixels on each side, got "
             f"{settings['model.input_hw']}"
         )
-    notes = [
-        f"not in the file, so the API's default: {key} = {value}"
-        for key, value in DEFAULTS.items()
-        if key not in source.settings
-    ]
-    values = _values(source, layers, num_levels, settings, path)
+    settings |= {"model.num_levels": num_levels, "model.head": _head(layers)}
+    settings |= _describe_backbone(layers, path)
+    settings |= _describe_boxes(source, num_levels, settings)
+    assumed = [key for key in DEFAULTS if key not in source.settings]
+    notes = [f"not in the file, so the API's default: {key} = {DEFAULTS[key]}" for key in assumed]
     if source.box_rounding is not None:
         notes.append(
             f"centres and sizes of default boxes are rounded to multiples of {source.box_rounding} "
             "of the image, as in the file; --set boxes.rounding=null gives the exact ones"
         )
     if source.level_shapes is None:
+        assumed.append("boxes.preset")
         notes.append("not in the file, so the API's default: boxes.preset = od_api")
-    is_folded = layers["conv1" if _is_v1(layers) else "Conv1"].norm is None
-    if is_folded:
-        values["train"] = {"bn": "frozen"}
+    if layers["conv1" if _is_v1(layers) else "Conv1"].norm is None:
+        settings["train.bn"] = "frozen"
         notes.append("batch norm is folded into the convolutions: train.bn = frozen")
     arrays = {}
     for name, layer in layers.items():
         _check_window(name, layer, path)
         arrays |= _arrays(name, layer, path)
-    assumed = [key for key in DEFAULTS if key not in source.settings]
     return Imported(
         kind=f"{source.kind} of the TF Object Detection API",
-        values=values,
+        values=_nest(settings),
         arrays=arrays,
         notes=notes,
         strides={name: layer.strides for name, layer in layers.items() if layer.strides},
-        assumed=(*assumed, "boxes.rounding", *([] if source.level_shapes else ["boxes.preset"])),
+        assumed=(*assumed, "boxes.rounding"),
     )
+
+
+def _nest(settings):
+    """{"eval.nms_iou": 0.6} -> {"eval": {"nms_iou": 0.6}}"""
+    values = {}
+    for path, value in settings.items():
+        *sections, key = path.split(".")
+        section = values
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    return values
 
 
 def _check_window(name, layer, path):
@@ -174,25 +187,6 @@ def _check_window(name, layer, path):
         raise ConfigError(f"{path}: {name}: expected the padding SAME, got {layer.padding}")
     if size > 1 and set(layer.dilations or ()) - {1}:
         raise ConfigError(f"{path}: {name}: expected no dilation, got {list(layer.dilations)}")
-
-
-def _values(source, layers, num_levels, settings, path):
-    """The sections of the config."""
-    backbone = _describe_backbone(layers, path)
-    backbone["mean_rgb"] = settings["model.backbone.mean_rgb"]
-    backbone["std_rgb"] = settings["model.backbone.std_rgb"]
-    evaluation = ("score_floor", "nms_iou", "class_agnostic", "max_detections")
-    return {
-        "model": {
-            "input_hw": settings["model.input_hw"],
-            "num_levels": num_levels,
-            "head": _head(layers),
-            "backbone": backbone,
-            "score_activation": settings["model.score_activation"],
-        },
-        "boxes": _boxes(source, num_levels, settings),
-        "eval": {key: settings[f"eval.{key}"] for key in evaluation},
-    }
 
 
 def _is_v1(layers):
@@ -222,10 +216,10 @@ def _rename(source, path):
 
 
 def _hint(name):
-    """What the name of an unknown layer tells about its network."""
+    """The network that an unknown layer's name belongs to, for a message."""
     for pattern, network in _OTHERS:
         if re.search(pattern, name):
-            return f"; it looks like {network}, which runs as it is: detect.py --model"
+            return f"; it looks like {network}, which runs as it is: ssd detect --model"
     return ""
 
 
@@ -236,7 +230,7 @@ def _head(layers):
 
 
 def _describe_backbone(layers, path):
-    """The keys of model.backbone that give the widths of the layers."""
+    """The keys of model.backbone, as far as the layers show them."""
     name = "mobilenet" if _is_v1(layers) else "mobilenet_v2"
     stem = "conv1" if _is_v1(layers) else "Conv1"
     last = "conv_pw_13" if _is_v1(layers) else "block_16_project"
@@ -244,11 +238,11 @@ def _describe_backbone(layers, path):
         if needed not in layers:
             raise ConfigError(f"{path}: expected the layers of {name}, {needed} is missing")
     found = (layers[stem].kernel.shape[3], layers[last].kernel.shape[3])
-    values = {"name": name, "padding": "same"}
+    values = {"name": name, "padding": "same", "min_channels": _MIN_CHANNELS}
     if "extra1_conv" in layers:
         values["extra_layers"] = "conv"
     for alpha in _ALPHAS:
-        values |= {"alpha": alpha, "min_channels": _LEAST_CHANNELS}
+        values["alpha"] = alpha
         if mobilenet.first_and_last_channels(Backbone(**values)) == found:
             break
     else:
@@ -258,29 +252,29 @@ def _describe_backbone(layers, path):
         )
     if name == "mobilenet_v2" and "Conv_1" in layers:
         values["last_channels"] = layers["Conv_1"].kernel.shape[3]
-    return values
+    return {f"model.backbone.{key}": value for key, value in values.items()}
 
 
-def _boxes(source, num_levels, settings):
-    """The section `boxes`: the preset where its boxes are those of the file."""
-    boxes = {"preset": "od_api", "variances": settings["boxes.variances"]}
+def _describe_boxes(source, num_levels, settings):
+    """The shapes of the default boxes: the preset if it has those of the file."""
+    preset = {"boxes.preset": "od_api"}
     if source.level_shapes is None:
-        return boxes
+        return preset
+    boxes = {}
     tolerance = 1e-3  # pixels
     if source.box_rounding is not None:
-        boxes["rounding"] = source.box_rounding
+        boxes["boxes.rounding"] = source.box_rounding
         tolerance = source.box_rounding * max(settings["model.input_hw"]) / 2
-    preset = preset_levels("od_api", num_levels, settings["model.input_hw"], integer_sizes=False)
-    same = len(preset) == len(source.level_shapes) and all(
+    levels = preset_levels("od_api", num_levels, settings["model.input_hw"], integer_sizes=False)
+    is_preset = len(levels) == len(source.level_shapes) and all(
         np.shape(level.shapes_hw) == np.shape(shapes)
         and np.allclose(level.shapes_hw, shapes, rtol=0, atol=tolerance)
-        for level, shapes in zip(preset, source.level_shapes, strict=False)
+        for level, shapes in zip(levels, source.level_shapes, strict=False)
     )
-    if same:
-        return boxes
-    del boxes["preset"]
-    boxes["levels"] = [{"shapes": np.round(shapes, 4).tolist()} for shapes in source.level_shapes]
-    return boxes
+    if is_preset:
+        return boxes | preset
+    shapes = [{"shapes": np.round(shapes, 4).tolist()} for shapes in source.level_shapes]
+    return boxes | {"boxes.levels": shapes}
 
 
 def _arrays(name, layer, path):

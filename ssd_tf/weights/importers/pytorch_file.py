@@ -1,8 +1,8 @@
 """Arrays of a PyTorch state dict (.pth, .pt), read without PyTorch and without running anything.
 
 Such a file is a pickle, which could call any function. The unpickler here knows the few names that
-a state dict consists of and refuses all others, and sizes are compared with that of the file before
-anything is read or copied. Both forms of torch.save are read: the zip archive
+a state dict consists of and rejects all others, and sizes are compared with that of the file before
+anything is read or copied. Both formats of torch.save are read: the zip archive
 that PyTorch writes since 1.6, and the sequence of pickles before it.
 """
 
@@ -10,38 +10,40 @@ import collections
 import functools
 import io
 import math
+import pathlib
 import pickle
 import typing
 import zipfile
 
+import ml_dtypes
 import numpy as np
 
-from ssd_tf.errors import ConfigError
-from ssd_tf.weights.checks import check_finite, check_size, shorten
+from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.weights.importers.array_files import check_size
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "<i1",
-    "ByteStorage": "<u1",
-    "BoolStorage": "?",
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
 }
 # Of the pickle, which has names and shapes: some 100 bytes per array.
-_LARGEST_PICKLE = 1 << 20
+_MAX_PICKLE = 1 << 20
 # Keys under which training scripts put the state dict, beside the optimizer's.
 _WRAPPERS = ("model", "state_dict")
 
 
 class _Storage(typing.NamedTuple):
-    """A flat array of the file; the data of the older form comes after its description."""
+    """A flat array of the file; the data of the older format comes after its description."""
 
-    dtype: str
+    dtype: np.dtype
     key: str
     size: int
 
@@ -54,23 +56,22 @@ class _Tensor(typing.NamedTuple):
 
     @property
     def num_bytes(self):
-        return abs(math.prod(self.shape)) * np.dtype(_numpy_dtype(self.storage.dtype)).itemsize
+        return abs(math.prod(self.shape)) * self.storage.dtype.itemsize
 
 
 def read_state_dict(path) -> dict[str, np.ndarray]:
     """The arrays of a state dict by name; half precision becomes float32.
 
-    Raises ConfigError, in one line, for a file that is damaged or not a state dict, that asks for
-    anything else, or that has values which are not finite.
+    Raises ConfigError, in one line, for a file that is corrupt or not a state dict, or that asks
+    for anything else.
     """
     try:
-        with open(path, "rb") as file:
-            read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
-            file.seek(0)
-            content, data_of = read(file.read())
+        data = pathlib.Path(path).read_bytes()
+        read = _read_zip if zipfile.is_zipfile(io.BytesIO(data)) else _read_legacy
+        content, data_of = read(data)
         tensors = _find_tensors(content)
         check_size(sum(tensor.num_bytes for _, tensor in tensors), path)
-        arrays = {name: _to_array(tensor, data_of(tensor.storage)) for name, tensor in tensors}
+        return {name: _to_array(tensor, data_of(tensor.storage)) for name, tensor in tensors}
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
@@ -79,8 +80,6 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
             f"{path} is not a complete PyTorch state dict "
             f"({shorten(error) or type(error).__name__})"
         ) from None
-    check_finite(arrays, path)
-    return arrays
 
 
 # That in Python: the one in C reserves whatever room the index of a memo asks for.
@@ -105,7 +104,7 @@ class _Unpickler(pickle._Unpickler):
         _, dtype, key, _device, size, *_ = identifier
         if dtype not in _DTYPES:
             raise ValueError(f"expected a storage of numbers, got {str(dtype)[:60]!r}")
-        return _Storage(dtype, str(key), int(size))
+        return _Storage(_DTYPES[dtype], str(key), int(size))
 
     def load_build(self):
         """Set the state of an object: torch.save does so for the dict alone."""
@@ -140,8 +139,8 @@ def _read_zip(data):
         order = archive.read(f"{folder}byteorder").decode()
         if order != "little":
             raise ConfigError(f"expected little-endian numbers, got {order[:20]!r}")
-    if entries[names[0]].file_size > _LARGEST_PICKLE:
-        raise ConfigError(f"expected a data.pkl of at most {_LARGEST_PICKLE} bytes")
+    if entries[names[0]].file_size > _MAX_PICKLE:
+        raise ConfigError(f"expected a data.pkl of at most {_MAX_PICKLE} bytes")
     content = _Unpickler(io.BytesIO(archive.read(names[0]))).load()
     read = functools.cache(archive.read)
     return content, lambda storage: read(f"{folder}data/{storage.key}")
@@ -149,7 +148,7 @@ def _read_zip(data):
 
 def _read_legacy(data):
     """As _read_zip. Magic number, version, platform, content, keys, then each storage's data."""
-    file = io.BytesIO(data[:_LARGEST_PICKLE])
+    file = io.BytesIO(data[:_MAX_PICKLE])
     if _Unpickler(file).load() != _LEGACY_MAGIC:
         raise ConfigError("it does not begin as torch.save begins a file")
     _Unpickler(file).load()
@@ -158,10 +157,8 @@ def _read_legacy(data):
         raise ConfigError("expected little-endian numbers")
     content = _Unpickler(file).load()
     keys = _Unpickler(file).load()
-    sizes = {
-        tensor.storage.key: np.dtype(_numpy_dtype(tensor.storage.dtype)).itemsize
-        for _, tensor in _find_tensors(content)
-    }
+    tensors = _find_tensors(content)
+    sizes = {tensor.storage.key: tensor.storage.dtype.itemsize for _, tensor in tensors}
     storages = {}
     begin = file.tell()
     for key in map(str, keys):
@@ -185,14 +182,9 @@ def _find_tensors(content):
     return tensors
 
 
-def _numpy_dtype(name):
-    dtype = _DTYPES[name]
-    return "<u2" if dtype == "bfloat16" else dtype
-
-
 def _to_array(tensor, data):
     """The tensor as an array of its own. Raises ValueError if its storage does not hold it."""
-    flat = np.frombuffer(data, _numpy_dtype(tensor.storage.dtype))
+    flat = np.frombuffer(data, tensor.storage.dtype)
     if len(flat) < tensor.storage.size:
         raise ValueError(f"cut off: {len(flat)} of {tensor.storage.size} numbers")
     if len(tensor.shape) != len(tensor.strides) or min(tensor.strides, default=0) < 0:
@@ -206,7 +198,5 @@ def _to_array(tensor, data):
             raise ValueError("a tensor reaches outside of its storage")
     strides = [step * flat.itemsize for step in tensor.strides]
     array = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides).copy()
-    if tensor.storage.dtype == "BFloat16Storage":
-        # A bfloat16 is the upper half of a float32.
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    is_half = array.dtype in (np.float16, ml_dtypes.bfloat16)
+    return array.astype(np.float32) if is_half else array
