@@ -9,7 +9,7 @@ import shutil
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_bytes(path, content: bytes):

@@ -90,12 +90,12 @@ def read_image(source, gray_range=FULL_RANGE) -> np.ndarray:
         return read_image(image, gray_range)
     if isinstance(source, Image.Image):
         return np.asarray(decode_as_shown(source, gray_range))
-    image = np.asarray(source)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+    array = np.asarray(source)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
         raise ValueError(
-            f"expected an image as uint8 [height, width, 3], got {image.dtype} {list(image.shape)}"
+            f"expected an image as uint8 [height, width, 3], got {array.dtype} {list(array.shape)}"
         )
-    return image
+    return array
 
 
 def open_image(data) -> Image.Image:

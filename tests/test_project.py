@@ -69,6 +69,12 @@ def test_the_api_reference_names_what_exists():
         assert re.search(rf"\b{name}\b", source.read_text()), f"{module}.{name}"
 
 
+def test_the_stub_types_the_public_names():
+    stub = (ROOT / "ssd_tf" / "__init__.pyi").read_text()
+    imports = re.findall(r"^from (\S+) import (\w+) as \2$", stub, re.MULTILINE)
+    assert {name: module for module, name in imports} == ssd_tf._MODULE_OF
+
+
 def test_the_api_reference_lists_the_public_names():
     text = (ROOT / "docs" / "api.md").read_text()
     assert [name for name in ssd_tf.__all__ if f"`{name}`" not in text] == []

@@ -20,6 +20,11 @@ from data_tools.readers import labels
 _CLASSES_SHOWN = 30
 _DROPPED_SHOWN = 10
 _MANY = 0.5  # of the boxes
+# Numbers of SplitCounts, in the order of report.json.
+_NUMBERS = (
+    *("read", "images", "empty", "empty_left_out", "boxes", "ignored", "clipped"),
+    *("boxes_of_dropped_images", "bytes", "assumed_orientations"),
+)
 
 
 def make_dataset_entry(split, names) -> dict:
@@ -44,18 +49,8 @@ def make_report_entry(split, source_flags, exif_boxes, duplicates) -> dict:
     duplicates: of find_duplicates.
     """
     gray = split.gray
-    return {
-        "source": source_flags,
-        "read": split.read,
-        "images": split.images,
-        "empty": split.empty,
-        "empty_left_out": split.empty_left_out,
-        "boxes": split.boxes,
-        "ignored": split.ignored,
-        "clipped": split.clipped,
-        "boxes_of_dropped_images": split.boxes_of_dropped_images,
-        "bytes": split.bytes,
-        "assumed_orientations": split.assumed_orientations,
+    entry = {"source": source_flags} | {name: getattr(split, name) for name in _NUMBERS}
+    return entry | {
         "exif_boxes": exif_boxes,
         "repaired": _sorted(split.repaired.reasons),
         "dropped_images": _sorted(split.dropped_images.reasons),

@@ -53,8 +53,16 @@ _define_bool(
     "Compute the COCO metrics with pycocotools too, and fail if a number differs.",
 )
 _define_string("output", None, "Folder for report.html, metrics.json and the other files.")
-_MODEL_FLAGS = ("model", "data", "split", "labels", "input_range", "on_bad_record")
-_MODEL_FLAGS += ("raw_weights", "set")
+_MODEL_FLAGS = (
+    "model",
+    "data",
+    "split",
+    "labels",
+    "input_range",
+    "on_bad_record",
+    "raw_weights",
+    "set",
+)
 _FILE_FLAGS = ("detections", "annotations", "images", "gray_range")
 
 
@@ -65,11 +73,7 @@ def main(argv=None):
 def _main(values, positional):
     if values.compare:
         _reject(values, (*_MODEL_FLAGS, *_FILE_FLAGS, "reference"), "--compare")
-        if len(positional) < 2:
-            raise flags.Error("--compare: expected at least two metrics.json files")
-        from ssd_tf.evaluation.evaluate_files import compare
-
-        compare(positional, values.output)
+        _evaluate_files(values, positional)
         return
     overrides = commandline.read_overrides(values, positional)
     if values.model and values.data:
@@ -85,7 +89,7 @@ def _main(values, positional):
 
 
 def _reject(values, names, others):
-    """Raise flags.Error if one of the flags was given, which the others leave without effect."""
+    """Raise flags.Error if one of the flags was given that have no effect with the others."""
     given = [f"--{name}" for name in names if values[name].present]
     if given:
         raise flags.Error(f"{given[0]} has no effect with {others}; leave it out")
@@ -112,20 +116,26 @@ def _evaluate_model(values, overrides):
     )
 
 
-def _evaluate_files(values):
+def _evaluate_files(values, compared=()):
+    """Evaluate COCO files, or compare the metrics.json files; neither needs TensorFlow."""
     gray_range = commandline.read_gray_range(values)
     if gray_range and not values.images:
         raise flags.Error("--gray_range needs --images")
-    from ssd_tf.evaluation.evaluate_files import evaluate_files
+    if values.compare and len(compared) < 2:
+        raise flags.Error("--compare: expected at least two metrics.json files")
+    from ssd_tf.evaluation.evaluate_files import compare, evaluate_files
 
-    evaluate_files(
-        values.annotations,
-        values.detections,
-        values.output,
-        values.images,
-        gray_range,
-        values.reference,
-    )
+    if values.compare:
+        compare(compared, values.output)
+    else:
+        evaluate_files(
+            values.annotations,
+            values.detections,
+            values.output,
+            values.images,
+            gray_range,
+            values.reference,
+        )
 
 
 if __name__ == "__main__":

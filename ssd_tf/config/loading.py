@@ -3,9 +3,11 @@
 import copy
 import difflib
 import functools
+import os
 import pathlib
 import re
 import typing
+from collections.abc import Sequence
 
 import pydantic
 import yaml
@@ -20,7 +22,7 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.user_files import suggest_path
 
 
-def load_config(path, overrides=()) -> Config:
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Read an experiment file, its `base:` files and `key.path=value` overrides.
 
     With init_from and without model.backbone.name, network and default boxes are those of the run

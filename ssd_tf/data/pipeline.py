@@ -8,6 +8,7 @@ the records before it without decoding them.
 import os
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_tf.boxes import matching
@@ -28,7 +29,12 @@ WHOLE_STREAM = StreamSlice()
 
 
 def build_dataset(
-    config: Config, data_dir, split, default_boxes, stream_slice=WHOLE_STREAM, skipped=None
+    config: Config,
+    data_dir: str | os.PathLike[str],
+    split: str,
+    default_boxes: np.ndarray,
+    stream_slice: StreamSlice = WHOLE_STREAM,
+    skipped: list[shards.RecordId] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches (images, Targets) of a split.
 

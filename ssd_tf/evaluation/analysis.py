@@ -228,7 +228,7 @@ def _curves(scores, status, num_objects):
 
 
 def _middle_of_best(values):
-    """The middle of the first run of largest values: farthest from where they get smaller."""
+    """The index in the middle of the first run of maxima, farthest from smaller values."""
     first = int(np.argmax(values))
     lower = np.flatnonzero(values[first:] < values[first])
     length = lower[0] if len(lower) else len(values) - first

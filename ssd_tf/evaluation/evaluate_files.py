@@ -70,14 +70,20 @@ def _read_images(folder, truth, indices, gray_range):
 
 
 def _locate(folder, name):
-    """The path of an image in the folder. Raises ValueError if the name leads out of it.
+    """The path of an image in the folder: of its whole name, or of the last part only.
 
-    The text of the path decides, as in the converters: folders of symbolic links are common.
+    Backslashes may stand for slashes. Raises ValueError if a name leads out of the folder; its text
+    decides, as in the converters, since folders of symbolic links are common.
     """
-    path = os.path.normpath(os.path.join(folder, name))
-    if not pathlib.Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
-        raise ValueError(f"{path} is outside {folder}")
-    return path
+    slashed = name.replace("\\", "/")
+    parts = (name, slashed, slashed.rsplit("/", 1)[-1])
+    paths = [os.path.normpath(os.path.join(folder, part)) for part in parts]
+    root = os.path.abspath(folder)
+    allowed = [path for path in paths if pathlib.Path(os.path.abspath(path)).is_relative_to(root)]
+    found = next(filter(os.path.isfile, allowed), None)
+    if found is None and paths[0] not in allowed:
+        raise ValueError(f"{paths[0]} is outside {folder}")
+    return found or paths[0]
 
 
 def compare(paths, output):

@@ -1,7 +1,9 @@
 """Export a run: write its formats, and compare their detections with those of the run itself."""
 
+import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -17,20 +19,20 @@ from ssd_tf.weights.label_files import format_names
 
 
 def export(
-    workdir,
-    output,
-    formats=folder.DEFAULT_FORMATS,
+    workdir: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    formats: Sequence[str] = folder.DEFAULT_FORMATS,
     *,
-    data=None,
-    verify_split="val",
-    verify_images=20,
-    calibration_split="train",
-    calibration_images=100,
-    max_ap_drop=None,
-    web_files=None,
-    overwrite=False,
-    overrides=(),
-    raw_weights=False,
+    data: str | os.PathLike[str] | None = None,
+    verify_split: str = "val",
+    verify_images: int = 20,
+    calibration_split: str = "train",
+    calibration_images: int = 100,
+    max_ap_drop: float | None = None,
+    web_files: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+    raw_weights: bool = False,
 ) -> dict:
     """Export a run folder into the folder `output`; returns the content of its export.json.
 
@@ -57,7 +59,7 @@ def export(
         write_formats(run, paths, partial, calibration, web_files)
         verify.check_names(paths, partial, run.dataset_info.names)
         verified = {}
-        if data is None:
+        if dataset_info is None:
             logging.info("not compared with the run's own model: give --data DIR to do so")
         else:
             verified = verify.verify_formats(run, paths, examples, images, dataset_info.classes)

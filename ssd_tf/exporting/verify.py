@@ -109,7 +109,8 @@ def time_once(detector, images) -> float:
 
 def time_by_threads(path, images) -> dict:
     """Milliseconds per image of a .tflite file: {"1": with one thread, "N": one for each core}."""
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    has_affinity = hasattr(os, "sched_getaffinity")
+    num_cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return {
         str(count): time_once(load_detector(path, num_threads=count), images)
         for count in dict.fromkeys((1, num_cores))

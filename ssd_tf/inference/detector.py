@@ -3,10 +3,13 @@
 Shapes: `A` default boxes, `B` batch, `K` detections kept, `n` detections in one image.
 """
 
+import os
 import typing
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from ssd_tf import onednn, pixels
 from ssd_tf.config import Config
@@ -15,6 +18,9 @@ from ssd_tf.inference.detections import Detections
 from ssd_tf.models import ssd
 from ssd_tf.models.folding import fold_batch_norm
 from ssd_tf.models.postprocess import PostProcessor
+
+# What a detector takes as an image: a file, its bytes, a Pillow image or uint8 [H, W, 3] RGB.
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
 class Stages(typing.NamedTuple):
@@ -64,26 +70,28 @@ class Detector:
         self.size_mb = size_mb
         self.gray_range = gray_range
 
-    def __call__(self, image) -> Detections:
+    def __call__(self, image: ImageSource) -> Detections:
         return self.batch([image])[0]
 
-    def read_image(self, image):
+    def read_image(self, image: ImageSource) -> np.ndarray:
         """The uint8 [H, W, 3] RGB that the model sees; see `pixels.read_image`."""
         return pixels.read_image(image, self.gray_range)
 
-    def batch(self, images) -> list[Detections]:
+    def batch(self, images: Iterable[ImageSource]) -> list[Detections]:
         """Detect objects in a list of images, each of its own size.
 
         Raises OSError or ValueError for an image that cannot be read, ValueError for labels below
         1.
         """
-        images = [_check_size(self.read_image(image)) for image in images]
-        if not images:
+        arrays = [_check_size(self.read_image(image)) for image in images]
+        if not arrays:
             return []
-        outputs = self.stages.network(self.stages.preprocess(images))
+        outputs = self.stages.network(self.stages.preprocess(arrays))
         return [
-            _check_labels(Detections(*found, self.classes, image))
-            for found, image in zip(self.stages.postprocess(outputs), images, strict=True)
+            _check_labels(Detections(boxes, scores, labels, self.classes, image))
+            for (boxes, scores, labels), image in zip(
+                self.stages.postprocess(outputs), arrays, strict=True
+            )
         ]
 
 

@@ -1,7 +1,9 @@
 """Load a detector from disk: a run folder, a SavedModel folder or a .tflite file."""
 
+import os
 import pathlib
 import typing
+from collections.abc import Sequence
 
 from ssd_tf import pixels
 from ssd_tf.config import Config, load_run_config
@@ -46,7 +48,12 @@ def load_run(workdir, overrides=(), raw_weights=False) -> Run:
 
 
 def load_detector(
-    path, labels=None, overrides=(), raw_weights=False, input_range=None, num_threads=1
+    path: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    raw_weights: bool = False,
+    input_range: tuple[float, float] | None = None,
+    num_threads: int = 1,
 ) -> Detector:
     """Load a run folder, a SavedModel folder or a .tflite file, ours or third-party.
 

@@ -120,7 +120,7 @@ def has_same_boxes(old: Config, new: Config, level, map_hw) -> bool:
     if old.model.input_hw == new.model.input_hw:
         return bool((np.abs(boxes[0] - boxes[1]) <= 1e-3 * np.tile(sides[0], 2)).all())
     pixels = [each * config.model.input_hw for each, config in zip(sides, (old, new), strict=True)]
-    return np.allclose(*sides, rtol=1e-3) or np.allclose(*pixels, rtol=1e-3)
+    return any(np.allclose(ours, theirs, rtol=1e-3) for ours, theirs in (sides, pixels))
 
 
 def _level_boxes(config, level, map_hw):

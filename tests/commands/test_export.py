@@ -219,6 +219,7 @@ def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monkeypatch):
     from ssd_tf.exporting import verify
 

@@ -69,7 +69,7 @@ def test_without_objects_and_detections(report):
     assert "The split has no objects that count" in sections.texts[""]
     assert "Nothing was detected" in sections.texts[""]
     assert "No detection is right" in sections.texts["score"]
-    assert sections.texts["errors"].strip().endswith("Nothing to split.")
+    assert sections.texts["errors"].strip().endswith("No errors to break down.")
     assert (metrics["coco"]["AP"], metrics["thresholds"]) == (-1, None)
 
 
@@ -143,6 +143,17 @@ def test_an_image_that_cannot_be_read_is_left_out(report, tmp_path, caplog):
     sections, _ = report([CAT], [{**CAT, "score": 0.9}], f"--images={tmp_path}")
     assert "one.png" not in sections.texts["best"]
     assert "one.png cannot be read for the report" in caplog.text
+
+
+def test_images_are_found_by_other_spellings(report, tmp_path, caplog):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for path in (folder / "sub" / "one.png", folder / "two.png"):
+        Image.new("RGB", (100, 60)).save(path)
+    sections, _ = report([CAT, DOG], [], f"--images={folder}", names=["sub\\one.png", "/x/two.png"])
+    assert "one.png: 0 right" in sections.texts["worst"]
+    assert "/x/two.png: 0 right" in sections.texts["worst"]
+    assert "cannot be read" not in caplog.text
 
 
 def test_images_outside_the_folder_are_not_read(report, tmp_path, caplog):

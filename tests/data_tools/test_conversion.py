@@ -470,7 +470,7 @@ def test_yolo_boxes_are_on_the_image_as_shown(tmp_path, paint, capsys, read_spli
     assert record["boxes"][0] == pytest.approx(red_corners(record), abs=1 / 48)
     assert line == (
         "EXIF-rotated images whose labels do not give the orientation of the boxes: 1; boxes were "
-        "taken to be drawn on the image as shown (--exif_boxes); check them with inspect_tfrecord"
+        "taken to be drawn on the image as shown (--exif_boxes); check them with `ssd inspect`"
     )
 
 
@@ -649,7 +649,7 @@ def test_terminal_reports_all_that_went_wrong(two, paint, write_coco, capsys):
         "a.jpg: degenerate [8.0, 16.0, 8.0, 40.0]",
         "boxes clipped at the edge of the image: 1",
         "EXIF-rotated images whose labels do not give the orientation of the boxes: 1; boxes were "
-        "taken to be drawn on the image as stored (--exif_boxes); check them with inspect_tfrecord",
+        "taken to be drawn on the image as stored (--exif_boxes); check them with `ssd inspect`",
         "images whose size is not the one in the labels: 1, the first b.jpg: height and width "
         "[60, 40], labels [99, 40]",
         "identical files: 2 images in 1 group, the first a.jpg, e.jpg",

@@ -15,6 +15,8 @@ from ssd_tf.inference.detector import make_detect
 from ssd_tf.training.state import attach_training, make_network
 from ssd_tf.training.step import make_batch_loss, make_train_step
 
+pytestmark = pytest.mark.integration
+
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SMALL = ["model.input_hw=[64,96]", "init_from=null", "train.batch_size=4"]
 

@@ -307,3 +307,14 @@ def test_another_number_of_replicas_is_said_where_it_matters(
         assert caplog.messages == []
         restart.check_replicas(config, state, strategy_of(1, 1), tmp_path)
     assert [f"{2} replicas, now it has 1" in line for line in caplog.messages] == [True] * warns
+
+
+def test_the_weights_that_a_run_started_from_may_have_moved(check, started, toy_config, caplog):
+    path = started / "config.yaml"
+    path.write_text(path.read_text().replace("init_from: null", "init_from: runs/old"))
+    config = toy_config().model_copy(update={"init_from": "runs/new"})
+    check(config=config)
+    (line,) = caplog.messages
+    assert "init_from was runs/old, now it is runs/new" in line
+    with pytest.raises(ConfigError, match="init_from = runs/old, now it is None"):
+        check()

@@ -28,11 +28,20 @@ def compare(toy_config, tiny_data, monkeypatch):
     workers: dicts with values of sections, and records, profile_steps, version.
     """
 
-    def send(strategy, texts, records=tiny_data, profile_steps=None, version="1.0", **sections):
+    def send(
+        strategy,
+        texts,
+        records=tiny_data,
+        profile_steps=None,
+        version="1.0",
+        resumes=False,
+        init_from=None,
+        **sections,
+    ):
         config = toy_config().model_dump(mode="json")
         for name, values in sections.items():
             config[name] = {**config[name], **values}
-        config = check_config(config, "worker")
+        config = check_config(config, "worker").model_copy(update={"init_from": init_from})
         dataset_info = read_dataset(records)
         state = restart.make_state(config, dataset_info)
 
@@ -42,7 +51,7 @@ def compare(toy_config, tiny_data, monkeypatch):
 
         monkeypatch.setattr(distribution, "gather_texts", gather_texts)
         monkeypatch.setattr(restart, "__version__", version)
-        restart.check_agreement(strategy, config, dataset_info, state, profile_steps=profile_steps)
+        restart.check_agreement(strategy, config, dataset_info, state, resumes, profile_steps)
 
     def run(*workers):
         texts = []
@@ -132,3 +141,18 @@ def test_texts_of_any_length_come_back(monkeypatch):
     monkeypatch.setattr(distribution, "_gathering", gathering)
     for text in ("", "{}", "Größe 人"):
         assert distribution.gather_texts(None, text) == [text, text]
+
+
+def test_the_weights_that_training_starts_from(compare, tmp_path):
+    """Their contents count, not their paths; after a restart neither."""
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    first, same, other, missing = (
+        {"init_from": str(tmp_path / name)} for name in ("a", "b", "c", "d")
+    )
+    compare(first, same)
+    with pytest.raises(ConfigError, match=r"init_from is the checksum \w+ on a:1 and the checksum"):
+        compare(first, other)
+    with pytest.raises(ConfigError, match=r"init_from is the checksum \w+ on a:1 and unreadable"):
+        compare(first, missing)
+    compare(*({**worker, "resumes": True} for worker in (first, other)))

@@ -141,7 +141,7 @@ def size_histogram(truth, is_found) -> str:
 def reliability(calibration: dict) -> str:
     """Precision over the mean score of each bin; on the diagonal scores are probabilities."""
     bins = [row for row in calibration["bins"] if row["count"]]
-    with _plot("mean score", "share that is right") as (axes, done):
+    with _plot("mean score", "fraction that is right") as (axes, done):
         axes.plot([0, 1], [0, 1], color=_GRAY, linestyle="--", linewidth=1)
         scores = [row["avg_confidence"] for row in bins]
         axes.plot(scores, [row["avg_accuracy"] for row in bins], "o-", color=_BLUE)

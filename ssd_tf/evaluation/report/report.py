@@ -25,7 +25,7 @@ _ERROR_MEANINGS = {
     "both": "another class, and IoU below 0.5",
     "duplicate": "an object that was found already",
     "background": "no object: IoU below 0.1",
-    "missed": "an object without a detection, even of another class or place",
+    "missed": "an object without a detection, even of another class or location",
 }
 
 
@@ -235,9 +235,9 @@ def _compare_classes(runs):
 
 
 def _warnings(runs):
-    """What makes the numbers of these evaluations hard to compare."""
+    """Yield the reasons why the numbers of these evaluations are hard to compare."""
     for key in ("data", "split", "images"):
         values = {name: run["settings"].get(key) for name, run in runs.items()}
         if len(set(map(str, values.values()))) > 1:
             listed = ", ".join(f"{name} {value}" for name, value in values.items())
-            yield f"they were measured on different {key}: {listed}."
+            yield f"measured on different {key}: {listed}."
