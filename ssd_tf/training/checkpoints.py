@@ -34,15 +34,15 @@ class Checkpoints:
         )
 
     def restore_last(self) -> bool:
-        """Restore the newest sound checkpoint; return False if there is none at all.
+        """Restore the newest intact checkpoint; return False if there is none at all.
 
-        A damaged one is named in a warning, and the one before it is used. Raises ValueError if
-        all are damaged.
+        A corrupt one is named in a warning, and the one before it is used. Raises ValueError if
+        all are corrupt.
         """
         prefixes = runs.list_checkpoints(self._folder / "last")
         if not prefixes:
             return False
-        prefix = runs.newest_sound(prefixes)
+        prefix = runs.newest_intact(prefixes)
         try:
             self._checkpoint.read(prefix).assert_consumed()
         except AssertionError:
@@ -53,11 +53,11 @@ class Checkpoints:
         return True
 
     def newest_step(self, up_to) -> int | None:
-        """The newest step up to a given one that has a checkpoint, sound or not."""
+        """The newest step up to a given one that has a checkpoint, intact or not."""
         return next((step for step in self._steps() if step <= up_to), None)
 
     def delete_after(self, step):
-        """Delete checkpoints of later steps: damaged ones, or those of a run that diverged."""
+        """Delete checkpoints of later steps: corrupt ones, or those of a run that diverged."""
         for prefix in runs.list_checkpoints(self._folder / "last"):
             if runs.step_of(prefix) > step:
                 logging.warning("deleting %s, which cannot be used", prefix)

@@ -282,7 +282,7 @@ def _digest(source):
 
     Anything else comes back unchanged.
     """
-    if source in (None, "none", "imagenet"):
+    if source in (None, "imagenet"):
         return source
     path = pathlib.Path(source)
     try:
