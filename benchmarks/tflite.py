@@ -2,7 +2,7 @@
 
     python benchmarks/tflite.py FOLDER [FOLDER ...] [--threads 1] [--layers]
 
-FOLDER is what `export.py --formats tflite_float32,tflite_float32_raw,...` wrote. The files take
+FOLDER is what `ssd export --formats tflite_float32,tflite_float32_raw,...` wrote. The files take
 turns on one thread, with an input of noise. The network's time is that of the `_raw` file; the
 operator's, with the scores before it, is the difference to the file that has it. Ratios are those
 of medians to float32.

@@ -1,5 +1,6 @@
 """`ssd detect`: objects in images and videos."""
 
+import functools
 import sys
 
 from absl import flags
@@ -19,29 +20,21 @@ With --format also label files, as a starting point for labelling these images.
 A camera is recorded until Ctrl-C, or for --seconds. Videos need pip install 'ssd-tf[video]'.
 """
 FLAGS = commandline.new_flags()
-flags.DEFINE_string(
-    "model", None, "Run folder, SavedModel folder or .tflite file.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "output", None, "Folder for the drawn images and detections.json.", flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "score", 0.5, "Minimum score to report.", lower_bound=0, upper_bound=1, flag_values=FLAGS
-)
+_define_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_define_list = functools.partial(flags.DEFINE_list, flag_values=FLAGS)
+_define_float = functools.partial(flags.DEFINE_float, flag_values=FLAGS)
+_define_string("model", None, "Run folder, SavedModel folder or .tflite file.")
+_define_string("output", None, "Folder for the drawn images and detections.json.")
+_define_float("score", 0.5, "Minimum score to report.", lower_bound=0, upper_bound=1)
 flags.DEFINE_integer(
     "max", 100, "Maximum number of detections per image.", lower_bound=1, flag_values=FLAGS
 )
-flags.DEFINE_list("classes", [], "Report these classes only.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "labels",
-    None,
-    "Class names for a model that has none: lines of text, .pbtxt or COCO .json.",
-    flag_values=FLAGS,
+_define_list("classes", [], "Report these classes only.")
+_define_string(
+    "labels", None, "Class names for a model that has none: lines of text, .pbtxt or COCO .json."
 )
-flags.DEFINE_list("format", [], "Label files to write: coco, yolo, voc, csv.", flag_values=FLAGS)
-flags.DEFINE_float(
-    "seconds", None, "How long to record a camera.", lower_bound=0, flag_values=FLAGS
-)
+_define_list("format", [], "Label files to write: coco, yolo, voc, csv.")
+_define_float("seconds", None, "How long to record a camera.", lower_bound=0)
 commandline.define_input_range(FLAGS)
 commandline.define_raw_weights(FLAGS)
 

@@ -1,5 +1,6 @@
 """`ssd export`: a run to a SavedModel, TFLite files and a web page."""
 
+import functools
 import pathlib
 import sys
 
@@ -21,37 +22,32 @@ Export a run to a SavedModel and to TFLite, and compare their detections with th
 formats: {", ".join(folder.FORMATS)}
 """
 FLAGS = commandline.new_flags()
-flags.DEFINE_string("workdir", None, "Run folder.", flag_values=FLAGS)
-flags.DEFINE_string("output", None, "Folder for the exports.", flag_values=FLAGS)
+_define_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_define_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
+_define_string("workdir", None, "Run folder.")
+_define_string("output", None, "Folder for the exports.")
 flags.DEFINE_list(
     "formats",
     list(folder.DEFAULT_FORMATS),
     "What to write, separated by commas.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "data",
-    None,
-    "Folder of TFRecords; its images verify the exports and calibrate int8.",
-    flag_values=FLAGS,
+_define_string(
+    "data", None, "Folder of TFRecords; its images verify the exports and calibrate int8."
 )
-flags.DEFINE_string("verify_split", "val", "Split of --data to verify with.", flag_values=FLAGS)
-flags.DEFINE_integer(
+_define_string("verify_split", "val", "Split of --data to verify with.")
+_define_integer(
     "verify_images",
     20,
     "Number of images on which detections are paired; AP is measured on the whole split.",
     lower_bound=1,
-    flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "calibration_split", "train", "Split of --data to calibrate int8 with.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
+_define_string("calibration_split", "train", "Split of --data to calibrate int8 with.")
+_define_integer(
     "calibration_images",
     100,
     "Number of images to calibrate with.",
-    lower_bound=10,
-    flag_values=FLAGS,
+    lower_bound=folder.MIN_CALIBRATION_IMAGES,
 )
 flags.DEFINE_float(
     "max_ap_drop",
@@ -61,11 +57,8 @@ flags.DEFINE_float(
     upper_bound=1,
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "web_files",
-    None,
-    "Folder of the npm package @mediapipe/tasks-vision, which `web` copies from.",
-    flag_values=FLAGS,
+_define_string(
+    "web_files", None, "Folder of the npm package @mediapipe/tasks-vision, which `web` copies from."
 )
 flags.DEFINE_bool("overwrite", False, "Replace existing exports.", flag_values=FLAGS)
 commandline.define_raw_weights(FLAGS)

@@ -35,7 +35,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     if "boxes" not in values:
         raise ConfigError(
             f"{path}: boxes is missing: give a preset or levels, or take network and default boxes "
-            "over from a run: --set init_from=RUN (import_weights makes a run of a detector file)"
+            "over from a run: --set init_from=RUN (`ssd import` makes a run of a detector file)"
         )
     return _check_effects(_validate(values, path), values, layers, path)
 

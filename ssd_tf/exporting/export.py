@@ -17,8 +17,6 @@ from ssd_tf.inference.loading import load_run
 from ssd_tf.user_files import check_exists
 from ssd_tf.weights.label_files import format_names
 
-MIN_CALIBRATION_IMAGES = 10
-
 
 def export(
     workdir: str | os.PathLike[str],
@@ -48,15 +46,10 @@ def export(
     folder.check_request(output, formats, data, max_ap_drop, overwrite)
     check_exists(workdir, "run folder")
     run = load_run(workdir, overrides, raw_weights)
-    dataset_info = None
     calibration = []
     if data is not None:
         dataset_info = dataset_json.read_dataset(data)
-        # Bad records are reported now, not after minutes of conversion.
-        examples = _read_split(dataset_info, verify_split, run.config)
-        images = _take_images(examples, verify_images, dataset_info, verify_split)
-        if not images:
-            raise ValueError(f"split {verify_split} of {data} has no images to verify with")
+        examples, images = _read_verification(dataset_info, verify_split, verify_images, run.config)
     if any(map(folder.is_calibrated, formats)):
         calibration = _read_calibration(
             dataset_info, calibration_split, calibration_images, run.config
@@ -82,6 +75,18 @@ def export(
     return report
 
 
+def _read_verification(dataset_info, split, count, config):
+    """(Examples of the split, its first images); bad records are reported before any conversion."""
+    examples = _read_split(dataset_info, split, config)
+    images = _take_images(examples, count, dataset_info, split)
+    if not images:
+        raise ValueError(
+            f"split {split} of {dataset_info.folder} has no images to verify with; "
+            "--verify_split names another"
+        )
+    return examples, images
+
+
 def _read_split(dataset_info, split, config):
     """The Examples of a split, a dataset."""
     skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
@@ -97,10 +102,10 @@ def _read_calibration(dataset_info, split, count, config):
     """Images as `convert_network` takes them."""
     examples = _read_split(dataset_info, split, config)
     images = _take_images(examples, count, dataset_info, split)
-    if len(images) < MIN_CALIBRATION_IMAGES:
+    if len(images) < folder.MIN_CALIBRATION_IMAGES:
         raise ValueError(
-            f"int8 needs at least {MIN_CALIBRATION_IMAGES} images to calibrate on, split {split} "
-            f"of {dataset_info.folder} has {len(images)}; --calibration_split names another"
+            f"int8 needs at least {folder.MIN_CALIBRATION_IMAGES} images to calibrate on, split "
+            f"{split} of {dataset_info.folder} has {len(images)}; --calibration_split names another"
         )
     return [resize(image, config.model.input_hw).numpy() for image in images]
 

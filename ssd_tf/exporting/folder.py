@@ -19,6 +19,7 @@ FORMATS = (
     *(f"tflite_{precision}_raw" for precision in PRECISIONS),
     "web",
 )
+MIN_CALIBRATION_IMAGES = 10  # of int8
 DEFAULT_FORMATS = ("saved_model", "tflite_float32")
 REPORT = "export.json"
 _PARTIAL = ".export.partial"

@@ -279,7 +279,7 @@ def test_int8(tiny_run, tiny_data, tmp_path):
     argv = ["--formats=tflite_int8", f"--data={tiny_data}", "--calibration_split=val"]
     # Four images are too few for people, and enough to see that the split is used.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssd_tf.exporting.export.MIN_CALIBRATION_IMAGES", 4)
+        patch.setattr("ssd_tf.exporting.folder.MIN_CALIBRATION_IMAGES", 4)
         report = run(tiny_run, tmp_path, *argv)
     assert report["verify"]["tflite_int8"]["detections"] > 0
     entry = load_detector(tmp_path / "model_int8.tflite")
