@@ -166,7 +166,7 @@ def print_stages(name, num_classes):
     from ssd_tf.inference.detector import keras_detector, make_postprocessor
     from ssd_tf.models import ssd
 
-    config = load_config(ROOT / "configs" / f"{name}.yaml", ["model.backbone.weights=none"])
+    config = load_config(ROOT / "configs" / f"{name}.yaml", ["init_from=null"])
     tf.keras.utils.set_random_seed(0)
     network = ssd.build_model(config, num_classes)
     detector = keras_detector(config, network, [f"class {i}" for i in range(num_classes)])

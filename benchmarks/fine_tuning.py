@@ -38,7 +38,7 @@ class Start(typing.NamedTuple):
 _SMALL = ("model.backbone.name=mobilenet", "model.backbone.alpha=0.25")
 # The recipe's rate is for runs that are ten times as long.
 _FAST = ("train.learning_rate=0.03",)
-_SCRATCH = ("model.backbone.weights=none", "model.backbone.frozen_stages=0")
+_SCRATCH = ("init_from=null", "model.backbone.frozen_stages=0")
 STARTS = {
     "from scratch": Start("MobileNet v1 0.25", "finetune_imagenet.yaml", (*_SMALL, *_SCRATCH), 105),
     "ImageNet": Start("MobileNet v1 0.25", "finetune_imagenet.yaml", _SMALL, 110),

@@ -85,14 +85,14 @@ def compare(name, isa, values):
 def work(name, is_folded):
     commandline.import_tensorflow()
     from ssd_tf.config import load_config
-    from ssd_tf.export import saved_model
+    from ssd_tf.exporting import saved_model
     from ssd_tf.inference import detector
     from ssd_tf.models import ssd
 
     if not is_folded:
         for module in (detector, saved_model):
             module.fold_batch_norm = lambda model: model
-    config = load_config(ROOT / "configs" / f"{name}.yaml", ["model.backbone.weights=none"])
+    config = load_config(ROOT / "configs" / f"{name}.yaml", ["init_from=null"])
     num_classes = NUM_CLASSES.get(name, 80)
     network = ssd.build_model(config, num_classes)
     names = [f"class {index}" for index in range(num_classes)]

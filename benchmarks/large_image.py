@@ -70,7 +70,7 @@ def _make_detector(name):
     from ssd_tf.models import ssd
 
     # Random weights score all boxes alike; a trained network has few above the floor.
-    overrides = ["model.backbone.weights=none", "eval.score_floor=0.1"]
+    overrides = ["init_from=null", "eval.score_floor=0.1"]
     config = load_config(ROOT / "configs" / f"{name}.yaml", overrides)
     num_classes = MODELS[name]
     network = ssd.build_model(config, num_classes)

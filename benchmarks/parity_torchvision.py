@@ -400,22 +400,29 @@ def _last_relu(model, stage):
 def filled_network(config, num_classes):
     """Our network with torchvision's arrays, drawn by their names and the shapes of our layers."""
     from ssd_tf.models import ssd
-    from ssd_tf.weights import torchvision
+    from ssd_tf.weights.assign import assign
+    from ssd_tf.weights.importers import torchvision
 
     network = ssd.build_model(config, num_classes)
-    torchvision.load(network.model, config, seeded_state(network.model, config))
+    state = seeded_state(network.model, config)
+    backbone = {layer.name for layer in ssd.backbone_layers(network.model, config)}
+    arrays = torchvision.convert(state, config.model, "the state dict")
+    assign(network.model, arrays, "the state dict", required=backbone)
     return network
 
 
 def seeded_state(model, config):
     """The state dict that the torch half draws, for the layers that have a counterpart there."""
-    from ssd_tf.weights import torchvision
+    from ssd_tf.weights.importers import torchvision
 
     is_resnet = config.model.backbone.name.startswith("resnet")
     state = {}
     if not is_resnet:
         state["backbone.scale_weight"] = seeded_array("backbone.scale_weight", (512,))
-    modules = torchvision.module_names(model, config, state)
+    if is_resnet:
+        modules = {layer.name: layer.name.replace("_", ".") for layer in model.layers}
+    else:
+        modules = torchvision.module_names(config.model, state)
     for layer in model.layers:
         module = modules.get(layer.name, "")
         if module in state or (is_resnet and not module.startswith(("conv1", "bn1", "layer"))):

@@ -139,7 +139,7 @@ def report(name, times):
 
 def read_config(name, batch_size, *overrides):
     path = pathlib.Path(__file__).parents[1] / "configs" / f"{name}.yaml"
-    fixed = (f"train.batch_size={batch_size}", "model.backbone.weights=none")
+    fixed = (f"train.batch_size={batch_size}", "init_from=null")
     return load_config(path, [*fixed, *overrides])
 
 

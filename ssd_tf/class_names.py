@@ -1,4 +1,4 @@
-"""What a class may be called.
+"""Valid names of classes.
 
 Names travel as lines of text files into exports and on to their clients, so a name is one printable
 line without blanks at its ends, in Unicode NFC; `background` and `???` are names like others.
@@ -11,17 +11,16 @@ _JOINERS = "\u200c\u200d"
 
 
 def normalize(name) -> str:
-    """A name as people write it in the form in which it is stored.
+    """A name as it is stored: in NFC, each kind of space as a plain one, and none at the ends.
 
-    That is NFC, each kind of space as a plain one, and none at the ends. Other characters that a
-    name cannot have stay, for `find_fault` to report.
+    Other characters that a name cannot have stay, for `find_fault` to report.
     """
     name = unicodedata.normalize("NFC", name)
     return "".join(" " if unicodedata.category(c) == "Zs" else c for c in name).strip()
 
 
 def find_fault(name) -> str:
-    """Why a class cannot be called this; empty if it can."""
+    """Why this cannot be the name of a class; empty if it can."""
     if not isinstance(name, str):
         return f"expected text, got {name!r}"
     if not name:
@@ -35,9 +34,9 @@ def find_fault(name) -> str:
 
 
 def check_names(names, where):
-    """Raise ValueError for the first name that a class cannot have, or that is there twice.
+    """Raise ValueError for the first name that is invalid or repeated.
 
-    where: what the message says of their origin, such as the path of a file.
+    where: their origin, for the message, such as the path of a file.
     """
     seen = set()
     for name in names:

@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_bytes(path, content: bytes):
@@ -27,6 +28,28 @@ def write_text(path, content: str):
 def write_json(path, content):
     """Write JSON, indented by one space, as `write_bytes` does."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path, replace=False):
+    """A context with a temporary folder beside `path`, which takes that name at the end.
+
+    An error leaves `path` as it was. Raises OSError if there is a folder that is not empty, unless
+    `replace`.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

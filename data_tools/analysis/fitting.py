@@ -44,15 +44,16 @@ def fit_split(dataset_info, split, config, tries, seed) -> Fitted:
         raise ValueError(f"the split {split!r} of {dataset_info.folder} has no objects to fit to")
     network = ssd.build_model(config, len(dataset_info.classes))
     fields = measure.level_fields(network.model)
-    maps = FeatureMaps(network.map_shapes, config.model.input_hw, fields)
+    maps = FeatureMaps(network.map_shapes, config.model.input_hw, tuple(fields))
     fitted = fit(network.levels, maps, boxes, tries, seed)
     levels = [level.to_box_level() for level in fitted]
     fitted_boxes = make_default_boxes(levels, maps.shapes_hw, maps.input_hw)
     before, after = (
-        coverage.tabulate_levels(
-            *geometry.best_overlaps(boxes, default_boxes), network.levels, maps.shapes_hw
+        coverage.tabulate_levels(best, iou, network.levels, maps.shapes_hw)
+        for best, iou in (
+            geometry.best_overlaps(boxes, network.default_boxes),
+            geometry.best_overlaps(boxes, fitted_boxes),
         )
-        for default_boxes in (network.default_boxes, fitted_boxes)
     )
     coverage.print_rows("before: map", before)
     coverage.print_rows("after: map", after)

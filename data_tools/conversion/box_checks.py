@@ -83,11 +83,12 @@ def normalize_box(
     is_sliver = min(corners[2] - corners[0], corners[3] - corners[1]) < _ROUNDING
     if is_sliver and not validity.is_valid(np.array(corners, np.float32)).all():
         return "degenerate"
-    own_area = (corners[2] - corners[0]) * image.height * (corners[3] - corners[1]) * image.width
+    area = (corners[2] - corners[0]) * image.height * (corners[3] - corners[1]) * image.width
     is_measured = unit in (labels.PIXELS, labels.PIXELS_FROM_ONE)
-    has_area = is_measured and obj.area is not None and 0 < obj.area < math.inf
+    if is_measured and obj.area is not None and 0 < obj.area < math.inf:
+        area = obj.area
     overhang = max(-xmin, -ymin, xmax - 1, ymax - 1)
-    return NormalizedBox(corners, obj.area if has_area else own_area, overhang > _ROUNDING)
+    return NormalizedBox(corners, area, overhang > _ROUNDING)
 
 
 def find_fault(obj, unit, is_unit_certain) -> str:

@@ -1,6 +1,7 @@
 """`ssd evaluate`: evaluate a model, or a file of detections, with the COCO and VOC metrics."""
 
 import functools
+import sys
 
 from absl import flags
 
@@ -34,15 +35,8 @@ flags.DEFINE_enum(
     "What to do about an unusable record; default: data.on_bad_record of the run, else stop.",
     flag_values=FLAGS,
 )
-_define_bool(
-    "raw_weights", False, "Use the weights of the last step, not the averaged ones (train.ema)."
-)
-flags.DEFINE_multi_string(
-    "set",
-    [],
-    "Replace a value of the run's config, e.g. eval.nms_iou=0.5; may be repeated.",
-    flag_values=FLAGS,
-)
+commandline.define_raw_weights(FLAGS)
+commandline.define_overrides(FLAGS)
 _define_string("detections", None, "COCO results file to evaluate instead of a model.")
 _define_string("annotations", None, "COCO instances file that --detections refers to.")
 _define_string("images", None, "Folder of the images that --annotations names, for the report.")
@@ -59,8 +53,16 @@ _define_bool(
     "Compute the COCO metrics with pycocotools too, and fail if a number differs.",
 )
 _define_string("output", None, "Folder for report.html, metrics.json and the other files.")
-_MODEL_FLAGS = ("model", "data", "split", "labels", "input_range", "on_bad_record")
-_MODEL_FLAGS += ("raw_weights", "set")
+_MODEL_FLAGS = (
+    "model",
+    "data",
+    "split",
+    "labels",
+    "input_range",
+    "on_bad_record",
+    "raw_weights",
+    "set",
+)
 _FILE_FLAGS = ("detections", "annotations", "images", "gray_range")
 
 
@@ -134,3 +136,7 @@ def _evaluate_files(values, compared=()):
             gray_range,
             values.reference,
         )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ from absl import flags
 
 from ssd_tf import commandline
 from ssd_tf.config import load_config
+from ssd_tf.user_files import check_exists
 
 USAGE = """
 Train a detector on TFRecords. The same command on an existing run folder resumes from its last
@@ -20,12 +21,7 @@ flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag
 flags.DEFINE_string(
     "workdir", None, "Run folder: checkpoints, metrics.csv, tensorboard.", flag_values=FLAGS
 )
-flags.DEFINE_multi_string(
-    "set",
-    [],
-    "Replace a value of the config, e.g. train.steps=500; may be repeated.",
-    flag_values=FLAGS,
-)
+commandline.define_overrides(FLAGS)
 flags.DEFINE_list(
     "hosts",
     None,
@@ -49,6 +45,7 @@ def main(argv=None):
 
 def _main(values, positional):
     config = load_config(values.config, commandline.read_overrides(values, positional))
+    check_exists(values.data, "data folder")
     commandline.import_tensorflow()
     from ssd_tf.training.train import train
 

@@ -5,7 +5,7 @@ import json
 
 from ssd_tf.config.augmentation import Augment
 from ssd_tf.config.keys import Needs
-from ssd_tf.config.sections import KEYS, Config, Data
+from ssd_tf.config.sections import KEYS, Boxes, Config, Data
 
 _AUGMENT = "data.augment."
 
@@ -34,7 +34,7 @@ def explain_idle(config: Config, path, needs: Needs) -> str:
 def starting_values(config: Config) -> Config:
     """The config with the defaults, those of its augmentation's preset included."""
     augment = Augment(preset=config.data.augment.preset)
-    return Config(boxes={"preset": "paper"}, data=Data(augment=augment))
+    return Config(boxes=Boxes(preset="paper"), data=Data(augment=augment))
 
 
 def value_at(config, path):

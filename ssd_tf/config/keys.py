@@ -6,7 +6,7 @@ and `MayChange`. docs/configuration.md is generated from all of them.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeGuard
 
 import pydantic
 from pydantic import Field
@@ -112,10 +112,10 @@ def list_keys(section: type[Section], prefix="") -> dict[str, Key]:
             continue
         needs = [entry for entry in field.metadata if isinstance(entry, Needs)]
         permissions = [entry for entry in field.metadata if isinstance(entry, MayChange)]
-        own[prefix + name] = Key(field, needs, *(permissions or [section.may_change]))
+        own[prefix + name] = Key(field, needs, next(iter(permissions), section.may_change))
     return own | nested
 
 
-def is_section(annotation: Any) -> bool:
+def is_section(annotation: Any) -> TypeGuard[type[Section]]:
     """Whether the annotation of a field is a Section."""
     return isinstance(annotation, type) and issubclass(annotation, Section)

@@ -3,9 +3,11 @@
 import copy
 import difflib
 import functools
+import os
 import pathlib
 import re
 import typing
+from collections.abc import Sequence
 
 import pydantic
 import yaml
@@ -15,12 +17,12 @@ from ssd_tf import files
 from ssd_tf.config import effects
 from ssd_tf.config.inheritance import merge, read_layers
 from ssd_tf.config.keys import is_section
-from ssd_tf.config.sections import Config, Eval
+from ssd_tf.config.sections import Config, Eval, is_run
 from ssd_tf.errors import ConfigError
 from ssd_tf.user_files import suggest_path
 
 
-def load_config(path, overrides=()) -> Config:
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Read an experiment file, its `base:` files and `key.path=value` overrides.
 
     With init_from and without model.backbone.name, network and default boxes are those of the run
@@ -33,7 +35,7 @@ def load_config(path, overrides=()) -> Config:
     if "boxes" not in values:
         raise ConfigError(
             f"{path}: boxes is missing: give a preset or levels, or take network and default boxes "
-            "over from a run: --set init_from=RUN (import_weights makes a run of a detector file)"
+            "over from a run: --set init_from=RUN (`ssd import` makes a run of a detector file)"
         )
     return _check_effects(_validate(values, path), values, layers, path)
 
@@ -78,10 +80,10 @@ def _inherit_network(values):
     source = values.get("init_from")
     model = values.get("model") or {}
     backbone = model.get("backbone") or {}
-    if not isinstance(source, str) or backbone.get("name") is not None:
+    if not is_run(source) or backbone.get("name") is not None:
         return values
     config = load_source_config(source).model_dump(mode="json")
-    config["model"]["backbone"] |= {"weights": "none", "frozen_stages": 0}
+    config["model"]["backbone"]["frozen_stages"] = 0
     boxes = {key: value for key, value in config["boxes"].items() if value is not None}
     return merge({"model": config["model"], "boxes": boxes}, values)
 

@@ -71,7 +71,7 @@ def _resume(key: Key):
 
 def _describe(key: Key):
     """The description in one line, with the choices that it lacks and when it has no effect."""
-    sentences = [" ".join(key.field.description.split())]
+    sentences = [" ".join((key.field.description or "").split())]
     choices = [f"`{value}`" for value in _choices(key.field.annotation)]
     if not all(choice in sentences[0] for choice in choices):
         sentences.append(f"One of {', '.join(choices)}.")

@@ -52,9 +52,6 @@ class Backbone(Section):
         "plain",
     ] = "vgg16"
     """Name of the backbone."""
-    weights: str = "none"
-    """Initial weights: `none`, `imagenet`, or the path of a Keras file (`.h5`) or of torchvision's
-    (`.pth`, `.safetensors`, `.npz`). Not for `plain` and torchvision's SSDLite."""
     alpha: Annotated[PositiveFloat, _NOT_ON_VGG] = 1.0
     """Width multiplier. Below 1 for phones and CPUs."""
     first_stride: Annotated[
@@ -172,9 +169,9 @@ class Boxes(Section):
     integer_sizes: Annotated[bool, only_with("boxes.preset", "caffe_voc", "caffe_coco")] = False
     """Whether sizes are truncated to whole pixels, as in the released SSD512 of Liu et al."""
     levels: tuple[Level, ...] | None = None
-    """One entry per feature map, such as `fit_anchors` prints for a data set."""
+    """One entry per feature map, such as `ssd fit-boxes` prints for a data set."""
     rounding: Annotated[float, Field(gt=0, lt=0.1)] | None = None
-    """Centres and sizes become multiples of this fraction of the input, below 0.1. `import_weights`
+    """Centres and sizes become multiples of this fraction of the input, below 0.1. `ssd import`
     writes it for quantised TFLite files."""
     variances: Variances = (0.1, 0.1, 0.2, 0.2)
     """The offsets (y, x, height, width) are divided by them. All references use the default (scale
@@ -472,14 +469,26 @@ class Watch(Section):
     """Number of images drawn in TensorBoard at each evaluation."""
 
 
+_BACKBONE_FILES = (".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".npz")
+
+
+def is_run(init_from) -> bool:
+    """Whether a value of init_from names a run folder, not the weights of a backbone."""
+    if not isinstance(init_from, str) or init_from == "imagenet":
+        return False
+    return not init_from.endswith(_BACKBONE_FILES)
+
+
 class Config(Section):
     """An experiment: two keys of its own, and the sections."""
 
     init_from: str | None = None
-    """Run folder to start from. If the file has no `model.backbone.name`, network and default boxes
-    are that run's. For fine-tuning; see [training.md](training.md)."""
+    """Weights to start from: a run folder, `imagenet`, or a backbone's file of Keras (`.h5`) or
+    torchvision (`.pth`, `.safetensors`, `.npz`). If the file has no `model.backbone.name`, network
+    and default boxes are those of the run. See [training.md](training.md#fine-tuning) and
+    [models.md](models.md#weights-init_from)."""
     imported_from: str | None = None
-    """File that the weights of an imported model came from; only `import_weights` writes it."""
+    """File that the weights of an imported model came from; only `ssd import` writes it."""
     model: Model = Model()
     boxes: Boxes
     data: Data = Data()
@@ -488,6 +497,11 @@ class Config(Section):
     eval: Eval = Eval()
     export: Export = Export()
     watch: Watch = Watch()
+
+    @property
+    def starts_from_run(self) -> bool:
+        """Whether init_from names a run folder, not the weights of a backbone."""
+        return is_run(self.init_from)
 
     @pydantic.model_validator(mode="after")
     def _check_unfreezing(self):

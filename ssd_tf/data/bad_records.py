@@ -6,8 +6,8 @@ then searches the split for the cause (`explain_record_errors`).
 """
 
 import contextlib
+import dataclasses
 import re
-from typing import NamedTuple
 
 import tensorflow as tf
 from absl import logging
@@ -21,7 +21,8 @@ class BadRecordError(ValueError):
     """A record cannot be used; the message gives its file, index and source_id."""
 
 
-class BadRecord(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class BadRecord:
     """A record that cannot be used, and why."""
 
     file: str
@@ -113,7 +114,7 @@ def find_bad_records(paths, num_classes) -> list[BadRecord]:
     bad = []
     for path in paths:
         for index in range(shards.count_records(path)):
-            if (path, index) not in usable:
+            if shards.RecordId(path, index) not in usable:
                 bad.append(describe_record(path, index, _read_record(path, index), num_classes))
     return bad
 

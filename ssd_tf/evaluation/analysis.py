@@ -19,7 +19,7 @@ RIGHT = 1
 WRONG = 0
 IGNORED = -1
 SCORES = np.arange(100) / 100
-# Without a right detection no score is best; detect.py's default.
+# Without a right detection no score is best; the default of `ssd detect`.
 _DEFAULT_SCORE = 0.5
 # hotcoco answers with a dict entry for each detection: taken at once, a gigabyte at COCO's size.
 _IMAGES_AT_ONCE = 250

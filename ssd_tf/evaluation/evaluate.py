@@ -1,6 +1,8 @@
 """Evaluate a model on a split of a data set."""
 
 import itertools
+import os
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
@@ -18,17 +20,17 @@ _COVERAGES = (0, 0.3, 0.4, 0.5, 0.6, 0.7, 1)
 
 
 def evaluate(
-    model,
-    data,
-    output=None,
-    split="val",
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    split: str = "val",
     *,
-    labels=None,
-    input_range=None,
-    overrides=(),
-    raw_weights=False,
-    on_bad_record=None,
-    reference=False,
+    labels: str | os.PathLike[str] | None = None,
+    input_range: tuple[float, float] | None = None,
+    overrides: Sequence[str] = (),
+    raw_weights: bool = False,
+    on_bad_record: str | None = None,
+    reference: bool = False,
 ) -> dict:
     """Evaluate a model with the metrics of COCO and PASCAL VOC, and print the numbers.
 

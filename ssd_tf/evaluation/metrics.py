@@ -39,6 +39,7 @@ def coco_metrics(truth: Truth, found: Found) -> tuple[dict, dict, dict]:
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summary_lines()
+    assert evaluation.eval is not None  # accumulate sets it
     stats = {name: float(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
     precision = evaluation.eval["precision"][:, :, :, _ALL_AREAS, _MOST_DETECTIONS]  # [T, R, C]
     per_class = {}

@@ -63,7 +63,7 @@ def finish(evaluation: Evaluation, output: OutputFolder | None, reference=False)
     if output:
         output.write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
         output.write_text("per_class.csv", _to_csv(class_rows))
-    if reference:
+    if reference and output:
         coco_results.check_metrics(metrics["coco"], *(output.path / name for name in _COCO_FILES))
     for line in _describe(metrics, evaluation.settings, reference):
         print_line(line)

@@ -17,13 +17,13 @@ STD_RGB = (58.395, 57.12, 57.375)
 INITIALIZER = "glorot_uniform"
 
 # Number of blocks of conv2 to conv5.
-_BLOCKS = {
+BLOCKS = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
 }
-_WITH_BASIC_BLOCKS = ("resnet18", "resnet34")  # the others have bottlenecks
+_WITH_BASICBLOCKS = ("resnet18", "resnet34")  # the others have bottlenecks
 
 
 class _Extra(typing.NamedTuple):
@@ -74,7 +74,7 @@ def pyramid(image, backbone):
 
 def stage_ends(backbone):
     """The last layer of each stage: the stem, then conv2 to conv5."""
-    counts = _BLOCKS[backbone.name]
+    counts = BLOCKS[backbone.name]
     ends = [f"layer{stage}_{count - 1}_relu" for stage, count in enumerate(counts, start=1)]
     return ["maxpool", *ends]
 
@@ -86,8 +86,8 @@ def _stages(image, backbone, strides):
     x = layers.ReLU(name="relu")(x)
     x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zeros never exceed what the ReLU gives
     x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
-    block = _basic_block if backbone.name in _WITH_BASIC_BLOCKS else _bottleneck
-    counts = _BLOCKS[backbone.name]
+    block = _basic_block if backbone.name in _WITH_BASICBLOCKS else _bottleneck
+    counts = BLOCKS[backbone.name]
     outputs = []
     for stage, (count, first_stride) in enumerate(zip(counts, strides, strict=False), start=1):
         channels = width * 2 ** (stage - 1)

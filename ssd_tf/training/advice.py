@@ -52,11 +52,10 @@ def _suspicious_settings(config):
             f"train.steps_per_call {train.steps_per_call} has the effect of "
             f"{config.watch.log_every}, as a report (watch.log_every) ends a call"
         )
-    has_weights = config.model.backbone.weights != "none" or config.init_from is not None
-    if train.bn == "frozen" and not has_weights:
+    if train.bn == "frozen" and config.init_from is None:
         yield (
             "train.bn=frozen keeps the statistics of batch norm, which here are those of no data: "
-            "give model.backbone.weights or init_from, or set train.bn=train"
+            "give init_from, or set train.bn=train"
         )
     if config.loss.normalizer != "global" and config.loss.min_negatives:
         yield (

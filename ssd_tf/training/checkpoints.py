@@ -42,7 +42,7 @@ class Checkpoints:
         prefixes = runs.list_checkpoints(self._folder / "last")
         if not prefixes:
             return False
-        prefix = runs.newest_sound(prefixes)
+        prefix = runs.newest_intact(prefixes)
         try:
             self._checkpoint.read(prefix).assert_consumed()
         except AssertionError:

@@ -235,7 +235,7 @@ class Loop:
 
         Another run's weights are evaluated before the first step, and kept if nothing is better.
         """
-        starts_at_random = step == 0 and self.config.init_from is None
+        starts_at_random = step == 0 and not self.config.starts_from_run
         if starts_at_random or not self._timetable.actions(step).evaluate:
             return
         if step in self._monitor.measured_ap():

@@ -263,8 +263,6 @@ def _settings(config, dataset_info, state, resumes, profile_steps):
         settings["watch.log_every"] = config.watch.log_every
     # The paths of the same weights may differ.
     settings["init_from"] = None if resumes else _digest(config.init_from)
-    weights = config.model.backbone.weights
-    settings["model"]["backbone"]["weights"] = None if resumes else _digest(weights)
     fingerprints = {
         config.data.val_split: state.evaluation["fingerprint"],
         config.data.train_split: state.fingerprint,
@@ -284,7 +282,7 @@ def _digest(source):
 
     Anything else comes back unchanged.
     """
-    if source in (None, "none", "imagenet"):
+    if source in (None, "imagenet"):
         return source
     path = pathlib.Path(source)
     try:

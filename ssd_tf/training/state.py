@@ -10,7 +10,7 @@ from ssd_tf.config import Config, Train
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.training.optimizer import Averages, make_optimizer
-from ssd_tf.weights import pretrained, transfer
+from ssd_tf.weights import transfer
 
 
 class TrainState(typing.NamedTuple):
@@ -35,8 +35,8 @@ def make_train_state(config: Config, class_names, strategy, initial_weights=True
     """Build what the config describes. Raises ConfigError if it cannot be built or run here.
 
     class_names: of the foreground classes.
-    initial_weights: False leaves the backbone's weights and init_from out, for a run that replaces
-    them by its last checkpoint.
+    initial_weights: False leaves init_from out, for a run that replaces the weights by those of
+    its last checkpoint.
     """
     check_precision(config.train.precision)
     with strategy.scope():
@@ -117,16 +117,14 @@ def make_network(config: Config, num_classes) -> ssd.SSD:
 
 
 def load_initial_weights(config: Config, network: ssd.SSD, class_names):
-    """Load the backbone's weights, then what fits of the run that config.init_from names, if any.
+    """Load what fits of the weights that config.init_from names, if any.
 
     Logs a table of what was loaded. Raises ConfigError if there is nothing that fits.
     """
-    pretrained.load_backbone(network.model, config)
-    backbone = config.model.backbone
     if config.init_from is None:
-        _check_frozen_layers(config, backbone.weights == "none")
+        _check_frozen_layers(config, are_random=True)
         return
-    source = transfer.read_source(config.init_from)
+    source = transfer.read_source(config, network.model)
     outcomes = transfer.transfer(source, network, config, class_names)
     logging.info("init_from %s:", config.init_from)
     for line in transfer.summarize(outcomes):
@@ -136,7 +134,7 @@ def load_initial_weights(config: Config, network: ssd.SSD, class_names):
         outcome.layer in frozen and outcome.result.startswith("from scratch")
         for outcome in outcomes
     )
-    _check_frozen_layers(config, backbone.weights == "none" and from_scratch)
+    _check_frozen_layers(config, from_scratch)
 
 
 def _check_frozen_layers(config, are_random):
@@ -145,7 +143,7 @@ def _check_frozen_layers(config, are_random):
     if are_random and backbone.frozen_stages and config.train.unfreeze_step is None:
         raise ConfigError(
             f"model.backbone.frozen_stages: {backbone.frozen_stages} would freeze layers with "
-            "random weights: give model.backbone.weights or an init_from that has them, or set "
+            "random weights: give an init_from that has them, or set "
             "model.backbone.frozen_stages=0"
         )
 
@@ -160,7 +158,7 @@ def _check_batch_norm(config, network):
     settings = Train.model_fields
     for key in ("bn", "bn_momentum"):
         is_set = getattr(config.train, key) != settings[key].default
-        if is_set and not has_any and config.init_from is None:
+        if is_set and not has_any and not config.starts_from_run:
             name = config.model.backbone.name
             raise ConfigError(f"train.{key} has no effect on {name}, which has no batch norm here")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 
 import tensorflow as tf
@@ -20,7 +21,14 @@ from ssd_tf.training.loop import Loop
 from ssd_tf.training.state import make_train_state
 
 
-def train(config, data, workdir, hosts=None, task=None, profile_steps=None):
+def train(
+    config: Config | str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    workdir: str | os.PathLike[str],
+    hosts: list[str] | None = None,
+    task: int | None = None,
+    profile_steps: str | None = None,
+) -> None:
     """Train from scratch, or resume from the last checkpoint of `workdir`.
 
     config: a Config, or the path of an experiment file. data: a folder of TFRecords with its

@@ -1,1 +1,1 @@
-"""Weights from elsewhere -> our model: one file per source format."""
+"""Weights of our own runs, and importers of third-party ones."""

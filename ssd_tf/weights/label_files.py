@@ -6,14 +6,12 @@ import pathlib
 import re
 
 from ssd_tf.class_names import check_names, normalize
-from ssd_tf.errors import ConfigError
-from ssd_tf.user_files import read_text, split_lines
-from ssd_tf.weights.checks import shorten
-from ssd_tf.weights.file_kinds import check_label_file
+from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.user_files import read_text, split_lines, suggest_path
 
-# What a file calls an id that is not in use.
+# The name of an unused id in a file.
 _UNUSED_NAME = "???"
-# The largest id of a file when the number of classes is not known; data sets have a few thousand.
+# The maximum id when the number of classes is not known; data sets have a few thousand.
 _MAX_ID = 100_000
 # A line with an id: `0  person`, `0: person`, `1. cat`, `1,cat`. A decimal number is none.
 _NUMBERED = re.compile(r"(-?[0-9]+)(?:\s*[:,;=]\s*(?=[^\s0-9])|\.\s+|\s+)(\S.*)")
@@ -21,13 +19,19 @@ _NUMBERED = re.compile(r"(-?[0-9]+)(?:\s*[:,;=]\s*(?=[^\s0-9])|\.\s+|\s+)(\S.*)"
 _TOKEN = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}:"']|[^\s{}:#"',;]+)|#.*""")
 
 
+def check_label_file(labels):
+    """Raise ConfigError, with the most similar path, unless there is a file at --labels."""
+    if not pathlib.Path(labels).is_file():
+        raise ConfigError(f"--labels: no file at {labels}{suggest_path(labels)}")
+
+
 def read_classes(labels, count, model) -> list[dict]:
     """The classes of a detector as in dataset.json; their ids are those of the detector, from 1.
 
     labels: None for names that are the ids, or a file:
-        text with one name per line, where later lines `???` are ids that are not in use, and a
-        first line `???` or `background` is the background's if there is one line too many;
-        text of which every line begins with an id;
+        text with one name per line, where later lines `???` are unused ids, and a first line `???`
+        or `background` is the background if there is one line too many;
+        text in which every line begins with an id;
         a label map of the TF Object Detection API (.pbtxt);
         a COCO instances file (.json), of which the categories are read.
     Ids in a file may begin with 0: the number of classes decides. Ids without a name are left out.
@@ -85,7 +89,7 @@ def format_names(names) -> str:
 
 
 def _split_names(text):
-    """The lines without those at the end that are empty."""
+    """The lines, without empty ones at the end."""
     names = [normalize(line) for line in split_lines(text)]
     while names and not names[-1]:
         names.pop()
@@ -93,14 +97,14 @@ def _split_names(text):
 
 
 def _names_of_lines(text, path, count, model):
-    """The name of each id from 1 on; a first line that is the background's is left out."""
+    """The name of each id from 1 on; a first line for the background is left out."""
     names = _split_names(text)
     if names and _is_background(names[0]) and count in (None, len(names) - 1):
         names = names[1:]
     if count not in (None, len(names)):
         raise ValueError(
             f"{path} has {len(names)} names, expected {count}, one for each class of {model} "
-            f"({_UNUSED_NAME} for an id that is not in use)"
+            f"({_UNUSED_NAME} for an unused id)"
         )
     return names
 
@@ -136,7 +140,7 @@ def _read_categories(text):
 
 
 def _find_root(rows):
-    """Roboflow's category 0, which is named after the project and is no class, or None."""
+    """Roboflow's category 0, which is named after the project and not a class, or None."""
     for row in rows:
         others = [other for other in rows if other is not row]
         if row.get("id") == 0 and row["name"] in [other.get("supercategory") for other in others]:
@@ -156,7 +160,7 @@ def _to_id(value):
 
 
 def _read_label_map(tokens):
-    """Items { id, name, display_name }; the latter is for people, and preferred."""
+    """Items { id, name, display_name }; the display_name is preferred."""
     rows = []
     for fields in _items(tokens):
         name = fields.get("display_name") or fields.get("name")
@@ -167,7 +171,7 @@ def _read_label_map(tokens):
 
 
 def _items(tokens):
-    """The fields {name: text} of each item; what is nested deeper is passed over."""
+    """The fields {name: text} of each item; deeper nested ones are skipped."""
     if {"'", '"'} & set(tokens):
         raise ValueError("a quote is not closed on its line")
     items = []
@@ -193,7 +197,7 @@ def _unquote(token):
 
 
 def _from_one(rows, path, count, model):
-    """Rows with ids from 1, of a file whose ids begin with 1 or with 0."""
+    """Rows with ids from 1, from those of a file, which begin with 1 or with 0."""
     rows = [(number, normalize(name)) for number, name in rows]
     ids = [number for number, _ in rows]
     for number, times in collections.Counter(ids).items():

@@ -2,8 +2,8 @@
 
 A network takes any weights that fit, and computes something else if one of these settings is not
 that of the network that they were trained in. They are compared wherever weights enter: init_from,
-model.backbone.weights, and `--set` of import_weights. A difference in what the whole network
-depends on is an error. What only a part depends on makes this part start from scratch.
+and `--set` of `ssd import`. A difference in what the whole network depends on is an error. What
+only a part depends on makes this part start from scratch.
 
 tests/weights/test_meaning.py lists the other keys of the config, and checks both lists by building
 networks.
@@ -13,14 +13,12 @@ import json
 import typing
 
 import numpy as np
-from absl import logging
 
 from ssd_tf.boxes.default_boxes import CLIP, fit_steps, make_default_boxes
 from ssd_tf.config import Config
-from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 
-# What depends on a setting. The heads are the class heads and the box heads.
+# Parts of a network that depend on a setting. The heads are the class heads and the box heads.
 NETWORK = "network"
 EXTRA_LAYERS_AND_HEADS = "extra layers and heads"
 HEADS = "heads"
@@ -30,7 +28,7 @@ CLASS_HEADS = "class heads"
 
 
 class Setting(typing.NamedTuple):
-    """A key of the config; `resolve` gives what a network makes of it, to be compared."""
+    """A key of the config; `resolve` gives its effective value, which is compared."""
 
     key: str
     affects: str
@@ -38,7 +36,7 @@ class Setting(typing.NamedTuple):
 
 
 class Difference(typing.NamedTuple):
-    """A Setting of two configs with different values, as people write them."""
+    """A Setting of two configs with different values, as in YAML."""
 
     key: str
     affects: str
@@ -89,7 +87,7 @@ SETTINGS = (
     Setting("boxes.rounding", DEFAULT_BOXES, lambda config: config.boxes.rounding),
     Setting("model.score_activation", CLASS_HEADS, lambda config: config.model.score_activation),
 )
-_NORMALIZATION = ("model.backbone.mean_rgb", "model.backbone.std_rgb")
+NORMALIZATION = ("model.backbone.mean_rgb", "model.backbone.std_rgb")
 
 
 def differences(old: Config, new: Config) -> list[Difference]:
@@ -99,7 +97,7 @@ def differences(old: Config, new: Config) -> list[Difference]:
         Difference(setting.key, setting.affects, _show(old, setting), _show(new, setting))
         for setting in SETTINGS
         if setting.resolve(old) != setting.resolve(new)
-        and not (is_same_input and setting.key in _NORMALIZATION)
+        and not (is_same_input and setting.key in NORMALIZATION)
     ]
 
 
@@ -107,27 +105,6 @@ def explain(found, origin) -> str:
     """Differences in one line, with what to set; origin: what the old values belong to."""
     pairs = "; ".join(f"{each.key} is {each.old} in {origin}, here {each.new}" for each in found)
     return f"{pairs}: set {' '.join(f'{each.key}={each.old}' for each in found)}"
-
-
-def check_backbone(config: Config, source, padding=None, normalization=None):
-    """Compare the config with the network that the weights of a backbone were trained in.
-
-    padding: of that network; normalization: its mean and standard deviation; None: not known.
-    Raises ConfigError for a difference. Another normalisation is only a warning if the weights come
-    from a path: who trained them may have had their own.
-    """
-    backbone = config.model.backbone
-    known = {} if padding is None else {"padding": padding}
-    if normalization is not None:
-        known |= {"mean_rgb": normalization[0], "std_rgb": normalization[1]}
-    old_backbone = backbone.model_copy(update=known)
-    model = config.model.model_copy(update={"backbone": old_backbone})
-    found = differences(config.model_copy(update={"model": model}), config)
-    doubtful = [each for each in found if each.key in _NORMALIZATION]
-    if found and (backbone.weights == "imagenet" or len(doubtful) < len(found)):
-        raise ConfigError(explain(found, f"the network of {source}"))
-    if doubtful:
-        logging.warning("%s", explain(doubtful, f"the network of {source}"))
 
 
 def has_same_boxes(old: Config, new: Config, level, map_hw) -> bool:
@@ -143,7 +120,7 @@ def has_same_boxes(old: Config, new: Config, level, map_hw) -> bool:
     if old.model.input_hw == new.model.input_hw:
         return bool((np.abs(boxes[0] - boxes[1]) <= 1e-3 * np.tile(sides[0], 2)).all())
     pixels = [each * config.model.input_hw for each, config in zip(sides, (old, new), strict=True)]
-    return np.allclose(*sides, rtol=1e-3) or np.allclose(*pixels, rtol=1e-3)
+    return any(np.allclose(ours, theirs, rtol=1e-3) for ours, theirs in (sides, pixels))
 
 
 def _level_boxes(config, level, map_hw):

@@ -1,44 +1,32 @@
-"""Weights of our own runs: finds, reads and assigns checkpoints."""
+"""Run folders: writes one of a network, and finds and reads the checkpoints of a trained one."""
 
 import pathlib
-import typing
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from ssd_tf import files
+from ssd_tf.config import Config, save_config
+from ssd_tf.errors import shorten
+
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-class Mismatch(typing.NamedTuple):
-    """A variable of the model that the checkpoint has no fitting array for.
-
-    found: the shape of the array with its path, or None if there is no such array.
-    """
-
-    variable: keras.Variable
-    found: tuple[int, ...] | None
-
-    def __str__(self):
-        found = "nothing" if self.found is None else f"shape {self.found}"
-        expected = tuple(self.variable.shape)
-        return f"{self.variable.path}: expected shape {expected}, got {found}"
-
-
-class DamagedCheckpointError(ValueError):
+class CorruptCheckpointError(ValueError):
     """A checkpoint that cannot be read; the message names it."""
 
 
 def find_checkpoint(run) -> str:
-    """The prefix of a run folder's best checkpoint, else of its newest; damaged ones are named.
+    """The prefix of a run folder's best checkpoint, else of its newest; warns of corrupt ones.
 
-    Raises FileNotFoundError if it has none, DamagedCheckpointError if none can be read.
+    Raises FileNotFoundError if it has none, CorruptCheckpointError if none can be read.
     """
     folder = pathlib.Path(run) / "checkpoints"
     prefixes = [*list_checkpoints(folder / "best"), *list_checkpoints(folder / "last")]
     if not prefixes:
         raise FileNotFoundError(f"no checkpoint in {folder}: train with --workdir {run} first")
-    return newest_sound(prefixes)
+    return newest_intact(prefixes)
 
 
 def list_checkpoints(folder) -> list[str]:
@@ -53,39 +41,39 @@ def step_of(prefix) -> int:
     return int(prefix.rpartition("-")[2])
 
 
-def newest_sound(prefixes) -> str:
-    """The first checkpoint of a list that can be read; a warning names those before it.
+def newest_intact(prefixes) -> str:
+    """The first checkpoint of a list that can be read; warns of those before it.
 
-    Raises DamagedCheckpointError if none can.
+    Raises CorruptCheckpointError if none can.
     """
-    damages = []
+    faults = []
     for prefix in prefixes:
         try:
             read_arrays(prefix)
-        except DamagedCheckpointError as error:
-            damages.append(str(error))
+        except CorruptCheckpointError as error:
+            faults.append(str(error))
             continue
-        for damage in damages:
-            logging.warning("%s; using %s instead", damage, prefix)
+        for fault in faults:
+            logging.warning("%s; using %s instead", fault, prefix)
         return prefix
-    raise DamagedCheckpointError(
-        f"{damages[0]}, and none of the {len(damages)} can be read; "
-        "train again, in another --workdir"
+    raise CorruptCheckpointError(
+        f"{faults[0]}, and none of the {len(faults)} can be read; train again, in another --workdir"
     )
 
 
 def read_arrays(prefix) -> dict:
-    """Every array of a checkpoint by its key. Raises DamagedCheckpointError, in one line.
+    """Every array of a checkpoint by its key. Raises CorruptCheckpointError, in one line.
 
     TensorFlow compares the checksums as it reads.
     """
     try:
         reader = tf.train.load_checkpoint(prefix)
         return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
-    # What TensorFlow raises depends on which part is damaged.
+    # What TensorFlow raises depends on which part is corrupt.
     except (tf.errors.OpError, ValueError, IndexError, KeyError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DamagedCheckpointError(f"the checkpoint {prefix} is damaged ({reason})") from None
+        raise CorruptCheckpointError(
+            f"the checkpoint {prefix} is corrupt ({shorten(error)})"
+        ) from None
 
 
 def read_weights(prefix, averaged=True) -> dict:
@@ -105,9 +93,14 @@ def read_weights(prefix, averaged=True) -> dict:
     return {**weights, **averages} if averaged else weights
 
 
-def write_weights(model, prefix):
-    """Write a checkpoint with the model's weights alone."""
-    tf.train.Checkpoint(weights=by_path(model.variables)).write(str(prefix))
+def group_by_layer(weights, model: keras.Model) -> dict:
+    """Arrays by variable path -> {layer: [arrays]}, of layers of which every variable is there."""
+    arrays = {}
+    for layer in model.layers:
+        values = [weights.get(variable.path) for variable in layer.weights]
+        if values and all(value is not None for value in values):
+            arrays[layer.name] = values
+    return arrays
 
 
 def by_path(variables) -> dict:
@@ -115,24 +108,17 @@ def by_path(variables) -> dict:
     return {variable.path: variable.value for variable in variables}
 
 
-def assign_weights(model, weights, allow_partial=False) -> list[Mismatch]:
-    """Assign arrays to the model's variables by path; returns those that keep their values.
+def write_weights(model: keras.Model, prefix):
+    """Write a checkpoint with the model's weights alone."""
+    tf.train.Checkpoint(weights=by_path(model.variables)).write(str(prefix))
 
-    Raises ValueError if nothing fits, or if anything does not and allow_partial is false.
-    """
-    mismatches = []
-    fitting = []
-    for variable in model.variables:
-        value = weights.get(variable.path)
-        if value is not None and value.shape == tuple(variable.shape):
-            fitting.append((variable, value))
-        else:
-            mismatches.append(Mismatch(variable, None if value is None else value.shape))
-    if not fitting or (mismatches and not allow_partial):
-        raise ValueError(
-            f"the checkpoint does not fit the model: {mismatches[0]} "
-            f"({len(mismatches)} of {len(model.variables)} variables)"
-        )
-    for variable, value in fitting:
-        variable.assign(value)
-    return mismatches
+
+def write_run(config: Config, model: keras.Model, classes, output):
+    """Write a run folder atomically; classes: as in dataset.json."""
+    with files.new_folder(output) as folder:
+        best = folder / "checkpoints" / "best"
+        best.mkdir(parents=True)
+        write_weights(model, best / "ckpt-0")
+        content = {"version": 1, "classes": classes, "splits": {}}
+        files.write_json(folder / "dataset.json", content)
+        save_config(config, folder / "config.yaml")

@@ -1,4 +1,4 @@
-"""init_from: the weights of another run, as far as they fit.
+"""init_from: starts a network from the weights of another run or of a backbone, where they fit.
 
 Shapes: `k` default boxes per cell, `C` foreground classes.
 """
@@ -7,6 +7,7 @@ import collections
 import pathlib
 import typing
 
+import keras
 import numpy as np
 
 from ssd_tf.config import Config, load_source_config
@@ -15,50 +16,64 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.weights import meaning, runs
-from ssd_tf.weights.checks import check_finite
+from ssd_tf.weights.assign import assign, split_rows
 
-_LOADED = "loaded"
+LOADED = "loaded"
 
 
 class Source(typing.NamedTuple):
-    """The run to start from. weights: arrays by variable path, averaged ones if there are any."""
+    """Weights to start from.
+
+    path: the run folder, or the file of a backbone's weights.
+    config: of the network that they were trained in.
+    arrays: {layer: arrays}, averaged ones if there are any.
+    class_names: None for a file, which has to fill the whole backbone and nothing else.
+    """
 
     path: pathlib.Path
     config: Config
-    class_names: list[str]
-    weights: dict[str, np.ndarray]
+    arrays: dict[str, list[np.ndarray]]
+    class_names: list[str] | None = None
 
 
 class Outcome(typing.NamedTuple):
-    """What happened to a layer. part: of the network; result: "loaded", or what else and why."""
+    """What happened to a layer. part: of the network; result: LOADED, or what else and why."""
 
     layer: str
     part: str
     result: str
 
 
-def read_source(path) -> Source:
-    """Read a run folder. Raises ConfigError, in one line, if it is none."""
-    path = pathlib.Path(path)
-    config = load_source_config(path)
+def read_source(config: Config, model: keras.Model) -> Source:
+    """Read what config.init_from names, to start this model.
+
+    Raises ConfigError, in one line, if it cannot be used.
+    """
+    if not config.starts_from_run:
+        # Readers of third-party files, which no other training needs.
+        from ssd_tf.weights.importers import backbones
+
+        return Source(*backbones.read_backbone(config))
+    assert config.init_from is not None  # as it starts from a run
+    path = pathlib.Path(config.init_from)
+    old_config = load_source_config(path)
     try:
         class_names = dataset_json.read_dataset(path).names
         weights = runs.read_weights(runs.find_checkpoint(path))
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"init_from: {error}") from None
-    check_finite(weights, f"init_from: {path}")
-    return Source(path, config, class_names, weights)
+    return Source(path, old_config, runs.group_by_layer(weights, model), class_names)
 
 
 def transfer(source: Source, network: ssd.SSD, config: Config, class_names) -> list[Outcome]:
-    """Load what fits of a run into a network; every layer with weights gets an Outcome.
+    """Load what fits into a network; every layer with weights gets an Outcome.
 
     Class heads keep the rows of the background and of classes with the same name. Rows of new
     classes keep their random kernels, and start with the mean bias of the source's classes, so that
     they are as rare as those. Box heads of levels with other default boxes start from scratch.
     Raises ConfigError if the weights mean something else in this network, if no layer before the
-    heads fits, or if the run's batch norm has no statistics and the config wants to train with
-    them.
+    heads fits, if a file does not fill the backbone, or if the run's batch norm has no statistics
+    and the config wants to train with them.
     """
     changed = meaning.differences(source.config, config)
     same_boxes = [
@@ -67,23 +82,28 @@ def transfer(source: Source, network: ssd.SSD, config: Config, class_names) -> l
     ]
     _check_meaning(changed, any(same_boxes), source)
     backbone = {layer.name for layer in ssd.backbone_layers(network.model, config)}
-    outcomes = []
-    for layer in network.model.layers:
-        if not layer.weights:
+    part_of = {
+        layer.name: _part_of(layer.name, backbone)
+        for layer in network.model.layers
+        if layer.weights
+    }
+    results = {}
+    arrays = {}
+    for name in [name for name in part_of if name in source.arrays]:
+        change = _find_change(changed, name, part_of[name])
+        if change is None and _is_box_head(name) and not same_boxes[_level_of(name)]:
+            change = "other default boxes"
+        if change is not None:
+            results[name] = f"from scratch: {change}"
             continue
-        values = [source.weights.get(variable.path) for variable in layer.variables]
-        part = _part_of(layer.name, backbone)
-        if any(value is None for value in values):
-            result = "from scratch: the run has no such layer"
-        elif reason := _find_change(changed, layer.name, part):
-            result = f"from scratch: {reason}"
-        elif ssd.is_class_head(layer.name):
-            result = _load_class_head(layer, values, source, class_names)
-        elif _is_box_head(layer.name) and not same_boxes[_level_of(layer.name)]:
-            result = "from scratch: other default boxes"
-        else:
-            result = _load(layer, values)
-        outcomes.append(Outcome(layer.name, part, result))
+        arrays[name] = source.arrays[name]
+        if ssd.is_class_head(name) and source.class_names not in (None, list(class_names)):
+            layer = network.model.get_layer(name)
+            arrays[name], results[name] = _keep_rows(layer, source, class_names)
+    required = backbone if source.class_names is None else ()
+    for name, misfit in assign(network.model, arrays, f"init_from {source.path}", required).items():
+        results.setdefault(name, f"from scratch: {misfit}")
+    outcomes = [Outcome(name, part, results.get(name, LOADED)) for name, part in part_of.items()]
     _check_overlap(outcomes, source)
     _check_statistics(network.model, config, source)
     return outcomes
@@ -104,11 +124,10 @@ def _check_meaning(changed, keeps_boxes, source):
         or (each.affects == meaning.DEFAULT_BOXES and keeps_boxes)
     ]
     if fatal:
-        raise ConfigError(
-            f"init_from {source.path}: the weights would be misused: "
-            f"{meaning.explain(fatal, 'that run')}, or leave out model.backbone and boxes to take "
-            "over its network"
-        )
+        remedy = meaning.explain(fatal, "its network")
+        if source.class_names is not None:
+            remedy += ", or leave out model.backbone and boxes to take over its network"
+        raise ConfigError(f"init_from {source.path}: the weights would be misused: {remedy}")
 
 
 def _find_change(changed, layer, part):
@@ -143,43 +162,30 @@ def _level_of(name):
     return int(name.removeprefix(ssd.BOX_HEAD_PREFIX).removesuffix("_conv"))
 
 
-def _load(layer, values):
-    expected = [tuple(variable.shape) for variable in layer.variables]
-    found = [value.shape for value in values]
-    if found != expected:
-        return f"from scratch: expected shape {expected[0]}, got {found[0]}"
-    for variable, value in zip(layer.variables, values, strict=True):
-        variable.assign(value)
-    return _LOADED
+def _keep_rows(layer, source, new_names):
+    """A class head for new classes, with the rows [C + 1] of old ones of each of the k boxes.
 
-
-def _load_class_head(layer, values, source, class_names):
-    """Load the rows [C + 1] of each of the k boxes whose class has the same name."""
-    if source.class_names == list(class_names):
-        return _load(layer, values)
-    old_rows = {name: row for row, name in enumerate(source.class_names, start=1)}
-    kernel, bias = (_by_box(value, len(source.class_names) + 1) for value in values)
+    Returns its arrays, None if it cannot keep any, and the result for the Outcome.
+    """
+    old_names = source.class_names
+    kernel, bias = (split_rows(value, len(old_names) + 1) for value in source.arrays[layer.name])
     new_kernel, new_bias = (
-        _by_box(variable.numpy(), len(class_names) + 1) for variable in layer.variables
+        split_rows(weight.numpy(), len(new_names) + 1).copy() for weight in layer.weights
     )
     if kernel.shape[:-1] != new_kernel.shape[:-1]:
-        return f"from scratch: expected {new_kernel.shape[:-1]} per class, got {kernel.shape[:-1]}"
+        expected = new_kernel.shape[:-1]
+        return None, f"from scratch: expected {expected} per class, got {kernel.shape[:-1]}"
     new_bias[:, 1:] = bias[:, 1:].mean(1, keepdims=True)
-    kept = [(0, 0)]
-    kept += [(row, old_rows.get(name)) for row, name in enumerate(class_names, start=1)]
-    kept = [pair for pair in kept if pair[1] is not None]
-    rows, sources = (list(numbers) for numbers in zip(*kept, strict=True))
+    old_rows = {name: row for row, name in enumerate(old_names, start=1)}
+    kept = [row for row, name in enumerate(new_names, start=1) if name in old_rows]
+    names = [new_names[row - 1] for row in kept]
+    rows = [0, *kept]
+    sources = [0, *(old_rows[name] for name in names)]
     new_kernel[..., rows] = kernel[..., sources]
     new_bias[..., rows] = bias[..., sources]
-    for variable, value in zip(layer.variables, (new_kernel, new_bias), strict=True):
-        variable.assign(value.reshape(variable.shape))
-    names = [class_names[row - 1] for row in rows[1:]]
-    return f"rows kept: {_list_names(['background', *names])}; {len(class_names) - len(names)} new"
-
-
-def _by_box(value, num_rows):
-    """[..., k * num_rows] -> [..., k, num_rows], a copy."""
-    return np.array(value).reshape(*value.shape[:-1], -1, num_rows)
+    arrays = [new_kernel.reshape(layer.kernel.shape), new_bias.reshape(layer.bias.shape)]
+    num_new = len(new_names) - len(names)
+    return arrays, f"rows kept: {_list_names(['background', *names])}; {num_new} new"
 
 
 def _list_names(names):
@@ -188,7 +194,7 @@ def _list_names(names):
 
 def _check_overlap(outcomes, source):
     before_heads = [outcome for outcome in outcomes if "heads" not in outcome.part]
-    if not any(outcome.result == _LOADED for outcome in before_heads):
+    if not any(outcome.result == LOADED for outcome in before_heads):
         first = before_heads[0]
         raise ConfigError(
             f"init_from {source.path}: none of its layers fits this network ({first.layer}: "
@@ -201,19 +207,12 @@ def _check_statistics(model, config, source):
     if config.train.bn == "frozen" or source.config.imported_from is None:
         return
     for layer in model.layers:
-        if isinstance(layer, BatchNormalization) and layer.name in _folded_layers(source):
+        values = source.arrays.get(layer.name)
+        if not isinstance(layer, BatchNormalization) or values is None:
+            continue
+        _, _, mean, variance = values
+        if not mean.any() and (variance == 1).all():
             raise ConfigError(
                 f"init_from {source.path}: batch norm {layer.name} was folded into its convolution "
                 "and has no statistics: set train.bn=frozen"
             )
-
-
-def _folded_layers(source):
-    """The layers of batch norm whose mean is 0 and whose variance is 1."""
-    return {
-        path.removesuffix("/moving_mean")
-        for path, value in source.weights.items()
-        if path.endswith("/moving_mean")
-        and not value.any()
-        and (source.weights[path.replace("moving_mean", "moving_variance")] == 1).all()
-    }

@@ -95,6 +95,13 @@ def files_refused(fails, tmp_path):
     return call
 
 
+@pytest.fixture(autouse=True)
+def quick_figures(monkeypatch):
+    """Half a second for each report; test_report.py has the real figures."""
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **_o: file.write(svg))
+
+
 def run(*argv):
     assert evaluate.main(["evaluate", *map(str, argv)]) == 0
 

@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from ssd_tf.config import load_config
-from ssd_tf.export import saved_model, tflite, verify
+from ssd_tf.exporting import saved_model, tflite, verify
 from ssd_tf.inference.detector import keras_detector
-from ssd_tf.inference.loading import load_detector
-from ssd_tf.inference.run import load_run
+from ssd_tf.inference.loading import load_detector, load_run
 from ssd_tf.models import ssd
 from ssd_tf.training.train import train
 
@@ -34,9 +33,7 @@ def compare_exports(name, data, folder, *overrides):
         "train.decay_steps=[]",
         "data.val_split=none",
     ]
-    config = load_config(
-        CONFIGS / f"{name}.yaml", ["model.backbone.weights=none", *settings, *overrides]
-    )
+    config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null", *settings, *overrides])
     train(config, data, folder / "run")
     run = load_run(folder / "run")
     settle_statistics(run.network.model)
@@ -44,7 +41,7 @@ def compare_exports(name, data, folder, *overrides):
     names = run.dataset_info.names
     saved_model.export_saved_model(run.config, run.network, names, folder / "saved_model")
     converter = tflite.Converter(run.config, run.network, names)
-    converter.export(folder / "model.tflite", tflite.Form("float32"))
+    converter.export(folder / "model.tflite", "float32")
     reference = keras_detector(run.config, run.network, names)
     image = draw_noise(0)
     best = reference(image).scores[0]
@@ -110,6 +107,7 @@ def test_finetune_takes_over_the_network_of_a_run(tiny_data, tmp_path):
     assert_agreement(compare_exports("finetune", tiny_data, tmp_path, init_from))
 
 
+@pytest.mark.integration
 def test_loss_variants(tiny_data, tmp_path):
     focal = [
         "model.score_activation=sigmoid",

@@ -9,6 +9,8 @@ import pytest
 
 from data_tools import shapes
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("apache_beam", reason="apache-beam (the extra `beam`) is not installed")
 
 

@@ -101,6 +101,7 @@ def kill_at_random_moments(source, output, undisturbed, times):
     assert [path.name for path in output.iterdir() if path.name[0] == "."] == []
 
 
+@pytest.mark.integration
 def test_killed_once(source, undisturbed, tmp_path):
     kill_at_random_moments(source, tmp_path / "out", undisturbed, times=1)
 
@@ -119,6 +120,7 @@ yolo_to_tfrecord.main(["x", "--yolo={source}", "--output={output}", "--workers=1
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("module", "function", "left"),
     [
@@ -143,6 +145,7 @@ def test_killed_while_a_finished_split_is_rewritten(
     assert (output / "dataset.json").exists() == (function == "withdraw")
 
 
+@pytest.mark.integration
 def test_interrupted(source, tmp_path):
     output = tmp_path / "out"
     process = start(source, output, start_new_session=True)
@@ -160,6 +163,7 @@ def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
 
+@pytest.mark.integration
 def test_full_disk(source, tmp_path):
     output = tmp_path / "out"
     code, error = finish(start(source, output, preexec_fn=limit_file_size))
@@ -167,6 +171,7 @@ def test_full_disk(source, tmp_path):
     assert not output.exists()
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_folder_without_write_permission(source, tmp_path):
     tmp_path.chmod(0o555)

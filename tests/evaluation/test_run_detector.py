@@ -11,8 +11,7 @@ from ssd_tf.evaluation import coco_instances, coco_results, metrics
 from ssd_tf.evaluation import run_detector as module
 from ssd_tf.evaluation.run_detector import match_labels, measure_latency, run_detector
 from ssd_tf.inference.detections import Detections
-from ssd_tf.inference.detector import Detector
-from ssd_tf.inference.stages import Stages
+from ssd_tf.inference.detector import Detector, Stages
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 BOXES = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0.3, 0.4, 0.4], [0.5, 0.5, 0.6, 0.6]])

@@ -14,8 +14,15 @@ from ssd_tf.models.folding import assign_folded, fold_batch_norm
 from ssd_tf.training.optimizer import Averages
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-QUICK = ("bccd_mobilenet", "shapes_plain", "ssd300_resnet18_coco")
-QUICK += ("ssdlite192_mobilenet_v2_035_coco", "ssdlite320_mobilenet_v3_coco")
+FAST = ("bccd_mobilenet", "shapes_plain", "ssd300_resnet18_coco")
+INTEGRATION = ("ssdlite192_mobilenet_v2_035_coco", "ssdlite320_mobilenet_v3_coco")
+
+
+def mark(name):
+    if name in FAST:
+        return name
+    is_small = name in INTEGRATION
+    return pytest.param(name, marks=pytest.mark.integration if is_small else pytest.mark.slow)
 
 
 def count_norms(model):
@@ -158,13 +165,13 @@ def test_what_cannot_be_folded_stays(name):
 @pytest.mark.parametrize(
     "name",
     [
-        path.stem if path.stem in QUICK else pytest.param(path.stem, marks=pytest.mark.slow)
+        mark(path.stem)
         for path in sorted(CONFIGS.glob("*.yaml"))
         if path.stem != "finetune"  # its network is that of a run
     ],
 )
 def test_every_config(name):
-    config = load_config(CONFIGS / f"{name}.yaml", ["model.backbone.weights=none"])
+    config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null"])
     height, width = config.model.input_hw
     model_section = config.model.model_copy(update={"input_hw": (height, width + 32)})
     model = ssd.build_model(config.model_copy(update={"model": model_section}), 3).model

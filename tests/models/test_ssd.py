@@ -6,9 +6,10 @@ import typing
 import keras
 import numpy as np
 import pytest
+from small_networks import make_config
 
 from ssd_tf.boxes.default_boxes import BoxLevel
-from ssd_tf.config import check_config, load_config
+from ssd_tf.config import load_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.vgg import L2Normalization
@@ -30,10 +31,6 @@ SMALL = {
         ]
     },
 }
-
-
-def make_config(**values):
-    return check_config({"boxes": {"preset": "caffe_voc"}, **values}, "test")
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +264,17 @@ def test_every_config_is_checked():
     assert sorted(VALUES) == sorted(BOXES)
 
 
-@pytest.mark.parametrize("name", BOXES)
+# One of each family; the others are larger networks of the same code.
+FAST = ("bccd_mobilenet", "shapes_plain", "ssd300_vgg16_voc", "ssd300_resnet18_coco")
+FAST += ("ssdlite192_mobilenet_v2_035_coco", "ssdlite320_mobilenet_v3_coco")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.integration) for name in BOXES],
+)
 def test_every_config_builds_its_maps_and_boxes_in_the_order_of_its_heads(name):
-    config = load_config(CONFIGS / f"{name}.yaml", ["model.backbone.weights=none"])
+    config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null"])
     expected = BOXES[name]
     network = ssd.build_model(config, 2)
     assert network.map_shapes == expected.map_shapes
@@ -455,7 +460,7 @@ def test_with_the_focal_loss_objects_start_rare(scores, expected):
         "boxes": {"preset": "paper"},
         "loss": {"focal_gamma": 2},
     }
-    model = ssd.build_model(check_config(values, "test"), 2).model
+    model = ssd.build_model(make_config(**values), 2).model
     biases = [
         weight.numpy()
         for weight in model.weights

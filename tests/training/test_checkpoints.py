@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, which are kept, and what a damaged one costs."""
+"""Checkpoints: what they hold, which are kept, and what a corrupt one costs."""
 
 import logging
 import os
@@ -138,7 +138,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("suffix", "damage"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_used(
     saved, toy_state, toy_config, checkpoints, tmp_path, caplog, suffix, damage
 ):
     saved(5, 10)
@@ -149,8 +149,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
         assert checkpoints(state).restore_last()
     assert int(state.step) == 5
     assert state.network.model.get_layer("conv").bias.numpy().tolist() == [5] * 5
-    (line,) = [message for message in caplog.messages if "damaged" in message]
-    assert line.startswith(f"the checkpoint {last / 'ckpt-10'} is damaged (")
+    (line,) = [message for message in caplog.messages if "corrupt" in message]
+    assert line.startswith(f"the checkpoint {last / 'ckpt-10'} is corrupt (")
     assert line.endswith(f"; using {last / 'ckpt-5'} instead")
     assert "\n" not in line
     assert runs.find_checkpoint(tmp_path) == str(last / "ckpt-5")
@@ -158,24 +158,24 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert [name for name in names(last) if "10" in name] == []
 
 
-def test_when_all_are_damaged_nothing_starts_from_scratch(
+def test_when_all_are_corrupt_nothing_starts_from_scratch(
     saved, toy_state, toy_config, checkpoints, tmp_path
 ):
     saved(5, 10)
     for path in (tmp_path / "checkpoints" / "last").glob("*.index"):
         truncate(path)
-    message = r"ckpt-10 is damaged \(.*and none of the 2 can be read; train again, in another"
-    with pytest.raises(runs.DamagedCheckpointError, match=message):
+    message = r"ckpt-10 is corrupt \(.*and none of the 2 can be read; train again, in another"
+    with pytest.raises(runs.CorruptCheckpointError, match=message):
         checkpoints(toy_state(toy_config())).restore_last()
 
 
-def test_a_damaged_best_is_replaced_by_the_last(saved, tmp_path, caplog):
+def test_a_corrupt_best_is_replaced_by_the_last(saved, tmp_path, caplog):
     saved(5).copy_to_best()
     saved(10)
     truncate(tmp_path / "checkpoints" / "best" / "ckpt-5.index")
     with caplog.at_level(logging.WARNING):
         assert runs.find_checkpoint(tmp_path).endswith("last/ckpt-10")
-    assert "best/ckpt-5 is damaged" in caplog.text
+    assert "best/ckpt-5 is corrupt" in caplog.text
 
 
 def test_a_checkpoint_of_another_structure_is_refused(saved, toy_state, toy_config, checkpoints):

@@ -237,6 +237,7 @@ def test_two_workers_train_as_one_does(records, tmp_path):
         assert "error: the workers start from different steps ([0, 6])" in text
 
 
+@pytest.mark.integration
 def test_two_workers_train_with_the_defaults(records, tmp_path):
     """Batch norm is trained on each worker."""
     command = command_of(records, tmp_path / "run", ("train.steps=2", "data.val_split=none"))
@@ -256,7 +257,6 @@ FIFTY = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bn", ["train", "frozen", "synchronized"])
-@pytest.mark.slow
 def test_two_workers_train_as_one_does_for_fifty_steps(records, tmp_path, bn):
     settings = (*FIFTY, f"train.bn={bn}")
     one = command_of(records, tmp_path / "one", settings)

@@ -139,7 +139,13 @@ def deterministic_operations():
     tensorflow_config.disable_op_determinism()
 
 
-@pytest.mark.parametrize("name", RUNS)
+FAST = ("SGD", "deterministic")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.integration) for name in RUNS],
+)
 @pytest.mark.usefixtures("deterministic_operations", "small_network")
 def test_two_steps(name, tiny_data, tmp_path):
     config = make_config(name)

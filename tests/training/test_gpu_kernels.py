@@ -15,8 +15,10 @@ from ssd_tf.inference.detector import make_detect
 from ssd_tf.training.state import attach_training, make_network
 from ssd_tf.training.step import make_batch_loss, make_train_step
 
+pytestmark = pytest.mark.integration
+
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-SMALL = ["model.input_hw=[64,96]", "model.backbone.weights=none", "train.batch_size=4"]
+SMALL = ["model.input_hw=[64,96]", "init_from=null", "train.batch_size=4"]
 
 # Calls and edges, which compute nothing.
 NO_KERNELS = ("Placeholder", "While", "StatelessWhile", "If", "StatelessIf", "PartitionedCall")
@@ -127,7 +129,7 @@ def test_it_is_found_in_a_loop():
 
 def test_the_losses_of_the_configs(host_only_in_step):
     configs = [
-        load_config(path, ["model.backbone.weights=none"])
+        load_config(path, ["init_from=null"])
         for path in sorted(CONFIGS.glob("*.yaml"))
         if path.stem != "finetune"  # its network is that of a run
     ]

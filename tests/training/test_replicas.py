@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.integration
+
 NUM_STEPS = 10
 BATCH_SIZE = 8
 NUM_BOXES = 72

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.inference.run import load_run
+from ssd_tf.inference.loading import load_run
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.training import state
@@ -63,8 +63,8 @@ def test_every_batch_norm_follows_the_config(tiny_config, bn, synchronized):
     train = tiny_config.train.model_copy(update={"bn": bn, "bn_momentum": 0.75})
     model = ssd.build_model(tiny_config.model_copy(update={"train": train}), 2).model
     found = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
-    # MobileNet's 27 and one before each of the six heads.
-    assert len(found) == 33
+    # The backbone's 9 and one before each of the six heads.
+    assert len(found) == 15
     assert {(layer.momentum, layer.synchronized) for layer in found} == {(0.75, synchronized)}
 
 
@@ -76,7 +76,7 @@ def test_init_from_logs_a_table(tiny_config, tiny_run, caplog):
     assert "  class heads     3 layers  rows kept: background, red; 0 new" in caplog.messages
     learnt = {v.path: v.numpy() for v in load_run(tiny_run).network.model.variables}
     found = {v.path: v.numpy() for v in network.model.variables}
-    np.testing.assert_array_equal(found["conv1/kernel"], learnt["conv1/kernel"])
+    np.testing.assert_array_equal(found["stage1_conv1/kernel"], learnt["stage1_conv1/kernel"])
 
 
 def test_optimizers_of_two_runs_name_their_variables_alike(toy_network, toy_config):
@@ -112,14 +112,14 @@ def test_random_layers_may_not_be_frozen_for_ever(tiny_config):
 
 @pytest.mark.parametrize(
     ("result", "is_refused"),
-    [("loaded", False), ("from scratch: the run has no such layer", True)],
+    [("loaded", False), ("from scratch: found no weights", True)],
 )
 def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, result, is_refused):
     def transfer(_source, network, _config, _names):
         layers = [layer.name for layer in network.model.layers if layer.weights]
         return [state.transfer.Outcome(name, "backbone", result) for name in layers]
 
-    monkeypatch.setattr(state.transfer, "read_source", lambda _path: None)
+    monkeypatch.setattr(state.transfer, "read_source", lambda _config, _model: None)
     monkeypatch.setattr(state.transfer, "transfer", transfer)
     config = changed(tiny_config, frozen_stages=2, init_from="runs/other")
     if is_refused:
@@ -146,7 +146,7 @@ def test_batch_norm_where_there_is_none(tiny_config, name, train, key):
 
 
 def test_the_rate_of_a_backbone_that_is_frozen(tiny_config):
-    frozen = {"frozen_stages": 5, "name": "mobilenet"}
+    frozen = {"frozen_stages": 5, "name": "plain"}
     make(changed(tiny_config, **frozen, unfreeze_step=5, backbone_rate=0.1))
     with pytest.raises(ConfigError, match=r"train\.backbone_rate has no effect"):
         changed(tiny_config, **frozen, backbone_rate=0.1)

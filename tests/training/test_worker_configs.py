@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 NUM_STEPS = int(os.environ.get("SSD_TF_TEST_STEPS", 3))
 BATCH = int(os.environ.get("SSD_TF_TEST_BATCH", 8))
 # What our folder of weights lacks, and what a user without it is told to set.
-WITHOUT_WEIGHTS = ("model.backbone.weights=none", "model.backbone.frozen_stages=0")
+WITHOUT_WEIGHTS = ("init_from=null", "model.backbone.frozen_stages=0")
 CONFIGS = {
     "finetune_imagenet": WITHOUT_WEIGHTS,
     "ssdlite320_mobilenet_v3_coco": (),

@@ -24,7 +24,7 @@ def main(folder):
 
 def warm_up(output):
     """Import all that the importer imports."""
-    from ssd_tf.weights import detectors, imported, label_files  # noqa: F401
+    from ssd_tf.weights.importers import detectors  # noqa: F401
 
     import_weights.main(["import_weights", "--source", str(output), "--output", str(output)])
 

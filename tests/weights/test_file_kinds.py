@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights.file_kinds import check_source, checkpoint_prefix
+from ssd_tf.weights.importers.file_kinds import check_source, checkpoint_prefix
 
 
 def archive(*names):
@@ -42,9 +42,9 @@ def npz():
         ("a.tar", tar("w"), "unpack it"),
         ("a.zip", archive("saved_model/saved_model.pb"), "unpack it"),
         ("a.task", archive("detector.tflite"), "unpack it"),
-        ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(9), "model.backbone.weights"),
-        ("a.keras", archive("config.json", "model.weights.h5"), "model.backbone.weights"),
-        ("a.npz", npz(), "model.backbone.weights"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(9), "init_from"),
+        ("a.keras", archive("config.json", "model.weights.h5"), "init_from"),
+        ("a.npz", npz(), "init_from"),
         ("a.pt", archive("m/data.pkl", "m/code/m.py", "m/constants.pkl"), "state_dict"),
         ("a.onnx", b"\x08\x07\x12\x07pytorch", "another framework"),
         ("yolov3.weights", b"\x00\x00\x00\x00\x02", "another framework"),

@@ -9,7 +9,7 @@ import pytest
 
 from ssd_tf.config import Backbone
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights import imagenet
+from ssd_tf.weights.importers import imagenet
 
 
 def test_the_files_of_the_backbones():

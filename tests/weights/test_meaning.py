@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ssd_tf.config import Backbone, Boxes, Level, Model, check_config
-from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
-from ssd_tf.weights import keras_applications, meaning, torchvision
+from ssd_tf.weights import meaning
+from ssd_tf.weights.importers import backbones, torchvision
 
 PLAIN = {
     "model": {
@@ -31,7 +31,6 @@ SHAPES_OR_NAMES = {
 # Keys that change neither shapes nor what weights mean.
 NEITHER = {
     "model.input_hw": ({}, [96, 64]),
-    "model.backbone.weights": ({}, "imagenet"),
     "model.backbone.frozen_stages": ({}, 2),
 }
 # Keys of SETTINGS that affect the whole network.
@@ -194,33 +193,35 @@ def test_spellings_of_the_same(backbone, key, value):
     assert meaning.differences(old, new) == []
 
 
-def with_backbone(**backbone):
-    values = copy.deepcopy(PLAIN)
+def with_backbone(init_from, **backbone):
+    values = copy.deepcopy(PLAIN) | {"init_from": init_from}
     values["model"]["backbone"] = backbone
     del values["boxes"]["levels"][2:]
     return check_config(values, "test")
 
 
-KERAS = ((127.5,) * 3, (127.5,) * 3)
+KNOWN = {"padding": "keras", "mean_rgb": (127.5,) * 3, "std_rgb": (127.5,) * 3}
 
 
-@pytest.mark.parametrize("weights", ["imagenet", "my_own.h5"])
-def test_padding_of_a_file_is_an_error(weights):
-    config = with_backbone(**V1, padding="torch", weights=weights)
-    message = r"^model.backbone.padding is keras in the network of f.h5, here torch: set model.b"
-    with pytest.raises(ConfigError, match=message):
-        meaning.check_backbone(config, "f.h5", "keras", KERAS)
-    meaning.check_backbone(config, "f.h5")
+def trained_with(config, caplog):
+    """The differences from the network of a file, and whether there was a warning."""
+    trained = backbones._config_of_training(config, KNOWN, "f.h5")
+    return [each.key for each in meaning.differences(trained, config)], "f.h5" in caplog.text
 
 
-def test_normalization_of_a_published_file_is_an_error_and_else_a_warning(caplog):
-    config = with_backbone(**V1, mean_rgb=[0, 0, 0], weights="imagenet")
-    message = r"mean_rgb is \[127.5,127.5,127.5\] in the network of f.h5, here \[0.0,0.0,0.0\]"
-    with pytest.raises(ConfigError, match=message):
-        meaning.check_backbone(config, "f.h5", "keras", KERAS)
-    config = with_backbone(**V1, mean_rgb=[0, 0, 0], weights="my_own.h5")
-    meaning.check_backbone(config, "f.h5", "keras", KERAS)
-    assert "set model.backbone.mean_rgb=[127.5,127.5,127.5]" in caplog.text
+@pytest.mark.parametrize("init_from", ["imagenet", "my_own.h5"])
+def test_padding_of_a_file_is_an_error(init_from, caplog):
+    config = with_backbone(init_from, **V1, padding="torch")
+    assert trained_with(config, caplog) == (["model.backbone.padding"], False)
+
+
+@pytest.mark.parametrize("init_from", ["imagenet", "my_own.h5"])
+def test_normalization_of_a_published_file_is_an_error_and_else_a_warning(init_from, caplog):
+    config = with_backbone(init_from, **V1, mean_rgb=[0, 0, 0])
+    keys, has_warned = trained_with(config, caplog)
+    assert keys == (["model.backbone.mean_rgb"] if init_from == "imagenet" else [])
+    assert has_warned == (init_from != "imagenet")
+    assert ("set model.backbone.mean_rgb=[127.5,127.5,127.5]" in caplog.text) == has_warned
 
 
 @pytest.mark.parametrize(
@@ -233,8 +234,8 @@ def test_normalization_of_a_published_file_is_an_error_and_else_a_warning(caplog
     ],
 )
 def test_what_keras_trained(backbone, padding, mean, std):
-    found = keras_applications.describe(Backbone(**backbone))
-    assert (found[0], found[1][0][0], found[1][1][0]) == (padding, mean, std)
+    found = backbones.describe_keras(Backbone(**backbone))
+    assert (found["padding"], found["mean_rgb"][0], found["std_rgb"][0]) == (padding, mean, std)
 
 
 @pytest.mark.parametrize(
@@ -251,5 +252,5 @@ def test_what_keras_trained(backbone, padding, mean, std):
 )
 def test_what_torchvision_trained(backbone, key, padding, mean):
     found = torchvision.describe(Backbone(**backbone), {key: 0})
-    assert found[0] == padding
-    assert (found[1] and found[1][0][0]) == mean
+    assert found.get("padding") == padding
+    assert found.get("mean_rgb", [None])[0] == mean

@@ -5,8 +5,10 @@ import od_files
 import pytest
 import tensorflow as tf
 
+from ssd_tf.config import apply_overrides, check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights import detectors, imported, label_files, od_api, od_graph
+from ssd_tf.weights import label_files
+from ssd_tf.weights.importers import detectors, imported, od_api, od_graph
 
 NETWORKS = ["ssd_mobilenet_v1", "ssdlite_mobilenet_v2"]
 IMAGE = np.random.default_rng(0).uniform(0, 255, (1, 96, 128, 3)).astype("float32")
@@ -19,9 +21,10 @@ def models():
 
 def import_file(path, overrides=()):
     """The config and the network of a file, with all its classes."""
-    detector = imported.override(detectors.read_detector(path), overrides)
+    detector = detectors.read_detector(path)
     classes = label_files.read_classes(None, imported.num_classes(detector, path), path)
-    return *imported.build_network(detector, classes, path), detector
+    config = check_config(apply_overrides(detector.values, overrides), str(path))
+    return config, imported.build_network(detector, config, classes, path), detector
 
 
 def assert_equal_outputs(network, expected):
@@ -187,7 +190,7 @@ def test_a_classifier_is_no_detector(models, tmp_path):
     arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
     arrays = {name: value for name, value in arrays.items() if "BoxPredictor" not in name}
     od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
-    assert "without BoxPredictor layers is no detector" in refusal(tmp_path / "model.ckpt")
+    assert "no BoxPredictor layers" in refusal(tmp_path / "model.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +239,7 @@ def test_a_missing_file(tmp_path):
 
 def test_a_run_folder(tmp_path):
     (tmp_path / "config.yaml").write_text("")
-    assert "is a run folder already, and needs no import" in refusal(tmp_path)
+    assert "is a run folder already" in refusal(tmp_path)
 
 
 def test_a_damaged_checkpoint(models, tmp_path):
@@ -335,7 +338,7 @@ def test_what_the_file_states_cannot_be_replaced(models, tmp_path, override, mes
 def test_a_checkpoint_of_tensorflow_2_is_recognized(tmp_path):
     tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "ckpt-1"))
     message = refusal(tmp_path / "ckpt-1")
-    assert "is a checkpoint of TensorFlow 2" in message and "detect.py --model" in message
+    assert "is a checkpoint of TensorFlow 2" in message and "detect --model" in message
 
 
 def test_checkpoints_of_the_zoo_are_recognized(shared_data):
@@ -350,4 +353,4 @@ def test_a_saved_model_of_tensorflow_2_is_recognized(tmp_path):
     module.x = tf.Variable(1.0)
     tf.saved_model.save(module, str(tmp_path / "saved"))
     message = refusal(tmp_path / "saved")
-    assert "is a SavedModel of TensorFlow 2" in message and "detect.py --model" in message
+    assert "is a SavedModel of TensorFlow 2" in message and "detect --model" in message

@@ -6,8 +6,10 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights import imported, label_files, od_api, od_tflite
+from ssd_tf.weights import label_files
+from ssd_tf.weights.importers import imported, od_api, od_tflite
 
 TYPES = {
     "float32": schema.TensorType.FLOAT32,
@@ -285,7 +287,8 @@ def test_the_real_coco_detector(shared_data):
     assert len(classes) == 80
     assert classes[0] == {"name": "person", "id": 1}
     assert classes[-1] == {"name": "toothbrush", "id": 90}
-    config, network = imported.build_network(detector, classes, path)
+    config = check_config(detector.values, str(path))
+    network = imported.build_network(detector, config, classes, path)
     assert config.boxes.preset == "od_api"
     assert config.model.backbone.alpha == 0.75
     assert config.eval.class_agnostic and config.eval.max_detections == 10

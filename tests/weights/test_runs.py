@@ -4,7 +4,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from ssd_tf.errors import ConfigError
 from ssd_tf.weights import runs
+from ssd_tf.weights.assign import assign
 
 
 def make_model(seed=0):
@@ -42,7 +44,7 @@ def test_weights_come_back_by_path(saved):
     assert sorted(weights) == sorted(expected)
     other = make_model(seed=1)
     assert not np.array_equal(values_of(other)["conv/kernel"], expected["conv/kernel"])
-    assert runs.assign_weights(other, weights) == []
+    assert assign(other, runs.group_by_layer(weights, other), "the run") == {}
     for path, value in values_of(other).items():
         np.testing.assert_array_equal(value, expected[path], path)
 
@@ -72,40 +74,47 @@ def test_a_folder_without_checkpoints(tmp_path):
 
 @pytest.fixture
 def misfits(saved):
-    """The weights of `saved` with logits for another number of classes and without bn/gamma."""
-    _, weights = saved
-    weights["logits/kernel"] = np.zeros((1, 1, 5, 21), np.float32)
+    """The arrays of `saved` with logits for another number of classes and without bn/gamma."""
+    model, weights = saved
     del weights["bn/gamma"]
-    return weights
+    arrays = runs.group_by_layer(weights, model)
+    return arrays | {"logits": [np.zeros((1, 1, 5, 21), np.float32), np.zeros(21, np.float32)]}
 
 
-def test_weights_that_do_not_fit_are_refused(misfits):
+def test_layers_that_do_not_fit_are_named(saved, misfits):
     model = make_model(seed=1)
     before = values_of(model)
-    message = r"does not fit the model: bn/gamma: expected shape \(5,\), got nothing \(2 of 8"
-    with pytest.raises(ValueError, match=message):
-        runs.assign_weights(model, misfits)
-    for path, value in values_of(model).items():
-        np.testing.assert_array_equal(value, before[path], path)
-
-
-def test_weights_that_do_not_fit_are_named(saved, misfits):
-    model = make_model(seed=1)
-    before = values_of(model)
-    mismatches = runs.assign_weights(model, misfits, allow_partial=True)
-    found = [(mismatch.variable.path, mismatch.found) for mismatch in mismatches]
-    assert found == [("bn/gamma", None), ("logits/kernel", (1, 1, 5, 21))]
+    kept = assign(model, misfits, "the run", required=())
+    assert list(kept) == ["bn", "logits"]
+    assert "[(1, 1, 5, 3), (3,)]" in kept["logits"] and "[(1, 1, 5, 21), (21,)]" in kept["logits"]
     after = values_of(model)
     np.testing.assert_array_equal(after["conv/kernel"], values_of(saved[0])["conv/kernel"])
     np.testing.assert_array_equal(after["logits/kernel"], before["logits/kernel"])
 
 
-def test_a_mismatch_says_what_was_expected(misfits):
-    mismatches = runs.assign_weights(make_model(), misfits, allow_partial=True)
-    line = "logits/kernel: expected shape (1, 1, 5, 3), got shape (1, 1, 5, 21)"
-    assert str(mismatches[1]) == line
+@pytest.mark.parametrize(
+    ("change", "policy", "words"),
+    [
+        ({}, {}, "the run: layer bn: "),
+        ({}, {"required": {"logits"}}, "the run: layer logits: "),
+        (
+            {"conv": [np.full((4, 4, 3, 5), np.nan), np.zeros(5)]},
+            {"required": ()},
+            "the run: conv/kernel has values that are not finite",
+        ),
+        ({"other": [np.zeros(5)]}, {"required": (), "exact": True}, "other"),
+    ],
+)
+def test_nothing_is_assigned_if_something_must_not_be(misfits, change, policy, words):
+    model = make_model(seed=1)
+    before = values_of(model)
+    with pytest.raises(ConfigError, match=words):
+        assign(model, misfits | change, "the run", **policy)
+    for path, value in values_of(model).items():
+        np.testing.assert_array_equal(value, before[path], path)
 
 
-def test_nothing_fits():
-    with pytest.raises(ValueError, match="does not fit the model"):
-        runs.assign_weights(make_model(), {"else": np.zeros(3)}, allow_partial=True)
+def test_arrays_of_other_layers_are_ignored_unless_all_must_be_used(saved):
+    model, weights = saved
+    arrays = runs.group_by_layer(weights, model) | {"other": [np.zeros(5)]}
+    assert assign(model, arrays, "the run") == {}

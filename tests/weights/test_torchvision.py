@@ -8,14 +8,14 @@ import importlib.util
 import pathlib
 import zipfile
 
+import backbone_files
 import numpy as np
 import pytest
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
-from ssd_tf.weights import torchvision
-from ssd_tf.weights.pretrained import load_backbone
+from ssd_tf.weights.importers import torchvision
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "torchvision"
@@ -31,7 +31,13 @@ def parity():
     return module
 
 
-@pytest.mark.parametrize("name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"])
+INTEGRATION = pytest.mark.integration
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("ssd300_vgg16", marks=INTEGRATION), "ssdlite320_mobilenet_v3_large"],
+)
 def test_detectors_equal_torchvisions(parity, name):
     results = parity.compare_detector(name, np.load(GOLDEN / f"{name}.npz"))
     found = {result.quantity: result for result in results}
@@ -47,7 +53,14 @@ def test_detectors_equal_torchvisions(parity, name):
     assert all(result.difference <= result.limit for result in found.values()), found
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        pytest.param("resnet34", marks=INTEGRATION),
+        pytest.param("resnet50", marks=INTEGRATION),
+    ],
+)
 def test_trunks_equal_torchvisions(parity, name):
     results = parity.compare_trunk(name, np.load(GOLDEN / f"{name}.npz"))
     found = {result.quantity: result.difference for result in results}
@@ -63,24 +76,21 @@ def test_classifiers_equal_torchvisions(parity, name):
     assert max(found.values()) <= 1e-4, found
 
 
-def test_mobilenet_v2_needs_pytorchs_padding(parity):
-    backbone = {"name": "mobilenet_v2", "alpha": 1.0}
-    values = {"model": {"input_hw": [64, 96], "num_levels": 2, "backbone": backbone}}
-    config = check_config({**values, "boxes": {"levels": [{"size": 9}] * 2}}, "test")
+def test_mobilenet_v2_needs_pytorchs_padding(shared_data):
+    path = shared_data / "weights" / "mobilenet_v2-b0353104.pth"
+    config = small_config("mobilenet_v2", path)
     with pytest.raises(ConfigError, match=r"padding is torch .*, here keras.*padding=torch"):
-        parity.filled_network(config, 2)
+        backbone_files.load(ssd.build_model(config, 2), config)
 
 
 def test_the_real_classifier_fills_mobilenet_v2(shared_data):
     path = shared_data / "weights" / "mobilenet_v2-b0353104.pth"
-    backbone = {"name": "mobilenet_v2", "padding": "torch", "weights": str(path)}
-    values = {"model": {"input_hw": [64, 96], "num_levels": 2, "backbone": backbone}}
-    config = check_config({**values, "boxes": {"levels": [{"size": 9}] * 2}}, "test")
-    model = ssd.build_model(config, 2).model
-    filled = load_backbone(model, config)
+    config = small_config("mobilenet_v2", path, padding="torch")
+    network = ssd.build_model(config, 2)
+    filled = backbone_files.load(network, config)
     # 52 convolutions, each with batch norm.
     assert len(filled) == 104
-    kernel = model.get_layer("Conv1").get_weights()[0]
+    kernel = network.model.get_layer("Conv1").get_weights()[0]
     assert kernel.shape == (3, 3, 3, 32)
     assert kernel.std() > 0.1
 
@@ -93,19 +103,28 @@ def test_golden_detections_are_worth_comparing():
         assert golden["scores0"].max() > 1.5 * golden["scores0"].min()
 
 
-def small_config(name="resnet18", num_levels=2, neck="none", **backbone):
+def small_config(name="resnet18", weights=None, num_levels=2, neck="none", **backbone):
     model = {
         "input_hw": [64, 96],
         "num_levels": num_levels,
         "neck": neck,
         "backbone": {"name": name, **backbone},
     }
-    return check_config({"model": model, "boxes": {"levels": [{"size": 30}] * num_levels}}, "test")
+    boxes = {"levels": [{"size": 30}] * num_levels}
+    init_from = None if weights is None else str(weights)
+    return check_config({"init_from": init_from, "model": model, "boxes": boxes}, "test")
+
+
+def load_state(network, config, state, path):
+    """Start a network from a state dict, through the file of `path`."""
+    np.savez(path, **state)
+    return backbone_files.load(network, config.model_copy(update={"init_from": str(path)}))
 
 
 def test_the_arrays_of_a_file_reach_the_model(parity, tmp_path):
-    config = small_config(weights=str(tmp_path / "resnet18.npz"))
-    model = ssd.build_model(config, 2).model
+    config = small_config()
+    network = ssd.build_model(config, 2)
+    model = network.model
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(64, 3, 7, 7)).astype("float32")
     gamma = rng.normal(size=64).astype("float32")
@@ -117,10 +136,10 @@ def test_the_arrays_of_a_file_reach_the_model(parity, tmp_path):
         "bn1.running_var": np.full(64, 4, "float32"),
         "fc.weight": np.zeros((1000, 512), "float32"),
     }
-    np.savez(config.model.backbone.weights, **arrays)
     # conv1 and bn1; three stages of two blocks of two convolutions with their norms; two
     # downsamplings with theirs.
-    assert len(load_backbone(model, config)) == 2 + 3 * 2 * 2 * 2 + 2 * 2
+    filled = load_state(network, config, arrays, tmp_path / "resnet18.npz")
+    assert len(filled) == 2 + 3 * 2 * 2 * 2 + 2 * 2
     found = model.get_layer("conv1").get_weights()[0]
     np.testing.assert_array_equal(found[1, 5, 2, 7], kernel[7, 2, 1, 5])
     norm = model.get_layer("bn1").get_weights()
@@ -152,48 +171,46 @@ def test_the_classifiers_fully_connected_layers_become_fc6_and_fc7():
         "classifier.3.weight": narrow,
         "classifier.3.bias": np.arange(4096.0),
     }
-    config = small_config("vgg16")
-    model = ssd.build_model(config, 2).model
-    filled = torchvision.load(model, config, state)
-    assert len(filled) == 2 + 13
-    assert {"fc6", "fc7"} <= filled
-    kernel, bias = model.get_layer("fc6").get_weights()
+    arrays = torchvision.convert(state, small_config("vgg16").model, "the state dict")
+    assert len(arrays) == 2 + 13
+    kernel, bias = arrays["fc6"]
+    assert kernel.shape == (3, 3, 512, 1024)
     assert kernel[1, 2, 5, 2] == (5 * 7 + 3) * 7 + 6
     assert bias[:3].tolist() == [0, 4, 8]
-    assert model.get_layer("fc7").get_weights()[0][0, 0, 1, 3] == 5.0
+    assert arrays["fc7"][0].shape == (1, 1, 1024, 1024)
+    assert arrays["fc7"][0][0, 0, 1, 3] == 5.0
 
 
-def test_class_heads_for_another_number_of_classes_are_not_filled(parity):
+def test_class_heads_for_another_number_of_classes_are_not_filled(parity, tmp_path):
     config = small_config("vgg16")
-    theirs = ssd.build_model(config, 5).model
-    state = parity.seeded_state(theirs, config)
-    ours = ssd.build_model(config, 2).model
-    before = ours.get_layer("logits0_conv").get_weights()[0]
-    filled = torchvision.load(ours, config, state)
+    theirs = ssd.build_model(config, 5)
+    state = parity.seeded_state(theirs.model, config)
+    ours = ssd.build_model(config, 2)
+    before = ours.model.get_layer("logits0_conv").get_weights()[0]
+    filled = load_state(ours, config, state, tmp_path / "ssd300.npz")
     class_heads = {"logits0_conv", "logits1_conv"}
-    assert torchvision.load(theirs, config, state) - filled == class_heads
-    np.testing.assert_array_equal(ours.get_layer("logits0_conv").get_weights()[0], before)
+    assert load_state(theirs, config, state, tmp_path / "ssd300.npz") - filled == class_heads
+    np.testing.assert_array_equal(ours.model.get_layer("logits0_conv").get_weights()[0], before)
     # Theirs: dx first; ours: ty first.
     module = state["head.regression_head.module_list.0.weight"]
-    found = ours.get_layer("offsets0_conv").get_weights()[0]
+    found = ours.model.get_layer("offsets0_conv").get_weights()[0]
     np.testing.assert_array_equal(found[1, 2, 7, 0], module[1, 7, 1, 2])
 
 
-def test_weights_of_another_network_of_the_family_are_refused(parity):
+def test_weights_of_another_network_of_the_family_are_refused(parity, tmp_path):
     smaller = small_config("resnet18")
     config = small_config("resnet34")
+    path = tmp_path / "resnet.npz"
     state = parity.seeded_state(ssd.build_model(smaller, 2).model, smaller)
-    model = ssd.build_model(config, 2).model
-    message = (
-        r"the state dict has no weights for layer layer1_2_conv1 of resnet34: give the weights"
-    )
-    with pytest.raises(ConfigError, match=message):
-        torchvision.load(model, config, state)
+    network = ssd.build_model(config, 2)
+    with pytest.raises(ConfigError, match=r"resnet.npz: layer layer1_2_conv1: "):
+        load_state(network, config, state, path)
     # Extra layers, neck and heads need none, nor does conv5 where it is cut off.
-    assert len(torchvision.load(model, config, parity.seeded_state(model, config))) > 50
+    state_34 = parity.seeded_state(network.model, config)
+    assert len(load_state(network, config, state_34, path)) > 50
     fpn = small_config("resnet18", num_levels=3, neck="fpn")
-    with pytest.raises(ConfigError, match=r"no weights for layer layer4_0_conv1 of resnet18"):
-        torchvision.load(ssd.build_model(fpn, 2).model, fpn, state)
+    with pytest.raises(ConfigError, match=r"resnet.npz: layer layer4_0_conv1: "):
+        load_state(ssd.build_model(fpn, 2), fpn, state, path)
 
 
 def test_the_weights_of_a_deeper_resnet_are_refused(parity):
@@ -201,15 +218,14 @@ def test_the_weights_of_a_deeper_resnet_are_refused(parity):
     deeper = small_config("resnet34", alpha=0.25)
     state = parity.seeded_state(ssd.build_model(deeper, 2).model, deeper)
     config = small_config("resnet18", alpha=0.25)
-    model = ssd.build_model(config, 2).model
-    with pytest.raises(ConfigError, match=r"has layer1.2.conv1, which resnet18 lacks: give the"):
-        torchvision.load(model, config, state)
+    with pytest.raises(ConfigError, match=r"has layer1.2.conv1, which resnet18 lacks"):
+        torchvision.convert(state, config.model, "the state dict")
 
 
 def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(parity, tmp_path):
     config = small_config()
-    model = ssd.build_model(config, 2).model
-    state = parity.seeded_state(model, config)
+    network = ssd.build_model(config, 2)
+    state = parity.seeded_state(network.model, config)
     np.savez_compressed(tmp_path / "complete.npz", **state)
     content = (tmp_path / "complete.npz").read_bytes()
     (tmp_path / "truncated.npz").write_bytes(content[:20000])
@@ -221,39 +237,34 @@ def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(pari
     for name in ("truncated", "damaged", "empty", "text", "array"):
         message = rf"{name}.npz is not a complete .npz file of arrays \(.+\)"
         with pytest.raises(ConfigError, match=message) as error:
-            load_backbone(model, small_config(weights=str(tmp_path / f"{name}.npz")))
+            backbone_files.load(network, small_config(weights=tmp_path / f"{name}.npz"))
         assert "\n" not in str(error.value)
 
 
 def test_a_pth_file_renamed_to_npz_is_refused(tmp_path):
-    config = small_config(weights=str(tmp_path / "pth.npz"))
+    config = small_config(weights=tmp_path / "pth.npz")
     with zipfile.ZipFile(tmp_path / "pth.npz", "w") as file:
         file.writestr("archive/data.pkl", b"something")
     with pytest.raises(ConfigError, match=r"pth.npz has no array of torchvision's resnet18"):
-        load_backbone(ssd.build_model(config, 2).model, config)
+        backbone_files.load(ssd.build_model(config, 2), config)
 
 
-def test_states_that_do_not_fit_are_refused(parity):
+def test_states_that_do_not_fit_are_refused(parity, tmp_path):
     config = small_config()
-    model = ssd.build_model(config, 2).model
-    message = r"the state dict has no array of torchvision's resnet18"
+    network = ssd.build_model(config, 2)
+    path = tmp_path / "state.npz"
+    with pytest.raises(ConfigError, match=r"state.npz has no array of torchvision's resnet18"):
+        load_state(network, config, {"something.weight": np.zeros(3)}, path)
+    message = r"state.npz: layer conv1: .* \[\(7, 7, 3, 64\)\], .* \[\(7, 7, 3, 32\)\]"
     with pytest.raises(ConfigError, match=message):
-        torchvision.load(model, config, {"something.weight": np.zeros(3)})
-    message = (
-        r"conv1 of the state dict: layer conv1 expected shapes \[\(7, 7, 3, 64\)\], "
-        r"got \[\(7, 7, 3, 32\)\]"
-    )
-    with pytest.raises(ConfigError, match=message):
-        torchvision.load(model, config, {"conv1.weight": np.zeros((32, 3, 7, 7))})
-    state = parity.seeded_state(model, config)
+        load_state(network, config, {"conv1.weight": np.zeros((32, 3, 7, 7))}, path)
+    state = parity.seeded_state(network.model, config)
     del state["bn1.running_mean"]
     del state["bn1.running_var"]
-    message = r"the state dict lacks bn1.running_mean, bn1.running_var"
-    with pytest.raises(ConfigError, match=message):
-        torchvision.load(model, config, state)
+    with pytest.raises(ConfigError, match=r"state.npz: layer bn1: "):
+        load_state(network, config, state, path)
 
 
 def test_backbones_without_a_counterpart_are_refused():
-    mobilenet = small_config("mobilenet")
     with pytest.raises(ConfigError, match=r"torchvision has no counterpart of mobilenet"):
-        torchvision.load(ssd.build_model(mobilenet, 2).model, mobilenet, {})
+        torchvision.convert({}, small_config("mobilenet").model, "the state dict")

@@ -1,0 +1,146 @@
+"""Third-party detectors: reads a file with the reader that its content needs, and imports it."""
+
+import hashlib
+import pathlib
+import typing
+import zipfile
+
+from absl import logging
+
+from ssd_tf.config import apply_overrides, check_config
+from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.weights import label_files, runs
+from ssd_tf.weights.importers import (
+    array_files,
+    imported,
+    od_api,
+    od_graph,
+    od_tflite,
+    pytorch_file,
+    torchvision,
+)
+from ssd_tf.weights.importers.file_kinds import check_source, checkpoint_prefix
+
+# The settings of torchvision's detectors, as far as they are not our defaults.
+_SSD300 = {
+    "model": {"backbone": {"name": "vgg16", "mean_rgb": [122.99925, 116.9991, 103.9992]}},
+    "boxes": {"preset": "torchvision"},
+    "eval": {"clip_first": True, "size_limit": 62.5},
+}
+_SSDLITE = {
+    "model": {
+        "input_hw": [320, 320],
+        "backbone": {"name": "mobilenet_v3_large"},
+        "head": "separable",
+    },
+    "boxes": {"preset": "torchvision_ssdlite"},
+    "eval": {
+        "score_floor": 0.001,
+        "nms_iou": 0.55,
+        "pre_nms_top_k": 300,
+        "max_detections": 300,
+        "clip_first": True,
+        "size_limit": 62.5,
+    },
+}
+
+
+class _Kind(typing.NamedTuple):
+    """A detector of torchvision: its name, class head on the first map, and config."""
+
+    name: str
+    class_head: str
+    values: dict
+
+
+_HEAD = "head.classification_head.module_list.0"
+_TORCHVISION = (
+    _Kind("ssd300_vgg16", f"{_HEAD}.weight", _SSD300),
+    _Kind("ssdlite320_mobilenet_v3_large", f"{_HEAD}.1.weight", _SSDLITE),
+)
+
+
+def import_detector(source, output, labels=None, overrides=()):
+    """Make a run folder of a third-party detector.
+
+    source: a file, a SavedModel folder or a checkpoint. output: the run folder, which is absent or
+    empty. labels: a file of class names as `label_files.read_classes` takes it; None: names are
+    ids. overrides: `KEY=VALUE` for keys of the config that the file does not state.
+    Raises ConfigError, in one line, if the file cannot be imported.
+    """
+    detector = read_detector(source)
+    count = imported.num_classes(detector, source)
+    classes = label_files.read_classes(labels, count, source)
+    config = check_config(apply_overrides(detector.values, overrides), str(source))
+    network = imported.build_network(detector, config, classes, source)
+    imported.check_overrides(detector, config, network, source)
+    origin = f"{pathlib.Path(source).name} ({detector.kind}{_describe_hash(source)})"
+    config = config.model_copy(update={"imported_from": origin})
+    for note in detector.notes:
+        logging.info("%s", note)
+    if labels is None:
+        logging.info("without --labels, the classes are called by their ids: 1 to %d", count)
+    runs.write_run(config, network.model, classes, output)
+    unused = count - len(classes)
+    logging.info(
+        "written: %s, %s; number of classes: %d%s",
+        output,
+        detector.kind,
+        len(classes),
+        f" ({unused} without a name left out)" if unused else "",
+    )
+
+
+def _describe_hash(source):
+    """The SHA-256 of a file, for the config; nothing for a folder or a checkpoint."""
+    path = pathlib.Path(source)
+    if not path.is_file():
+        return ""
+    return f", SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def read_detector(path) -> imported.Imported:
+    """Read a file or a SavedModel folder.
+
+    Raises ConfigError, in one line, if it is not a detector that can be imported, or corrupt.
+    """
+    path = pathlib.Path(path)
+    check_source(path)
+    try:
+        return _read(path)
+    except ConfigError:
+        raise
+    except Exception as error:  # a corrupt file makes readers raise almost anything
+        raise ConfigError(
+            f"{path} is corrupt ({type(error).__name__}: {shorten(error)})"
+        ) from error
+
+
+def _read(path):
+    if path.is_dir():
+        return od_api.convert(od_graph.read_saved_model(path), path)
+    prefix = checkpoint_prefix(path)
+    if pathlib.Path(f"{prefix}.index").is_file():
+        return od_api.convert(od_graph.read_checkpoint(prefix), path)
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start[4:8] == od_tflite.IDENTIFIER:
+        return od_api.convert(od_tflite.read_tflite(path), path)
+    if zipfile.is_zipfile(path) or start[:1] == b"\x80":
+        return _convert_torchvision(pytorch_file.read_state_dict(path), path)
+    if start[8:9] == b"{":
+        return _convert_torchvision(array_files.read_safetensors(path), path)
+    return od_api.convert(od_graph.read_frozen_graph(path), path)
+
+
+def _convert_torchvision(state, path):
+    kind = next((kind for kind in _TORCHVISION if kind.class_head in state), None)
+    if kind is None:
+        raise ConfigError(
+            f"{path} is not a torchvision detector (ssd300_vgg16, ssdlite320_mobilenet_v3_large); "
+            f"it begins with {next(iter(state), 'nothing')}; weights of a classifier can be given "
+            "as init_from"
+        )
+    model = check_config(kind.values, str(path)).model
+    arrays = torchvision.convert(state, model, path)
+    return imported.Imported(f"{kind.name} of torchvision", kind.values, arrays, [])

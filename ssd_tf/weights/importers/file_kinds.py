@@ -1,0 +1,108 @@
+"""The kind of a file to import, from its first bytes, without TensorFlow."""
+
+import pathlib
+import re
+import zipfile
+
+from ssd_tf.errors import ConfigError
+from ssd_tf.user_files import open_regular, suggest_path
+
+_UNPACK = (
+    "an archive: unpack it and give the frozen graph (.pb), the saved_model folder or the "
+    ".tflite file inside"
+)
+_CLASSIFIER = "weights of a classifier can be given as init_from"
+_KERAS = f"which holds no detector that can be imported; {_CLASSIFIER}"
+_MAGIC = (
+    (b"\x1f\x8b", _UNPACK),
+    (b"BZh", _UNPACK),
+    (b"\xfd7zXZ", _UNPACK),
+    (b"7z\xbc\xaf", _UNPACK),
+    (b"Rar!", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", _UNPACK),
+    (b"\x89HDF", f"a Keras file (HDF5), {_KERAS}"),
+    (b"\x93NUMPY", f"an array of NumPy; {_CLASSIFIER} as .npz"),
+    (b"version https://git-lfs", "a pointer of Git LFS: get the file itself with `git lfs pull`"),
+    (b"model_checkpoint_path", "a list of checkpoints: give the path of one, such as ckpt-0"),
+    (b"node {", "a graph written as text: give the frozen graph (.pb)"),
+)
+_TAR = (257, b"ustar")
+_WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
+_OTHER_FORMATS = "a model of another framework, which cannot be imported"
+_OTHER_SUFFIXES = (".onnx", ".mlmodel", ".caffemodel", ".weights", ".engine", ".xml", ".pdparams")
+# Files and folders inside another one that can be imported, the best first.
+_INSIDE = (
+    "frozen_inference_graph.pb",
+    "saved_model",
+    "*.tflite",
+    "*.pb",
+    "*.index",
+    "checkpoint/*.index",
+    "*.pth",
+    "*.safetensors",
+)
+
+
+def check_source(path):
+    """Raise ConfigError, in one line, for a path without a file and for files of other kinds.
+
+    Readers find out whether what passes is a detector.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        _check_folder(path)
+    elif not pathlib.Path(f"{checkpoint_prefix(path)}.index").is_file():
+        if not path.exists():
+            raise ConfigError(
+                f"--source: no file, checkpoint or SavedModel folder at {path}{suggest_path(path)}"
+            )
+        kind = _describe(path)
+        if kind is not None:
+            raise ConfigError(f"--source: {path} is {kind}")
+
+
+def checkpoint_prefix(path) -> str:
+    """The path of a checkpoint without the suffix of its files."""
+    return re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
+
+
+def _check_folder(path):
+    if (path / "saved_model.pb").is_file():
+        return
+    if (path / "config.yaml").is_file():
+        raise ConfigError(f"--source: {path} is a run folder already, so it needs no import")
+    inside = [found for pattern in _INSIDE for found in sorted(path.glob(pattern))]
+    hint = f"; did you mean {inside[0]}?" if inside else ""
+    raise ConfigError(f"--source: {path} is a folder, but no SavedModel (saved_model.pb){hint}")
+
+
+def _describe(path):
+    """A description of a file that cannot be imported; None if it may be. Raises OSError."""
+    with open_regular(path) as file:
+        start = file.read(512)
+    if not start:
+        return "empty"
+    if start[_TAR[0] :].startswith(_TAR[1]):
+        return _UNPACK
+    if _WEB_PAGE.match(start):
+        return "a web page: download the file itself"
+    if path.suffix.lower() in _OTHER_SUFFIXES:
+        return _OTHER_FORMATS
+    kind = next((kind for magic, kind in _MAGIC if start.startswith(magic)), None)
+    return _describe_zip(path) if kind is None and start.startswith(b"PK\x03\x04") else kind
+
+
+def _describe_zip(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # its reader describes a corrupt archive
+        return None
+    if "model.weights.h5" in names:
+        return f"a Keras model (.keras), {_KERAS}"
+    if any("/code/" in name for name in names):
+        return "a program of TorchScript: save the state dict, torch.save(model.state_dict(), FILE)"
+    if names and all(name.endswith(".npy") for name in names):
+        return f"arrays of NumPy; {_CLASSIFIER}"
+    is_torch = any(name.endswith("data.pkl") for name in names)
+    return None if is_torch or not names else _UNPACK

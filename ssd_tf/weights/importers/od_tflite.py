@@ -1,0 +1,248 @@
+"""Detectors of the TF Object Detection API as TFLite files, read as data: nothing is run."""
+
+import pathlib
+
+import numpy as np
+from flatbuffers import flexbuffers
+from tensorflow.lite.python import schema_py_generated as schema
+
+from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.weights.importers.array_files import check_size
+from ssd_tf.weights.importers.od_api import Layer, Source, our_name, round_number
+
+IDENTIFIER = b"TFL3"
+_DTYPES = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.UINT8: np.uint8,
+    schema.TensorType.INT64: np.int64,
+    schema.TensorType.INT8: np.int8,
+}
+_CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+_MAX_TABLES = 20_000  # detectors have about 1,000
+_NAME = 10  # of a tensor, in its table of fields
+_POSTPROCESS = b"TFLite_Detection_PostProcess"
+
+
+def read_tflite(path) -> Source:
+    """float32, float16 or quantised weights, which are dequantised.
+
+    Raises ConfigError if the file is corrupt or no detector.
+    """
+    content = pathlib.Path(path).read_bytes()
+    if content[4:8] != IDENTIFIER:
+        raise ConfigError(f"{path} is not a TFLite file")
+    try:
+        _check_counts(content, path)
+        return _Reader(schema.ModelT.InitFromPackedBuf(content, 0), path).read()
+    except ConfigError:
+        raise
+    except Exception as error:  # reading beyond a corrupt flatbuffer's end raises almost anything
+        raise ConfigError(f"{path} is corrupt ({shorten(error)})") from error
+
+
+def _check_counts(content, path):
+    """Raise ConfigError if the flatbuffer has too many tables, or longer names than the file.
+
+    A few bytes may be used as any number of tables, each of which becomes an object here.
+    """
+    model = schema.Model.GetRootAs(content, 0)
+    graphs = [model.SubgraphsLength(), model.OperatorCodesLength(), model.BuffersLength()]
+    graphs += [model.MetadataLength(), model.SignatureDefsLength(), model.MetadataBufferLength()]
+    total = _add_tables(0, graphs, path)
+    for index in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(index)
+        total = _add_tables(total, [graph.TensorsLength(), graph.OperatorsLength()], path)
+        _check_names(graph, content, path)
+    for index in range(model.SignatureDefsLength()):
+        entry = model.SignatureDefs(index)
+        total = _add_tables(total, [entry.InputsLength(), entry.OutputsLength()], path)
+
+
+def _add_tables(total, counts, path):
+    total += sum(counts)
+    if total > _MAX_TABLES:
+        raise ConfigError(f"{path} is corrupt: expected at most {_MAX_TABLES} tables")
+    return total
+
+
+def _check_names(graph, content, path):
+    length = 0
+    for index in range(graph.TensorsLength()):
+        table = graph.Tensors(index)._tab
+        offset = table.Offset(_NAME)
+        length += table.VectorLen(offset) if offset else 0
+    if length > len(content):
+        raise ConfigError(f"{path} is corrupt: its names are longer than the file")
+
+
+class _Reader:
+    def __init__(self, model, path):
+        self._path = path
+        self._num_bytes = 0  # of all constants that were read, as float32
+        self._buffers = model.buffers
+        self._graph = model.subgraphs[0]
+        self._codes = model.operatorCodes
+        # float16 constants come through an operator.
+        self._origins = {
+            operator.outputs[0]: operator.inputs[0]
+            for operator in self._graph.operators
+            if self._code(operator) == schema.BuiltinOperator.DEQUANTIZE
+        }
+
+    def read(self):
+        layers = {}
+        heads = {}
+        for operator in self._graph.operators:
+            if self._code(operator) in _CONVOLUTIONS:
+                name, layer = self._read_convolution(operator)
+                layers[name] = layer
+                ours = our_name(name) or ""
+                if ours.startswith("offsets") and ours.endswith("_conv"):
+                    heads[int(ours.removeprefix("offsets").removesuffix("_conv"))] = operator
+        settings = self._input_settings()
+        settings |= self._score_settings()
+        postprocess = self._find_postprocess()
+        if postprocess is None or not heads:  # the first unknown layer is an error then
+            return Source("TFLite file", layers, settings)
+        settings |= self._postprocess_settings(postprocess)
+        anchors = self._constant(postprocess.inputs[2])
+        step = self._quantization_step(postprocess.inputs[2])
+        map_shapes = [self._shape(heads[index].outputs[0]) for index in sorted(heads)]
+        input_hw = settings["model.input_hw"]
+        level_shapes = self._level_shapes(anchors, step, map_shapes, input_hw)
+        return Source("TFLite file", layers, settings, level_shapes, round_number(step) or None)
+
+    def _read_convolution(self, operator):
+        """(name, Layer); the name is the first of its tensors' names that we know."""
+        _, kernel_index, bias_index = operator.inputs
+        tensors = (kernel_index, bias_index, operator.outputs[0])
+        names = [name for index in tensors for name in self._name(index).split(";")]
+        name = next((name for name in names if our_name(name)), names[0])
+        options = operator.builtinOptions
+        if options.fusedActivationFunction == schema.ActivationFunctionType.RELU:
+            raise ConfigError(f"{self._path}: {name}: expected ReLU6, found ReLU")
+        # OHWI, or 1HWC of a depthwise convolution.
+        kernel = self._constant(kernel_index).transpose(1, 2, 3, 0)
+        return name, Layer(
+            kernel,
+            self._constant(bias_index),
+            strides=(options.strideH, options.strideW),
+            padding="SAME" if options.padding == schema.Padding.SAME else "VALID",
+            dilations=(options.dilationHFactor, options.dilationWFactor),
+        )
+
+    def _input_settings(self):
+        index = self._graph.inputs[0]
+        shape = self._shape(index)
+        if len(shape) != 4 or shape[3] != 3 or -1 in self._signature(index):
+            raise ConfigError(f"{self._path}: expected an image [1, H, W, 3] as input, got {shape}")
+        settings = {"model.input_hw": shape[1:3]}
+        tensor = self._graph.tensors[index]
+        if tensor.type != schema.TensorType.FLOAT32:
+            # The network sees scale * (q - zero_point); an int8 is the pixel minus 128.
+            shift = 128 if tensor.type == schema.TensorType.INT8 else 0
+            mean = float(tensor.quantization.zeroPoint[0]) + shift
+            settings["model.backbone.mean_rgb"] = [mean] * 3
+            std = round_number(1 / tensor.quantization.scale[0])
+            settings["model.backbone.std_rgb"] = [std] * 3
+        return settings
+
+    def _score_settings(self):
+        activations = {
+            schema.BuiltinOperator.LOGISTIC: "sigmoid",
+            schema.BuiltinOperator.SOFTMAX: "softmax",
+        }
+        for operator in self._graph.operators:
+            if self._code(operator) in activations:
+                return {"model.score_activation": activations[self._code(operator)]}
+        return {}
+
+    def _find_postprocess(self):
+        for operator in self._graph.operators:
+            if self._codes[operator.opcodeIndex].customCode == _POSTPROCESS:
+                return operator
+        return None
+
+    def _postprocess_settings(self, operator):
+        options = flexbuffers.Loads(bytes(operator.customOptions))
+        scales = [options[f"{axis}_scale"] for axis in "yxhw"]
+        return {
+            "boxes.variances": [round_number(1 / scale) for scale in scales],
+            "eval.score_floor": round_number(options["nms_score_threshold"]),
+            "eval.nms_iou": round_number(options["nms_iou_threshold"]),
+            "eval.class_agnostic": not options.get("use_regular_nms", False),
+            "eval.max_detections": int(options["max_detections"]),
+        }
+
+    def _level_shapes(self, anchors, step, map_shapes, input_hw):
+        """Anchors [A, 4] as centre y, x, height, width -> shapes of each level, in pixels.
+
+        Raises ConfigError if the centres are not those of the cells.
+        """
+        levels = []
+        begin = 0
+        for _, height, width, channels in map_shapes:
+            per_cell = channels // 4
+            end = begin + height * width * per_cell
+            grid = anchors[begin:end].reshape(height, width, per_cell, 4)
+            centres_y = (np.arange(height) + 0.5)[:, None, None] / height
+            centres_x = (np.arange(width) + 0.5)[None, :, None] / width
+            difference = max(
+                np.abs(grid[..., 0] - centres_y).max(), np.abs(grid[..., 1] - centres_x).max()
+            )
+            if difference > max(step, 1e-4):
+                raise ConfigError(
+                    f"{self._path}: the anchors of the map of {height} x {width} are not centred "
+                    "on its cells"
+                )
+            levels.append(grid[0, 0, :, 2:] * input_hw)
+            begin = end
+        if begin != len(anchors):
+            raise ConfigError(
+                f"{self._path}: expected {begin} anchors for its maps, found {len(anchors)}"
+            )
+        return levels
+
+    def _code(self, operator):
+        code = self._codes[operator.opcodeIndex]
+        return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+    def _name(self, index):
+        return self._graph.tensors[index].name.decode()
+
+    def _shape(self, index):
+        return [int(size) for size in self._graph.tensors[index].shape]
+
+    def _signature(self, index):
+        """The shape with -1 for sizes that are not fixed; empty if all are."""
+        signature = self._graph.tensors[index].shapeSignature
+        return [] if signature is None else list(signature)[1:]
+
+    def _quantization_step(self, index):
+        quantization = self._graph.tensors[index].quantization
+        if quantization is None or quantization.scale is None:
+            return 0.0
+        return float(quantization.scale[0])
+
+    def _constant(self, index):
+        """A constant tensor as float32."""
+        index = self._origins.get(index, index)
+        tensor = self._graph.tensors[index]
+        data = self._buffers[tensor.buffer].data
+        if data is None or tensor.type not in _DTYPES:
+            raise ConfigError(f"{self._path}: expected constant numbers in {self._name(index)}")
+        values = np.asarray(data, np.uint8).view(_DTYPES[tensor.type])
+        self._num_bytes += 4 * values.size
+        check_size(self._num_bytes, self._path)
+        values = values.astype(np.float32)
+        values = values.reshape(self._shape(index))
+        quantization = tensor.quantization
+        if tensor.type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16):
+            return values
+        # One scale, or one for each slice along a dimension.
+        shape = [1] * values.ndim
+        shape[quantization.quantizedDimension] = -1
+        zero = np.asarray(quantization.zeroPoint, np.float32).reshape(shape)
+        return (values - zero) * np.asarray(quantization.scale, np.float32).reshape(shape)
