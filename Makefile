@@ -11,14 +11,18 @@ help:
 	@echo "make demo             generate a data set, then convert, train, evaluate, export, detect"
 	@echo "make demo DATA=DIR    the same with DIR/images and DIR/annotations.json (COCO format)"
 	@echo "make test             the fast tests"
+	@echo "make check            lint, types, fast and integration tests: what .ci/run does"
+	@echo "make test-integration the tests that start processes or take tens of seconds"
 	@echo "make test-slow        the tests that train for minutes"
 	@echo "make test-network     two workers whose network has troubles: root, on Linux"
 	@echo "make test-browser     the reports in headless Chromium, which must be installed"
 	@echo "make test-clients     the exports in environments of MediaPipe, LiteRT and TensorFlow alone"
-	@echo "make lint             ruff and codespell"
+	@echo "make lint             ruff, codespell, the layers of imports, undeclared dependencies"
+	@echo "make types            mypy"
+	@echo "make docs             docs/configuration.md, and the documentation as a website"
 	@echo "make clean            remove .venv and demo"
 
-$(READY): setup.py constraints.txt
+$(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { \
 	  echo "error: expected Python 3.11, 3.12 or 3.13 on the path, found none;" \
 	    "install one, or run make PYTHON=/path/to/python" >&2; \
@@ -32,10 +36,19 @@ $(READY): setup.py constraints.txt
 install: $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m ssd_tf.commands.demo $(if $(DATA),--data $(DATA) --output demo/own)
+	$(BIN)/python -m ssd_tf demo $(if $(DATA),--data $(DATA) --output demo/own)
+
+# One file goes to one process, whose session fixtures serve all its tests.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
+
+test-integration: $(READY)
+	$(PYTEST) -m "integration and not slow"
+
+check: lint types
+	$(PYTEST) -m "not slow and not browser and not clients and not network"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
@@ -63,9 +76,21 @@ test-clients: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/codespell ssd_tf data_tools tests benchmarks configs docs *.py *.md
+	$(BIN)/deptry ssd_tf data_tools
+
+types: $(READY)
+	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m ssd_tf.config.page > docs/configuration.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo
+	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo site
 
-.PHONY: help install demo test test-slow test-network test-browser test-clients lint clean
+.PHONY: help install demo test test-integration check test-slow test-network test-browser \
+  test-clients lint types docs clean

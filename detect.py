@@ -1,4 +1,4 @@
-"""python detect.py --help"""
+"""`python detect.py` is `ssd detect`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""python evaluate.py --help"""
+"""`python evaluate.py` is `ssd evaluate`."""
 
 import sys
 

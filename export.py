@@ -1,4 +1,4 @@
-"""python export.py --help"""
+"""`python export.py` is `ssd export`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""python train.py --help"""
+"""`python train.py` is `ssd train`."""
 
 import sys
 

@@ -127,20 +127,19 @@ def evaluate_files(folder):
 
 
 def evaluate_arrays(folder):
-    from ssd_tf.evaluation import coco_instances, coco_results, evaluator
-    from ssd_tf.evaluation.tables import make_truth
+    from ssd_tf.evaluation import coco_instances, coco_results, metrics
 
-    truth = make_truth(coco_instances.read_instances(folder / "truth.json"))
+    truth = coco_instances.make_truth(coco_instances.read_instances(folder / "truth.json"))
     found = coco_results.read_results(folder / "found.json", truth)
     start = time.perf_counter()
-    evaluator.metrics(truth, found)
+    metrics.measure(truth, found)
     WORKER_SECONDS.append(time.perf_counter() - start)
 
 
 def run_pycocotools(folder):
-    from ssd_tf.evaluation import reference
+    from ssd_tf.evaluation import coco_results
 
-    reference.pycocotools_metrics(folder / "truth.json", folder / "found.json")
+    coco_results.pycocotools_metrics(folder / "truth.json", folder / "found.json")
 
 
 WORKERS = {
@@ -205,9 +204,10 @@ class ClassByClass:
         from ssd_tf.boxes import coding
         from ssd_tf.models.postprocess import class_scores
 
-        settings = self._postprocessor
-        boxes = coding.decode(predictions["offsets"], settings.default_boxes, settings.variances)
-        scores = class_scores(predictions["logits"], settings.score_activation)
+        processor = self._postprocessor
+        boxes = coding.decode(predictions["offsets"], processor.default_boxes, processor.variances)
+        scores = class_scores(predictions["logits"], processor.score_activation)
+        settings = processor.eval
         top_k = min(settings.pre_nms_top_k, boxes.shape[1])
 
         def suppress(pair):

@@ -85,7 +85,7 @@ def compare(name, isa, values):
 def work(name, is_folded):
     commandline.import_tensorflow()
     from ssd_tf.config import load_config
-    from ssd_tf.export import saved_model
+    from ssd_tf.exporting import saved_model
     from ssd_tf.inference import detector
     from ssd_tf.models import ssd
 

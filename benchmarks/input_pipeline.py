@@ -28,7 +28,7 @@ from rich.table import Table
 
 from ssd_tf import commandline
 from ssd_tf.config import load_config
-from ssd_tf.data.images import decode_stored
+from ssd_tf.data.records import decode_stored
 
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag_values=FLAGS)

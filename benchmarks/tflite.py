@@ -2,7 +2,7 @@
 
     python benchmarks/tflite.py FOLDER [FOLDER ...] [--threads 1] [--layers]
 
-FOLDER is what `export.py --formats tflite_float32,tflite_float32_raw,...` wrote. The files take
+FOLDER is what `ssd export --formats tflite_float32,tflite_float32_raw,...` wrote. The files take
 turns on one thread, with an input of noise. The network's time is that of the `_raw` file; the
 operator's, with the scores before it, is the difference to the file that has it. Ratios are those
 of medians to float32.
@@ -93,7 +93,7 @@ def time_layers(content, values):
     """{kind and map of an operator: milliseconds, summed}, and how many there are."""
     from tensorflow.lite.python import schema_py_generated as schema
 
-    from ssd_tf.export.joining import pack
+    from ssd_tf.exporting.tflite_file import pack
 
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     num_operators = len(schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0].operators)

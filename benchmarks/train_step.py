@@ -93,7 +93,7 @@ def compare_onednn(name, isa, rounds):
 
 def measure(name, rounds, torchvision_python):
     """{what: median milliseconds per image} of a config."""
-    from ssd_tf.training.learner import check_precision
+    from ssd_tf.training.state import check_precision
 
     batch_size = BATCHES.get(name, DEFAULT_BATCH)
     config = read_config(name, batch_size)
@@ -162,7 +162,7 @@ def network_run(config, name, keras_batch_norm=False):
     """A function that runs forward and backward through the network once."""
     import tensorflow as tf
 
-    from ssd_tf.training.learner import make_network
+    from ssd_tf.training.state import make_network
 
     num_classes = NUM_CLASSES.get(name, 80)
     network = make_network(config, num_classes)
@@ -197,13 +197,15 @@ def step_run(config, name):
     """A function that makes one whole step."""
     import tensorflow as tf
 
-    from ssd_tf.training.learner import make_learner
+    from ssd_tf.training.state import make_train_state
     from ssd_tf.training.step import make_train_step
 
     num_classes = NUM_CLASSES.get(name, 80)
-    learner = make_learner(config, list(map(str, range(num_classes))), tf.distribute.get_strategy())
-    batch = make_batch(config, len(learner.network.default_boxes), num_classes)
-    train_step = tf.function(make_train_step(config, learner))
+    state = make_train_state(
+        config, list(map(str, range(num_classes))), tf.distribute.get_strategy()
+    )
+    batch = make_batch(config, len(state.network.default_boxes), num_classes)
+    train_step = tf.function(make_train_step(config, state))
     return lambda: train_step(*batch).loss.numpy()
 
 

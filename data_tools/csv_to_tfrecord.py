@@ -1,15 +1,18 @@
 """CSV (filename,width,height,class,xmin,ymin,xmax,ymax; one line per object) to TFRecords.
 
-python -m data_tools.csv_to_tfrecord --csv FILE --images DIR [--one_based] --output DIR
+ssd convert csv --csv FILE --images DIR [--one_based] --output DIR
 """
 
 import sys
 
 from absl import flags
 
-from data_tools.conversion.command import new_converter_flags, run_converter
+from data_tools.conversion.config import new_flags
+from data_tools.conversion.convert import run_converter
+from data_tools.readers.csv_table import read_csv
 
-FLAGS = new_converter_flags()
+USAGE = __doc__
+FLAGS = new_flags()
 flags.DEFINE_string(
     "csv",
     None,
@@ -27,13 +30,11 @@ flags.DEFINE_bool(
 
 
 def _open(values):
-    from data_tools.readers.csv_table import read_csv
-
     return read_csv(values.csv, values.images, values.one_based, values.allow_outside)
 
 
 def main(argv=None):
-    return run_converter(FLAGS, __doc__, ("csv", "images"), _open, argv)
+    return run_converter(FLAGS, USAGE, ("csv", "images"), _open, argv)
 
 
 if __name__ == "__main__":

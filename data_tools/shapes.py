@@ -1,6 +1,6 @@
 """Draws a COCO-format data set of coloured shapes on textured backgrounds.
 
-    python -m data_tools.shapes --output DIR --images 1000 [--seed 0]
+    ssd shapes --output DIR --images 1000 [--seed 0]
 
 Writes `images/` and `annotations.json`. Every class comes in every colour, objects overlap, sizes
 range from about 20 pixels to 60 % of the image, and about one image in twenty is empty. The same
@@ -73,7 +73,7 @@ def draw_background(rng, height, width):
 
 
 def draw_mask(rng, height, width):
-    """A shape at a random place -> (its class name, bool [height, width])."""
+    """A shape at a random position -> (its class name, bool [height, width])."""
     name = list(CATEGORIES)[rng.integers(len(CATEGORIES))]
     size = np.exp(rng.uniform(np.log(MIN_SIZE), np.log(MAX_SIZE * min(height, width))))
     outline = _OUTLINES[name](rng)

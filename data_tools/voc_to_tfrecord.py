@@ -1,15 +1,18 @@
 """VOC XML to TFRecords: a devkit year, or a folder of XML files and images, as labelImg leaves it.
 
-python -m data_tools.voc_to_tfrecord --voc DIR [--image_set trainval] --output DIR [--split train]
+ssd convert voc --voc DIR [--image_set trainval] --output DIR [--split train]
 """
 
 import sys
 
 from absl import flags
 
-from data_tools.conversion.command import new_converter_flags, run_converter
+from data_tools.conversion.config import new_flags
+from data_tools.conversion.convert import run_converter
+from data_tools.readers.voc_xml import choose_image_set, read_voc
 
-FLAGS = new_converter_flags()
+USAGE = __doc__
+FLAGS = new_flags()
 flags.DEFINE_string(
     "voc",
     None,
@@ -27,14 +30,12 @@ flags.DEFINE_string(
 
 
 def _open(values):
-    from data_tools.readers.voc_xml import choose_image_set, read_voc
-
     image_set = values.image_set or choose_image_set(values.voc, values.split)
     return read_voc(values.voc, image_set, values.allow_outside)
 
 
 def main(argv=None):
-    return run_converter(FLAGS, __doc__, ("voc",), _open, argv)
+    return run_converter(FLAGS, USAGE, ("voc",), _open, argv)
 
 
 if __name__ == "__main__":

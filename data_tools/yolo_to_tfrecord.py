@@ -1,15 +1,18 @@
 """YOLO labels (a text file per image, and data.yaml) to TFRecords.
 
-python -m data_tools.yolo_to_tfrecord --yolo data.yaml --output DIR [--split train]
+ssd convert yolo --yolo data.yaml --output DIR [--split train]
 """
 
 import sys
 
 from absl import flags
 
-from data_tools.conversion.command import new_converter_flags, run_converter
+from data_tools.conversion.config import new_flags
+from data_tools.conversion.convert import run_converter
+from data_tools.readers.yolo_txt import read_yolo
 
-FLAGS = new_converter_flags()
+USAGE = __doc__
+FLAGS = new_flags()
 flags.DEFINE_string(
     "yolo",
     None,
@@ -25,13 +28,11 @@ flags.DEFINE_string(
 
 
 def _open(values):
-    from data_tools.readers.yolo_txt import read_yolo
-
     return read_yolo(values.yolo, values.image_set or values.split, values.allow_outside)
 
 
 def main(argv=None):
-    return run_converter(FLAGS, __doc__, ("yolo",), _open, argv)
+    return run_converter(FLAGS, USAGE, ("yolo",), _open, argv)
 
 
 if __name__ == "__main__":

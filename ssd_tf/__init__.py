@@ -16,22 +16,26 @@ onednn.turn_on()
 
 __version__ = "0.1.0"
 
+# Imported on first use.
 _MODULE_OF = {
+    "train": "ssd_tf.training.train",
+    "evaluate": "ssd_tf.evaluation.evaluate",
+    "export": "ssd_tf.exporting.export",
     "load_config": "ssd_tf.config",
+    "load_detector": "ssd_tf.inference.loading",
     "build_model": "ssd_tf.models.ssd",
     "build_dataset": "ssd_tf.data.pipeline",
-    "load_detector": "ssd_tf.inference.loading",
 }
 __all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name):
-    if name in _MODULE_OF:
-        if name != "load_config":
-            # Without the lines that TensorFlow's C++ code prints at its first import.
-            importlib.import_module("ssd_tf.commandline").import_tensorflow()
-        return getattr(importlib.import_module(_MODULE_OF[name]), name)
-    raise AttributeError(f"module 'ssd_tf' has no attribute {name!r}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'ssd_tf' has no attribute {name!r}")
+    if name != "load_config":
+        # Without the lines that TensorFlow's C++ code prints at its first import.
+        importlib.import_module("ssd_tf.commandline").import_tensorflow()
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 
 def __dir__():

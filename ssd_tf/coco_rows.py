@@ -1,7 +1,7 @@
 """The fields of COCO rows as tools write them: ids, boxes, flags, areas, names.
 
-The converter and evaluate.py read annotation files with these functions, so that a file means the
-same to both.
+The converter and `ssd evaluate` read annotation files with these functions, so that a file means
+the same to both.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""What all commands share: a fast --help, errors as one line, exit codes 0, 1 and 2."""
+"""The frame of all commands: a fast --help, errors as one line, exit codes 0, 1 and 2."""
 
 import contextlib
 import logging as python_logging
@@ -8,18 +8,20 @@ import sys
 import tempfile
 
 from absl import flags, logging
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssd_tf import onednn
+from ssd_tf import onednn, pixels
 from ssd_tf.errors import ConfigError
 
-# What absl appends to the help of flags that may be repeated; ours says so itself.
+# absl appends it to the help of flags that may be repeated; our help texts already say so.
 _ABSL_ADVICE = ";\n    repeat this option"
 
 
 class Interrupted(BaseException):
     """A signal ended the command; the exit code is 128 + its number.
 
-    Like KeyboardInterrupt it is no Exception, so that nothing takes it for an error and goes on.
+    Derives from BaseException, as KeyboardInterrupt does, so that `except Exception` does not
+    swallow it.
     """
 
     def __init__(self, signal_number, message):
@@ -67,7 +69,29 @@ def run(main, values, usage, required=(), argv=None) -> int:
     except Interrupted as error:
         return _fail(str(error), error.exit_code)
     except Exception as error:
+        if _follows_interruption(error):
+            return _fail("interrupted", 130)
         return _report(error, values, 1)
+
+
+def define_overrides(values: flags.FlagValues):
+    """Define --set, which `read_overrides` reads."""
+    flags.DEFINE_multi_string(
+        "set",
+        [],
+        "Replace a value of the config, e.g. eval.nms_iou=0.5; may be repeated.",
+        flag_values=values,
+    )
+
+
+def define_raw_weights(values: flags.FlagValues):
+    """Define --raw_weights."""
+    flags.DEFINE_bool(
+        "raw_weights",
+        False,
+        "Use the weights of the last step, not the averaged ones (train.ema).",
+        flag_values=values,
+    )
 
 
 def read_overrides(values, positional) -> list[str]:
@@ -83,7 +107,7 @@ def define_input_range(values: flags.FlagValues):
     flags.DEFINE_list(
         "input_range",
         None,
-        "LOW,HIGH: what black and white become in a model of floats that does not say so.",
+        "LOW,HIGH: the values of black and white for a model of floats that does not state them.",
         flag_values=values,
     )
 
@@ -105,8 +129,6 @@ def read_input_range(values) -> tuple[float, float] | None:
 
 def read_gray_range(values) -> tuple[int, int] | None:
     """--gray_range as two numbers. Raises flags.Error if it is anything else."""
-    from ssd_tf import pixels
-
     if values.gray_range is None:
         return None
     try:
@@ -119,7 +141,7 @@ def read_gray_range(values) -> tuple[int, int] | None:
 def end_by_signals():
     """Inside `with`, SIGTERM and SIGHUP raise Interrupted, so that unfinished files are completed.
 
-    A signal that is ignored, as SIGHUP under nohup, stays so.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
     """
 
     def handle(number, _frame):
@@ -140,10 +162,12 @@ def end_by_signals():
 @contextlib.contextmanager
 def progress(description, total):
     """A progress bar on a terminal: a function (result, count) -> result, which moves it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task(description, total=total)
 
@@ -209,6 +233,13 @@ class _PlainFormatter(python_logging.Formatter):
         if record.levelno <= python_logging.INFO:
             return text
         return f"{record.levelname.lower()}: {text}"
+
+
+def _follows_interruption(error):
+    """Whether Ctrl-C led to the error: TensorFlow's own clean-up may fail after it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _report(error, values, code):

@@ -1,4 +1,4 @@
-"""Errors of the project's own kinds."""
+"""Errors of the project's own, and the texts of errors of others."""
 
 
 class ConfigError(ValueError):

@@ -9,7 +9,7 @@ import shutil
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_bytes(path, content: bytes):
@@ -31,17 +31,21 @@ def write_json(path, content):
 
 
 @contextlib.contextmanager
-def new_folder(path):
+def new_folder(path, replace=False):
     """A context with a temporary folder beside `path`, which takes that name at the end.
 
-    An error leaves nothing behind. Raises OSError if there is a folder that is not empty.
+    An error leaves `path` as it was. Raises OSError if there is a folder that is not empty, unless
+    `replace`.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir(parents=True)
     try:
-        temporary.mkdir(parents=True)
         yield temporary
-        if path.is_dir():
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir():
             path.rmdir()
         temporary.rename(path)
     finally:

@@ -1,8 +1,8 @@
-"""Which files a command may write into a folder that is there already.
+"""A folder for the files of a command, which never overwrites files of the user.
 
-A command replaces the files that this program wrote there and that nobody has changed since. Every
-other file stays: to be in its way is an error. `written.sha256` in the folder lists what was
-written, in the form of sha256sum.
+A command replaces files that this program wrote there and that have not been changed since. It is
+an error if another file has the name of one to be written. `written.sha256` in the folder lists the
+files written, in the format of sha256sum.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ class OutputFolder:
         self.path = pathlib.Path(path)
         self._flag = flag
         self._inputs = {os.path.realpath(source) for source in inputs}
-        for place in (self.path, *self.path.parents):
-            if place.exists() and not place.is_dir():
-                raise FileExistsError(f"{flag}: {place} is a file; name a folder")
+        for folder in (self.path, *self.path.parents):
+            if folder.exists() and not folder.is_dir():
+                raise FileExistsError(f"{flag}: {folder} is a file; name a folder")
         self._digests = _read_manifest(self.path / MANIFEST)
 
     def check(self, names):
@@ -43,9 +43,9 @@ class OutputFolder:
                 )
 
     def check_absent(self, name, holds):
-        """Raise FileExistsError if a file is there that would be stale beside new ones.
+        """Raise FileExistsError if a file exists that would be stale beside new ones.
 
-        holds: what its folder holds then, for the message.
+        holds: the content of its folder, for the message.
         """
         if os.path.lexists(self.path / name):
             raise FileExistsError(f"{self._flag} {self.path} holds {holds}; name another folder")
@@ -67,17 +67,17 @@ class OutputFolder:
     def write_text(self, name, text):
         """Write a text file in UTF-8, as `write` does.
 
-        Half a surrogate pair, which UTF-8 has not, is written as its escape.
+        Half a surrogate pair, which UTF-8 cannot encode, is written as its escape.
         """
         data = text.encode("utf-8", "backslashreplace")
         return self.write(name, lambda path: path.write_bytes(data))
 
     @contextlib.contextmanager
     def grow(self, name):
-        """A context with the temporary path of a file that is written bit by bit.
+        """A context with the temporary path of a file that is written in parts.
 
-        What has been written is kept, however the context ends; if that is nothing, so is the old
-        file. Raises FileExistsError as `check` does.
+        What was written is kept, however the context ends; without any, the old file stays.
+        Raises FileExistsError as `check` does.
         """
         self.check([name])
         temporary = self._make_temporary(name)
@@ -88,7 +88,7 @@ class OutputFolder:
                 self.adopt(name, temporary)
 
     def adopt(self, name, finished):
-        """Move a finished file of the same file system to its place, and list it as written.
+        """Move a finished file of the same file system into the folder, and list it as written.
 
         Raises FileExistsError as `check` does.
         """
@@ -99,18 +99,18 @@ class OutputFolder:
         self._digests[name] = self._digests.get(name, frozenset()) | {digest}
 
     def remove(self, names):
-        """Remove those of these files that earlier calls wrote here and nobody changed."""
+        """Remove those of these files that earlier calls wrote and that have not been changed."""
         for name in names:
             path = self.path / name
             if path.is_file() and not self._find_fault(name):
                 path.unlink()
 
     def remove_others(self, names):
-        """Remove what earlier calls wrote here and nobody changed, except these files."""
+        """Remove unchanged files of earlier calls, except these."""
         self.remove(set(self._digests) - set(names))
 
     def _make_temporary(self, name):
-        """The path of a temporary file beside the target, in its folder, which is there then."""
+        """The path of a temporary file beside the target; creates its folder."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.stem[:50]}.partial{target.suffix}")
@@ -118,7 +118,7 @@ class OutputFolder:
         return temporary
 
     def _find_fault(self, name):
-        """Why a file must not be written; empty if it may."""
+        """The reason not to write a file; empty if it may be written."""
         path = self.path / name
         if os.path.realpath(path) in self._inputs:
             return "is an input of this command"

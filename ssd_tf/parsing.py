@@ -1,4 +1,4 @@
-"""Numbers and flags as label files write them."""
+"""Numbers and flags in label files."""
 
 import math
 import re
@@ -10,8 +10,8 @@ _TRUE = ("true", "yes", "y", "t", "on")
 def to_number(value, has_decimal_comma=False) -> float:
     """Parse a coordinate; NaN if the value is not a number.
 
-    One comma is a decimal comma, but text such as `1,024` may be a thousand and is no number,
-    unless `has_decimal_comma`.
+    One comma is a decimal comma; `1,024` may be a thousand and gives NaN unless
+    `has_decimal_comma`.
     """
     if isinstance(value, str):
         if "_" in value:  # digits of Python's source code

@@ -71,10 +71,11 @@ class BadImage(ValueError):
 
 
 def read_image(source, gray_range=FULL_RANGE) -> np.ndarray:
-    """Read a path, the bytes of a file or a Pillow image as uint8 [H, W, 3] RGB, as shown.
+    """Read a path, the bytes of a file, a Pillow image or array as uint8 [H, W, 3] RGB, as shown.
 
     gray_range: the values of 16-bit images that become black and white, as `to_rgb` takes them.
-    Raises OSError for a file that cannot be read, BadImage for its content.
+    Raises OSError for a file that cannot be read, BadImage for its content, ValueError for an array
+    of another type or shape.
     """
     if isinstance(source, (str, os.PathLike)):
         data = user_files.read_bytes(source, MAX_BYTES)
@@ -87,7 +88,14 @@ def read_image(source, gray_range=FULL_RANGE) -> np.ndarray:
         image = open_image(source)
         check_sums(image, source)
         return read_image(image, gray_range)
-    return np.asarray(decode_as_shown(source, gray_range))
+    if isinstance(source, Image.Image):
+        return np.asarray(decode_as_shown(source, gray_range))
+    array = np.asarray(source)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        raise ValueError(
+            f"expected an image as uint8 [height, width, 3], got {array.dtype} {list(array.shape)}"
+        )
+    return array
 
 
 def open_image(data) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Files that users hand in: guarded reads, and the one reader of their text."""
+"""Files of the user: guarded reads, and the one reader of their text."""
 
 import codecs
 import contextlib
@@ -11,7 +11,7 @@ import stat
 
 MAX_LABEL_BYTES = 1 << 26  # labels of one image, a data.yaml, a list of classes
 MAX_LIST_BYTES = 1 << 30  # a list of images: about ten million lines
-_MOST_NAMES = 2000  # of a folder, that a name is compared with
+_MAX_NAMES = 2000  # of a folder, that a name is compared with
 # Programs of Windows begin text in UTF-16 with one of these.
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MARK_BYTES = 4  # those that show the encoding of a file
@@ -57,20 +57,20 @@ def open_text(path, newline=None):
 
 
 def check_exists(path, what):
-    """Raise FileNotFoundError, with the most similar path, if there is nothing at a path."""
+    """Raise FileNotFoundError for a missing path; what: of which kind, for the message."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"no {what} at {path}{suggest_path(path)}")
 
 
 def suggest_path(path) -> str:
-    """The end of a message about a path that is not there: `; did you mean ...?`, or empty."""
+    """The end of a message about a missing path: `; did you mean ...?`, or empty."""
     path = pathlib.Path(path)
     for parent in path.parents:
         if not parent.is_dir():
             continue
         wrong, *rest = path.relative_to(parent).parts
         try:
-            names = sorted(itertools.islice(os.listdir(parent), _MOST_NAMES))
+            names = sorted(itertools.islice(os.listdir(parent), _MAX_NAMES))
         except OSError:
             return ""
         folded = {name.casefold(): name for name in names}

@@ -2,16 +2,14 @@
 
 import numpy as np
 
-from ssd_tf.evaluation import coco_metrics as coco
-from ssd_tf.evaluation import tables
-from ssd_tf.evaluation import voc_metrics as voc
+from ssd_tf.evaluation import coco_instances, metrics, tables
 
 
 def make_tables(ground_truth, results):
     """COCO instances and results -> Truth, Found."""
     complete = {"area": 0, "iscrowd": 0}
     rows = [complete | row for row in ground_truth["annotations"]]
-    truth = tables.make_truth({**ground_truth, "annotations": rows})
+    truth = coco_instances.make_truth({**ground_truth, "annotations": rows})
     return truth, tables.Found(
         np.array([truth.image_ids.index(row["image_id"]) for row in results], int),
         np.array([truth.category_ids.index(row["category_id"]) for row in results], int),
@@ -21,8 +19,8 @@ def make_tables(ground_truth, results):
 
 
 def coco_metrics(ground_truth, results):
-    return coco.coco_metrics(*make_tables(ground_truth, results))[:2]
+    return metrics.coco_metrics(*make_tables(ground_truth, results))[:2]
 
 
 def voc_metrics(ground_truth, results):
-    return voc.voc_metrics(*make_tables(ground_truth, results))
+    return metrics.voc_metrics(*make_tables(ground_truth, results))

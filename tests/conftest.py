@@ -4,15 +4,17 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import io
+import fcntl
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 import ssd_tf  # noqa: F401 - it sets TensorFlow's variables before TensorFlow is imported
+
+pytest_plugins = ["cpu_report"]
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -42,39 +44,23 @@ def draw_image(index):
     return image.astype(np.uint8)
 
 
-def encode(image, image_format="PNG"):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, image_format)
-    return buffer.getvalue()
-
-
 def write_records(folder, splits, classes=CLASSES):
     """Write a data set of IMAGES; splits maps the name of a split to the indices of its images."""
-    import tensorflow as tf
-
-    from ssd_tf.files import write_json
+    from data_sets import write_classes, write_split
 
     names = [entry["name"] for entry in classes]
-    content = {"version": 1, "classes": list(classes), "splits": {}}
+    entries = {}
     for split, indices in splits.items():
-        shard = f"{split}-00000-of-00001.tfrecord"
-        with tf.io.TFRecordWriter(str(folder / shard)) as writer:
-            for index in indices:
-                writer.write(make_record(index, names).SerializeToString())
-        content["splits"][split] = {
-            "images": len(indices),
-            "boxes": sum(len(IMAGES[index][2]) for index in indices),
-            "ignored": 0,
-            "shards": [shard],
-            "repaired": {},
-            "dropped": [],
-        }
-    write_json(folder / "dataset.json", content)
-    return folder
+        records = [make_record(index, names).SerializeToString() for index in indices]
+        num_boxes = sum(len(IMAGES[index][2]) for index in indices)
+        entries[split] = write_split(folder, split, [records], num_boxes)
+    return write_classes(folder, classes, entries)
 
 
 def make_record(index, names):
     """One of IMAGES as a tf.train.Example; names: the classes in label order."""
+    from data_sets import encode
+
     from ssd_tf.data.records import make_example
 
     height, width, objects = IMAGES[index]
@@ -97,7 +83,7 @@ def make_record(index, names):
 TINY = {
     "model": {
         "input_hw": [64, 96],
-        "backbone": {"name": "mobilenet", "alpha": 0.25, "first_stride": 8},
+        "backbone": {"name": "plain", "first_stride": 8},
         "num_levels": 3,
         "head": "separable",
     },
@@ -166,13 +152,35 @@ def tiny_config(tiny_config_file):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, tiny_data, tiny_config):
-    """The run folder of a detector overfitted to IMAGES."""
-    from ssd_tf.commands.train import run_training
+def built_once(tmp_path_factory):
+    """A function: name, build -> a copy of the folder that build(folder) makes.
 
-    workdir = tmp_path_factory.mktemp("tiny_run") / "run"
-    run_training(tiny_config, tiny_data, workdir)
-    return workdir
+    It is made once for all processes of pytest-xdist, which wait for each other.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def copy_of(name, build):
+        folder = root / f"shared_{name}"
+        complete = root / f"shared_{name}.complete"
+        with open(root / f"shared_{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                build(folder)
+                complete.touch()
+        return shutil.copytree(folder, tmp_path_factory.mktemp(name) / name)
+
+    return copy_of
+
+
+@pytest.fixture(scope="session")
+def tiny_run(built_once, tiny_data, tiny_config):
+    """The run folder of a detector overfitted to IMAGES."""
+    from ssd_tf.training.train import train
+
+    return built_once("run", lambda folder: train(tiny_config, tiny_data, folder))
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,17 @@ def test_errors_are_one_line(do, capsys, error, code, line):
     assert capsys.readouterr() == ("", line)
 
 
+def test_an_error_after_ctrl_c_is_an_interruption(do, capsys):
+    def main(_values, _positional):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            _ = None.tracker  # as TensorFlow's clean-up may fail
+
+    assert do(main) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
 def test_traceback_raises_the_error(do):
     with pytest.raises(ValueError, match="here"):
         do(refuse(ValueError("here")), "--traceback")

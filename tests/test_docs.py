@@ -1,4 +1,4 @@
-"""The documentation names files, functions and pages that exist, and all modules."""
+"""The documentation names files, functions and pages that exist, and all packages."""
 
 import ast
 import pathlib
@@ -9,10 +9,6 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-
-
-def modules(folder):
-    return {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
 
 
 def public_names(path):
@@ -36,18 +32,21 @@ def test_configs_exist(page):
     ] == []
 
 
-def test_the_layout_lists_every_module():
-    sections = re.split(r"^### `(.*)/`$", ARCHITECTURE, flags=re.MULTILINE)[1:]
-    listed = {
-        folder: set(re.findall(r"^\| `(\w+\.py)`", text, flags=re.MULTILINE))
-        for folder, text in zip(sections[::2], sections[1::2], strict=True)
-    }
-    folders = {
-        str(path.parent.relative_to(ROOT))
+def test_the_table_lists_every_package():
+    listed = set(re.findall(r"^\| `((?:ssd_tf|data_tools)/[\w/]*)` \|", ARCHITECTURE, re.MULTILINE))
+    packages = {
+        f"{path.parent.relative_to(ROOT)}/"
         for package in ("ssd_tf", "data_tools")
         for path in (ROOT / package).rglob("__init__.py")
     }
-    assert listed == {folder: modules(folder) for folder in folders}
+    assert listed == packages
+
+
+def test_the_files_named_exist():
+    pattern = r"`((?:ssd_tf|data_tools|tests|configs|docs|benchmarks)/[\w/.]*)`"
+    named = set(re.findall(pattern, ARCHITECTURE)) - {"data_tools/NAME_to_tfrecord.py"}
+    assert len(named) > 40
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 def test_the_steps_name_functions_that_exist():

@@ -66,3 +66,20 @@ def test_a_folder_that_stays_empty_is_removed(tmp_path):
     with pytest.raises(KeyError), files.lock_folder(tmp_path / "a" / "b", "in use"):
         raise KeyError
     assert not (tmp_path / "a" / "b").exists()
+
+
+def test_a_new_folder_takes_its_name_at_the_end(tmp_path):
+    (tmp_path / ".run.partial").mkdir()
+    (tmp_path / ".run.partial" / "killed").touch()
+    with files.new_folder(tmp_path / "run") as folder:
+        (folder / "a").touch()
+        assert not (tmp_path / "run").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "a"]
+    with pytest.raises(OSError, match="run"), files.new_folder(tmp_path / "run") as folder:
+        (folder / "b").touch()
+    with pytest.raises(KeyError), files.new_folder(tmp_path / "run", replace=True):
+        raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "a"]
+    with files.new_folder(tmp_path / "run", replace=True) as folder:
+        (folder / "b").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "b"]

@@ -12,10 +12,10 @@ from test_pixels import png_of_size
 
 from data_tools.conversion import image_checks
 from ssd_tf import pixels
-from ssd_tf.export.saved_model import export_saved_model
-from ssd_tf.inference.gray_range import read_gray_range, write_gray_range
-from ssd_tf.inference.image_files import read_image
+from ssd_tf.exporting.saved_model import export_saved_model
+from ssd_tf.inference.exported import read_gray_range, write_gray_range
 from ssd_tf.inference.loading import load_detector
+from ssd_tf.pixels import read_image
 
 SAMPLES = image_samples.make_samples()
 GRAY_RANGE = (1000, 9000)

@@ -1,10 +1,12 @@
-"""docs/own_photos.ipynb runs from the first cell to the last."""
+"""docs/own_images.ipynb runs from the first cell to the last."""
 
 import pathlib
 
 import pytest
 
-NOTEBOOK = pathlib.Path(__file__).parents[1] / "docs" / "own_photos.ipynb"
+pytestmark = pytest.mark.integration
+
+NOTEBOOK = pathlib.Path(__file__).parents[1] / "docs" / "own_images.ipynb"
 
 
 def test_every_cell_runs(tmp_path):
@@ -38,6 +40,6 @@ def test_every_cell_runs(tmp_path):
     ]
     assert len(shown) == 4
     assert all("image/png" in data for data in shown)
-    folder = folder / "own_photos"
+    folder = folder / "own_images"
     assert (folder / "evaluation" / "report.html").is_file()
     assert (folder / "exports" / "model_float32.tflite").is_file()

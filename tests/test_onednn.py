@@ -45,6 +45,7 @@ def test_it_is_on_for_x86_unless_the_user_decides(monkeypatch, machine, given, e
     assert os.environ.get(VARIABLE) == expected
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("given", [None, "0"])
 def test_a_process_without_avx512(given):
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}

@@ -1,36 +1,26 @@
-"""How well default boxes fit the objects of a data set: the best IoU of each, by level and class.
+"""The fit of default boxes to the objects of a data set: the best IoU of each, by level and class.
 
-Shapes: `N` objects, `A` default boxes, `L` levels.
+Shapes: `N` objects, `L` levels.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 import rich.box
 import rich.console
 import rich.markup
 import rich.table
-import tensorflow as tf
 
 from ssd_tf.boxes import geometry
-
-THRESHOLD = 0.5  # of matching: below it, only the forced match serves an object
-_CHUNK = 256  # objects at a time
-
-
-class BestMatches(NamedTuple):
-    """Of each object the index of its best default box [N] and their IoU [N]."""
-
-    index: np.ndarray
-    iou: np.ndarray
+from ssd_tf.boxes.matching import POSITIVE_IOU
+from ssd_tf.models import ssd
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A group of objects.
 
-    objects: how many; covered: how many of them have an IoU of at least THRESHOLD with a default
+    objects: how many; covered: how many of them have an IoU of at least POSITIVE_IOU with a default
     box; mean_iou: the mean of their best IoUs.
     """
 
@@ -41,24 +31,23 @@ class Row:
 
     @property
     def forced(self):
+        """The number that only the forced match serves."""
         return self.objects - self.covered
 
     @property
-    def share(self):
+    def fraction(self):
         return self.covered / self.objects if self.objects else float("nan")
 
 
-def find_best_matches(boxes, default_boxes) -> BestMatches:
-    """Find the best of the default boxes [A, 4] for each of the boxes [N, 4]."""
-    default_boxes = tf.constant(default_boxes, tf.float32)
-    index = [np.zeros(0, np.int64)]
-    iou = [np.zeros(0, np.float32)]
-    for start in range(0, len(boxes), _CHUNK):
-        chunk = tf.constant(boxes[start : start + _CHUNK], tf.float32)
-        overlaps = geometry.iou(chunk, default_boxes)
-        index.append(tf.argmax(overlaps, 1).numpy())
-        iou.append(tf.reduce_max(overlaps, 1).numpy())
-    return BestMatches(np.concatenate(index), np.concatenate(iou))
+def measure(config, objects, names) -> tuple[list[Row], list[Row]]:
+    """Config, inspection.SplitObjects, class names -> Rows by level, and by class.
+
+    Ignored objects are not counted.
+    """
+    network = ssd.build_model(config, len(names))
+    best, iou = geometry.best_overlaps(objects.real_boxes, network.default_boxes)
+    by_level = tabulate_levels(best, iou, network.levels, network.map_shapes)
+    return by_level, tabulate(objects.real_labels - 1, iou, names)
 
 
 def tabulate(groups, iou, names) -> list[Row]:
@@ -70,26 +59,29 @@ def tabulate(groups, iou, names) -> list[Row]:
     return [*rows, _row("all", iou)]
 
 
-def tabulate_levels(best, levels, map_shapes) -> list[Row]:
-    """BestMatches, BoxLevels [L], the (height, width) of their maps -> Rows by level."""
+def tabulate_levels(best, iou, levels, map_shapes) -> list[Row]:
+    """Rows by level.
+
+    best [N]: index of the best default box; iou [N]; levels: BoxLevels [L]; map_shapes: (height,
+    width) of their maps.
+    """
     counts = [
         height * width * len(level.shapes_hw)
         for level, (height, width) in zip(levels, map_shapes, strict=True)
     ]
-    level_of_boxes = np.repeat(np.arange(len(counts)), counts)  # [A]
     names = [f"{height} x {width}" for height, width in map_shapes]
-    return tabulate(level_of_boxes[best.index], best.iou, names)
+    return tabulate(np.searchsorted(np.cumsum(counts), best, "right"), iou, names)
 
 
 def _row(name, iou):
     # The matcher compares float32 values, too.
-    covered = int(np.sum(iou >= np.float32(THRESHOLD)))
+    covered = int(np.sum(iou >= np.float32(POSITIVE_IOU)))
     return Row(name, len(iou), covered, float(np.mean(iou)) if len(iou) else float("nan"))
 
 
 def print_rows(title, rows):
     """Print Rows as a table, without the groups that have no objects."""
-    columns = ("objects", f"IoU >= {THRESHOLD}", "share", "forced only", "mean best IoU")
+    columns = ("objects", f"IoU >= {POSITIVE_IOU}", "fraction", "forced only", "mean best IoU")
     table = rich.table.Table(title, box=rich.box.SIMPLE)
     for column in columns:
         table.add_column(column, justify="right")
@@ -100,7 +92,7 @@ def print_rows(title, rows):
             rich.markup.escape(row.name),
             f"{row.objects:,}",
             f"{row.covered:,}",
-            f"{row.share:.1%}" if row.objects else "",
+            f"{row.fraction:.1%}" if row.objects else "",
             f"{row.forced:,}",
             f"{row.mean_iou:.3f}" if row.objects else "",
         )

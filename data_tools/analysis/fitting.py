@@ -1,4 +1,4 @@
-"""Search sizes and aspect ratios of default boxes that overlap given objects well. NumPy only.
+"""Search sizes and aspect ratios of default boxes that overlap the objects of a split well.
 
 Shapes: `N` objects, `L` levels, `S` default boxes per cell. Sizes are pixels of the model's input,
 as in the config.
@@ -10,12 +10,95 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssd_tf.boxes.default_boxes import BoxLevel
+from data_tools.analysis import coverage, inspection
+from ssd_tf.boxes import geometry
+from ssd_tf.boxes.default_boxes import BoxLevel, make_default_boxes
+from ssd_tf.models import measure, ssd
 
 _MAX_OBJECTS = 10_000  # more objects give no better fit
 _CHANGE_STD = (0.3, 0.02)  # of the logarithm of a change, at the first try and at the last
 _MIN_SIZE = 2.0
 _RATIOS = (1.05, 8.0)
+# Boxes longer than this fraction of a receptive field count as limited by it.
+_NEAR = 0.95
+
+
+class Fitted(NamedTuple):
+    """objects: to what default boxes were fitted; change: what that changes, lines of text.
+
+    yaml: the fitted boxes as `boxes.levels` of a config.
+    """
+
+    objects: str
+    change: str
+    yaml: str
+
+
+def fit_split(dataset_info, split, config, tries, seed) -> Fitted:
+    """Fit a config's default boxes to a split; print their coverage before and after.
+
+    tries, seed: as for `fit`. Raises ValueError if the split has no objects.
+    """
+    boxes = inspection.read_split(dataset_info, split).real_boxes
+    if not len(boxes):
+        raise ValueError(f"the split {split!r} of {dataset_info.folder} has no objects to fit to")
+    network = ssd.build_model(config, len(dataset_info.classes))
+    fields = measure.level_fields(network.model)
+    maps = FeatureMaps(network.map_shapes, config.model.input_hw, tuple(fields))
+    fitted = fit(network.levels, maps, boxes, tries, seed)
+    levels = [level.to_box_level() for level in fitted]
+    fitted_boxes = make_default_boxes(levels, maps.shapes_hw, maps.input_hw)
+    before, after = (
+        coverage.tabulate_levels(best, iou, network.levels, maps.shapes_hw)
+        for best, iou in (
+            geometry.best_overlaps(boxes, network.default_boxes),
+            geometry.best_overlaps(boxes, fitted_boxes),
+        )
+    )
+    coverage.print_rows("before: map", before)
+    coverage.print_rows("after: map", after)
+    change = _describe_change(before[-1], after[-1]) + _describe_limits(fitted, network, fields)
+    return Fitted(f"{len(boxes):,} objects of the split {split!r}", change, _to_yaml(fitted))
+
+
+def _describe_change(before, after):
+    change = (
+        f"objects with IoU >= 0.5: {before.fraction:.1%} before, {after.fraction:.1%} after; "
+        f"mean best IoU: {before.mean_iou:.3f} before, {after.mean_iou:.3f} after"
+    )
+    if after.fraction < before.fraction:
+        change += "; fewer objects are covered than before: keep the given boxes"
+    return f"{change}."
+
+
+def _describe_limits(fitted, network, fields):
+    """The receptive fields that limit their map's default boxes; a line per map."""
+    lines = []
+    for index, (level, own, field) in enumerate(zip(fitted, network.levels, fields, strict=True)):
+        own_side = LevelSizes.from_box_level(own).longest_side
+        sees = f"\nmap {index} sees {field} pixels of the input"
+        if own_side > field:
+            lines.append(
+                f"{sees}: the config's default boxes of {own_side:.0f} are too long for it."
+            )
+        elif level.longest_side > _NEAR * field:
+            lines.append(f"{sees}, which limits its default boxes ({level.longest_side:.0f}).")
+    return "".join(lines)
+
+
+def _to_yaml(fitted):
+    lines = ["boxes:", "  levels:"]
+    for level in fitted:
+        values = [f"size: {level.size:.4g}"]
+        if level.next_size:
+            values.append(f"next_size: {level.next_size:.4g}")
+        if level.aspect_ratios:
+            ratios = ", ".join(f"{ratio:.3g}" for ratio in level.aspect_ratios)
+            values.append(f"aspect_ratios: [{ratios}]")
+        if level.step:
+            values.append(f"step: {level.step:.4g}")
+        lines.append(f"    - {{{', '.join(values)}}}")
+    return "\n".join(lines) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +154,9 @@ class FeatureMaps:
 
 
 class _Fit(NamedTuple):
-    """share: of the objects that are covered; score: what the search raises."""
+    """coverage: fraction of the objects that are covered; score: what the search raises."""
 
-    share: float
+    coverage: float
     score: float
     levels: list[LevelSizes]
 
@@ -82,10 +165,10 @@ def fit(levels, maps, boxes, tries, seed) -> list[LevelSizes]:
     """BoxLevels, their FeatureMaps, normalised boxes [N, 4] -> sizes of as many shapes per cell.
 
     Hill climbing, from the given levels and from sizes spread over those of the objects. A change
-    stays if it raises the mean of the best IoUs plus the share of objects whose best IoU is at
-    least .5. No side of a default box is longer than what its map sees: of an object beyond it, the
-    edges could only be guessed. The result does not cover a smaller share of the objects than the
-    given levels, shrunk until they keep to that.
+    stays if it raises the mean of the best IoUs plus the fraction of objects whose best IoU is at
+    least .5. No side of a default box is longer than what its map sees: the edges of an object
+    beyond it could only be guessed. The result does not cover a smaller fraction of the objects
+    than the given levels, shrunk until they keep to that.
     """
     rng = np.random.default_rng(seed)
     if len(boxes) > _MAX_OBJECTS:
@@ -94,9 +177,9 @@ def fit(levels, maps, boxes, tries, seed) -> list[LevelSizes]:
     given = [LevelSizes.from_box_level(level) for level in levels]
     starts = [shrink_to_fields(start, maps.fields) for start in (given, _spread(given, boxes))]
     given = starts[0]
-    share, _ = _measure(_overlaps(given, maps, boxes))
-    fits = [_climb(start, maps, boxes, tries // len(starts), rng, share) for start in starts]
-    return max(fits, key=lambda found: (found.share >= share, found.score)).levels
+    covered, _ = _measure(_overlaps(given, maps, boxes))
+    fits = [_climb(start, maps, boxes, tries // len(starts), rng, covered) for start in starts]
+    return max(fits, key=lambda found: (found.coverage >= covered, found.score)).levels
 
 
 def shrink_to_fields(levels, fields):
@@ -130,10 +213,10 @@ def level_overlaps(level, map_hw, input_hw, boxes):
     return (shared / ((high - low).prod(-1) + (2 * half).prod(-1) - shared)).max(1)
 
 
-def _climb(start, maps, boxes, tries, rng, min_share):
+def _climb(start, maps, boxes, tries, rng, min_covered):
     levels = list(start)
     overlaps = _overlaps(levels, maps, boxes)
-    share, score = _measure(overlaps)
+    covered, score = _measure(overlaps)
     for std in np.geomspace(*_CHANGE_STD, max(tries, 1)):
         index = rng.integers(len(levels))
         changed = _change(levels[index], std, rng)
@@ -143,13 +226,13 @@ def _climb(start, maps, boxes, tries, rng, min_share):
             continue
         new_overlaps = overlaps.copy()
         new_overlaps[index] = level_overlaps(changed, maps.shapes_hw[index], maps.input_hw, boxes)
-        new_share, new_score = _measure(new_overlaps)
-        if new_score > score and new_share >= min(share, min_share):
+        new_covered, new_score = _measure(new_overlaps)
+        if new_score > score and new_covered >= min(covered, min_covered):
             levels[index] = changed
             overlaps = new_overlaps
-            share = new_share
+            covered = new_covered
             score = new_score
-    return _Fit(share, score, levels)
+    return _Fit(covered, score, levels)
 
 
 def _overlaps(levels, maps, boxes):
@@ -164,10 +247,10 @@ def _in_order(levels):
 
 
 def _measure(overlaps):
-    """-> (share of the objects that are covered, score)."""
+    """-> (fraction of the objects that are covered, score)."""
     best = overlaps.max(0)
-    share = np.mean(best >= 0.5)
-    return share, best.mean() + share
+    covered = np.mean(best >= 0.5)
+    return covered, best.mean() + covered
 
 
 def _change(level, std, rng):

@@ -1,10 +1,10 @@
-"""What all converters share, from labels of any format to shards.
+"""From labels of any format to shards: the part that all converters share.
 
-command has the flags and runs a converter; convert has the order of the steps.
+convert has the order of the steps, config the flags and the record of them.
 
-Plan:    plan (the images), classes, splitting, findings (images without labels, and so on).
-Check:   image_checks, box_checks.
-Write:   shard_writer (a record, a shard), run by pool (processes; preloaded is what they import)
-         or beam; output_folder (lock, errors); publish (file names, dataset.json).
-Report:  counts, duplicates, report.
+Labels:  survey (read once, judged as a whole), classes, splitting.
+Images:  image_checks, box_checks.
+Records: shard_writer (a record, a shard), run by pool (processes or Beam; preloaded is what the
+         processes import).
+Results: counts, report, output (lock, file names, dataset.json).
 """

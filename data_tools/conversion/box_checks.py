@@ -1,15 +1,15 @@
-"""Boxes as the labels write them -> normalised corners [ymin, xmin, ymax, xmax], or why not."""
+"""Boxes as the labels write them -> normalised corners [ymin, xmin, ymax, xmax], or a fault."""
 
 import dataclasses
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from data_tools.readers import labels
+from ssd_tf.boxes import validity
 
-# What a box may cross the edge of the image by, as a fraction of it: if it is one in another unit,
-# and at most.
+# By how much a box may cross the edge of the image, as a fraction of it: a box in another unit that
+# is one pixel, and any box.
 _OVERHANG = 0.1
 _FAR_OUTSIDE = 1.0
 # Drops that say nothing against the rest of the labels: the image may have no other object.
@@ -41,16 +41,6 @@ class NormalizedBox:
     clipped: bool
 
 
-class BoxesOrientation(NamedTuple):
-    """How boxes follow EXIF.
-
-    orientation: the EXIF orientation still to apply to them; assumed: the labels do not say.
-    """
-
-    orientation: int
-    assumed: bool
-
-
 def choose_unit(unit, requested) -> str:
     """The unit to read boxes in. unit: of the label format; requested: by --boxes, or None."""
     if requested in (None, labels.PIXELS) and unit in (labels.PIXELS, labels.PIXELS_FROM_ONE):
@@ -59,7 +49,7 @@ def choose_unit(unit, requested) -> str:
 
 
 def doubt_unit(box, unit) -> str:
-    """Why a box as written is hardly in that unit; empty if it may be."""
+    """The reason to doubt that a box is written in that unit; empty if there is none."""
     lowest = min(box)
     highest = max(box)
     if unit == labels.NORMALISED:
@@ -90,18 +80,19 @@ def normalize_box(
         return "outside"
     corners = tuple(min(max(value, 0.0), 1.0) for value in (ymin, xmin, ymax, xmax))
     # Records hold float32, in which a sliver can lose its last width.
-    low_y, low_x, high_y, high_x = map(np.float32, corners)
-    if high_y <= low_y or high_x <= low_x:
+    is_sliver = min(corners[2] - corners[0], corners[3] - corners[1]) < _ROUNDING
+    if is_sliver and not validity.is_valid(np.array(corners, np.float32)).all():
         return "degenerate"
-    own_area = (corners[2] - corners[0]) * image.height * (corners[3] - corners[1]) * image.width
+    area = (corners[2] - corners[0]) * image.height * (corners[3] - corners[1]) * image.width
     is_measured = unit in (labels.PIXELS, labels.PIXELS_FROM_ONE)
-    has_area = is_measured and obj.area is not None and 0 < obj.area < math.inf
+    if is_measured and obj.area is not None and 0 < obj.area < math.inf:
+        area = obj.area
     overhang = max(-xmin, -ymin, xmax - 1, ymax - 1)
-    return NormalizedBox(corners, obj.area if has_area else own_area, overhang > _ROUNDING)
+    return NormalizedBox(corners, area, overhang > _ROUNDING)
 
 
 def find_fault(obj, unit, is_unit_certain) -> str:
-    """What is wrong with an object as written; empty if nothing is.
+    """The fault of an object as written; empty if it has none.
 
     is_unit_certain: whether the user says what the unit is; it is not doubted then.
     """
@@ -117,17 +108,17 @@ def find_fault(obj, unit, is_unit_certain) -> str:
     return "" if is_unit_certain else doubt_unit(obj.box, unit)
 
 
-def boxes_orientation(size_hw, image, assume) -> BoxesOrientation:
-    """Whether the boxes of an EXIF-rotated image were drawn on it as stored or as shown.
+def boxes_orientation(size_hw, image, assume) -> tuple[int, bool]:
+    """The EXIF orientation still to apply to the boxes of an image, and whether it is assumed.
 
-    size_hw: the size that the labels give, which decides if it fits only one of the two; else
-    `assume` does: "stored" or "shown".
+    size_hw: the size that the labels give, which decides if it fits only the image as stored or as
+    shown; else `assume` does: "stored" or "shown".
     """
     shown_hw = (image.height, image.width)
     if image.stored_hw != shown_hw and size_hw in (image.stored_hw, shown_hw):
-        return BoxesOrientation(1 if size_hw == shown_hw else image.orientation, False)
+        return (1 if size_hw == shown_hw else image.orientation), False
     orientation = 1 if assume == "shown" else image.orientation
-    return BoxesOrientation(orientation, image.orientation != 1)
+    return orientation, image.orientation != 1
 
 
 def _normalize(box, unit, image, orientation):

@@ -1,4 +1,4 @@
-"""Which classes a data set has, in which order, and their original ids."""
+"""The classes of a data set: their names, their order and their original ids."""
 
 import collections
 import csv

@@ -1,4 +1,4 @@
-"""What is counted while images become records: per shard, then added up per split.
+"""Counts of what happens while images become records: per shard, then added up per split.
 
 Everything here pickles: worker processes and Beam workers return it.
 """
@@ -7,43 +7,12 @@ import bisect
 import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
 
-from data_tools.readers.labels import NAMED
+from data_tools.readers.labels import Tally
 
 # Edges of the histograms' bins; a value on an edge belongs to the bin above it.
 SIZE_EDGES = (0.0, 8, 16, 32, 64, 96, 128, 256, 512, math.inf)  # square root of the area in pixels
 ASPECT_EDGES = (0.0, 0.2, 1 / 3, 0.5, 2 / 3, 1.5, 2, 3, 5, math.inf)  # width / height
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A box or a whole image that is not in the data set.
-
-    box: [xmin, ymin, xmax, ymax] as the labels write it, None for a value that is not finite; None
-    instead of the list if the whole image was dropped.
-    """
-
-    file: str
-    box: list[float | None] | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class RepairedFile:
-    """An image that was re-encoded or is misnamed."""
-
-    file: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class SizeMismatch:
-    """An image whose size is not the one that its labels give: [height, width] of each."""
-
-    file: str
-    labels_hw: list[int]
-    image_hw: list[int]
 
 
 @dataclass
@@ -55,55 +24,37 @@ class ClassCounts:
     images: int = 0
 
 
-class ImageDigest(NamedTuple):
-    """digest: the first 16 hexadecimal digits of the SHA-256 of an image's file."""
-
-    digest: str
-    filename: str
-
-
-class Finding(NamedTuple):
-    """Something odd about the labels as a whole: how often it occurs, and the first names."""
-
-    count: int
-    first: list[str]
-
-
 @dataclass
 class GrayCounts:
-    """Of gray images of 16 bits: their number, smallest and largest value, None without images.
+    """Of gray images of 16 bits: their number, minimum and maximum value.
 
-    coarse: those that are left with few gray levels and had more.
+    coarse: names of those that are left with few gray levels and had more.
     """
 
     images: int = 0
-    low: int | None = None
-    high: int | None = None
-    coarse: int = 0
-    first_coarse: list[str] = field(default_factory=list)
+    low: int = 65535
+    high: int = 0
+    coarse: Tally = field(default_factory=Tally)
 
     def add(self, levels, filename):
         """levels: an image_checks.GrayLevels."""
-        first = [filename] if levels.is_coarse else []
-        self.merge(GrayCounts(1, levels.low, levels.high, len(first), first))
+        self.images += 1
+        self.low = min(self.low, levels.low)
+        self.high = max(self.high, levels.high)
+        if levels.is_coarse:
+            self.coarse.add(filename)
 
     def merge(self, other):
         """Add the counts of other images."""
         self.images += other.images
-        self.low = min((low for low in (self.low, other.low) if low is not None), default=None)
-        self.high = max(
-            (high for high in (self.high, other.high) if high is not None), default=None
-        )
-        self.coarse += other.coarse
-        self.first_coarse += other.first_coarse[: NAMED - len(self.first_coarse)]
+        self.low = min(self.low, other.low)
+        self.high = max(self.high, other.high)
+        self.coarse.merge(other.coarse)
 
 
 @dataclass
 class SplitCounts:
-    """The counts of a shard or of a whole split.
-
-    Lists beside a count hold the first hundred of what is counted.
-    """
+    """The counts of a shard or of a whole split. The tallies hold dicts as report.json has them."""
 
     # Images.
     read: int = 0
@@ -111,12 +62,9 @@ class SplitCounts:
     empty: int = 0  # written without objects
     empty_left_out: int = 0
     assumed_orientations: int = 0
-    repaired: Counter = field(default_factory=Counter)  # by reason
-    repaired_files: list[RepairedFile] = field(default_factory=list)
-    dropped_images: Counter = field(default_factory=Counter)  # by reason
-    first_dropped_images: list[Dropped] = field(default_factory=list)
-    size_mismatches: int = 0
-    size_mismatch_files: list[SizeMismatch] = field(default_factory=list)
+    repaired: Tally = field(default_factory=Tally)  # re-encoded or misnamed
+    dropped_images: Tally = field(default_factory=Tally)
+    size_mismatches: Tally = field(default_factory=Tally)
     bytes: int = 0  # of the shards
     gray: GrayCounts = field(default_factory=GrayCounts)
     # Objects.
@@ -124,34 +72,22 @@ class SplitCounts:
     ignored: int = 0  # crowd or difficult
     clipped: int = 0
     boxes_of_dropped_images: int = 0
-    dropped_boxes: Counter = field(default_factory=Counter)  # by reason
-    first_dropped_boxes: list[Dropped] = field(default_factory=list)
+    dropped_boxes: Tally = field(default_factory=Tally)
     unlisted_classes: Counter = field(default_factory=Counter)  # by class that --classes leaves out
     classes: dict[str, ClassCounts] = field(default_factory=dict)
     size_histogram: Counter = field(default_factory=Counter)  # by index of the bin
     aspect_histogram: Counter = field(default_factory=Counter)
-    # {what: Finding}: known once all labels have been read, and set on the whole split.
-    findings: dict[str, Finding] = field(default_factory=dict)
-    # One per image written. They go to disk shard by shard: `merge` does not collect them.
-    digests: list[ImageDigest] = field(default_factory=list)
+    # By description: known once all labels have been read, and set on the whole split.
+    findings: dict[str, Tally] = field(default_factory=dict)
+    # (16 hexadecimal digits of a file's SHA-256, file name) per image written. They go to disk
+    # shard by shard: `merge` does not collect them.
+    digests: list[tuple[str, str]] = field(default_factory=list)
 
-    def count_dropped_image(self, file, error, num_objects):
-        """error: an image_checks.BadImage; num_objects: those that its labels name."""
-        self.dropped_images[error.reason.partition(":")[0]] += 1
-        self.boxes_of_dropped_images += num_objects
-        _append_named(self.first_dropped_images, Dropped(file, None, str(error)))
-
-    def count_dropped_box(self, dropped):
-        self.dropped_boxes[dropped.reason.partition(":")[0]] += 1
-        _append_named(self.first_dropped_boxes, dropped)
-
-    def count_repaired(self, repaired):
-        self.repaired[repaired.reason] += 1
-        _append_named(self.repaired_files, repaired)
-
-    def count_size_mismatch(self, mismatch):
-        self.size_mismatches += 1
-        _append_named(self.size_mismatch_files, mismatch)
+    def count_dropped(self, file, box, reason):
+        """Count a box, or a whole image if box is None. reason: `reason` or `reason: details`."""
+        tally = self.dropped_images if box is None else self.dropped_boxes
+        entry = {"file": file, "box": box, "reason": reason}
+        tally.add(entry, reason.partition(":")[0])
 
     def add_object(self, name, ignored, clipped, size_hw):
         """Count an object that is written; size_hw: height and width of its box in pixels."""
@@ -176,19 +112,13 @@ class SplitCounts:
                 setattr(self, each.name, mine + theirs)
             elif isinstance(mine, Counter):
                 mine.update(theirs)
-            elif isinstance(mine, list) and each.name != "digests":
-                mine += theirs[: NAMED - len(mine)]
-        self.gray.merge(other.gray)
+            elif isinstance(mine, (Tally, GrayCounts)):
+                mine.merge(theirs)
         for name, theirs in other.classes.items():
             mine = self.classes.setdefault(name, ClassCounts())
             mine.objects += theirs.objects
             mine.ignored += theirs.ignored
             mine.images += theirs.images
-
-
-def _append_named(entries, entry):
-    if len(entries) < NAMED:
-        entries.append(entry)
 
 
 def _find_bin(value, edges):

@@ -1,6 +1,6 @@
 """Checks image files and repairs what training cannot use: the result is an RGB JPEG that decodes.
 
-A sound RGB JPEG is kept byte for byte.
+An intact RGB JPEG is kept byte for byte.
 """
 
 import dataclasses
@@ -68,16 +68,17 @@ class CheckedImage:
 def check_image(path, verify=True, gray_range=pixels.FULL_RANGE) -> CheckedImage:
     """Read, decode in full and repair an image. Raises BadImage.
 
-    verify: decode even files whose header says that they are a sound JPEG. gray_range: as
+    verify: decode even files whose header says that they are an intact JPEG. gray_range: as
     `pixels.to_rgb` takes it.
     """
     data = _read(path)
     opened = pixels.open_image(data)
     orientation = pixels.find_orientation(opened)
-    repair = _find_repair(opened, orientation, path, data)
-    must_encode = repair not in ("", "wrongly named") or not _is_sound_jpeg(
-        opened, orientation, data
-    )
+    actual_format = "JPEG" if opened.format == "MPO" else opened.format
+    repair = _find_repair(opened, orientation, actual_format, data)
+    must_encode = bool(repair)
+    if _SUFFIX_FORMATS.get(os.path.splitext(path)[1].lower(), actual_format) != actual_format:
+        repair = "wrongly named"
     image = opened
     digest = hashlib.sha256(data).hexdigest()
     stored_hw = _stored_hw(opened)
@@ -141,32 +142,19 @@ def _stored_hw(image):
     return image.height, image.width
 
 
-def _find_repair(image, orientation, path, data):
-    """The one reason under which an image is counted: the first that fits."""
-    actual = "JPEG" if image.format == "MPO" else image.format
-    claimed = _SUFFIX_FORMATS.get(os.path.splitext(path)[1].lower(), actual)
-    if claimed != actual:
-        return "wrongly named"
+def _find_repair(image, orientation, actual_format, data):
+    """The first reason why an image must be encoded again; empty if there is none."""
     if orientation != 1:
         return "EXIF-rotated"
     if image.mode in _MODES:
         return _MODES[image.mode]
-    if actual != "JPEG":
-        return actual.lower()
+    if actual_format != "JPEG":
+        return actual_format.lower()
     return "" if has_usual_coding(data) else "unusual JPEG coding"
 
 
-def _is_sound_jpeg(image, orientation, data):
-    return (
-        image.format in ("JPEG", "MPO")
-        and image.mode == "RGB"
-        and orientation == 1
-        and has_usual_coding(data)
-    )
-
-
 def has_usual_coding(data):
-    """Whether every decoder knows the coding of a JPEG.
+    """Return True if every decoder knows the coding of a JPEG.
 
     That is baseline, extended or progressive with Huffman codes (SOF0 to SOF2).
     """

@@ -1,14 +1,17 @@
-"""Runs tasks on all cores, in their order, with a progress bar.
+"""Runs tasks on all cores, or on Apache Beam, in their order, with a progress bar.
 
 Stops cleanly when it is interrupted or killed.
 """
 
 import concurrent.futures
 import contextlib
+import itertools
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
+import pathlib
+import pickle
 import signal
 import sys
 import threading
@@ -18,7 +21,6 @@ import rich.console
 import rich.progress
 
 SECONDS_PER_LINE = 10  # of plain progress lines, if the output is not a terminal
-_SECONDS_PER_UPDATE = 0.1
 
 
 class Stopped(Exception):
@@ -35,13 +37,13 @@ def run_tasks(function, tasks, workers, num_images, title):
 
     tick() is to be called once for each of `num_images` images; title: of the progress bar.
     """
-    with show_progress(num_images, title) as show:
-        if workers <= 1:
-            ticker = _Ticker(show)
-            for task in tasks:
-                yield function(task, ticker.tick)
-        else:
+    with show_progress(title, num_images) as show:
+        if workers > 1:
             yield from run_in_processes(function, tasks, workers, show)
+            return
+        num_done = itertools.count(1)
+        for task in tasks:
+            yield function(task, lambda: show(next(num_done)))
 
 
 def run_in_processes(function, tasks, workers, show):
@@ -144,46 +146,26 @@ def _tick():
         _num_done.value += 1
 
 
-class _Ticker:
-    """Counts images and shows the count, not more often than is seen."""
-
-    def __init__(self, show):
-        self.show = show
-        self.num_done = 0
-        self.last_shown = 0.0
-
-    def tick(self):
-        self.num_done += 1
-        if time.monotonic() - self.last_shown > _SECONDS_PER_UPDATE:
-            self.last_shown = time.monotonic()
-            self.show(self.num_done)
-
-
-def show_waiting(title):
-    """A context that shows on a terminal that work of unknown length is going on."""
-    if sys.stderr.isatty():
-        return rich.console.Console(stderr=True).status(title)
-    return contextlib.nullcontext()
-
-
 @contextlib.contextmanager
-def show_progress(num_images, title):
-    """Give a function that takes how many are done.
+def show_progress(title, num_images=None):
+    """A context with a function that takes how many images are done.
 
-    It updates a bar on a terminal, and prints a line now and then elsewhere.
+    It updates a bar on a terminal, and prints a line now and then elsewhere. num_images None:
+    unknown; this shows on a terminal only.
     """
     if not sys.stderr.isatty():
-        yield _plain_progress(num_images, title)
+        yield _plain_progress(title, num_images)
         return
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.fields[rate]:.0f} images/s"),
-        rich.progress.TimeRemainingColumn(),
-    )
+    columns = [rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn()]
+    if num_images is not None:
+        columns += [
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[rate]:.0f} images/s"),
+            rich.progress.TimeRemainingColumn(),
+        ]
     start = time.monotonic()
-    with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
+    console = rich.console.Console(stderr=True)
+    with rich.progress.Progress(*columns, console=console, transient=num_images is None) as bar:
         task = bar.add_task(title, total=num_images, rate=0.0)
         yield lambda num_done: bar.update(
             task, completed=num_done, rate=num_done / max(time.monotonic() - start, 1e-3)
@@ -191,7 +173,7 @@ def show_progress(num_images, title):
         bar.update(task, completed=num_images)
 
 
-def _plain_progress(num_images, title):
+def _plain_progress(title, num_images):
     start = last = None
 
     def show(num_done):
@@ -211,3 +193,48 @@ def _plain_progress(num_images, title):
             )
 
     return show
+
+
+def run_on_beam(function, tasks, runner, arguments):
+    """Yield function(task, tick) of each task, in order, once a whole Apache Beam pipeline has run.
+
+    runner: name of a Beam runner; arguments: its own options. Its workers must see the images and
+    the output folder under the same paths as this process. Raises OSError if the pipeline fails,
+    ValueError if apache-beam is not installed.
+    """
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise ValueError(
+            "--beam_runner needs apache-beam, which is not installed: pip install 'ssd-tf[beam]'"
+        ) from None
+    # Tasks travel through the output folder: a pipeline may hold a few megabytes only.
+    for task in tasks:
+        _beam_file(task.path, "task").write_bytes(pickle.dumps((function, task)))
+    pipeline_options = PipelineOptions([f"--runner={runner}", *arguments])
+    try:
+        with apache_beam.Pipeline(options=pipeline_options) as pipeline:
+            _ = (
+                pipeline
+                | apache_beam.Create([task.path for task in tasks])
+                | apache_beam.Reshuffle()
+                | apache_beam.Map(_run_on_beam)
+            )
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise OSError(f"the Beam pipeline on {runner} failed: {first_line}") from None
+    for task in tasks:
+        yield pickle.loads(_beam_file(task.path, "result").read_bytes())
+        _beam_file(task.path, "task").unlink()
+        _beam_file(task.path, "result").unlink()
+
+
+def _run_on_beam(path):
+    function, task = pickle.loads(_beam_file(path, "task").read_bytes())
+    _beam_file(path, "result").write_bytes(pickle.dumps(function(task, lambda: None)))
+
+
+def _beam_file(path, kind):
+    """The file of a task, or of its result, beside the shard that it writes to `path`."""
+    return pathlib.Path(f"{path}.{kind}")

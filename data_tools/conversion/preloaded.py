@@ -1,4 +1,4 @@
-"""What the worker server imports once for all workers.
+"""Imports of the worker server, once for all workers.
 
 Nothing here may start a thread or run a TensorFlow operation: the server forks.
 """

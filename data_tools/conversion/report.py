@@ -1,85 +1,85 @@
-"""What a conversion reports: its entries of dataset.json and report.json, and the terminal."""
+"""The report of a conversion: entries of dataset.json and report.json, terminal, duplicates."""
 
+import array
 import dataclasses
 import itertools
+import json
 import math
+import pathlib
 import sys
 
+import numpy as np
 import rich.box
 import rich.console
 import rich.markup
 import rich.table
 
-from data_tools.conversion import counts, duplicates
+from data_tools.conversion import counts
+from data_tools.readers import labels
 
 _CLASSES_SHOWN = 30
 _DROPPED_SHOWN = 10
 _MANY = 0.5  # of the boxes
+# Numbers of SplitCounts, in the order of report.json.
+_NUMBERS = (
+    *("read", "images", "empty", "empty_left_out", "boxes", "ignored", "clipped"),
+    *("boxes_of_dropped_images", "bytes", "assumed_orientations"),
+)
 
 
-def make_dataset_entry(split_counts, names) -> dict:
-    """A split's entry of dataset.json; names: of all its files."""
+def make_dataset_entry(split, names) -> dict:
+    """A split's entry of dataset.json; split: its SplitCounts; names: of all its files."""
     return {
-        "images": split_counts.images,
-        "boxes": split_counts.boxes,
-        "ignored": split_counts.ignored,
+        "images": split.images,
+        "boxes": split.boxes,
+        "ignored": split.ignored,
         "shards": [name for name in names if name.endswith(".tfrecord")],
-        "repaired": dict(split_counts.repaired),
-        "dropped": _list_dropped(split_counts),
-        "dropped_images": split_counts.dropped_images.total(),
-        "dropped_boxes": split_counts.dropped_boxes.total(),
+        "repaired": dict(split.repaired.reasons),
+        "dropped": [*split.dropped_images.first, *split.dropped_boxes.first],
+        "dropped_images": split.dropped_images.count,
+        "dropped_boxes": split.dropped_boxes.count,
     }
 
 
-def make_report_entry(split_counts, source_flags, exif_boxes, folder, split, other_splits) -> dict:
-    """A split's entry of report.json, whose keys other people's scripts read.
+def make_report_entry(split, source_flags, exif_boxes, duplicates) -> dict:
+    """A split's entry of report.json; split: its SplitCounts.
 
     source_flags: {flag: value} of what was converted; exif_boxes: "stored" or "shown", what was
-    assumed of EXIF-rotated images whose labels do not give the orientation of the boxes.
+    assumed of EXIF-rotated images whose labels do not give the orientation of the boxes;
+    duplicates: of find_duplicates.
     """
-    # For compatibility, the keys "assumed_turns" and "remarks" keep names that the code no longer
-    # uses: it says assumed_orientations and findings.
-    return {
-        "source": source_flags,
-        "read": split_counts.read,
-        "images": split_counts.images,
-        "empty": split_counts.empty,
-        "empty_left_out": split_counts.empty_left_out,
-        "boxes": split_counts.boxes,
-        "ignored": split_counts.ignored,
-        "clipped": split_counts.clipped,
-        "boxes_of_dropped_images": split_counts.boxes_of_dropped_images,
-        "bytes": split_counts.bytes,
-        "assumed_turns": split_counts.assumed_orientations,
+    gray = split.gray
+    entry = {"source": source_flags} | {name: getattr(split, name) for name in _NUMBERS}
+    return entry | {
         "exif_boxes": exif_boxes,
-        "repaired": _sorted(split_counts.repaired),
-        "dropped_images": _sorted(split_counts.dropped_images),
-        "dropped_boxes": _sorted(split_counts.dropped_boxes),
-        "unlisted_classes": _sorted(split_counts.unlisted_classes),
-        "dropped": _list_dropped(split_counts),
-        "repaired_files": _to_dicts(split_counts.repaired_files),
+        "repaired": _sorted(split.repaired.reasons),
+        "dropped_images": _sorted(split.dropped_images.reasons),
+        "dropped_boxes": _sorted(split.dropped_boxes.reasons),
+        "unlisted_classes": _sorted(split.unlisted_classes),
+        "dropped": [*split.dropped_images.first, *split.dropped_boxes.first],
+        "repaired_files": split.repaired.first,
         "size_mismatches": {
-            "images": split_counts.size_mismatches,
-            "files": _to_dicts(split_counts.size_mismatch_files),
+            "images": split.size_mismatches.count,
+            "files": split.size_mismatches.first,
         },
-        "gray_16bit": dataclasses.asdict(split_counts.gray),
-        "remarks": {what: found._asdict() for what, found in split_counts.findings.items()},
+        "gray_16bit": {
+            "images": gray.images,
+            "low": gray.low if gray.images else None,
+            "high": gray.high if gray.images else None,
+            "coarse": gray.coarse.count,
+            "first_coarse": gray.coarse.first,
+        },
+        "findings": {
+            what: {"count": tally.count, "first": tally.first}
+            for what, tally in split.findings.items()
+        },
         "classes": {
-            name: dataclasses.asdict(of_class)
-            for name, of_class in sorted(split_counts.classes.items())
+            name: dataclasses.asdict(of_class) for name, of_class in sorted(split.classes.items())
         },
-        "box_size_pixels": _name_bins(split_counts.size_histogram, counts.SIZE_EDGES),
-        "box_aspect_ratio": _name_bins(split_counts.aspect_histogram, counts.ASPECT_EDGES),
-        "duplicates": _find_duplicates(folder, split, other_splits),
+        "box_size_pixels": _name_bins(split.size_histogram, counts.SIZE_EDGES),
+        "box_aspect_ratio": _name_bins(split.aspect_histogram, counts.ASPECT_EDGES),
+        "duplicates": duplicates,
     }
-
-
-def _list_dropped(split_counts):
-    return _to_dicts([*split_counts.first_dropped_images, *split_counts.first_dropped_boxes])
-
-
-def _to_dicts(entries):
-    return [dataclasses.asdict(entry) for entry in entries]
 
 
 def _sorted(counter):
@@ -95,21 +95,13 @@ def _name_bins(histogram, edges):
     return named
 
 
-def _find_duplicates(folder, split, other_splits):
-    found = {"within": duplicates.find_within(folder, split)}
-    for other in other_splits:
-        found[other] = duplicates.find_across(folder, split, other)
-    return found
-
-
-def print_report(conversion):
-    """Print a table of the classes, and what was repaired, dropped or odd in each split."""
+def print_report(reports, class_names):
+    """Print a table of the classes, and what was repaired, dropped or suspicious in each split."""
     console = rich.console.Console(soft_wrap=True)
-    reports = conversion.reports
     notes = [note for entry in reports.values() for note in entry["source"].get("notes", ())]
     for note in dict.fromkeys(notes):
         console.print(note, markup=False, highlight=False)
-    console.print(_make_table(reports, conversion.class_names))
+    console.print(_make_table(reports, class_names))
     for split, entry in reports.items():
         for line in describe(split, entry):
             console.print(line, markup=False, highlight=False)
@@ -151,15 +143,15 @@ def describe(split, entry):
     if num_beyond > _MANY * sum(entry["dropped_boxes"].values(), entry["boxes"] + entry["ignored"]):
         yield (
             f"  {num_beyond:,} boxes reach beyond their image: are they in another unit, or of "
-            "images of another size? Look at them with inspect_tfrecord"
+            "images of another size? Look at them with `ssd inspect`"
         )
     if entry["empty_left_out"]:
         yield f"  images without objects left out (--drop_empty): {entry['empty_left_out']:,}"
-    if entry["assumed_turns"]:
+    if entry["assumed_orientations"]:
         yield (
             "  EXIF-rotated images whose labels do not give the orientation of the boxes: "
-            f"{entry['assumed_turns']:,}; boxes were taken to be drawn on the image as "
-            f"{entry['exif_boxes']} (--exif_boxes); check them with inspect_tfrecord"
+            f"{entry['assumed_orientations']:,}; boxes were taken to be drawn on the image as "
+            f"{entry['exif_boxes']} (--exif_boxes); check them with `ssd inspect`"
         )
     mismatches = entry["size_mismatches"]
     if mismatches["images"]:
@@ -169,7 +161,7 @@ def describe(split, entry):
             f"first {first['file']}: height and width {first['image_hw']}, labels "
             f"{first['labels_hw']}"
         )
-    for what, found in entry["remarks"].items():
+    for what, found in entry["findings"].items():
         yield f"  {what}: {found['count']:,}, the first {found['first'][0]}"
     within = entry["duplicates"]["within"]
     if within["groups"]:
@@ -237,3 +229,77 @@ def warn_of_leaks(split, entry):
                 "after training on the other.",
                 file=sys.stderr,
             )
+
+
+def digests_path(folder, split) -> pathlib.Path:
+    """The file with the digests of a split, by which identical images are found.
+
+    One line per stored image: 16 hexadecimal digits of its file's SHA-256, a tab, its file name
+    escaped as in JSON.
+    """
+    return pathlib.Path(folder) / f"{split}-images.tsv"
+
+
+def open_digests(path, mode="r"):
+    """Open a file of digests; file names need not be Unicode."""
+    return open(path, mode, encoding="utf-8", errors="surrogateescape")
+
+
+def write_digests(file, digests):
+    """digests: (digest, file name) of each image."""
+    for digest, name in digests:
+        file.write(f"{digest}\t{json.dumps(name, ensure_ascii=False)[1:-1]}\n")
+
+
+def find_duplicates(folder, split, other_splits) -> dict:
+    """Identical image files within a split and across splits, counted, the first hundred named.
+
+    {"within": {"groups", "images", "files": [names of a group]},
+    OTHER: {"images": how many of `split` are in it too, "files": [{split: names, OTHER: names}]}}
+    """
+    digests = _read_digests(folder, split)
+    values, num_images = np.unique(digests, return_counts=True)
+    repeated = values[num_images > 1]
+    found = {
+        "within": {
+            "groups": len(repeated),
+            "images": int(num_images[num_images > 1].sum()),
+            "files": list(_find_names(folder, split, repeated).values()),
+        }
+    }
+    for other in other_splits:
+        shared = np.intersect1d(digests, _read_digests(folder, other))
+        there = _find_names(folder, other, shared)
+        here = _find_names(folder, split, shared)
+        found[other] = {
+            "images": int(np.isin(digests, shared).sum()),
+            "files": [
+                {split: names, other: there[digest]}
+                for digest, names in here.items()
+                if digest in there
+            ],
+        }
+    return found
+
+
+def _read_digests(folder, split):
+    digests = array.array("Q")
+    path = digests_path(folder, split)
+    if path.is_file():
+        with open_digests(path) as file:
+            digests.extend(int(line[:16], 16) for line in file)
+    return np.array(digests, np.uint64)
+
+
+def _find_names(folder, split, digests):
+    """{digest: names of its images}, for the first hundred of `digests` in the split's order."""
+    sought = set(digests.tolist())
+    names = {}
+    if not sought:
+        return names
+    with open_digests(digests_path(folder, split)) as file:
+        for line in file:
+            digest = int(line[:16], 16)
+            if digest in sought and (digest in names or len(names) < labels.NAMED):
+                names.setdefault(digest, []).append(json.loads(f'"{line[17:-1]}"'))
+    return {digest: sorted(found) for digest, found in names.items()}

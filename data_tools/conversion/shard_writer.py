@@ -7,19 +7,13 @@ same bytes.
 import dataclasses
 import math
 import os
+import pickle
 
-import numpy as np
-
-from data_tools.conversion import box_checks, image_checks, output_folder
-from data_tools.conversion.counts import (
-    Dropped,
-    ImageDigest,
-    RepairedFile,
-    SizeMismatch,
-    SplitCounts,
-)
+from data_tools.conversion import box_checks, image_checks, output
+from data_tools.conversion.config import ConversionConfig
+from data_tools.conversion.counts import SplitCounts
 from data_tools.readers import labels
-from ssd_tf import commandline, pixels
+from ssd_tf import commandline
 
 
 class StrictError(ValueError):
@@ -27,139 +21,128 @@ class StrictError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
-    """How images become records.
+class ShardTask:
+    """A shard to write to `path`.
 
-    label_of: class name -> label from 1; verify: decode images that look sound, too; drop_empty:
-    leave out images without objects; strict: raise StrictError instead of dropping; exif_boxes:
-    "stored" or "shown", how boxes of EXIF-rotated images were drawn if their labels do not say;
-    gray_range: as pixels.to_rgb takes it; boxes: the unit of boxes that --boxes gives, or None.
+    images: pickled LabeledImages; label_of: class name -> label from 1; config: a ConversionConfig
+    without None in exif_boxes and gray_range.
     """
 
-    label_of: dict[str, int]
-    verify: bool
-    drop_empty: bool
-    strict: bool
-    exif_boxes: str
-    gray_range: tuple[int, int] = pixels.FULL_RANGE
-    boxes: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardTask:
-    """A shard to write to `path`; offsets: where its images' lines begin in the plan (plan.py)."""
-
     path: str
-    plan: str
-    offsets: np.ndarray
-    rules: Rules
+    images: list[bytes]
+    label_of: dict[str, int]
+    config: ConversionConfig
 
 
 def write_shard(task, tick) -> SplitCounts:
     """Write one shard and return its counts; calls tick() after each image. Raises OSError."""
-    commandline.import_tensorflow()
+    commandline.import_tensorflow()  # here, so that a process with workers does without it
     import tensorflow as tf
+
+    from ssd_tf.data import records
 
     counts = SplitCounts()
     try:
-        with tf.io.TFRecordWriter(task.path) as writer, open(task.plan, "rb") as plan:
-            for offset in task.offsets:
-                plan.seek(offset)
-                record = make_record(labels.from_line(plan.readline()), task.rules, counts)
-                if record is not None:
-                    writer.write(record)
+        with tf.io.TFRecordWriter(task.path) as writer:
+            for packed in task.images:
+                fields = make_record(pickle.loads(packed), task.label_of, task.config, counts)
+                if fields is not None:
+                    example = records.make_example(**fields)
+                    writer.write(example.SerializeToString(deterministic=True))
                 tick()
     except tf.errors.OpError as error:
         detail = error.message.removeprefix(f"{task.path}; ")
-        advice = output_folder.advise(isinstance(error, tf.errors.ResourceExhaustedError))
+        advice = output.advise(isinstance(error, tf.errors.ResourceExhaustedError))
         raise OSError(f"cannot write {task.path}: {detail}; {advice}") from None
     counts.bytes = os.path.getsize(task.path)
     return counts
 
 
-def make_record(labeled, rules, counts) -> bytes | None:
-    """Make the serialized record of a labels.LabeledImage, or None if it is left out.
+def make_record(labeled, label_of, config, counts) -> dict | None:
+    """The arguments of records.make_example for a LabeledImage, or None if it is left out.
 
-    Adds to `counts` either way. Raises StrictError.
+    Adds to `counts` either way. Raises StrictError. The others: as in ShardTask.
     """
     counts.read += 1
     try:
         if labeled.fault:
             raise image_checks.BadImage(labeled.fault)
-        image = image_checks.check_image(labeled.path, rules.verify, rules.gray_range)
+        image = image_checks.check_image(labeled.path, config.verify, config.gray_range)
     except image_checks.BadImage as error:
-        if rules.strict:
+        if config.strict:
             raise StrictError(f"--strict: {labeled.filename}: {error}") from None
-        counts.count_dropped_image(labeled.filename, error, len(labeled.objects))
+        counts.count_dropped(labeled.filename, None, str(error))
+        counts.boxes_of_dropped_images += len(labeled.objects)
         return None
-    _compare_sizes(labeled, image, rules, counts)
-    kept, fault = _keep_objects(labeled, image, rules, counts)
+    _compare_sizes(labeled, image, config, counts)
+    kept, fault = _keep_objects(labeled, image, label_of, config, counts)
     if fault and not kept:
         # Its objects would be trained as background. They are counted already.
-        error = image_checks.BadImage(labels.UNUSABLE, fault)
-        counts.count_dropped_image(labeled.filename, error, 0)
+        counts.count_dropped(labeled.filename, None, f"{labels.UNUSABLE}: {fault}")
         return None
-    if not kept and rules.drop_empty:
+    if not kept and config.drop_empty:
         counts.empty_left_out += 1
         return None
     _count_image(labeled, image, kept, counts)
-    return _serialize(labeled, image, kept, rules.label_of)
+    return _make_fields(labeled, image, kept, label_of)
 
 
-def _compare_sizes(labeled, image, rules, counts):
+def _compare_sizes(labeled, image, config, counts):
     # Both sizes of a rotated image are right: they say how its boxes were drawn.
     image_hw = (image.height, image.width)
     if labeled.size_hw in (None, image_hw, image.stored_hw):
         return
-    mismatch = SizeMismatch(labeled.filename, list(labeled.size_hw), list(image_hw))
-    if rules.strict:
+    labels_hw = list(labeled.size_hw)
+    image_hw = list(image_hw)
+    if config.strict:
         raise StrictError(
-            f"--strict: {mismatch.file}: the labels say {mismatch.labels_hw}, the image is "
-            f"{mismatch.image_hw}"
+            f"--strict: {labeled.filename}: the labels say {labels_hw}, the image is {image_hw}"
         )
-    counts.count_size_mismatch(mismatch)
+    counts.size_mismatches.add(
+        {"file": labeled.filename, "labels_hw": labels_hw, "image_hw": image_hw}
+    )
 
 
-def _keep_objects(labeled, image, rules, counts):
+def _keep_objects(labeled, image, label_of, config, counts):
     """-> ([(LabeledObject, NormalizedBox)] of the objects that go into the record, a fault).
 
     The fault is the first one of an object that the image shows all the same; empty if none has.
     """
     kept = []
     first_fault = ""
-    orientation, assumed = box_checks.boxes_orientation(labeled.size_hw, image, rules.exif_boxes)
+    orientation, assumed = box_checks.boxes_orientation(labeled.size_hw, image, config.exif_boxes)
     counts.assumed_orientations += assumed and bool(labeled.objects)
-    unit = box_checks.choose_unit(labeled.unit, rules.boxes)
+    unit = box_checks.choose_unit(labeled.unit, config.boxes)
     for obj in labeled.objects:
-        if obj.names_class and obj.name not in rules.label_of:
+        if obj.names_class and obj.name not in label_of:
             counts.unlisted_classes[obj.name] += 1
             continue
-        box = box_checks.normalize_box(obj, unit, image, orientation, rules.boxes is not None)
+        box = box_checks.normalize_box(obj, unit, image, orientation, config.boxes is not None)
         if isinstance(box, box_checks.NormalizedBox):
             kept.append((obj, box))
             continue
         if box not in box_checks.HARMLESS:
             first_fault = first_fault or box
-        _count_dropped(labeled, obj, box, rules, counts)
+        _count_dropped(labeled, obj, box, config, counts)
     return kept, first_fault
 
 
-def _count_dropped(labeled, obj, reason, rules, counts):
+def _count_dropped(labeled, obj, reason, config, counts):
     written = [value if math.isfinite(value) else None for value in obj.box]
-    if rules.strict:
+    if config.strict:
         raise StrictError(
             f"--strict: {labeled.filename}: a box of {obj.name!r} is dropped ({reason}): {written}"
         )
-    counts.count_dropped_box(Dropped(labeled.filename, written, reason))
+    counts.count_dropped(labeled.filename, written, reason)
 
 
 def _count_image(labeled, image, kept, counts):
     counts.images += 1
-    counts.digests.append(ImageDigest(image.digest[:16], labeled.filename))
+    counts.digests.append((image.digest[:16], labeled.filename))
     if not kept:
         counts.empty += 1
     if image.repair:
-        counts.count_repaired(RepairedFile(labeled.filename, image.repair))
+        counts.repaired.add({"file": labeled.filename, "reason": image.repair}, image.repair)
     if image.gray_levels:
         counts.gray.add(image.gray_levels, labeled.filename)
     for obj, box in kept:
@@ -170,23 +153,20 @@ def _count_image(labeled, image, kept, counts):
         counts.classes[name].images += 1
 
 
-def _serialize(labeled, image, kept, label_of):
-    from ssd_tf.data import records
-
-    example = records.make_example(
-        image=image.data,
-        image_format="jpeg",
-        height=image.height,
-        width=image.width,
+def _make_fields(labeled, image, kept, label_of):
+    return {
+        "image": image.data,
+        "image_format": "jpeg",
+        "height": image.height,
+        "width": image.width,
         # File names need not be Unicode.
-        filename=labeled.filename.encode(errors="backslashreplace"),
-        source_id=labeled.source_id.encode(errors="backslashreplace"),
-        boxes=[box.corners for _, box in kept],
-        labels=[label_of[obj.name] for obj, _ in kept],
-        texts=[obj.name for obj, _ in kept],
-        areas=[box.area for _, box in kept],
-        crowd=[obj.crowd for obj, _ in kept],
-        difficult=[obj.difficult for obj, _ in kept],
-        sha256=image.digest if image.is_file else None,
-    )
-    return example.SerializeToString(deterministic=True)
+        "filename": labeled.filename.encode(errors="backslashreplace"),
+        "source_id": labeled.source_id.encode(errors="backslashreplace"),
+        "boxes": [box.corners for _, box in kept],
+        "labels": [label_of[obj.name] for obj, _ in kept],
+        "texts": [obj.name for obj, _ in kept],
+        "areas": [box.area for _, box in kept],
+        "crowd": [obj.crowd for obj, _ in kept],
+        "difficult": [obj.difficult for obj, _ in kept],
+        "sha256": image.digest if image.is_file else None,
+    }

@@ -1,21 +1,52 @@
-"""Divides images into training and validation: classes balanced, identical files on one side."""
+"""The order of images, and training and validation: balanced, identical files on one side."""
 
 import hashlib
-from typing import NamedTuple
+import pickle
 
 import numpy as np
 
-from data_tools.readers import labels
+from data_tools.conversion import pool
+from data_tools.conversion.config import VALIDATION
 from ssd_tf import pixels, user_files
 
+_IN_ORDER = (VALIDATION, "valid", "test")
+_IMAGES_PER_HASH_TASK = 500
 _NO_CLASS = frozenset([""])  # the class of images without objects
 
 
-class HashTask(NamedTuple):
-    """The files of some images: their lines in the plan file begin at `offsets`."""
+def divide(survey, config) -> dict[str, list[bytes]]:
+    """The images of each split, pickled.
 
-    plan: str
-    offsets: np.ndarray
+    Labels are often sorted by class, and training shuffles a few thousand neighbours at a time: its
+    images are permuted. Those of validation and test keep their order.
+    """
+    num_images = len(survey.images)
+    order = np.arange(num_images)
+    if config.split not in _IN_ORDER:
+        order = np.random.default_rng(config.split_seed).permutation(order)
+    if not config.val_fraction:
+        return {config.split: [survey.images[index] for index in order]}
+    tasks = split_evenly(survey.images, max(1, num_images // _IMAGES_PER_HASH_TASK))
+    digests = pool.run_tasks(_hash_files, tasks, config.workers, num_images, "comparing files")
+    in_validation = choose_validation(
+        survey.classes_of, np.concatenate(list(digests)), config.val_fraction, config.split_seed
+    )
+    divided = {
+        config.split: [survey.images[index] for index in order if not in_validation[index]],
+        VALIDATION: [survey.images[index] for index in np.flatnonzero(in_validation)],
+    }
+    for split, images in divided.items():
+        if not images:
+            raise ValueError(
+                f"--val_fraction {config.val_fraction} of {num_images} images leaves none for "
+                f"{split!r}: give more images, or another fraction"
+            )
+    return divided
+
+
+def split_evenly(images, num_parts):
+    indices = np.array_split(np.arange(len(images)), num_parts)
+    return [[images[index] for index in part] for part in indices]
 
 
 def choose_validation(classes_of, digests, fraction, seed) -> np.ndarray:
@@ -23,7 +54,7 @@ def choose_validation(classes_of, digests, fraction, seed) -> np.ndarray:
 
     classes_of [n]: frozensets of class names; digests [n]: of the files; fraction: of the images.
     Iterative stratification (after Sechidis et al. 2011) of groups of identical files: the rarest
-    class first, each group goes to the side that lacks the greater part of its share of that class.
+    class first, each group goes to the side that lacks the larger fraction of that class.
     Images without objects are a class of their own.
     """
     _, group_of = np.unique(np.asarray(digests, np.uint64), return_inverse=True)
@@ -68,24 +99,21 @@ def _choose_side(lacking, lacking_all, fraction, size):
     return int(of_validation > of_training)
 
 
-def hash_files(task, tick):
-    """Hash the files of a HashTask -> uint64 [n], the first 8 bytes of each file's SHA-256.
+def _hash_files(images, tick):
+    """Hash the files of pickled LabeledImages -> uint64 [n], the first 8 bytes of the SHA-256.
 
-    For an unreadable file: of its line in the plan. Calls tick() after each.
+    For an unreadable file: that of its id and name. Calls tick() after each.
     """
     digests = []
-    with open(task.plan, "rb") as plan:
-        for offset in task.offsets:
-            plan.seek(offset)
-            line = plan.readline()
-            digests.append(int.from_bytes(_hash_file(line)[:8], "big"))
-            tick()
+    for packed in images:
+        digests.append(int.from_bytes(_hash_file(pickle.loads(packed))[:8], "big"))
+        tick()
     return np.array(digests, np.uint64)
 
 
-def _hash_file(line):
+def _hash_file(image):
     try:
-        data = user_files.read_bytes(labels.from_line(line).path, pixels.MAX_BYTES)
-        return hashlib.sha256(data).digest()
+        data = user_files.read_bytes(image.path, pixels.MAX_BYTES)
     except (OSError, ValueError):  # ValueError: a name that no file can have
-        return hashlib.sha256(line).digest()
+        data = repr((image.source_id, image.filename)).encode()
+    return hashlib.sha256(data).digest()

@@ -1,19 +1,22 @@
 """COCO instances JSON: images, boxes [xmin, ymin, width, height] in pixels from 0, category ids.
 
-The annotations are sorted by image in a temporary database on disk, which vanishes with the
-process.
+The file is read element by element, and polygons are dropped at once, so that files of many
+gigabytes fit in memory. ijson does the same more slowly (one pass per list), and rejects NaN.
 """
 
-import itertools
+import dataclasses
+import json
 import math
 import re
-import sqlite3
 
-from data_tools.readers import files, json_stream, labels
+from data_tools.readers import files, labels
 from ssd_tf import coco_rows, parsing, user_files
 
-_LARGEST_SIDE = 2**31  # pixels; SQLite's integers end later
-_COCO_KEYS = {"images", "categories"}
+CHUNK = 1 << 20  # characters
+MAX_ELEMENT = 1 << 24  # characters
+_SPACE = " \t\r\n"
+_MAX_SIDE = 2**31  # pixels
+_LISTS = ("images", "annotations", "categories")
 _START = 1 << 16  # characters in which a file of another tool shows what it is
 # A key of such a file -> what the file is, and what can be read instead.
 _OTHER_FORMATS = {
@@ -24,19 +27,7 @@ _OTHER_FORMATS = {
     "region_attributes": "VIA's own JSON; export COCO",
     "classTitle": "Supervisely's own JSON; export COCO, YOLO or Pascal VOC",
 }
-_TABLES = """
-create table image (position integer primary key, id, file, height, width);
-create table annotation (image, category, xmin, ymin, width, height, area, crowd, fault);
-"""
-_JOINED = """
-select image.position, image.id, image.file, image.height, image.width, annotation.*
-from image left join annotation on annotation.image = image.id
-order by image.position, annotation.rowid
-"""
-_STRAY = """
-select annotation.* from annotation
-where not exists (select 1 from image where id = annotation.image)
-"""
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 def read_coco(annotations, images, allow_outside=False) -> labels.Source:
@@ -46,21 +37,18 @@ def read_coco(annotations, images, allow_outside=False) -> labels.Source:
     """
     annotations = files.check_file(annotations, "--annotations")
     images = files.check_folder(images, "--images")
-    database = sqlite3.connect("")  # the empty name: a private file that SQLite deletes
-    database.executescript("pragma journal_mode=off; pragma synchronous=off;" + _TABLES)
+    content = _Content(annotations)
     try:
-        rows = _load(annotations, database)
+        content.read()
     except ValueError as error:
         raise ValueError(f"{error}{_name_other_format(annotations)}") from None
-    is_used = database.execute("select 1 from annotation where category = 0 limit 1").fetchone()
-    rows, note = coco_rows.without_root(rows, is_used)
+    rows, note = coco_rows.without_root(content.categories, 0 in content.category_ids)
     classes = _read_classes(rows, annotations)
-    names = {entry["id"]: entry["name"] for entry in classes}
     allowed = files.ImageFolders((images,), allow_outside)
     strays = labels.Tally()
     return labels.Source(
         classes,
-        _read(database, images, allowed, names, strays),
+        _read(content, images, allowed, strays, {entry["id"]: entry["name"] for entry in classes}),
         [note] if note else [],
         folder=images,
         strays=strays,
@@ -76,67 +64,68 @@ def _name_other_format(path):
         return ""
     keys = set(re.findall(r'"(\w+)"\s*:', start))
     found = next((what for key, what in _OTHER_FORMATS.items() if key in keys), None)
-    return f"; it seems to be {found}" if found and not keys & _COCO_KEYS else ""
+    is_coco = bool(keys & {"images", "categories"})
+    return f"; it seems to be {found}" if found and not is_coco else ""
 
 
-def _load(path, database):
-    """Fill the two tables; return the categories."""
-    categories = []
-    seen = set()
-    put = {
-        "images": _put_image,
-        "annotations": _put_annotation,
-        "categories": lambda _, entry: categories.append(entry),
-    }
-    for key, entry in json_stream.read_members(path, tuple(put)):
-        if key not in seen:
-            seen.add(key)
-        elif not isinstance(entry, dict):
+class _Content:
+    """The content of a file. images: [(id, file name, size)]; objects: by image id."""
+
+    def __init__(self, path):
+        self._path = path
+        self.images = []
+        self._image_ids = set()
+        self.objects = labels.ObjectTable()
+        self.category_ids = set()  # of the objects
+        self.categories = []
+
+    def read(self):
+        """Read the file. Raises ValueError."""
+        add = {
+            "images": self._add_image,
+            "annotations": self._add_annotation,
+            "categories": self.categories.append,
+        }
+        missing = dict.fromkeys(_LISTS)
+        for key, entry in read_members(self._path, _LISTS):
+            if key in missing:
+                del missing[key]
+            elif not isinstance(entry, dict):
+                raise ValueError(
+                    f"{self._path} is not COCO instances JSON: "
+                    f"{key!r} holds {str(entry)[:40]!r}, not an object"
+                )
+            else:
+                add[key](entry)
+        if missing:
             raise ValueError(
-                f"{path} is not COCO instances JSON: "
-                f"{key!r} holds {str(entry)[:40]!r}, not an object"
+                f"{self._path} is not COCO instances JSON: "
+                f"it has no {' and no '.join(map(repr, missing))}"
             )
-        else:
-            put[key](database, entry)
-    missing = [key for key in put if key not in seen]
-    if missing:
-        raise ValueError(
-            f"{path} is not COCO instances JSON: it has no {' and no '.join(map(repr, missing))}"
+
+    def _add_image(self, entry):
+        image_id = coco_rows.normalize_id(entry.get("id"))
+        if image_id in self._image_ids:
+            raise ValueError(f"{self._path}: two images have the id {image_id}; ids must differ")
+        if image_id is not None:
+            self._image_ids.add(image_id)
+        size_hw = parsing.to_size(entry.get("height"), entry.get("width"))
+        if size_hw and max(size_hw) > _MAX_SIDE:
+            size_hw = None
+        self.images.append((image_id, coco_rows.read_file_name(entry), size_hw))
+
+    def _add_annotation(self, entry):
+        (xmin, ymin, width, height), fault = coco_rows.read_box(entry)
+        category_id = coco_rows.normalize_id(entry.get("category_id"))
+        self.category_ids.add(category_id)
+        self.objects.add(
+            coco_rows.normalize_id(entry.get("image_id")),
+            category_id,
+            (xmin, ymin, xmin + width, ymin + height),
+            coco_rows.read_area(entry.get("area")),
+            parsing.to_flag(entry.get("iscrowd")),
+            fault,
         )
-    _index(database, path)
-    return categories
-
-
-def _index(database, path):
-    """Index both tables by image id; raise ValueError if two images share an id."""
-    try:
-        database.execute("create unique index image_id on image (id)")
-    except sqlite3.IntegrityError:
-        query = "select id from image group by id having count(*) > 1"
-        (repeated,) = database.execute(query).fetchone()
-        raise ValueError(f"{path}: two images have the id {repeated}; ids must differ") from None
-    database.execute("create index annotation_image on annotation (image)")
-
-
-def _put_image(database, entry):
-    size = parsing.to_size(entry.get("height"), entry.get("width"))
-    height, width = size if size and max(size) <= _LARGEST_SIDE else (None, None)
-    image_id = coco_rows.normalize_id(entry.get("id"))
-    row = (image_id, coco_rows.read_file_name(entry), height, width)
-    database.execute("insert into image (id, file, height, width) values (?, ?, ?, ?)", row)
-
-
-def _put_annotation(database, entry):
-    box, fault = coco_rows.read_box(entry)
-    row = (
-        coco_rows.normalize_id(entry.get("image_id")),
-        coco_rows.normalize_id(entry.get("category_id")),
-        *box,
-        coco_rows.read_area(entry.get("area")),
-        parsing.to_flag(entry.get("iscrowd")),
-        fault,
-    )
-    database.execute("insert into annotation values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def _read_classes(rows, path):
@@ -151,39 +140,134 @@ def _read_classes(rows, path):
     return classes
 
 
-def _read(database, folder, allowed, names, strays):
-    rows = database.execute(_JOINED)
-    for (_, image_id, file, height, width), group in itertools.groupby(
-        rows, key=lambda row: row[:5]
-    ):
+def _read(content, folder, allowed, strays, names):
+    """Yield the images; names: {category id: class name}."""
+    for image_id, file, size_hw in content.images:
         found = allowed.check(allowed.locate(folder, file)) if file else None
         fault = found.fault if found else "no file name"
+        # Without an id, no annotation can name it: it would pass for an image without objects.
+        has_id = image_id is not None
+        objects = content.objects.pop(image_id) if has_id else ()
         yield labels.LabeledImage(
             path=found.readable_path if found else "",
             filename=files.shorten(file) if file else f"image id {image_id}",
             source_id=str(image_id),
-            objects=tuple(_object(row[5:], names) for row in group if row[5] is not None),
-            size_hw=(height, width) if height else None,
-            # No annotation can name it, so it would pass for an image without objects.
-            fault="no image id" if image_id is None else fault,
+            objects=tuple(_with_name(obj, names) for obj in objects),
+            size_hw=size_hw,
+            fault=fault if has_id else "no image id",
         )
-    for row in database.execute(_STRAY):
-        box = [
-            value if value is None or math.isfinite(value) else None
-            for value in _object(row, names).box
-        ]
-        strays.add({"file": f"image id {row[0]}", "box": box, "reason": "image not listed"})
+    for image_id in content.objects.images():
+        for obj in content.objects.pop(image_id):
+            box = [value if math.isfinite(value) else None for value in obj.box]
+            reason = "image not listed"
+            strays.add({"file": f"image id {image_id}", "box": box, "reason": reason}, reason)
 
 
-def _object(row, names):
-    _, category, *box, area, crowd, fault = row
-    # The database keeps NaN as null.
-    xmin, ymin, width, height = (math.nan if value is None else value for value in box)
-    known = category in names
-    return labels.LabeledObject(
-        name=names[category] if known else f"category {category}",
-        box=(xmin, ymin, xmin + width, ymin + height),
-        area=area,
-        crowd=bool(crowd),
-        fault=fault if known else "unknown category",
-    )
+def _with_name(obj, names):
+    """The object whose name is a category id, with the name of that class."""
+    if obj.name in names:
+        return dataclasses.replace(obj, name=names[obj.name])
+    return dataclasses.replace(obj, name=f"category {obj.name}", fault="unknown category")
+
+
+def read_members(path, keys):
+    """Yield (key, element) for each element of the arrays under `keys`, in file order.
+
+    (key, None) marks the beginning of an array. Raises ValueError if the file is not a JSON object,
+    is cut short, or the value under one of the keys is not an array.
+    """
+    with user_files.open_text(path) as file:
+        try:
+            yield from _Scanner(file).members(keys)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON, or is cut short: {error.msg}") from None
+        except UnicodeError:
+            raise ValueError(f"{path} is not JSON in UTF-8: save it as UTF-8") from None
+        except RecursionError:
+            raise ValueError(f"{path} is nested too deeply for an annotation file") from None
+        except ValueError as error:  # of this file, or a number of thousands of digits
+            raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+class _Scanner:
+    """A window on the text; everything before `position` has been consumed."""
+
+    def __init__(self, file):
+        self._file = file
+        self._text = ""
+        self._position = 0
+
+    def members(self, keys):
+        if self._peek() != "{":
+            raise ValueError(
+                f"it does not hold a JSON object with {', '.join(keys)}, "
+                f"but begins with {self._text[:20]!r}"
+            )
+        for _ in self._separated("}"):
+            key = self._value()
+            self._expect(":")
+            if key not in keys:
+                self._value()
+                continue
+            if self._peek() != "[":
+                raise ValueError(f"it holds no list under {key!r}")
+            yield key, None
+            for _ in self._separated("]"):
+                yield key, self._value()
+        if self._peek():
+            raise json.JSONDecodeError("more text after the end", "", 0)
+
+    def _separated(self, closing):
+        """Step over the opening bracket, then stop at each element until the closing one."""
+        self._position += 1
+        is_first = True
+        while self._peek() != closing:
+            if not is_first:
+                self._expect(",")
+            is_first = False
+            yield
+        self._position += 1
+
+    def _value(self):
+        self._peek()
+        while True:
+            try:
+                value, end = _raw_decode(self._text, self._position)
+            except json.JSONDecodeError:
+                if not self._refill():
+                    raise
+                continue
+            # A number that touches the window's end may continue beyond it.
+            if end < len(self._text) or not self._refill():
+                self._position = end
+                return value
+
+    def _expect(self, character):
+        if self._peek() != character:
+            found = self._text[self._position : self._position + 20]
+            raise json.JSONDecodeError(f"expected {character!r}, got {found!r}", "", 0)
+        self._position += 1
+
+    def _peek(self):
+        """The next character that is not a space; empty at the end."""
+        while True:
+            while self._position < len(self._text):
+                if self._text[self._position] not in _SPACE:
+                    return self._text[self._position]
+                self._position += 1
+            if not self._refill():
+                return ""
+
+    def _refill(self):
+        """Drop the consumed text and read on, in larger chunks the longer the element.
+
+        Returns False at the end of the file.
+        """
+        rest = self._text[self._position :]
+        if len(rest) > MAX_ELEMENT:
+            raise ValueError(f"it has an element of over {MAX_ELEMENT:,} characters")
+        chunk = self._file.read(max(CHUNK, len(rest)))
+        if chunk:
+            self._text = rest + chunk
+            self._position = 0
+        return bool(chunk)

@@ -1,18 +1,16 @@
 """CSV with one line per object: filename,width,height,class,xmin,ymin,xmax,ymax.
 
 A line without class and box is an image without objects. The rows of an image need not be
-adjacent: they are sorted in a temporary database on disk, which vanishes with the process.
-Columns may be separated by commas, semicolons, tabs or bars; unless by commas, numbers may have
-decimal commas. The columns of VoTT and Open Images are known, too.
+adjacent. Columns may be separated by commas, semicolons, tabs or bars; unless by commas, numbers
+may have decimal commas. The columns of VoTT and Open Images are known, too.
 """
 
 import csv
 import functools
 import itertools
 import math
-import os
 import pathlib
-import sqlite3
+from typing import NamedTuple
 
 from data_tools.readers import files, labels
 from ssd_tf import parsing, user_files
@@ -45,40 +43,40 @@ def read_csv(path, images, one_based, allow_outside=False) -> labels.Source:
     """
     path = files.check_file(path, "--csv")
     images = files.check_folder(images, "--images")
-    database = sqlite3.connect("")  # the empty name: a private file that SQLite deletes
-    database.execute("pragma synchronous=off")
-    columns = "file, width, height, class, xmin, ymin, xmax, ymax, crowd, fault"
-    database.execute(f"create table object (path, first integer, {columns})")
     allowed = files.ImageFolders((images,), allow_outside)
+    first_rows = {}
+    objects = labels.ObjectTable()
     unit = labels.PIXELS_FROM_ONE if one_based else labels.PIXELS
     notes = []
-    if _load(path, images, allowed, database):
+    if _load(path, images, allowed, first_rows, objects):
         unit = labels.NORMALISED
         notes.append("columns of Open Images: boxes are read as fractions of the image")
-    return labels.Source(None, _read(database, allowed, unit), notes, folder=images)
+    return labels.Source(None, _read(first_rows, objects, allowed, unit), notes, folder=images)
 
 
-def _load(path, images, allowed, database):
-    """Fill the table; return whether the file has the columns of Open Images."""
+def _load(path, images, allowed, first_rows, objects):
+    """Fill {path of an image: its first _Row} and the table of objects by path.
+
+    Returns whether the file has the columns of Open Images.
+    """
 
     @functools.lru_cache(10_000)
-    def find(name):  # as bytes: folders need not be Unicode
-        return os.fsencode(files.normalize(allowed.locate(images, name))) if name else b""
+    def find(name):
+        return files.normalize(allowed.locate(images, name)) if name else ""
 
     with user_files.open_text(path, newline="") as file:
         try:
             table = _Table(file, path)
-            rows = (_row(entry, find, table.has_decimal_commas) for entry in table.entries())
-            database.executemany(f"insert into object values ({','.join('?' * 12)})", rows)
+            for entry in table.entries():
+                row = _read_row(entry, table.has_decimal_commas)
+                image = find(row.file)
+                first_rows.setdefault(image, row)
+                if row.fault != _NO_OBJECT:
+                    objects.add(image, row.name, row.box, math.nan, row.crowd, row.fault)
         except UnicodeError:
             raise ValueError(f"{path} is not CSV text in UTF-8: save it as UTF-8") from None
         except csv.Error as error:
             raise ValueError(f"{path} is not CSV text: {error}") from None
-    database.execute("create index object_path on object (path)")
-    database.execute(
-        "update object set first = "
-        "(select min(rowid) from object as other where other.path = object.path)"
-    )
     return table.is_open_images
 
 
@@ -151,21 +149,34 @@ def _lines(file, path):
         yield line
 
 
-def _row(entry, find, has_decimal_commas):
+class _Row(NamedTuple):
+    """A row. size: height and width as written."""
+
+    file: str
+    size: tuple[str | None, str | None]
+    name: str
+    box: tuple[float, float, float, float]
+    crowd: bool
+    fault: str
+
+
+def _read_row(entry, has_decimal_commas):
     more = entry.pop(None, None)
     is_cut = any(entry[name] is None for name in _REQUIRED)
     text = {name: (value or "").strip() for name, value in entry.items()}
-    name = text["class"]
     sides = [text[side] for side in _SIDES]
-    numbers = [parsing.to_number(side, has_decimal_commas) for side in sides]
-    file = text["filename"]
     if more or is_cut:
         fault = f"{'more' if more else 'fewer'} values than columns"
     else:
-        fault = _find_fault(name, any(sides))
-    crowd = parsing.to_flag(text.get("crowd"))
-    size = (text.get("width"), text.get("height"))
-    return (find(file), None, file, *size, name, *numbers, crowd, fault)
+        fault = _find_fault(text["class"], any(sides))
+    return _Row(
+        text["filename"],
+        (text.get("height"), text.get("width")),
+        text["class"],
+        tuple(parsing.to_number(side, has_decimal_commas) for side in sides),
+        parsing.to_flag(text.get("crowd")),
+        fault,
+    )
 
 
 def _find_fault(name, has_box):
@@ -174,26 +185,16 @@ def _find_fault(name, has_box):
     return "no class name" if has_box else _NO_OBJECT
 
 
-def _read(database, allowed, unit):
-    columns = "path, file, width, height, class, xmin, ymin, xmax, ymax, crowd, fault"
-    rows = database.execute(f"select {columns} from object order by first, rowid")
-    for path, group in itertools.groupby(rows, key=lambda row: row[0]):
-        group = list(group)
-        _, file, width, height = group[0][:4]
-        found = allowed.check(os.fsdecode(path)) if file else None
+def _read(first_rows, objects, allowed, unit):
+    for path, row in first_rows.items():
+        found = allowed.check(path) if path else None
+        file = files.shorten(row.file)
         yield labels.LabeledImage(
             path=found.readable_path if found else "",
-            filename=files.shorten(file) if file else "a line without a file name",
-            source_id=pathlib.PurePath(files.shorten(file).replace("\\", "/")).stem,
-            objects=tuple(_object(*row[4:]) for row in group if row[-1] != _NO_OBJECT),
-            size_hw=parsing.to_size(height, width),
+            filename=file or "a line without a file name",
+            source_id=pathlib.PurePath(file.replace("\\", "/")).stem,
+            objects=objects.pop(path),
+            size_hw=parsing.to_size(*row.size),
             unit=unit,
             fault=found.fault if found else "no file name",
         )
-
-
-def _object(name, *box_and_rest):
-    *box, crowd, fault = box_and_rest
-    # The database keeps NaN as null.
-    box = tuple(math.nan if side is None else side for side in box)
-    return labels.LabeledObject(name, box, crowd=bool(crowd), fault=fault)

@@ -53,7 +53,7 @@ class ImageFolders:
 
     @functools.cached_property
     def _spellings(self):
-        return [place for folder in self.folders for place in spell_folder(folder)]
+        return [path for folder in self.folders for path in spell_folder(folder)]
 
     def check(self, path) -> FoundImage:
         """Decide whether `path` may be read.
@@ -72,11 +72,9 @@ class ImageFolders:
         absolute = normalize(os.path.abspath(path))
         if any(is_within(absolute, folder) for folder in self._spellings):
             return FoundImage(pathlib.Path(path))
-        places = " or ".join(map(normalize, self.folders))
-        fault = (
-            f"outside the image folder: {path} is not in {places}; use --allow_outside to accept it"
-        )
-        return FoundImage(pathlib.Path(path), fault)
+        folders = " or ".join(map(normalize, self.folders))
+        fault = f"outside the image folder: {path} is not in {folders}"
+        return FoundImage(pathlib.Path(path), f"{fault}; use --allow_outside to accept it")
 
     def locate(self, folder, name) -> str:
         """The path of an image: the first of `find` that may be read, else choose's."""
@@ -94,15 +92,15 @@ class ImageFolders:
         written = os.path.join(folder, name)
         if os.path.isfile(written):  # unlike Path.is_file, takes names that no file can have
             yield written
-        for place in dict.fromkeys(_places(folder, name)):
-            if place != written and os.path.isfile(place):
-                yield place
-            for path in self._find_alike(place):
-                if path not in (place, written):
+        for exact in dict.fromkeys(_candidates(folder, name)):
+            if exact != written and os.path.isfile(exact):
+                yield exact
+            for path in self._find_alike(exact):
+                if path not in (exact, written):
                     yield path
 
-    def _find_alike(self, place):
-        folder, name = os.path.split(place)
+    def _find_alike(self, path):
+        folder, name = os.path.split(path)
         stem = split_stem(name)
         alike = self._list(folder).get(spell_alike(stem), ())
         for other in sorted(alike, key=lambda other: _rank(other, stem)):
@@ -136,7 +134,7 @@ def spell_folder(folder) -> tuple[str, str]:
 
 
 def is_within(path, folder) -> bool:
-    """Whether a normalised path is the normalised folder or lies below it."""
+    """True if a normalised path is the normalised folder or lies below it."""
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
@@ -145,8 +143,8 @@ def shorten(path) -> str:
     return path if len(path) <= MAX_PATH_BYTES else "..." + path[-_NUM_SHOWN:]
 
 
-def _places(folder, name):
-    """Where the file of a name may be: each way to read the name, and its last part alone."""
+def _candidates(folder, name):
+    """Yield the paths that a name may mean: each way to read it, and its last part alone."""
     slashed = name.replace("\\", "/")
     ways = [name, slashed]
     address = _URL_PATH.search(slashed)
@@ -167,7 +165,7 @@ def _rank(name, stem):
 
 
 def is_image(name) -> bool:
-    """Whether a file's name has the suffix of an image."""
+    """True if a file's name has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -177,7 +175,7 @@ def split_stem(name) -> str:
 
 
 def spell_alike(stem) -> str:
-    """What stems have in common that differ in case, Unicode form or percent-encoding only."""
+    """The common form of stems that differ in case, Unicode form or percent-encoding only."""
     return unicodedata.normalize("NFC", urllib.parse.unquote(stem)).casefold()
 
 

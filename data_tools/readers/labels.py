@@ -4,9 +4,9 @@ Boxes are [xmin, ymin, xmax, ymax] as written, in the label file's own unit;
 conversion/box_checks.py turns them into normalised corners.
 """
 
+import array
 import collections
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class LabeledObject:
 
     @property
     def names_class(self) -> bool:
-        """Whether `name` is that of a class; beside what is no number it may be anything."""
+        """True if `name` is that of a class; beside a box that is no number it may be anything."""
         return not self.fault and all(map(math.isfinite, self.box))
 
 
@@ -63,17 +63,68 @@ class LabeledImage:
     fault: str = ""
 
 
-class Tally:
-    """A count, and the first hundred entries that were counted."""
+class ObjectTable:
+    """Objects by image, 64 bytes each, for label files that name the images in any order.
+
+    Names and faults are hashable values of any kind; equal ones are held once.
+    """
 
     def __init__(self):
-        self.count = 0
-        self.first = []
+        self._rows = collections.defaultdict(lambda: array.array("d"))
+        self._values = []  # names and faults
+        self._index_of = {}
 
-    def add(self, entry):
-        self.count += 1
+    def add(self, image, name, box, area, crowd, fault):
+        """Add an object of an image, which is any key. box: corners; area NaN: not given."""
+        name, fault = map(self._find_index, (name, fault))
+        self._rows[image].extend((name, *box, area, crowd, fault))
+
+    def _find_index(self, value):
+        index = self._index_of.setdefault(value, len(self._values))
+        if index == len(self._values):
+            self._values.append(value)
+        return index
+
+    def pop(self, image) -> tuple[LabeledObject, ...]:
+        """Remove and return the objects of an image."""
+        rows = zip(*[iter(self._rows.pop(image, ()))] * 8, strict=True)
+        return tuple(
+            LabeledObject(
+                name=self._values[int(name)],
+                box=tuple(box),
+                area=None if math.isnan(area) else area,
+                crowd=bool(crowd),
+                fault=self._values[int(fault)],
+            )
+            for name, *box, area, crowd, fault in rows
+        )
+
+    def images(self) -> list:
+        """The images that have objects left."""
+        return list(self._rows)
+
+
+@dataclasses.dataclass
+class Tally:
+    """How often something occurs, by reason, and the first hundred entries."""
+
+    reasons: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    first: list = dataclasses.field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return self.reasons.total()
+
+    def add(self, entry, reason=""):
+        """entry: a file name, or a dict for report.json."""
+        self.reasons[reason] += 1
         if len(self.first) < NAMED:
             self.first.append(entry)
+
+    def merge(self, other):
+        """Add what another tally counted."""
+        self.reasons.update(other.reasons)
+        self.first += other.first[: NAMED - len(self.first)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +138,7 @@ class Source:
     None: nowhere.
     is_labelled: path -> whether an image that `images` does not give has labels all the same, for
     example in another set.
-    unused: {what: names} of labels without an image.
+    unused: by description, the names of labels without an image.
     strays: objects of images that are not listed, each {"file", "box", "reason"}.
     Both are complete once `images` has been read to its end.
     boxes_follow_exif: whether the format's tools draw boxes on an EXIF-rotated image as shown.
@@ -103,30 +154,3 @@ class Source:
     )
     strays: Tally = dataclasses.field(default_factory=Tally)
     boxes_follow_exif: bool = False
-
-
-def to_line(image: LabeledImage) -> str:
-    """Serialize the record to one line of JSON; from_line(to_line(x)) == x."""
-    objects = [
-        [obj.name, obj.box, obj.area, obj.crowd, obj.difficult, obj.fault] for obj in image.objects
-    ]
-    return json.dumps(
-        [
-            image.path,
-            image.filename,
-            image.source_id,
-            objects,
-            image.size_hw,
-            image.unit,
-            image.fault,
-        ]
-    )
-
-
-def from_line(line: str | bytes) -> LabeledImage:
-    """Parse what to_line wrote."""
-    path, filename, source_id, objects, size_hw, unit, fault = json.loads(line)
-    objects = tuple(LabeledObject(name, tuple(box), *rest) for name, box, *rest in objects)
-    return LabeledImage(
-        path, filename, source_id, objects, tuple(size_hw) if size_hw else None, unit, fault
-    )

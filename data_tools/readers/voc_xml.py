@@ -102,7 +102,7 @@ class _Annotations:
 
     @functools.cached_property
     def parts(self) -> collections.Counter:
-        """How many XML files are below a folder of each name."""
+        """The number of XML files below a folder of each name."""
         found = collections.Counter()
         for name in self.names:
             found.update(set(_folders_of(name)))

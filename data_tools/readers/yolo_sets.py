@@ -28,7 +28,7 @@ class ImageSet:
 
     names: {class index: name}; the name of a class may be empty.
     num_keypoint_values: how many numbers of key points follow the box on each line.
-    notes: what is odd about the file, one line each.
+    notes: what is suspicious about the file, one line each.
     """
 
     names: dict[int, str]
@@ -204,29 +204,29 @@ def _abbreviate(value):
 
 
 def _count_keypoint_values(content):
-    """How many numbers the key points of an object have: kpt_shape is [points, numbers of each]."""
+    """Numbers that an object's key points take: kpt_shape is [points, numbers of each]."""
     shape = content.get("kpt_shape")
     lengths = [_to_int(length) for length in shape] if isinstance(shape, list) else []
     return lengths[0] * lengths[1] if len(lengths) == 2 and None not in lengths else 0
 
 
 def _list_images(content, path, image_set, allow_outside):
-    places = content.get(image_set)
-    if not places:
+    names = content.get(image_set)
+    if not names:
         known = [key for key in ("train", "val", "test") if content.get(key)]
         raise ValueError(
             f"{path} has no {image_set!r}; it has {', '.join(known) or 'no sets'}: "
             "give one as --image_set"
         )
-    places = places if isinstance(places, list) else [places]
-    if not all(isinstance(place, str) for place in places):
+    names = names if isinstance(names, list) else [names]
+    if not all(isinstance(name, str) for name in names):
         raise ValueError(
             f"{path}: expected a folder, a list of files, or several of them under {image_set!r}, "
-            f"got {_abbreviate(places)}"
+            f"got {_abbreviate(names)}"
         )
     root = _root(path, content.get("path"))
-    for place in places:
-        found = _resolve(path, content.get("path"), place)
+    for name in names:
+        found = _resolve(path, content.get("path"), name)
         if found.suffix == ".txt":
             folders = [path.parent, found.parent]
             if not _is_far_above(root, path.parent):
@@ -244,19 +244,16 @@ def _root(path, root):
 
 
 def _is_far_above(root, folder):
-    """Whether `root` is the file system's root, or holds `folder` more than one level down.
+    """True if `root` is the file system's root, or holds `folder` more than one level down.
 
     A data.yaml from elsewhere could otherwise take in the whole disk by `path: /`.
     """
     below = files.spell_folder(folder)
-    parents = [os.path.dirname(place) for place in below]
+    parents = [os.path.dirname(path) for path in below]
     return any(
-        _is_filesystem_root(place)
-        or (
-            place not in (*below, *parents)
-            and any(files.is_within(inner, place) for inner in below)
-        )
-        for place in files.spell_folder(root)
+        _is_filesystem_root(path)
+        or (path not in (*below, *parents) and any(files.is_within(inner, path) for inner in below))
+        for path in files.spell_folder(root)
     )
 
 
@@ -264,26 +261,26 @@ def _is_filesystem_root(folder):
     return os.path.dirname(folder) == folder
 
 
-def _resolve(path, root, place):
-    """What `place` names: under `root`, or beside the file.
+def _resolve(path, root, name):
+    """The path that `name` means: under `root`, or beside the file.
 
     Some tools write the latter as ../train or data/train.
     """
-    place = place.replace("\\", "/")
-    others = (path.parent / place.removeprefix(prefix) for prefix in ("", "../", "data/"))
-    candidates = [_root(path, root) / place, *others]
+    name = name.replace("\\", "/")
+    others = (path.parent / name.removeprefix(prefix) for prefix in ("", "../", "data/"))
+    candidates = [_root(path, root) / name, *others]
     found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None:
         raise FileNotFoundError(
-            f"{path} names {files.shorten(place)!r}, "
-            f"and there is nothing at {files.shorten(str(candidates[0]))}{_suggest(path, place)}"
+            f"{path} names {files.shorten(name)!r}, "
+            f"and there is nothing at {files.shorten(str(candidates[0]))}{_suggest(path, name)}"
         )
     return found
 
 
-def _suggest(path, place):
+def _suggest(path, name):
     """The end of a message about a path of another computer, of which the end may be here."""
-    parts = place.split("/")
+    parts = name.split("/")
     ends = ("/".join(parts[index:]) for index in range(1, len(parts)))
     here = next((end for end in ends if end and os.path.exists(path.parent / end)), None)
     return f"; write {here!r} there, which is beside the file" if here else ""

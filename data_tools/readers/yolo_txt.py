@@ -40,7 +40,7 @@ def read_yolo(path, image_set, allow_outside=False) -> labels.Source:
 
 def _read_images(chosen, unused):
     pairs = {}  # (folder of labels, folder of images): _Pair
-    places = ()
+    candidates = ()
     any_labels = False
     parse = _LineParser(chosen).parse
     for found in chosen.images:
@@ -48,14 +48,14 @@ def _read_images(chosen, unused):
         if found.fault:
             yield labels.LabeledImage("", path.name, path.stem, fault=found.fault)
             continue
-        places = _label_places(path)
-        keys = [(place.parent, path.parent) for place in places]
+        candidates = _label_paths(path)
+        keys = [(candidate.parent, path.parent) for candidate in candidates]
         own = [pairs.setdefault(key, _Pair(*key)) for key in keys]
-        file = _find_labels(path, places, own)
+        file = _find_labels(path, candidates, own)
         any_labels = any_labels or file is not None
         yield _read_image(path, file, own, parse)
-    if places and not any_labels:
-        looked = " and ".join(map(str, places))
+    if candidates and not any_labels:
+        looked = " and ".join(map(str, candidates))
         raise FileNotFoundError(
             f"--yolo: no image has a label file; that of {path.name} was looked for at {looked}"
         )
@@ -64,20 +64,20 @@ def _read_images(chosen, unused):
             unused["label files without an image"].add(name)
 
 
-def _label_places(image):
+def _label_paths(image):
     """labels/x.txt for the last images/ in the path, then the file beside the image."""
     name = os.path.splitext(image.name)[0] + ".txt"
-    places = [image.parent / name]
+    candidates = [image.parent / name]
     parts = image.parts[:-1]
     if "images" in parts:
         index = len(parts) - 1 - parts[::-1].index("images")
         folder = pathlib.Path(*parts[:index], "labels", *parts[index + 1 :])
-        places.insert(0, folder / name)
-    return places
+        candidates.insert(0, folder / name)
+    return candidates
 
 
-def _find_labels(image, places, pairs):
-    file = next(filter(_is_label_file, places), None)
+def _find_labels(image, candidates, pairs):
+    file = next(filter(_is_label_file, candidates), None)
     if file is not None:
         return file
     found = (pair.find(files.split_stem(image.name)) for pair in pairs)
@@ -135,7 +135,7 @@ def _choose(stem, names, stems):
 
 
 def _holds_labels(path):
-    """Whether the file is not a classes.txt or a note, judged by its first line."""
+    """False for a classes.txt or a note, judged by its first line."""
     try:
         with user_files.open_regular(path) as file:
             start = file.read(_MAX_FIRST_LINE)
@@ -220,7 +220,7 @@ def _split(line):
 
 
 def _count_name_words(words):
-    """How many words name the class: all before the last numbers, and at least one."""
+    """The number of words that name the class: all before the last numbers, at least one."""
     count = len(words)
     while count > 1 and not math.isnan(parsing.to_number(words[count - 1])):
         count -= 1
@@ -263,7 +263,7 @@ def _without_prediction(values):
 
 
 def _may_follow(value):
-    """Whether a number may be a confidence or the number of a track."""
+    """True if a number may be a confidence or the number of a track."""
     return 0 <= value <= 1 or _is_index(value)
 
 
@@ -272,7 +272,7 @@ def _is_index(value):
 
 
 def _may_be_tracked(values, last_word):
-    """Whether a triangle may as well be a box with a confidence and the track 1."""
+    """True if a triangle may as well be a box with a confidence and the track 1."""
     if len(values) != 6 or last_word != "1" or not 0 <= values[4] <= 1:
         return False
     xmin, ymin, xmax, ymax = _from_centre(values)

@@ -109,7 +109,11 @@ _SAME_SIZES = {"torchvision": "caffe_coco", "nvidia": "caffe_coco"}
 TABLED_PRESETS = ("caffe_voc", "caffe_coco", *_SAME_SIZES)
 
 # How presets clip their boxes, see make_default_boxes; those that are not listed do not.
-CLIP = {"torchvision": "size", "torchvision_ssdlite": "size", "nvidia": "centre_and_size"}
+CLIP: dict[str | None, str] = {
+    "torchvision": "size",
+    "torchvision_ssdlite": "size",
+    "nvidia": "centre_and_size",
+}
 
 
 def preset_levels(name, num_levels, input_hw, integer_sizes):

@@ -3,6 +3,7 @@
 Shapes: `N` objects, `A` default boxes.
 """
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -26,3 +27,18 @@ def iou(boxes, others):
     """boxes [N, 4], others [A, 4] -> intersection over union [N, A]; 0 if both boxes are empty."""
     shared = intersection(boxes, others)
     return tf.math.divide_no_nan(shared, area(boxes)[:, None] + area(others) - shared)
+
+
+def best_overlaps(boxes, others):
+    """boxes [N, 4], others [A, 4] -> of each box the index of its best other [N] and their IoU [N].
+
+    NumPy arrays, computed for 256 boxes at a time.
+    """
+    others = tf.constant(others, tf.float32)
+    index = [np.zeros(0, np.int64)]
+    overlap = [np.zeros(0, np.float32)]
+    for start in range(0, len(boxes), 256):
+        overlaps = iou(tf.constant(boxes[start : start + 256], tf.float32), others)
+        index.append(tf.argmax(overlaps, 1).numpy())
+        overlap.append(tf.reduce_max(overlaps, 1).numpy())
+    return np.concatenate(index), np.concatenate(overlap)

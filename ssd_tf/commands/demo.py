@@ -1,4 +1,4 @@
-"""python -m ssd_tf.commands.demo: all commands in turn, on drawn shapes or on images of your own"""
+"""`ssd demo`: all commands in turn, on drawn shapes or on images of your own."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ USAGE = """
 Draw a data set (or take --data), convert, train, evaluate, export and detect.
 Prints each command before running it.
 
-  python -m ssd_tf.commands.demo [--output demo] [--data DIR with images/ and annotations.json]
+  ssd demo [--output demo] [--data DIR with images/ and annotations.json]
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("output", "demo", "Folder for all results.", flag_values=FLAGS)
@@ -28,9 +28,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("config", "configs/shapes_plain.yaml", "Experiment file.", flag_values=FLAGS)
 flags.DEFINE_integer("images", 1400, "Number of images to draw.", lower_bound=20, flag_values=FLAGS)
-flags.DEFINE_multi_string(
-    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
-)
+commandline.define_overrides(FLAGS)
 
 _NUM_DETECTED_IMAGES = 10
 
@@ -49,16 +47,17 @@ def _main(values, positional):
     run = output / "run"
     exports = output / "exports"
     if not values.data:
-        _call("-m", "data_tools.shapes", "--output", source, "--images", values.images)
+        _call("shapes", "--output", source, "--images", values.images)
     inputs = ["--images", source / "images", "--annotations", source / "annotations.json"]
     split = ["--output", records, "--val_fraction", 0.2]
-    _call("-m", "data_tools.coco_to_tfrecord", *inputs, *split)
+    _call("convert", "coco", *inputs, *split)
     overrides = [argument for override in values.set for argument in ("--set", override)]
-    _call("train.py", "--config", values.config, "--data", records, "--workdir", run, *overrides)
-    _call("export.py", "--workdir", run, "--output", exports, "--data", records, "--overwrite")
+    data = ["--data", records]
+    _call("train", "--config", values.config, *data, "--workdir", run, *overrides)
+    _call("export", "--workdir", run, *data, "--output", exports, "--overwrite")
     folders = _evaluate(run, exports, records, output / "evaluation")
     held_out = _held_out_images(folders["Keras"] / "ground_truth.json", source / "images")
-    _call("detect.py", "--model", run, "--output", output / "detections", *held_out)
+    _call("detect", "--model", run, "--output", output / "detections", *held_out)
     _print_summary(folders, output, time.monotonic() - start)
 
 
@@ -71,7 +70,7 @@ def _evaluate(run, exports, records, output):
     }
     folders = {name: output / name.lower().replace(" ", "_") for name in models}
     for name, model in models.items():
-        _call("evaluate.py", "--model", model, "--data", records, "--output", folders[name])
+        _call("evaluate", "--model", model, "--data", records, "--output", folders[name])
     return folders
 
 
@@ -87,10 +86,10 @@ def _call(*arguments):
     shown = " ".join(arguments[:12])
     if len(arguments) > 12:
         shown += f" ... ({len(arguments) - 12} more)"
-    print(f"\n$ python {shown}", flush=True)
-    code = subprocess.run([sys.executable, *arguments]).returncode
+    print(f"\n$ ssd {shown}", flush=True)
+    code = subprocess.run([sys.executable, "-m", "ssd_tf", *arguments]).returncode
     if code:
-        raise RuntimeError(f"python {shown} ended with exit code {code}; see its message above")
+        raise RuntimeError(f"ssd {shown} ended with exit code {code}; see its message above")
 
 
 def _print_summary(folders, output, seconds):

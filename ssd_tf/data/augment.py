@@ -1,4 +1,4 @@
-"""Training augmentation, from config.Augment.
+"""Training augmentation.
 
 Geometry comes first, on box coordinates only. Then only the pixels that are needed are decoded,
 resized once and distorted at the output size. The canvas around them comes last.
@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ssd_tf.config import Augment
 from ssd_tf.data import colors, crops
-from ssd_tf.data.images import decode_stored
+from ssd_tf.data.records import decode_stored
 
 FILL_RGB = (123.0, 117.0, 104.0)  # the mean of the original Caffe code: fills a zoom-out's canvas
 
@@ -27,10 +28,10 @@ class OpenedImage(NamedTuple):
     hw: tf.Tensor  # [2] int32
 
 
-def augment_example(example, output_hw, augment, seed):
+def augment_example(example, output_hw, augment: Augment, seed):
     """Return an image float32 [h, w, 3] in 0..255 and the Example with its boxes moved along.
 
-    augment: config.Augment; without any step the whole image is warped, as `resize` does.
+    Without any step of `augment` the whole image is warped, as `resize` does.
     Crowds do not guide the crop.
     """
     value = (seed, example)
@@ -39,12 +40,11 @@ def augment_example(example, output_hw, augment, seed):
     return value
 
 
-def make_stages(output_hw, augment) -> dict:
+def make_stages(output_hw, augment: Augment) -> dict:
     """The steps of `augment_example`: {name: function of what the step before it returned}.
 
     The first takes (seed, Example), the last returns (image, Example).
     """
-    ranges = make_color_ranges(augment)
 
     def open_example(seed, example):
         return seed, open_image(example["image"]), example
@@ -59,7 +59,7 @@ def make_stages(output_hw, augment) -> dict:
         return seed, resize_part(part, placement), placement, *rest
 
     def distort_color(seed, image, *rest):
-        return colors.distort_color(image, ranges, seed), *rest
+        return colors.distort_color(image, augment.color, seed), *rest
 
     def finish(image, placement, flips, example):
         return finish_image(image, placement, flips, output_hw), example
@@ -74,43 +74,10 @@ def make_stages(output_hw, augment) -> dict:
     }
 
 
-def make_color_ranges(augment) -> colors.ColorRanges:
-    """Select the values of config.Augment that distort colours."""
-    return colors.ColorRanges(
-        probability=augment.color_probability,
-        brightness=augment.brightness,
-        brightness_factor=augment.brightness_factor,
-        contrast=augment.contrast,
-        contrast_about=augment.contrast_about,
-        saturation=augment.saturation,
-        saturation_by=augment.saturation_by,
-        hue_degrees=augment.hue_degrees,
-        hue_wraps=augment.hue_wraps,
-        channel_shuffle_probability=augment.channel_shuffle_probability,
-    )
-
-
-def make_zoom_out(augment) -> crops.ZoomOut:
-    """Select the values of config.Augment that zoom out."""
-    return crops.ZoomOut(probability=augment.zoom_out_probability, max_side=augment.zoom_out_max)
-
-
-def make_crop_rule(augment) -> crops.CropRule:
-    """Select the values of config.Augment that crop."""
-    return crops.CropRule(
-        sampler=augment.crop_rule,
-        min_iou=augment.crop_min_iou,
-        scale=augment.crop_scale,
-        aspect=augment.crop_aspect,
-        tries=augment.crop_tries,
-    )
-
-
-def sample_geometry(example, image_hw, output_hw, augment, seed):
+def sample_geometry(example, image_hw, output_hw, augment: Augment, seed):
     """Sample zoom-out, crop and flips: Placement, flips [2] bool, the Example with moved boxes."""
     objects = tf.boolean_mask(example["boxes"], ~example["crowd"])
-    zoom_out = make_zoom_out(augment)
-    window = crops.sample_window(objects, image_hw, zoom_out, make_crop_rule(augment), seed)
+    window = crops.sample_window(objects, image_hw, augment.zoom_out, augment.crop, seed)
     placement, window = crops.place_window(window, image_hw, output_hw)
     example = crops.move_boxes(example, window)
     flips = crops.sample_flips(augment.vertical_flip_probability, augment.flip_probability, seed)

@@ -6,22 +6,23 @@ then searches the split for the cause (`explain_record_errors`).
 """
 
 import contextlib
+import dataclasses
 import re
-from typing import NamedTuple
 
 import tensorflow as tf
 from absl import logging
 from google.protobuf.message import DecodeError
 
+from ssd_tf.boxes import validity
 from ssd_tf.data import dataset_json, records, shards
-from ssd_tf.data.images import decode_stored
 
 
 class BadRecordError(ValueError):
     """A record cannot be used; the message gives its file, index and source_id."""
 
 
-class BadRecord(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class BadRecord:
     """A record that cannot be used, and why."""
 
     file: str
@@ -38,12 +39,10 @@ def check_example(example, num_classes):
     """
     boxes = example["boxes"]
     labels = example["labels"]
-    twice_centre = boxes[:, :2] + boxes[:, 2:]
     lengths = [tf.shape(example[key])[0] for key in ("boxes", "crowd", "difficult", "area")]
     usable = tf.reduce_all((labels >= 1) & (labels <= num_classes))
-    usable &= tf.reduce_all(boxes[:, 2:] > boxes[:, :2])
+    usable &= tf.reduce_all(validity.is_valid(boxes))
     usable &= tf.reduce_all(tf.stack(lengths) == tf.shape(labels)[0])
-    usable &= tf.reduce_all((twice_centre >= 0) & (twice_centre <= 2))
     with tf.control_dependencies([tf.raw_ops.Assert(condition=usable, data=[labels])]):
         return {**example, "boxes": tf.identity(boxes)}
 
@@ -115,7 +114,7 @@ def find_bad_records(paths, num_classes) -> list[BadRecord]:
     bad = []
     for path in paths:
         for index in range(shards.count_records(path)):
-            if (path, index) not in usable:
+            if shards.RecordId(path, index) not in usable:
                 bad.append(describe_record(path, index, _read_record(path, index), num_classes))
     return bad
 
@@ -148,7 +147,7 @@ def _find_usable(paths, num_classes):
     @tf.autograph.experimental.do_not_convert
     def identify_usable(file, index, serialized):
         example = check_example(records.parse_example(serialized), num_classes)
-        with tf.control_dependencies([example["boxes"], decode_stored(example["image"])]):
+        with tf.control_dependencies([example["boxes"], records.decode_stored(example["image"])]):
             return tf.identity(file), index
 
     usable = (
@@ -185,7 +184,7 @@ def _explain(serialized):
                 "divided by the image size, are these pixels?"
             )
     try:
-        decode_stored(example["image"])
+        records.decode_stored(example["image"])
     except tf.errors.OpError as error:
         return f"its image cannot be decoded ({_first_line(error)})"
     return "it failed before and is valid now; was the file changed in the meantime?"

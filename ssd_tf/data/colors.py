@@ -8,48 +8,20 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ssd_tf.config import NO_CHANGE, Color
 from ssd_tf.data.random_streams import RandomStream, interpolate, uniform
 
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601, rounded as in torchvision
-NO_CHANGE = (1.0, 1.0)  # a range of factors that leaves the image as it is
 
 
-class ColorRanges(NamedTuple):
-    """Probabilities and ranges (low, high) of the distortions."""
+class Draw(NamedTuple):
+    """The random numbers of one step on one image; scalars."""
 
-    probability: float  # of each of brightness, contrast, saturation and hue
-    brightness: float  # largest shift, on the scale 0..255
-    brightness_factor: tuple[float, float]
-    contrast: tuple[float, float]
-    contrast_about: str  # what contrast keeps: "black", or the "mean" of the grayscale image
-    saturation: tuple[float, float]
-    saturation_by: str  # "hsv" scales S of HSV, "gray" the distance from the grayscale image
-    hue_degrees: float  # largest rotation
-    hue_wraps: bool  # False: a rotation below red stays at red
-    channel_shuffle_probability: float
+    applies: tf.Tensor  # bool
+    amount: tf.Tensor  # in [0, 1): position within the step's range
 
 
-class PerStep(NamedTuple):
-    """One scalar per distortion step."""
-
-    brightness: tf.Tensor
-    contrast: tf.Tensor
-    saturation: tf.Tensor
-    hue: tf.Tensor
-    brightness_factor: tf.Tensor
-
-
-class ColorDraws(NamedTuple):
-    """Random numbers of one image; all scalars."""
-
-    amount: PerStep  # in [0, 1): position within the step's range
-    applies: PerStep  # bool
-    contrast_first: tf.Tensor  # bool: contrast before saturation and hue
-    shuffles: tf.Tensor  # bool: whether the channels are shuffled
-    channel_order: tf.Tensor  # in [0, 1)
-
-
-def distort_color(image, ranges, seed):
+def distort_color(image, color: Color, seed):
     """Distort brightness, contrast, saturation and hue at random, then maybe shuffle the channels.
 
     Contrast comes before or after saturation and hue, at random: the order of the original Caffe
@@ -58,34 +30,26 @@ def distort_color(image, ranges, seed):
     # mean of the visible part only; and we compute in floats, while the original Caffe code rounds
     # hue to 2 degrees and everything else to 1/255 at every step.
     """
-    draws = sample_draws(ranges, seed)
-    contrast_applies = draws.applies.contrast
+    numbers = uniform(seed, RandomStream.COLORS, [13])
+    applies = tf.unstack(numbers[5:10] < color.probability)
+    draws = map(Draw, applies, tf.unstack(numbers[:5]))
+    brightness, contrast, saturation, hue, brightness_factor = draws
+    contrast_first = numbers[10] < 0.5
+    factor = interpolate(contrast.amount, *color.contrast)
+    has_contrast = color.contrast != NO_CHANGE
 
-    def contrast(image):
-        factor = interpolate(draws.amount.contrast, *ranges.contrast)
-        return adjust_contrast(image, factor, ranges.contrast_about)
+    def change_contrast(image):
+        return adjust_contrast(image, factor, color.contrast_about)
 
     def shuffle(image):
-        return shuffle_channels(image, draws.channel_order)
+        return shuffle_channels(image, numbers[12])
 
-    has_contrast = ranges.contrast != NO_CHANGE
-    image = _distort_brightness(image, ranges, draws)
-    image = _apply_if(contrast_applies & draws.contrast_first, contrast, image, has_contrast)
-    image = _distort_saturation_and_hue(image, ranges, draws)
-    image = _apply_if(contrast_applies & ~draws.contrast_first, contrast, image, has_contrast)
-    return _apply_if(draws.shuffles, shuffle, image, ranges.channel_shuffle_probability > 0)
-
-
-def sample_draws(ranges, seed) -> ColorDraws:
-    """Draw the random numbers of one image."""
-    numbers = uniform(seed, RandomStream.COLORS, [13])
-    return ColorDraws(
-        amount=PerStep(*tf.unstack(numbers[:5])),
-        applies=PerStep(*tf.unstack(numbers[5:10] < ranges.probability)),
-        contrast_first=numbers[10] < 0.5,
-        shuffles=numbers[11] < ranges.channel_shuffle_probability,
-        channel_order=numbers[12],
-    )
+    image = _distort_brightness(image, color, brightness, brightness_factor)
+    image = _apply_if(contrast.applies & contrast_first, change_contrast, image, has_contrast)
+    image = _distort_saturation_and_hue(image, color, saturation, hue)
+    image = _apply_if(contrast.applies & ~contrast_first, change_contrast, image, has_contrast)
+    shuffle_probability = color.channel_shuffle_probability
+    return _apply_if(numbers[11] < shuffle_probability, shuffle, image, shuffle_probability > 0)
 
 
 def adjust_brightness(image, shift):
@@ -132,7 +96,7 @@ def adjust_hsv(image, saturation, turn, wraps):
 def adjust_saturation(image, factor):
     """Equal `adjust_hsv` without a rotation, in half the time.
 
-    Only the distance of each channel from the largest one changes.
+    Only the distance of each channel from the maximum changes.
     """
     channels = tf.unstack(image, axis=-1)
     value = tf.maximum(tf.maximum(channels[0], channels[1]), channels[2])
@@ -155,55 +119,47 @@ def shuffle_channels(image, order):
     return tf.gather(image, tf.constant(permutations)[index], axis=-1)
 
 
-def _distort_brightness(image, ranges, draws):
-    shift = (2 * draws.amount.brightness - 1) * ranges.brightness
-    factor = interpolate(draws.amount.brightness_factor, *ranges.brightness_factor)
+def _distort_brightness(image, color, brightness, brightness_factor):
+    shift = (2 * brightness.amount - 1) * color.brightness
+    factor = interpolate(brightness_factor.amount, *color.brightness_factor)
     image = _apply_if(
-        draws.applies.brightness,
+        brightness.applies,
         lambda image: adjust_brightness(image, shift),
         image,
-        ranges.brightness > 0,
+        color.brightness > 0,
     )
     return _apply_if(
-        draws.applies.brightness_factor,
+        brightness_factor.applies,
         lambda image: _clip(image * factor),
         image,
-        ranges.brightness_factor != NO_CHANGE,
+        color.brightness_factor != NO_CHANGE,
     )
 
 
-def _distort_saturation_and_hue(image, ranges, draws):
+def _distort_saturation_and_hue(image, color, saturation, hue):
     """Distort both, in one pass if both work on HSV.
 
     Saturation keeps H and V, so the order of the two does not matter there.
     """
-    applies = draws.applies
-    factor = interpolate(draws.amount.saturation, *ranges.saturation)
-    factor = tf.where(applies.saturation, factor, 1.0)
-    turn = (2 * draws.amount.hue - 1) * (ranges.hue_degrees / 360)
-    turn = tf.where(applies.hue, turn, 0.0)
-    scales = ranges.saturation != NO_CHANGE
-    turns = ranges.hue_degrees > 0
+    factor = interpolate(saturation.amount, *color.saturation)
+    factor = tf.where(saturation.applies, factor, 1.0)
+    turn = (2 * hue.amount - 1) * (color.hue_degrees / 360)
+    turn = tf.where(hue.applies, turn, 0.0)
+    by_gray = color.saturation_by == "gray"
 
     def saturate(image):
-        return adjust_saturation(image, factor)
+        adjust = adjust_saturation_by_gray if by_gray else adjust_saturation
+        return adjust(image, factor)
 
-    def saturate_by_gray(image):
-        return adjust_saturation_by_gray(image, factor)
+    def rotate_hue(image, saturation=1.0):
+        return adjust_hsv(image, saturation, turn, color.hue_wraps)
 
-    def rotate_hue(image):
-        return adjust_hsv(image, 1.0, turn, ranges.hue_wraps)
+    def saturate_if(image):
+        return _apply_if(saturation.applies, saturate, image, color.saturation != NO_CHANGE)
 
-    if ranges.saturation_by == "gray":
-        image = _apply_if(applies.saturation, saturate_by_gray, image, scales)
-        return _apply_if(applies.hue, rotate_hue, image, turns)
-    if not turns:
-        return _apply_if(applies.saturation, saturate, image, scales)
-    return tf.cond(
-        applies.hue,
-        lambda: adjust_hsv(image, factor, turn, ranges.hue_wraps),
-        lambda: _apply_if(applies.saturation, saturate, image, scales),
-    )
+    if by_gray or not color.hue_degrees:
+        return _apply_if(hue.applies, rotate_hue, saturate_if(image), color.hue_degrees > 0)
+    return tf.cond(hue.applies, lambda: rotate_hue(image, factor), lambda: saturate_if(image))
 
 
 def _apply_if(condition, step, image, is_possible):

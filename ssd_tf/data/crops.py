@@ -10,30 +10,14 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ssd_tf.boxes import geometry
+from ssd_tf.config import Crop, ZoomOut
 from ssd_tf.data.random_streams import RandomStream, interpolate, uniform
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
-class ZoomOut(NamedTuple):
-    """How often the image shrinks onto a canvas, and how large the canvas may be."""
-
-    probability: float
-    max_side: float  # of the canvas, relative to the image
-
-
-class CropRule(NamedTuple):
-    """How crops are sampled; scale and aspect are ranges (low, high)."""
-
-    sampler: str  # "caffe" or "torchvision"
-    min_iou: tuple[float, ...]  # modes besides "whole image": 0 is any crop; () never crops
-    scale: tuple[float, float]  # side of the crop, relative to the image
-    aspect: tuple[float, float]  # width / height: relative to the image's (caffe), or in pixels
-    tries: int  # per mode
-
-
 class Placement(NamedTuple):
-    """Which pixels of the image (part) are drawn into which of the training image (target).
+    """The pixels of the image (part), and those of the training image (target) they are drawn into.
 
     All [2], y first. The rest of the training image is canvas; nothing is drawn if target_hw
     contains a 0.
@@ -49,24 +33,24 @@ class Placement(NamedTuple):
     samples: tf.Tensor
 
 
-def sample_window(boxes, image_hw, zoom_out, rule, seed):
+def sample_window(boxes, image_hw, zoom_out: ZoomOut, crop: Crop, seed):
     """Sample the window [4] of a random zoom-out followed by a random crop of it.
 
-    boxes [N, 4] guide the crop; image_hw [2]; zoom_out: ZoomOut; rule: CropRule.
+    boxes [N, 4] guide the crop; image_hw [2].
     """
     canvas = sample_zoom_out(zoom_out, seed)
-    if not rule.min_iou:
+    if not crop.min_iou:
         return canvas
     boxes = into_window(boxes, canvas)
-    if rule.sampler == "caffe":
-        crop = sample_crop_caffe(boxes, rule, seed)
+    if crop.sampler == "caffe":
+        window = sample_crop_caffe(boxes, crop, seed)
     else:
-        crop = sample_crop_torchvision(boxes, image_hw, rule, seed)
-    return out_of_window(crop, canvas) if zoom_out.probability else crop
+        window = sample_crop_torchvision(boxes, image_hw, crop, seed)
+    return out_of_window(window, canvas) if zoom_out.probability else window
 
 
-def sample_zoom_out(zoom_out, seed):
-    """Sample a canvas of 1 to max_side sides, the image at a random place in it; a window [4].
+def sample_zoom_out(zoom_out: ZoomOut, seed):
+    """Sample a canvas of 1 to max_side sides, the image at a random position in it; a window [4].
 
     # Differs from the original Caffe code, which writes the expanded canvas as a JPEG and reads it
     # again; ours is never re-encoded.
@@ -80,7 +64,7 @@ def sample_zoom_out(zoom_out, seed):
     return tf.concat([-before, 1 + extra - before], 0)
 
 
-def sample_crop_caffe(boxes, rule, seed):
+def sample_crop_caffe(boxes, crop: Crop, seed):
     """Sample a crop [4] as the original Caffe code does (weiliu89/caffe, sampler.cpp).
 
     Every mode draws up to `tries` crops; one of the modes that succeeded, or the whole image, is
@@ -90,13 +74,13 @@ def sample_crop_caffe(boxes, rule, seed):
     # Differs from the original Caffe code: its "any crop" mode fails on an image without objects,
     # ours crops it.
     """
-    min_iou = tf.constant(rule.min_iou)
-    shape = [len(rule.min_iou), rule.tries]
+    min_iou = tf.constant(crop.min_iou)
+    shape = [len(crop.min_iou), crop.tries]
     scale, ratio, top, left = tf.unstack(uniform(seed, RandomStream.CAFFE_CROPS, [4, *shape]))
-    scale = interpolate(scale, *rule.scale)
+    scale = interpolate(scale, *crop.scale)
     square = scale * scale
-    low = tf.maximum(rule.aspect[0], square)
-    high = tf.minimum(rule.aspect[1], 1 / square)
+    low = tf.maximum(crop.aspect[0], square)
+    high = tf.minimum(crop.aspect[1], 1 / square)
     ratio = tf.sqrt(interpolate(ratio, low, high))
     crops = _make_crops(scale / ratio, scale * ratio, top, left)  # [M, T, 4]
 
@@ -109,7 +93,7 @@ def sample_crop_caffe(boxes, rule, seed):
     return tf.concat([[WHOLE], first], 0)[tf.argmax(lots)]
 
 
-def sample_crop_torchvision(boxes, image_hw, rule, seed):
+def sample_crop_torchvision(boxes, image_hw, crop: Crop, seed):
     """Sample a crop [4] as torchvision's RandomIoUCrop does.
 
     Draws a mode first and, if `tries` crops fail it, another one. Differences from the original
@@ -118,26 +102,26 @@ def sample_crop_torchvision(boxes, image_hw, rule, seed):
     without objects stays whole.
     """
     hw = tf.cast(image_hw, tf.float32)
-    modes = [*rule.min_iou, 1.0]  # the last leaves the image whole
+    modes = [*crop.min_iou, 1.0]  # the last leaves the image whole
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
 
     def draw(done, _, attempt):
-        numbers = uniform(seed, RandomStream.TORCHVISION_CROPS, [5, rule.tries], attempt)
+        numbers = uniform(seed, RandomStream.TORCHVISION_CROPS, [5, crop.tries], attempt)
         mode = tf.cast(numbers[4, 0] * len(modes), tf.int32)
-        height, width = tf.unstack(interpolate(numbers[:2], *rule.scale))
+        height, width = tf.unstack(interpolate(numbers[:2], *crop.scale))
         crops = _make_crops(height, width, numbers[2], numbers[3])  # [T, 4]
         aspect = width * hw[1] / (height * hw[0])
         inside = (crops[:, None, :2] < centres) & (centres < crops[:, None, 2:])
         overlaps = geometry.iou(crops, boxes) >= tf.constant(modes)[mode]  # [T, N]
         accepted = tf.reduce_any(tf.reduce_all(inside, 2) & overlaps, 1)
-        accepted &= (aspect >= rule.aspect[0]) & (aspect <= rule.aspect[1])
+        accepted &= (aspect >= crop.aspect[0]) & (aspect <= crop.aspect[1])
         whole = mode == len(modes) - 1
-        crop = tf.where(whole, tf.constant(WHOLE), crops[tf.argmax(accepted)])
-        return done | whole | tf.reduce_any(accepted), crop, attempt + 1
+        window = tf.where(whole, tf.constant(WHOLE), crops[tf.argmax(accepted)])
+        return done | whole | tf.reduce_any(accepted), window, attempt + 1
 
     start = (tf.constant(False), tf.constant(WHOLE), 0)
-    _, crop, _ = tf.while_loop(lambda done, *_: ~done, draw, start)
-    return crop
+    _, window, _ = tf.while_loop(lambda done, *_: ~done, draw, start)
+    return window
 
 
 def sample_flips(vertical_probability, horizontal_probability, seed):
@@ -234,7 +218,7 @@ def out_of_window(boxes, window):
 def _make_crops(height, width, top, left):
     """Combine sides and positions, all [...] in 0..1, to crops [..., 4] inside the image.
 
-    top and left are shares of the space that the crop leaves.
+    top and left are fractions of the space that the crop leaves.
     """
     top = top * (1 - height)
     left = left * (1 - width)

@@ -5,23 +5,10 @@ import tensorflow as tf
 
 from ssd_tf import pixels
 from ssd_tf.data import image_headers
+from ssd_tf.data.records import decode_stored
 
 # Output rows that `resize_array` computes at a time: few enough to stay in a processor's cache.
 _BAND_ROWS = 16
-
-
-def decode_stored(encoded):
-    """Decode the image of a record to uint8 [H, W, 3], as stored: boxes refer to that.
-
-    A JPEG, PNG, BMP or GIF.
-    """
-    # INTEGER_ACCURATE decodes as libjpeg and Pillow do; `channels` also converts grayscale files.
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
-    return tf.ensure_shape(image, [None, None, 3])
 
 
 def decode_image(encoded, gray_range=pixels.FULL_RANGE):

@@ -8,6 +8,7 @@ the records before it without decoding them.
 import os
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_tf.boxes import matching
@@ -28,7 +29,12 @@ WHOLE_STREAM = StreamSlice()
 
 
 def build_dataset(
-    config: Config, data_dir, split, default_boxes, stream_slice=WHOLE_STREAM, skipped=None
+    config: Config,
+    data_dir: str | os.PathLike[str],
+    split: str,
+    default_boxes: np.ndarray,
+    stream_slice: StreamSlice = WHOLE_STREAM,
+    skipped: list[shards.RecordId] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches (images, Targets) of a split.
 
@@ -142,7 +148,9 @@ def make_stages(config, default_boxes, num_classes) -> dict:
 
 def usable_cores() -> int:
     """The number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def dataset_options() -> tf.data.Options:

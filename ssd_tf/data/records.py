@@ -8,8 +8,6 @@ import hashlib
 
 import tensorflow as tf
 
-from ssd_tf.data.images import decode_stored
-
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
 
 
@@ -89,6 +87,20 @@ def parse_example(serialized):
         "height": height,
         "width": width,
     }
+
+
+def decode_stored(encoded):
+    """Decode the image of a record to uint8 [H, W, 3], as stored: boxes refer to that.
+
+    A JPEG, PNG, BMP or GIF.
+    """
+    # INTEGER_ACCURATE decodes as libjpeg and Pillow do; `channels` also converts grayscale files.
+    image = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
 
 
 def _image_size(parsed):

@@ -1,9 +1,9 @@
 """The TFRecord files of a split: indexed, counted, and read as an endless shuffled stream."""
 
+import dataclasses
 import functools
 import hashlib
 import os
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -12,7 +12,8 @@ from ssd_tf.errors import ConfigError
 OPEN_SHARDS = 8  # read in turn, so that neighbours in a shard are not neighbours in the stream
 
 
-class RecordId(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class RecordId:
     """Identifies a record: path of its file, index in the file from 0."""
 
     file: str

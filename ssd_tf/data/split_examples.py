@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from ssd_tf.data import bad_records, dataset_json, records, shards
-from ssd_tf.data.images import decode_stored
+from ssd_tf.data.records import decode_stored
 
 
 def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:

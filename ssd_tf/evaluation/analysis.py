@@ -1,33 +1,67 @@
-"""Everything that explains the metrics of a split: thresholds, errors, slices, images.
+"""Explain the metrics of a split: thresholds, errors, slices, images.
 
-Shapes: `N` objects of a split, `n` detections of a split.
+Detections are matched to objects at an IoU of 0.5 by the rules of COCO.
+
+Shapes: `N` objects of a split, `n` detections of a split, `C` categories, `T` scores.
 """
 
+import itertools
 import typing
 
 import numpy as np
+from hotcoco import COCOeval
 
-from ssd_tf.evaluation import errors, slices, thresholds
-from ssd_tf.evaluation.matches import (
-    IGNORED,
-    RIGHT,
-    WRONG,
-    Matches,
-    evaluate_at_half,
-    match,
-    without_ignored,
-)
+from ssd_tf.evaluation.metrics import MAX_AREA, make_evaluation
 from ssd_tf.evaluation.tables import SCORE_ROUNDING, Found, Truth
 
-# Without a right detection no score is best; detect.py's default.
+MIN_IOU = 0.5
+RIGHT = 1
+WRONG = 0
+IGNORED = -1
+SCORES = np.arange(100) / 100
+# Without a right detection no score is best; the default of `ssd detect`.
 _DEFAULT_SCORE = 0.5
+# hotcoco answers with a dict entry for each detection: taken at once, a gigabyte at COCO's size.
+_IMAGES_AT_ONCE = 250
+# TIDE (Bolya et al. 2020), section 2.2: below this IoU a detection is of the background.
+_BACKGROUND_IOU = 0.1
+# COCO's limit of 100 is one of each class; here it would be one of all classes together.
+_ALL_DETECTIONS = 1 << 31
+_NUM_BINS = 10  # of the calibration
+# hotcoco's names -> ours.
+_ERRORS = {
+    "Cls": "classification",
+    "Loc": "localisation",
+    "Both": "both",
+    "Dupe": "duplicate",
+    "Bkg": "background",
+    "Miss": "missed",
+}
+_SIZES = (0, 16, 32, 64, 128, 256)
+_ASPECTS = (0, 1 / 3, 2 / 3, 1.5, 3)
+_ASPECT_NAMES = ("below 1:3", "1:3 to 2:3", "2:3 to 3:2", "3:2 to 3:1", "above 3:1")
+_CLASS_KEYS = ("AP", "AP50", "AP50_11point", "AP50_all")
+
+
+class Matches(typing.NamedTuple):
+    """status [n]: RIGHT, WRONG, or IGNORED: of an ignored object, or beyond the 100 best of a class
+    in an image. partner [N]: the row of the detection that found the object, -1 if none did.
+    label_errors: what may be wrong in the ground truth, best score first, as dicts of
+    type ("wrong_label", or "missing_annotation" without an object), detection and object (rows).
+    """
+
+    status: np.ndarray
+    partner: np.ndarray
+    label_errors: list[dict]
 
 
 class Analysis(typing.NamedTuple):
-    """score: with the best F1 over all classes; what is found and missed below is meant at it.
+    """score: with the best F1 over all classes, at which the counts below are taken.
 
-    thresholds, class_thresholds: as `threshold_curves` returns them. image_counts: {"right",
-    "wrong", "missed"} of each image. is_found: [N] bool. The others: as their functions say.
+    thresholds, class_thresholds: as `threshold_curves` returns them. errors: {kind: {"count",
+    "cost"}}. confusion: [C + 1, C + 1]. calibration: hotcoco's, the mean gap of score and precision
+    (ECE) and both by bins of the score. by_size, by_aspect: [{"name", "objects", "AP", "AP50"}].
+    is_found: [N] bool. image_counts: {"right", "wrong", "missed"} of each image.
     """
 
     truth: Truth
@@ -48,10 +82,10 @@ class Analysis(typing.NamedTuple):
 def analyse(truth: Truth, found: Found) -> Analysis:
     """Analyse the detections of a split."""
     matches = match(truth, found)
-    curves, class_curves = thresholds.threshold_curves(truth, found, matches)
+    curves, class_curves = threshold_curves(truth, found, matches)
     best = curves and curves["best"]
     score = best["score"] if best else _DEFAULT_SCORE
-    split, confusion, calibrated = _analyse_errors(*without_ignored(truth, found, matches), score)
+    errors, confusion, calibrated = _analyse_errors(*without_ignored(truth, found, matches), score)
     shown = found.scores >= score - SCORE_ROUNDING
     is_found = matches.partner >= 0
     is_found[is_found] = shown[matches.partner[is_found]]
@@ -62,23 +96,13 @@ def analyse(truth: Truth, found: Found) -> Analysis:
         score,
         curves,
         class_curves,
-        split,
+        errors,
         confusion,
         calibrated,
-        slices.ap_by_size(truth, found),
-        slices.ap_by_aspect(truth, found),
+        _ap_by_size(truth, found),
+        _ap_by_aspect(truth, found),
         is_found,
         _count_by_image(truth, found, matches.status, shown, is_found),
-    )
-
-
-def _analyse_errors(truth, found, score):
-    """A function of its own, so that the matches are freed before the next ones are made."""
-    matched = evaluate_at_half(truth, found)
-    return (
-        errors.error_split(matched),
-        errors.confusion_matrix(matched, score),
-        errors.calibration(matched),
     )
 
 
@@ -87,7 +111,7 @@ def summary(analysis: Analysis) -> dict:
     return {
         "thresholds": analysis.thresholds,
         "errors": analysis.errors,
-        "calibration_error": analysis.calibration["error"],
+        "calibration_error": float(analysis.calibration["ece"]),
         "by_size": analysis.by_size,
         "by_aspect": analysis.by_aspect,
     }
@@ -96,7 +120,7 @@ def summary(analysis: Analysis) -> dict:
 def class_rows(per_class: dict, analysis: Analysis) -> list[dict]:
     """One row for each class, as in per_class.csv; classes without objects have counts only.
 
-    per_class: as `evaluator.metrics` returns it.
+    per_class: as `metrics.measure` returns it.
     """
     truth = analysis.truth
     counted = analysis.matches.status != IGNORED
@@ -118,11 +142,178 @@ def class_rows(per_class: dict, analysis: Analysis) -> list[dict]:
     return rows
 
 
-_CLASS_KEYS = ("AP", "AP50", "AP50_11point", "AP50_all")
+def match(truth: Truth, found: Found, sure_score=0.5) -> Matches:
+    """Match detections to objects, best score first, each object once.
+
+    sure_score: detections below it never count as label errors.
+    """
+    status = np.full(len(found.scores), IGNORED, np.int8)
+    partner = np.full(len(truth.image), -1, np.int64)
+    label_errors = []
+    order = np.argsort(found.image, kind="stable")
+    object_order = np.argsort(truth.image, kind="stable")
+    for start in range(0, len(truth.images), _IMAGES_AT_ONCE):
+        edges = (start, start + _IMAGES_AT_ONCE)
+        rows = order[slice(*np.searchsorted(found.image[order], edges))]
+        objects = object_order[slice(*np.searchsorted(truth.image[object_order], edges))]
+        matched = match_at_iou50(truth.select(objects), found.select(rows))
+        diagnostics = matched.image_diagnostics(iou_thr=MIN_IOU, score_thr=sure_score)
+        for detection_id, value in diagnostics["dt_status"].items():
+            status[rows[detection_id - 1]] = RIGHT if value == "tp" else WRONG
+        for object_id, detection_id in diagnostics["gt_match"].items():
+            partner[objects[object_id - 1]] = rows[detection_id - 1]
+        label_errors += [_label_error(row, rows, objects) for row in diagnostics["label_errors"]]
+    label_errors.sort(key=lambda row: -found.scores[row["detection"]])
+    return Matches(status, partner, label_errors)
+
+
+def _label_error(row, rows, objects):
+    return {
+        "type": row["type"],
+        "detection": int(rows[row["dt_id"] - 1]),
+        "object": None if row["gt_id"] is None else int(objects[row["gt_id"] - 1]),
+    }
+
+
+def match_at_iou50(truth: Truth, found: Found) -> COCOeval:
+    """hotcoco's evaluator after matching the tables at MIN_IOU alone."""
+    evaluation = make_evaluation(truth, found)
+    evaluation.params.iou_thrs = [MIN_IOU]
+    evaluation.evaluate()
+    return evaluation
+
+
+def without_ignored(truth: Truth, found: Found, matches: Matches) -> tuple[Truth, Found]:
+    """Both tables without what counts neither as right nor as wrong."""
+    return truth.select(~truth.ignored), found.select(matches.status != IGNORED)
+
+
+def threshold_curves(truth: Truth, found: Found, matches: Matches) -> tuple[dict | None, dict]:
+    """The curves over all classes, and {class name: its curves} of the classes with objects.
+
+    Curves: {"score" [T], "precision" [T], "recall" [T], "f1" [T], "best": {"score", "precision",
+    "recall", "f1"}}. Precision is 1 if nothing is detected; best is a score with the largest F1,
+    None if no detection is right.
+    Over all classes detections and objects are counted together, so frequent classes weigh more.
+    None instead of curves without objects.
+    """
+    counts = matches.status != IGNORED
+    is_object = ~truth.ignored
+    per_class = {}
+    for category, name in enumerate(truth.names):
+        rows = counts & (found.category == category)
+        num_objects = int(np.sum(is_object & (truth.category == category)))
+        if num_objects:
+            per_class[name] = _curves(found.scores[rows], matches.status[rows], num_objects)
+    if not per_class:
+        return None, {}
+    overall = _curves(found.scores[counts], matches.status[counts], int(np.sum(is_object)))
+    return overall, per_class
+
+
+def _curves(scores, status, num_objects):
+    num_found = _count_above(scores)
+    num_right = _count_above(scores[status == RIGHT])
+    precision = np.where(num_found > 0, num_right / np.maximum(num_found, 1), 1.0)
+    recall = num_right / num_objects
+    f1 = 2 * num_right / (num_found + num_objects)
+    curves = {"score": SCORES, "precision": precision, "recall": recall, "f1": f1}
+    best = _middle_of_best(f1)
+    return {
+        **{name: values.tolist() for name, values in curves.items()},
+        "best": {name: float(values[best]) for name, values in curves.items()}
+        if num_right.any()
+        else None,
+    }
+
+
+def _middle_of_best(values):
+    """The index in the middle of the first run of maxima, farthest from smaller values."""
+    first = int(np.argmax(values))
+    lower = np.flatnonzero(values[first:] < values[first])
+    length = lower[0] if len(lower) else len(values) - first
+    return first + (int(length) - 1) // 2
+
+
+def _count_above(scores):
+    """The number of scores that are at least each of SCORES [T]."""
+    return len(scores) - np.searchsorted(np.sort(scores), SCORES - SCORE_ROUNDING)
+
+
+def _analyse_errors(truth, found, score):
+    """A function of its own, so that the matches are freed before the next ones are made."""
+    matched = match_at_iou50(truth, found)
+    calibration = matched.calibration(n_bins=_NUM_BINS, iou_threshold=MIN_IOU)
+    return _split_errors(matched), confusion_matrix(matched, score), calibration
+
+
+def _split_errors(matched):
+    """TIDE: {kind: {"count", "cost"}}; the cost is the AP50 gained by fixing these errors.
+
+    A detection is wrong because of its class (IoU with an object of another class >= 0.5), its
+    location (IoU with one of its class 0.1 to 0.5), both, because the object was found already, or
+    because there is no object. An object is missed if no detection has its class or its location.
+    """
+    tide = matched.tide_errors(MIN_IOU, _BACKGROUND_IOU)
+    return {
+        name: {"count": int(tide["counts"][kind]), "cost": float(tide["delta_ap"][kind])}
+        for kind, name in _ERRORS.items()
+    }
+
+
+def confusion_matrix(matched: COCOeval, score) -> np.ndarray:
+    """Objects by their class (rows) and the class of the detection that overlaps them (columns).
+
+    [C + 1, C + 1]; the last row has detections without an object, the last column objects without
+    a detection. Detections that score at least `score` are matched to objects of any class by IoU
+    of at least 0.5.
+    """
+    content = matched.confusion_matrix(
+        iou_thr=MIN_IOU, min_score=score - SCORE_ROUNDING, max_det=_ALL_DETECTIONS
+    )
+    return content["matrix"].astype(int)
+
+
+def _ap_by_size(truth, found):
+    """AP by the square root of the area, in pixels."""
+    names = [f"{low} to {high}" for low, high in itertools.pairwise(_SIZES)]
+    limits = [size**2 for size in _SIZES]
+    areas = found.boxes[:, 2] * found.boxes[:, 3]
+    return _ap_by(truth, found, truth.area, areas, limits, [*names, f"above {_SIZES[-1]}"])
+
+
+def _ap_by_aspect(truth, found):
+    """AP by width : height."""
+    return _ap_by(truth, found, _aspect(truth), _aspect(found), _ASPECTS, _ASPECT_NAMES)
+
+
+def _aspect(table):
+    ratio = table.boxes[:, 2] / np.maximum(table.boxes[:, 3], 1e-9)
+    return np.minimum(ratio, MAX_AREA)
+
+
+def _ap_by(truth, found, values, found_values, limits, names):
+    """COCO's area ranges do it: outside a range, objects and false detections do not count."""
+    upper = [*limits[1:], MAX_AREA]
+    ranges = [[float(low), float(high)] for low, high in zip(limits, upper, strict=True)]
+    evaluation = make_evaluation(truth, found, values, found_values)
+    evaluation.params.area_rng = [[0.0, MAX_AREA], *ranges]
+    evaluation.params.area_rng_lbl = ["all", *names]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval["precision"][..., 1:, -1]  # [T, R, C, slices]
+    rows = []
+    for index, (name, (low, high)) in enumerate(zip(names, ranges, strict=True)):
+        is_inside = ~truth.ignored & (values >= low) & (values <= high)
+        valid = precision[..., index] > -1
+        ap = float(precision[..., index][valid].mean()) if valid.any() else -1.0
+        ap50 = float(precision[0, ..., index][valid[0]].mean()) if valid.any() else -1.0
+        rows.append({"name": name, "objects": int(is_inside.sum()), "AP": ap, "AP50": ap50})
+    return rows
 
 
 def _count_by_image(truth, found, status, shown, is_found):
-    num_images = len(truth.image_ids)
+    num_images = len(truth.images)
 
     def count(images):
         return np.bincount(images, minlength=num_images)

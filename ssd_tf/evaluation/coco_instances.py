@@ -1,23 +1,17 @@
-"""COCO instances: the ground truth of our data, or of a file.
-
-Shapes: `N` objects of one image.
-"""
+"""COCO instances files: ground truth, read and written."""
 
 import collections
 import math
-import pathlib
-import typing
 
 import numpy as np
 from absl import logging
 
-from ssd_tf import coco_rows, pixels
+from ssd_tf import class_names, coco_rows
 from ssd_tf.coco_rows import normalize_id
 from ssd_tf.evaluation.json_files import brief, read_json
-from ssd_tf.evaluation.tables import Truth, image_rows
-from ssd_tf.inference.detections import LARGEST_ID, image_ids, to_xywh_pixels
-from ssd_tf.inference.image_files import read_image
-from ssd_tf.parsing import to_flag
+from ssd_tf.evaluation.tables import Truth
+from ssd_tf.inference.detections import LARGEST_ID
+from ssd_tf.parsing import to_flag, to_number
 
 # The lists of an instances file, and what their rows need.
 _KEYS = {
@@ -25,65 +19,18 @@ _KEYS = {
     "annotations": "image_id, category_id, bbox",
     "categories": "id, name",
 }
-
-
-class ImageTruth(typing.NamedTuple):
-    """What is kept of an Example once its image has been through the detector.
-
-    boxes: [N, 4] normalised corners. labels: [N] from 1. crowd, difficult: [N] bool. area: [N] in
-    pixels.
-    """
-
-    file_name: str
-    source_id: str
-    image_hw: tuple[int, int]
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    difficult: np.ndarray
-    area: np.ndarray
-
-
-def make_image_truth(example) -> ImageTruth:
-    """An Example as NumPy arrays -> its ImageTruth."""
-    return ImageTruth(
-        file_name=_to_text(example["file_name"]),
-        source_id=_to_text(example["source_id"]),
-        image_hw=example["image"].shape[:2],
-        boxes=example["boxes"],
-        labels=example["labels"],
-        crowd=example["crowd"],
-        difficult=example["difficult"],
-        area=example["area"],
-    )
-
-
-def make_instances(truths: list[ImageTruth], classes) -> dict:
-    """The content of a COCO instances file. classes: those of dataset.json, which give the ids.
-
-    Each image also carries its `source_id`, each annotation the flag `difficult`.
-    """
-    ids = image_ids([truth.source_id for truth in truths])
-    images = [_image_row(*pair) for pair in zip(ids, truths, strict=True)]
-    annotations = [
-        row
-        for image_id, truth in zip(ids, truths, strict=True)
-        for row in _annotation_rows(image_id, truth, classes)
-    ]
-    return {
-        "images": images,
-        "annotations": [{"id": i, **row} for i, row in enumerate(annotations, start=1)],
-        "categories": [{"id": entry["id"], "name": entry["name"]} for entry in classes],
-    }
+# Signs of boxes that are not in pixels.
+_MAX_FRACTION = 1.5  # some normalised boxes end beyond their image
+_OVERHANG = 1.05  # so do boxes in pixels, as models do not clip all of theirs
+_SUSPICIOUS = 1 / 3  # of the boxes
 
 
 def read_instances(path) -> dict:
     """Read a COCO instances file and complete its rows as pycocotools needs them.
 
-    Ids, boxes, areas and flags are read as the converter reads them: `coco_rows`. What cannot be
-    used is left out, and a warning counts it. Annotation ids become 1..n unless all of them are
-    positive integers and differ. Raises FileNotFoundError, or ValueError if it is not one, or
-    nothing of it can be used.
+    Rows that cannot be used are left out, and a warning counts them. Annotation ids become 1..n
+    unless all of them are positive integers and differ. Raises FileNotFoundError, or ValueError if
+    it is no such file, a class cannot have its name, or no row of a list can be used.
     """
     content = read_json(path)
     kind = f"{path} is not a COCO instances file"
@@ -96,10 +43,11 @@ def read_instances(path) -> dict:
     if note:
         logging.info("%s: %s", path, note)
     categories = coco_rows.read_categories(rows, path)
+    class_names.check_names([row["name"] for row in categories], path)
     images = _read_image_rows(content["images"], path)
     spelled = {normalize_id(row["id"]): row for row in rows}
-    image_ids = _ids_of_one_kind(images)
-    category_ids = _ids_of_one_kind(categories)
+    image_ids = _ids_of_one_type(images)
+    category_ids = _ids_of_one_type(categories)
     return {
         **content,
         "images": [{**row, "id": image_ids[row["id"]]} for row in images],
@@ -110,25 +58,6 @@ def read_instances(path) -> dict:
     }
 
 
-def read_images(folder, ground_truth: dict, truth: Truth, indices, gray_range=None) -> dict:
-    """{index into truth.image_ids: its image}; a warning names each that cannot be read.
-
-    gray_range: of images of 16 bits, as `pixels.to_rgb` takes it; None: the full range.
-    """
-    rows = image_rows(ground_truth, truth)
-    images = {}
-    for index in sorted(indices):
-        name = coco_rows.read_file_name(rows[index])
-        try:
-            if name is None:
-                raise ValueError("it has no file_name")
-            images[index] = read_image(pathlib.Path(folder, name), gray_range or pixels.FULL_RANGE)
-        except (OSError, ValueError) as error:
-            image = name or f"image {rows[index]['id']}"
-            logging.warning("%s cannot be read for the report (%s)", image, error)
-    return images
-
-
 def _check_rows(rows, fields, where):
     if not isinstance(rows, list):
         raise ValueError(f"{where}: expected a list of objects with {fields}, got {brief(rows)}")
@@ -137,7 +66,7 @@ def _check_rows(rows, fields, where):
             raise ValueError(f"{where}[{index}]: expected an object, got {brief(row)}")
 
 
-def _ids_of_one_kind(rows):
+def _ids_of_one_type(rows):
     """{id: the same}, all of them text if one of them is: pycocotools sorts them."""
     ids = [row["id"] for row in rows]
     has_text = any(isinstance(value, str) for value in ids)
@@ -147,11 +76,11 @@ def _ids_of_one_kind(rows):
 def _read_image_rows(rows, path):
     """Copies of `images` with ids and file names as `coco_rows` reads them."""
     images = {}
-    left_out = _LeftOut("images")
+    skipped = _Skipped("images")
     for index, row in enumerate(rows):
         image_id = normalize_id(row.get("id"))
         if image_id is None:
-            left_out.add("no id", index, row, "id")
+            skipped.add("no id", index, row, "id")
             continue
         if image_id in images:
             raise ValueError(f"{path}: two images have the id {image_id}; ids must differ")
@@ -159,7 +88,7 @@ def _read_image_rows(rows, path):
         file_name = coco_rows.read_file_name(row)
         if file_name:
             images[image_id]["file_name"] = file_name
-    left_out.report(path, len(rows))
+    skipped.report(path, len(rows))
     if not images:
         raise ValueError(f"{path} has no images, so there is nothing to measure")
     return list(images.values())
@@ -167,24 +96,26 @@ def _read_image_rows(rows, path):
 
 def _read_annotations(rows, image_ids, category_ids, path):
     """Completed copies of the annotations that can be used, with these ids: {read: written}."""
-    left_out = _LeftOut("annotations")
+    skipped = _Skipped("annotations")
     annotations = []
     for index, row in enumerate(rows):
         image_id = image_ids.get(normalize_id(row.get("image_id")))
         category_id = category_ids.get(normalize_id(row.get("category_id")))
         box, fault = coco_rows.read_box(row)
         if image_id is None:
-            left_out.add("their image is not listed", index, row, "image_id")
+            skipped.add("their image is not listed", index, row, "image_id")
         elif category_id is None:
-            left_out.add("their category is not listed", index, row, "category_id")
+            skipped.add("their category is not listed", index, row, "category_id")
         elif fault:
-            left_out.add(fault, index, row, "bbox")
+            skipped.add(fault, index, row, "bbox")
         else:
             more = {"image_id": image_id, "category_id": category_id, "bbox": box}
             annotations.append({**row, **more, **_read_more(row, box)})
-    left_out.report(path, len(rows))
+    skipped.report(path, len(rows))
     ids = [row.get("id") for row in annotations]
-    if not _are_annotation_ids(ids):
+    # To pycocotools, a match with id 0 is no match, and equal ids are one object.
+    is_usable = all(type(i) is int and 0 < i <= LARGEST_ID for i in ids)
+    if not is_usable or len(set(ids)) < len(ids):
         ids = range(1, len(annotations) + 1)
     return [{**row, "id": i} for row, i in zip(annotations, ids, strict=True)]
 
@@ -198,7 +129,7 @@ def _read_more(row, box):
     return more
 
 
-class _LeftOut:
+class _Skipped:
     """Counts of rows that cannot be used, by reason, each with its first row."""
 
     def __init__(self, key):
@@ -224,34 +155,67 @@ class _LeftOut:
             logging.warning("%s: %s", path, line)
 
 
-def _are_annotation_ids(ids):
-    """To pycocotools, a match with id 0 is no match, and equal ids are one object."""
-    return all(type(i) is int and 0 < i <= LARGEST_ID for i in ids) and len(set(ids)) == len(ids)
+def make_truth(instances: dict) -> Truth:
+    """The Truth of COCO instances, as `read_instances` returns them."""
+    images = {row["id"]: row for row in instances["images"]}
+    categories = {row["id"]: row["name"] for row in instances["categories"]}
+    rows = instances["annotations"]
+    return Truth(
+        images,
+        categories,
+        _indices(images, [row["image_id"] for row in rows]),
+        _indices(categories, [row["category_id"] for row in rows]),
+        np.array([row["bbox"] for row in rows], float).reshape(-1, 4),
+        np.array([row["area"] for row in rows], float),
+        np.array([bool(row["iscrowd"]) for row in rows], bool),
+        np.array([bool(row.get("difficult")) for row in rows], bool),
+    )
 
 
-def _image_row(image_id, truth):
-    height, width = truth.image_hw
+def _indices(ids, values):
+    index_of = {value: index for index, value in enumerate(sorted(ids))}
+    return np.array([index_of[value] for value in values], np.int64)
+
+
+def make_instances(truth: Truth) -> dict:
+    """The content of a COCO instances file; each annotation also has the flag `difficult`."""
+    image_ids = truth.image_ids
+    category_ids = truth.category_ids
+    rows = zip(*map(np.ndarray.tolist, truth[2:]), strict=True)
     return {
-        "id": image_id,
-        "file_name": truth.file_name,
-        "height": height,
-        "width": width,
-        "source_id": truth.source_id,
+        "images": list(truth.images.values()),
+        "annotations": [
+            {
+                "id": annotation_id,
+                "image_id": image_ids[image],
+                "category_id": category_ids[category],
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+                "difficult": int(difficult),
+            }
+            for annotation_id, (image, category, box, area, crowd, difficult) in enumerate(rows, 1)
+        ],
+        "categories": [{"id": key, "name": name} for key, name in truth.categories.items()],
     }
 
 
-def _annotation_rows(image_id, truth, classes):
-    for index, box in enumerate(to_xywh_pixels(truth.boxes, truth.image_hw)):
-        yield {
-            "image_id": image_id,
-            "category_id": classes[truth.labels[index] - 1]["id"],
-            "bbox": box.tolist(),
-            "area": float(truth.area[index]),
-            "iscrowd": int(truth.crowd[index]),
-            "difficult": int(truth.difficult[index]),
-        }
+def find_unit_fault(table, image_rows) -> str:
+    """Why the boxes of a Truth or Found seem not to be in pixels; empty if they seem to be.
 
-
-def _to_text(encoded: bytes) -> str:
-    """Names need not be Unicode: other bytes survive as surrogates, as in Python's file names."""
-    return encoded.decode("utf-8", "surrogateescape")
+    image_rows: those of the Truth, with the sizes of the images if they are known.
+    """
+    if not len(table.image):
+        return ""
+    ends = table.boxes[:, :2] + table.boxes[:, 2:]
+    if np.abs(np.concatenate([table.boxes, ends], 1)).max() <= _MAX_FRACTION:
+        return "all boxes lie within 0 to 1; expected x, y, width, height in pixels"
+    sizes = [[to_number(row.get(key)) for key in ("width", "height")] for row in image_rows]
+    # Comparisons with NaN, of an unknown size, are false.
+    is_beyond = (ends > _OVERHANG * np.array(sizes)[table.image]).any(1)
+    if is_beyond.mean() <= _SUSPICIOUS:
+        return ""
+    return (
+        f"{is_beyond.sum()} of {len(is_beyond)} boxes end beyond their image; expected x, y, "
+        "width, height in pixels of the image, not corners or pixels of another size"
+    )

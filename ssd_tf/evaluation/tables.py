@@ -1,4 +1,4 @@
-"""Ground truth and detections as columns of arrays: a million detections as dicts take a gigabyte.
+"""Ground truth and detections of a split, as columns of arrays.
 
 Shapes: `N` objects of a split, `n` detections of a split. Boxes are x, y, width, height in pixels.
 """
@@ -7,8 +7,8 @@ import typing
 
 import numpy as np
 
-# A model's scores are float32, where .35 is slightly less than in Python: what scores at least .35
-# scores at least this much less.
+# A model's scores are float32, where .35 is slightly less than in Python: a score counts as at
+# least .35 if it is less by at most this.
 SCORE_ROUNDING = 1e-7
 
 SCORE_TOLERANCE = 1e-6  # sums of float32 probabilities may exceed 1 by this much
@@ -17,14 +17,14 @@ SCORE_TOLERANCE = 1e-6  # sums of float32 probabilities may exceed 1 by this muc
 class Truth(typing.NamedTuple):
     """The objects of a split.
 
-    image_ids, category_ids: sorted, as COCO's evaluation orders them. names: of the categories.
-    image, category: [N] indices into these. boxes: [N, 4]. area: [N], of the annotation.
-    crowd, difficult: [N] bool; such objects count neither as found nor as missed.
+    images: {id: its row of COCO's `images`}. categories: {id: name}. Both in the order of the data.
+    image, category: [N] indices into the sorted ids, as COCO's evaluation orders them. boxes:
+    [N, 4]. area: [N], of the annotation. crowd, difficult: [N] bool; such objects count neither as
+    found nor as missed.
     """
 
-    image_ids: list
-    category_ids: list
-    names: list[str]
+    images: dict
+    categories: dict
     image: np.ndarray
     category: np.ndarray
     boxes: np.ndarray
@@ -33,8 +33,33 @@ class Truth(typing.NamedTuple):
     difficult: np.ndarray
 
     @property
-    def ignored(self):
+    def image_ids(self) -> list:
+        """The sorted ids of the images."""
+        return sorted(self.images)
+
+    @property
+    def image_rows(self) -> list[dict]:
+        """The rows of the images, in the order of image_ids."""
+        return [self.images[image_id] for image_id in self.image_ids]
+
+    @property
+    def category_ids(self) -> list:
+        """The sorted ids of the categories."""
+        return sorted(self.categories)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the categories, in the order of category_ids."""
+        return [self.categories[category_id] for category_id in self.category_ids]
+
+    @property
+    def ignored(self) -> np.ndarray:
+        """[N] bool: crowds and difficult objects."""
         return self.crowd | self.difficult
+
+    def select(self, rows) -> "Truth":
+        """The truth with these rows of its objects: indices, or a mask [N]."""
+        return Truth(*self[:2], *(column[rows] for column in self[2:]))
 
 
 class Found(typing.NamedTuple):
@@ -49,45 +74,10 @@ class Found(typing.NamedTuple):
     scores: np.ndarray
 
     def select(self, rows) -> "Found":
-        """Those of these rows: indices, or a mask [n]."""
+        """The detections in these rows: indices, or a mask [n]."""
         return Found(*(column[rows] for column in self))
 
 
-def make_truth(ground_truth: dict) -> Truth:
-    """COCO instances, as `coco_instances` makes or reads them -> Truth."""
-    image_ids = sorted(row["id"] for row in ground_truth["images"])
-    categories = sorted(ground_truth["categories"], key=lambda row: row["id"])
-    category_ids = [row["id"] for row in categories]
-    rows = ground_truth["annotations"]
-    return Truth(
-        image_ids,
-        category_ids,
-        [row["name"] for row in categories],
-        _indices(image_ids, [row["image_id"] for row in rows]),
-        _indices(category_ids, [row["category_id"] for row in rows]),
-        np.array([row["bbox"] for row in rows], float).reshape(-1, 4),
-        np.array([row["area"] for row in rows], float),
-        np.array([bool(row["iscrowd"]) for row in rows], bool),
-        np.array([bool(row.get("difficult")) for row in rows], bool),
-    )
-
-
-def select_objects(truth: Truth, rows) -> Truth:
-    """The truth with these rows of its objects: indices, or a mask [N]."""
-    return Truth(*truth[:3], *(column[rows] for column in truth[3:]))
-
-
-def places(ids) -> dict:
-    """{id: its index}."""
-    return {value: index for index, value in enumerate(ids)}
-
-
-def image_rows(ground_truth: dict, truth: Truth) -> list[dict]:
-    """The images of the COCO instances that truth was made of, in the order of its image_ids."""
-    rows = {row["id"]: row for row in ground_truth["images"]}
-    return [rows[image_id] for image_id in truth.image_ids]
-
-
-def _indices(ids, values):
-    place = places(ids)
-    return np.array([place[value] for value in values], np.int64)
+def concatenate(empty, parts) -> list[np.ndarray]:
+    """Concatenate tuples of columns, column by column; `empty` has columns without rows."""
+    return [np.concatenate(columns) for columns in zip(empty, *parts, strict=True)]

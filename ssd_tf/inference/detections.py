@@ -1,14 +1,15 @@
-"""What was detected in one image."""
+"""The detections in one image."""
 
 import dataclasses
 import io
 import typing
 
 import numpy as np
+from PIL import Image
 
 from ssd_tf.draw import draw_detections, name_of
 
-# pycocotools sorts ids with NumPy, whose integers end here.
+# pycocotools sorts ids as NumPy integers of 64 bits.
 LARGEST_ID = 2**63 - 1
 
 
@@ -27,10 +28,10 @@ class Detections:
     classes: typing.Sequence | None = None
     image: np.ndarray | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.scores)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         best = ", ".join(
             f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)
         )
@@ -41,17 +42,17 @@ class Detections:
         """The class name of each detection."""
         return [name_of(label, self.classes) for label in self.labels]
 
-    def select(self, rows) -> "Detections":
-        """Those of these rows: indices, or a mask [n]."""
+    def select(self, rows: np.ndarray) -> "Detections":
+        """The detections of these rows: indices, or a mask [n]."""
         return dataclasses.replace(
             self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows]
         )
 
-    def above(self, score) -> "Detections":
-        """Those that score at least this."""
+    def above(self, score: float) -> "Detections":
+        """The detections that score at least this."""
         return self.select(self.scores >= score)
 
-    def draw(self, score=0.5):
+    def draw(self, score: float = 0.5) -> Image.Image:
         """A Pillow image with the boxes that score at least `score`.
 
         Raises ValueError without an image.
@@ -60,7 +61,7 @@ class Detections:
             raise ValueError("there is no image to draw on; detector(image) keeps it")
         return draw_detections(self.image, self, self.classes, score)
 
-    def to_coco(self, image_id=1) -> list[dict]:
+    def to_coco(self, image_id: int | str = 1) -> list[dict]:
         """Rows of a COCO results file, boxes in pixels; category ids are the labels.
 
         Raises ValueError without an image, whose size is needed.
@@ -73,7 +74,7 @@ class Detections:
             for box, label, score in zip(boxes, self.labels, self.scores, strict=True)
         ]
 
-    def _repr_png_(self):
+    def _repr_png_(self) -> bytes | None:
         if self.image is None:
             return None
         content = io.BytesIO()

@@ -1,20 +1,41 @@
-"""One way to call a run folder, a SavedModel or a TFLite file: an image in, detections out.
+"""The detector: an image in, detections out; made of a Keras model here, of a file in `loading`.
 
 Shapes: `A` default boxes, `B` batch, `K` detections kept, `n` detections in one image.
 """
 
+import os
+import typing
+from collections.abc import Iterable
+
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from ssd_tf import onednn, pixels
 from ssd_tf.config import Config
 from ssd_tf.data.images import resize_array
 from ssd_tf.inference.detections import Detections
-from ssd_tf.inference.image_files import read_image
-from ssd_tf.inference.stages import Stages
 from ssd_tf.models import ssd
 from ssd_tf.models.folding import fold_batch_norm
 from ssd_tf.models.postprocess import PostProcessor
+
+# What a detector takes as an image: a file, its bytes, a Pillow image or uint8 [H, W, 3] RGB.
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+class Stages(typing.NamedTuple):
+    """The stages of a detector, which can be timed apart; each takes the result of the one before.
+
+    preprocess: a list of uint8 images [H, W, 3] -> a batch as the network takes it.
+    network: the batch -> outputs, all computed when it returns.
+    postprocess: the outputs -> for each image (boxes [n, 4] normalised corners, scores [n],
+    labels [n] int32 from 1), highest score first.
+    What an exported model does inside its graph is part of `network`.
+    """
+
+    preprocess: typing.Callable
+    network: typing.Callable
+    postprocess: typing.Callable
 
 
 class Detector:
@@ -27,7 +48,7 @@ class Detector:
     classes: names of the labels (None for a label without), or None when they are unknown.
     config: the config of a run, else None. default_boxes: [A, 4] of a run, else None.
     size_mb: of the exported model, or of the weights as float32, in 10^6 bytes.
-    gray_range: of the training data, by which 16-bit images are read.
+    gray_range: of the training data; 16-bit images are read with it.
     """
 
     def __init__(
@@ -49,42 +70,38 @@ class Detector:
         self.size_mb = size_mb
         self.gray_range = gray_range
 
-    def __call__(self, image) -> Detections:
+    def __call__(self, image: ImageSource) -> Detections:
         return self.batch([image])[0]
 
-    def read_image(self, image):
-        """The uint8 [H, W, 3] RGB that the model sees; see `image_files.read_image`."""
-        return read_image(image, self.gray_range)
+    def read_image(self, image: ImageSource) -> np.ndarray:
+        """The uint8 [H, W, 3] RGB that the model sees; see `pixels.read_image`."""
+        return pixels.read_image(image, self.gray_range)
 
-    def batch(self, images) -> list[Detections]:
+    def batch(self, images: Iterable[ImageSource]) -> list[Detections]:
         """Detect objects in a list of images, each of its own size.
 
         Raises OSError or ValueError for an image that cannot be read, ValueError for labels below
         1.
         """
-        images = [_check_size(self.read_image(image)) for image in images]
-        if not images:
+        arrays = [_check_size(self.read_image(image)) for image in images]
+        if not arrays:
             return []
-        outputs = self.stages.network(self.stages.preprocess(images))
+        outputs = self.stages.network(self.stages.preprocess(arrays))
         return [
-            _check_labels(Detections(*found, self.classes, image))
-            for found, image in zip(self.stages.postprocess(outputs), images, strict=True)
+            _check_labels(Detections(boxes, scores, labels, self.classes, image))
+            for (boxes, scores, labels), image in zip(
+                self.stages.postprocess(outputs), arrays, strict=True
+            )
         ]
 
 
 def make_postprocessor(config: Config, default_boxes) -> PostProcessor:
     """The post-processing that the config describes, for the evaluator and all exporters."""
     return PostProcessor(
+        config.eval,
         default_boxes=default_boxes,
         variances=config.boxes.variances,
-        score_activation=config.loss.score_activation,
-        score_floor=config.eval.score_floor,
-        nms_iou=config.eval.nms_iou,
-        class_agnostic=config.eval.class_agnostic,
-        pre_nms_top_k=config.eval.pre_nms_top_k,
-        max_detections=config.eval.max_detections,
-        clip_first=config.eval.clip_first,
-        size_limit=config.eval.size_limit,
+        score_activation=config.model.score_activation,
     )
 
 
@@ -100,7 +117,7 @@ def keras_detector(
 ) -> Detector:
     """A Detector of the Keras model with the configured post-processing.
 
-    It keeps the weights that the network has now, unless batch norm is folded already.
+    It keeps the current weights of the network, unless batch norm is folded already.
     """
     postprocessor = make_postprocessor(config, network.default_boxes)
     model = fold_batch_norm(network.model)
@@ -132,14 +149,14 @@ def _check_size(image):
 
 
 def _check_labels(detections):
-    """The detections without rows that fill up. Raises ValueError for a label below 1."""
+    """The detections without the rows that pad them. Raises ValueError for a label below 1."""
     is_low = detections.labels < 1
     if not is_low.any():
         return detections
     if detections.scores[is_low].max() > 0:
         raise ValueError(
             f"the model gives the label {detections.labels[is_low].min()}, expected labels from "
-            "1: it counts its classes in another way, so that their names would be wrong"
+            "1: its classes are numbered differently, so their names would be wrong"
         )
     return detections.select(~is_low)
 

@@ -1,4 +1,4 @@
-"""Detections as label files, with which people begin to label new images.
+"""Detections as label files, a starting point for labelling new images.
 
 Boxes are written as our converters and labelling tools read them: YOLO in fractions, COCO and CSV
 in pixels from 0, VOC in whole pixels from 1 that include the last one.

@@ -1,18 +1,59 @@
 """Load a detector from disk: a run folder, a SavedModel folder or a .tflite file."""
 
+import os
 import pathlib
+import typing
+from collections.abc import Sequence
 
 from ssd_tf import pixels
+from ssd_tf.config import Config, load_run_config
+from ssd_tf.data import dataset_json
 from ssd_tf.errors import ConfigError
+from ssd_tf.inference import saved_model, tflite
 from ssd_tf.inference.detector import Detector, keras_detector
-from ssd_tf.inference.gray_range import read_gray_range
-from ssd_tf.inference.run import load_run
+from ssd_tf.inference.exported import read_gray_range, reject_input_range
+from ssd_tf.models import ssd
 from ssd_tf.user_files import check_exists, read_text
-from ssd_tf.weights import label_files
+from ssd_tf.weights import label_files, runs
+from ssd_tf.weights.assign import assign
+
+
+class Run(typing.NamedTuple):
+    """A run folder's content; the network has the weights of the best checkpoint, else the last."""
+
+    config: Config
+    dataset_info: dataset_json.DatasetInfo
+    network: ssd.SSD
+
+
+def load_run(workdir, overrides=(), raw_weights=False) -> Run:
+    """Read a run folder.
+
+    overrides: `KEY=VALUE` for keys of eval and export, the sections that training does not fix.
+    raw_weights: those of the last step instead of the averaged ones, if EMA is on.
+    Raises FileNotFoundError, ConfigError or ValueError.
+    """
+    for override in overrides:
+        if not override.startswith(("eval.", "export.")):
+            raise ConfigError(
+                f"--set {override}: expected a key of eval or export; training fixed all others"
+            )
+    config = load_run_config(workdir, overrides)
+    dataset_info = dataset_json.read_dataset(workdir)
+    prefix = runs.find_checkpoint(workdir)
+    weights = runs.read_weights(prefix, averaged=not raw_weights)
+    network = ssd.build_model(config, len(dataset_info.classes))
+    assign(network.model, runs.group_by_layer(weights, network.model), prefix)
+    return Run(config, dataset_info, network)
 
 
 def load_detector(
-    path, labels=None, overrides=(), raw_weights=False, input_range=None, num_threads=1
+    path: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    raw_weights: bool = False,
+    input_range: tuple[float, float] | None = None,
+    num_threads: int = 1,
 ) -> Detector:
     """Load a run folder, a SavedModel folder or a .tflite file, ours or third-party.
 
@@ -32,6 +73,7 @@ def load_detector(
     if (path / "config.yaml").is_file():
         if labels is not None:
             raise ConfigError(f"--labels: {path} is a run folder, which has its own class names")
+        reject_input_range(input_range, path, "is a run folder: its network takes 0 to 255")
         run = load_run(path, overrides, raw_weights)
         info = run.dataset_info
         return keras_detector(run.config, run.network, info.names, info.gray_range)
@@ -42,39 +84,33 @@ def load_detector(
         )
     if raw_weights:
         raise ConfigError(f"--raw_weights needs a run folder; {path} is an exported model")
-    return _load_exported(path, labels, input_range, num_threads)
-
-
-def _load_exported(path, labels, input_range, num_threads):
-    inside = None
     if path.suffix == ".tflite" and path.is_file():
-        from ssd_tf.inference import tflite  # loads the interpreter, which nothing else needs
-
-        kind = "tflite"
-        exported = tflite.load(path, input_range, num_threads)
-        beside = path.with_name("labels.txt")
-        if labels is None:
-            inside = tflite.read_label_file(path)
-        paths = [path]
-    elif (path / "saved_model.pb").is_file():
-        from ssd_tf.inference import saved_model
-
-        kind = "saved_model"
-        exported = saved_model.load(path, input_range)
-        beside = path / "assets.extra" / "labels.txt"
-        paths = filter(pathlib.Path.is_file, path.rglob("*"))
-    else:
-        raise ValueError(
-            f"{path}: expected a run folder (config.yaml), a SavedModel folder (saved_model.pb) "
-            "or a .tflite file"
-        )
-    return Detector(
-        exported.stages,
-        kind,
-        _class_names(exported, path, labels, beside, inside),
-        size_mb=sum(file.stat().st_size for file in paths) / 1e6,
-        gray_range=read_gray_range(path) if exported.is_ours else pixels.FULL_RANGE,
+        return _load_tflite(path, labels, input_range, num_threads)
+    if (path / "saved_model.pb").is_file():
+        return _load_saved_model(path, labels, input_range)
+    raise ValueError(
+        f"{path}: expected a run folder (config.yaml), a SavedModel folder (saved_model.pb) "
+        "or a .tflite file"
     )
+
+
+def _load_tflite(path, labels, input_range, num_threads):
+    exported = tflite.load(path, input_range, num_threads)
+    inside = tflite.read_label_file(path) if labels is None else None
+    classes = _class_names(exported, path, labels, path.with_name("labels.txt"), inside)
+    return _make_detector("tflite", exported, path, classes, path.stat().st_size)
+
+
+def _load_saved_model(path, labels, input_range):
+    exported = saved_model.load(path, input_range)
+    classes = _class_names(exported, path, labels, path / "assets.extra" / "labels.txt")
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return _make_detector("saved_model", exported, path, classes, size)
+
+
+def _make_detector(kind, exported, path, classes, size):
+    gray_range = read_gray_range(path) if exported.is_ours else pixels.FULL_RANGE
+    return Detector(exported.stages, kind, classes, size_mb=size / 1e6, gray_range=gray_range)
 
 
 def _class_names(exported, path, given, beside, inside=None):

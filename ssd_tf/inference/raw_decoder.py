@@ -4,7 +4,7 @@
     boxes, scores, classes = decode(offsets, logits, settings)
 
 A `_raw` file gives `offsets` [1, A, 4] and `logits` [1, A, C + 1] for its A default boxes and C
-classes. What follows is what the model's own post-processing does, step by step.
+classes. The steps here are those of the model's own post-processing.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def load_settings(path) -> dict:
 
 
 def fingerprint(settings) -> str:
-    """What tells whether settings belong to a `_raw` file: it has the same as its version.
+    """The version of the `_raw` file that settings belong to.
 
     It covers what the network was trained with; scores, NMS and limits may be changed in the file.
     """
@@ -99,7 +99,7 @@ def class_scores(logits, score_activation):
 
 
 def suppress(boxes, columns, nms_iou, max_detections):
-    """The places of the boxes [n, 4] that remain, best first, at most max_detections.
+    """Indices of the boxes [n, 4] kept, best first, at most max_detections.
 
     Each box removes those after it that are of the same column and overlap it too much.
     """

@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from ssd_tf.data.images import resize_array
 from ssd_tf.errors import shorten
-from ssd_tf.inference.stages import Exported, Stages, scale_to_range
+from ssd_tf.inference.detector import Stages
+from ssd_tf.inference.exported import Exported, reject_input_range, scale_to_range
 
 # Of a batch [B, K, 4], [B, K], [B, K] and [B].
 _OUTPUT_RANKS = {
@@ -104,7 +105,9 @@ def _make_prepare(spec, input_range, path):
     shift = 0.0
     if spec.dtype == tf.float32:
         scale, shift = scale_to_range(input_range, path)
-    elif spec.dtype not in _PIXEL_DTYPES:
+    elif spec.dtype in _PIXEL_DTYPES:
+        reject_input_range(input_range, path, f"takes pixels as {spec.dtype.name}")
+    else:
         names = ", ".join(dtype.name for dtype in (*_PIXEL_DTYPES, tf.float32))
         raise ValueError(f"{path}: expected an input of {names}, got {spec.dtype.name}")
     input_hw = spec.shape[1:3].as_list() if spec.shape.rank == 4 else [None, None]

@@ -3,34 +3,35 @@
 Shapes: `A` default boxes, `C` foreground classes, `K` detections kept.
 """
 
-import dataclasses
 import pathlib
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from ssd_tf.config import Eval, check_eval
+from ssd_tf.config import PostProcessing, check_eval
 from ssd_tf.data.images import resize_array
 from ssd_tf.errors import shorten
 from ssd_tf.inference import raw_decoder, tflite_outputs
-from ssd_tf.inference.stages import Exported, Stages, scale_to_range
-from ssd_tf.inference.tflite_archive import read_member
+from ssd_tf.inference.detector import Stages
+from ssd_tf.inference.exported import (
+    Exported,
+    read_member,
+    reject_input_range,
+    scale_to_range,
+)
 from ssd_tf.inference.tflite_metadata import read_metadata
-from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.user_files import decode_text
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.int8)
 # What people may change in a default_boxes.json.
-_EDITABLE = [
-    field.name for field in dataclasses.fields(PostProcessor) if field.name in Eval.model_fields
-]
+_EDITABLE = list(PostProcessing.model_fields)
 
 
 def load(path, input_range=None, num_threads=1) -> Exported:
     """Load a .tflite file with a detector's four outputs, or a `_raw` file of ours.
 
     input_range: (low, high), what the darkest and the brightest pixel become for a float input;
-    needed if the file has no metadata that says so, ignored if it has.
+    needed if the file has no metadata that state it, rejected if it has.
     num_threads: with several, the operator's NMS skips the class whose index equals their number
     (tensorflow/tensorflow#56058, seen with LiteRT 2.3) in files that do not provide against it, as
     ours do: one is right for all.
@@ -132,11 +133,11 @@ def _scaling(dtype, normalisation, input_range, path):
     if dtype not in _INPUT_DTYPES:
         names = ", ".join(known.__name__ for known in _INPUT_DTYPES)
         raise ValueError(f"{path}: expected an input of {names}, got {np.dtype(dtype).name}")
-    if dtype == np.int8:
-        return 1.0, -128.0
-    if dtype == np.uint8:
-        return 1.0, 0.0
+    if dtype != np.float32:
+        reject_input_range(input_range, path, f"takes pixels as {np.dtype(dtype).name}")
+        return 1.0, -128.0 if dtype == np.int8 else 0.0
     if normalisation is not None:
+        reject_input_range(input_range, path, "states its own in its metadata")
         mean, std = normalisation
         return (1 / std).astype(np.float32), (-mean / std).astype(np.float32)
     return scale_to_range(input_range, path)

@@ -1,6 +1,7 @@
-"""TFLite metadata: the part of it that a detector's clients read.
+"""TFLite metadata, which tell a client what the input and the outputs of a detector are.
 
-The schema is metadata_schema.fbs of the TFLite Support Library and of MediaPipe Tasks.
+The tables are those of metadata_schema.fbs, of the TFLite Support Library and of MediaPipe Tasks.
+No package with its generated code can be installed beside TensorFlow 2.21.
 """
 
 import re
@@ -13,24 +14,64 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
-NORMALIZATION_OPTIONS = 1
-# The places of fields in the schema's tables.
-SUBGRAPHS = 3
-INPUTS = 2
-OUTPUTS = 3
-TENSOR_NAME = 0
-DESCRIPTION = 1
-VERSION = 2
-PROCESS_UNITS = 4
-OPTIONS_TYPE = 0
-OPTIONS = 1
-MEAN = 0
-STD = 1
-
-
 # How our exports describe themselves.
 DETECTOR_DESCRIPTION = "SSD detector of {} classes"
 RAW_DESCRIPTION = "Predictions of an SSD detector, to be decoded by its client"
+
+
+class _Field(typing.NamedTuple):
+    """A field of a table.
+
+    kind: "byte", "float", "int", "text", the name of a table, or a vector of one of these: "[int]".
+    member: of a union, whose type is the field before; None for another field.
+    """
+
+    slot: int
+    kind: str
+    member: int | None = None
+
+
+SCHEMA = {
+    "Model": {
+        "name": _Field(0, "text"),
+        "description": _Field(1, "text"),
+        "version": _Field(2, "text"),
+        "subgraphs": _Field(3, "[Subgraph]"),
+        "min_parser_version": _Field(7, "text"),
+    },
+    "Subgraph": {
+        "inputs": _Field(2, "[Tensor]"),
+        "outputs": _Field(3, "[Tensor]"),
+        "output_groups": _Field(8, "[TensorGroup]"),
+    },
+    "Tensor": {
+        "name": _Field(0, "text"),
+        "description": _Field(1, "text"),
+        "content": _Field(3, "Content"),
+        "process_units": _Field(4, "[ProcessUnit]"),
+        "associated_files": _Field(6, "[File]"),
+    },
+    "TensorGroup": {"name": _Field(0, "text"), "tensor_names": _Field(1, "[text]")},
+    "Content": {
+        "feature": _Field(1, "Feature", member=1),
+        "image": _Field(1, "Image", member=2),
+        "bounding_box": _Field(1, "BoundingBox", member=3),
+    },
+    "Feature": {},
+    "Image": {"color_space": _Field(0, "byte")},
+    "BoundingBox": {
+        "index": _Field(0, "[int]"),
+        "type": _Field(1, "byte"),
+        "coordinate_type": _Field(2, "byte"),
+    },
+    "ProcessUnit": {
+        "normalization": _Field(1, "Normalization", member=1),
+        "score_thresholding": _Field(1, "ScoreThresholding", member=3),
+    },
+    "Normalization": {"mean": _Field(0, "[float]"), "std": _Field(1, "[float]")},
+    "ScoreThresholding": {"global_score_threshold": _Field(0, "float")},
+    "File": {"name": _Field(0, "text"), "type": _Field(2, "byte")},
+}
 
 
 class Metadata(typing.NamedTuple):
@@ -63,20 +104,10 @@ def read_metadata(content: bytes) -> Metadata:
     if buffer is None or buffer[4:8] != IDENTIFIER:
         return Metadata()
     try:
-        return _read(buffer)
+        root = Table(buffer, encode.Get(number_types.UOffsetTFlags.packer_type, buffer, 0))
+        return _read_model(_Reader(root, "Model"))
     except Exception:  # reading a corrupt flatbuffer raises almost anything
         return Metadata()
-
-
-def _read(buffer):
-    root = Table(buffer, encode.Get(number_types.UOffsetTFlags.packer_type, buffer, 0))
-    described = (_text(root, DESCRIPTION), _text(root, VERSION))
-    for subgraph in _tables(root, SUBGRAPHS):
-        inputs = _tables(subgraph, INPUTS)
-        outputs = _tables(subgraph, OUTPUTS)
-        names = tuple(_text(tensor, TENSOR_NAME) for tensor in outputs)
-        return Metadata(_normalisation(inputs), names, *described)
-    return Metadata(None, (), *described)
 
 
 def find_buffer(content: bytes) -> bytes | None:
@@ -92,48 +123,59 @@ def find_buffer(content: bytes) -> bytes | None:
     return None
 
 
-def _normalisation(inputs):
-    for unit in (unit for tensor in inputs for unit in _tables(tensor, PROCESS_UNITS)):
-        place = _place(unit, OPTIONS_TYPE)
-        kind = unit.Get(number_types.Uint8Flags, place) if place else 0
-        if kind == NORMALIZATION_OPTIONS:
-            options = Table(unit.Bytes, unit.Indirect(_place(unit, OPTIONS)))
-            return _check_normalisation(_floats(options, MEAN), _floats(options, STD))
+def _read_model(model):
+    described = (model.read("description", ""), model.read("version", ""))
+    for subgraph in model.read("subgraphs", ()):
+        names = tuple(tensor.read("name", "") for tensor in subgraph.read("outputs", ()))
+        return Metadata(_find_normalisation(subgraph), names, *described)
+    return Metadata(None, (), *described)
+
+
+def _find_normalisation(subgraph):
+    """The first one of an input, or None if no image can be normalised by it."""
+    for tensor in subgraph.read("inputs", ()):
+        for unit in tensor.read("process_units", ()):
+            options = unit.read("normalization")
+            if options is not None:
+                mean = options.read("mean", ())
+                std = options.read("std", ())
+                fits = len(mean) == len(std) and len(mean) in (1, 3)
+                is_finite = np.isfinite(mean).all() and np.isfinite(std).all()
+                return (mean, std) if fits and is_finite and (std > 0).all() else None
     return None
 
 
-def _check_normalisation(mean, std):
-    """Both, or None if no image can be normalised by them."""
-    fits = len(mean) == len(std) and len(mean) in (1, 3)
-    is_usable = fits and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
-    return (mean, std) if is_usable else None
+class _Reader:
+    """A table in a buffer. Its fields are read on demand: a corrupt file may repeat tables."""
 
+    def __init__(self, table, name):
+        self._table = table
+        self._fields = SCHEMA[name]
 
-def _place(table, field):
-    """Where a field is, or 0 if it is absent."""
-    offset = table.Offset(4 + 2 * field)
-    return offset and table.Pos + offset
+    def read(self, name, default=None):
+        """A field: text, an array of floats, or Readers of tables; the default if it is absent."""
+        field = self._fields[name]
+        table = self._table
+        if field.member is not None and self._read_byte(field.slot - 1) != field.member:
+            return default
+        offset = table.Offset(4 + 2 * field.slot)
+        if not offset:
+            return default
+        if field.kind.startswith("["):
+            return self._read_vector(offset, field.kind[1:-1])
+        if field.kind == "text":
+            return table.String(table.Pos + offset).decode()
+        return _Reader(Table(table.Bytes, table.Indirect(table.Pos + offset)), field.kind)
 
+    def _read_byte(self, slot):
+        offset = self._table.Offset(4 + 2 * slot)
+        return self._table.Get(number_types.Uint8Flags, self._table.Pos + offset) if offset else 0
 
-def _vector(table, field):
-    """(start, length) of a vector."""
-    place = _place(table, field)
-    if not place:
-        return 0, 0
-    offset = place - table.Pos
-    return table.Vector(offset), table.VectorLen(offset)
-
-
-def _tables(table, field):
-    start, length = _vector(table, field)
-    return [Table(table.Bytes, table.Indirect(start + 4 * index)) for index in range(length)]
-
-
-def _floats(table, field):
-    start, length = _vector(table, field)
-    return np.frombuffer(table.Bytes, "<f4", length, start)
-
-
-def _text(table, field):
-    place = _place(table, field)
-    return table.String(place).decode() if place else ""
+    def _read_vector(self, offset, kind):
+        data = self._table.Bytes
+        start = self._table.Vector(offset)
+        length = self._table.VectorLen(offset)
+        if kind == "float":
+            return np.frombuffer(data, "<f4", length, start)
+        positions = [self._table.Indirect(start + 4 * index) for index in range(length)]
+        return [_Reader(Table(data, position), kind) for position in positions]

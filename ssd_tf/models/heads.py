@@ -149,7 +149,7 @@ def _initial_logit_bias(config, num_classes):
     """
     if config.loss.focal_gamma is None:
         return [0.0] * (num_classes + 1)
-    if config.loss.score_activation == "sigmoid":
+    if config.model.score_activation == "sigmoid":
         return [0.0] + [-math.log(99.0)] * num_classes
     return [math.log(99.0 * num_classes)] + [0.0] * num_classes
 

@@ -62,6 +62,15 @@ class SSD:
     levels: tuple[BoxLevel, ...]
     map_shapes: tuple[tuple[int, int], ...]
 
+    @property
+    def level_of_box(self) -> np.ndarray:
+        """The index of the feature map of each default box [A]."""
+        sizes = [
+            height * width * len(level.shapes_hw)
+            for level, (height, width) in zip(self.levels, self.map_shapes, strict=True)
+        ]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
 
 def build_model(config: Config, num_classes: int) -> SSD:
     """Build the configured network for `num_classes` classes, without counting the background.

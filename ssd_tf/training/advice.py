@@ -1,4 +1,4 @@
-"""What a run says before it starts: the settings that are derived, and those that look unwise."""
+"""Logs the derived settings of a run, and warns of settings that probably are mistakes."""
 
 import keras
 from absl import logging
@@ -6,11 +6,10 @@ from absl import logging
 from ssd_tf import onednn
 from ssd_tf.config import Augment, Config
 from ssd_tf.models.ssd import SSD
-from ssd_tf.training import averaging
 from ssd_tf.training.optimizer import full_learning_rate
 
 # Below it the statistics of batch norm are too noisy (Wu & He 2018, fig. 1).
-_SMALLEST_BATCH = 8
+_MIN_BATCH = 8
 
 
 def log_settings(config: Config, network: SSD, num_replicas):
@@ -31,41 +30,37 @@ def log_settings(config: Config, network: SSD, num_replicas):
             train.batch_size,
             train.base_batch_rule,
         )
-    if train.ema is not None and averaging.is_too_long(train.ema, train.steps):
-        logging.warning(
-            "train.ema %g averages over about %d steps, which is long for a run of %d: the "
-            "averaged weights will lag behind; %.3g would fit",
-            train.ema,
-            round(1 / (1 - train.ema)),
-            train.steps,
-            max(1 - 5 / train.steps, 0.5),
-        )
     if config.data.augment == Augment():
         logging.info("no augmentation (data.augment: none), not even a flip")
-    _warn_of_odd_settings(config)
+    for warning in _suspicious_settings(config):
+        logging.warning(warning)
     _warn_of_unreachable_detections(config.eval, network)
     _warn_of_small_batches(train, network, num_replicas)
 
 
-def _warn_of_odd_settings(config):
+def _suspicious_settings(config):
     train = config.train
+    # An average reaches back about 1 / (1 - ema) steps; here it still has a fifth of the start.
+    if train.ema is not None and 5 / (1 - train.ema) > train.steps:
+        yield (
+            f"train.ema {train.ema:g} averages over about {1 / (1 - train.ema):.0f} steps, which "
+            f"is long for a run of {train.steps}: the averaged weights will lag behind; "
+            f"{max(1 - 5 / train.steps, 0.5):.3g} would fit"
+        )
     if train.steps_per_call > config.watch.log_every:
-        logging.warning(
-            "train.steps_per_call %d has the effect of %d, as a report (watch.log_every) ends a "
-            "call",
-            train.steps_per_call,
-            config.watch.log_every,
+        yield (
+            f"train.steps_per_call {train.steps_per_call} has the effect of "
+            f"{config.watch.log_every}, as a report (watch.log_every) ends a call"
         )
     if train.bn == "frozen" and config.init_from is None:
-        logging.warning(
+        yield (
             "train.bn=frozen keeps the statistics of batch norm, which here are those of no data: "
             "give init_from, or set train.bn=train"
         )
     if config.loss.normalizer != "global" and config.loss.min_negatives:
-        logging.warning(
-            "loss.normalizer=%s goes with loss.min_negatives=0, got %d",
-            config.loss.normalizer,
-            config.loss.min_negatives,
+        yield (
+            f"loss.normalizer={config.loss.normalizer} goes with loss.min_negatives=0, got "
+            f"{config.loss.min_negatives}"
         )
 
 
@@ -87,7 +82,7 @@ def _warn_of_small_batches(train, network, num_replicas):
         for layer in network.model.layers
         if isinstance(layer, keras.layers.BatchNormalization)
     )
-    is_small = images * (num_replicas if train.bn == "synchronized" else 1) < _SMALLEST_BATCH
+    is_small = images * (num_replicas if train.bn == "synchronized" else 1) < _MIN_BATCH
     if train.bn == "frozen" or not (is_small and trains_statistics):
         return
     remedy = "larger batches or train.bn=frozen"
@@ -96,6 +91,6 @@ def _warn_of_small_batches(train, network, num_replicas):
     logging.warning(
         "batch norm sees %d images at a time, fewer than %d: its statistics are noisy; consider %s",
         images,
-        _SMALLEST_BATCH,
+        _MIN_BATCH,
         remedy,
     )

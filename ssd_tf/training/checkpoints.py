@@ -8,11 +8,11 @@ import tensorflow as tf
 from absl import logging
 
 from ssd_tf.errors import ConfigError
-from ssd_tf.training.learner import Learner
+from ssd_tf.training.state import TrainState
 from ssd_tf.weights import runs
 
-# No sound network has a weight so large, and its square still fits float32.
-_LARGEST_WEIGHT = 1e10
+# No trained network has a larger weight, and its square still fits float32.
+_MAX_WEIGHT = 1e10
 
 
 class Checkpoints:
@@ -21,31 +21,30 @@ class Checkpoints:
     A checkpoint is `ckpt-STEP.index`, which TensorFlow writes last, and its data file.
     """
 
-    def __init__(self, workdir, learner: Learner, keep):
+    def __init__(self, workdir, state: TrainState, keep):
         """keep: how many of `last` to keep, at least 2."""
-        self._learner = learner
+        self._state = state
         self._keep = keep
         self._folder = pathlib.Path(workdir) / "checkpoints"
-        averages = learner.averages.by_path if learner.averages else {}
-        self._state = tf.train.Checkpoint(
-            step=learner.step,
-            weights=runs.by_path(learner.network.model.variables),
-            averages=averages,
-            optimizer=runs.by_path(learner.optimizer.variables),
+        self._checkpoint = tf.train.Checkpoint(
+            step=state.step,
+            weights=runs.by_path(state.network.model.variables),
+            averages=state.averages.by_path if state.averages else {},
+            optimizer=runs.by_path(state.optimizer.variables),
         )
 
     def restore_last(self) -> bool:
-        """Restore the newest sound checkpoint; return False if there is none at all.
+        """Restore the newest intact checkpoint; return False if there is none at all.
 
-        A damaged one is named in a warning, and the one before it is used. Raises ValueError if
-        all are damaged.
+        A warning names a corrupt one, and the one before it is used. Raises ValueError if all are
+        corrupt.
         """
         prefixes = runs.list_checkpoints(self._folder / "last")
         if not prefixes:
             return False
-        prefix = runs.newest_sound(prefixes)
+        prefix = runs.newest_intact(prefixes)
         try:
-            self._state.read(prefix).assert_consumed()
+            self._checkpoint.read(prefix).assert_consumed()
         except AssertionError:
             raise ConfigError(
                 f"{prefix} was saved by another version of this package: use another --workdir, "
@@ -54,11 +53,11 @@ class Checkpoints:
         return True
 
     def newest_step(self, up_to) -> int | None:
-        """The newest step up to a given one that has a checkpoint, sound or not."""
+        """The newest step up to a given one that has a checkpoint, intact or not."""
         return next((step for step in self._steps() if step <= up_to), None)
 
     def delete_after(self, step):
-        """Delete checkpoints of later steps: damaged ones, or those of a run that diverged."""
+        """Delete checkpoints of later steps: corrupt ones, or those of a run that diverged."""
         for prefix in runs.list_checkpoints(self._folder / "last"):
             if runs.step_of(prefix) > step:
                 logging.warning("deleting %s, which cannot be used", prefix)
@@ -70,11 +69,11 @@ class Checkpoints:
         Raises OSError with one line if it cannot be written; the older ones stay.
         """
         folder = self._folder / "last"
-        step = self._learner.num_updates
+        step = self._state.num_updates
         folder.mkdir(parents=True, exist_ok=True)
         prefix = str(folder / f"ckpt-{step}")
         try:
-            self._state.write(prefix)
+            self._checkpoint.write(prefix)
         except (tf.errors.OpError, OSError) as error:
             _delete(prefix)
             _delete_leftovers(folder)
@@ -108,12 +107,12 @@ class Checkpoints:
         """The steps of `last`, the newest first."""
         return [runs.step_of(prefix) for prefix in runs.list_checkpoints(self._folder / "last")]
 
-    def find_unsound(self) -> str | None:
-        """Say which variable of the model or the optimizer has no sound value; None if all have."""
-        learner = self._learner
-        for variable in [*learner.network.model.variables, *learner.optimizer.variables]:
+    def find_bad_variable(self) -> str | None:
+        """Name a variable of the model or the optimizer that is not finite, or a huge weight."""
+        variables = [*self._state.network.model.variables, *self._state.optimizer.variables]
+        for variable in variables:
             largest = float(np.abs(variable.numpy()).max(initial=0))  # of any NaN: NaN
-            limit = _LARGEST_WEIGHT if variable.trainable else np.finfo(np.float32).max
+            limit = _MAX_WEIGHT if variable.trainable else np.finfo(np.float32).max
             if not largest <= limit:
                 return f"{variable.path} has a value of {largest:.3g}"
         return None

@@ -1,34 +1,41 @@
-"""Where a step runs: on one device, on all GPUs of a machine, or on several workers."""
+"""The strategy of a run, its workers, their input, and what they tell each other.
 
-import contextlib
+Each worker is a process that runs the same command, and must see the data and the run folder under
+the same paths.
+"""
+
 import functools
-import re
+import json
+import os
+import shutil
+import socket
+import time
 
 import tensorflow as tf
 from absl import logging
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context
 
 from ssd_tf.data.pipeline import StreamSlice
 from ssd_tf.errors import ConfigError
-from ssd_tf.training import workers
 
-# What TensorFlow says when another worker no longer answers.
-_CONNECTION = re.compile(
-    r"\bUNAVAILABLE\b|socket closed|connection (reset|refused|timed out)|failed to connect|"
-    r"broken pipe|heartbeat|\bpeer\b|unreachable|coordination service|recvmsg|keepalive",
-    re.IGNORECASE,
-)
+WAIT_SECONDS = 300
+# Without a sign of life for so long a worker is lost. TensorFlow's ten seconds would end a run
+# when a cable is pulled for five.
+SILENCE_SECONDS = 40
+_QUIET_SECONDS = 5
 
 
 def make_strategy(name, hosts=None, task=None) -> tf.distribute.Strategy:
     """The tf.distribute strategy of a train.strategy.
 
-    `auto`: several workers if `workers.find_workers` finds some, else all GPUs if there are
+    `auto`: several workers if `find_workers` finds some, else all GPUs if there are
     several, else one device. A single GPU has its input copied ahead. With several workers this
     must be the first operation of TensorFlow.
     Raises ConfigError if the workers cannot be identified, OSError if one cannot be reached.
     """
-    resolver = workers.find_workers(hosts, task)
-    num_workers = workers.count_workers(resolver)
+    resolver = find_workers(hosts, task)
+    num_workers = _cluster_size(resolver)
     if name == "multi_worker" and resolver is None:
         raise ConfigError(
             "train.strategy=multi_worker: expected the workers in --hosts, in TF_CONFIG or from "
@@ -39,8 +46,8 @@ def make_strategy(name, hosts=None, task=None) -> tf.distribute.Strategy:
         raise ConfigError(f"--hosts needs train.strategy=multi_worker or auto, got {name}")
     _let_gpu_memory_grow()
     if name == "multi_worker" or (name == "auto" and num_workers > 1):
-        workers.wait_for_workers(resolver)
-        workers.tolerate_silence(resolver)
+        wait_for_workers(resolver)
+        tolerate_silence(resolver)
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
@@ -70,14 +77,21 @@ def is_chief(strategy) -> bool:
     return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
+def count_workers(strategy) -> int:
+    """The number of processes that the strategy connects, including this one."""
+    return _cluster_size(strategy.cluster_resolver)
+
+
 def has_several_workers(strategy) -> bool:
     """Whether the strategy connects this process with others."""
     return count_workers(strategy) > 1
 
 
-def count_workers(strategy) -> int:
-    """The processes that the strategy connects, this one included."""
-    return workers.count_workers(strategy.cluster_resolver)
+def _cluster_size(resolver):
+    if resolver is None:
+        return 1
+    cluster = resolver.cluster_spec()
+    return sum(cluster.num_tasks(job) for job in cluster.jobs)
 
 
 def distribute(strategy, make_dataset, start_step, batch_size, accumulate=1):
@@ -152,33 +166,159 @@ def gather_texts(strategy, text) -> list[str]:
     return [bytes(row).decode().rstrip() for row in _gathering(strategy)(padded).numpy().tolist()]
 
 
-@contextlib.contextmanager
-def explain_lost_worker(strategy):
-    """Inside, replace the broken connection that a lost worker leaves by an error of one line.
+def find_workers(hosts=None, task=None):
+    """A tf.distribute cluster resolver, or None if there is only this process.
 
-    Errors of this worker itself pass through.
+    hosts: ["host:port", ...], the same list for every worker; task: the index of this one. Without
+    them the workers come from TF_CONFIG, else from SLURM's variables inside `srun`.
+    Raises ConfigError if what is given cannot be used.
     """
+    if hosts or task is not None:
+        _check_hosts(hosts, task)
+        cluster = tf.train.ClusterSpec({"worker": hosts})
+        return tf.distribute.cluster_resolver.SimpleClusterResolver(
+            cluster, task_type="worker", task_id=task, rpc_layer="grpc"
+        )
+    if resolver := _tf_config_resolver():
+        return resolver
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        return _slurm_resolver()
+    return None
+
+
+def own_address(resolver) -> str:
+    """The host:port of this worker."""
+    return resolver.cluster_spec().task_address(resolver.task_type, resolver.task_id)
+
+
+def wait_for_workers(resolver, timeout=WAIT_SECONDS, poll=0.5):
+    """Return once every other worker has been reached.
+
+    TensorFlow itself would wait silently for an hour. Until then this worker listens on its
+    own port, where the others look for it; afterwards TensorFlow's server answers there.
+    Raises OSError, in one line, if a host has no address, if one is not reached within `timeout`
+    seconds, or if the own port is in use.
+    """
+    cluster = resolver.cluster_spec()
+    own = own_address(resolver)
+    missing = {address: "not tried" for job in cluster.jobs for address in cluster.job_tasks(job)}
+    del missing[own]
+    start = time.monotonic()
+    quiet_until = start + _QUIET_SECONDS
+    with _listen(own):
+        while missing := _unreached(missing):
+            now = time.monotonic()
+            if now - start > timeout:
+                reasons = ", ".join(f"{name} ({reason})" for name, reason in missing.items())
+                raise OSError(
+                    f"after {timeout:g} s not reached: {reasons}; start the same command "
+                    "on all machines, and check names, ports and firewalls"
+                )
+            if now > quiet_until:
+                quiet_until = float("inf")
+                logging.info("waiting for %s", ", ".join(missing))
+            time.sleep(poll)
+
+
+def tolerate_silence(resolver):
+    """Set how long the workers wait for a sign of life of each other.
+
+    TensorFlow's strategy leaves it so, and has no argument for it.
+    """
+    cluster = resolver.cluster_spec()
+    jobs = [
+        coordination_config_pb2.CoordinatedJob(name=job, num_tasks=cluster.num_tasks(job))
+        for job in ("chief", "worker")
+        if job in cluster.jobs
+    ]
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{jobs[0].name}/replica:0/task:0",
+        cluster_register_timeout_in_ms=1000 * WAIT_SECONDS,
+        heartbeat_timeout_in_ms=1000 * SILENCE_SECONDS,
+        coordinated_jobs=jobs,
+    )
+
+
+def _check_hosts(hosts, task):
+    example = "e.g. --hosts h1:2222,h2:2222 --task 0, with 1 on the second"
+    if not hosts or task is None:
+        raise ConfigError(f"expected --hosts and --task together, {example}")
+    for host in hosts:
+        name, _, port = host.rpartition(":")
+        if not (name and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ConfigError(f"--hosts: expected HOST:PORT, got {host!r}; {example}")
+    if len(set(hosts)) < len(hosts):
+        raise ConfigError(f"--hosts: expected each worker once, got {','.join(hosts)}")
+    if not 0 <= task < len(hosts):
+        raise ConfigError(
+            f"--task: expected 0 to {len(hosts) - 1}, an index into --hosts, got {task}"
+        )
+    if os.environ.get("TF_CONFIG"):
+        raise ConfigError("give either --hosts or the environment variable TF_CONFIG, not both")
+
+
+def _tf_config_resolver():
+    """The resolver of TF_CONFIG; None if it is not set or names no cluster."""
+    text = os.environ.get("TF_CONFIG")
     try:
-        yield
-    except tf.errors.OpError as error:
-        if not (has_several_workers(strategy) and _is_about_a_connection(error)):
-            raise
+        content = json.loads(text or "{}")
+        cluster = content.get("cluster", {})
+        if not cluster:
+            return None
+        task = content.get("task", {})
+        tasks = range(len(cluster.get(task.get("type"), ())))
+        is_right = cluster.keys() <= {"chief", "worker"} and task.get("index") in tasks
+    except (ValueError, AttributeError, TypeError):
+        is_right = False
+    if not is_right:
+        raise ConfigError(
+            "TF_CONFIG: expected JSON with a `cluster` of workers (and a chief) and a `task` with "
+            f"a type and an index of it, got {text[:200]!r}"
+        )
+    return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+
+
+def _slurm_resolver():
+    """The tasks of the SLURM step, on ports from 8888 on; GPUs are shared out evenly."""
+    arguments = {}
+    if shutil.which("nvidia-smi") is None:
+        # The resolver counts GPUs and cannot cope with none: as many as tasks, and none is set.
+        num_tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+        arguments = {"gpus_per_node": num_tasks, "gpus_per_task": 1, "auto_set_gpu": False}
+    try:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**arguments)
+        resolver.cluster_spec()  # sets the index of this task
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(
+            "SLURM's environment variables (SLURM_STEP_NUM_TASKS, SLURM_STEP_NODELIST, ...) do not "
+            f"name the workers ({' '.join(str(error).split())}): start with srun, or give --hosts "
+            "and --task"
+        ) from None
+    return resolver
+
+
+def _listen(address):
+    """A listening socket on the port of this worker; it answers by accepting connections."""
+    port = int(address.rpartition(":")[2])
+    try:
+        return socket.create_server(("", port), reuse_port=False)
+    except OSError as error:
         raise OSError(
-            f"another worker has stopped or cannot be reached ({reason_of(error)}); see its "
-            "messages, then start the same command on all of them again: training resumes from "
-            "the last checkpoint"
-        ) from error
+            f"cannot listen on port {port} for {address} ({error.strerror}): stop the process "
+            "that uses it, or choose another port on all machines"
+        ) from None
 
 
-def reason_of(error) -> str:
-    """What a TensorFlow error says, in one line and without the graph around it."""
-    lines = [line.strip() for line in error.message.splitlines()]
-    lines = [re.sub(r"\{\{.*?\}\}|\[Op:.*|\[\[.*|Additional GRPC.*", "", line) for line in lines]
-    if lines and lines[0].startswith("Graph execution error"):
-        # Then come the places in the source where the operation was made, and what it says.
-        lines = [line for line in lines[1:] if not re.match("Detected at|File |<", line)]
-    return " ".join(next((line for line in lines if line), type(error).__name__).split())[:200]
-
-
-def _is_about_a_connection(error):
-    return isinstance(error, tf.errors.UnavailableError) or _CONNECTION.search(error.message)
+def _unreached(addresses):
+    """Those of {address: reason} that accept no connection now. Raises OSError for no host."""
+    reasons = {}
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        except socket.gaierror:
+            raise OSError(f"the worker {address} has no address: check the host name") from None
+        except OSError as error:
+            reasons[address] = (error.strerror or "no answer").lower()
+    return reasons

@@ -1,15 +1,25 @@
-"""When a run reports, saves and evaluates: after steps that are multiples of an interval."""
+"""What happens between steps: reports, saves and evaluations, profiles, and signals."""
 
+import contextlib
 import dataclasses
+import os
+import pathlib
+import re
+import signal
 import typing
 
+import tensorflow as tf
+from absl import logging
+
+from ssd_tf.commandline import Interrupted
 from ssd_tf.config import Config
+from ssd_tf.errors import ConfigError
 
 _DEFAULT_EVALUATIONS = 10  # per run
 
 
-class Due(typing.NamedTuple):
-    """What follows a step."""
+class Actions(typing.NamedTuple):
+    """What to do after a step, in this order."""
 
     report: bool
     save: bool
@@ -17,8 +27,8 @@ class Due(typing.NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Events:
-    """The steps after which something happens; the last step is followed by all of it.
+class Timetable:
+    """The actions after each step, at multiples of intervals; the last step has all of them.
 
     evaluate_every: None without evaluation. others: further steps at which a call of the training
     function must end.
@@ -30,15 +40,15 @@ class Events:
     evaluate_every: int | None
     others: tuple[int, ...] = ()
 
-    def due(self, step) -> Due:
-        """What follows this step. An evaluation comes after a save, which comes after a report."""
+    def actions(self, step) -> Actions:
+        """An evaluation needs a save, and a save a report."""
         last = step == self.num_steps
         evaluate = self.evaluate_every is not None and (last or step % self.evaluate_every == 0)
         save = last or evaluate or step % self.save_every == 0
-        return Due(save or step % self.report_every == 0, save, evaluate)
+        return Actions(save or step % self.report_every == 0, save, evaluate)
 
     def next_stop(self, step) -> int:
-        """The first step after this one that something follows."""
+        """The first step after this one that an action follows."""
         intervals = [self.report_every, self.save_every, self.evaluate_every or self.save_every]
         stops = [(step // interval + 1) * interval for interval in intervals]
         stops += [other for other in self.others if other > step]
@@ -57,3 +67,76 @@ def evaluation_interval(config: Config, num_images) -> int:
         return every
     epochs = float(every.split()[0])
     return max(round(epochs * num_images / config.train.batch_size), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Profiler:
+    """Records the steps from `first` to `last` into a folder of TensorBoard."""
+
+    folder: pathlib.Path
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text, num_steps, folder):
+        """The Profiler of "A:B". Raises ConfigError unless 1 <= A <= B <= num_steps."""
+        match = re.fullmatch(r"(\d+):(\d+)", text)
+        first, last = (int(part) for part in match.groups()) if match else (0, 0)
+        if not 1 <= first <= last <= num_steps:
+            raise ConfigError(
+                f"--profile_steps: expected A:B with 1 <= A <= B <= {num_steps} (train.steps), "
+                f"got {text!r}; e.g. 20:25"
+            )
+        return cls(folder, first, last)
+
+    @contextlib.contextmanager
+    def watch(self, step, end):
+        """Inside, the steps after `step` up to `end` run."""
+        if step == self.first - 1:
+            tf.profiler.experimental.start(str(self.folder))
+        yield
+        if end == self.last:
+            tf.profiler.experimental.stop()
+            logging.info(
+                "profile of steps %d to %d written: pip install tensorboard-plugin-profile, then "
+                "tensorboard --logdir %s (tab Profile)",
+                self.first,
+                self.last,
+                self.folder,
+            )
+
+
+class Signals:
+    """Inside `with`, the first SIGINT or SIGTERM is only noted, unless `nothing_to_save` is true.
+
+    A second one ends the process at once. Preemptible machines and SLURM send SIGTERM.
+    """
+
+    def __init__(self):
+        self.received = None  # the number of the first signal
+        self.nothing_to_save = False
+        self._previous = {}
+
+    def __enter__(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_error):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def raise_if_received(self, message):
+        """Raise Interrupted with this message if a signal has come."""
+        if self.received is not None:
+            raise Interrupted(self.received, message)
+
+    def _handle(self, number, _frame):
+        name = signal.Signals(number).name
+        if self.received is not None:
+            os.write(2, f"error: {name} again: ended without saving\n".encode())
+            os._exit(128 + number)
+        self.received = number
+        if self.nothing_to_save:
+            raise Interrupted(number, f"{name}: everything is saved; run the same command again")
+        logging.warning("%s: saving after this step; a second one ends at once", name)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf.boxes import coding, geometry
+from ssd_tf.config import Loss
 
 
 class ImageLosses(typing.NamedTuple):
@@ -24,7 +25,7 @@ class ImageLosses(typing.NamedTuple):
 
 
 class ImageWeights(typing.NamedTuple):
-    """What the losses of a replica's images are multiplied by [B], and then divided by: a scalar.
+    """Weights of the losses of a replica's images [B], and a scalar divisor.
 
     The training step sums `divisor` over the replicas first.
     """
@@ -37,26 +38,16 @@ class ImageWeights(typing.NamedTuple):
 class MultiBoxLoss:
     """A function of Predictions and Targets -> ImageLosses. Labels of -1 are ignored.
 
-    negatives_per_positive, min_negatives: see `mine_negatives`.
-    score_activation, focal_gamma, focal_alpha, label_smoothing: see `classification_loss`. With
-    focal_gamma all boxes contribute, weighted by the focal loss, instead of mined negatives.
-    box_loss: "smooth_l1", "giou", "diou" or "ciou".
+    loss: the section of the config. Its normalizer is not applied here but by `image_weights`,
+    because its sums go over more images than one micro-batch has.
+    score_activation: "softmax" or "sigmoid".
     default_boxes: [A, 4] in pixels, so that the IoU losses measure distances in pixels; smooth_l1
-    does not use them, nor the variances.
-    normalizer: see `image_weights`, which is called apart, because its sums go over more images
-    than one micro-batch has.
+    uses neither them nor the variances.
     static_shapes: see `mine_negatives`.
     """
 
-    negatives_per_positive: float
-    min_negatives: int
-    localization_weight: float
+    loss: Loss
     score_activation: str
-    focal_gamma: float | None
-    focal_alpha: float | None
-    label_smoothing: float
-    box_loss: str
-    normalizer: str
     default_boxes: np.ndarray
     variances: tuple[float, float, float, float]
     static_shapes: bool = False
@@ -68,40 +59,38 @@ class MultiBoxLoss:
         """
         labels = on_device(targets)["labels"]
         positive = labels > 0
-        classification = classification_loss(
-            predictions["logits"],
-            labels,
-            self.score_activation,
-            self.focal_gamma,
-            self.focal_alpha,
-            self.label_smoothing,
-        )
-        contributes = self._contributes(predictions["logits"], labels, classification)
+        logits = predictions["logits"]
+        classification = classification_loss(logits, labels, self.score_activation, self.loss)
+        contributes = self._contributes(logits, labels, classification)
         distance = self._distance(predictions["offsets"], targets["offsets"], positive)
         return ImageLosses(
             _sum_where(contributes, classification),
-            self.localization_weight * _sum_where(positive, distance),
+            self.loss.localization_weight * _sum_where(positive, distance),
         )
 
     def _contributes(self, logits, labels, classification):
-        """Which default boxes contribute to the classification loss [B, A] bool."""
-        if self.focal_gamma is not None:
+        """Whether each default box contributes to the classification loss [B, A] bool.
+
+        With focal_gamma all but the ignored boxes do, else the positives and the mined negatives.
+        """
+        if self.loss.focal_gamma is not None:
             return labels >= 0
         hardness = classification
-        if self.label_smoothing:  # it penalises a background box for being certain
-            hardness = classification_loss(logits, labels, self.score_activation, None, None, 0.0)
+        if self.loss.label_smoothing:  # it penalises a background box for being certain
+            plain = self.loss.model_copy(update={"label_smoothing": 0.0})
+            hardness = classification_loss(logits, labels, self.score_activation, plain)
         negatives = mine_negatives(
             hardness,
             labels,
-            self.negatives_per_positive,
-            self.min_negatives,
+            self.loss.negatives_per_positive,
+            self.loss.min_negatives,
             self.static_shapes,
         )
         return (labels > 0) | negatives
 
     def _distance(self, predicted, target, positive):
         """Distance between predicted and target offsets [B, A, 4] -> [B, A]; valid if positive."""
-        if self.box_loss == "smooth_l1":
+        if self.loss.box_loss == "smooth_l1":
             return tf.reduce_sum(smooth_l1(predicted - target), -1)
         # Decoding other boxes could overflow, and masking them later would not make the gradient
         # finite.
@@ -110,7 +99,7 @@ class MultiBoxLoss:
         target = tf.where(mask, target, 0.0)
         boxes = coding.decode(predicted, self.default_boxes, self.variances)
         true_boxes = coding.decode(target, self.default_boxes, self.variances)
-        similarity = {"giou": giou, "diou": diou, "ciou": ciou}[self.box_loss]
+        similarity = {"giou": giou, "diou": diou, "ciou": ciou}[self.loss.box_loss]
         return 1.0 - similarity(boxes, true_boxes)
 
 
@@ -145,47 +134,44 @@ def image_weights(normalizer, positives) -> ImageWeights:
     return ImageWeights(tf.ones_like(positives), num_positives)
 
 
-def classification_loss(
-    logits, labels, score_activation, focal_gamma, focal_alpha, label_smoothing
-):
+def classification_loss(logits, labels, score_activation, loss: Loss):
     """logits [B, A, C + 1], labels [B, A] (-1 counts as 0) -> loss per box [B, A].
 
     softmax: cross-entropy over the background and the classes.
     sigmoid: binary cross-entropies of the C classes, summed. A background box has no class, and the
     first logit is unused (TF Object Detection API, encode_background_as_zeros).
-    focal_gamma: None, or the exponent of Lin et al. 2017, eq. 5, which is for the sigmoid; the
-    softmax gets the same factor (1 - p)^gamma of the true class. focal_alpha: None, or the weight
-    of objects; the background is weighted by 1 - focal_alpha.
-    label_smoothing: Szegedy et al. 2016, sec. 7.
+    loss.focal_gamma: the exponent of Lin et al. 2017, eq. 5, which is for the sigmoid; the softmax
+    gets the same factor (1 - p)^gamma of the true class.
     """
     if score_activation == "sigmoid":
-        return _sigmoid_loss(logits[..., 1:], labels, focal_gamma, focal_alpha, label_smoothing)
+        return _sigmoid_loss(logits[..., 1:], labels, loss)
     labels = tf.maximum(labels, 0)
-    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     factor = 1.0
-    if focal_gamma is not None:
-        probability_of_others = -tf.math.expm1(-loss)
-        factor = _power(probability_of_others, focal_gamma)
-    if focal_alpha is not None:
-        factor *= tf.where(labels > 0, focal_alpha, 1.0 - focal_alpha)
-    if label_smoothing:
-        uniform_loss = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1)
-        loss = (1.0 - label_smoothing) * loss + label_smoothing * uniform_loss
-    return factor * loss
+    if loss.focal_gamma is not None:
+        probability_of_others = -tf.math.expm1(-entropy)
+        factor = _power(probability_of_others, loss.focal_gamma)
+    if loss.focal_alpha is not None:
+        factor *= tf.where(labels > 0, loss.focal_alpha, 1.0 - loss.focal_alpha)
+    if loss.label_smoothing:
+        uniform_entropy = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1)
+        smoothing = loss.label_smoothing
+        entropy = (1.0 - smoothing) * entropy + smoothing * uniform_entropy
+    return factor * entropy
 
 
-def _sigmoid_loss(logits, labels, focal_gamma, focal_alpha, label_smoothing):
+def _sigmoid_loss(logits, labels, loss):
     """logits [B, A, C] without the background -> loss per box [B, A]."""
     # Label 0 becomes index -1, which is no class.
     one_hot = tf.one_hot(labels - 1, logits.shape[-1])
-    smoothed = one_hot * (1.0 - label_smoothing) + label_smoothing / 2
-    loss = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
-    if focal_gamma is not None:
+    smoothed = one_hot * (1.0 - loss.label_smoothing) + loss.label_smoothing / 2
+    entropies = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
+    if loss.focal_gamma is not None:
         probability_of_wrong = tf.sigmoid(tf.where(one_hot > 0, -logits, logits))
-        loss *= _power(probability_of_wrong, focal_gamma)
-    if focal_alpha is not None:
-        loss *= tf.where(one_hot > 0, focal_alpha, 1.0 - focal_alpha)
-    return tf.reduce_sum(loss, -1)
+        entropies *= _power(probability_of_wrong, loss.focal_gamma)
+    if loss.focal_alpha is not None:
+        entropies *= tf.where(one_hot > 0, loss.focal_alpha, 1.0 - loss.focal_alpha)
+    return tf.reduce_sum(entropies, -1)
 
 
 def _power(probability, gamma):
@@ -207,14 +193,14 @@ def mine_negatives(hardness, labels, negatives_per_positive, min_negatives, stat
     num_negatives = tf.math.floor(positives * negatives_per_positive)
     num_negatives = tf.minimum(tf.maximum(num_negatives, min_negatives), num_boxes)  # [B]
     hardness = tf.where(is_negative, tf.stop_gradient(hardness), -1.0)
-    most = num_boxes if static_shapes else tf.cast(tf.reduce_max(num_negatives), tf.int32)
-    values, hardest = tf.math.top_k(hardness, tf.maximum(most, 1))
+    num_sorted = num_boxes if static_shapes else tf.cast(tf.reduce_max(num_negatives), tf.int32)
+    values, hardest = tf.math.top_k(hardness, tf.maximum(num_sorted, 1))
     # The easiest mined box of each image; of equal values the earlier one comes first.
     easiest = tf.cast(tf.maximum(num_negatives - 1.0, 0.0), tf.int32)[:, None]
-    least = tf.gather(values, easiest, batch_dims=1)
+    floor = tf.gather(values, easiest, batch_dims=1)
     last = tf.gather(tf.cast(hardest, tf.float32), easiest, batch_dims=1)
     index = np.arange(num_boxes, dtype=np.float32)
-    is_mined = (hardness > least) | ((hardness == least) & (index <= last))
+    is_mined = (hardness > floor) | ((hardness == floor) & (index <= last))
     return is_negative & is_mined & (num_negatives > 0.0)[:, None]
 
 
@@ -271,7 +257,7 @@ def _iou(boxes, others):
 
 
 def _enclosing(boxes, others):
-    """Height and width of the smallest box around each pair [..., 4] -> [...] each."""
+    """Height and width of the box around each pair [..., 4] -> [...] each."""
     low = tf.minimum(boxes[..., :2], others[..., :2])
     high = tf.maximum(boxes[..., 2:], others[..., 2:])
     return tf.unstack(high - low, axis=-1)

@@ -36,10 +36,10 @@ class Monitor:
         self._batch_size = batch_size
         self._level_names = level_names
         self._csv = workdir / "metrics.csv"
-        self._rows = _rows_up_to(self._csv, start_step)
+        self._rows = [row for row in read_metrics(self._csv) if int(row["step"]) <= start_step]
         self._write_csv()
         self._writer = _make_writer(workdir / "tensorboard", start_step)
-        self._display = _Display(console or Console(stderr=True), start_step, num_steps)
+        self._bar = _make_bar(console or Console(stderr=True), start_step, num_steps)
         self._start = None  # time and step from which the time left is estimated
         self._step = start_step
         self.restart_clock()
@@ -72,14 +72,14 @@ class Monitor:
             csv.DictWriter(file, _COLUMNS).writerow(row)
         speed = self._measure_speed()
         self._write_step(step, values, speed)
-        self._display.show_step(step, values, speed, self._seconds_left(step))
+        self._show_step(step, values, speed)
         self.restart_clock()
 
     def report_evaluation(self, step, metrics):
-        """Report what evaluator.metrics returns, in the row of the step that was evaluated."""
+        """Report what `metrics.measure` returns, in the row of the step that was evaluated."""
         coco = {name: value for name, value in metrics["coco"].items() if _is_defined(value)}
         found = {name: repr(float(coco[name])) for name in _METRICS if name in coco}
-        row = self._row_of(step)
+        row = next((row for row in reversed(self._rows) if row["step"] == str(step)), None)
         if row is None:
             row = dict.fromkeys(_COLUMNS, "") | {"step": str(step)}
             self._rows.append(row)
@@ -93,7 +93,11 @@ class Monitor:
                     tf.summary.scalar(f"eval_per_class/{name}", values["AP"])
         self._writer.flush()
         numbers = "  ".join(f"{name} {float(value):.3f}" for name, value in found.items())
-        self._display.show_line(f"step {step}  {numbers or 'AP is undefined'}")
+        line = f"step {step}  {numbers or 'AP is undefined'}"
+        if self._bar:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            logging.info("%s", line)
 
     def report_images(self, step, images):
         """Show Pillow images of any sizes in TensorBoard, one by one."""
@@ -113,11 +117,9 @@ class Monitor:
         return {int(row["step"]): float(row["AP"]) for row in self._rows if row["AP"]}
 
     def close(self):
-        self._display.close()
+        if self._bar:
+            self._bar.stop()
         self._writer.close()
-
-    def _row_of(self, step):
-        return next((row for row in reversed(self._rows) if row["step"] == str(step)), None)
 
     def _write_csv(self):
         content = io.StringIO(newline="")
@@ -127,7 +129,7 @@ class Monitor:
         files.write_text(self._csv, content.getvalue())
 
     def _measure_speed(self):
-        """Images per second, and the share of time spent waiting for input if it was measured."""
+        """Images per second, and the fraction of time spent waiting for input if measured."""
         if not self._counted:  # the first call compiles
             return {}
         seconds = time.perf_counter() - self._clock
@@ -156,34 +158,20 @@ class Monitor:
                 tf.summary.scalar(f"positives_per_level/{name}", value)
         self._writer.flush()
 
-
-class _Display:
-    """Lines of log; on a terminal, a bar below the lines."""
-
-    def __init__(self, console, start_step, num_steps):
-        self._num_steps = num_steps
-        self._bar = None
-        if console.is_terminal:
-            columns = (
-                BarColumn(bar_width=12),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[line]}"),
-            )
-            self._bar = Progress(*columns, console=console)
-            self._task = self._bar.add_task("", total=num_steps, completed=start_step, line="")
-            self._bar.start()
-
-    def show_step(self, step, values, speed, seconds_left):
+    def _show_step(self, step, values, speed):
+        """Show the numbers beside the bar of a terminal, else as a line of log."""
         parts = []
         if speed:
             parts += [f"{speed['images_per_second']:.1f} images/s"]
         if "input_share" in speed:
-            parts += [f"input {speed['input_share']:.0%}".replace("%", " %")]
+            parts += [f"input {100 * speed['input_share']:.0f} %"]
+        seconds_left = self._seconds_left(step)
         if seconds_left is not None:
             parts += [f"{datetime.timedelta(seconds=round(seconds_left))} left"]
         if self._bar:
             line = "  ".join([f"loss {values['loss']:.3f}", *parts])
-            self._bar.update(self._task, completed=step, line=line)
+            (task,) = self._bar.task_ids
+            self._bar.update(task, completed=step, line=line)
             return
         losses = (
             f"loss {values['loss']:.3f} (class {values['classification']:.3f}, "
@@ -192,15 +180,16 @@ class _Display:
         rate = f"lr {values['learning_rate']:.2g}"
         logging.info("%s", "  ".join([f"step {step}/{self._num_steps}", losses, rate, *parts]))
 
-    def show_line(self, line):
-        if self._bar:
-            self._bar.console.print(line, highlight=False, markup=False)
-        else:
-            logging.info("%s", line)
 
-    def close(self):
-        if self._bar:
-            self._bar.stop()
+def _make_bar(console, start_step, num_steps):
+    """A progress bar that runs; None unless the console is a terminal."""
+    if not console.is_terminal:
+        return None
+    columns = (BarColumn(bar_width=12), MofNCompleteColumn(), TextColumn("{task.fields[line]}"))
+    bar = Progress(*columns, console=console)
+    bar.add_task("", total=num_steps, completed=start_step, line="")
+    bar.start()
+    return bar
 
 
 def read_metrics(path) -> list[dict]:
@@ -214,17 +203,6 @@ def read_metrics(path) -> list[dict]:
     complete, _, _ = path.read_text().rpartition("\n")
     rows = csv.DictReader(complete.splitlines())
     return [row for row in rows if None not in row and None not in row.values()]
-
-
-def _rows_up_to(path, step):
-    """The rows of an existing metrics.csv up to a step; a file with other columns is set aside."""
-    rows = read_metrics(path)
-    if rows and tuple(rows[0]) != _COLUMNS:
-        aside = path.with_name("metrics_old.csv")
-        path.replace(aside)
-        logging.warning("%s has other columns: it is now %s, and a new one begins", path, aside)
-        return []
-    return [row for row in rows if int(row["step"]) <= step]
 
 
 def _make_writer(folder, start_step):

@@ -1,46 +1,25 @@
-"""The settings of a run in its folder, and whether a command may resume it."""
+"""Whether a command may resume a run, and whether all workers run the same command."""
 
 import dataclasses
+import hashlib
 import json
+import pathlib
 import typing
 
+import tensorflow as tf
 from absl import logging
 
-from ssd_tf import files
-from ssd_tf.config import Config, idle_keys, load_run_config, save_config
+from ssd_tf import __version__, files
+from ssd_tf.config import KEYS, Config, PostProcessing, load_run_config, save_config
+from ssd_tf.config.keys import MayChange
 from ssd_tf.data import dataset_json, shards
 from ssd_tf.errors import ConfigError
+from ssd_tf.training import distribution
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.weights import runs
 
-# What may differ on a restart: sections by their prefix, and single keys. Neither the network nor
-# the data changes with them, nor the update, unless the number of replicas does.
-_MAY_CHANGE = ("eval.", "export.", "watch.")
-_KEYS_THAT_MAY_CHANGE = (
-    "data.on_bad_record",
-    "data.val_split",
-    "train.steps",
-    "train.strategy",
-    "train.steps_per_call",
-    "train.xla",
-    "train.deterministic",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-)
-# After a divergence these too.
-_KEYS_OF_A_RESCUE = (
-    "train.learning_rate",
-    "train.warmup_steps",
-    "train.warmup_from",
-    "train.clip_norm",
-)
-# What a change of the key does, besides the obvious.
-_CONSEQUENCES = {
-    "data.on_bad_record": "skipped records change the order of images",
-    "train.steps": "the schedule of the learning rate follows",
-}
-# The settings of eval that do not change AP.
-_NOT_MEASURED = ("every", "patience", "batch_size")
+# Sections that may differ between workers, as they change nothing in the steps taken together.
+_MAY_DIFFER = ("export", "watch")
 
 
 class Difference(typing.NamedTuple):
@@ -58,7 +37,7 @@ class RunState:
     fingerprint: of the training split. evaluation: what AP depends on besides the weights.
     comparable_from: the first step whose AP was measured so. diverged_step: None, or the step at
     which training diverged, until a later checkpoint is saved. num_workers, num_replicas: of the
-    last start; None in runs of an earlier version.
+    last start; None before the first.
     """
 
     fingerprint: str
@@ -91,15 +70,13 @@ def make_state(config: Config, dataset_info) -> RunState:
         "split": split,
         "fingerprint": shards.fingerprint(dataset_info, split) if has_val else None,
         "on_bad_record": config.data.on_bad_record,
+        **config.eval.model_dump(mode="json", include=set(PostProcessing.model_fields)),
     }
-    for key, value in config.eval.model_dump(mode="json").items():
-        if key not in _NOT_MEASURED:
-            evaluation[key] = value
     return RunState(shards.fingerprint(dataset_info, config.data.train_split), evaluation)
 
 
 def can_resume(workdir) -> bool:
-    """Whether the run folder has a checkpoint, sound or not."""
+    """Whether the run folder has a checkpoint, intact or not."""
     return _newest_step(workdir) is not None
 
 
@@ -116,46 +93,50 @@ def check_restart(config: Config, dataset_info, workdir) -> RunState:
     old = read_state(workdir)
     old_config = load_run_config(workdir)
     for difference in config_differences(old_config, config):
-        if not _changes_nothing(difference, old_config, config):
+        if not _is_same_batch_norm(difference, old_config, config):
             _check_difference(difference, old, workdir)
     newest_step = _newest_step(workdir)
-    _check_steps(config, newest_step, workdir)
+    if config.train.steps < newest_step:
+        raise ConfigError(
+            f"expected train.steps of at least {newest_step}, which {workdir} has reached, "
+            f"got {config.train.steps}"
+        )
     _check_classes(dataset_json.read_dataset(workdir).names, dataset_info, workdir)
     if old.fingerprint != new.fingerprint:
         raise ConfigError(
             f"{workdir} was trained on other records than the split {config.data.train_split!r} of "
             f"{dataset_info.folder} has now: use another --workdir (init_from reuses the weights)"
         )
-    new.diverged_step = old.diverged_step
-    new.comparable_from = old.comparable_from
-    new.num_workers = old.num_workers
-    new.num_replicas = old.num_replicas
+    state = dataclasses.replace(old, evaluation=new.evaluation)
     if old.evaluation != new.evaluation:
         evaluated = any(
             int(row["step"]) == newest_step and row["AP"]
             for row in read_metrics(workdir / "metrics.csv")
         )
-        new.comparable_from = newest_step + 1 if evaluated else newest_step
+        state.comparable_from = newest_step + 1 if evaluated else newest_step
         logging.warning(
             "the evaluation has changed: its AP is not compared with that before step %d, and "
             "checkpoints/best is replaced at the next evaluation",
-            new.comparable_from,
+            state.comparable_from,
         )
-    return new
+    return state
 
 
-def check_replicas(config: Config, state: RunState, num_workers, num_replicas, workdir):
+def check_replicas(config: Config, state: RunState, strategy, workdir):
     """Compare the workers and replicas with those of the last start, and note them in the state.
 
     Logs what another number changes. Raises ConfigError if the run would read other records.
     """
+    num_workers = distribution.count_workers(strategy)
+    num_replicas = strategy.num_replicas_in_sync
     if config.data.shard == "file" and state.num_workers not in (None, num_workers):
         raise ConfigError(
             f"{workdir} was trained by {state.num_workers} workers with shards of their own "
             f"(data.shard=file), now there are {num_workers}, which would read other records: "
             "start as many, or use another --workdir"
         )
-    if state.num_replicas not in (None, num_replicas) and _depends_on_replicas(config):
+    by_replica = config.train.bn == "train" or config.loss.normalizer in ("caffe", "torchvision")
+    if by_replica and state.num_replicas not in (None, num_replicas):
         logging.warning(
             "the run had %d replicas, now it has %d: train.bn=train and loss.normalizer=%s go by "
             "the images of each, so the updates are not those that it would have made",
@@ -167,13 +148,8 @@ def check_replicas(config: Config, state: RunState, num_workers, num_replicas, w
     state.num_replicas = num_replicas
 
 
-def _depends_on_replicas(config):
-    by_replica = config.loss.normalizer in ("caffe", "torchvision")
-    return config.train.bn == "train" or by_replica
-
-
 def _check_not_imported(workdir):
-    """Raise ConfigError if the run folder holds an imported detector, which training would lose."""
+    """Raise ConfigError if training would overwrite an imported detector."""
     path = workdir / "config.yaml"
     if path.is_file() and (source := load_run_config(workdir).imported_from) is not None:
         raise ConfigError(
@@ -182,41 +158,32 @@ def _check_not_imported(workdir):
         )
 
 
-def _changes_nothing(difference, old_config, config):
-    """Whether the key did nothing before, as configs of earlier versions may say, or does the same.
-
-    On one replica the batch norm that train.bn=synchronized asks for is that of train.bn=train.
-    """
+def _is_same_batch_norm(difference, old_config, config):
+    """Whether train.bn is synchronized in one config only and either has a single replica."""
     strategies = (old_config.train.strategy, config.train.strategy)
     one_replica = "one" in strategies and difference.path == "train.bn"
-    is_same = one_replica and {difference.old, difference.new} == {"train", "synchronized"}
-    return is_same or difference.path in idle_keys(old_config)
+    return one_replica and {difference.old, difference.new} == {"train", "synchronized"}
 
 
 def _check_difference(difference, state, workdir):
     """Raise ConfigError if the key may not change, else log what it was and is."""
     path, old, new = difference
-    rescued = state.diverged_step is not None and path in _KEYS_OF_A_RESCUE
-    if not (path.startswith(_MAY_CHANGE) or path in _KEYS_THAT_MAY_CHANGE or rescued):
+    may_change = KEYS[path].may_change
+    if path == "init_from" and None not in (old, new):
+        may_change = MayChange(consequence="a run that has begun does not read it again")
+    needs_divergence = may_change is not None and may_change.only_after_divergence
+    if may_change is None or (needs_divergence and state.diverged_step is None):
         advice = "use another --workdir"
-        if path in _KEYS_OF_A_RESCUE:
+        if needs_divergence:
             advice += "; it may change only after a divergence"
         raise ConfigError(f"{workdir} was started with {path} = {old}, now it is {new}: {advice}")
-    consequence = _CONSEQUENCES.get(path)
+    consequence = may_change.consequence
     log = logging.warning if consequence else logging.info
     log("%s was %s, now it is %s%s", path, old, new, f": {consequence}" if consequence else "")
 
 
-def _check_steps(config, step, workdir):
-    if config.train.steps < step:
-        raise ConfigError(
-            f"expected train.steps of at least {step}, which {workdir} has reached, "
-            f"got {config.train.steps}"
-        )
-
-
 def _newest_step(workdir):
-    """The step of the newest of `last`, sound or not; None if there is none."""
+    """The step of the newest of `last`, intact or not; None if there is none."""
     prefixes = runs.list_checkpoints(workdir / "checkpoints" / "last")
     return runs.step_of(prefixes[0]) if prefixes else None
 
@@ -254,3 +221,80 @@ def differences(old, new, path=""):
             yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
         yield Difference(path, old, new)
+
+
+def check_agreement(
+    strategy, config: Config, dataset_info, state, resumes=False, profile_steps=None
+):
+    """Compare the workers; all must call it, before they build anything together.
+
+    resumes: whether a checkpoint replaces the initial weights.
+    Raises ConfigError that names each difference, on every worker.
+    """
+    if not distribution.has_several_workers(strategy):
+        return
+    own = {
+        "worker": distribution.own_address(strategy.cluster_resolver),
+        "settings": _settings(config, dataset_info, state, resumes, profile_steps),
+    }
+    found = [json.loads(text) for text in distribution.gather_texts(strategy, json.dumps(own))]
+    first = found[0]
+    messages = [
+        f"{difference.path} is {_show(difference.old)} on {first['worker']} and "
+        f"{_show(difference.new)} on {worker}"
+        for worker, settings in {each["worker"]: each["settings"] for each in found}.items()
+        for difference in differences(first["settings"], settings)
+    ]
+    if messages:
+        more = f"; and {len(messages) - 5} more" if len(messages) > 5 else ""
+        raise ConfigError(
+            f"the workers differ: {'; '.join(messages[:5])}{more}; start the same command with "
+            "the same files on all of them"
+        )
+
+
+def _settings(config, dataset_info, state, resumes, profile_steps):
+    """All that the workers must share, as plain values by the names that messages show."""
+    settings = config.model_dump(mode="json")
+    for section in _MAY_DIFFER:
+        del settings[section]
+    if config.train.steps_per_call > 1:
+        # A report ends a call of the training function, which all workers make alike.
+        settings["watch.log_every"] = config.watch.log_every
+    # The paths of the same weights may differ.
+    settings["init_from"] = None if resumes else _digest(config.init_from)
+    fingerprints = {
+        config.data.val_split: state.evaluation["fingerprint"],
+        config.data.train_split: state.fingerprint,
+    }
+    for split, fingerprint in fingerprints.items():
+        num_images = dataset_info.splits.get(split, {}).get("images", 0)
+        shown = f"{num_images} images with the checksum {fingerprint[:12]}" if fingerprint else None
+        settings[f"the split {split!r}"] = shown
+    settings["--profile_steps"] = profile_steps
+    settings["the version of ssd_tf"] = __version__
+    settings["the version of TensorFlow"] = tf.__version__
+    return settings
+
+
+def _digest(source):
+    """A digest of a file of weights, or of the checkpoint that a run folder is used with.
+
+    Anything else comes back unchanged.
+    """
+    if source in (None, "imagenet"):
+        return source
+    path = pathlib.Path(source)
+    try:
+        paths = [path]
+        if path.is_dir():
+            prefix = pathlib.Path(runs.find_checkpoint(path))
+            paths = [*prefix.parent.glob(f"{prefix.name}.*"), *path.glob("*.yaml")]
+        digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in sorted(paths)]
+    except (OSError, ValueError) as error:
+        return f"unreadable ({error})"
+    return f"the checksum {hashlib.sha256(''.join(digests).encode()).hexdigest()[:12]}"
+
+
+def _show(value):
+    return "none" if value is None else str(value)

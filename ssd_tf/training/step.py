@@ -3,6 +3,7 @@
 Shapes: `B` images of one replica, `A` default boxes, `C` foreground classes, `L` feature maps.
 """
 
+import functools
 import typing
 
 import keras
@@ -10,12 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf.config import Config
-from ssd_tf.models.ssd import SSD
 from ssd_tf.replicas import all_reduce
 from ssd_tf.training import losses
-from ssd_tf.training.learner import Learner
 from ssd_tf.training.losses import MultiBoxLoss
 from ssd_tf.training.optimizer import is_decayed, l2_in_gradient, make_schedule
+from ssd_tf.training.state import TrainState
 
 
 class StepValues(typing.NamedTuple):
@@ -36,65 +36,85 @@ class StepValues(typing.NamedTuple):
     positives_per_level: tf.Tensor
 
 
-def make_loss(config: Config, default_boxes) -> MultiBoxLoss:
-    """The loss that config.loss describes. default_boxes: [A, 4], normalised."""
-    input_hw = np.array(config.model.input_hw, np.float32)
-    return MultiBoxLoss(
-        negatives_per_positive=config.loss.negatives_per_positive,
-        min_negatives=config.loss.min_negatives,
-        localization_weight=config.loss.localization_weight,
-        score_activation=config.loss.score_activation,
-        focal_gamma=config.loss.focal_gamma,
-        focal_alpha=config.loss.focal_alpha,
-        label_smoothing=config.loss.label_smoothing,
-        box_loss=config.loss.box_loss,
-        normalizer=config.loss.normalizer,
-        default_boxes=default_boxes * np.tile(input_hw, 2),
-        variances=config.boxes.variances,
-        static_shapes=config.train.xla,
-    )
+def make_run_steps(config: Config, state: TrainState):
+    """A tf.function (iterator of batches, number of steps) -> float32 [number of steps, 7 + L].
+
+    A row has the seconds that the step waited for its batch, then its StepValues; `read_row` names
+    them.
+    """
+    train_step = make_train_step(config, state)
+    # TensorFlow has no clock among deterministic operations.
+    next_batch = _untimed_next if config.train.deterministic else _timed_next
+
+    def run_step(index, rows, batches):
+        batch, input_seconds = next_batch(batches)
+        *scalars, positives_per_level = train_step(*batch)
+        row = tf.concat([tf.stack([input_seconds, *scalars]), positives_per_level], 0)
+        return index + 1, rows.write(index, row)
+
+    @tf.function(autograph=False)
+    def run_steps(batches, num_steps):
+        _, rows = tf.while_loop(
+            lambda index, _: index < num_steps,
+            lambda index, rows: run_step(index, rows, batches),
+            (tf.constant(0), tf.TensorArray(tf.float32, num_steps)),
+            parallel_iterations=1,
+        )
+        return rows.stack()
+
+    return run_steps
 
 
-def make_train_step(config: Config, learner: Learner):
+def read_row(row) -> dict:
+    """A row of `make_run_steps` as {name: number}; positives_per_level is a list."""
+    names = ("input_seconds", *StepValues._fields[:-1])
+    numbers = {name: float(value) for name, value in zip(names, row, strict=False)}
+    return {**numbers, "positives_per_level": row[len(names) :].tolist()}
+
+
+def make_train_step(config: Config, state: TrainState):
     """A function of a batch (images, Targets) as the strategy distributes it -> StepValues.
 
     It belongs inside a tf.function, in cross-replica context, and updates the weights, the
-    optimizer, the averaged weights and learner.step. Every sum is divided by the positives of the
+    optimizer, the averaged weights and state.step. Every sum is divided by the positives of the
     *global* batch (or by what loss.normalizer says), so neither loss nor gradient depends on how
     images are spread over replicas and micro-batches.
     """
-    network, optimizer, averages, step, strategy = learner
+    network, optimizer, averages, step, strategy = state
     train = config.train
+    loss = make_loss(config, network.default_boxes)
     schedule = make_schedule(train)
     variables = network.model.trainable_variables
-    statistics = _statistics_of(network.model)
-    gradients_of_batch = _make_batch_gradients(config, learner)
+    statistics = _moving_statistics(network.model) if train.bn == "train" else []
+    loss_and_gradients = functools.partial(_loss_and_gradients, state, loss, train.bn != "frozen")
+    if train.xla:
+        loss_and_gradients = tf.function(loss_and_gradients, jit_compile=True, autograph=False)
 
     def replica_step(images, targets):
         targets = losses.on_device(targets)
-        gradients, parts = gradients_of_batch(images, targets)
+        weights = _image_weights(config.loss.normalizer, targets)
+        batch = (images, targets, weights)
+        parts, gradients = _sum_in_turn(loss_and_gradients, batch, train.accumulate)
         gradients = all_reduce("sum", gradients)
         norm = tf.linalg.global_norm(gradients)
         if train.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, train.clip_norm, use_norm=norm)
-        gradients = _add_l2(gradients, variables, l2_in_gradient(train))
-        if train.precision == "mixed_float16":
-            gradients = [optimizer.scale_loss(gradient) for gradient in gradients]
-        optimizer.apply(gradients, variables)
-        if train.bn == "train":
-            _average_statistics(statistics)
-        return (*parts, _positives_by_level(network, targets["labels"])), norm
+        optimizer.apply(_add_l2(gradients, variables, l2_in_gradient(train)), variables)
+        _average_statistics(statistics)
+        positives = tf.reduce_sum(tf.cast(targets["labels"] > 0, tf.float32), 0)
+        return *parts, tf.math.segment_sum(positives, network.level_of_box), norm
 
     def train_step(images, targets):
         rate = schedule(step)
         optimizer.learning_rate.assign(rate)
-        per_replica, norm = strategy.run(replica_step, args=(images, targets))
-        sums = [strategy.reduce("SUM", value, axis=None) for value in per_replica]
-        classification, localization, positives_per_level = sums
+        *sums, norm = strategy.run(replica_step, args=(images, targets))
+        classification, localization, positives = [
+            strategy.reduce("SUM", value, axis=None) for value in sums
+        ]
+        positives_per_level = positives / train.batch_size
         if averages is not None:
             averages.update(strategy, step)
         step.assign_add(1)
-        positives_per_level /= train.batch_size
         return StepValues(
             loss=classification + localization,
             classification=classification,
@@ -108,31 +128,58 @@ def make_train_step(config: Config, learner: Learner):
     return train_step
 
 
-def make_probe(config: Config, learner: Learner):
-    """A tf.function: a batch -> its loss with the present weights, which stay as they are."""
-    network = learner.network
-    strategy = learner.strategy
+def _loss_and_gradients(state, loss, training, images, targets, weights):
+    """(classification, localization) and the gradients of their sum: one replica's contribution.
+
+    weights: [B], what the loss of each image is multiplied by.
+    """
+    model = state.network.model
+    with tf.GradientTape() as tape:
+        parts = loss(model(images, training=training), targets)
+        classification = tf.reduce_sum(weights * parts.classification)
+        localization = tf.reduce_sum(weights * parts.localization)
+        total = classification + localization
+    values = [variable.value for variable in model.trainable_variables]
+    return (classification, localization), state.optimizer.gradient(tape, total, values)
+
+
+def make_loss(config: Config, default_boxes) -> MultiBoxLoss:
+    """The loss that config.loss describes. default_boxes: [A, 4], normalised."""
+    input_hw = np.array(config.model.input_hw, np.float32)
+    return MultiBoxLoss(
+        config.loss,
+        score_activation=config.model.score_activation,
+        default_boxes=default_boxes * np.tile(input_hw, 2),
+        variances=config.boxes.variances,
+        static_shapes=config.train.xla,
+    )
+
+
+def make_batch_loss(config: Config, state: TrainState):
+    """A tf.function: a batch -> its loss with the current weights, without an update."""
+    network = state.network
+    strategy = state.strategy
     loss = make_loss(config, network.default_boxes)
 
     def replica_loss(images, targets):
         targets = losses.on_device(targets)
-        weights = _global_weights(loss.normalizer, targets["labels"], tf.float32)
+        weights = _image_weights(config.loss.normalizer, targets)
         parts = loss(network.model(images, training=False), targets)
         return tf.reduce_sum(weights * (parts.classification + parts.localization))
 
     @tf.function
-    def probe(images, targets):
+    def batch_loss(images, targets):
         return strategy.reduce("SUM", strategy.run(replica_loss, args=(images, targets)), axis=None)
 
-    return probe
+    return batch_loss
 
 
-def make_l2_penalty(config: Config, learner: Learner):
+def make_l2_penalty(config: Config, state: TrainState):
     """A tf.function of no arguments -> the L2 penalty that train.weight_decay stands for.
 
     It is the same number whether the decay is in the gradient or decoupled.
     """
-    variables = learner.network.model.trainable_variables
+    variables = state.network.model.trainable_variables
     decay = config.train.weight_decay
 
     @tf.function
@@ -143,81 +190,55 @@ def make_l2_penalty(config: Config, learner: Learner):
     return penalty
 
 
-def _make_batch_gradients(config, learner):
-    """A function of a replica's batch -> gradients, and its (classification, localization).
-
-    All are this replica's share of the sums over the global batch.
-    """
-    train = config.train
-    loss = make_loss(config, learner.network.default_boxes)
-    micro_gradients = _make_micro_gradients(config, learner, loss)
-
-    def gradients_of_batch(images, targets):
-        weights = _global_weights(loss.normalizer, targets["labels"], targets["offsets"].dtype)
-        if train.accumulate == 1:
-            return micro_gradients(images, targets, weights)
-        total = None
-        for index in range(train.accumulate):
-            # In turn: together they would need the memory that accumulation is to save.
-            with tf.control_dependencies(tf.nest.flatten(total) if total else []):
-                # Every k-th image: the same micro-batches for any number of replicas.
-                micro_batch = tf.nest.map_structure(
-                    lambda tensor: tf.identity(tensor[index :: train.accumulate]),  # noqa: B023
-                    (images, targets, weights),
-                )
-            result = micro_gradients(*micro_batch)
-            total = result if total is None else tf.nest.map_structure(tf.add, total, result)
-        return total
-
-    return gradients_of_batch
+def _timed_next(batches):
+    """The next batch, and the seconds that it was waited for."""
+    start = tf.timestamp()
+    with tf.control_dependencies([start]):
+        batch = next(batches)
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        return batch, tf.cast(tf.timestamp() - start, tf.float32)
 
 
-def _make_micro_gradients(config, learner, loss):
-    """A function (images, Targets, weights [B]) -> gradients, (classification, localization)."""
-    model = learner.network.model
-    train = config.train
-    values = [variable.value for variable in model.trainable_variables]
-
-    def micro_gradients(images, targets, weights):
-        with tf.GradientTape() as tape:
-            predictions = model(images, training=train.bn != "frozen")
-            parts = loss(predictions, targets)
-            classification = tf.reduce_sum(weights * parts.classification)
-            localization = tf.reduce_sum(weights * parts.localization)
-            total = classification + localization
-            if train.precision == "mixed_float16":
-                total = learner.optimizer.scale_loss(total)
-        gradients = tape.gradient(total, values)
-        if train.precision == "mixed_float16":
-            scale = learner.optimizer.dynamic_scale.value
-            gradients = [gradient / scale for gradient in gradients]
-        return gradients, (classification, localization)
-
-    if train.xla:
-        return tf.function(micro_gradients, jit_compile=True, autograph=False)
-    return micro_gradients
+def _untimed_next(batches):
+    return next(batches), tf.constant(float("nan"))
 
 
-def _global_weights(normalizer, labels, dtype):
-    """What each image's loss [B] is multiplied by: image_weights, divided by the global divisor."""
-    positives = tf.reduce_sum(tf.cast(labels > 0, dtype), 1)
+def _sum_in_turn(function, batch, num_micro_batches):
+    """The sums of what a function of a batch (tensors [B, ...]) returns over its micro-batches."""
+    if num_micro_batches == 1:
+        return function(*batch)
+    total = None
+    for index in range(num_micro_batches):
+        # In turn: together they would need the memory that accumulation is to save.
+        with tf.control_dependencies(tf.nest.flatten(total) if total else []):
+            # Every k-th image: the same micro-batches for any number of replicas.
+            every_kth = slice(index, None, num_micro_batches)
+            micro_batch = tf.nest.map_structure(
+                lambda tensor, kept=every_kth: tf.identity(tensor[kept]), batch
+            )
+        result = function(*micro_batch)
+        total = result if total is None else tf.nest.map_structure(tf.add, total, result)
+    return total
+
+
+def _image_weights(normalizer, targets):
+    """What the loss of each image of this replica is multiplied by [B]."""
+    positives = tf.reduce_sum(tf.cast(targets["labels"] > 0, targets["offsets"].dtype), 1)
     weights, divisor = losses.image_weights(normalizer, positives)
-    divisor = all_reduce("sum", divisor)
-    return weights / tf.maximum(divisor, 1.0)
+    return weights / tf.maximum(all_reduce("sum", divisor), 1.0)
 
 
-def _positives_by_level(network: SSD, labels):
-    """labels [B, A] -> the number of positives on each feature map [L], of this replica."""
-    sizes = [
-        height * width * len(level.shapes_hw)
-        for level, (height, width) in zip(network.levels, network.map_shapes, strict=True)
+def _add_l2(gradients, variables, weight_decay):
+    """Add the gradient of the L2 penalty."""
+    if not weight_decay:
+        return gradients
+    return [
+        gradient + weight_decay * variable.value if is_decayed(variable) else gradient
+        for gradient, variable in zip(gradients, variables, strict=True)
     ]
-    of_level = np.repeat(np.arange(len(sizes)), sizes)
-    positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), 0)
-    return tf.math.segment_sum(positives, of_level)
 
 
-def _statistics_of(model):
+def _moving_statistics(model):
     """The moving statistics of batch norm that training changes."""
     layers = [
         layer
@@ -238,13 +259,3 @@ def _average_statistics(statistics):
     means = all_reduce("mean", [variable.value for variable in statistics])
     for variable, mean in zip(statistics, means, strict=True):
         variable.assign(mean)
-
-
-def _add_l2(gradients, variables, weight_decay):
-    """Add the gradient of the L2 penalty."""
-    if not weight_decay:
-        return gradients
-    return [
-        gradient + weight_decay * variable.value if is_decayed(variable) else gradient
-        for gradient, variable in zip(gradients, variables, strict=True)
-    ]

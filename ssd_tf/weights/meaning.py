@@ -81,11 +81,12 @@ SETTINGS = (
     Setting("model.num_levels", EXTRA_LAYERS_AND_HEADS, _has_extra_strides),
     Setting("model.backbone.first_stride", HEADS, lambda config: _backbone(config).first_stride),
     Setting("model.neck", HEADS, lambda config: config.model.neck),
+    Setting("model.tower", HEADS, lambda config: config.model.tower),
     Setting("model.head", HEADS, lambda config: config.model.head),
     Setting("boxes.variances", BOX_HEADS, lambda config: config.boxes.variances),
     # An error, not new box heads: those of boxes that are off by half a rounding step still help.
     Setting("boxes.rounding", DEFAULT_BOXES, lambda config: config.boxes.rounding),
-    Setting("loss.score_activation", CLASS_HEADS, lambda config: config.loss.score_activation),
+    Setting("model.score_activation", CLASS_HEADS, lambda config: config.model.score_activation),
 )
 NORMALIZATION = ("model.backbone.mean_rgb", "model.backbone.std_rgb")
 
@@ -120,7 +121,7 @@ def has_same_boxes(old: Config, new: Config, level, map_hw) -> bool:
     if old.model.input_hw == new.model.input_hw:
         return bool((np.abs(boxes[0] - boxes[1]) <= 1e-3 * np.tile(sides[0], 2)).all())
     pixels = [each * config.model.input_hw for each, config in zip(sides, (old, new), strict=True)]
-    return np.allclose(*sides, rtol=1e-3) or np.allclose(*pixels, rtol=1e-3)
+    return any(np.allclose(ours, theirs, rtol=1e-3) for ours, theirs in (sides, pixels))
 
 
 def _level_boxes(config, level, map_hw):

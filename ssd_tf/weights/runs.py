@@ -13,20 +13,20 @@ from ssd_tf.errors import shorten
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-class DamagedCheckpointError(ValueError):
+class CorruptCheckpointError(ValueError):
     """A checkpoint that cannot be read; the message names it."""
 
 
 def find_checkpoint(run) -> str:
     """The prefix of a run folder's best checkpoint, else of its newest; warns of corrupt ones.
 
-    Raises FileNotFoundError if it has none, DamagedCheckpointError if none can be read.
+    Raises FileNotFoundError if it has none, CorruptCheckpointError if none can be read.
     """
     folder = pathlib.Path(run) / "checkpoints"
     prefixes = [*list_checkpoints(folder / "best"), *list_checkpoints(folder / "last")]
     if not prefixes:
         raise FileNotFoundError(f"no checkpoint in {folder}: train with --workdir {run} first")
-    return newest_sound(prefixes)
+    return newest_intact(prefixes)
 
 
 def list_checkpoints(folder) -> list[str]:
@@ -41,28 +41,28 @@ def step_of(prefix) -> int:
     return int(prefix.rpartition("-")[2])
 
 
-def newest_sound(prefixes) -> str:
+def newest_intact(prefixes) -> str:
     """The first checkpoint of a list that can be read; warns of those before it.
 
-    Raises DamagedCheckpointError if none can.
+    Raises CorruptCheckpointError if none can.
     """
     faults = []
     for prefix in prefixes:
         try:
             read_arrays(prefix)
-        except DamagedCheckpointError as error:
+        except CorruptCheckpointError as error:
             faults.append(str(error))
             continue
         for fault in faults:
             logging.warning("%s; using %s instead", fault, prefix)
         return prefix
-    raise DamagedCheckpointError(
+    raise CorruptCheckpointError(
         f"{faults[0]}, and none of the {len(faults)} can be read; train again, in another --workdir"
     )
 
 
 def read_arrays(prefix) -> dict:
-    """Every array of a checkpoint by its key. Raises DamagedCheckpointError, in one line.
+    """Every array of a checkpoint by its key. Raises CorruptCheckpointError, in one line.
 
     TensorFlow compares the checksums as it reads.
     """
@@ -71,7 +71,7 @@ def read_arrays(prefix) -> dict:
         return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
     # What TensorFlow raises depends on which part is corrupt.
     except (tf.errors.OpError, ValueError, IndexError, KeyError, RuntimeError, OSError) as error:
-        raise DamagedCheckpointError(
+        raise CorruptCheckpointError(
             f"the checkpoint {prefix} is corrupt ({shorten(error)})"
         ) from None
 

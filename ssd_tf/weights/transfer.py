@@ -55,6 +55,7 @@ def read_source(config: Config, model: keras.Model) -> Source:
         from ssd_tf.weights.importers import backbones
 
         return Source(*backbones.read_backbone(config))
+    assert config.init_from is not None  # as it starts from a run
     path = pathlib.Path(config.init_from)
     old_config = load_source_config(path)
     try:

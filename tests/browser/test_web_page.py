@@ -1,4 +1,4 @@
-"""The page of `export.py --formats web` in a real browser; `make test-browser`.
+"""The page of `ssd export --formats web` in a real browser; `make test-browser`.
 
 The tests of detections need the npm package @mediapipe/tasks-vision in the folder TASKS_VISION; the
 others put a stand-in of the same interface in its place.
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ssd_tf.draw import color_of
-from ssd_tf.export import tflite, web
+from ssd_tf.exporting import tflite, web
 
 pytestmark = pytest.mark.browser
 

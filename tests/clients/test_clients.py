@@ -92,7 +92,7 @@ def folder(tiny_config, tmp_path_factory):
     """Exports of the network with fixed weights, and its images as files."""
     import shutil
 
-    from ssd_tf.export import saved_model, tflite, writing
+    from ssd_tf.exporting import export, saved_model, tflite
     from ssd_tf.inference import raw_decoder
 
     path = tmp_path_factory.mktemp("exports")
@@ -102,10 +102,10 @@ def folder(tiny_config, tmp_path_factory):
     ]
     converter = tflite.Converter(tiny_config, network, NAMES, calibration * 3)
     for precision in ("float32", "int8"):
-        converter.export(path / f"{precision}.tflite", tflite.Form(precision))
-        converter.export(path / f"{precision}_raw.tflite", tflite.Form(precision, raw=True))
+        converter.export(path / f"{precision}.tflite", precision)
+        converter.export(path / f"{precision}_raw.tflite", precision, raw=True)
     saved_model.export_saved_model(tiny_config, network, NAMES, path / "saved_model")
-    writing.write_raw_settings(tiny_config, network.default_boxes, path)
+    export.write_raw_settings(tiny_config, network.default_boxes, path)
     (path / "labels.txt").write_text("red\ngreen\nblue\n")
     shutil.copyfile(raw_decoder.__file__, path / "raw_decoder.py")
     for index, image in enumerate(IMAGES):

@@ -23,9 +23,7 @@ def fixed_weights(tiny_config):
 
     detector = keras_detector(tiny_config, make_network(), NAMES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "ssd_tf.inference.loading.load_detector", lambda *_flags, **_options: detector
-        )
+        patch.setattr("ssd_tf.inference.detect.load_detector", lambda *_flags, **_options: detector)
         patch.setattr(detect, "check_exists", lambda *_arguments: None)
         yield
 
@@ -33,7 +31,7 @@ def fixed_weights(tiny_config):
 @pytest.fixture
 def ends_at(monkeypatch):
     """A function: let the detector do something instead of detecting, in its n-th image from 1."""
-    from ssd_tf.inference import detector as module
+    from ssd_tf.inference import detect as module
 
     inner = module.load_detector()
 
@@ -224,7 +222,7 @@ def test_bad_input(fails, image_folder, tmp_path):
     (tmp_path / "none").mkdir()
     assert "no images (.avif, " in refuse(tmp_path / "none", code=1)
     (tmp_path / "none" / "a.png").write_text("no image")
-    assert "none of the 1 files could be read" in refuse(tmp_path / "none", code=1)
+    assert "none of the inputs could be read: 1" in refuse(tmp_path / "none", code=1)
 
 
 def test_input_images_are_not_overwritten(fails, image_folder):
@@ -262,7 +260,7 @@ def test_a_video_keeps_its_frames_rate_and_size(look, tmp_path, image_folder):
         (11, 9, "red"),
         (13, 11, "blue"),
     ]
-    from ssd_tf.inference.video import Video
+    from ssd_tf.inference.inputs import Video
 
     video = Video(tmp_path / "out" / "two.mp4")
     assert (video.num_frames, video.rate) == (12, pytest.approx(12.5))
@@ -281,7 +279,7 @@ def test_what_cannot_be_opened_as_a_video_is_skipped(look, fails, tmp_path, imag
     rows, _ = look(image_folder / "green.png", tmp_path / "broken.mp4")
     assert [row["class"] for row in rows] == ["green"]
     argv = ["--model=any", f"--output={tmp_path / 'none'}", tmp_path / "broken.mp4", "camera:99"]
-    assert "none of the 2 files could be read" in fails(detect.main, *argv, code=1)
+    assert "none of the inputs could be read: 2" in fails(detect.main, *argv, code=1)
     assert not (tmp_path / "none").exists()
 
 
@@ -384,14 +382,14 @@ def test_every_suffix_of_an_image_in_a_folder_is_read_and_the_others_are_counted
     (image_folder / "more").mkdir()
     _, drawn = look(image_folder)
     assert len(drawn) == 7
-    passed_over = [record.args for record in caplog.records if "passed over" in record.msg]
-    assert passed_over == [(image_folder, 7, 2, "more")]
+    skipped = [record.args for record in caplog.records if "skipped: %d" in record.msg]
+    assert skipped == [(image_folder, 7, 2, "more")]
 
 
 def test_sixteen_bits_are_read_by_the_gray_range_of_the_data(look, tmp_path, monkeypatch):
-    from ssd_tf.inference import detector
+    from ssd_tf.inference import detect as library
 
-    loaded = detector.load_detector("any")
+    loaded = library.load_detector("any")
     monkeypatch.setattr(loaded, "gray_range", (0, 4095))
     gray = np.full((40, 60), 2048, np.uint16)
     Image.fromarray(gray).save(tmp_path / "gray.png")
@@ -520,7 +518,7 @@ def test_an_end_before_the_last_image_keeps_the_others(ends_at, capsys, tmp_path
 @pytest.mark.parametrize(("end", "code"), [(interrupt, 130), (terminate, 143), (crash, 1)])
 def test_an_end_in_a_video_keeps_its_frames(ends_at, tmp_path, end, code):
     write_video(tmp_path / "a.mp4", [draw(128, 192, ("red", 0, 0))] * 8)
-    from ssd_tf.inference.video import Video
+    from ssd_tf.inference.inputs import Video
 
     out = tmp_path / "out"
     ends_at(6, end)

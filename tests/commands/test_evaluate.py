@@ -95,6 +95,13 @@ def files_refused(fails, tmp_path):
     return call
 
 
+@pytest.fixture(autouse=True)
+def quick_figures(monkeypatch):
+    """Half a second for each report; test_report.py has the real figures."""
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **_o: file.write(svg))
+
+
 def run(*argv):
     assert evaluate.main(["evaluate", *map(str, argv)]) == 0
 
@@ -115,6 +122,20 @@ def test_metrics_of_a_run(evaluated):
     assert content["settings"]["kind"] == "keras"
     assert (content["settings"]["images"], content["settings"]["max_detections"]) == (4, 20)
     assert content["latency_ms"]["per_image"] > 0
+
+
+def test_from_python_without_files(tiny_run, tiny_data, evaluated, tmp_path, monkeypatch, capsys):
+    from ssd_tf.evaluation.evaluate import evaluate as evaluate_model
+
+    monkeypatch.chdir(tmp_path)
+    metrics = evaluate_model(tiny_run, tiny_data, overrides=["eval.score_floor=0.0001"])
+    expected = read(evaluated, "metrics.json")
+    assert metrics.keys() == expected.keys()
+    assert metrics["coco"] == expected["coco"]
+    assert f"AP {metrics['coco']['AP']:.3f}" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="reference"):
+        evaluate_model(tiny_run, tiny_data, reference=True)
 
 
 def test_detections_of_a_run(evaluated, tiny_run, images):
@@ -221,7 +242,7 @@ def test_what_set_refuses(fails, tiny_run, tiny_data, tmp_path):
     )
     argv = [*write_files(tmp_path, TRUTH, FOUND), f"--output={tmp_path / 'out'}"]
     line = fails(evaluate.main, *argv, "--set=eval.nms_iou=0.5", code=2)
-    assert "--set eval.nms_iou=0.5 needs --model" in line
+    assert "--set" in line and "--detections" in line
 
 
 @pytest.mark.parametrize(
@@ -413,6 +434,8 @@ def test_files_without_rows(capsys, tmp_path):
         ),
         ({**TRUTH, "categories": [{"id": 9}]}, "expected a category with a `name` and an `id`"),
         ({**TRUTH, "categories": [{"name": "a"}]}, "expected a category with a `name` and an `id`"),
+        ({**TRUTH, "categories": [{"id": 9, "name": " "}]}, "the class name '' is empty"),
+        ({**TRUTH, "categories": [{"id": 9, "name": "a\nb"}]}, "U+000A"),
         ("[" * 100_000, "truth is not JSON: it is nested too deeply"),
     ],
 )
@@ -428,11 +451,14 @@ def test_files_that_are_not_coco_instances(files_refused, truth, expected):
         ([1], "found[0]: expected an object with image_id, category_id, bbox, score, got 1"),
         ([{}], "found[0]: expected image_id as a number or a string, got nothing"),
         ([{**FOUND[0], "image_id": True}], "found[0]: expected image_id as a number or a string"),
-        ([{**FOUND[0], "image_id": LARGE}], "image_id 1000"),
+        ([{**FOUND[0], "image_id": LARGE}], 'image_id of the annotations (4), got "1000'),
         ([FOUND[0], {"image_id": 4}], "found[1]: expected category_id"),
         ([{**FOUND[0], "bbox": [10, 10, 40]}], "found[0]: expected bbox as four finite numbers"),
         ([{**FOUND[0], "bbox": [10, 10, 1e200, 1e200]}], "found[0]: expected bbox as four finite"),
-        ([FOUND[0], {**FOUND[0], "image_id": 5}], "found[1]: image_id 5 is not among the images"),
+        (
+            [FOUND[0], {**FOUND[0], "image_id": 5}],
+            "found[1]: expected an image_id of the annotations (4), got 5",
+        ),
         (
             [{**FOUND[0], "category_id": 1}] * 2,
             "2 detections ignored, of categories that the annotations lack: 1; they have 9",
@@ -466,6 +492,28 @@ def test_what_is_missing(fails, tiny_run, tiny_data, tmp_path):
     assert "has no split 'test'; it has train, val" in refuse(
         f"--model={tiny_run}", f"--data={tiny_data}", "--split=test"
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "flag"),
+    [
+        (["--model=m", "--data=d"], "--images=i"),
+        (["--model=m", "--data=d"], "--annotations=a"),
+        (["--model=m", "--data=d"], "--gray_range=0,9"),
+        (["--detections=d", "--annotations=a"], "--labels=l"),
+        (["--detections=d", "--annotations=a"], "--split=val"),
+        (["--detections=d", "--annotations=a"], "--data=d"),
+        (["--detections=d", "--annotations=a"], "--raw_weights"),
+        (["--detections=d", "--annotations=a"], "--on_bad_record=skip"),
+        (["--detections=d", "--annotations=a"], "--input_range=0,1"),
+        (["--compare", "a", "b"], "--model=m"),
+        (["--compare", "a", "b"], "--reference"),
+    ],
+)
+def test_flags_without_effect_are_errors(fails, tmp_path, first, flag):
+    line = fails(evaluate.main, *first, flag, f"--output={tmp_path / 'out'}", code=2)
+    assert flag.partition("=")[0] in line and first[0].partition("=")[0] in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -554,15 +602,15 @@ def test_inputs_are_not_overwritten(fails, tmp_path, name):
     assert file_contents(out) == before
 
 
-@pytest.mark.parametrize("broken", ["pictures", "report", "figures"])
+@pytest.mark.parametrize("broken", ["images", "report", "figures"])
 def test_numbers_are_kept_when_the_report_fails(tmp_path, monkeypatch, broken, capsys):
-    from ssd_tf.evaluation.report import figures, pictures, report
+    from ssd_tf.evaluation.report import figures, report
 
     def fail(*_arguments, **_more):
         raise TypeError("no such glyph")
 
     places = {
-        "pictures": (pictures, "choose_images"),
+        "images": (report, "choose_images"),
         "report": (report, "render_report"),
         "figures": (figures, "confusion"),
     }
@@ -603,7 +651,7 @@ def test_a_model_with_scores_that_are_no_probabilities(
 ):
     import numpy as np
 
-    from ssd_tf.inference import detector as module
+    from ssd_tf.evaluation import evaluate as module
     from ssd_tf.inference.detections import Detections
 
     class Wrong:

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_tf.commands.train import run_training
 from ssd_tf.config import load_config
-from ssd_tf.export import saved_model, tflite, verify
+from ssd_tf.exporting import saved_model, tflite, verify
 from ssd_tf.inference.detector import keras_detector
-from ssd_tf.inference.loading import load_detector
-from ssd_tf.inference.run import load_run
+from ssd_tf.inference.loading import load_detector, load_run
 from ssd_tf.models import ssd
+from ssd_tf.training.train import train
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -35,14 +34,14 @@ def compare_exports(name, data, folder, *overrides):
         "data.val_split=none",
     ]
     config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null", *settings, *overrides])
-    run_training(config, data, folder / "run")
+    train(config, data, folder / "run")
     run = load_run(folder / "run")
     settle_statistics(run.network.model)
     check_other_size(run.config, run.network)
     names = run.dataset_info.names
     saved_model.export_saved_model(run.config, run.network, names, folder / "saved_model")
     converter = tflite.Converter(run.config, run.network, names)
-    converter.export(folder / "model.tflite", tflite.Form("float32"))
+    converter.export(folder / "model.tflite", "float32")
     reference = keras_detector(run.config, run.network, names)
     image = draw_noise(0)
     best = reference(image).scores[0]
@@ -108,9 +107,10 @@ def test_finetune_takes_over_the_network_of_a_run(tiny_data, tmp_path):
     assert_agreement(compare_exports("finetune", tiny_data, tmp_path, init_from))
 
 
+@pytest.mark.integration
 def test_loss_variants(tiny_data, tmp_path):
     focal = [
-        "loss.score_activation=sigmoid",
+        "model.score_activation=sigmoid",
         "loss.focal_gamma=2",
         "loss.focal_alpha=0.25",
         "loss.label_smoothing=0.1",

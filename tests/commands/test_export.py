@@ -120,6 +120,7 @@ def test_a_broken_record(fails, tiny_run, tiny_data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_all_forms_are_measured(tiny_run, tiny_data, tmp_path, capsys):
     forms = ["tflite_dynamic", "tflite_float16_raw", "saved_model", "web"]
     report = run(
@@ -152,6 +153,7 @@ def test_all_forms_are_measured(tiny_run, tiny_data, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "web").iterdir()} == {"index.html", "model.tflite"}
 
 
+@pytest.mark.integration
 def test_overwriting_keeps_other_files(tiny_run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "saved_model").mkdir()
@@ -176,6 +178,7 @@ def odd_run(tiny_run, tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 def test_exports_name_their_classes_as_the_run_does(odd_run, tmp_path, monkeypatch):
     # Into the current folder; some files are copied to where the labels of another model lie.
     (tmp_path / "here").mkdir()
@@ -197,6 +200,8 @@ def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path)
     for name in ("saved_model", "model_float32.tflite"):
         assert load_detector(exported / name, labels).classes == ["a", "b", "c"]
     argv = (f"--output={tmp_path / 'out'}", f"--labels={labels}", __file__)
+    line = fails(detect.main, f"--model={odd_run}", argv[0], "--input_range=0,1", __file__, code=2)
+    assert "--input_range" in line and str(odd_run) in line
     for model in (odd_run, exported / "saved_model", exported / "model_float32.tflite"):
         if model != odd_run:
             labels.write_text("a\nb\nc\nd\n")
@@ -205,17 +210,18 @@ def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path)
 
 
 def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path, monkeypatch):
-    from ssd_tf.export import metadata
+    from ssd_tf.exporting import tflite_file
 
-    monkeypatch.setattr(metadata, "format_names", lambda _: "red\nblue\ngreen\n")
+    monkeypatch.setattr(tflite_file, "format_names", lambda _: "red\nblue\ngreen\n")
     argv = [f"--workdir={tiny_run}", f"--output={tmp_path / 'out'}"]
     argv += ["--formats=tflite_float32"]
     assert "does not name the classes" in fails(export.main, *argv, code=1)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monkeypatch):
-    from ssd_tf.export import verify
+    from ssd_tf.exporting import verify
 
     numbers = iter([0.5, 0.45, 0.5, 0.48])
     monkeypatch.setattr(verify, "measure", lambda *_: {"AP": next(numbers), "AP50": 0.6})
@@ -230,7 +236,7 @@ def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monke
 
 
 def test_a_full_disk_leaves_nothing(fails, tiny_run, tmp_path, monkeypatch):
-    from ssd_tf.export import tflite
+    from ssd_tf.exporting import tflite
 
     def fill(*_):
         raise OSError(28, "No space left on device")
@@ -268,13 +274,12 @@ def test_bad_input_of_forms(fails, tiny_run, tiny_data, tmp_path):
     assert f"--output {output} is a file; name a folder" in line
 
 
+@pytest.mark.integration
 def test_int8(tiny_run, tiny_data, tmp_path):
     argv = ["--formats=tflite_int8", f"--data={tiny_data}", "--calibration_split=val"]
     # Four images are too few for people, and enough to see that the split is used.
-    import ssd_tf.commands.export as command
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "_FEWEST_CALIBRATION_IMAGES", 4)
+        patch.setattr("ssd_tf.exporting.folder.MIN_CALIBRATION_IMAGES", 4)
         report = run(tiny_run, tmp_path, *argv)
     assert report["verify"]["tflite_int8"]["detections"] > 0
     entry = load_detector(tmp_path / "model_int8.tflite")

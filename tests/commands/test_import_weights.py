@@ -8,8 +8,7 @@ from safetensors.numpy import save_file
 
 from ssd_tf.commands import import_weights
 from ssd_tf.config import check_config, load_config
-from ssd_tf.inference.loading import load_detector
-from ssd_tf.inference.run import load_run
+from ssd_tf.inference.loading import load_detector, load_run
 from ssd_tf.models import ssd
 from ssd_tf.weights import runs
 from ssd_tf.weights.importers import array_files, torchvision
@@ -82,6 +81,7 @@ def test_a_run_folder_that_detects(ssdlite_file, tmp_path, caplog):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "run"]
 
 
+@pytest.mark.integration
 def test_rows_of_unused_classes_are_left_out(ssdlite_file, tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("cat\n???\ndog\n")
@@ -100,6 +100,7 @@ def test_rows_of_unused_classes_are_left_out(ssdlite_file, tmp_path):
     )
 
 
+@pytest.mark.integration
 def test_without_labels_the_ids_are_the_names(ssdlite_file, tmp_path, caplog):
     assert run(ssdlite_file, tmp_path / "run") == 0
     assert "without --labels, the classes are called by their ids: 1 to 3" in caplog.text
@@ -159,6 +160,7 @@ def test_a_folder_beside_the_output_is_kept(ssdlite_file, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.tmp"]
 
 
+@pytest.mark.integration
 def test_what_the_file_states_cannot_be_replaced(ssdlite_file, tmp_path, capsys):
     flags = ("--set", "model.backbone.mean_rgb=[0,0,0]")
     error = error_of(capsys, 2, ssdlite_file, tmp_path / "run", *flags)
@@ -253,6 +255,7 @@ def test_state_dicts_of_other_networks(tmp_path, capsys, content, message):
     assert message in error_of(capsys, 2, tmp_path / "file.safetensors", tmp_path / "run")
 
 
+@pytest.mark.integration
 def test_training_into_an_imported_run_is_refused(ssdlite_file, tmp_path, tiny_data, capsys):
     from ssd_tf.commands import train
 

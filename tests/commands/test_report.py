@@ -40,10 +40,10 @@ class Sections(html.parser.HTMLParser):
 def report(tmp_path):
     """A function: evaluate these annotations and detections -> Sections, metrics.json."""
 
-    def call(annotations, found, *argv, categories=CATEGORIES):
+    def call(annotations, found, *argv, categories=CATEGORIES, names=("one.png", "two.png")):
         images = [
-            {"id": 1, "file_name": "one.png", "height": 60, "width": 100},
-            {"id": 2, "file_name": "two.png", "height": 100, "width": 50},
+            {"id": 1, "file_name": names[0], "height": 60, "width": 100},
+            {"id": 2, "file_name": names[1], "height": 100, "width": 50},
         ]
         content = {"images": images, "annotations": annotations, "categories": categories}
         paths = [tmp_path / "truth.json", tmp_path / "found.json"]
@@ -69,7 +69,7 @@ def test_without_objects_and_detections(report):
     assert "The split has no objects that count" in sections.texts[""]
     assert "Nothing was detected" in sections.texts[""]
     assert "No detection is right" in sections.texts["score"]
-    assert sections.texts["errors"].strip().endswith("Nothing to split.")
+    assert sections.texts["errors"].strip().endswith("No errors to break down.")
     assert (metrics["coco"]["AP"], metrics["thresholds"]) == (-1, None)
 
 
@@ -115,16 +115,16 @@ def test_the_best_and_the_worst_images_are_shown(report, tmp_path):
     [([], 7000 // 256), (["--gray_range=6000,7999"], 128), (["--gray_range=0,7000"], 255)],
 )
 def test_images_of_16_bits(report, tmp_path, monkeypatch, flags, gray):
-    from ssd_tf.evaluation.report import report as module
+    from ssd_tf.evaluation import evaluate_files
 
     shown = []
-    render = module.render_report
+    read = evaluate_files._read_images
 
     def spy(*arguments):
-        shown.append(arguments[3].shown)
-        return render(*arguments)
+        shown.append(read(*arguments))
+        return shown[-1]
 
-    monkeypatch.setattr(module, "render_report", spy)
+    monkeypatch.setattr(evaluate_files, "_read_images", spy)
     for name in ("one.png", "two.png"):
         Image.fromarray(np.full((60, 100), 7000, np.uint16)).save(tmp_path / name)
     report([CAT], [{**CAT, "score": 0.9}], f"--images={tmp_path}", *flags)
@@ -143,6 +143,30 @@ def test_an_image_that_cannot_be_read_is_left_out(report, tmp_path, caplog):
     sections, _ = report([CAT], [{**CAT, "score": 0.9}], f"--images={tmp_path}")
     assert "one.png" not in sections.texts["best"]
     assert "one.png cannot be read for the report" in caplog.text
+
+
+def test_images_are_found_by_other_spellings(report, tmp_path, caplog):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for path in (folder / "sub" / "one.png", folder / "two.png"):
+        Image.new("RGB", (100, 60)).save(path)
+    sections, _ = report([CAT, DOG], [], f"--images={folder}", names=["sub\\one.png", "/x/two.png"])
+    assert "one.png: 0 right" in sections.texts["worst"]
+    assert "/x/two.png: 0 right" in sections.texts["worst"]
+    assert "cannot be read" not in caplog.text
+
+
+def test_images_outside_the_folder_are_not_read(report, tmp_path, caplog):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (100, 60)).save(tmp_path / "one.png")
+    (folder / "two.png").symlink_to(tmp_path / "one.png")
+    names = ["../one.png", "sub/../two.png"]
+    sections, _ = report([CAT, DOG], [], f"--images={folder}", names=names)
+    assert "../one.png" not in sections.texts["worst"]
+    assert "sub/../two.png: 0 right" in sections.texts["worst"]
+    (line,) = [text for text in caplog.messages if "cannot be read" in text]
+    assert "../one.png" in line and "outside" in line and str(folder) in line
 
 
 def test_equal_evaluations_give_equal_reports(report, tmp_path):
@@ -184,12 +208,12 @@ def test_what_comparison_refuses(fails, report, tmp_path):
     output = f"--output={tmp_path / 'c'}"
     path = str(tmp_path / "out" / "metrics.json")
     line = fails(evaluate.main, "--compare", path, output, code=2)
-    assert "--compare: name at least two metrics.json" in line
+    assert "--compare: expected at least two metrics.json" in line
     line = fails(evaluate.main, "--compare", path, str(tmp_path / "gone"), output, code=1)
     assert "no metrics.json at" in line
     (tmp_path / "other.json").write_text('{"coco": {}}')
     line = fails(evaluate.main, "--compare", path, str(tmp_path / "other.json"), output, code=1)
-    assert "other.json is not a metrics.json of evaluate.py" in line
+    assert "other.json is not a metrics.json" in line
     assert not (tmp_path / "c").exists()
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     line = fails(evaluate.main, "--compare", path, path, f"--output={tmp_path / 'out'}", code=1)
@@ -208,16 +232,16 @@ def test_the_worst_image_comes_first(report, tmp_path):
 
 
 def test_reference_fails_when_a_number_differs(fails, report, tmp_path, monkeypatch):
-    from ssd_tf.evaluation import evaluator
+    from ssd_tf.evaluation import metrics
 
     report([CAT], [{**CAT, "score": 0.9}], "--reference")
-    right = evaluator.coco_metrics
+    right = metrics.coco_metrics
 
     def wrong(*tables):
         stats, *others = right(*tables)
         return stats | {"AP75": 0.5}, *others
 
-    monkeypatch.setattr(evaluator, "coco_metrics", wrong)
+    monkeypatch.setattr(metrics, "coco_metrics", wrong)
     report([CAT], [{**CAT, "score": 0.9}])
     paths = [tmp_path / "truth.json", tmp_path / "found.json"]
     argv = [f"--annotations={paths[0]}", f"--detections={paths[1]}", f"--output={tmp_path / 'b'}"]

@@ -6,8 +6,10 @@ from PIL import Image
 
 from ssd_tf import draw
 from ssd_tf.commands import show_input
+from ssd_tf.training import input_sheet
 
 
+@pytest.mark.integration
 def test_stages_rate_and_sheet(tiny_data, tiny_config_file, tmp_path, capsys):
     sheet = tmp_path / "new" / "sheet.png"
     flags = [
@@ -92,6 +94,7 @@ def test_bad_records_are_not_on_the_sheet(drawn, with_bad_record, tiny_config_fi
     assert "record 1 (from 0), source_id 'unknown'" in fails(show_input.main, *argv, code=1)
 
 
+@pytest.mark.integration
 def test_bad_records_are_not_timed(with_bad_record, tiny_config_file, tmp_path, capsys):
     argv = [
         f"--config={tiny_config_file}",
@@ -107,7 +110,7 @@ def test_bad_records_are_not_timed(with_bad_record, tiny_config_file, tmp_path, 
 
 def test_default_boxes_are_drawn_for_the_objects_that_they_are_matched_to():
     # A crowd over the whole image, then two objects.
-    drawn = show_input.DrawnBoxes(
+    drawn = input_sheet.DrawnBoxes(
         boxes=np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32),
         labels=np.array([1, 2, 2]),
         captions=["crowd", "a", "b"],
@@ -116,7 +119,7 @@ def test_default_boxes_are_drawn_for_the_objects_that_they_are_matched_to():
     default_boxes = np.array(
         [[0.5, 0.5, 1, 0.9], [0, 0, 0.5, 0.4], [0, 0, 0.4, 0.5], [0, 0.9, 0.1, 1]], np.float32
     )
-    added = show_input.add_matched_boxes(drawn, default_boxes)
+    added = input_sheet.add_matched_boxes(drawn, default_boxes)
     np.testing.assert_array_equal(added.boxes, [*default_boxes[:3], *drawn.boxes])
     assert added.labels.tolist() == [3, 2, 2, 1, 2, 3]  # the row of the object, from 1
     assert added.captions == ["", "", "", "crowd: 0", "a: 2", "b: 1"]
@@ -125,7 +128,9 @@ def test_default_boxes_are_drawn_for_the_objects_that_they_are_matched_to():
 
 def test_the_rate_counts_images(tiny_data, tiny_config_file, tmp_path, capsys, monkeypatch):
     clock = iter([100.0, 102.0])
-    monkeypatch.setattr(show_input, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(
+        input_sheet, "time", types.SimpleNamespace(perf_counter=lambda: next(clock))
+    )
     argv = [
         f"--config={tiny_config_file}",
         f"--data={tiny_data}",

@@ -24,7 +24,7 @@ def test_layers_boxes_and_totals(report):
     assert "8 x 12" in text and "384" in text
     # The first map: .4 of 64 px, and the square between .4 and .6.
     assert "26 x 26, 31 x 31, 18 x 36, 36 x 18" in text
-    assert "conv_dw_5" in text and "DepthwiseConv2D" in text
+    assert "stage3_conv2" in text and "DepthwiseConv2D" in text
     assert "multiply-adds: 0.0" in text and "G for one image of 64 x 96" in text
     assert "(3 classes)" in text and "ms" not in text.splitlines()[-1]
 
@@ -32,11 +32,10 @@ def test_layers_boxes_and_totals(report):
 def test_receptive_field_of_each_map(report):
     _, output = report()
     rows = [line for line in output.out.splitlines() if " px " in line]
-    # MobileNet v1: 3 pixels after conv1; 7, 11, 19, 27, 43 after conv_dw_1 to 5, whose cells are
-    # 8 apart; the head's 3x3 adds two of those: 59. The second map: 59 after conv_dw_6,
-    # 59 + 5 * 32 = 219 after conv_dw_11, 16 apart: 251. The third: 251 after conv_dw_12,
-    # 251 + 64 = 315 after conv_dw_13, 32 apart: 379.
-    assert [line.split(" px ")[0].split()[-1] for line in rows] == ["59", "251", "379"]
+    # 3 pixels after stage 1; 7 and 15 after the convolutions of stage 2, 23 and 39 after those of
+    # stage 3, whose cells are 8 apart; the head's 3x3 adds two of those: 55. The second map: 55 and
+    # 87 after stage 4, 16 apart: 119. The third: 119 and 183 after stage 5, 32 apart: 247.
+    assert [line.split(" px ")[0].split()[-1] for line in rows] == ["55", "119", "247"]
 
 
 def test_default_boxes_are_shown_clipped(report):
@@ -52,10 +51,9 @@ def test_batch_norm_statistics_are_not_trained(report):
     total, trained = re.search(
         r"parameters: ([\d,]+), of which ([\d,]+) are trained", output.out
     ).groups()
-    # Two per channel of conv1 (8), of the depthwise (1,240) and 1x1 (1,488) convolutions, and of
-    # the heads' depthwise convolutions (2 * 448).
+    # Two per channel of the convolutions of the five stages, and of the heads' depthwise ones.
     assert int(total.replace(",", "")) - int(trained.replace(",", "")) == 2 * (
-        8 + 1240 + 1488 + 2 * (64 + 128 + 256)
+        16 + 2 * (32 + 64 + 96 + 128) + 2 * (64 + 96 + 128)
     )
 
 
@@ -75,7 +73,7 @@ def test_a_markdown_row(report):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "message"),
     [
         ("model.backbone.name=mobilnet", "unknown value 'mobilnet'; did you mean 'mobilenet'?"),
         (
@@ -84,13 +82,13 @@ def test_a_markdown_row(report):
             "(input 64 x 96)",
         ),
         (
-            "model.input_hw=[24, 300]",
+            "model.input_hw=[24,300] model.backbone.name=mobilenet",
             "mobilenet needs an input of at least 32 x 32 pixels (input 24 x 300)",
         ),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(report, override, message):
-    code, output = report("--set", override)
+def test_bad_input_is_one_line_and_exit_code_2(report, overrides, message):
+    code, output = report("--set", *overrides.split())
     assert code == 2
     assert output.err.startswith("error: ") and message in output.err
     assert len(output.err.strip().splitlines()) == 1

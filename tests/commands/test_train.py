@@ -49,10 +49,10 @@ def altered(tiny_data, tmp_path):
 
 
 @pytest.fixture
-def trainer_calls(monkeypatch):
-    """The arguments of each call of the trainer, which then does nothing."""
+def loops(monkeypatch):
+    """The Loop of each run, which then does nothing."""
     calls = []
-    monkeypatch.setattr("ssd_tf.training.trainer.train", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("ssd_tf.training.loop.Loop.run", lambda loop: calls.append(loop))
     return calls
 
 
@@ -160,9 +160,7 @@ def test_a_run_with_other_settings_is_refused(
     assert (tiny_run / "config.yaml").read_text() == before
 
 
-def test_eval_export_and_watch_may_change(
-    tiny_run, tiny_data, tiny_config_file, tmp_path, trainer_calls
-):
+def test_eval_export_and_watch_may_change(tiny_run, tiny_data, tiny_config_file, tmp_path, loops):
     """And a run that failed before its first checkpoint may start with other settings."""
     run = shutil.copytree(tiny_run, tmp_path / "run")
     argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}", f"--workdir={run}"]
@@ -174,26 +172,25 @@ def test_eval_export_and_watch_may_change(
     )
     shutil.rmtree(run / "checkpoints")
     assert train.main([*argv, "--set", "train.seed=5", "model.num_levels=2"]) == 0
-    first, second = (run.config for (run,) in trainer_calls)
+    first, second = (loop.config for loop in loops)
     assert (first.eval.nms_iou, first.watch.log_every) == (0.6, 3)
     assert first.export.max_detections == 7
     assert (second.train.seed, second.model.num_levels) == (5, 2)
     assert load_config(run / "config.yaml") == second
 
 
-def test_on_bad_record_may_change(
-    tiny_run, tiny_data, tiny_config_file, tmp_path, trainer_calls, caplog
-):
+def test_on_bad_record_may_change(tiny_run, tiny_data, tiny_config_file, tmp_path, loops, caplog):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}", f"--workdir={run}"]
     with caplog.at_level(logging.WARNING):
         assert train.main([*argv, "--set", "data.on_bad_record=skip"]) == 0
-    assert len(trainer_calls) == 1
+    assert len(loops) == 1
     line = "data.on_bad_record was stop, now it is skip: skipped records change the order of images"
     assert line in [record.getMessage() for record in caplog.records]
     assert load_config(run / "config.yaml").data.on_bad_record == "skip"
 
 
+@pytest.mark.integration
 def test_bad_records_of_the_val_split(fails, with_bad_record, tiny_config_file, tmp_path):
     data = with_bad_record("val")
     run = tmp_path / "run"
@@ -240,6 +237,7 @@ def short_argv(tiny_config_file, tiny_data, tmp_path):
     return ["train", f"--config={tmp_path / 'short.yaml'}", f"--data={tiny_data}"]
 
 
+@pytest.mark.integration
 def test_the_same_command_resumes_from_the_last_checkpoint(short_argv, tmp_path, monkeypatch):
     straight = tmp_path / "straight"
     stopped = tmp_path / "stopped"
@@ -277,14 +275,14 @@ def test_the_same_command_resumes_from_the_last_checkpoint(short_argv, tmp_path,
     ids=["empty", "missing"],
 )
 def test_without_a_val_split_there_is_no_evaluation(
-    altered, change, tiny_config_file, tmp_path, trainer_calls, caplog
+    altered, change, tiny_config_file, tmp_path, loops, caplog
 ):
     data = altered(change)
     argv = ["train", f"--config={tiny_config_file}", f"--data={data}"]
     with caplog.at_level(logging.WARNING):
         assert train.main([*argv, f"--workdir={tmp_path / 'run'}"]) == 0
-    ((run,),) = trainer_calls
-    assert run.evaluation is None
+    (loop,) = loops
+    assert loop.evaluate is None
     line = f"{data} has no images in a split 'val': training keeps checkpoints/last only"
     assert line in [record.getMessage() for record in caplog.records]
 
@@ -308,6 +306,7 @@ def train_in_bfloat16(tiny_config_file, tiny_data, tmp_path):
     return run
 
 
+@pytest.mark.integration
 def test_mixed_bfloat16_on_an_old_processor_trains_or_is_one_line(train_in_bfloat16, tmp_path):
     # The limit exists in oneDNN for x86 only; elsewhere the processor may do it.
     done = train_in_bfloat16(ONEDNN_MAX_CPU_ISA="SSE41", TF_ENABLE_ONEDNN_OPTS="1")
@@ -324,12 +323,14 @@ def test_mixed_bfloat16_on_an_old_processor_trains_or_is_one_line(train_in_bfloa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.integration
 def test_mixed_bfloat16_trains_without_onednn(train_in_bfloat16, tmp_path):
     done = train_in_bfloat16(ONEDNN_MAX_CPU_ISA="SSE41", TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "checkpoints" / "last").is_dir()
 
 
+@pytest.mark.integration
 def test_stages_are_unfrozen_at_a_step_also_after_a_restart(tiny_config_file, tiny_data, tmp_path):
     argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}"]
     argv += ["--set", "train.steps=4", "train.checkpoint_every=2", "data.val_split=none"]
@@ -341,7 +342,7 @@ def test_stages_are_unfrozen_at_a_step_also_after_a_restart(tiny_config_file, ti
     changed = {path for path, value in after.items() if not np.array_equal(value, before[path])}
     initial = ssd.build_model(load_config(tmp_path / "run" / "config.yaml"), 3).model
     for variable in initial.variables:
-        if variable.path.startswith(("conv1", "conv_dw_1/", "conv_pw_1_bn")):
+        if variable.path.startswith(("stage1_", "stage2_")):
             np.testing.assert_array_equal(before[variable.path], variable.numpy(), variable.path)
             assert variable.path in changed
     for path in last.glob("ckpt-4.*"):
@@ -379,6 +380,7 @@ def test_a_run_goes_on_with_more_steps(short_argv, tmp_path, caplog):
     assert steps == ["1", "2", "3", "4", "5", "6"]
 
 
+@pytest.mark.integration
 def test_a_resumed_run_does_not_load_initial_weights(short_argv, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     assert train.main([*short_argv, f"--workdir={workdir}"]) == 0
@@ -386,7 +388,7 @@ def test_a_resumed_run_does_not_load_initial_weights(short_argv, tmp_path, monke
     def refuse(*_arguments):
         raise AssertionError("the checkpoint replaces them")
 
-    monkeypatch.setattr("ssd_tf.training.learner.load_initial_weights", refuse)
+    monkeypatch.setattr("ssd_tf.training.state.load_initial_weights", refuse)
     assert train.main([*short_argv, f"--workdir={workdir}", "--set", "train.steps=5"]) == 0
     with pytest.raises(AssertionError):
         train.main([*short_argv, f"--workdir={tmp_path / 'other'}", "--traceback"])

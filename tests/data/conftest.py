@@ -1,14 +1,11 @@
-import io
 import types
 
+import data_sets
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
 
 from ssd_tf.config import check_config
 from ssd_tf.data import records
-from ssd_tf.files import write_json
 
 RECORDS = 22
 SHARDS = 3  # of 8, 7 and 7 records
@@ -18,9 +15,7 @@ def image_bytes(index, image_format="JPEG"):
     """An image 30 high and 44 wide, gray with a block; its mean identifies its index."""
     image = np.full((30, 44, 3), 10 + 10 * index, np.uint8)
     image[8:20, 10:30, 0] += 5
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, image_format)
-    return buffer.getvalue()
+    return data_sets.encode(image, image_format)
 
 
 def make_record(index, **changes):
@@ -43,24 +38,13 @@ def write_data(folder, changed=None):
 
     changed: {index of a record: its bytes instead}.
     """
-    shards = [f"train-{i:05d}-of-{SHARDS:05d}.tfrecord" for i in range(SHARDS)]
-    for first, shard in enumerate(shards):
-        with tf.io.TFRecordWriter(str(folder / shard)) as writer:
-            for index in range(first, RECORDS, SHARDS):
-                writer.write((changed or {}).get(index) or make_record(index))
+    shards = [
+        [(changed or {}).get(i) or make_record(i) for i in range(first, RECORDS, SHARDS)]
+        for first in range(SHARDS)
+    ]
     classes = [{"name": "a", "id": 4}, {"name": "b", "id": 9}]
-    split = {
-        "images": RECORDS,
-        "boxes": RECORDS,
-        "ignored": 0,
-        "shards": shards,
-        "repaired": {},
-        "dropped": [],
-    }
-    write_json(
-        folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}}
-    )
-    return folder
+    split = data_sets.write_split(folder, "train", shards, num_boxes=RECORDS)
+    return data_sets.write_classes(folder, classes, {"train": split})
 
 
 @pytest.fixture(scope="session")

@@ -28,12 +28,12 @@ GEOMETRY = {
     "nothing": Augment(),
     "flip": Augment(flip_probability=1),
     "upside down": Augment(vertical_flip_probability=1),
-    "zoom-out": Augment(zoom_out_probability=1),
-    "any crop": Augment(crop_min_iou=(0.0,)),
-    "caffe crop": Augment(crop_min_iou=(0.1, 0.3, 0.5)),
-    "torchvision crop": Augment(crop_min_iou=(0.0, 0.1, 0.3, 0.5), crop_rule="torchvision"),
+    "zoom-out": Augment(zoom_out={"probability": 1}),
+    "any crop": Augment(crop={"min_iou": (0.0,)}),
+    "caffe crop": Augment(crop={"min_iou": (0.1, 0.3, 0.5)}),
+    "torchvision crop": Augment(crop={"min_iou": (0.0, 0.1, 0.3, 0.5), "sampler": "torchvision"}),
 } | {
-    name: Augment(preset=name, color_probability=0, channel_shuffle_probability=0)
+    name: Augment(preset=name, color={"probability": 0, "channel_shuffle_probability": 0})
     for name in ("caffe", "paper", "torchvision", "light")
 }
 
@@ -125,7 +125,7 @@ def test_an_image_without_objects():
 def test_the_canvas_has_the_mean_of_the_caffe_code():
     seed = tf.constant([11, 1], tf.int64)
     image, _ = augment.augment_example(
-        make_witness("PNG"), OUTPUT_HW, Augment(zoom_out_probability=1), seed
+        make_witness("PNG"), OUTPUT_HW, Augment(zoom_out={"probability": 1}), seed
     )
     canvas = np.all(np.abs(image.numpy() - (123, 117, 104)) < 1e-3, -1)
     assert canvas.mean() > 0.2
@@ -135,9 +135,9 @@ def test_the_canvas_has_the_mean_of_the_caffe_code():
 def test_the_canvas_keeps_its_colour_while_the_image_is_distorted():
     section = Augment(
         preset="caffe",
-        zoom_out_probability=1,
-        color_probability=1,
-        crop_min_iou=(),
+        zoom_out={"probability": 1},
+        color={"probability": 1},
+        crop={"min_iou": ()},
         flip_probability=0,
     )
     direct, _ = augment_many(make_witness("JPEG"), section, 6)
@@ -187,9 +187,9 @@ def augment_step_by_step(example, section, seed):
     """
     image = np.asarray(Image.open(io.BytesIO(example["image"].numpy())).convert("RGB"), float)
     size = image.shape[:2]
-    zoom_out = augment.make_zoom_out(section)
-    rule = augment.make_crop_rule(section)
-    window = crops.sample_window(example["boxes"], tf.constant(size), zoom_out, rule, seed)
+    window = crops.sample_window(
+        example["boxes"], tf.constant(size), section.zoom_out, section.crop, seed
+    )
     _, window = crops.place_window(window, tf.constant(size), OUTPUT_HW)
     window = window.numpy().astype(float) * np.tile(size, 2)
     flips = crops.sample_flips(section.vertical_flip_probability, section.flip_probability, seed)

@@ -80,7 +80,14 @@ def run(config, data, num_batches=7):
         return [image for image, _ in itertools.islice(stream.as_numpy_iterator(), num_batches)]
 
 
-@pytest.mark.parametrize("kind", BAD)
+# One for each check: of the Example, of the image, of the boxes, of the lists.
+FAST = ("no example", "truncated image", "box of nan", "one label too many")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.integration) for kind in BAD],
+)
 def test_a_bad_record_stops_the_run_with_its_name(kind, small_config, striped, tmp_path):
     make, parts = BAD[kind]
     data = striped.write_data(tmp_path, {7: make(striped)})
@@ -120,6 +127,7 @@ def test_skipped_records_are_named_and_counted_and_the_others_remain(
     assert lines[2] == "2 of 22 records are skipped"
 
 
+@pytest.mark.integration
 def test_a_run_that_skips_resumes_where_it_was(small_config, striped, tmp_path):
     config = small_config(data__on_bad_record="skip", data__augment="caffe")
     data = striped.write_data(tmp_path, {7: b"\xff"})
@@ -134,6 +142,7 @@ def test_a_run_that_skips_resumes_where_it_was(small_config, striped, tmp_path):
             np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.integration
 def test_skipping_with_separate_files_per_worker(small_config, striped, tmp_path):
     config = small_config(data__on_bad_record="skip", data__shard="file")
     data = striped.write_data(tmp_path, {7: b"\xff", 9: b"\xff"})

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import Augment
-from ssd_tf.data import augment, colors
+from ssd_tf.config import Augment, Color
+from ssd_tf.data import colors
 
 # 2 x 3: not square, with gray, black, white and saturated pixels.
 IMAGE = np.array(
@@ -92,27 +92,27 @@ def test_the_six_orders_of_the_channels():
     }
 
 
-def distort(image, section, index):
+def distort(image, color, index):
     seed = tf.stack([tf.constant(5, tf.int64), index])
-    return colors.distort_color(tf.constant(image), augment.make_color_ranges(section), seed)
+    return colors.distort_color(tf.constant(image), color, seed)
 
 
-def distort_many(section, count=400, scene=IMAGE):
-    distorted = tf.data.Dataset.range(count).map(lambda i: distort(scene, section, i))
+def distort_many(color, count=400, scene=IMAGE):
+    distorted = tf.data.Dataset.range(count).map(lambda i: distort(scene, color, i))
     return np.stack(list(distorted.as_numpy_iterator()))
 
 
 def test_probability_zero_and_each_step_alone():
     np.testing.assert_array_equal(
-        distort_many(Augment(preset="caffe", color_probability=0), 20),
+        distort_many(Augment(preset="caffe", color={"probability": 0}).color, 20),
         np.broadcast_to(IMAGE, (20, 2, 3, 3)),
     )
     # Of a gray pixel far from both ends.
-    shifts = distort_many(Augment(brightness=32))[:, 0, 2, 0] - 128
+    shifts = distort_many(Color(brightness=32))[:, 0, 2, 0] - 128
     assert 0.42 < np.mean(shifts == 0) < 0.58  # half of 400, +- three standard deviations
     assert -32 < shifts.min() < -25
     assert 25 < shifts.max() < 32
-    factors = distort_many(Augment(contrast=(0.5, 1.5)))[:, 0, 2, 0] / 128
+    factors = distort_many(Color(contrast=(0.5, 1.5)))[:, 0, 2, 0] / 128
     assert 0.42 < np.mean(factors == 1) < 0.58
     assert 0.5 <= factors.min() < 0.6
     assert 1.4 < factors.max() <= 1.5
@@ -120,19 +120,19 @@ def test_probability_zero_and_each_step_alone():
 
 @pytest.mark.parametrize("preset", ["caffe", "torchvision", "paper"])
 def test_presets_stay_in_range_and_are_the_same_called_directly(preset):
-    section = Augment(preset=preset)
-    inside = distort_many(section)
+    color = Augment(preset=preset).color
+    inside = distort_many(color)
     assert inside.min() > -1e-3 and inside.max() < 255 + 1e-3  # up to rounding
     assert len({image.tobytes() for image in inside}) > 100
     for index in range(8):
-        direct = distort(IMAGE, section, np.int64(index))
+        direct = distort(IMAGE, color, np.int64(index))
         np.testing.assert_allclose(direct, inside[index], atol=1e-3)
 
 
 def test_contrast_comes_before_or_after_saturation():
     # A saturated pixel shows the order, as contrast 2 clips it at 255 before S is halved or after.
-    section = Augment(contrast=(2.0, 2.0), saturation=(0.5, 0.5), color_probability=1)
-    found = {tuple(np.round(image[0, 0])) for image in distort_many(section, 50)}
+    color = Color(contrast=(2.0, 2.0), saturation=(0.5, 0.5), probability=1)
+    found = {tuple(np.round(image[0, 0])) for image in distort_many(color, 50)}
     # (200, 40, 40) -> (255, 80, 80) -> S halved (255, 167.5, 167.5);
     # or S halved (200, 120, 120) -> (255, 240, 240).
     assert found == {(255, 168, 168), (255, 240, 240)}
@@ -161,55 +161,55 @@ def hue_moves(image):
 # image that this amount gives.
 ALONE = {
     "brightness": (
-        Augment(brightness=32),
+        Color(brightness=32),
         lambda image: image[0, 2, 0] - 128,
         (-32, 32),
         lambda amount: SCENE + amount,
     ),
     "brightness_factor": (
-        Augment(brightness_factor=(0.7, 1.4)),
+        Color(brightness_factor=(0.7, 1.4)),
         lambda image: image[0, 0, 0] / 100,
         (0.7, 1.4),
         lambda amount: SCENE * amount,
     ),
     "contrast about black": (
-        Augment(contrast=(0.5, 1.5)),
+        Color(contrast=(0.5, 1.5)),
         lambda image: image[0, 0, 0] / 100,
         (0.5, 1.5),
         lambda amount: SCENE * amount,
     ),
     "contrast about the mean": (
-        Augment(contrast=(0.5, 1.5), contrast_about="mean"),
+        Color(contrast=(0.5, 1.5), contrast_about="mean"),
         lambda image: (image[0, 0, 1] - image[0, 0, 0]) / 20,
         (0.5, 1.5),
         lambda amount: GRAY.mean() + amount * (SCENE - GRAY.mean()),
     ),
     "saturation by hsv": (
-        Augment(saturation=(0.5, 1.5)),
+        Color(saturation=(0.5, 1.5)),
         lambda image: (120 - image[0, 0, 0]) / 20,
         (0.5, 1.5),
         lambda amount: adjust_by_colorsys(SCENE, amount, 0, wraps=True),
     ),
     "saturation by gray": (
-        Augment(saturation=(0.5, 1.5), saturation_by="gray"),
+        Color(saturation=(0.5, 1.5), saturation_by="gray"),
         lambda image: (image[0, 0, 1] - image[0, 0, 0]) / 20,
         (0.5, 1.5),
         lambda amount: GRAY[..., None] + amount * (SCENE - GRAY[..., None]),
     ),
     "hue": (
-        Augment(hue_degrees=36),
+        Color(hue_degrees=36),
         lambda image: hue(image[0, 0]) - hue(SCENE[0, 0]),
         (-0.1, 0.1),
         lambda amount: adjust_by_colorsys(SCENE, 1, amount, wraps=True),
     ),
     "hue that stays at red": (
-        Augment(hue_degrees=18, hue_wraps=False),
+        Color(hue_degrees=18, hue_wraps=False),
         lambda image: hue(image[0, 0]) - hue(SCENE[0, 0]),
         (-0.05, 0.05),
         lambda amount: adjust_by_colorsys(SCENE, 1, amount, wraps=False),
     ),
     "hue that stays at red, beside gray": (
-        Augment(hue_degrees=18, hue_wraps=False, saturation_by="gray"),
+        Color(hue_degrees=18, hue_wraps=False, saturation_by="gray"),
         lambda image: hue(image[0, 0]) - hue(SCENE[0, 0]),
         (-0.05, 0.05),
         lambda amount: adjust_by_colorsys(SCENE, 1, amount, wraps=False),
@@ -220,9 +220,9 @@ ALONE = {
 @pytest.mark.parametrize("probability", [1.0, 0.5])
 @pytest.mark.parametrize("name", ALONE)
 def test_each_key_alone_follows_its_definition(name, probability):
-    section, read, (low, high), definition = ALONE[name]
-    section = section.model_copy(update={"color_probability": probability})
-    found = distort_many(section, scene=SCENE)
+    color, read, (low, high), definition = ALONE[name]
+    color = color.model_copy(update={"probability": probability})
+    found = distort_many(color, scene=SCENE)
     changed = np.array([np.abs(image - SCENE).max() > 1e-3 for image in found])
     assert changed.mean() > 0.97 if probability == 1 else 0.42 < changed.mean() < 0.58
     amounts = [read(image) for image in found[changed]]
@@ -235,7 +235,7 @@ def test_each_key_alone_follows_its_definition(name, probability):
 
 def test_the_probability_of_shuffled_channels():
     for probability in (1.0, 0.3):
-        found = distort_many(Augment(channel_shuffle_probability=probability), scene=SCENE)
+        found = distort_many(Color(channel_shuffle_probability=probability), scene=SCENE)
         orders, counts = np.unique(found[:, 1, 0], axis=0, return_counts=True)
         shares = dict(zip(map(tuple, orders.astype(int)), counts / len(found), strict=True))
         assert len(shares) == 6
@@ -245,30 +245,30 @@ def test_the_probability_of_shuffled_channels():
 
 
 @pytest.mark.parametrize(
-    ("section", "read_flags"),
+    ("color", "read_flags"),
     [
         # Halved by contrast, and moved away from 128 or 64 by brightness.
         (
-            Augment(brightness=32, contrast=(0.5, 0.5)),
+            Color(brightness=32, contrast=(0.5, 0.5)),
             lambda image: (
                 image[0, 2, 0] < 81,
                 min(abs(image[0, 2, 0] - 128), abs(image[0, 2, 0] - 64)) > 1e-3,
             ),
         ),
         (
-            Augment(brightness=32, brightness_factor=(0.5, 0.5)),
+            Color(brightness=32, brightness_factor=(0.5, 0.5)),
             lambda image: (image[0, 2, 0] < 81, image[0, 2, 0] not in (128, 64)),
         ),
         (
-            Augment(saturation=(0.5, 0.5), hue_degrees=36),
+            Color(saturation=(0.5, 0.5), hue_degrees=36),
             lambda image: (np.ptp(image[0, 0]) < 15, hue_moves(image)),
         ),
         (
-            Augment(saturation=(0.5, 0.5), hue_degrees=36, saturation_by="gray"),
+            Color(saturation=(0.5, 0.5), hue_degrees=36, saturation_by="gray"),
             lambda image: (np.ptp(image[0, 0]) < 15, hue_moves(image)),
         ),
         (
-            Augment(saturation=(0.5, 0.5), contrast=(0.8, 0.8)),
+            Color(saturation=(0.5, 0.5), contrast=(0.8, 0.8)),
             lambda image: (image[0, 0, 0] > image[0, 0, 1] * 0.9, image[0, 0, 1] < 100),
         ),
     ],
@@ -280,8 +280,8 @@ def test_the_probability_of_shuffled_channels():
         "saturation, contrast",
     ],
 )
-def test_the_steps_apply_independently(section, read_flags):
-    found = distort_many(section, scene=SCENE)
+def test_the_steps_apply_independently(color, read_flags):
+    found = distort_many(color, scene=SCENE)
     flags = [read_flags(image) for image in found]
     pairs, counts = np.unique(flags, axis=0, return_counts=True)
     assert len(pairs) == 4

@@ -12,7 +12,7 @@ from PIL import Image
 from test_pixels import png_of_size
 
 from ssd_tf import pixels
-from ssd_tf.data import images
+from ssd_tf.data import images, records
 
 decode = tf.function(
     images.decode_image, input_signature=[tf.TensorSpec([], tf.string)], reduce_retracing=True
@@ -189,7 +189,7 @@ def test_a_gif_whose_first_frame_does_not_fill_it():
 def test_a_record_is_decoded_as_stored():
     exif = image_samples.exif_bytes(6)
     data = image_samples.jpeg_with([(0xE1, PREFIX + exif)])
-    assert images.decode_stored(data).shape == (26, 37, 3)
+    assert records.decode_stored(data).shape == (26, 37, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 import itertools
 
+import data_sets
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ssd_tf.data import pipeline, records, shards, split_examples
 from ssd_tf.errors import ConfigError
-from ssd_tf.files import write_json
 
 DEFAULT_BOXES = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
 
@@ -97,7 +97,7 @@ def test_shards_and_buffer_are_reshuffled_every_epoch(small_config, striped_data
 
 
 def test_a_record_is_augmented_differently_in_every_epoch(small_config, striped_data):
-    config = small_config(data__augment={"brightness": 32, "color_probability": 1})
+    config = small_config(data__augment={"color": {"brightness": 32, "probability": 1}})
     plain, bright = (
         np.concatenate([image for image, _ in batches(each, striped_data, 11)])
         for each in (small_config(), config)
@@ -137,17 +137,9 @@ def test_impossible_numbers_of_workers_are_rejected(small_config, striped_data):
 
 def write_shards(folder, contents, images):
     """A data set of lists of records, a shard per list; its dataset.json says `images` images."""
-    names = [f"train-{i}.tfrecord" for i in range(len(contents))]
-    for name, content in zip(names, contents, strict=True):
-        with tf.io.TFRecordWriter(str(folder / name)) as writer:
-            for record in content:
-                writer.write(record)
-    split = {"images": images, "shards": names}
+    split = data_sets.write_split(folder, "train", contents, num_boxes=images)
     classes = [{"name": "a", "id": 1}, {"name": "b", "id": 2}]
-    write_json(
-        folder / "dataset.json", {"version": 1, "classes": classes, "splits": {"train": split}}
-    )
-    return folder
+    return data_sets.write_classes(folder, classes, {"train": split | {"images": images}})
 
 
 @pytest.mark.parametrize(
@@ -172,7 +164,7 @@ def test_empty_shards(small_config, striped, tmp_path):
     data = write_shards(tmp_path, [[striped.make_record(5)], [], []], 1)
     assert indices(batches(small_config(), data, 2)) == [5] * 8
     assert indices(batches(small_config(data__shard="file"), data, 2)) == [5] * 8
-    line = r"no usable record in the shards of worker 1 of 2 .*train-1.tfrecord"
+    line = r"no usable record in the shards of worker 1 of 2 .*train-00001-of-00003.tfrecord"
     with pytest.raises(ConfigError, match=line):
         batches(small_config(data__shard="file"), data, 1, num_workers=2)
 
@@ -183,7 +175,7 @@ def test_the_seed_determines_the_augmentation(small_config, striped):
 
     def shift(seed):
         config = small_config(
-            train__seed=seed, data__augment={"brightness": 32, "color_probability": 1}
+            train__seed=seed, data__augment={"color": {"brightness": 32, "probability": 1}}
         )
         image, _ = pipeline.make_prepare(config, DEFAULT_BOXES, 2)(position, serialized)
         return float(tf.reduce_mean(image))

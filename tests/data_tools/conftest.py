@@ -4,6 +4,7 @@ import importlib
 import json
 import pathlib
 
+import drawn_data
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +24,28 @@ def real_data():
         return REAL_DATA / name
 
     return find
+
+
+@pytest.fixture(scope="session")
+def drawn_voc(tmp_path_factory):
+    return drawn_data.write_voc(tmp_path_factory.mktemp("drawn_voc"))
+
+
+@pytest.fixture(scope="session")
+def drawn_yolo(tmp_path_factory):
+    return drawn_data.write_yolo(tmp_path_factory.mktemp("drawn_yolo"))
+
+
+@pytest.fixture(params=["drawn", pytest.param("real", marks=pytest.mark.integration)])
+def cells(request, real_data, drawn_voc):
+    """A VOC data set of blood cells: drawn, and BCCD itself."""
+    return drawn_voc if request.param == "drawn" else real_data("bccd")
+
+
+@pytest.fixture(params=["drawn", pytest.param("real", marks=pytest.mark.integration)])
+def signs(request, real_data, drawn_yolo):
+    """A YOLO data set of traffic signs: drawn, and photographs."""
+    return drawn_yolo if request.param == "drawn" else real_data("robot_signs")
 
 
 @pytest.fixture

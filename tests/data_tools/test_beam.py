@@ -9,6 +9,8 @@ import pytest
 
 from data_tools import shapes
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("apache_beam", reason="apache-beam (the extra `beam`) is not installed")
 
 
@@ -56,4 +58,4 @@ def test_no_such_runner(tmp_path):
     assert code == 1 and last[0].startswith(
         "error: the Beam pipeline on NoRunner failed: Unexpected pipeline runner"
     )
-    assert list((tmp_path / "beam").iterdir()) == []
+    assert not (tmp_path / "beam").exists()

@@ -2,7 +2,7 @@
 
 import pickle
 
-from data_tools.conversion import counts, duplicates, image_checks
+from data_tools.conversion import counts, report
 
 
 def count_shard(num_dropped, size_hw, digest):
@@ -11,9 +11,10 @@ def count_shard(num_dropped, size_hw, digest):
     shard.add_object("cat", ignored=False, clipped=True, size_hw=size_hw)
     shard.classes["cat"].images += 1
     for index in range(num_dropped):
-        shard.count_dropped_box(counts.Dropped("a.jpg", [index, 0, index, 5], "degenerate"))
-    shard.count_dropped_image("b.jpg", image_checks.BadImage("absent", "no file at b.jpg"), 3)
-    shard.digests.append(counts.ImageDigest(digest, "a.jpg"))
+        shard.count_dropped("a.jpg", [index, 0, index, 5], "degenerate")
+    shard.count_dropped("b.jpg", None, "absent: no file at b.jpg")
+    shard.boxes_of_dropped_images += 3
+    shard.digests.append((digest, "a.jpg"))
     return shard
 
 
@@ -23,14 +24,13 @@ def test_merge():
     total.merge(count_shard(70, size_hw=(40, 40), digest="1" * 16))
     assert (total.read, total.images, total.bytes, total.boxes, total.clipped) == (4, 2, 200, 2, 2)
     assert total.classes == {"cat": counts.ClassCounts(objects=2, ignored=0, images=2)}
-    assert total.dropped_images == {"absent": 2} and total.boxes_of_dropped_images == 6
-    assert total.first_dropped_images[1] == counts.Dropped(
-        "b.jpg", None, "absent: no file at b.jpg"
-    )
+    assert total.dropped_images.reasons == {"absent": 2} and total.boxes_of_dropped_images == 6
+    second = {"file": "b.jpg", "box": None, "reason": "absent: no file at b.jpg"}
+    assert total.dropped_images.first[1] == second
     # All are counted and the first hundred named: 70 of one shard, then 0 to 29 of the other.
-    assert total.dropped_boxes == {"degenerate": 140}
-    assert len(total.first_dropped_boxes) == 100
-    assert total.first_dropped_boxes[99].box == [29, 0, 29, 5]
+    assert total.dropped_boxes.reasons == {"degenerate": 140}
+    assert len(total.dropped_boxes.first) == 100
+    assert total.dropped_boxes.first[99]["box"] == [29, 0, 29, 5]
     # sqrt(10 x 20) = 14.1 is in the bin from 8, 40 in that from 32; aspects are 2 and 1.
     assert total.size_histogram == {1: 1, 3: 1}
     assert total.aspect_histogram == {6: 1, 4: 1}
@@ -64,13 +64,13 @@ def test_duplicates_across_splits_are_counted_in_images(tmp_path):
         ),
         ("val", [("0" * 15 + "a", "v.jpg")]),
     ):
-        with duplicates.open_digests(duplicates.digests_path(tmp_path, split), "w") as file:
-            duplicates.write_digests(file, [counts.ImageDigest(*image) for image in images])
-    assert duplicates.find_across(tmp_path, "train", "val") == {
+        with report.open_digests(report.digests_path(tmp_path, split), "w") as file:
+            report.write_digests(file, images)
+    assert report.find_duplicates(tmp_path, "train", ["val"])["val"] == {
         "images": 2,
         "files": [{"train": ["a.jpg", "c.jpg"], "val": ["v.jpg"]}],
     }
-    assert duplicates.find_across(tmp_path, "val", "train") == {
+    assert report.find_duplicates(tmp_path, "val", ["train"])["train"] == {
         "images": 1,
         "files": [{"val": ["v.jpg"], "train": ["a.jpg", "c.jpg"]}],
     }

@@ -63,7 +63,7 @@ def test_roboflow_yolo(plant, convert):
         ("a_jpg.rf.0c1d.jpg", "a_jpg.rf.0c1d", 64, 48, ["dog", "cat"], boxes),
         ("b_png.rf.77aa.jpg", "b_png.rf.77aa", 80, 40, [], []),
     ]
-    assert report["remarks"] == {}
+    assert report["findings"] == {}
     assert convert("yolo_to_tfrecord", "val", yolo=folder)[0] == [
         ("c.jpg", "c", 32, 48, ["cat"], [[0.5, 0, 1, 0.5]])
     ]
@@ -142,7 +142,7 @@ def test_roboflow_csv(plant, convert):
         ("b.jpg", "b", 64, 48, ["dog", "cat"], [[0.25, 0.25, 0.75, 0.75], [0, 0, 0.5, 1]]),
         ("a.jpg", "a", 80, 40, ["cat"], [[0.25, 0, 0.75, 0.25]]),
     ]
-    assert report["remarks"] == {}
+    assert report["findings"] == {}
 
 
 def xml(name, filename, sides, size=""):
@@ -176,7 +176,7 @@ def test_cvat_voc_with_folders(plant, convert):
         records, report = convert("voc_to_tfrecord", voc=folder, image_set=image_set)
         assert records == expected
         assert report["source"]["notes"] == [f"image set {image_set}: 2 of 2 XML files"]
-        assert report["remarks"] == {
+        assert report["findings"] == {
             "images that the labels do not name": {"count": 1, "first": ["a.jpg"]}
         }
 
@@ -224,7 +224,7 @@ def test_cvat_ultralytics_yolo(plant, convert, prefix):
         ("a.jpg", "a", 64, 48, ["cat"], [[0.375, 0.25, 0.625, 0.75]]),
         ("b.jpg", "b", 80, 40, ["dog"], [[0, 0, 0.5, 0.5]]),
     ]
-    assert report["remarks"] == {}
+    assert report["findings"] == {}
 
 
 @pytest.mark.parametrize("prefix", ["", "data/"])

@@ -10,11 +10,11 @@ BOX = [8, 16, 16, 24]
 
 @pytest.fixture
 def findings_of(tmp_path, convert_coco, read_dataset):
-    """A function: flags -> converts tmp_path; the `remarks` of the split train in report.json."""
+    """A function: flags -> converts tmp_path; the `findings` of the split train in report.json."""
 
     def convert(**flags):
         assert convert_coco(**flags) == (0, "")
-        return read_dataset(tmp_path / "out")[1]["splits"]["train"]["remarks"]
+        return read_dataset(tmp_path / "out")[1]["splits"]["train"]["findings"]
 
     return convert
 
@@ -125,7 +125,7 @@ def test_label_files_without_an_image(tmp_path, paint, run, read_dataset):
     flags = {"yolo": tmp_path / "yolo", "output": tmp_path / "out", "workers": 1}
     assert run("yolo_to_tfrecord", **flags) == (0, "")
     found = [str(tmp_path / f"yolo/{name}.txt") for name in "bc"]
-    assert read_dataset(tmp_path / "out")[1]["splits"]["train"]["remarks"] == {
+    assert read_dataset(tmp_path / "out")[1]["splits"]["train"]["findings"] == {
         "label files without an image": {"count": 2, "first": found}
     }
     code, error = run("yolo_to_tfrecord", **flags, strict=True)

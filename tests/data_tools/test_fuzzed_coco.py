@@ -6,9 +6,11 @@ import random
 import pytest
 from coco_reading import read_with_converter, read_with_evaluation
 
+from data_tools import shapes
 from ssd_tf.evaluation import coco_results
-from ssd_tf.evaluation.tables import make_truth
+from ssd_tf.evaluation.coco_instances import make_truth
 
+INTEGRATION = pytest.mark.integration
 NUM_IMAGES = 12
 ODD = [
     *(None, True, False, "", " ", "x", "1", "1.0", "0", -1, 0, 1.5, 1e308, -1e308, 5e-324),
@@ -20,9 +22,24 @@ ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", 
 
 
 @pytest.fixture(scope="module")
-def content(shared_data):
-    """The first images of coco128, their annotations and all categories."""
-    full = json.loads((shared_data / "coco128" / "instances_train2017.json").read_text())
+def drawn(tmp_path_factory):
+    """The annotations of a generated data set, with outlines."""
+    folder = tmp_path_factory.mktemp("drawn")
+    shapes.write_dataset(folder, NUM_IMAGES, seed=0)
+    content = json.loads((folder / "annotations.json").read_text())
+    for row in content["annotations"]:
+        x, y, width, height = row["bbox"]
+        row["segmentation"] = [[x, y, x + width, y, x + width / 2, y + height]]
+    return content
+
+
+@pytest.fixture(scope="module", params=["drawn", pytest.param("real", marks=INTEGRATION)])
+def content(request, drawn):
+    """The first images of drawn data or of coco128, their annotations and all categories."""
+    full = drawn
+    if request.param == "real":
+        folder = request.getfixturevalue("shared_data") / "coco128"
+        full = json.loads((folder / "instances_train2017.json").read_text())
     images = full["images"][:NUM_IMAGES]
     ids = {row["id"] for row in images}
     rows = [row for row in full["annotations"] if row["image_id"] in ids]

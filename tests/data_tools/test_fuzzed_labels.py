@@ -1,4 +1,4 @@
-"""Label files of real data sets, corrupted at random: no traceback, no object lost uncounted."""
+"""Label files, drawn and real, corrupted at random: no traceback, no object lost uncounted."""
 
 import csv
 import io
@@ -135,9 +135,8 @@ def count_lines(text):
 
 
 @both
-def test_yolo(real_data, convert, tmp_path, num_files):
+def test_yolo(signs, convert, tmp_path, num_files):
     rng = random.Random(0)
-    signs = real_data("robot_signs")
     num_converted = 0
     files = sorted(file for file in (signs / "train/labels").iterdir() if file.stat().st_size)
     for start in range(0, num_files, 10):
@@ -165,10 +164,9 @@ def test_yolo(real_data, convert, tmp_path, num_files):
 
 
 @both
-def test_voc(real_data, convert, tmp_path, num_files):
+def test_voc(cells, convert, tmp_path, num_files):
     rng = random.Random(1)
-    bccd = real_data("bccd")
-    files = sorted((bccd / "Annotations").iterdir())
+    files = sorted((cells / "Annotations").iterdir())
     num_converted = 0
     for start in range(0, num_files, 10):
         folder = tmp_path / f"voc{start}"
@@ -176,7 +174,7 @@ def test_voc(real_data, convert, tmp_path, num_files):
         num_objects = 0
         num_odd = 0
         for index, file in enumerate(rng.sample(files, 12)):
-            image = bccd / "JPEGImages" / f"{file.stem}.jpg"
+            image = cells / "JPEGImages" / f"{file.stem}.jpg"
             (folder / image.name).symlink_to(image)
             data = file.read_bytes() if index < 2 else corrupt(file.read_bytes(), rng)
             (folder / file.name).write_bytes(data)
@@ -206,12 +204,11 @@ def count_rows(text):
 
 
 @both
-def test_csv(real_data, convert, tmp_path, num_files):
+def test_csv(cells, convert, tmp_path, num_files):
     rng = random.Random(2)
-    bccd = real_data("bccd")
     header = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
     rows = []
-    for file in sorted((bccd / "Annotations").iterdir())[:40]:
+    for file in sorted((cells / "Annotations").iterdir())[:40]:
         for node in xml.etree.ElementTree.parse(file).iter("object"):
             sides = (node.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
             rows.append(",".join((f"{file.stem}.jpg,640,480", node.findtext("name"), *sides)))
@@ -220,7 +217,7 @@ def test_csv(real_data, convert, tmp_path, num_files):
         data = corrupt((header + "\n".join(rng.sample(rows, 12)) + "\n").encode(), rng)
         path = tmp_path / f"{index}.csv"
         path.write_bytes(data)
-        entry = convert("csv_to_tfrecord", csv=path, images=bccd / "JPEGImages")
+        entry = convert("csv_to_tfrecord", csv=path, images=cells / "JPEGImages")
         text = decode(data)
         if entry and text.startswith(header.strip()):
             assert count_objects(entry) == count_rows(text), os.fspath(path)

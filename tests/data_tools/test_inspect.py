@@ -9,18 +9,21 @@ import pytest
 from PIL import Image
 
 from data_tools import inspect_tfrecord
-from data_tools.analysis import coverage
+from data_tools.analysis import coverage, inspection
+from ssd_tf.boxes import geometry
 
 SSD300 = "model: {input_hw: [300, 300], backbone: {name: vgg16}}\nboxes: {preset: caffe_voc}\n"
 
 
 @pytest.fixture
-def voc14(real_data, run, tmp_path):
-    assert run("voc_to_tfrecord", voc=real_data("voc14"), output=tmp_path / "voc14", workers=1) == (
-        0,
-        "",
-    )
-    return tmp_path / "voc14"
+def convert_voc(run, tmp_path):
+    """A function: convert a VOC data set; returns the folder of records."""
+
+    def convert(voc):
+        assert run("voc_to_tfrecord", voc=voc, output=tmp_path / "records", workers=1) == (0, "")
+        return tmp_path / "records"
+
+    return convert
 
 
 def ssd300_boxes_by_hand():
@@ -58,17 +61,35 @@ def overlaps_by_hand(boxes, others):
     return shared / (areas[:, None] + other_areas - shared)
 
 
-def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
-    from data_tools.analysis import split_objects
+def measure(records, tmp_path):
+    """Coverage by the SSD300 table: the rows of the levels, and of the classes."""
     from ssd_tf.config import load_config
     from ssd_tf.data import dataset_json
 
     (tmp_path / "c.yaml").write_text(SSD300)
-    info = dataset_json.read_dataset(voc14)
-    found = split_objects.read_split(info.shards("train"))
-    by_level, by_class = inspect_tfrecord.measure_coverage(
-        load_config(tmp_path / "c.yaml"), found, info.names
-    )
+    info = dataset_json.read_dataset(records)
+    found = inspection.read_split(info, "train")
+    return coverage.measure(load_config(tmp_path / "c.yaml"), found, info.names)
+
+
+def test_coverage_of_cells_by_the_ssd300_table(drawn_voc, convert_voc, tmp_path, read_split):
+    records = convert_voc(drawn_voc)
+    by_level, _ = measure(records, tmp_path)
+    boxes = [record["boxes"][np.array(record["difficult"]) == 0] for record in read_split(records)]
+    boxes = np.concatenate(boxes) * 300.0
+    defaults, level = ssd300_boxes_by_hand()
+    assert len(defaults) == 8732
+    overlaps = overlaps_by_hand(boxes, defaults)
+    best = level[overlaps.argmax(1)]
+    objects = np.bincount(best, minlength=6).tolist()
+    covered = np.bincount(best[overlaps.max(1) >= 0.5], minlength=6).tolist()
+    assert [row.objects for row in by_level] == [*objects, len(boxes)]
+    assert [row.covered for row in by_level] == [*covered, sum(covered)]
+    assert by_level[-1].mean_iou == pytest.approx(overlaps.max(1).mean(), abs=1e-5)
+
+
+def test_coverage_of_voc14_by_the_ssd300_table(real_data, convert_voc, tmp_path):
+    by_level, by_class = measure(convert_voc(real_data("voc14")), tmp_path)
     assert [(row.name, row.objects, row.covered, row.forced) for row in by_level] == [
         ("38 x 38", 13, 11, 2),
         ("19 x 19", 9, 9, 0),
@@ -81,30 +102,18 @@ def test_coverage_of_voc14_by_the_ssd300_table(voc14, tmp_path, read_split):
     covered = {row.name: (row.covered, row.objects) for row in by_class}
     assert covered["person"] == (6, 8) and covered["car"] == (8, 8) and covered["all"] == (35, 37)
 
-    records = read_split(voc14)
-    boxes = (
-        np.concatenate([record["boxes"][np.array(record["difficult"]) == 0] for record in records])
-        * 300.0
-    )
-    defaults, level = ssd300_boxes_by_hand()
-    overlaps = overlaps_by_hand(boxes, defaults)
-    best = level[overlaps.argmax(1)]
-    assert (len(defaults), np.bincount(best).tolist()) == (8732, [13, 9, 9, 2, 1, 3])
-    assert np.bincount(best[overlaps.max(1) >= 0.5]).tolist() == [11, 9, 9, 2, 1, 3]
-    assert by_level[-1].mean_iou == pytest.approx(overlaps.max(1).mean(), abs=1e-5)
-
 
 def test_coverage_of_no_objects_and_of_a_tie():
     default_boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1]], np.float32)
-    best = coverage.find_best_matches(np.zeros((0, 4), np.float32), default_boxes)
-    assert len(best.index) == len(best.iou) == 0
-    (row,) = coverage.tabulate(best.index, best.iou, [])
-    assert (row.objects, row.covered, math.isnan(row.share)) == (0, 0, True)
+    best, iou = geometry.best_overlaps(np.zeros((0, 4), np.float32), default_boxes)
+    assert len(best) == len(iou) == 0
+    (row,) = coverage.tabulate(best, iou, [])
+    assert (row.objects, row.covered, math.isnan(row.fraction)) == (0, 0, True)
     # A box of 0.5 x 0.25 in the first corner shares 0.125 with the first; their union is 0.25.
     # Exactly .5 counts.
-    best = coverage.find_best_matches(np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes)
-    assert (best.index.tolist(), best.iou.tolist()) == ([0], [0.5])
-    assert coverage.tabulate(best.index, best.iou, ["one"])[0].covered == 1
+    best, iou = geometry.best_overlaps(np.array([[0, 0, 0.5, 0.25]], np.float32), default_boxes)
+    assert (best.tolist(), iou.tolist()) == ([0], [0.5])
+    assert coverage.tabulate(best, iou, ["one"])[0].covered == 1
 
 
 def test_numbers_and_sheet(two_splits, capsys):
@@ -140,8 +149,8 @@ def test_ignore_regions_are_hatched(two_splits):
 
     info = dataset_json.read_dataset(two_splits)
     shards = info.shards("train")
-    hatched = np.asarray(inspect_tfrecord.draw_sheet(shards, info.names, [1])).astype(int)
-    plain = np.asarray(inspect_tfrecord.draw_sheet(shards, ["a", "b"], [0])).astype(int)
+    hatched = np.asarray(inspection.draw_sheet(shards, info.names, [1])).astype(int)
+    plain = np.asarray(inspection.draw_sheet(shards, ["a", "b"], [0])).astype(int)
     # The crowd's box (4..24, 6..36) holds slanted lines in the second class's green; the cat's
     # box does not.
     inside = hatched[2 + 12 : 2 + 34, 2 + 6 : 2 + 22]

@@ -2,8 +2,8 @@
 
 import hashlib
 import io
-import json
 
+import data_sets
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,9 +53,7 @@ def test_foreign_record_with_a_dataset_json_is_inspected(tmp_path, run):
     write_foreign_record(tmp_path / "a.tfrecord")
     classes = [{"name": name, "id": index} for index, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
-    (tmp_path / "dataset.json").write_text(
-        json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}})
-    )
+    data_sets.write_classes(tmp_path, classes, {"train": entry})
     assert run("inspect_tfrecord", str(tmp_path), output=tmp_path / "sheet.png") == (0, "")
 
 
@@ -126,12 +124,9 @@ def test_foreign_records_are_trained_on(tmp_path):
     write_foreign_record(tmp_path / "a.tfrecord")
     classes = [{"name": name, "id": index} for index, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
-    (tmp_path / "dataset.json").write_text(
-        json.dumps({"version": 1, "classes": classes, "splits": {"train": entry}})
-    )
+    data_sets.write_classes(tmp_path, classes, {"train": entry})
     (tmp_path / "c.yaml").write_text(
-        "model: {input_hw: [64, 96], backbone: {name: mobilenet, alpha: 0.25}, "
-        "num_levels: 2, head: separable}\n"
+        "model: {input_hw: [64, 96], backbone: {name: plain}, num_levels: 2}\n"
         "boxes: {levels: [{size: 20, next_size: 40}, {size: 40, next_size: 60}]}\n"
         "train: {steps: 2, batch_size: 2}\nwatch: {log_every: 1}\n"
     )

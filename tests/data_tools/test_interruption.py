@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import pathlib
+import pickle
 import random
 import resource
 import signal
@@ -14,7 +15,7 @@ import time
 import pytest
 
 from data_tools import shapes
-from data_tools.conversion import output_folder, plan, shard_writer
+from data_tools.conversion import config, output, shard_writer
 from data_tools.readers import labels
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -100,6 +101,7 @@ def kill_at_random_moments(source, output, undisturbed, times):
     assert [path.name for path in output.iterdir() if path.name[0] == "."] == []
 
 
+@pytest.mark.integration
 def test_killed_once(source, undisturbed, tmp_path):
     kill_at_random_moments(source, tmp_path / "out", undisturbed, times=1)
 
@@ -118,10 +120,11 @@ yolo_to_tfrecord.main(["x", "--yolo={source}", "--output={output}", "--workers=1
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("module", "function", "left"),
     [
-        ("publish", "withdraw", 11),
+        ("output", "withdraw", 11),
         ("report", "make_report_entry", 9),
         ("report", "make_dataset_entry", 10),
     ],
@@ -142,6 +145,7 @@ def test_killed_while_a_finished_split_is_rewritten(
     assert (output / "dataset.json").exists() == (function == "withdraw")
 
 
+@pytest.mark.integration
 def test_interrupted(source, tmp_path):
     output = tmp_path / "out"
     process = start(source, output, start_new_session=True)
@@ -159,6 +163,7 @@ def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
 
+@pytest.mark.integration
 def test_full_disk(source, tmp_path):
     output = tmp_path / "out"
     code, error = finish(start(source, output, preexec_fn=limit_file_size))
@@ -166,6 +171,7 @@ def test_full_disk(source, tmp_path):
     assert not output.exists()
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_folder_without_write_permission(source, tmp_path):
     tmp_path.chmod(0o555)
@@ -183,7 +189,7 @@ def test_folder_without_write_permission(source, tmp_path):
     ],
 )
 def test_advice_on_write_errors(tmp_path, number, advice):
-    with pytest.raises(OSError) as raised, output_folder.explain_write_errors(tmp_path):
+    with pytest.raises(OSError) as raised, output.open_folder(tmp_path, ()):
         raise OSError(number, os.strerror(number))
     assert str(raised.value) == f"cannot write to {tmp_path}: {advice} or give another --output"
 
@@ -195,12 +201,11 @@ def test_advice_on_write_errors(tmp_path, number, advice):
         ("/dev/null/a.tfrecord", "check the path and its permissions"),
     ],
 )
-def test_advice_on_shards_that_cannot_be_written(source, tmp_path, path, advice):
+def test_advice_on_shards_that_cannot_be_written(source, path, advice):
     image = labels.LabeledImage(str(source / "images/00-00.jpg"), "00-00.jpg", "1")
-    planned = plan.write_plan([image], tmp_path / "plan", keep_classes=False)
-    rules = shard_writer.Rules(
-        label_of={}, verify=True, drop_empty=False, strict=False, exif_boxes="stored"
-    )
-    task = shard_writer.ShardTask(path, planned.path, planned.offsets, rules)
+    values = config.new_flags()
+    values(["x", "--exif_boxes=stored", "--gray_range=0,65535"])
+    rules = config.read_config(values, [])
+    task = shard_writer.ShardTask(path, [pickle.dumps(image)], {}, rules)
     with pytest.raises(OSError, match=f"^cannot write {path}: .*; {advice} or give another"):
         shard_writer.write_shard(task, lambda: None)

@@ -137,7 +137,7 @@ def test_image_without_label_file_is_a_negative_unless_a_label_file_is_left_over
     records, report = convert("yolo_to_tfrecord", yolo=folder)
     assert list(records) == ["a.jpg"]
     assert report["dropped_images"] == {"labels cannot be used": 1}
-    assert report["remarks"]["label files without an image"]["count"] == 1
+    assert report["findings"]["label files without an image"]["count"] == 1
 
 
 NFC = unicodedata.normalize("NFC", "décran 1")
@@ -161,7 +161,7 @@ def test_yolo_names_that_differ_in_spelling_only(plant, convert, image, label):
     content = {f"images/{image}": None, "images/a.png": None, "labels/a.txt": "0 .5 .5 .2 .2"}
     folder = plant(content | {f"labels/{label}": "0 .5 .5 .2 .2\n", "classes.txt": "cat\n"})
     records, report = convert("yolo_to_tfrecord", yolo=folder)
-    assert (report["images"], report["boxes"], report["remarks"]) == (2, 2, {})
+    assert (report["images"], report["boxes"], report["findings"]) == (2, 2, {})
     assert set(records) == {image, "a.png"}
 
 
@@ -170,7 +170,7 @@ def test_yolo_label_file_of_another_image_is_not_taken(plant, convert):
     folder = plant({"a.jpg": None, "A.jpg": None, "a.txt": "0 .5 .5 .2 .2", "classes.txt": "cat"})
     records, report = convert("yolo_to_tfrecord", yolo=folder)
     assert len(records["a.jpg"]["boxes"]) == 1 and len(records["A.jpg"]["boxes"]) == 0
-    assert report["remarks"] == {}
+    assert report["findings"] == {}
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_voc_images_beside_their_xml_below_a_folder_of_images(plant, convert):
         content[f"images/{stem}.xml"] = xml("cat", (5, 5, 20, 20))
     folder = plant(content)
     records, report = convert("voc_to_tfrecord", voc=folder)
-    assert sorted(records) == ["a.JPG", "b.JPG"] and report["remarks"] == {}
+    assert sorted(records) == ["a.JPG", "b.JPG"] and report["findings"] == {}
     assert report["source"]["notes"] == [
         "image set train: 2 of 3 XML files; not converted: images/test 1"
     ]

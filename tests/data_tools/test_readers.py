@@ -9,7 +9,6 @@ from data_tools.readers import (
     coco_json,
     csv_table,
     files,
-    json_stream,
     labels,
     voc_xml,
     yolo_txt,
@@ -20,14 +19,20 @@ def objects_of(image):
     return [(obj.name, obj.box, obj.fault) for obj in image.objects]
 
 
-def test_a_record_survives_its_line_of_json():
-    obj = labels.LabeledObject(
-        "cät", (1.5, 2.0, math.inf, 4.0), area=None, crowd=True, difficult=False, fault=""
+def test_objects_survive_their_table():
+    table = labels.ObjectTable()
+    boxes = [(1.5, 2.0, math.inf, 4.0), (0, 0, 1, 1), (5, 6, 7, 8)]
+    table.add("b", "cät", boxes[0], math.nan, True, "")
+    table.add("a", 3, boxes[1], 9.5, False, "degenerate")
+    table.add("b", "degenerate", boxes[2], math.nan, False, "")
+    assert table.images() == ["b", "a"]
+    assert table.pop("b") == (
+        labels.LabeledObject("cät", boxes[0], crowd=True),
+        labels.LabeledObject("degenerate", boxes[2]),
     )
-    image = labels.LabeledImage("/p/a b.jpg", "a b.jpg", "7", (obj,), (3, 4), labels.NORMALISED)
-    assert labels.from_line(labels.to_line(image)) == image
-    empty = labels.LabeledImage("", "x", "y", fault="absent")
-    assert labels.from_line(labels.to_line(empty)) == empty
+    assert table.pop("a") == (labels.LabeledObject(3, boxes[1], 9.5, fault="degenerate"),)
+    assert table.pop("a") == table.pop("c") == ()
+    assert table.images() == []
 
 
 def test_coco(tmp_path, write_coco):
@@ -492,7 +497,7 @@ def test_csv_with_a_quotation_mark_left_open(tmp_path):
         csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)
 
 
-def test_json_stream_across_window_borders(tmp_path, monkeypatch):
+def test_read_members_across_window_borders(tmp_path, monkeypatch):
     content = {
         "info": {"a": [1, 2, {"b": "x" * 50}]},
         "n": 12345,
@@ -503,8 +508,8 @@ def test_json_stream_across_window_borders(tmp_path, monkeypatch):
         json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8"
     )
     for chunk in (1, 2, 3, 7, 64, 4096):
-        monkeypatch.setattr(json_stream, "CHUNK", chunk)
-        members = list(json_stream.read_members(tmp_path / "a.json", ("images", "none")))
+        monkeypatch.setattr(coco_json, "CHUNK", chunk)
+        members = list(coco_json.read_members(tmp_path / "a.json", ("images", "none")))
         assert members == [
             ("images", None),
             *[("images", entry) for entry in content["images"]],
@@ -524,20 +529,20 @@ def test_json_stream_across_window_borders(tmp_path, monkeypatch):
         ("{images: []}", "is not JSON"),
     ],
 )
-def test_json_stream_refuses(tmp_path, text, message):
+def test_read_members_rejects(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        list(json_stream.read_members(tmp_path / "a.json", ("images",)))
+        list(coco_json.read_members(tmp_path / "a.json", ("images",)))
 
 
-def test_json_stream_refuses_an_endless_element(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_stream, "CHUNK", 10)
-    monkeypatch.setattr(json_stream, "MAX_ELEMENT", 100)
+def test_read_members_rejects_an_endless_element(tmp_path, monkeypatch):
+    monkeypatch.setattr(coco_json, "CHUNK", 10)
+    monkeypatch.setattr(coco_json, "MAX_ELEMENT", 100)
     (tmp_path / "a.json").write_text(json.dumps({"images": [{"t": "x" * 60}, {"t": "x" * 60}]}))
-    assert len(list(json_stream.read_members(tmp_path / "a.json", ("images",)))) == 3
+    assert len(list(coco_json.read_members(tmp_path / "a.json", ("images",)))) == 3
     (tmp_path / "a.json").write_text(json.dumps({"images": [{"t": "x" * 500}]}))
     with pytest.raises(ValueError, match="has an element of over 100 characters"):
-        list(json_stream.read_members(tmp_path / "a.json", ("images",)))
+        list(coco_json.read_members(tmp_path / "a.json", ("images",)))
 
 
 def test_csv_refuses_an_endless_line(tmp_path):

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ssd_tf.evaluation import coco_results, evaluator, reference
-from ssd_tf.evaluation.tables import make_truth
+from ssd_tf.evaluation import coco_results, metrics
+from ssd_tf.evaluation.coco_instances import make_truth
 
 
 def make_case(rng, images, most_objects, most_detections, scores, more=()):
@@ -70,22 +70,20 @@ def test_all_twelve_numbers(name, tmp_path):
         for path, value in zip(paths, (content, results), strict=True):
             path.write_text(json.dumps(value))
         truth = make_truth(content)
-        stats = evaluator.metrics(truth, coco_results.read_results(paths[1], truth))["coco"]
-        assert stats == pytest.approx(reference.pycocotools_metrics(*paths), abs=1e-6)
-        reference.check_metrics(stats, *paths)
+        stats = metrics.measure(truth, coco_results.read_results(paths[1], truth))["coco"]
+        assert stats == pytest.approx(coco_results.pycocotools_metrics(*paths), abs=1e-6)
+        coco_results.check_metrics(stats, *paths)
         with pytest.raises(ValueError, match=r"differ by more than 1e-06: APm .* and "):
-            reference.check_metrics(stats | {"APm": stats["APm"] + 2e-6}, *paths)
+            coco_results.check_metrics(stats | {"APm": stats["APm"] + 2e-6}, *paths)
 
 
 def test_settings_of_hotcoco_take_effect():
     # Version 0.5.0 dropped some of them silently: derekallman/hotcoco#5.
     from coco_rows import make_tables
 
-    from ssd_tf.evaluation.coco_metrics import make_evaluation
-
     content, results = make_case(np.random.default_rng(1), range(1, 9), 12, 40, [0.2, 0.4, 0.6])
     truth, found = make_tables(content, results)
-    evaluation = make_evaluation(truth, found)
+    evaluation = metrics.make_evaluation(truth, found)
     evaluation.params.iou_thrs = [0.5]
     evaluation.params.area_rng = [[0.0, 1e10], [0.0, 500.0]]
     evaluation.params.area_rng_lbl = ["all", "tiny"]
@@ -93,7 +91,7 @@ def test_settings_of_hotcoco_take_effect():
     evaluation.accumulate()
     assert evaluation.eval["precision"].shape[0] == 1
     assert evaluation.eval["precision"].shape[3] == 2
-    whole = make_evaluation(truth, found)
+    whole = metrics.make_evaluation(truth, found)
     whole.evaluate()
     whole.accumulate()
     np.testing.assert_array_equal(
@@ -101,7 +99,7 @@ def test_settings_of_hotcoco_take_effect():
     )
     # Areas of our own are used, for objects and for detections: all outside is ignored.
     large = np.full(len(truth.area), 1e6)
-    outside = make_evaluation(truth, found, large, np.full(len(found.scores), 1e6))
+    outside = metrics.make_evaluation(truth, found, large, np.full(len(found.scores), 1e6))
     outside.params.area_rng = [[0.0, 1e10], [0.0, 1000.0]]
     outside.params.area_rng_lbl = ["all", "small"]
     outside.evaluate()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from coco_rows import make_tables
 
-from ssd_tf.evaluation import analysis, coverage, errors
-from ssd_tf.evaluation.matches import evaluate_at_half, match, without_ignored
+from ssd_tf.evaluation import analysis, evaluate
+from ssd_tf.evaluation.analysis import confusion_matrix, match, match_at_iou50, without_ignored
 
 CATEGORIES = [{"id": 0, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "owl"}]
 IMAGES = [{"id": 0, "height": 100, "width": 200}, {"id": 8, "height": 100, "width": 200}]
@@ -145,9 +145,9 @@ def test_confusion(analysed):
     # one object, the best score first: the dog is taken by the cat of .70, the dog of .30 is left.
     assert analysed.confusion.tolist() == [[1, 0, 0, 2], [1, 0, 0, 0], [0, 0, 0, 0], [2, 2, 0, 0]]
     truth, found = tables_of()
-    matched = evaluate_at_half(*without_ignored(truth, found, match(truth, found)))
-    assert errors.confusion_matrix(matched, 0.2)[3].tolist() == [2, 2, 1, 0]
-    assert errors.confusion_matrix(matched, 0.91)[:, 3].tolist() == [3, 1, 0, 0]
+    matched = match_at_iou50(*without_ignored(truth, found, match(truth, found)))
+    assert confusion_matrix(matched, 0.2)[3].tolist() == [2, 2, 1, 0]
+    assert confusion_matrix(matched, 0.91)[:, 3].tolist() == [3, 1, 0, 0]
 
 
 def test_thresholds(analysed):
@@ -182,13 +182,13 @@ def test_a_score_of_float32_is_not_below_its_decimal():
 
 
 def test_calibration(analysed):
-    bins = {round(row["low"], 1): row for row in analysed.calibration["bins"] if row["count"]}
+    bins = {round(row["bin_lower"], 1): row for row in analysed.calibration["bins"] if row["count"]}
     assert {low: row["count"] for low, row in bins.items()} == pytest.approx(
         {0.2: 1, 0.3: 1, 0.4: 1, 0.6: 1, 0.7: 1, 0.8: 1, 0.9: 1}
     )
-    assert bins[0.9]["precision"] == 1 and bins[0.8]["precision"] == 0
+    assert bins[0.9]["avg_accuracy"] == 1 and bins[0.8]["avg_accuracy"] == 0
     # Gaps .2, .7, .4, .6, .7, .8, .1, each of one in seven.
-    assert analysed.calibration["error"] == pytest.approx(3.5 / 7, abs=1e-6)
+    assert analysed.calibration["ece"] == pytest.approx(3.5 / 7, abs=1e-6)
 
 
 def test_slices(analysed):
@@ -224,12 +224,12 @@ def test_rows_of_classes(analysed):
     assert (rows[0]["AP"], rows[0]["AP50"], rows[2]["best_score"]) == (0.25, None, None)
 
 
-def test_coverage_by_default_boxes():
-    truth, _ = tables_of()
+def test_coverage_by_default_boxes(analysed):
+    is_found = np.array([True, False, False, True, True, True])
+    analysed = analysed._replace(is_found=is_found)
     # One box equal to the first cat, one that covers 11 of 20 columns of the dog; of 200 x 100.
     boxes = np.array([[0, 0, 0.2, 0.1], [0.5, 0.25, 0.7, 0.36]], np.float32)
-    is_found = np.array([True, False, False, True, True, True])
-    rows = coverage.coverage(truth, [(100, 200)] * 2, is_found, boxes)
+    rows = evaluate.coverage(analysed, boxes)
     assert {row["name"]: (row["objects"], row["found"]) for row in rows if row["objects"]} == {
         "0.7 to 1.0": (2, 2),
         "0.5 to 0.6": (1, 0),
@@ -267,9 +267,9 @@ def test_a_score_that_float32_made_smaller_counts_at_its_score():
     # .35 in float32 is .34999999.
     detections = [(0, CAT, [0, 0, 20, 20], float(np.float32(0.35)))]
     truth, found = tables_of(OBJECTS[:1], detections)
-    matched = evaluate_at_half(*without_ignored(truth, found, match(truth, found)))
-    assert errors.confusion_matrix(matched, 0.35)[0].tolist() == [1, 0, 0, 0]
-    assert errors.confusion_matrix(matched, 0.3501)[0].tolist() == [0, 0, 0, 1]
+    matched = match_at_iou50(*without_ignored(truth, found, match(truth, found)))
+    assert confusion_matrix(matched, 0.35)[0].tolist() == [1, 0, 0, 0]
+    assert confusion_matrix(matched, 0.3501)[0].tolist() == [0, 0, 0, 1]
 
 
 def dense_case(num_categories, num_objects, seed):

@@ -10,20 +10,6 @@ from ssd_tf.inference import detections
 IMAGE = {"id": 5, "file_name": "a.png", "height": 100, "width": 200, "source_id": "a"}
 
 
-def truth(file_name, source_id, box, **flags):
-    """The ImageTruth of an image of 100 x 200 with one green object."""
-    return coco_instances.ImageTruth(
-        file_name=file_name,
-        source_id=source_id,
-        image_hw=(100, 200),
-        boxes=np.array([box], np.float32),
-        labels=np.array([2]),
-        crowd=np.array([flags.get("crowd", False)]),
-        difficult=np.array([flags.get("difficult", False)]),
-        area=np.array([600.0]),
-    )
-
-
 @pytest.mark.parametrize(
     ("names", "ids"),
     [
@@ -49,9 +35,9 @@ def write_and_read(folder, found, images):
     """Detections of images with these rows, written as JSON; returns the rows and what is read."""
     categories = [{"id": entry["id"], "name": entry["name"]} for entry in CLASSES]
     ground_truth = {"images": images, "annotations": [], "categories": categories}
-    made = tables.make_truth(ground_truth)
+    made = coco_instances.make_truth(ground_truth)
     path = folder / "detections.json"
-    coco_results.write_results(path, found, ground_truth, made)
+    coco_results.write_results(path, found, made)
     assert sorted(folder.iterdir()) == [path]
     return json.loads(path.read_text()), coco_results.read_results(path, made)
 
@@ -119,60 +105,6 @@ def test_rows_that_are_not_json(tmp_path, text):
         json.loads(text)
     with pytest.raises(ValueError, match=r"rows.json is not JSON: "):
         list(json_files.rows_of(path, "rows"))
-
-
-def test_instances():
-    content = coco_instances.make_instances(
-        [
-            truth("b.jpg", "b", [0.1, 0.2, 0.5, 0.3]),
-            truth("2.jpg", "2", [0, 0, 1, 1], crowd=True, difficult=True),
-        ],
-        CLASSES,
-    )
-    assert content["images"] == [
-        {"id": 1, "file_name": "b.jpg", "height": 100, "width": 200, "source_id": "b"},
-        {"id": 2, "file_name": "2.jpg", "height": 100, "width": 200, "source_id": "2"},
-    ]
-    assert content["annotations"] == [
-        {
-            "id": 1,
-            "image_id": 1,
-            "category_id": 3,
-            "bbox": pytest.approx([40, 10, 20, 40], abs=1e-4),
-            "area": 600,
-            "iscrowd": 0,
-            "difficult": 0,
-        },
-        {
-            "id": 2,
-            "image_id": 2,
-            "category_id": 3,
-            "bbox": [0, 0, 200, 100],
-            "area": 600,
-            "iscrowd": 1,
-            "difficult": 1,
-        },
-    ]
-    assert content["categories"] == [{"id": 7, "name": "red"}, {"id": 3, "name": "green"}]
-    assert json.loads(json.dumps(content)) == content
-
-
-def test_names_that_are_not_unicode():
-    example = {
-        "image": np.zeros((4, 6, 3), np.uint8),
-        "boxes": np.zeros((0, 4), np.float32),
-        "labels": np.zeros(0, np.int32),
-        "crowd": np.zeros(0, bool),
-        "difficult": np.zeros(0, bool),
-        "area": np.zeros(0, np.float32),
-        "file_name": b"\xff.jpg",
-        "source_id": b"\xff",
-    }
-    made = coco_instances.make_image_truth(example)
-    assert made.image_hw == (4, 6)
-    assert made.file_name.encode("utf-8", "surrogateescape") == b"\xff.jpg"
-    content = coco_instances.make_instances([made], CLASSES)
-    assert json.loads(json.dumps(content)) == content
 
 
 def read_annotations(folder, *changes):

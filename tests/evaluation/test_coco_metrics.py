@@ -5,7 +5,7 @@ import pytest
 from coco_rows import coco_metrics
 
 from ssd_tf.commands import evaluate
-from ssd_tf.evaluation.coco_metrics import NAMES
+from ssd_tf.evaluation.metrics import NAMES
 
 # Two classes with a gap in their ids, on an image that is not square; boxes are x, y, width,
 # height.

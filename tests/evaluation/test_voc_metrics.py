@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from coco_rows import voc_metrics
 
-from ssd_tf.evaluation.voc_metrics import all_points, eleven_point
+from ssd_tf.evaluation.metrics import all_points, eleven_point
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 11, "name": "dog"}]
 BOXES = [

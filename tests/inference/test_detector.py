@@ -63,12 +63,12 @@ def test_the_postprocessor_takes_every_value_of_the_config():
     }
     sections = {
         "boxes": {"preset": "paper", "variances": [0.3, 0.4, 0.5, 0.6]},
-        "loss": {"score_activation": "sigmoid"},
+        "model": {"score_activation": "sigmoid"},
         "eval": values,
     }
     default_boxes = np.array([[0.1, 0.2, 0.5, 0.75]], np.float32)
     postprocessor = make_postprocessor(check_config(sections, "test"), default_boxes)
-    assert {name: getattr(postprocessor, name) for name in values} == values
+    assert {name: getattr(postprocessor.eval, name) for name in values} == values
     assert postprocessor.variances == (0.3, 0.4, 0.5, 0.6)
     assert postprocessor.score_activation == "sigmoid"
     assert postprocessor.default_boxes is default_boxes

@@ -124,6 +124,12 @@ def test_floats_need_a_range(tmp_path, shape):
     assert scores == pytest.approx([200 / 255e3, 0.2, (400 / 255 - 1) / 1000], rel=1e-4)
 
 
+def test_pixels_take_no_range(tmp_path):
+    path = save_fixed(tmp_path / "model", [1, 2, 2, 3], tf.uint8)
+    with pytest.raises(ConfigError, match=r"--input_range: .*model.*uint8"):
+        load_detector(path, input_range=(0, 1))
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "text"),
     [

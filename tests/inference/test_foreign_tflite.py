@@ -1,15 +1,20 @@
 """Third-party TFLite detectors: outputs in any order, inputs of any kind, labels inside."""
 
+import functools
+import tempfile
 import zipfile
 
+import fixed_detector
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf import pixels
+from ssd_tf.errors import ConfigError
+from ssd_tf.exporting.tflite import Converter
 from ssd_tf.inference import tflite, tflite_metadata, tflite_outputs
-from ssd_tf.inference.gray_range import read_gray_range
+from ssd_tf.inference.exported import read_gray_range
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite_metadata import Metadata, read_metadata
 
@@ -44,13 +49,18 @@ class Echo(tf.Module):
 
 
 def write(path, names=NAMES, dtype=tf.float32):
-    module = Echo(names, dtype)
-    folder = path.with_suffix("")
-    function = tf.function(module.detect).get_concrete_function(module.spec)
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    path.write_bytes(converter.convert())
+    path.write_bytes(convert_echo(tuple(names.items()), dtype))
     return path
+
+
+@functools.cache
+def convert_echo(names, dtype):
+    """The TFLite file of an Echo whose outputs have these (role, name) pairs."""
+    module = Echo(dict(names), dtype)
+    function = tf.function(module.detect).get_concrete_function(module.spec)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={"serving_default": function})
+        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
 
 
 def reorder(path, target, order):
@@ -145,23 +155,27 @@ def test_floats_are_scaled_as_the_user_says(tmp_path, text):
 def test_floats_are_normalised_as_the_metadata_say(tmp_path, monkeypatch):
     normalisation = (np.array([127.5]), np.array([127.5]))
     monkeypatch.setattr(tflite, "read_metadata", lambda _content: Metadata(normalisation))
-    detector = load_detector(write(tmp_path / "model.tflite"), input_range=(0, 1))
+    path = write(tmp_path / "model.tflite")
+    detector = load_detector(path)
     assert max(detector(IMAGE).scores) == pytest.approx(1 / 3 - 2 / 3, abs=1e-4)
+    with pytest.raises(ConfigError, match=r"--input_range: .*model\.tflite"):
+        load_detector(path, input_range=(0, 1))
 
 
 def test_floats_are_never_fed_without_knowing_their_range(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"model.tflite takes floats and does not say in which range; "
-        r"give --input_range=-1,1 or ",
+        match=r"model.tflite takes floats .*--input_range=-1,1 or ",
     ):
         load_detector(write(tmp_path / "model.tflite"))
 
 
 @pytest.mark.parametrize(("dtype", "mean"), [(tf.uint8, 85), (tf.int8, 85 - 128)])
 def test_integers_are_pixels(tmp_path, dtype, mean):
-    detector = load_detector(write(tmp_path / "model.tflite", dtype=dtype))
-    assert max(detector(IMAGE).scores) == pytest.approx(mean)
+    path = write(tmp_path / "model.tflite", dtype=dtype)
+    assert max(load_detector(path)(IMAGE).scores) == pytest.approx(mean)
+    with pytest.raises(ConfigError, match=rf"--input_range: .*model\.tflite.*{dtype.name}"):
+        load_detector(path, input_range=(0, 1))
 
 
 def test_the_file_has_its_labels_inside(tmp_path):
@@ -413,11 +427,34 @@ def test_labels_below_1(tmp_path, label, score):
 COCO = "ssd_mobilenet_v1_coco_quant"
 
 
+@pytest.fixture(scope="module")
+def without_names(tiny_config, tmp_path_factory):
+    """An export of ours without its metadata; its operator has 3 classes and 15 unused ones."""
+    folder = tmp_path_factory.mktemp("without_names")
+    converter = Converter(tiny_config, fixed_detector.make_network(), fixed_detector.NAMES)
+    converter.export(folder / "model.tflite", "float32")
+
+    def edit(model):
+        model.metadata = []
+
+    return change(folder / "model.tflite", folder / "changed.tflite", edit)
+
+
+@pytest.fixture(params=["ours", pytest.param("real", marks=pytest.mark.integration)])
+def operator_file(request, without_names):
+    """A file with the operator of SSDs and without names, and the number of its classes."""
+    if request.param == "ours":
+        return without_names, 18
+    return request.getfixturevalue("shared_data") / "weights" / f"{COCO}.tflite", 90
+
+
 @pytest.mark.parametrize("where", ["given", "beside", "inside"])
-@pytest.mark.parametrize("count", [3, 79, 80, 89, 91, 92])
-def test_names_are_compared_with_the_operators_classes(shared_data, tmp_path, where, count):
+@pytest.mark.parametrize("more", [-15, -11, -10, -1, 1, 2])
+def test_names_are_compared_with_the_operators_classes(operator_file, tmp_path, where, more):
+    source, num_classes = operator_file
+    count = num_classes + more
     path = tmp_path / "model.tflite"
-    path.write_bytes((shared_data / "weights" / f"{COCO}.tflite").read_bytes())
+    path.write_bytes(source.read_bytes())
     text = "".join(f"class {index}\n" for index in range(count))
     labels = tmp_path / ("names.txt" if where == "given" else "labels.txt")
     if where == "inside":
@@ -425,8 +462,9 @@ def test_names_are_compared_with_the_operators_classes(shared_data, tmp_path, wh
             archive.writestr("labelmap.txt", text)
     else:
         labels.write_text(text)
-    with pytest.raises(ValueError, match=rf"has {count} names, expected 90, .* of .*model.tflite"):
-        load_detector(path, labels if where == "given" else None)
+    message = rf"has {count} names, expected {num_classes}, .* of .*model.tflite"
+    with pytest.raises(ValueError, match=message):
+        load_detector(path, labels if where == "given" else None, input_range=(0, 255))
 
 
 def test_the_coco_detectors_names(shared_data, tmp_path):
@@ -490,6 +528,6 @@ def test_corrupt_metadata_give_one_line_or_none(tmp_path):
 
 def with_metadata(content):
     """The content with the metadata of our exports, as another program could write them."""
-    from ssd_tf.export import metadata
+    from ssd_tf.exporting import tflite_file
 
-    return metadata._store(content, metadata._build(["cat"], 0.3))
+    return tflite_file.add_metadata(content, ["cat"], 0.3)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_tf.inference.image_files import read_image
+from ssd_tf.pixels import read_image
 
 
 def test_gray_becomes_rgb(tmp_path):

@@ -1,6 +1,5 @@
 """The NumPy decoder gives what the model's own post-processing gives."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -8,12 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from ssd_tf.config import PostProcessing
 from ssd_tf.inference import raw_decoder
 from ssd_tf.models.postprocess import PostProcessor
 
 DEFAULTS = {
-    "variances": (0.1, 0.1, 0.2, 0.2),
-    "score_activation": "softmax",
     "score_floor": 0.1,
     "nms_iou": 0.45,
     "class_agnostic": False,
@@ -24,18 +22,23 @@ DEFAULTS = {
 }
 
 
-def make(rng, num_boxes, num_classes, **settings):
+def make(rng, num_boxes, num_classes, score_activation="softmax", **settings):
     corners = rng.random((num_boxes, 2, 2))
     boxes = np.concatenate([corners.min(1), corners.max(1)], 1).astype(np.float32)
     offsets = rng.normal(0, 1.5, (1, num_boxes, 4)).astype(np.float32)
     logits = rng.normal(0, 2, (1, num_boxes, num_classes + 1)).astype(np.float32)
-    return PostProcessor(default_boxes=boxes, **DEFAULTS | settings), offsets, logits
+    settings = PostProcessing(**DEFAULTS | settings)
+    postprocessor = PostProcessor(settings, boxes, (0.1, 0.1, 0.2, 0.2), score_activation)
+    return postprocessor, offsets, logits
 
 
 def settings_of(postprocessor):
-    settings = dataclasses.asdict(postprocessor)
-    settings["boxes"] = settings.pop("default_boxes")
-    return settings
+    return {
+        "boxes": postprocessor.default_boxes,
+        "variances": postprocessor.variances,
+        "score_activation": postprocessor.score_activation,
+        **postprocessor.eval.model_dump(),
+    }
 
 
 def test_nothing_above_the_floor():

@@ -5,27 +5,12 @@ import inspect
 import keras
 import numpy as np
 import pytest
+from small_networks import build, make_config, small_config
 
-from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import fpn, mobilenet, mobilenet_v3, plain, resnet, ssd, vgg
 
 SMALL = {"input_hw": [64, 96], "num_levels": 3, "backbone": {"name": "plain"}}
-
-
-def make_config(**values):
-    return check_config({"boxes": {"preset": "caffe_voc"}, **values}, "test")
-
-
-def small_config(backbone, input_hw=(64, 96), num_levels=3, neck="none", **backbone_keys):
-    model = {
-        "input_hw": list(input_hw),
-        "num_levels": num_levels,
-        "backbone": {"name": backbone, **backbone_keys},
-        "neck": neck,
-    }
-    levels = [{"size": 12, "aspect_ratios": [2]}] * num_levels
-    return make_config(model=model, boxes={"levels": levels})
 
 
 @pytest.mark.parametrize("module", [vgg, resnet, mobilenet, mobilenet_v3, plain])
@@ -43,13 +28,21 @@ def test_backbone_modules_offer_the_same_names(module):
     }
 
 
-BACKBONES = ["vgg16", "resnet18", "mobilenet", "mobilenet_v2", "mobilenet_v3_large", "plain"]
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "plain",
+        "resnet18",
+        "mobilenet",
+        *(
+            pytest.param(name, marks=pytest.mark.integration)
+            for name in ("vgg16", "mobilenet_v2", "mobilenet_v3_large")
+        ),
+    ],
+)
 def test_weights_do_not_depend_on_the_input_size(backbone):
-    model = ssd.build_model(small_config(backbone, (64, 96)), 2).model
-    larger = ssd.build_model(small_config(backbone, (97, 75)), 2).model
+    model = build(backbone, (64, 96)).model
+    larger = build(backbone, (97, 75)).model
     assert [v.path for v in model.variables] == [v.path for v in larger.variables]
     larger.set_weights(model.get_weights())
     assert larger.output["offsets"].shape[1] > 0
@@ -92,7 +85,7 @@ NEVER_FROZEN = ("offsets", "logits", "conv4_3_norm", "extra", "fc")
 
 @pytest.mark.parametrize("backbone", LAST_OF_STAGE)
 def test_freezing_by_stage(backbone):
-    model = ssd.build_model(small_config(backbone, input_hw=(32, 64)), 2).model
+    model = build(backbone, input_hw=(32, 64)).model
     for num_frozen in range(1, len(LAST_OF_STAGE[backbone]) + 1):
         for layer in model.layers:
             layer.trainable = True
@@ -107,14 +100,14 @@ def test_freezing_by_stage(backbone):
 
 
 def test_no_more_stages_can_be_frozen_than_there_are():
-    ssd.build_model(small_config("resnet18", neck="fpn", frozen_stages=5), 2)
+    build("resnet18", neck="fpn", frozen_stages=5)
     message = r"frozen_stages: resnet18 has 4 stages in this model, got 5"
     with pytest.raises(ConfigError, match=message):
-        ssd.build_model(small_config("resnet18", frozen_stages=5), 2)
+        build("resnet18", frozen_stages=5)
 
 
 def test_frozen_batch_norm_keeps_its_statistics():
-    model = ssd.build_model(small_config("resnet18", frozen_stages=1), 2).model
+    model = build("resnet18", frozen_stages=1).model
     image = np.random.default_rng(0).uniform(0, 255, (2, 64, 96, 3)).astype("float32")
     model(image, training=True)
     assert not model.get_layer("bn1").get_weights()[2].any()
@@ -148,7 +141,15 @@ def test_advice_about_a_small_input_does_not_lead_to_another_refusal(model, boxe
 
 
 # MobileNet v1 alone rounds halves down: 75 and 37 pixels become 37 and 18.
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet", "mobilenet_v2", "plain"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "plain",
+        "mobilenet",
+        pytest.param("resnet18", marks=pytest.mark.integration),
+        pytest.param("mobilenet_v2", marks=pytest.mark.integration),
+    ],
+)
 @pytest.mark.parametrize(
     ("input_hw", "maps", "mobilenet_maps"),
     [
@@ -159,7 +160,7 @@ def test_advice_about_a_small_input_does_not_lead_to_another_refusal(model, boxe
     ],
 )
 def test_fpn_maps_halve_from_stride_8_on(backbone, input_hw, maps, mobilenet_maps):
-    network = ssd.build_model(small_config(backbone, input_hw, num_levels=4, neck="fpn"), 2)
+    network = build(backbone, input_hw, num_levels=4, neck="fpn")
     expected = mobilenet_maps if backbone == "mobilenet" else maps
     assert list(network.map_shapes) == expected
     for level in (3, 4, 5, 6):
@@ -253,9 +254,10 @@ def test_the_input_is_normalised_by_the_configured_mean_and_deviation():
     np.testing.assert_allclose(normalized, [[[[2.0, -4.0, 2.0]]]], rtol=1e-6)
 
 
-def initial_biases(loss):
-    """Biases of the logits of each default box of a cell [k, 3] under a loss section."""
-    config = make_config(model=SMALL, boxes={"preset": "paper"}, loss=loss)
+def initial_biases(score_activation):
+    """Biases of the logits of each default box of a cell [k, 3] with the focal loss."""
+    model = SMALL | {"score_activation": score_activation}
+    config = make_config(model=model, boxes={"preset": "paper"}, loss={"focal_gamma": 2.0})
     layer = ssd.build_model(config, 2).model.get_layer("logits0_conv")
     biases = layer.get_weights()[1].reshape(-1, 3)
     assert len(biases) == 4
@@ -263,13 +265,13 @@ def initial_biases(loss):
 
 
 def test_objects_start_at_a_hundredth_together_with_focal_loss_and_softmax():
-    exponentials = np.exp(initial_biases({"score_activation": "softmax", "focal_gamma": 2.0}))
+    exponentials = np.exp(initial_biases("softmax"))
     probabilities = exponentials / exponentials.sum(1, keepdims=True)
     np.testing.assert_allclose(probabilities, [[0.99, 0.005, 0.005]] * 4, rtol=1e-5)
 
 
 def test_objects_start_at_a_hundredth_each_with_focal_loss_and_sigmoid():
-    biases = initial_biases({"score_activation": "sigmoid", "focal_gamma": 2.0})
+    biases = initial_biases("sigmoid")
     probabilities = 1 / (1 + np.exp(-biases))
     np.testing.assert_allclose(probabilities, [[0.5, 0.01, 0.01]] * 4, rtol=1e-5)
 

@@ -11,11 +11,18 @@ from ssd_tf.config import load_config
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.models.folding import assign_folded, fold_batch_norm
-from ssd_tf.training.averaging import Averages
+from ssd_tf.training.optimizer import Averages
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-QUICK = ("bccd_mobilenet", "shapes_plain", "ssd300_resnet18_coco")
-QUICK += ("ssdlite192_mobilenet_v2_035_coco", "ssdlite320_mobilenet_v3_coco")
+FAST = ("bccd_mobilenet", "shapes_plain", "ssd300_resnet18_coco")
+INTEGRATION = ("ssdlite192_mobilenet_v2_035_coco", "ssdlite320_mobilenet_v3_coco")
+
+
+def mark(name):
+    if name in FAST:
+        return name
+    is_small = name in INTEGRATION
+    return pytest.param(name, marks=pytest.mark.integration if is_small else pytest.mark.slow)
 
 
 def count_norms(model):
@@ -177,7 +184,7 @@ def test_a_shared_convolution_is_folded_once_per_call(separable):
 @pytest.mark.parametrize(
     "name",
     [
-        path.stem if path.stem in QUICK else pytest.param(path.stem, marks=pytest.mark.slow)
+        mark(path.stem)
         for path in sorted(CONFIGS.glob("*.yaml"))
         if path.stem != "finetune"  # its network is that of a run
     ],

@@ -3,21 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from small_networks import build, make_config
 
-from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
-
-
-def build(name, input_hw=(64, 96), num_levels=2, head="conv", **backbone):
-    model = {
-        "input_hw": list(input_hw),
-        "num_levels": num_levels,
-        "backbone": {"name": name, **backbone},
-        "head": head,
-    }
-    levels = [{"size": 12}] * num_levels
-    return ssd.build_model(check_config({"model": model, "boxes": {"levels": levels}}, "test"), 2)
 
 
 def kernel_shapes(network, *layers):
@@ -38,7 +27,7 @@ def kernel_shapes(network, *layers):
     ],
 )
 def test_padding_at_odd_sizes(name, padding, map_shapes):
-    network = build(name, (150, 202), padding=padding, alpha=0.25, first_stride=8)
+    network = build(name, (150, 202), 2, padding=padding, alpha=0.25, first_stride=8)
     assert network.map_shapes == map_shapes
 
 
@@ -119,8 +108,8 @@ def test_extra_layers(name):
 def test_pointwise_heads():
     network = build("mobilenet", head="pointwise")
     assert kernel_shapes(network, "offsets0_conv", "logits1_conv") == [
-        (1, 1, 512, 4),
-        (1, 1, 1024, 3),
+        (1, 1, 512, 12),
+        (1, 1, 1024, 9),
     ]
 
 
@@ -155,7 +144,7 @@ def test_torchvisions_classifiers_have_its_normalisation(backbone, mean):
 def test_default_boxes_by_their_shapes():
     model = {"input_hw": [64, 96], "num_levels": 2, "backbone": {"name": "mobilenet"}}
     levels = [{"shapes": [[8, 16], [30, 10], [20, 20]]}, {"shapes": [[40, 60]], "step": 40}]
-    config = check_config({"model": model, "boxes": {"levels": levels}}, "test")
+    config = make_config(model=model, boxes={"levels": levels})
     network = ssd.build_model(config, 2)
     assert network.map_shapes == ((4, 6), (2, 3))
     assert network.default_boxes.shape == (24 * 3 + 6, 4)
@@ -203,4 +192,4 @@ def test_default_boxes_by_their_shapes():
 )
 def test_keys_without_an_effect_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
-        check_config({"boxes": {"preset": "paper"}, **values}, "test")
+        make_config(**{"boxes": {"preset": "paper"}, **values})

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssd_tf.config import PostProcessing
 from ssd_tf.models import postprocess
 from ssd_tf.models.postprocess import PostProcessor
 
@@ -18,8 +19,6 @@ OVER_THE_EDGE = np.array(
     [[0.6, 0.7, 0.8, 1.0], [0.6, 0.7, 0.8, 1.2], [0.6, 0.7, 0.8, 2.2]], "float32"
 )
 DEFAULTS = {
-    "variances": (0.1, 0.1, 0.2, 0.2),
-    "score_activation": "softmax",
     "score_floor": 0.1,
     "nms_iou": 0.45,
     "class_agnostic": False,
@@ -30,12 +29,20 @@ DEFAULTS = {
 }
 
 
-def detect_logits(logits, boxes=BOXES, offsets=None, **settings):
+def detect_logits(
+    logits,
+    boxes=BOXES,
+    offsets=None,
+    variances=(0.1, 0.1, 0.2, 0.2),
+    score_activation="softmax",
+    **settings,
+):
     """Logits [B, A, C + 1] -> Detections as NumPy arrays; settings replace the DEFAULTS."""
     logits = np.asarray(logits, "float32")
     if offsets is None:
         offsets = np.zeros((*logits.shape[:2], 4), "float32")
-    postprocessor = PostProcessor(default_boxes=boxes, **{**DEFAULTS, **settings})
+    settings = PostProcessing(**DEFAULTS | settings)
+    postprocessor = PostProcessor(settings, boxes, variances, score_activation)
     detections = postprocessor({"offsets": offsets, "logits": logits})
     return {name: np.array(value) for name, value in detections.items()}
 

@@ -4,19 +4,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from small_networks import build, make_config
 
-from ssd_tf.config import check_config
 from ssd_tf.models import measure, ssd
 from ssd_tf.models.vgg import L2Normalization
 
-
-def build(backbone, input_hw=(64, 96), num_levels=3, num_classes=2, train=None, **model):
-    """The Keras model of a backbone, given by its name or its section."""
-    backbone = {"name": backbone} if isinstance(backbone, str) else backbone
-    model = {"input_hw": input_hw, "num_levels": num_levels, "backbone": backbone, **model}
-    boxes = {"levels": [{"size": 12, "aspect_ratios": [2]}] * num_levels}
-    config = check_config({"model": model, "boxes": boxes, "train": train or {}}, "test")
-    return ssd.build_model(config, num_classes).model
+INTEGRATION = pytest.mark.integration
 
 
 def feature_maps(model, num_levels):
@@ -34,14 +27,15 @@ def widths_of(maps):
         # NVIDIA's SSD300 with 91 classes: torchvision's layers up to conv4, extra layers with batch
         # norm, heads.
         ("resnet18", 2_782_784 + 3_429_376 + 8_758_050, [256, 512, 512, 256, 256, 128]),
-        ("resnet34", 8_170_304 + 3_577_088 + 9_195_810, [256, 512, 512, 256, 256, 256]),
+        pytest.param(
+            *("resnet34", 8_170_304 + 3_577_088 + 9_195_810, [256, 512, 512, 256, 256, 256]),
+            marks=INTEGRATION,
+        ),
         ("resnet50", 8_543_296 + 3_773_696 + 11_822_370, [1024, 512, 512, 256, 256, 256]),
     ],
 )
 def test_ssd300_on_resnets_has_nvidias_widths(name, parameters, widths):
-    config = check_config(
-        {"model": {"backbone": {"name": name}}, "boxes": {"preset": "nvidia"}}, "test"
-    )
+    config = make_config(model={"backbone": {"name": name}}, boxes={"preset": "nvidia"})
     model = ssd.build_model(config, 90).model
     assert measure.trainable_parameters(model) == parameters
     assert widths_of(feature_maps(model, 6)) == widths
@@ -65,16 +59,16 @@ def test_ssd300_on_resnets_has_nvidias_widths(name, parameters, widths):
         # Extra maps have 512, 256, 256, 128 channels times alpha, but at least 64.
         ({"name": "mobilenet", "alpha": 0.25}, (320, 320), 6, [128, 256, 128, 64, 64, 64]),
         ({"name": "plain", "first_stride": 8}, (160, 192), 5, [64, 96, 128, 128, 128]),
-        ("vgg16", (512, 512), 7, [512, 1024, 512, 256, 256, 256, 256]),
+        ({"name": "vgg16"}, (512, 512), 7, [512, 1024, 512, 256, 256, 256, 256]),
     ],
 )
 def test_widths_of_the_maps(backbone, input_hw, num_levels, widths):
-    model = build(backbone, input_hw, num_levels)
+    model = build(**backbone, input_hw=input_hw, num_levels=num_levels).model
     assert widths_of(feature_maps(model, num_levels)) == widths
 
 
 def test_ssd512_ends_in_a_4x4_convolution_of_128_channels():
-    model = build("vgg16", (512, 512), 7)
+    model = build("vgg16", (512, 512), 7).model
     kernels = [model.get_layer(f"conv{index}_2").weights[0].shape for index in range(6, 11)]
     assert kernels == [
         (3, 3, 256, 512),
@@ -85,9 +79,9 @@ def test_ssd512_ends_in_a_4x4_convolution_of_128_channels():
     ]
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", pytest.param("resnet50", marks=INTEGRATION)])
 def test_every_map_of_vgg_and_resnets_ends_in_a_relu(name):
-    model = build(name, (128, 160), 4)
+    model = build(name, (128, 160), 4).model
     image = np.random.default_rng(0).uniform(0, 255, (1, 128, 160, 3))
     for feature in keras.Model(model.input, feature_maps(model, 4))(image):
         values = np.array(feature)
@@ -95,10 +89,17 @@ def test_every_map_of_vgg_and_resnets_ends_in_a_relu(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenet", "mobilenet_v2", "mobilenet_v3_large", "plain"]
+    "name",
+    [
+        "resnet18",
+        "mobilenet",
+        "plain",
+        pytest.param("mobilenet_v2", marks=INTEGRATION),
+        pytest.param("mobilenet_v3_large", marks=INTEGRATION),
+    ],
 )
 def test_batch_norm_has_the_configured_momentum_everywhere(name):
-    model = build(name, (96, 128), 4, head="separable", train={"bn_momentum": 0.7})
+    model = build(name, (96, 128), 4, head="separable", train={"bn_momentum": 0.7}).model
     norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     assert {layer.momentum for layer in norms} == {0.7}
     assert {"logits0_depthwise_bn", "offsets3_depthwise_bn"} <= {layer.name for layer in norms}
@@ -135,7 +136,7 @@ def test_batch_norm_has_the_configured_momentum_everywhere(name):
     ],
 )
 def test_initial_weights(name, deviations):
-    model = build(name, num_classes=90)
+    model = build(name, num_classes=90).model
     for layer, deviation in deviations.items():
         kernel, *biases = model.get_layer(layer).get_weights()
         assert kernel.std() == pytest.approx(deviation, rel=0.05), layer
@@ -144,7 +145,7 @@ def test_initial_weights(name, deviations):
 
 
 def test_the_scale_of_vggs_conv4_3_starts_at_20():
-    (scale,) = build("vgg16", num_levels=2).get_layer("conv4_3_norm").get_weights()
+    (scale,) = build("vgg16", num_levels=2).model.get_layer("conv4_3_norm").get_weights()
     np.testing.assert_array_equal(scale, [20.0] * 512)
 
 

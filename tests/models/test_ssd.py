@@ -6,8 +6,10 @@ import typing
 import keras
 import numpy as np
 import pytest
+from small_networks import make_config
 
-from ssd_tf.config import check_config, load_config
+from ssd_tf.boxes.default_boxes import BoxLevel
+from ssd_tf.config import load_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
 from ssd_tf.models.vgg import L2Normalization
@@ -29,10 +31,6 @@ SMALL = {
         ]
     },
 }
-
-
-def make_config(**values):
-    return check_config({"boxes": {"preset": "caffe_voc"}, **values}, "test")
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +264,15 @@ def test_every_config_is_checked():
     assert sorted(VALUES) == sorted(BOXES)
 
 
-@pytest.mark.parametrize("name", BOXES)
+# One of each family; the others are larger networks of the same code.
+FAST = ("bccd_mobilenet", "shapes_plain", "ssd300_vgg16_voc", "ssd300_resnet18_coco")
+FAST += ("ssdlite192_mobilenet_v2_035_coco", "ssdlite320_mobilenet_v3_coco")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.integration) for name in BOXES],
+)
 def test_every_config_builds_its_maps_and_boxes_in_the_order_of_its_heads(name):
     config = load_config(CONFIGS / f"{name}.yaml", ["init_from=null"])
     expected = BOXES[name]
@@ -282,7 +288,7 @@ COMMON_VALUES = {
     "boxes.preset": None,
     "loss.normalizer": "global",
     "loss.min_negatives": 3,
-    "loss.score_activation": "softmax",
+    "model.score_activation": "softmax",
     "loss.focal_gamma": None,
     "loss.focal_alpha": None,
     "data.train_difficult": False,
@@ -342,7 +348,7 @@ VALUES = {
     "ssd640_resnet50_fpn_coco": {
         **COMMON_VALUES,
         "boxes.preset": "od_api_fpn",
-        "loss.score_activation": "sigmoid",
+        "model.score_activation": "sigmoid",
         "loss.focal_gamma": 2.0,
         "loss.focal_alpha": 0.25,
         "train.learning_rate": 0.04,
@@ -385,15 +391,15 @@ def test_every_config_has_the_values_of_its_source(name):
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_resnets_use_nvidias_augmentation(depth):
     augment = load_config(CONFIGS / f"ssd300_resnet{depth}_coco.yaml").data.augment
-    assert augment.color_probability == 1
-    assert augment.hue_degrees == 0
-    assert augment.zoom_out_probability == 0
-    assert augment.channel_shuffle_probability == 0
-    assert augment.crop_tries == 1
-    assert augment.brightness_factor == (0.875, 1.125)
-    assert augment.contrast == (0.5, 1.5)
-    assert augment.saturation == (0.5, 1.5)
-    assert augment.crop_rule == "torchvision"
+    assert augment.color.probability == 1
+    assert augment.color.hue_degrees == 0
+    assert augment.zoom_out.probability == 0
+    assert augment.color.channel_shuffle_probability == 0
+    assert augment.crop.tries == 1
+    assert augment.color.brightness_factor == (0.875, 1.125)
+    assert augment.color.contrast == (0.5, 1.5)
+    assert augment.color.saturation == (0.5, 1.5)
+    assert augment.crop.sampler == "torchvision"
     assert augment.flip_probability == 0.5
 
 
@@ -445,11 +451,16 @@ def test_a_wrong_number_of_levels_is_refused_in_one_line():
 )
 def test_with_the_focal_loss_objects_start_rare(scores, expected):
     values = {
-        "model": {"input_hw": [32, 48], "backbone": {"name": "plain"}, "num_levels": 2},
+        "model": {
+            "input_hw": [32, 48],
+            "backbone": {"name": "plain"},
+            "num_levels": 2,
+            "score_activation": scores,
+        },
         "boxes": {"preset": "paper"},
-        "loss": {"focal_gamma": 2, "score_activation": scores},
+        "loss": {"focal_gamma": 2},
     }
-    model = ssd.build_model(check_config(values, "test"), 2).model
+    model = ssd.build_model(make_config(**values), 2).model
     biases = [
         weight.numpy()
         for weight in model.weights
@@ -458,3 +469,10 @@ def test_with_the_focal_loss_objects_start_rare(scores, expected):
     assert len(biases) == 2
     for bias in biases:
         np.testing.assert_allclose(bias.reshape(-1, 3), [expected] * (len(bias) // 3), atol=1e-5)
+
+
+def test_the_level_of_each_default_box():
+    # Two boxes in each of 1 x 2 cells, then one box in one cell.
+    levels = (BoxLevel(((8.0, 8.0), (9.0, 4.0))), BoxLevel(((20.0, 20.0),)))
+    network = ssd.SSD(None, None, levels, map_shapes=((1, 2), (1, 1)))
+    assert network.level_of_box.tolist() == [0, 0, 0, 0, 1]

@@ -37,14 +37,14 @@ def toy_network():
 
 
 @pytest.fixture
-def toy_learner(toy_network):
-    """A function: a Learner of the toy network on one device."""
+def toy_state(toy_network):
+    """A function: a TrainState of the toy network on one device."""
     import tensorflow as tf
 
-    from ssd_tf.training import learner
+    from ssd_tf.training.state import attach_training
 
     def build(config, seed=0):
-        return learner.attach_training(config, toy_network(seed), tf.distribute.get_strategy())
+        return attach_training(config, toy_network(seed), tf.distribute.get_strategy())
 
     return build
 

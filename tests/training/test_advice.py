@@ -1,4 +1,4 @@
-"""What a run says before it starts."""
+"""What a run logs before it starts."""
 
 import logging
 import re
@@ -40,8 +40,9 @@ def test_the_scaled_rate(lines):
     assert line == "learning rate 0.2: 0.1 for a batch of 8, scaled to 16 (linear)"
 
 
-def test_averages_that_are_too_long(lines):
-    assert lines(ema=0.99, steps=501, **LARGE) == []
+@pytest.mark.parametrize(("decay", "num_steps"), [(0.99, 501), (0.5, 11)])
+def test_averages_that_forget_the_start(lines, decay, num_steps):
+    assert lines(ema=decay, steps=num_steps, **LARGE) == []
 
 
 def test_averages_that_are_too_long_for_the_run(lines):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.training.averaging import Averages, is_too_long
+from ssd_tf.training.optimizer import Averages
 
 
 @pytest.fixture
@@ -45,10 +45,3 @@ def test_averaged_weights_are_in_place_inside_only(model):
         raise ValueError("no images")
     np.testing.assert_array_equal(kernel.numpy(), raw)
     assert (variance.numpy() == 1).all()
-
-
-@pytest.mark.parametrize(
-    ("decay", "num_steps", "expected"), [(0.99, 499, True), (0.99, 501, False), (0.5, 11, False)]
-)
-def test_a_decay_that_is_too_long(decay, num_steps, expected):
-    assert is_too_long(decay, num_steps) == expected

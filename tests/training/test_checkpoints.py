@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, which are kept, and what a damaged one costs."""
+"""Checkpoints: what they hold, which are kept, and what a corrupt one costs."""
 
 import logging
 import os
@@ -17,21 +17,21 @@ from ssd_tf.weights import runs
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    """A function: the Checkpoints of a learner in tmp_path; two of `last` are kept."""
-    return lambda learner: Checkpoints(tmp_path, learner, keep=2)
+    """A function: the Checkpoints of a state in tmp_path; two of `last` are kept."""
+    return lambda state: Checkpoints(tmp_path, state, keep=2)
 
 
 @pytest.fixture
-def saved(toy_learner, toy_config, checkpoints):
+def saved(toy_state, toy_config, checkpoints):
     """A function: saves these steps, with the step as every bias of the convolution."""
 
     def save(*steps):
-        learner = toy_learner(toy_config())
+        state = toy_state(toy_config())
         for step in steps:
-            learner.step.assign(step)
-            learner.network.model.get_layer("conv").bias.assign(np.full(5, step))
-            checkpoints(learner).save_last()
-        return checkpoints(learner)
+            state.step.assign(step)
+            state.network.model.get_layer("conv").bias.assign(np.full(5, step))
+            checkpoints(state).save_last()
+        return checkpoints(state)
 
     return save
 
@@ -40,29 +40,29 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_no_checkpoint(toy_learner, toy_config, checkpoints, tmp_path):
-    learner = toy_learner(toy_config())
-    assert not checkpoints(learner).restore_last()
-    assert checkpoints(learner).newest_step(100) is None
+def test_no_checkpoint(toy_state, toy_config, checkpoints, tmp_path):
+    state = toy_state(toy_config())
+    assert not checkpoints(state).restore_last()
+    assert checkpoints(state).newest_step(100) is None
     with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path / 'checkpoints'}"):
         runs.find_checkpoint(tmp_path)
 
 
-def test_the_whole_state_is_restored(toy_learner, toy_config, checkpoints):
+def test_the_whole_state_is_restored(toy_state, toy_config, checkpoints):
     config = toy_config(ema=0.5)
-    learner = toy_learner(config)
-    learner.step.assign(7)
-    learner.averages.by_path["bn/moving_mean"].assign(np.arange(5.0))
-    learner.optimizer.variables[2].assign(np.full(learner.optimizer.variables[2].shape, 3.0))
-    checkpoints(learner).save_last()
-    other = toy_learner(config, seed=1)
+    state = toy_state(config)
+    state.step.assign(7)
+    state.averages.by_path["bn/moving_mean"].assign(np.arange(5.0))
+    state.optimizer.variables[2].assign(np.full(state.optimizer.variables[2].shape, 3.0))
+    checkpoints(state).save_last()
+    other = toy_state(config, seed=1)
     assert checkpoints(other).restore_last()
     assert int(other.step) == 7
     assert other.averages.by_path["bn/moving_mean"].numpy().tolist() == [0, 1, 2, 3, 4]
     for part in ("optimizer", "network"):
         variables = [
             getattr(each, part).variables if part == "optimizer" else each.network.model.variables
-            for each in (other, learner)
+            for each in (other, state)
         ]
         for variable, expected in zip(*variables, strict=True):
             np.testing.assert_array_equal(variable.numpy(), expected.numpy(), variable.path)
@@ -97,14 +97,14 @@ def test_best_is_a_copy_of_the_newest(saved, tmp_path):
     assert (best / "ckpt-10.index").stat().st_mtime_ns == before
 
 
-def test_a_run_reads_what_was_saved(toy_learner, toy_config, checkpoints, tmp_path):
-    learner = toy_learner(toy_config(ema=0.5))
-    kernel = learner.network.model.get_layer("conv").kernel
-    learner.averages.by_path["conv/kernel"].assign(np.full(kernel.shape, 2.0))
-    checkpoints(learner).save_last()
+def test_a_run_reads_what_was_saved(toy_state, toy_config, checkpoints, tmp_path):
+    state = toy_state(toy_config(ema=0.5))
+    kernel = state.network.model.get_layer("conv").kernel
+    state.averages.by_path["conv/kernel"].assign(np.full(kernel.shape, 2.0))
+    checkpoints(state).save_last()
     prefix = runs.find_checkpoint(tmp_path)
     weights = runs.read_weights(prefix)
-    paths = [variable.path for variable in learner.network.model.variables]
+    paths = [variable.path for variable in state.network.model.variables]
     assert sorted(weights) == sorted(paths)
     assert (weights["conv/kernel"] == 2).all()
     raw = runs.read_weights(prefix, averaged=False)
@@ -138,56 +138,56 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("suffix", "damage"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    saved, toy_learner, toy_config, checkpoints, tmp_path, caplog, suffix, damage
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_used(
+    saved, toy_state, toy_config, checkpoints, tmp_path, caplog, suffix, damage
 ):
     saved(5, 10)
     last = tmp_path / "checkpoints" / "last"
     damage(last / f"ckpt-10{suffix}")
-    learner = toy_learner(toy_config(), seed=1)
+    state = toy_state(toy_config(), seed=1)
     with caplog.at_level(logging.WARNING):
-        assert checkpoints(learner).restore_last()
-    assert int(learner.step) == 5
-    assert learner.network.model.get_layer("conv").bias.numpy().tolist() == [5] * 5
-    (line,) = [message for message in caplog.messages if "damaged" in message]
-    assert line.startswith(f"the checkpoint {last / 'ckpt-10'} is damaged (")
+        assert checkpoints(state).restore_last()
+    assert int(state.step) == 5
+    assert state.network.model.get_layer("conv").bias.numpy().tolist() == [5] * 5
+    (line,) = [message for message in caplog.messages if "corrupt" in message]
+    assert line.startswith(f"the checkpoint {last / 'ckpt-10'} is corrupt (")
     assert line.endswith(f"; using {last / 'ckpt-5'} instead")
     assert "\n" not in line
     assert runs.find_checkpoint(tmp_path) == str(last / "ckpt-5")
-    checkpoints(learner).delete_after(5)
+    checkpoints(state).delete_after(5)
     assert [name for name in names(last) if "10" in name] == []
 
 
-def test_when_all_are_damaged_nothing_starts_from_scratch(
-    saved, toy_learner, toy_config, checkpoints, tmp_path
+def test_when_all_are_corrupt_nothing_starts_from_scratch(
+    saved, toy_state, toy_config, checkpoints, tmp_path
 ):
     saved(5, 10)
     for path in (tmp_path / "checkpoints" / "last").glob("*.index"):
         truncate(path)
-    message = r"ckpt-10 is damaged \(.*and none of the 2 can be read; train again, in another"
-    with pytest.raises(runs.DamagedCheckpointError, match=message):
-        checkpoints(toy_learner(toy_config())).restore_last()
+    message = r"ckpt-10 is corrupt \(.*and none of the 2 can be read; train again, in another"
+    with pytest.raises(runs.CorruptCheckpointError, match=message):
+        checkpoints(toy_state(toy_config())).restore_last()
 
 
-def test_a_damaged_best_is_replaced_by_the_last(saved, tmp_path, caplog):
+def test_a_corrupt_best_is_replaced_by_the_last(saved, tmp_path, caplog):
     saved(5).copy_to_best()
     saved(10)
     truncate(tmp_path / "checkpoints" / "best" / "ckpt-5.index")
     with caplog.at_level(logging.WARNING):
         assert runs.find_checkpoint(tmp_path).endswith("last/ckpt-10")
-    assert "best/ckpt-5 is damaged" in caplog.text
+    assert "best/ckpt-5 is corrupt" in caplog.text
 
 
-def test_a_checkpoint_of_another_structure_is_refused(saved, toy_learner, toy_config, checkpoints):
+def test_a_checkpoint_of_another_structure_is_refused(saved, toy_state, toy_config, checkpoints):
     saved(5)
-    learner = toy_learner(toy_config(optimizer="Adam"))
+    state = toy_state(toy_config(optimizer="Adam"))
     with pytest.raises(ConfigError, match=r"ckpt-5 was saved by another version of this package"):
-        checkpoints(learner).restore_last()
+        checkpoints(state).restore_last()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(saved, tmp_path):
     checkpoints = saved(5)
-    checkpoints._learner.step.assign(10)
+    checkpoints._state.step.assign(10)
     before = names(tmp_path / "checkpoints" / "last")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -216,19 +216,19 @@ def test_a_full_disk_keeps_the_last_checkpoint(saved, tmp_path):
         ("conv", 9e9, None),
     ],
 )
-def test_weights_that_are_not_sound(toy_learner, toy_config, checkpoints, layer, value, message):
-    learner = toy_learner(toy_config())
-    learner.network.model.get_layer(layer).bias.assign([0, 0, value, 0, 0])
-    assert checkpoints(learner).find_unsound() == message
+def test_weights_that_are_not_sound(toy_state, toy_config, checkpoints, layer, value, message):
+    state = toy_state(toy_config())
+    state.network.model.get_layer(layer).bias.assign([0, 0, value, 0, 0])
+    assert checkpoints(state).find_bad_variable() == message
 
 
-def test_statistics_and_momentum_must_be_finite_only(toy_learner, toy_config, checkpoints):
-    learner = toy_learner(toy_config())
-    variance = learner.network.model.get_layer("bn").moving_variance
+def test_statistics_and_momentum_must_be_finite_only(toy_state, toy_config, checkpoints):
+    state = toy_state(toy_config())
+    variance = state.network.model.get_layer("bn").moving_variance
     variance.assign([0, 0, 1e20, 0, 0])
-    assert checkpoints(learner).find_unsound() is None
+    assert checkpoints(state).find_bad_variable() is None
     variance.assign([0, 0, np.nan, 0, 0])
-    assert checkpoints(learner).find_unsound() == "bn/moving_variance has a value of nan"
+    assert checkpoints(state).find_bad_variable() == "bn/moving_variance has a value of nan"
 
 
 def test_other_files_are_no_checkpoints(saved, tmp_path):

@@ -53,12 +53,12 @@ def test_one_device(monkeypatch):
 BAD_TF_CONFIGS = {
     "": "expected the workers in --hosts, in TF_CONFIG or from srun, got none",
     "{}": "expected the workers in --hosts, in TF_CONFIG or from srun, got none",
-    "worker": "TF_CONFIG: expected JSON with `cluster` and `task`, got 'worker'",
-    tf_config(["a:1"]): "TF_CONFIG: expected JSON with `cluster` and `task`",
-    tf_config({"worker": ["a:1"], "ps": ["b:1"]}): "expected a cluster of workers .*, got ps, work",
-    tf_config(TWO_WORKERS, task={"type": "worker", "index": 2}): "a type and an index of its own",
-    tf_config(TWO_WORKERS, task={"type": "chief", "index": 0}): "a type and an index of its own",
-    tf_config(TWO_WORKERS): "a type and an index of its own cluster, got {}",
+    "worker": "TF_CONFIG: expected JSON with .*, got 'worker'",
+    tf_config(["a:1"]): "TF_CONFIG: expected JSON",
+    tf_config({"worker": ["a:1"], "ps": ["b:1"]}): "TF_CONFIG: .*, got .*ps",
+    tf_config(TWO_WORKERS, task={"type": "worker", "index": 2}): "TF_CONFIG: .* `task` .*: 2",
+    tf_config(TWO_WORKERS, task={"type": "chief", "index": 0}): "TF_CONFIG: .* `task` .*chief",
+    tf_config(TWO_WORKERS): "TF_CONFIG: .* `task` with a type and an index of it",
 }
 
 
@@ -188,89 +188,6 @@ def test_the_batch_of_a_worker_is_split_over_its_replicas():
     assert slices == [(5, 2, 1)]
 
 
-LOST = [
-    "recvmsg:Connection reset by peer\nGraph execution error",
-    "Collective ops is aborted by: Error reported from /job:worker/task:1: The following tasks "
-    "are unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1",
-    "Collective ops is aborted by: Deadline Exceeded\nRPC: /CoordinationService/Heartbeat",
-    "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.2:2222",
-    "Socket closed\nAdditional GRPC error information from remote target /job:worker/task:1",
-    "Graph execution error:\n\nDetected at node CollectiveReduceV2 defined at (most recent call "
-    "last):\n<stack traces unavailable>\nCollective ops is aborted by: Broken pipe",
-]
-ERRORS = [
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.InternalError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.CancelledError,
-]
-
-
-@pytest.mark.parametrize("text", LOST)
-@pytest.mark.parametrize("error", ERRORS)
-def test_a_lost_worker_is_one_line(error, text):
-    original = error(None, None, text)
-    with (
-        pytest.raises(OSError, match=r"^another worker has stopped") as caught,
-        distribution.explain_lost_worker(fake_strategy(TWO_WORKERS)),
-    ):
-        raise original
-    assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is original
-
-
-OWN = [
-    (tf.errors.InternalError, "cuDNN launch failure : input shape ([32,64,150,150])"),
-    (tf.errors.InternalError, "CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access"),
-    (tf.errors.FailedPreconditionError, "Timestamp cannot be called when determinism is enabled"),
-    (tf.errors.CancelledError, "Operation was cancelled"),
-    (tf.errors.AbortedError, "could not create a primitive"),
-    (tf.errors.ResourceExhaustedError, "OOM when allocating tensor with shape[32,64,150,150]"),
-    (tf.errors.InvalidArgumentError, "Incompatible shapes"),
-]
-
-
-@pytest.mark.parametrize(("error", "text"), OWN)
-def test_an_error_of_the_worker_itself_keeps_its_message(error, text):
-    original = error(None, None, text)
-    with (
-        pytest.raises(error) as caught,
-        distribution.explain_lost_worker(fake_strategy(TWO_WORKERS)),
-    ):
-        raise original
-    assert caught.value is original
-
-
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ("", "InternalError"),
-        ("Socket closed\nmore", "Socket closed"),
-        (
-            "{{function_node __wrapped__X}} OOM when   allocating [Op:X] name: ",
-            "OOM when allocating",
-        ),
-        (
-            "Graph execution error:\n\nDetected at node Timestamp defined at (most recent call "
-            'last):\n  File "train.py", line 4, in <module>\n\nTimestamp cannot be called\n\t '
-            "[[{{node Timestamp}}]] [Op:__inference_run_steps_9]",
-            "Timestamp cannot be called",
-        ),
-    ],
-)
-def test_the_reason_of_an_error_is_a_line(message, expected):
-    assert distribution.reason_of(tf.errors.InternalError(None, None, message)) == expected
-
-
-@pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
-@pytest.mark.parametrize("jobs", [{}, {"worker": ["a:1"]}])
-def test_an_error_of_the_only_worker_is_no_lost_worker(error, jobs):
-    with pytest.raises(error), distribution.explain_lost_worker(fake_strategy(jobs)):
-        raise error(None, None, "recvmsg:Connection reset by peer")
-
-
 def convert_shapes(folder, seed):
     argv = ["shapes", "--output", str(folder), "--images", "24", "--seed", str(seed)]
     assert shapes.main(argv) == 0
@@ -320,6 +237,7 @@ def test_two_workers_train_as_one_does(records, tmp_path):
         assert "error: the workers start from different steps ([0, 6])" in text
 
 
+@pytest.mark.integration
 def test_two_workers_train_with_the_defaults(records, tmp_path):
     """Batch norm is trained on each worker."""
     command = command_of(records, tmp_path / "run", ("train.steps=2", "data.val_split=none"))
@@ -339,7 +257,6 @@ FIFTY = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bn", ["train", "frozen", "synchronized"])
-@pytest.mark.slow
 def test_two_workers_train_as_one_does_for_fifty_steps(records, tmp_path, bn):
     settings = (*FIFTY, f"train.bn={bn}")
     one = command_of(records, tmp_path / "one", settings)

@@ -1,9 +1,9 @@
 import pytest
 
 from ssd_tf.config import check_config
-from ssd_tf.training.events import Events, evaluation_interval
+from ssd_tf.training.events import Timetable, evaluation_interval
 
-EVENTS = Events(num_steps=10, report_every=4, save_every=3, evaluate_every=6, others=(7,))
+TIMETABLE = Timetable(num_steps=10, report_every=4, save_every=3, evaluate_every=6, others=(7,))
 
 
 @pytest.mark.parametrize(
@@ -18,22 +18,22 @@ EVENTS = Events(num_steps=10, report_every=4, save_every=3, evaluate_every=6, ot
     ],
 )
 def test_what_follows_a_step(step, report, save, evaluate):
-    assert EVENTS.due(step) == (report, save, evaluate)
+    assert TIMETABLE.actions(step) == (report, save, evaluate)
 
 
 def test_a_call_ends_before_the_next_event():
     stops = []
     step = 0
     while step < 10:
-        step = EVENTS.next_stop(step)
+        step = TIMETABLE.next_stop(step)
         stops.append(step)
     assert stops == [3, 4, 6, 7, 8, 9, 10]
 
 
 def test_without_evaluation():
-    events = Events(num_steps=5, report_every=100, save_every=100, evaluate_every=None)
-    assert events.next_stop(0) == 5
-    assert events.due(5) == (True, True, False)
+    timetable = Timetable(num_steps=5, report_every=100, save_every=100, evaluate_every=None)
+    assert timetable.next_stop(0) == 5
+    assert timetable.actions(5) == (True, True, False)
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,23 @@ import typing
 import pytest
 from tensorflow.python.framework import config as tensorflow_config
 
-from ssd_tf.commands.train import run_training
-from ssd_tf.config import AUGMENT_PRESETS, Augment, Data, Eval, Loss, Train, check_config
-from ssd_tf.config_effects import value_at
-from ssd_tf.training.learner import check_precision
+from ssd_tf.config import KEYS, check_config
+from ssd_tf.config.effects import value_at
 from ssd_tf.training.monitor import read_metrics
+from ssd_tf.training.state import check_precision
+from ssd_tf.training.train import train
 
-SECTIONS = {"train": Train, "loss": Loss, "data": Data, "data.augment": Augment, "eval": Eval}
+SECTIONS = ("train", "loss", "data", "eval")
 # Everything on, so that each choice has an effect.
 AUGMENT = {
     "preset": "torchvision",
-    "brightness": 9,
-    "hue_wraps": True,
-    "crop_min_iou": [0.5, 0.0],
+    "color": {"brightness": 9, "hue_wraps": True},
+    "crop": {"min_iou": [0.5, 0.0]},
     "flip_probability": 0.5,
+}
+PLAIN_AUGMENT = AUGMENT | {
+    "preset": "none",
+    "color": {"brightness": 9, "contrast": [0.5, 1.5]},
 }
 TRAIN = {"steps": 2, "batch_size": 4, "base_batch": 8, "decay_steps": [1], "learning_rate": 1e-4}
 SMOOTH = {"schedule": "cosine", "decay_steps": []}
@@ -34,18 +37,18 @@ RUNS = {
     "SGD": {
         "train": TRAIN | {"nesterov": True, "base_batch_rule": "sqrt", "strategy": "one"},
         "loss": {"normalizer": "caffe", "box_loss": "giou", "min_negatives": 0},
-        "data": {"augment": AUGMENT | {"preset": "none", "contrast": [0.5, 1.5]}},
+        "data": {"augment": PLAIN_AUGMENT},
         "eval": {"class_agnostic": True},
     },
     "RMSprop": {
         "train": TRAIN | {"optimizer": "RMSprop", "bn": "frozen", "strategy": "mirrored"},
         "loss": {"normalizer": "torchvision", "box_loss": "diou", "min_negatives": 0},
-        "data": {"augment": AUGMENT | {"hue_wraps": False}, "train_difficult": True},
+        "data": {"augment": AUGMENT | {"color": {"hue_wraps": False}}, "train_difficult": True},
         "eval": {"clip_first": True},
     },
     "Adam": {
         "train": TRAIN | SMOOTH | {"optimizer": "Adam", "bn": "synchronized"},
-        "loss": {"normalizer": "nvidia", "box_loss": "ciou", "score_activation": "sigmoid"},
+        "loss": {"normalizer": "nvidia", "box_loss": "ciou"},
         "data": {"augment": "caffe", "shard": "file", "on_bad_record": "skip"},
     },
     "AdamW": {
@@ -82,13 +85,12 @@ def choices(annotation):
 
 
 def all_values():
-    found = {
-        (f"{section}.{name}", value)
-        for section, model in SECTIONS.items()
-        for name, field in model.model_fields.items()
-        for value in choices(field.annotation)
+    return {
+        (path, value)
+        for path, key in KEYS.items()
+        if path.partition(".")[0] in SECTIONS
+        for value in choices(key.field.annotation)
     }
-    return found | {("data.augment.preset", name) for name in AUGMENT_PRESETS}
 
 
 def make_config(name):
@@ -137,7 +139,13 @@ def deterministic_operations():
     tensorflow_config.disable_op_determinism()
 
 
-@pytest.mark.parametrize("name", RUNS)
+FAST = ("SGD", "deterministic")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.integration) for name in RUNS],
+)
 @pytest.mark.usefixtures("deterministic_operations", "small_network")
 def test_two_steps(name, tiny_data, tmp_path):
     config = make_config(name)
@@ -145,7 +153,7 @@ def test_two_steps(name, tiny_data, tmp_path):
         check_precision(config.train.precision)
     except ValueError as error:
         pytest.skip(str(error))
-    run_training(config, tiny_data, tmp_path / "run")
+    train(config, tiny_data, tmp_path / "run")
     assert tensorflow_config.is_op_determinism_enabled() == config.train.deterministic
     assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")][-1] == "2"
     assert (tmp_path / "run" / "checkpoints" / "last" / "ckpt-2.index").is_file()

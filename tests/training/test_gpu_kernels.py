@@ -12,8 +12,10 @@ from tensorflow.python.framework import function_def_to_graph, kernels
 
 from ssd_tf.config import Loss, load_config
 from ssd_tf.inference.detector import make_detect
-from ssd_tf.training import learner
-from ssd_tf.training.step import make_probe, make_train_step
+from ssd_tf.training.state import attach_training, make_network
+from ssd_tf.training.step import make_batch_loss, make_train_step
+
+pytestmark = pytest.mark.integration
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SMALL = ["model.input_hw=[64,96]", "init_from=null", "train.batch_size=4"]
@@ -91,12 +93,14 @@ def trace(function, network, input_hw, batch_size):
 
 
 @pytest.fixture
-def host_only_in_step(toy_config, toy_learner):
-    """A function: what a training step with a section `loss` computes on the host."""
+def host_only_in_step(toy_config, toy_state):
+    """A function: what a training step with this loss computes on the host."""
 
-    def find(loss, **train):
-        config = toy_config(**train).model_copy(update={"loss": loss})
-        made = toy_learner(config)
+    def find(loss, score_activation, **train):
+        config = toy_config(**train)
+        model = config.model.model_copy(update={"score_activation": score_activation})
+        config = config.model_copy(update={"loss": loss, "model": model})
+        made = toy_state(config)
         graph = trace(make_train_step(config, made), made.network, (8, 12), 4)
         return host_only(graph, len(made.network.default_boxes))
 
@@ -124,15 +128,16 @@ def test_it_is_found_in_a_loop():
 
 
 def test_the_losses_of_the_configs(host_only_in_step):
-    losses = [
-        load_config(path, ["init_from=null"]).loss
+    configs = [
+        load_config(path, ["init_from=null"])
         for path in sorted(CONFIGS.glob("*.yaml"))
         if path.stem != "finetune"  # its network is that of a run
     ]
+    losses = [(config.loss, config.model.score_activation) for config in configs]
     different = [loss for index, loss in enumerate(losses) if loss not in losses[:index]]
     assert len(different) >= 4
     for loss in different:
-        assert host_only_in_step(loss) == [], loss
+        assert host_only_in_step(*loss) == [], loss
 
 
 FOCAL = {"focal_gamma": 2.0, "focal_alpha": 0.25}
@@ -141,16 +146,20 @@ FOCAL = {"focal_gamma": 2.0, "focal_alpha": 0.25}
 @pytest.mark.parametrize(
     ("loss", "train"),
     [
-        ({"score_activation": "sigmoid", "box_loss": "giou"}, {"bn": "frozen"}),
-        ({"score_activation": "softmax", "box_loss": "diou", **FOCAL}, {"ema": 0.9}),
+        ({"box_loss": "giou"}, {"score_activation": "sigmoid", "bn": "frozen"}),
+        ({"box_loss": "diou", **FOCAL}, {"ema": 0.9}),
         ({"label_smoothing": 0.1, "box_loss": "ciou"}, {"accumulate": 2, "batch_size": 4}),
         ({"normalizer": "nvidia", "negatives_per_positive": 2.5}, {"clip_norm": 1.0}),
         ({"normalizer": "caffe", "min_negatives": 0}, {"precision": "mixed_float16"}),
-        ({"score_activation": "sigmoid", "label_smoothing": 0.1, **FOCAL}, {"bn": "synchronized"}),
+        (
+            {"label_smoothing": 0.1, **FOCAL},
+            {"score_activation": "sigmoid", "bn": "synchronized"},
+        ),
     ],
 )
 def test_variants_of_the_loss(host_only_in_step, loss, train):
-    assert host_only_in_step(Loss(**loss), **train) == []
+    score_activation = train.pop("score_activation", "softmax")
+    assert host_only_in_step(Loss(**loss), score_activation, **train) == []
 
 
 @pytest.mark.parametrize(
@@ -162,11 +171,11 @@ def test_variants_of_the_loss(host_only_in_step, loss, train):
 )
 def test_a_whole_network_its_probe_and_its_detections(name, overrides):
     config = load_config(CONFIGS / f"{name}.yaml", [*SMALL, *overrides])
-    network = learner.make_network(config, 2)
+    network = make_network(config, 2)
     num_boxes = len(network.default_boxes)
     assert num_boxes > 400
-    made = learner.attach_training(config, network, tf.distribute.get_strategy())
-    graph = trace(make_probe(config, made), network, (64, 96), 4)
+    made = attach_training(config, network, tf.distribute.get_strategy())
+    graph = trace(make_batch_loss(config, made), network, (64, 96), 4)
     assert host_only(graph, num_boxes) == []
     detect = tf.function(make_detect(config, network))
     images = tf.TensorSpec([None, 64, 96, 3])

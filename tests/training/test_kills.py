@@ -12,6 +12,8 @@ import pytest
 
 from ssd_tf.weights import runs
 
+pytestmark = pytest.mark.integration
+
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = (
     "train.warmup_steps=5",
@@ -23,13 +25,13 @@ SETTINGS = (
 )
 
 
-@pytest.fixture
-def start(tiny_config_file, tiny_data, tmp_path):
-    """A function: train.py as a process on tmp_path / name."""
+@pytest.fixture(scope="module")
+def start(tiny_config_file, tiny_data):
+    """A function: train.py as a process on a run folder."""
 
-    def run(name, *settings):
+    def run(workdir, *settings):
         command = [sys.executable, "train.py", f"--config={tiny_config_file}"]
-        command += [f"--data={tiny_data}", f"--workdir={tmp_path / name}"]
+        command += [f"--data={tiny_data}", f"--workdir={workdir}"]
         command += ["--set", *SETTINGS, *settings]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
         return subprocess.Popen(
@@ -81,22 +83,28 @@ def assert_same_end(run, expected):
 SHORT = ("train.steps=12", "train.checkpoint_every=3", "eval.every=6")
 
 
+@pytest.fixture(scope="module")
+def straight(start, tmp_path_factory):
+    """The run folder of a run that nothing stopped."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    finish(start(workdir, *SHORT))
+    return workdir
+
+
 @pytest.mark.parametrize("moment", ["step 7/12", "step 6  AP"])
-def test_a_kill_changes_nothing(start, tmp_path, moment):
+def test_a_kill_changes_nothing(start, straight, tmp_path, moment):
     """After a step that is not saved, and after an evaluation."""
-    straight = start("straight", *SHORT)
-    killed = start("killed", *SHORT)
+    killed = start(tmp_path / "killed", *SHORT)
     wait_for_line(killed, moment)
     killed.kill()
     killed.communicate()
-    finish(straight)
-    finish(start("killed", *SHORT))
-    assert_same_end(tmp_path / "killed", tmp_path / "straight")
+    finish(start(tmp_path / "killed", *SHORT))
+    assert_same_end(tmp_path / "killed", straight)
 
 
 def test_sigterm_costs_at_most_one_step(start, tmp_path):
     settings = ("train.steps=100000", "watch.log_every=1", "data.val_split=none")
-    process = start("run", *settings)
+    process = start(tmp_path / "run", *settings)
     wait_for_line(process, "step 3/100000")
     process.send_signal(signal.SIGTERM)
     messages = finish(process, 143)
@@ -109,9 +117,11 @@ def test_sigterm_costs_at_most_one_step(start, tmp_path):
 
 
 def test_two_processes_on_one_run(start, tmp_path):
-    first = start("run", "train.steps=100000", "watch.log_every=1", "data.val_split=none")
+    first = start(
+        tmp_path / "run", "train.steps=100000", "watch.log_every=1", "data.val_split=none"
+    )
     wait_for_line(first, "step 1/100000")
-    messages = finish(start("run", "train.steps=100000", "data.val_split=none"), 1)
+    messages = finish(start(tmp_path / "run", "train.steps=100000", "data.val_split=none"), 1)
     assert f"error: another process is training in {tmp_path / 'run'}: wait for it" in messages
     first.kill()
     first.communicate()
@@ -120,13 +130,15 @@ def test_two_processes_on_one_run(start, tmp_path):
 @pytest.mark.slow
 def test_ten_kills_at_random_moments(start, tmp_path):
     settings = ("train.steps=200", "train.checkpoint_every=20", "eval.every=50")
-    finish(start("straight", *settings))
+    finish(start(tmp_path / "straight", *settings))
     moments = random.Random(0)
     num_kills = 0
     for _ in range(100):
-        num_kills += not is_over_after(start("killed", *settings), moments.uniform(6, 16))
+        num_kills += not is_over_after(
+            start(tmp_path / "killed", *settings), moments.uniform(6, 16)
+        )
         if num_kills == 10:
             break
     assert num_kills == 10
-    finish(start("killed", *settings))
+    finish(start(tmp_path / "killed", *settings))
     assert_same_end(tmp_path / "killed", tmp_path / "straight")

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.boxes import coding
+from ssd_tf.config import Loss
 from ssd_tf.training import losses
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
@@ -26,22 +27,10 @@ def make_predictions(logits, offsets=None):
     return {"logits": tf.constant(logits), "offsets": tf.constant(offsets, tf.float32)}
 
 
-def make_loss(**changes):
+def make_loss(score_activation="softmax", default_boxes=((0, 0, 1, 1),), **changes):
     """The loss of Liu et al. 2016, with at least three negatives per image, and with changes."""
-    fields = {
-        "negatives_per_positive": 3.0,
-        "min_negatives": 3,
-        "localization_weight": 1.0,
-        "score_activation": "softmax",
-        "focal_gamma": None,
-        "focal_alpha": None,
-        "label_smoothing": 0.0,
-        "box_loss": "smooth_l1",
-        "normalizer": "global",
-        "default_boxes": np.array([[0, 0, 1, 1]], "float32"),
-        "variances": VARIANCES,
-    }
-    return losses.MultiBoxLoss(**(fields | changes))
+    boxes = np.array(default_boxes, "float32")
+    return losses.MultiBoxLoss(Loss(**changes), score_activation, boxes, VARIANCES)
 
 
 def loss_sums(predictions, targets, **changes):
@@ -53,15 +42,10 @@ def sums_of(image_losses):
     return losses.ImageLosses(*(float(tf.reduce_sum(value)) for value in image_losses))
 
 
-def classification_loss(logits, labels, **changes):
-    """The loss per box as an array; without changes, softmax cross-entropy."""
-    options = {
-        "score_activation": "softmax",
-        "focal_gamma": None,
-        "focal_alpha": None,
-        "label_smoothing": 0.0,
-    }
-    return losses.classification_loss(logits, tf.constant(labels), **(options | changes))
+def classification_loss(logits, labels, score_activation="softmax", **changes):
+    return losses.classification_loss(
+        logits, tf.constant(labels), score_activation, Loss(**changes)
+    )
 
 
 # One class. Logits (0, log n) give the object a probability of n / (n + 1): .75, .5, .8 and .2.
@@ -261,9 +245,8 @@ def test_focal_softmax():
 )
 def test_sigmoid_and_its_focal_loss(gamma, alpha, smoothing):
     logits, labels = random_case()
-    loss = np.array(
-        losses.classification_loss(logits, tf.constant(labels), "sigmoid", gamma, alpha, smoothing)
-    )
+    focal = {"focal_gamma": gamma, "focal_alpha": alpha, "label_smoothing": smoothing}
+    loss = np.array(classification_loss(logits, labels, "sigmoid", **focal))
     for place in np.ndindex(2, 30):
         expected = 0.0
         for column in (1, 2, 3):

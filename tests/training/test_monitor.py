@@ -10,7 +10,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from ssd_tf.errors import ConfigError
-from ssd_tf.training import profiling
+from ssd_tf.training.events import Profiler
 from ssd_tf.training.monitor import Monitor, read_metrics
 
 VALUES = {
@@ -107,15 +107,6 @@ def test_a_torn_line_is_no_row(tmp_path, end):
     assert [row["step"] for row in read_metrics(path)] == ["3"]
 
 
-def test_a_file_of_an_earlier_version_is_set_aside(make_monitor, content, tmp_path, caplog):
-    (tmp_path / "metrics.csv").write_text("step,loss\n1,2.5\n")
-    with caplog.at_level(logging.WARNING):
-        make_monitor(start_step=1).close()
-    assert content() == HEADER
-    assert (tmp_path / "metrics_old.csv").read_text() == "step,loss\n1,2.5\n"
-    assert "has other columns: it is now" in caplog.text
-
-
 def test_tags_are_grouped(make_monitor, tmp_path):
     monitor = make_monitor()
     monitor.count_steps(5, 0.0)
@@ -208,19 +199,18 @@ def test_the_bar_of_a_terminal(make_monitor, clock):
 @pytest.mark.parametrize("text", ["", "5", "5:", "0:3", "4:3", "3:21", "a:b", "3:4:5"])
 def test_profile_steps_that_cannot_be_used(text):
     with pytest.raises(ConfigError, match=r"--profile_steps: expected A:B with 1 <= A <= B <= 20"):
-        profiling.parse_steps(text, 20)
+        Profiler.parse(text, 20, None)
 
 
 def test_the_profiled_steps(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr("tensorflow.profiler.experimental.start", lambda path: calls.append(path))
     monkeypatch.setattr("tensorflow.profiler.experimental.stop", lambda: calls.append("stop"))
-    profiler = profiling.Profiler(tmp_path, *profiling.parse_steps("3:5", 20))
-    assert profiler.boundaries == [2, 5]
+    profiler = Profiler.parse("3:5", 20, tmp_path)
     for step, end in ((0, 2), (2, 4), (4, 5), (5, 8)):
         with profiler.watch(step, end):
             calls.append((step, end))
-    folder = str(tmp_path / "tensorboard")
+    folder = str(tmp_path)
     assert calls == [(0, 2), folder, (2, 4), (4, 5), "stop", (5, 8)]
 
 

@@ -50,8 +50,8 @@ def test_the_rate_of_the_backbone(tiny_config):
         variable.path: float(np.mean(value - variable.numpy()))
         for variable, value in zip(variables, before, strict=True)
     }
-    assert steps["conv1/kernel"] == pytest.approx(0.1, rel=1e-4)
-    assert steps["conv_pw_13_bn/beta"] == pytest.approx(0.1, rel=1e-4)
+    assert steps["stage1_conv1/kernel"] == pytest.approx(0.1, rel=1e-4)
+    assert steps["stage5_conv2_bn/beta"] == pytest.approx(0.1, rel=1e-4)
     assert steps["offsets2_conv/kernel"] == pytest.approx(1.0, rel=1e-4)
     assert steps["logits0_conv/bias"] == pytest.approx(1.0, rel=1e-4)
 
@@ -93,15 +93,15 @@ def test_lamb_runs(update):
     ("train", "message"),
     [
         ({"optimizer": "adamw2"}, "unknown value 'adamw2'; did you mean 'AdamW'"),
-        ({"optimizer": "Adam", "momentum": 0.8}, "momentum has no effect with Adam"),
-        ({"optimizer": "Adam", "nesterov": True}, "nesterov has no effect with Adam"),
-        ({"beta_2": 0.9}, "beta_2 has no effect with SGD"),
+        ({"optimizer": "Adam", "momentum": 0.8}, r"train\.momentum"),
+        ({"optimizer": "Adam", "nesterov": True}, r"train\.nesterov"),
+        ({"beta_2": 0.9}, r"train\.beta_2"),
         ({"nesterov": True, "momentum": 0}, "nesterov needs a momentum above 0"),
-        ({"base_batch_rule": "sqrt"}, "base_batch_rule has no effect without base_batch"),
+        ({"base_batch_rule": "sqrt"}, r"train\.base_batch_rule .* train\.base_batch\b"),
         ({"steps": 30, "decay_steps": [20, 30]}, "the schedule is longer than the run"),
         ({"steps": 30, "warmup_steps": 30}, "the full learning rate would never be reached"),
-        ({"schedule": "cosine", "decay_power": 2.0}, "decay_power has no effect with the schedule"),
-        ({"final_rate": 0.1}, "final_rate has no effect with the schedule step"),
+        ({"schedule": "cosine", "decay_power": 2.0}, r"train\.decay_power .* train\.schedule"),
+        ({"final_rate": 0.1}, r"train\.final_rate .* train\.schedule"),
         ({"batch_size": 6, "accumulate": 4}, "a batch_size that accumulate divides, got 6 and 4"),
         ({"xla": True, "bn": "synchronized"}, "xla cannot compile bn: synchronized"),
         ({"unfreeze_step": 5}, "no effect without model.backbone.frozen_stages"),

@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.integration
+
 NUM_STEPS = 10
 BATCH_SIZE = 8
 NUM_BOXES = 72
@@ -116,7 +118,7 @@ def train(strategy, settings):
     import tensorflow as tf
 
     from ssd_tf.config import check_config
-    from ssd_tf.training import distribution, learner, step
+    from ssd_tf.training import distribution, state, step
 
     values = {
         "boxes": {"preset": "paper"},
@@ -129,7 +131,7 @@ def train(strategy, settings):
     with strategy.scope():
         network = make_network(config.train.bn)
     keras.config.set_dtype_policy(keras.config.floatx())
-    parts = learner.attach_training(config, network, strategy)
+    parts = state.attach_training(config, network, strategy)
     if config.train.precision == "mixed_float16":
         # At the scale that it starts with, the whole batch overflows where a part does not.
         parts.optimizer.dynamic_scale.assign(256.0)

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import types
 
 import pytest
+import tensorflow as tf
 import yaml
 
 from ssd_tf.config import check_config, load_config
@@ -42,16 +44,16 @@ def test_settings_are_written_atomically(toy_config, tiny_data, blue_first, tmp_
 
 
 @pytest.fixture
-def started(toy_config, toy_learner, tiny_data, tmp_path):
+def started(toy_config, toy_state, tiny_data, tmp_path):
     """A run folder with a checkpoint at step 2 of 6, trained on the tiny data."""
     workdir = tmp_path / "run"
     config = toy_config()
     dataset_info = read_dataset(tiny_data)
     state = restart.check_restart(config, dataset_info, workdir)
     restart.write_settings(config, dataset_info, state, workdir)
-    learner = toy_learner(config)
-    learner.step.assign(2)
-    Checkpoints(workdir, learner, keep=2).save_last()
+    train_state = toy_state(config)
+    train_state.step.assign(2)
+    Checkpoints(workdir, train_state, keep=2).save_last()
     return workdir
 
 
@@ -113,14 +115,11 @@ def rewrite_config(folder, train):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("{decay_factor: 0.5}", {}),
-        ("{decay_factor: 0.5}", {"steps": 8}),
-        ("{warmup_from: 0.3}", {}),
         ("{bn: synchronized, strategy: mirrored}", {"strategy": "one"}),
         ("{strategy: one}", {"strategy": "mirrored", "bn": "synchronized"}),
     ],
 )
-def test_what_has_no_effect_may_change(check, started, old, new):
+def test_batch_norm_of_one_replica_may_change(check, started, old, new):
     rewrite_config(started, old)
     check(**new)
 
@@ -217,7 +216,7 @@ def test_a_state_that_cannot_be_read(check, started, content):
     [
         ("loss", {"box_loss": "giou"}, "loss.box_loss"),
         ("loss", {"negatives_per_positive": 4}, "loss.negatives_per_positive"),
-        ("loss", {"score_activation": "sigmoid"}, "loss.score_activation"),
+        ("model", {"score_activation": "sigmoid"}, "model.score_activation"),
         ("loss", {"normalizer": "nvidia"}, "loss.normalizer"),
         ("boxes", {"preset": "paper", "s_min": 0.3}, "boxes.s_min"),
         ("boxes", {"preset": "paper", "variances": [0.1, 0.1, 0.2, 0.3]}, "boxes.variances"),
@@ -265,18 +264,24 @@ def with_shard(config, shard):
     return config.model_copy(update={"data": config.data.model_copy(update={"shard": shard})})
 
 
+def strategy_of(num_workers, num_replicas):
+    cluster = tf.train.ClusterSpec({"worker": [f"w{index}:1" for index in range(num_workers)]})
+    resolver = types.SimpleNamespace(cluster_spec=lambda: cluster)
+    return types.SimpleNamespace(cluster_resolver=resolver, num_replicas_in_sync=num_replicas)
+
+
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_shards_of_their_own_want_as_many_workers(toy_config, tmp_path, num_workers):
     config = with_shard(toy_config(), "file")
     state = restart.RunState("records", {}, num_workers=2, num_replicas=2)
-    restart.check_replicas(config, state, 2, 2, tmp_path)
+    restart.check_replicas(config, state, strategy_of(2, 2), tmp_path)
     with pytest.raises(ConfigError, match=rf"by 2 workers .* now there are {num_workers}"):
-        restart.check_replicas(config, state, num_workers, num_workers, tmp_path)
+        restart.check_replicas(config, state, strategy_of(num_workers, num_workers), tmp_path)
 
 
 def test_workers_that_share_all_records_may_be_more(toy_config, tmp_path):
     state = restart.RunState("records", {}, num_workers=2, num_replicas=2)
-    restart.check_replicas(toy_config(bn="synchronized"), state, 3, 6, tmp_path)
+    restart.check_replicas(toy_config(bn="synchronized"), state, strategy_of(3, 6), tmp_path)
     assert (state.num_workers, state.num_replicas) == (3, 6)
 
 
@@ -298,18 +303,18 @@ def test_another_number_of_replicas_is_said_where_it_matters(
     config = config.model_copy(update={"loss": loss})
     state = restart.RunState("records", {}, num_workers=1, num_replicas=2)
     with caplog.at_level(logging.WARNING):
-        restart.check_replicas(config, state, 1, 2, tmp_path)
+        restart.check_replicas(config, state, strategy_of(1, 2), tmp_path)
         assert caplog.messages == []
-        restart.check_replicas(config, state, 1, 1, tmp_path)
+        restart.check_replicas(config, state, strategy_of(1, 1), tmp_path)
     assert [f"{2} replicas, now it has 1" in line for line in caplog.messages] == [True] * warns
 
 
-def test_a_run_of_an_earlier_version_notes_no_workers(check, started, toy_config, tmp_path):
-    path = started / "state.json"
-    content = json.loads(path.read_text())
-    del content["num_workers"]
-    del content["num_replicas"]
-    path.write_text(json.dumps(content))
-    state = check()
-    restart.check_replicas(with_shard(toy_config(), "file"), state, 2, 2, tmp_path)
-    assert (state.num_workers, state.num_replicas) == (2, 2)
+def test_the_weights_that_a_run_started_from_may_have_moved(check, started, toy_config, caplog):
+    path = started / "config.yaml"
+    path.write_text(path.read_text().replace("init_from: null", "init_from: runs/old"))
+    config = toy_config().model_copy(update={"init_from": "runs/new"})
+    check(config=config)
+    (line,) = caplog.messages
+    assert "init_from was runs/old, now it is runs/new" in line
+    with pytest.raises(ConfigError, match="init_from = runs/old, now it is None"):
+        check()

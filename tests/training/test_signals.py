@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ssd_tf.commandline import Interrupted
-from ssd_tf.training.interruption import Signals
+from ssd_tf.training.events import Signals
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ def test_with_nothing_to_save_it_ends_what_is_going_on():
 def test_a_second_signal_ends_the_process_at_once(second):
     code = (
         "import os, signal\n"
-        "from ssd_tf.training.interruption import Signals\n"
+        "from ssd_tf.training.events import Signals\n"
         "with Signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         f"    os.kill(os.getpid(), {int(second)})\n"

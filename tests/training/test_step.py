@@ -10,22 +10,22 @@ from ssd_tf.config import check_config
 from ssd_tf.training.step import make_l2_penalty, make_loss, make_train_step
 
 
-def make_step(config, learner):
-    return tf.function(make_train_step(config, learner))
+def make_step(config, state):
+    return tf.function(make_train_step(config, state))
 
 
 @pytest.fixture
-def update(toy_learner):
+def update(toy_state):
     """A function: one update with every bias at 1; returns the values before and after by path."""
 
     def run(config, images, targets):
-        learner = toy_learner(config)
-        model = learner.network.model
+        state = toy_state(config)
+        model = state.network.model
         for variable in model.trainable_variables:
             if variable.name == "bias":
                 variable.assign(tf.ones_like(variable.value))
         before = {variable.path: variable.numpy() for variable in model.variables}
-        values = make_step(config, learner)(tf.constant(images), tensors(targets))
+        values = make_step(config, state)(tf.constant(images), tensors(targets))
         after = {variable.path: variable.numpy() for variable in model.variables}
         return before, after, values
 
@@ -33,14 +33,14 @@ def update(toy_learner):
 
 
 @pytest.fixture
-def values_of_zeros(toy_learner):
+def values_of_zeros(toy_state):
     """A function: the StepValues of a batch for a network that predicts only zeros."""
 
     def run(config, images, targets):
-        learner = toy_learner(config)
-        for variable in learner.network.model.trainable_variables:
+        state = toy_state(config)
+        for variable in state.network.model.trainable_variables:
             variable.assign(tf.zeros_like(variable.value))
-        return make_step(config, learner)(tf.constant(images), tensors(targets))
+        return make_step(config, state)(tf.constant(images), tensors(targets))
 
     return run
 
@@ -74,15 +74,16 @@ def test_make_loss_takes_every_value_of_the_config():
         "negatives_per_positive": 5.0,
         "min_negatives": 7,
         "localization_weight": 2.0,
-        "score_activation": "sigmoid",
         "label_smoothing": 0.25,
         "box_loss": "diou",
         "normalizer": "nvidia",
     }
     boxes = {"preset": "paper", "variances": [0.3, 0.4, 0.5, 0.6]}
-    config = check_config({"boxes": boxes, "loss": values, "model": {"input_hw": [20, 40]}}, "test")
+    model = {"input_hw": [20, 40], "score_activation": "sigmoid"}
+    config = check_config({"boxes": boxes, "loss": values, "model": model}, "test")
     loss = make_loss(config, np.array([[0.1, 0.2, 0.5, 0.75]], np.float32))
-    assert {name: getattr(loss, name) for name in values} == values
+    assert loss.loss is config.loss
+    assert loss.score_activation == "sigmoid"
     assert loss.variances == (0.3, 0.4, 0.5, 0.6)
     np.testing.assert_allclose(loss.default_boxes, [[2, 8, 10, 30]], rtol=1e-6)
 
@@ -193,35 +194,33 @@ def test_clip_norm_shortens_the_whole_gradient(toy_config, update):
     np.testing.assert_allclose(change(clip_norm=1e6), free, atol=1e-6)
 
 
-def test_the_values_of_a_step(toy_config, toy_learner):
+def test_the_values_of_a_step(toy_config, toy_state):
     config = toy_config(batch_size=1, weight_decay=0.5, clip_norm=1e-3, learning_rate=0.25)
-    learner = toy_learner(config)
-    model = learner.network.model
+    state = toy_state(config)
+    model = state.network.model
     kernels = [v.numpy() for v in model.trainable_variables if v.name == "kernel"]
     # Half of the weight decay, times the sum of squares.
     penalty = 0.25 * sum((kernel**2).sum() for kernel in kernels)
-    assert float(make_l2_penalty(config, learner)()) == pytest.approx(penalty, rel=1e-5)
+    assert float(make_l2_penalty(config, state)()) == pytest.approx(penalty, rel=1e-5)
     images, targets = hand_batch()
-    values = make_step(config, learner)(tf.constant(images), tensors(targets))
+    values = make_step(config, state)(tf.constant(images), tensors(targets))
     assert float(values.learning_rate) == 0.25
     assert float(values.gradient_norm) > 1  # not that of the clipped gradient
-    assert int(learner.step) == 1
+    assert int(state.step) == 1
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_micro_batches_give_the_gradient_of_the_batch(
-    toy_config, toy_learner, make_toy_batch, count
-):
+def test_micro_batches_give_the_gradient_of_the_batch(toy_config, toy_state, make_toy_batch, count):
     def train(**accumulate):
         config = toy_config(
             batch_size=4, bn="frozen", clip_norm=0.5, weight_decay=0.01, ema=0.5, **accumulate
         )
-        learner = toy_learner(config)
-        step = make_step(config, learner)
+        state = toy_state(config)
+        step = make_step(config, state)
         for index in range(3):
             images, targets = make_toy_batch(index, size=4)
             values = step(tf.constant(images), tensors(targets))
-        return values, {v.path: v.numpy() for v in learner.network.model.variables}
+        return values, {v.path: v.numpy() for v in state.network.model.variables}
 
     expected_values, expected = train()
     values, weights = train(accumulate=count)
@@ -245,29 +244,29 @@ def test_micro_batches_share_the_divisor_of_the_whole_batch(values_of_zeros, toy
     assert float(values.classification) == pytest.approx(4.5 * math.log(3), rel=1e-6)
 
 
-def test_xla_computes_the_same(toy_config, toy_learner, make_toy_batch):
+def test_xla_computes_the_same(toy_config, toy_state, make_toy_batch):
     losses = {}
     for xla in (False, True):
         config = toy_config(batch_size=2, xla=xla)
-        learner = toy_learner(config)
-        step = make_step(config, learner)
+        state = toy_state(config)
+        step = make_step(config, state)
         batches = [make_toy_batch(index) for index in range(3)]
         losses[xla] = [float(step(tf.constant(i), tensors(t)).loss) for i, t in batches]
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
 
 
-def test_mixed_float16_skips_a_step_that_overflows(toy_config, toy_learner):
+def test_mixed_float16_skips_a_step_that_overflows(toy_config, toy_state):
     config = toy_config(precision="mixed_float16", bn="frozen", batch_size=1)
-    learner = toy_learner(config)
-    kernel = learner.network.model.get_layer("conv").kernel
+    state = toy_state(config)
+    kernel = state.network.model.get_layer("conv").kernel
     before = kernel.numpy()
     images, targets = hand_batch()
-    step = make_step(config, learner)
-    learner.optimizer.dynamic_scale.assign(3e38)  # the scaled loss overflows
+    step = make_step(config, state)
+    state.optimizer.dynamic_scale.assign(3e38)  # the scaled loss overflows
     step(tf.constant(images), tensors(targets))
     np.testing.assert_array_equal(kernel.numpy(), before)
-    assert float(learner.optimizer.dynamic_scale) == pytest.approx(1.5e38)
-    learner.optimizer.dynamic_scale.assign(1024.0)
+    assert float(state.optimizer.dynamic_scale) == pytest.approx(1.5e38)
+    state.optimizer.dynamic_scale.assign(1024.0)
     values = step(tf.constant(images), tensors(targets))
     assert np.abs(kernel.numpy() - before).max() > 1e-5
     assert np.isfinite(float(values.gradient_norm))
@@ -303,11 +302,11 @@ def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale(toy_config,
     assert np.abs(after["bn/gamma"] - before["bn/gamma"]).max() > 1e-4
 
 
-def test_a_micro_batch_is_every_kth_image(toy_config, toy_learner):
+def test_a_micro_batch_is_every_kth_image(toy_config, toy_state):
     """Batch norm averages the statistics of images 0 and 2, then those of 1 and 3."""
     config = toy_config(batch_size=4, accumulate=2)
-    learner = toy_learner(config)
-    model = learner.network.model
+    state = toy_state(config)
+    model = state.network.model
     model.get_layer("conv").kernel.assign(np.ones((4, 4, 3, 5), np.float32) / 48)
     # An image of the value v is v / 127.5 - 1 everywhere, here -1, 0, 1, 3.
     images = np.ones((4, 8, 12, 3), np.float32)
@@ -316,6 +315,6 @@ def test_a_micro_batch_is_every_kth_image(toy_config, toy_learner):
         "offsets": np.zeros((4, 6, 4), np.float32),
         "labels": np.ones((4, 6), np.int32),
     }
-    make_step(config, learner)(tf.constant(images), tensors(targets))
+    make_step(config, state)(tf.constant(images), tensors(targets))
     # The means are 0 and 1.5; momentum .5, from 0: (0 * .5 + 0 * .5) * .5 + 1.5 * .5.
     np.testing.assert_allclose(model.get_layer("bn").moving_mean, [0.75] * 5, rtol=1e-5)

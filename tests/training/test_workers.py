@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.errors import ConfigError
-from ssd_tf.training import workers
+from ssd_tf.training import distribution
 
 
 @pytest.fixture(autouse=True)
@@ -18,17 +18,21 @@ def no_cluster(monkeypatch):
 
 
 def resolver_of(addresses, task):
-    return workers.find_workers(addresses, task)
+    return distribution.find_workers(addresses, task)
+
+
+def count_workers(resolver):
+    return distribution.count_workers(types.SimpleNamespace(cluster_resolver=resolver))
 
 
 def test_this_process_alone():
-    assert workers.find_workers() is None
-    assert workers.count_workers(None) == 1
+    assert distribution.find_workers() is None
+    assert count_workers(None) == 1
 
 
 def test_hosts():
     resolver = resolver_of(["a:1", "b:2"], 1)
-    assert workers.count_workers(resolver) == 2
+    assert count_workers(resolver) == 2
     assert (resolver.task_type, resolver.task_id) == ("worker", 1)
     assert resolver.cluster_spec().as_dict() == {"worker": ["a:1", "b:2"]}
 
@@ -38,8 +42,8 @@ def test_tf_config(monkeypatch):
         '{"cluster": {"chief": ["c:1"], "worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}'
     )
     monkeypatch.setenv("TF_CONFIG", text)
-    resolver = workers.find_workers()
-    assert workers.count_workers(resolver) == 2
+    resolver = distribution.find_workers()
+    assert count_workers(resolver) == 2
     assert resolver.task_type == "chief"
 
 
@@ -59,13 +63,13 @@ def test_tf_config(monkeypatch):
 )
 def test_hosts_that_cannot_be_used(hosts, task, message):
     with pytest.raises(ConfigError, match=message):
-        workers.find_workers(hosts, task)
+        distribution.find_workers(hosts, task)
 
 
 def test_hosts_beside_tf_config(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{}")
     with pytest.raises(ConfigError, match="give either --hosts or the environment variable TF_CON"):
-        workers.find_workers(["a:1", "b:2"], 0)
+        distribution.find_workers(["a:1", "b:2"], 0)
 
 
 @pytest.fixture
@@ -88,7 +92,7 @@ def slurm(monkeypatch):
 
 def test_slurm(slurm):
     slurm()
-    resolver = workers.find_workers()
+    resolver = distribution.find_workers()
     expected = {"worker": ["node08:8888", "node08:8889", "node09:8888"]}
     assert resolver.cluster_spec().as_dict() == expected
     assert (resolver.task_type, resolver.task_id) == ("worker", 2)
@@ -96,7 +100,7 @@ def test_slurm(slurm):
 
 def test_one_task_of_slurm_is_no_cluster(slurm):
     slurm(SLURM_STEP_NUM_TASKS="1")
-    assert workers.find_workers() is None
+    assert distribution.find_workers() is None
 
 
 @pytest.mark.parametrize(
@@ -105,8 +109,8 @@ def test_one_task_of_slurm_is_no_cluster(slurm):
 )
 def test_variables_of_slurm_that_name_nobody(slurm, name, value):
     slurm(**{name: value})
-    with pytest.raises(ConfigError, match=r"SLURM .* do not name the workers \(Invalid .*srun"):
-        workers.find_workers()
+    with pytest.raises(ConfigError, match=r"SLURM.* do not name the workers \(Invalid .*srun"):
+        distribution.find_workers()
 
 
 @pytest.fixture
@@ -123,7 +127,7 @@ def test_workers_wait_for_each_other(addresses):
     done = []
 
     def wait(task):
-        workers.wait_for_workers(resolver_of(addresses, task), timeout=60, poll=0.01)
+        distribution.wait_for_workers(resolver_of(addresses, task), timeout=60, poll=0.01)
         done.append(task)
         # What TensorFlow's server does next.
         with socket.create_server(("", int(addresses[task].rpartition(":")[2]))):
@@ -141,13 +145,13 @@ def test_workers_wait_for_each_other(addresses):
 def test_a_worker_that_does_not_come(addresses):
     message = rf"after 0 s not reached: {addresses[1]} \(connection refused\); start the same"
     with pytest.raises(OSError, match=message):
-        workers.wait_for_workers(resolver_of(addresses, 0), timeout=0, poll=0)
+        distribution.wait_for_workers(resolver_of(addresses, 0), timeout=0, poll=0)
 
 
 def test_a_host_without_an_address(addresses):
     hosts = [addresses[0], "no-such-host.invalid:2222"]
     with pytest.raises(OSError, match=r"the worker no-such-host\.invalid:2222 has no address"):
-        workers.wait_for_workers(resolver_of(hosts, 0), timeout=60, poll=0)
+        distribution.wait_for_workers(resolver_of(hosts, 0), timeout=60, poll=0)
 
 
 def test_a_port_that_is_in_use(addresses):
@@ -156,14 +160,14 @@ def test_a_port_that_is_in_use(addresses):
         socket.create_server(("", port)),
         pytest.raises(OSError, match=rf"cannot listen on port {port} for .* \(Address already"),
     ):
-        workers.wait_for_workers(resolver_of(addresses, 0), timeout=60, poll=0)
+        distribution.wait_for_workers(resolver_of(addresses, 0), timeout=60, poll=0)
 
 
 def test_a_cluster_of_one_does_not_wait(addresses):
     cluster = tf.train.ClusterSpec({"worker": addresses[:1]})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, task_type="worker")
     resolver.task_id = 0
-    workers.wait_for_workers(resolver, timeout=0, poll=0)
+    distribution.wait_for_workers(resolver, timeout=0, poll=0)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +180,9 @@ def test_a_cluster_of_one_does_not_wait(addresses):
 def test_a_silent_worker_is_lost_after_less_than_a_minute(monkeypatch, jobs, leader):
     given = {}
     fake = types.SimpleNamespace(configure_coordination_service=lambda **keys: given.update(keys))
-    monkeypatch.setattr(workers.context, "context", lambda: fake)
+    monkeypatch.setattr(distribution.context, "context", lambda: fake)
     cluster = tf.train.ClusterSpec(jobs)
-    workers.tolerate_silence(types.SimpleNamespace(cluster_spec=lambda: cluster))
+    distribution.tolerate_silence(types.SimpleNamespace(cluster_spec=lambda: cluster))
     assert given["service_leader"] == leader
     assert 20_000 <= given["heartbeat_timeout_in_ms"] < 60_000
     assert given["cluster_register_timeout_in_ms"] == 300_000

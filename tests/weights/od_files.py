@@ -77,9 +77,8 @@ def names_of(network):
 def make_network(network, num_classes=3):
     """Our model with random weights and statistics."""
     values = {
-        "model": VALUES[network],
+        "model": VALUES[network] | {"score_activation": "sigmoid"},
         "boxes": {"preset": "od_api"},
-        "loss": {"score_activation": "sigmoid"},
     }
     model = ssd.build_model(check_config(values, "test"), num_classes).model
     rng = np.random.default_rng(3)

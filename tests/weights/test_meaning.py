@@ -47,7 +47,7 @@ PARTS = {
     "model.head": ({}, "pointwise"),
     "boxes.variances": ({}, [0.1, 0.1, 0.2, 0.3]),
     "boxes.rounding": ({}, 0.01),
-    "loss.score_activation": ({}, "sigmoid"),
+    "model.score_activation": ({}, "sigmoid"),
 }
 PAPER = {"boxes": {"preset": "paper"}, "model.num_levels": 6, "model.input_hw": [300, 300]}
 CAFFE = {"boxes": {"preset": "caffe_voc"}, "model.num_levels": 7, "model.input_hw": [512, 512]}
@@ -103,7 +103,6 @@ def test_every_key_is_in_one_list():
     keys = [f"model.{key}" for key in Model.model_fields if key != "backbone"]
     keys += [f"model.backbone.{key}" for key in Backbone.model_fields]
     keys += [f"boxes.{key}" for key in Boxes.model_fields]
-    keys += ["loss.score_activation"]
     listed = [*SHAPES_OR_NAMES, *NEITHER, *SHAPES_OF_BOXES]
     listed += [setting.key for setting in meaning.SETTINGS]
     assert sorted(keys) == sorted(listed)

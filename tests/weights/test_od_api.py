@@ -5,8 +5,7 @@ import od_files
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config import check_config
-from ssd_tf.config_files import apply_overrides
+from ssd_tf.config import apply_overrides, check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.weights import label_files
 from ssd_tf.weights.importers import detectors, imported, od_api, od_graph
@@ -124,7 +123,7 @@ def test_a_graph_states_its_settings(models, tmp_path):
     assert config.model.backbone.mean_rgb == (50, 50, 50)
     assert config.model.backbone.std_rgb == (100, 100, 100)
     assert config.boxes.variances == (0.125, 0.125, 0.25, 0.25)
-    assert config.loss.score_activation == "softmax"
+    assert config.model.score_activation == "softmax"
     assert (config.eval.nms_iou, config.eval.score_floor) == (0.55, 0.2)
     assert config.eval.max_detections == 50
     # Sides of 96 pixels times the scale.
@@ -240,7 +239,7 @@ def test_a_missing_file(tmp_path):
 
 def test_a_run_folder(tmp_path):
     (tmp_path / "config.yaml").write_text("")
-    assert "is a run folder already, and needs no import" in refusal(tmp_path)
+    assert "is a run folder already" in refusal(tmp_path)
 
 
 def test_a_damaged_checkpoint(models, tmp_path):
@@ -319,7 +318,7 @@ def test_values_that_are_not_finite(models, tmp_path, value):
     [
         ("model.backbone.padding=torch", "model.backbone.padding is same in .*, here torch"),
         ("model.backbone.mean_rgb=[0,0,0]", None),
-        ("loss.score_activation=softmax", None),
+        ("model.score_activation=softmax", None),
         ("boxes.rounding=0.01", None),
         ("eval.nms_iou=0.5", None),
     ],

@@ -198,7 +198,7 @@ def test_the_postprocess_operator_states_the_settings(tmp_path):
     source = od_tflite.read_tflite(with_postprocess(ANCHORS).write(tmp_path / "file.tflite"))
     assert source.settings == {
         "model.input_hw": [64, 96],
-        "loss.score_activation": "softmax",
+        "model.score_activation": "softmax",
         "boxes.variances": [0.125, 0.1, 0.25, 0.2],
         "eval.score_floor": 0.25,
         "eval.nms_iou": 0.5,

@@ -31,7 +31,13 @@ def parity():
     return module
 
 
-@pytest.mark.parametrize("name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"])
+INTEGRATION = pytest.mark.integration
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("ssd300_vgg16", marks=INTEGRATION), "ssdlite320_mobilenet_v3_large"],
+)
 def test_detectors_equal_torchvisions(parity, name):
     results = parity.compare_detector(name, np.load(GOLDEN / f"{name}.npz"))
     found = {result.quantity: result for result in results}
@@ -47,7 +53,14 @@ def test_detectors_equal_torchvisions(parity, name):
     assert all(result.difference <= result.limit for result in found.values()), found
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        pytest.param("resnet34", marks=INTEGRATION),
+        pytest.param("resnet50", marks=INTEGRATION),
+    ],
+)
 def test_trunks_equal_torchvisions(parity, name):
     results = parity.compare_trunk(name, np.load(GOLDEN / f"{name}.npz"))
     found = {result.quantity: result.difference for result in results}

@@ -162,8 +162,8 @@ def test_a_larger_input_keeps_boxes_of_the_same_pixels_or_share(start, sizes):
 
 
 def test_another_score_activation_replaces_the_class_heads(start):
-    *_, outcomes = start(config_with(loss={"score_activation": "sigmoid"}))
-    reason = "the run has loss.score_activation = softmax, not sigmoid"
+    *_, outcomes = start(config_with(model={"score_activation": "sigmoid"}))
+    reason = "the run has model.score_activation = softmax, not sigmoid"
     assert results(outcomes)["logits0_conv"] == f"from scratch: {reason}"
 
 
@@ -302,15 +302,41 @@ def test_folded_batch_norm_is_not_trained(tmp_path):
     transfer.transfer(source, network, config_with(train={"bn": "frozen"}), NAMES)
 
 
+@pytest.mark.parametrize(
+    ("init_from", "is_run"),
+    [
+        (None, False),
+        ("imagenet", False),
+        ("weights/vgg16.h5", False),
+        ("resnet18-f37072fd.pth", False),
+        ("arrays.npz", False),
+        ("runs/imagenet", True),
+        ("./imagenet", True),
+    ],
+)
+def test_runs_are_told_from_weights_of_a_backbone(init_from, is_run):
+    assert config_with().model_copy(update={"init_from": init_from}).starts_from_run == is_run
+
+
+def test_a_file_does_not_take_over_a_network(tmp_path):
+    path = write_config(tmp_path / "new.yaml", "init_from: imagenet\n")
+    with pytest.raises(ConfigError, match="boxes is missing"):
+        load_config(path)
+
+
 def write_config(path, text):
     path.write_text(text)
     return path
 
 
 def test_a_config_without_a_backbone_takes_over_the_network(tmp_path):
-    values = {"loss": {"score_activation": "sigmoid"}}
-    values["boxes"] = {"rounding": 0.01}
-    old = config_with(model={"backbone": {"name": "plain", "frozen_stages": 1}}, **values)
+    old = config_with(
+        model={
+            "backbone": {"name": "plain", "frozen_stages": 1},
+            "score_activation": "sigmoid",
+        },
+        boxes={"rounding": 0.01},
+    )
     write_run(tmp_path / "run", old)
     path = write_config(
         tmp_path / "new.yaml",
@@ -321,7 +347,7 @@ def test_a_config_without_a_backbone_takes_over_the_network(tmp_path):
     assert config.model.head == "separable"
     assert config.model.backbone.frozen_stages == 2
     assert config.boxes == old.boxes
-    assert config.loss.score_activation == "sigmoid"
+    assert config.model.score_activation == "sigmoid"
     other_boxes = load_config(path, ["boxes.levels=[{size: 5}, {size: 7}]"])
     assert [level.size for level in other_boxes.boxes.levels] == [5, 7]
     assert other_boxes.boxes.rounding is None

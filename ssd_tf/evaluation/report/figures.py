@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssd_tf.evaluation.matches import RIGHT, WRONG
+from ssd_tf.evaluation.analysis import RIGHT, WRONG
 
 _BLUE = "#1f5fa8"
 _ORANGE = "#d9730d"
@@ -19,9 +19,9 @@ _LINES = (_BLUE, _ORANGE, "#2e8540", "#8250a0", "#b02a37", "#5c6670")
 _SIZE = (5.2, 3.4)
 RECALLS = np.arange(101) / 100
 # Of a confusion matrix; above the second number there is no room for the counts.
-_MOST_CLASSES = 25
+_MAX_CLASSES = 25
 _CLASSES_WITH_NUMBERS = 12
-_LONGEST_LABEL = 40  # characters
+_MAX_LABEL = 40  # characters
 # No legend has loc="best", which takes the longer the more points there are.
 _LEGEND = {"frameon": False, "fontsize": 8}
 _STYLE = {
@@ -68,7 +68,7 @@ def class_curves(curves: dict) -> str:
 
 
 def threshold_curves(curves: dict, best_score) -> str:
-    """Curves of `thresholds` -> precision, recall and F1 over the score."""
+    """Curves of `analysis.threshold_curves` -> precision, recall and F1 over the score."""
     with _plot("score", "") as (axes, done):
         for index, name in enumerate(("precision", "recall", "f1")):
             label = name.upper() if name == "f1" else name
@@ -86,21 +86,21 @@ def confusion(matrix, names) -> str:
     a column. Of many classes, those with the most errors are shown.
     """
     errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
-    shown = np.sort(np.argsort(-errors[:-1], kind="stable")[:_MOST_CLASSES])
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    shares[-1] = matrix[-1] / np.maximum(matrix.sum(0), 1)
+    shown = np.sort(np.argsort(-errors[:-1], kind="stable")[:_MAX_CLASSES])
+    fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    fractions[-1] = matrix[-1] / np.maximum(matrix.sum(0), 1)
     shown = np.append(shown, len(names))
-    shares = shares[np.ix_(shown, shown)]
+    fractions = fractions[np.ix_(shown, shown)]
     labels = [_label([*names, "background"][index]) for index in shown]
     side = min(4.2 + 0.16 * len(labels), 8)
     with _plot("detected as", "object", (side, side * 0.9)) as (axes, done):
         axes.grid(False)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=9)
         axes.set_yticks(range(len(labels)), labels, fontsize=9)
         if len(labels) <= _CLASSES_WITH_NUMBERS:
             for (row, column), count in np.ndenumerate(matrix[np.ix_(shown, shown)]):
-                color = "white" if shares[row, column] > 0.5 else "black"
+                color = "white" if fractions[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=color)
     return done[0]
 
@@ -141,10 +141,10 @@ def size_histogram(truth, is_found) -> str:
 def reliability(calibration: dict) -> str:
     """Precision over the mean score of each bin; on the diagonal scores are probabilities."""
     bins = [row for row in calibration["bins"] if row["count"]]
-    with _plot("mean score", "share that is right") as (axes, done):
+    with _plot("mean score", "fraction that is right") as (axes, done):
         axes.plot([0, 1], [0, 1], color=_GRAY, linestyle="--", linewidth=1)
-        scores = [row["score"] for row in bins]
-        axes.plot(scores, [row["precision"] for row in bins], "o-", color=_BLUE)
+        scores = [row["avg_confidence"] for row in bins]
+        axes.plot(scores, [row["avg_accuracy"] for row in bins], "o-", color=_BLUE)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
     return done[0]
 
@@ -181,5 +181,5 @@ def _line(index):
 def _label(name):
     """A name without the characters that an SVG image cannot hold, and not longer than fits."""
     text = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in name)
-    half = _LONGEST_LABEL // 2
-    return text if len(text) <= _LONGEST_LABEL else f"{text[: half - 1]}\u2026{text[-half:]}"
+    half = _MAX_LABEL // 2
+    return text if len(text) <= _MAX_LABEL else f"{text[: half - 1]}\u2026{text[-half:]}"

@@ -1,44 +1,46 @@
-"""An analysis as one HTML file, and several evaluations beside each other."""
+"""The report of an evaluation as one HTML file, and of several evaluations side by side."""
 
+import base64
+import io
 import pathlib
-import typing
 
 import jinja2
 import numpy as np
+from PIL import Image
 
+from ssd_tf import coco_rows
+from ssd_tf.draw import draw_comparison
 from ssd_tf.evaluation.analysis import Analysis
-from ssd_tf.evaluation.report import figures, pictures
+from ssd_tf.evaluation.report import figures
+from ssd_tf.inference.detections import Detections, from_xywh_pixels
 
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
-_MOST_CONFUSIONS = 15
-_MOST_LABEL_ERRORS = 30
+_MAX_IMAGES = 6
+_MAX_SIDE = 480  # pixels, of each of the two drawn images
+_MAX_CONFUSIONS = 15
+_MAX_LABEL_ERRORS = 30
 _ERROR_MEANINGS = {
     "classification": "an object of another class",
     "localisation": "an object of this class, but IoU below 0.5",
     "both": "another class, and IoU below 0.5",
     "duplicate": "an object that was found already",
     "background": "no object: IoU below 0.1",
-    "missed": "an object without a detection, even of another class or place",
+    "missed": "an object without a detection, even of another class or location",
 }
 
 
-class Images(typing.NamedTuple):
-    """names: of all images, in the order of truth.image_ids. chosen: what `pictures.choose_images`
-    chose. shown: {index of an image: uint8 [H, W, 3]} of these, or None without images.
-    """
-
-    names: list[str]
-    chosen: dict
-    shown: dict | None
-
-
-def render_report(metrics, analysis: Analysis, class_rows, images, settings, coverage=()) -> str:
+def render_report(
+    analysis: Analysis, metrics, class_rows, settings, fetch=None, coverage=()
+) -> str:
     """The report of one evaluation as HTML.
 
-    metrics: the content of metrics.json. class_rows: of `analysis.class_rows`. images: what to
-    show. settings: lines.
-    coverage: rows of `coverage.coverage`.
+    metrics: the content of metrics.json. class_rows: of `analysis.class_rows`. settings: lines.
+    fetch: indices of images -> {index: uint8 [H, W, 3]}, without those that cannot be read; None
+    without images. coverage: rows of `evaluate.coverage`.
     """
+    names = [
+        coco_rows.read_file_name(row) or f"image {row['id']}" for row in analysis.truth.image_rows
+    ]
     truth = analysis.truth
     content = {
         "title": f"Evaluation of {settings[0]}",
@@ -57,12 +59,10 @@ def render_report(metrics, analysis: Analysis, class_rows, images, settings, cov
         "num_objects": int(np.sum(~truth.ignored)),
         "num_detections": len(analysis.found.scores),
         "figures": _figures(metrics, analysis),
-        "label_errors": _label_errors(analysis, images.names)[:_MOST_LABEL_ERRORS],
-        "more_label_errors": max(len(analysis.matches.label_errors) - _MOST_LABEL_ERRORS, 0),
-        "pictures": _pictures(analysis, images),
-        "no_pictures": None
-        if images.shown is not None
-        else "No images: give --images DIR to see them.",
+        "label_errors": _label_errors(analysis, names)[:_MAX_LABEL_ERRORS],
+        "more_label_errors": max(len(analysis.matches.label_errors) - _MAX_LABEL_ERRORS, 0),
+        "images": _draw_images(analysis, names, fetch),
+        "no_images": "" if fetch else "No images: give --images DIR to see them.",
     }
     return _environment().get_template("report.html").render(content)
 
@@ -128,8 +128,8 @@ def _confusions(analysis):
     names = analysis.truth.names
     matrix = analysis.confusion[:-1, :-1].copy()
     np.fill_diagonal(matrix, 0)
-    order = np.argsort(-matrix, axis=None, kind="stable")[:_MOST_CONFUSIONS]
-    pairs = [np.unravel_index(place, matrix.shape) for place in order]
+    order = np.argsort(-matrix, axis=None, kind="stable")[:_MAX_CONFUSIONS]
+    pairs = [np.unravel_index(index, matrix.shape) for index in order]
     return [
         {"object": names[row], "detected": names[column], "count": int(matrix[row, column])}
         for row, column in pairs
@@ -153,20 +153,64 @@ def _label_errors(analysis, image_names):
     ]
 
 
-def _pictures(analysis, images):
-    if not images.shown:
-        return {}
+def choose_images(analysis: Analysis) -> dict:
+    """{"worst", "best", "label_errors": indices of images}, a few of each.
+
+    The worst have the most errors for their objects (F1), the best the most objects and no errors.
+    """
+    right, wrong, missed = (analysis.image_counts[key] for key in ("right", "wrong", "missed"))
+    num_errors = wrong + missed
+    f1 = 2 * right / np.maximum(2 * right + num_errors, 1)
+    worst = np.lexsort((-num_errors, f1))
+    best = np.lexsort((-right, -f1))
+    suspects = dict.fromkeys(
+        int(analysis.found.image[row["detection"]]) for row in analysis.matches.label_errors
+    )
+    return {
+        "worst": [int(i) for i in worst if num_errors[i]][:_MAX_IMAGES],
+        "best": [int(i) for i in best if right[i] and not num_errors[i]][:_MAX_IMAGES],
+        "label_errors": list(suspects)[:_MAX_IMAGES],
+    }
+
+
+def _draw_images(analysis, names, fetch):
+    """{kind: [{"source": a data URI, "text"}]} of the chosen images."""
+    chosen = choose_images(analysis)
+    images = fetch({index for indices in chosen.values() for index in indices}) if fetch else {}
     return {
         kind: [
             {
-                "source": pictures.draw_image(analysis, index, images.shown[index]),
-                "text": _describe_image(analysis, index, images.names[index]),
+                "source": _draw_image(analysis, index, images[index]),
+                "text": _describe_image(analysis, index, names[index]),
             }
             for index in indices
-            if index in images.shown
+            if index in images
         ]
-        for kind, indices in images.chosen.items()
+        for kind, indices in chosen.items()
     }
+
+
+def _draw_image(analysis, index, image):
+    """One image with its objects, and with its detections at the analysis' score, as a data URI."""
+    truth = analysis.truth
+    image_hw = image.shape[:2]
+    rows = np.flatnonzero(truth.image == index)
+    example = {
+        "boxes": from_xywh_pixels(truth.boxes[rows], image_hw),
+        "labels": truth.category[rows] + 1,
+        "crowd": truth.crowd[rows],
+        "difficult": truth.difficult[rows],
+    }
+    rows = np.flatnonzero(analysis.found.image == index)
+    found = analysis.found.select(rows[np.argsort(-analysis.found.scores[rows], kind="stable")])
+    boxes = from_xywh_pixels(found.boxes, image_hw)
+    detections = Detections(boxes, found.scores, found.category + 1)
+    small = Image.fromarray(image)
+    small.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    drawn = draw_comparison(np.asarray(small), example, detections, truth.names, analysis.score)
+    content = io.BytesIO()
+    drawn.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _describe_image(analysis, index, name):
@@ -191,9 +235,9 @@ def _compare_classes(runs):
 
 
 def _warnings(runs):
-    """What makes the numbers of these evaluations hard to compare."""
+    """Yield the reasons why the numbers of these evaluations are hard to compare."""
     for key in ("data", "split", "images"):
         values = {name: run["settings"].get(key) for name, run in runs.items()}
         if len(set(map(str, values.values()))) > 1:
             listed = ", ".join(f"{name} {value}" for name, value in values.items())
-            yield f"they were measured on different {key}: {listed}."
+            yield f"measured on different {key}: {listed}."

@@ -7,8 +7,8 @@ import zipfile
 
 from absl import logging
 
-from ssd_tf.config import check_config
-from ssd_tf.config_files import apply_overrides, merge
+from ssd_tf.config import apply_overrides, check_config
+from ssd_tf.config.inheritance import merge
 from ssd_tf.errors import ConfigError, shorten
 from ssd_tf.weights import label_files, runs
 from ssd_tf.weights.importers import (

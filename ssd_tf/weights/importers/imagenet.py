@@ -43,7 +43,7 @@ def find_file(backbone: Backbone) -> pathlib.Path:
     has another hash than the one published.
     """
     file = choose_file(backbone)
-    folder = os.environ.get("SSD_TF_WEIGHTS")
+    folder = os.environ.get("SSD_TF_WEIGHTS", "")
     for name in file.names if folder else ():
         path = pathlib.Path(folder) / name
         if path.is_file():
@@ -64,7 +64,7 @@ def choose_file(backbone: Backbone) -> ImageNetFile:
     """The file of a backbone. Raises ConfigError if it has no ImageNet weights."""
     if backbone.name == "vgg16":
         stem = "vgg16_weights_tf_dim_ordering_tf_kernels"
-        names = (f"{stem}.h5", f"{stem}_notop.h5")
+        names: tuple[str, ...] = (f"{stem}.h5", f"{stem}_notop.h5")
         md5 = "64373286793e3c8b2b4e3219cbf3544b"
         return ImageNetFile(f"{_KERAS}/vgg16/{names[0]}", names, "MD5", md5)
     if backbone.name == "mobilenet":

@@ -60,7 +60,7 @@ DEFAULTS = {
     "model.backbone.mean_rgb": [127.5] * 3,
     "model.backbone.std_rgb": [127.5] * 3,
     "boxes.variances": [0.1, 0.1, 0.2, 0.2],
-    "loss.score_activation": "sigmoid",
+    "model.score_activation": "sigmoid",
     "eval.score_floor": 1e-8,
     "eval.nms_iou": 0.6,
     "eval.class_agnostic": False,

@@ -193,7 +193,7 @@ def _find_settings(graph, constants):
     converters = {"Sigmoid": "sigmoid", "Softmax": "softmax"}
     for node in graph.node:
         if node.name == "Postprocessor/convert_scores" and node.op in converters:
-            settings["loss.score_activation"] = converters[node.op]
+            settings["model.score_activation"] = converters[node.op]
     return settings
 
 

@@ -229,8 +229,14 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
     else:
         network = _heads_per_map(predictor, model)
         backbone["extra_layers"] = "separable" if extractor.flag("use_depthwise") else "conv"
+    converter = model.message("post_processing").text("score_converter", "IDENTITY")
     values = {
-        "model": {"input_hw": input_hw, "backbone": backbone, **network},
+        "model": {
+            "input_hw": input_hw,
+            "backbone": backbone,
+            "score_activation": "softmax" if converter == "SOFTMAX" else "sigmoid",
+            **network,
+        },
         "boxes": _boxes(model, network["num_levels"], input_hw, path),
         "loss": _loss(model),
         "eval": _evaluation(model),
@@ -312,13 +318,13 @@ def _multiscale_boxes(anchors, num_levels, input_hw, path):
 
 def _loss(model):
     loss = model.message("loss").message("classification_loss")
-    converter = model.message("post_processing").text("score_converter", "IDENTITY")
-    values = {"score_activation": "softmax" if converter == "SOFTMAX" else "sigmoid"}
-    if "weighted_sigmoid_focal" in loss.fields:
-        focal = loss.message("weighted_sigmoid_focal")
-        values["focal_gamma"] = focal.number("gamma", 2.0)
-        values["focal_alpha"] = focal.number("alpha", 0.25)
-    return values
+    if "weighted_sigmoid_focal" not in loss.fields:
+        return {}
+    focal = loss.message("weighted_sigmoid_focal")
+    return {
+        "focal_gamma": focal.number("gamma", 2.0),
+        "focal_alpha": focal.number("alpha", 0.25),
+    }
 
 
 def _evaluation(model):

@@ -237,7 +237,7 @@ class _Reader:
         }
         for operator in self._graph.operators:
             if self._code(operator) in activations:
-                return {"loss.score_activation": activations[self._code(operator)]}
+                return {"model.score_activation": activations[self._code(operator)]}
         return {}
 
     def _find_postprocess(self):

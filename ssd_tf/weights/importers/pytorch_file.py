@@ -112,7 +112,10 @@ class _Unpickler(pickle._Unpickler):
             raise ConfigError("it sets attributes of something else than a state dict")
         super().load_build()
 
-    dispatch: typing.ClassVar = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+    dispatch: typing.ClassVar[dict[int, typing.Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: load_build,
+    }
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_others):

@@ -1,0 +1,87 @@
+"""Read experiment files into plain values: YAML, `base:` for inheritance, `KEY=VALUE` overrides.
+
+`loading.py` checks keys and values.
+"""
+
+import pathlib
+
+import yaml
+
+from ssd_tf import user_files
+from ssd_tf.errors import ConfigError
+
+
+def read_layers(path, overrides=()) -> list[dict]:
+    """The values of an experiment file, with those of its bases; overrides go over all.
+
+    The last item has all of them. Those before it are what each base, and then the file, has made
+    of the values until then.
+    overrides: strings `key.path=value`, the value in YAML. Raises ConfigError.
+    """
+    layers = _read_file(pathlib.Path(path))
+    return [*layers, apply_overrides(layers[-1], overrides)]
+
+
+def apply_overrides(values: dict, overrides) -> dict:
+    """The values with those of `key.path=value` in their place. Raises ConfigError."""
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--set: expected KEY=VALUE, got {override!r}")
+        change = _parse_yaml(text, where=f"--set {override}")
+        for name in reversed(key.strip().split(".")):
+            change = {name: change}
+        values = merge(values, change)
+    return values
+
+
+def _read_file(path, ancestors=()) -> list[dict]:
+    """ancestors: resolved paths of the files that lead here by `base`."""
+    if not path.is_file():
+        raise ConfigError(f"no config file at {path}{user_files.suggest_path(path)}")
+    if path.resolve() in ancestors:
+        raise ConfigError(f"{path}: `base` leads back to this file")
+    try:
+        text = user_files.read_text(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    values = _parse_yaml(text, where=str(path)) or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, got a {type(values).__name__}")
+    base = values.pop("base", None)
+    bases = [base] if isinstance(base, str) else base or []
+    layers = [{}]
+    for name in bases:
+        inherited = _read_file(path.parent / name, (*ancestors, path.resolve()))
+        layers += [merge(layers[-1], layer) for layer in inherited]
+    return [*layers, merge(layers[-1], values)]
+
+
+def _parse_yaml(text, where):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def merge(base, changes, path=()):
+    """`changes` merged over `base`; both are values of the section or key at `path`."""
+    if isinstance(base, str) and isinstance(changes, dict):
+        if path != ("data", "augment"):
+            name = ".".join(map(str, path))
+            raise ConfigError(f"{name} is {base!r}, so it has no key {next(iter(changes), '')!r}")
+        base = {"preset": base}  # `augment: caffe` is short for that
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    replaces_boxes = path == ("boxes",) and _chooses_boxes(base, changes)
+    # The keys that shape the base's default boxes go with them.
+    merged = {key: base[key] for key in base if key == "variances" or not replaces_boxes}
+    for key, value in changes.items():
+        merged[key] = merge(merged.get(key), value, (*path, key))
+    return merged
+
+
+def _chooses_boxes(base, changes):
+    """Whether changes of the section `boxes` give other default boxes than its base."""
+    preset = base.get("preset")
+    return bool(changes.get("levels")) or changes.get("preset", preset) != preset

@@ -1,0 +1,142 @@
+"""Evaluate a model on a split of a data set."""
+
+import itertools
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from ssd_tf import commandline
+from ssd_tf.boxes.geometry import best_overlaps
+from ssd_tf.data import bad_records, dataset_json, split_examples
+from ssd_tf.evaluation import metrics, outputs, run_detector
+from ssd_tf.evaluation.coco_instances import make_instances
+from ssd_tf.inference.detections import from_xywh_pixels
+from ssd_tf.inference.loading import load_detector
+
+_NUM_TIMED = 20  # images
+_COVERAGES = (0, 0.3, 0.4, 0.5, 0.6, 0.7, 1)
+
+
+def evaluate(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    split: str = "val",
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    input_range: tuple[float, float] | None = None,
+    overrides: Sequence[str] = (),
+    raw_weights: bool = False,
+    on_bad_record: str | None = None,
+    reference: bool = False,
+) -> dict:
+    """Evaluate a model with the metrics of COCO and PASCAL VOC, and print the numbers.
+
+    model: a run folder, a SavedModel folder or a .tflite file. data: a folder of TFRecords with
+    dataset.json. output: a folder for metrics.json, per_class.csv, report.html and, as COCO files,
+    detections.json and ground_truth.json; None: nothing is written. labels, input_range, overrides,
+    raw_weights: as `load_detector` takes them. on_bad_record: "stop" or "skip"; default:
+    data.on_bad_record of the run, else "stop". reference: compute COCO's metrics with pycocotools
+    too, from the files in output, and fail if a number differs.
+
+    Returns the content of metrics.json: "coco" (AP, AP50, ...), "voc", "per_class" and more.
+    Raises FileNotFoundError, FileExistsError, ConfigError or ValueError.
+    """
+    folder = outputs.open_folder(output, [model, labels], reference)
+    dataset_info = dataset_json.read_dataset(data)
+    dataset_info.shards(split)
+    for override in (text for text in overrides if text.startswith("export.")):
+        logging.warning("--set %s has no effect: export.* are limits of TFLite files", override)
+    detector = load_detector(model, labels, overrides, raw_weights, input_range)
+    config = detector.config
+    if on_bad_record is None:
+        on_bad_record = config.data.on_bad_record if config else "stop"
+    truth, found, examples, num_skipped = _detect(detector, dataset_info, split, on_bad_record)
+    timed = [example["image"] for example in examples.take(_NUM_TIMED).as_numpy_iterator()]
+    latency_ms, images_per_second = run_detector.measure_latency(detector.stages, timed)
+    settings = {"model": str(model), "kind": detector.kind, "data": str(data), "split": split}
+    settings |= {"images": len(truth.images), "skipped": num_skipped}
+    if config:
+        settings |= {**config.eval.model_dump(), "raw_weights": raw_weights}
+    measured = {
+        **metrics.measure(truth, found),
+        "settings": settings,
+        "latency_ms": latency_ms,
+        "images_per_second": images_per_second,
+        "model_mb": detector.size_mb,
+    }
+    evaluation = outputs.Evaluation(
+        measured,
+        truth,
+        found,
+        make_instances(truth),
+        list(_describe_settings(settings)),
+        fetch=lambda indices: run_detector.fetch_images(examples, truth, indices),
+        coverage=lambda analysed: coverage(analysed, detector.default_boxes),
+    )
+    return outputs.finish(evaluation, folder, reference)
+
+
+def _detect(detector, dataset_info, split, on_bad_record):
+    """The Truth, the Found, the usable Examples of a split, and the number of the others."""
+    detect = run_detector.match_labels(detector, dataset_info.names)
+    skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
+    examples = split_examples.read_examples(dataset_info.folder, split, skipped)
+    num_images = dataset_info.splits[split]["images"] - len(skipped)
+    batch_size = detector.config.eval.batch_size if detector.config else 1
+    explained = bad_records.explain_record_errors(dataset_info.folder, split)
+    with explained, commandline.progress("evaluating", num_images) as advance:
+        truth, found = run_detector.run_detector(
+            lambda images: advance(detect(images), len(images)),
+            examples,
+            dataset_info.classes,
+            batch_size,
+        )
+    return truth, found, examples, len(skipped)
+
+
+def coverage(analysis, default_boxes) -> list[dict]:
+    """[{"name", "objects", "found"}] by the IoU of each object's best default box.
+
+    analysis: as `analysis.analyse` returns it. default_boxes: [A, 4] normalised corners, or
+    None: no rows. Ignored objects are left out.
+    """
+    if default_boxes is None:
+        return []
+    truth = analysis.truth
+    rows = np.flatnonzero(~truth.ignored)
+    sizes = [(row["height"], row["width"]) for row in truth.image_rows]
+    sizes = np.array(sizes, float).reshape(-1, 2)[truth.image[rows]]
+    _, best = best_overlaps(from_xywh_pixels(truth.boxes[rows], sizes), default_boxes)
+    slices = []
+    for low, high in itertools.pairwise(_COVERAGES):
+        inside = (best >= low) & ((best < high) | (high == 1))
+        name = f"{low:.1f} to {high:.1f}"
+        num_found = int(analysis.is_found[rows][inside].sum())
+        slices.append({"name": name, "objects": int(inside.sum()), "found": num_found})
+    return slices
+
+
+def _describe_settings(settings):
+    counts = f"{settings['images']} images"
+    if settings["skipped"]:
+        counts += f", {settings['skipped']} unusable records skipped"
+    raw = ", raw weights" if settings.get("raw_weights") else ""
+    yield f"{settings['model']} ({settings['kind']}{raw})"
+    yield f"split {settings['split']} of {settings['data']}: {counts}"
+    if "nms_iou" not in settings:
+        return  # unknown for an exported model
+    clipped = "before" if settings["clip_first"] else "after"
+    best = f"best {settings['pre_nms_top_k']}"
+    if not settings["class_agnostic"]:
+        best += " per class"
+    line = (
+        f"score floor {settings['score_floor']:g}, NMS at IoU {settings['nms_iou']:g} among the "
+        f"{best}, boxes clipped {clipped} NMS, "
+        f"at most {settings['max_detections']} detections per image"
+    )
+    if settings["size_limit"] is not None:
+        line += f", sides at most {settings['size_limit']:g} times the default box's"
+    yield line
