@@ -74,8 +74,9 @@ def test_two_towers_of_ordinary_convolutions():
 
 
 def test_objects_begin_at_a_hundredth_with_the_focal_loss():
-    values = {"model": PYRAMID, "boxes": {"preset": "od_api_fpn"}}
-    values["loss"] = {"score_activation": "sigmoid", "focal_gamma": 2.0}
+    model = PYRAMID | {"score_activation": "sigmoid"}
+    boxes = {"preset": "od_api_fpn"}
+    values = {"model": model, "boxes": boxes, "loss": {"focal_gamma": 2.0}}
     model = ssd.build_model(check_config(values, "test"), 2).model
     bias = model.get_layer("logits_conv").bias.numpy().reshape(6, 3)
     np.testing.assert_allclose(1 / (1 + np.exp(-bias[:, 1:])), 0.01, rtol=1e-5)

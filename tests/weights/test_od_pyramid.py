@@ -5,7 +5,7 @@ import pytest
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.export import tflite
+from ssd_tf.exporting import tflite
 from ssd_tf.models import ssd
 from ssd_tf.weights.importers import graph_match, imported, od_pyramid, od_tflite
 
@@ -28,10 +28,10 @@ def make_network(**model):
             "neck_channels": 24,
             "head": "separable",
             "tower": {"num_layers": 2, "channels": 24, "shared": True},
+            "score_activation": "sigmoid",
         }
         | model,
         "boxes": {"preset": "od_api_fpn"},
-        "loss": {"score_activation": "sigmoid"},
     }
     values["model"]["backbone"] |= {"mean_rgb": [0, 0, 0], "std_rgb": [1, 1, 1]}
     config = check_config(values, "test")
@@ -47,7 +47,7 @@ def make_network(**model):
 
 def write_tflite(config, network, path, precision="float32"):
     names = [entry["name"] for entry in CLASSES]
-    tflite.Converter(config, network, names, ()).export(path, tflite.Form(precision, raw=False))
+    tflite.Converter(config, network, names, ()).export(path, precision)
     return path
 
 
@@ -125,6 +125,6 @@ def test_graphs_correspond_only_if_all_around_does():
 def test_a_pyramid_without_post_processing(tmp_path):
     config, network = make_network()
     converter = tflite.Converter(config, network, [entry["name"] for entry in CLASSES], ())
-    converter.export(tmp_path / "raw.tflite", tflite.Form("float32", raw=True))
+    converter.export(tmp_path / "raw.tflite", "float32", raw=True)
     with pytest.raises(ConfigError, match=r"raw\.tflite.*ssd detect --model"):
         od_tflite.read_tflite(tmp_path / "raw.tflite")
