@@ -209,12 +209,15 @@ def run_on_beam(function, tasks, runner, arguments):
         raise ValueError(
             "--beam_runner needs apache-beam, which is not installed: pip install 'ssd-tf[beam]'"
         ) from None
+    # Tasks travel through the output folder: a pipeline may hold a few megabytes only.
+    for task in tasks:
+        _beam_file(task.path, "task").write_bytes(pickle.dumps((function, task)))
     pipeline_options = PipelineOptions([f"--runner={runner}", *arguments])
     try:
         with apache_beam.Pipeline(options=pipeline_options) as pipeline:
             _ = (
                 pipeline
-                | apache_beam.Create([pickle.dumps((function, task)) for task in tasks])
+                | apache_beam.Create([task.path for task in tasks])
                 | apache_beam.Reshuffle()
                 | apache_beam.Map(_run_on_beam)
             )
@@ -222,15 +225,16 @@ def run_on_beam(function, tasks, runner, arguments):
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise OSError(f"the Beam pipeline on {runner} failed: {first_line}") from None
     for task in tasks:
-        path = _result_path(task)
-        yield pickle.loads(path.read_bytes())
-        path.unlink()
+        yield pickle.loads(_beam_file(task.path, "result").read_bytes())
+        _beam_file(task.path, "task").unlink()
+        _beam_file(task.path, "result").unlink()
 
 
-def _run_on_beam(pickled):
-    function, task = pickle.loads(pickled)
-    _result_path(task).write_bytes(pickle.dumps(function(task, lambda: None)))
+def _run_on_beam(path):
+    function, task = pickle.loads(_beam_file(path, "task").read_bytes())
+    _beam_file(path, "result").write_bytes(pickle.dumps(function(task, lambda: None)))
 
 
-def _result_path(task):
-    return pathlib.Path(task.path + ".result")
+def _beam_file(path, kind):
+    """The file of a task, or of its result, beside the shard that it writes to `path`."""
+    return pathlib.Path(f"{path}.{kind}")

@@ -6,6 +6,7 @@ from absl import flags
 
 from ssd_tf import commandline
 from ssd_tf.config import load_config
+from ssd_tf.user_files import check_exists
 
 USAGE = """
 Train a detector on TFRecords. The same command on an existing run folder resumes from its last
@@ -44,6 +45,7 @@ def main(argv=None):
 
 def _main(values, positional):
     config = load_config(values.config, commandline.read_overrides(values, positional))
+    check_exists(values.data, "data folder")
     commandline.import_tensorflow()
     from ssd_tf.training.train import train
 

@@ -36,8 +36,8 @@ class Checkpoints:
     def restore_last(self) -> bool:
         """Restore the newest intact checkpoint; return False if there is none at all.
 
-        A corrupt one is named in a warning, and the one before it is used. Raises ValueError if
-        all are corrupt.
+        A warning names a corrupt one, and the one before it is used. Raises ValueError if all are
+        corrupt.
         """
         prefixes = runs.list_checkpoints(self._folder / "last")
         if not prefixes:
