@@ -46,6 +46,7 @@ def export(
     folder.check_request(output, formats, data, max_ap_drop, overwrite)
     check_exists(workdir, "run folder")
     run = load_run(workdir, overrides, raw_weights)
+    dataset_info = None
     calibration = []
     if data is not None:
         dataset_info = dataset_json.read_dataset(data)

@@ -9,7 +9,7 @@ from ssd_tf import files, pixels
 from ssd_tf.data.images import decode_image, resize
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.exported import write_gray_range
-from ssd_tf.models.folding import fold_batch_norm
+from ssd_tf.models.folding import fold_batch_norm, freeze
 from ssd_tf.weights.label_files import format_names
 
 
@@ -23,7 +23,7 @@ class Server(tf.Module):
         self._postprocessor = make_postprocessor(config, network.default_boxes)
         images = tf.TensorSpec([None, *self._input_hw, 3], tf.float32, "image")
         # Traced once: three traces would have three copies of the weights.
-        predict = _freeze(fold_batch_norm(network.model))
+        predict = freeze(fold_batch_norm(network.model))
         self._predict = tf.function(predict).get_concrete_function(images)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")])
@@ -85,21 +85,6 @@ class Server(tf.Module):
         is_read = spread(tf.ones_like(index)) > 0
         images = tf.ensure_shape(spread(images), [None, *self._input_hw, 3])
         return images, tf.cast(spread(sizes_hw), tf.float32), is_read
-
-
-def _freeze(model):
-    """A function of images [B, H, W, 3] that has the model's current weights as constants."""
-    trainable, others = (
-        [variable.numpy() for variable in variables]
-        for variables in (model.trainable_variables, model.non_trainable_variables)
-    )
-
-    def predict(images):
-        values = [[tf.constant(value) for value in values] for values in (trainable, others)]
-        predictions, _ = model.stateless_call(*values, images, training=False)
-        return predictions
-
-    return predict
 
 
 def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANGE):

@@ -16,7 +16,7 @@ from ssd_tf.config import Config
 from ssd_tf.data.images import resize_array
 from ssd_tf.inference.detections import Detections
 from ssd_tf.models import ssd
-from ssd_tf.models.folding import fold_batch_norm
+from ssd_tf.models.folding import fold_batch_norm, freeze
 from ssd_tf.models.postprocess import PostProcessor
 
 # What a detector takes as an image: a file, its bytes, a Pillow image or uint8 [H, W, 3] RGB.
@@ -113,17 +113,18 @@ def make_detect(config: Config, network: ssd.SSD):
 
 
 def keras_detector(
-    config: Config, network: ssd.SSD, classes, gray_range=pixels.FULL_RANGE
+    config: Config, network: ssd.SSD, classes, gray_range=pixels.FULL_RANGE, weights_change=False
 ) -> Detector:
     """A Detector of the Keras model with the configured post-processing.
 
-    It keeps the current weights of the network, unless batch norm is folded already.
+    It keeps the current weights of the network. weights_change: it follows them instead; then the
+    network must have its batch norm folded already, as `folding.assign_folded` fills it.
     """
     postprocessor = make_postprocessor(config, network.default_boxes)
     model = fold_batch_norm(network.model)
     # One trace for all batch sizes: without a signature each new size costs a second or more.
     images = tf.TensorSpec([None, *config.model.input_hw, 3], tf.float32)
-    predict = tf.function(lambda batch: model(batch, training=False), input_signature=[images])
+    predict = (lambda batch: model(batch, training=False)) if weights_change else freeze(model)
     detect = tf.function(postprocessor).get_concrete_function(
         {
             "offsets": tf.TensorSpec([None, len(network.default_boxes), 4], tf.float32),
@@ -134,7 +135,7 @@ def keras_detector(
         preprocess=lambda images: np.stack(
             [resize_array(image, config.model.input_hw) for image in images]
         ),
-        network=predict,
+        network=tf.function(predict, input_signature=[images]),
         postprocess=lambda predictions: _split_batch(detect(predictions)),
     )
     size_mb = 4 * network.model.count_params() / 1e6

@@ -117,7 +117,7 @@ def _make_evaluate(config, dataset_info, network):
     examples = split_examples.read_examples(dataset_info.folder, split, skipped)
     folded = folding.fold_batch_norm(network.model)
     folded_network = dataclasses.replace(network, model=folded)
-    detector = keras_detector(config, folded_network, dataset_info.names)
+    detector = keras_detector(config, folded_network, dataset_info.names, weights_change=True)
 
     def evaluate():
         folding.assign_folded(folded, network.model)

@@ -128,7 +128,7 @@ def test_one_class_more_than_the_checkpoint(tiny_run, tmp_path):
     # Of the finest map: 3 shapes of 5 classes with the background; the checkpoint has 4.
     with pytest.raises(
         ValueError,
-        match=r"does not fit the model: logits0_conv/.*: expected shape .*, got shape",
+        match=r"ckpt-\d+: .*logits0_conv",
     ):
         load_detector(tmp_path / "run")
 
