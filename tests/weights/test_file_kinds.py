@@ -82,8 +82,6 @@ def test_files_for_a_reader(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("inside", "hint"),
     [
-        ("frozen_inference_graph.pb", "frozen_inference_graph.pb"),
-        ("saved_model/saved_model.pb", "saved_model"),
         ("checkpoint/model.index", "checkpoint/model.index"),
         ("detect.tflite", "detect.tflite"),
         ("notes.txt", None),
@@ -99,8 +97,10 @@ def test_folders_around_a_model(tmp_path, inside, hint):
 
 
 def test_a_saved_model_and_a_checkpoint_are_for_a_reader(tmp_path):
-    (tmp_path / "saved_model.pb").write_bytes(b"x")
-    check_source(tmp_path)
+    for name in ("a/saved_model.pb", "b/saved_model/saved_model.pb", "c/frozen_inference_graph.pb"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+        check_source(tmp_path / name[0])
     (tmp_path / "model.ckpt-7.index").write_bytes(b"x")
     for suffix in ("", ".index", ".data-00000-of-00002"):
         check_source(tmp_path / f"model.ckpt-7{suffix}")

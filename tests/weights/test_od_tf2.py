@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import zoo_reference
+from tensorflow.core.protobuf import saved_model_pb2
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
@@ -32,6 +33,15 @@ def random_value(name, shape, random):
     return random.normal(0, np.sqrt(2 / max(num_inputs, 1)), shape).astype(np.float32)
 
 
+def save(prefix, values):
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+
+
 def write_checkpoint(index, prefix, change=lambda values: values):
     """A checkpoint with the names and shapes of an .index; returns its network's variables."""
     reader = tf.train.load_checkpoint(str(index).removesuffix(".index"))
@@ -47,12 +57,7 @@ def write_checkpoint(index, prefix, change=lambda values: values):
     }
     values = change(values) | {"_CHECKPOINTABLE_OBJECT_GRAPH": np.array(b"")}
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=list(values),
-        shape_and_slices=[""] * len(values),
-        tensors=[tf.constant(value) for value in values.values()],
-    )
+    save(prefix, values)
     return {
         name.removeprefix("model/").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): value
         for name, value in values.items()
@@ -66,6 +71,87 @@ def make_download(name, folder, **kwargs):
     variables = write_checkpoint(ZOO / name / "checkpoint" / "ckpt-0.index", prefix, **kwargs)
     shutil.copy(ZOO / name / "pipeline.config", folder)
     return variables
+
+
+# The objects of a SavedModel in the order in which Keras 2 finds them, and within a part those of
+# the trainable variables before the others; the backbone keeps the variables of a layer together.
+PARTS = {
+    "_feature_extractor": (
+        r"_coarse_feature_layers/.*(kernel|gamma|beta)",
+        r"_coarse_feature_layers/.*moving",
+        r"classification_backbone/",
+        r"_fpn_features_generator/top_layers/",
+        r"_fpn_features_generator/residual_blocks/",
+        r"_fpn_features_generator/conv_layers/.*(kernel|gamma|beta)",
+        r"_fpn_features_generator/conv_layers/.*moving",
+        r"feature_map_generator/.*(kernel|gamma|beta)",
+        r"feature_map_generator/.*moving",
+    ),
+    "_box_predictor": (
+        r"_box_prediction_head/",
+        r"_prediction_heads/",
+        r"TOWERS box_encodings/.*(kernel|gamma|beta)",
+        r"TOWERS class_predictions_with_background/.*(kernel|gamma|beta)",
+        r"TOWERS box_encodings/.*moving",
+        r"TOWERS class_predictions_with_background/.*moving",
+    ),
+}
+TOWERS = {"Prediction": "box_encodings", "BoxPrediction": "box_encodings"}
+LAST = ("depthwise_kernel", "pointwise_kernel", "kernel", "bias", "gamma", "beta")
+LAST += ("moving_mean", "moving_variance")
+
+
+def number(variables):
+    """{part: its variables in the order of Keras 2}."""
+    numbered = {part: [] for part in PARTS}
+    for part, patterns in PARTS.items():
+        keys = {}
+        for name in variables:
+            place = name.replace("_base_tower_layers_for_heads", "TOWERS")
+            tower = re.search(r"_head_scope_conv_layers/(\w*)Tower/(\d+)", name)
+            if tower:  # listed where it is used first
+                head = TOWERS.get(tower[1], "class_predictions_with_background")
+                place = f"{part}/TOWERS/{head}/0/{3 * int(tower[2])}/{name.rpartition('/')[2]}"
+            found = [
+                index
+                for index, pattern in enumerate(patterns)
+                if re.match(f"{part}/{pattern.replace(' ', '/')}", place)
+            ]
+            if name.startswith(part):
+                numbers = [int(each) for each in re.findall(r"(?<=[/-])\d+", place)]
+                keys[name] = (
+                    found,
+                    "class_pred" in place,
+                    numbers,
+                    LAST.index(place.split("/")[-1]),
+                )
+        numbered[part] = [variables[name] for name in sorted(keys, key=keys.get)]
+        assert all(found for found, *_ in keys.values())
+    return numbered
+
+
+def write_saved_model(folder, variables, with_trainable=False):
+    """A SavedModel with numbered variables. with_trainable: trainable ones have their own numbers.
+
+    Returns {name: shape}.
+    """
+    values = {"_CHECKPOINTABLE_OBJECT_GRAPH": np.array(b"")}
+    for part, arrays in number(variables).items():
+        trainable = 0
+        for index, value in enumerate(arrays):
+            name = f"variables/{index}"
+            if with_trainable and not any(
+                value is variables[each] for each in variables if "moving" in each
+            ):
+                name = f"trainable_variables/{trainable}"
+                trainable += 1
+            values[f"_model/{part}/{name}/.ATTRIBUTES/VARIABLE_VALUE"] = value
+    (folder / "variables").mkdir(parents=True)
+    save(folder / "variables" / "variables", values)
+    model = saved_model_pb2.SavedModel()
+    model.meta_graphs.add().object_graph_def.nodes.add()
+    (folder / "saved_model.pb").write_bytes(model.SerializeToString())
+    return {name: list(value.shape) for name, value in values.items()}
 
 
 def build(detector):
@@ -89,6 +175,55 @@ def test_outputs_are_those_of_the_api(name, tmp_path):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(value, expected, atol=1e-4 * scale)
     assert variables.left_over == set()
+
+
+@needs_zoo
+@pytest.mark.parametrize("name", KINDS)
+def test_a_saved_model_has_numbered_variables(name, tmp_path):
+    variables = make_download(name, tmp_path)
+    expected = detectors.read_detector(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint")
+    write_saved_model(tmp_path / "saved_model", variables, with_trainable="640" in name)
+    found = detectors.read_detector(tmp_path)
+    assert found.values == expected.values
+    assert list(found.arrays) == list(expected.arrays)
+    for layer, arrays in expected.arrays.items():
+        for value, array in zip(found.arrays[layer], arrays, strict=True):
+            np.testing.assert_array_equal(value, array, err_msg=layer)
+
+
+@needs_zoo
+@pytest.mark.parametrize("index", ["saved_model_variables", "zoo_saved_model_variables"])
+def test_real_saved_models_have_this_layout(index, tmp_path):
+    folder = ZOO / "finetuned_fpnlite320"
+    reader = tf.train.load_checkpoint(str(folder / index))
+    num_logits = {"saved_model_variables": 18, "zoo_saved_model_variables": 546}[index]
+    variables = write_checkpoint(folder / "ckpt-4.index", tmp_path / "ckpt-4")
+    head = "_class_predictor_layers/0/"
+    variables |= {
+        name: np.zeros((*value.shape[:-1], num_logits), np.float32)
+        for name, value in variables.items()
+        if name.endswith((f"{head}bias", f"{head}pointwise_kernel"))
+    }
+    found = write_saved_model(tmp_path / "saved_model", variables, index.startswith("zoo"))
+    assert found == reader.get_variable_to_shape_map()
+
+
+@needs_zoo
+def test_a_saved_model_with_other_variables_than_pipeline_config_says(tmp_path):
+    name = "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8"
+    variables = make_download(name, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint")
+    tower = "_box_predictor/_head_scope_conv_layers/PredictionTower/3"
+    fewer = {name: value for name, value in variables.items() if tower not in name}
+    write_saved_model(tmp_path / "saved_model", fewer)
+    with pytest.raises(ConfigError, match=r"expected 94 variables in _box_predictor.*found 92"):
+        detectors.read_detector(tmp_path / "saved_model")
+    (tmp_path / "pipeline.config").rename(tmp_path / "mine.config")
+    with pytest.raises(ConfigError, match="--pipeline_config"):
+        detectors.read_detector(tmp_path / "saved_model")
+    with pytest.raises(ConfigError, match="found 92"):
+        detectors.read_detector(tmp_path / "saved_model", tmp_path / "mine.config")
 
 
 @needs_zoo

@@ -95,8 +95,9 @@ def test_a_graph_filled_from_one_number(tmp_path, content):
 def test_a_saved_model_filled_from_one_number(tmp_path):
     graph = od_files.make_graph({}).FromString(graph_with([30000, 25000]))
     od_files.write_saved_model(tmp_path / "saved", graph)
+    meta_graph = od_graph.read_meta_graph(tmp_path / "saved")
     with pytest.raises(ConfigError, match="bytes of numbers"):
-        od_graph.read_saved_model(tmp_path / "saved")
+        od_graph.read_saved_model(tmp_path / "saved", meta_graph)
 
 
 def test_a_checkpoint_without_its_data(tmp_path):

@@ -23,7 +23,7 @@ from ssd_tf.weights.importers import (
     pytorch_file,
     torchvision,
 )
-from ssd_tf.weights.importers.file_kinds import ARCHIVES, check_source, checkpoint_prefix
+from ssd_tf.weights.importers.file_kinds import ARCHIVES, MODELS, check_source, checkpoint_prefix
 
 # The settings of torchvision's detectors, as far as they are not our defaults.
 _SSD300 = {
@@ -177,7 +177,7 @@ def _read(path, pipeline_config):
             return _read(folder, pipeline_config)
     path = _inside_download(path)
     if path.is_dir():
-        return od_api.convert(od_graph.read_saved_model(path), path)
+        return _read_saved_model(path, pipeline_config)
     prefix = checkpoint_prefix(path)
     if pathlib.Path(f"{prefix}.index").is_file():
         if od_tf2.is_checkpoint(prefix):
@@ -194,13 +194,24 @@ def _read(path, pipeline_config):
     return od_api.convert(od_graph.read_frozen_graph(path), path)
 
 
+def _read_saved_model(folder, pipeline_config):
+    graph = od_graph.read_meta_graph(folder)
+    if graph.object_graph_def.nodes:  # only TensorFlow 2 has objects
+        return od_tf2.read_saved_model(folder, pipeline_config)
+    return od_api.convert(od_graph.read_saved_model(folder, graph), folder)
+
+
 def _inside_download(folder):
-    """The newest checkpoint in a download of the TF2 detection zoo, or the path itself."""
+    """What to read of a download of the detection zoo; any other path itself.
+
+    It is the newest checkpoint of TensorFlow 2, or else one of MODELS.
+    """
     for inside in (folder, folder / "checkpoint"):
         found = sorted(inside.glob("ckpt-*.index"), key=lambda path: path.stat().st_mtime)
         if folder.is_dir() and found:
             return found[-1].with_suffix("")
-    return folder
+    model = next((folder / name for name in MODELS if (folder / name).is_file()), folder)
+    return model.parent if model.name == "saved_model.pb" else model
 
 
 def _convert_torchvision(state, path):

@@ -30,10 +30,10 @@ _TAR = (257, b"ustar")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _OTHER_FORMATS = "a model of another framework, which cannot be imported"
 _OTHER_SUFFIXES = (".onnx", ".mlmodel", ".caffemodel", ".weights", ".engine", ".xml", ".pdparams")
-# Files and folders inside another one that can be imported, the best first.
+# Files in a folder that is imported for their sake, the best first.
+MODELS = ("saved_model.pb", "frozen_inference_graph.pb", "saved_model/saved_model.pb")
+# Files inside a folder that can be imported, the best first.
 _INSIDE = (
-    "frozen_inference_graph.pb",
-    "saved_model",
     "*.tflite",
     "*.pb",
     "*.index",
@@ -71,7 +71,7 @@ def checkpoint_prefix(path) -> str:
 
 
 def _check_folder(path):
-    if (path / "saved_model.pb").is_file():
+    if any((path / name).is_file() for name in MODELS):
         return
     if any(path.glob("ckpt-*.index")) or any(path.glob("checkpoint/ckpt-*.index")):
         return

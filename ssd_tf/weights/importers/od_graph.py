@@ -39,8 +39,8 @@ def read_frozen_graph(path) -> Source:
     return _read_graph(graph, {}, "frozen graph", path, path)
 
 
-def read_saved_model(folder) -> Source:
-    """Read a folder. Raises ConfigError if it has no graph of TensorFlow 1."""
+def read_meta_graph(folder):
+    """The graph of a SavedModel folder. Raises ConfigError if it has none."""
     path = pathlib.Path(folder) / "saved_model.pb"
     content = saved_model_pb2.SavedModel()
     try:
@@ -49,9 +49,12 @@ def read_saved_model(folder) -> Source:
         raise ConfigError(f"{path} is corrupt ({error})") from None
     if not content.meta_graphs:
         raise ConfigError(f"{path} has no graph")
-    graph = content.meta_graphs[0]
-    if graph.object_graph_def.nodes:
-        raise ConfigError(f"{folder} is a SavedModel of TensorFlow 2: {ONLY_V1}")
+    return content.meta_graphs[0]
+
+
+def read_saved_model(folder, graph) -> Source:
+    """Read a folder of TensorFlow 1; graph: its graph."""
+    path = pathlib.Path(folder) / "saved_model.pb"
     variables = pathlib.Path(folder) / "variables" / "variables"
     arrays = {}
     if variables.with_suffix(".index").is_file():

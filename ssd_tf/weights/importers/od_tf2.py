@@ -1,9 +1,8 @@
-"""Checkpoints of the TF Object Detection API of TensorFlow 2, with their pipeline.config.
+"""Checkpoints and SavedModels of the TF Object Detection API of TensorFlow 2.
 
-Their variables are named by the objects that hold them. Families: SSDs on MobileNet v1 and v2, with
-a feature pyramid and shared heads or with heads per map.
-
-Shapes: `C` foreground classes.
+What network they hold is in their pipeline.config. A checkpoint names its variables by the objects
+that hold them; a SavedModel numbers them in the order in which Keras 2 finds these objects.
+Families: SSDs on MobileNet v1 and v2, with a feature pyramid and shared heads or with heads per map.
 """
 
 import glob
@@ -12,27 +11,21 @@ import pathlib
 import re
 
 import tensorflow as tf
+from keras import layers
 
-from ssd_tf.boxes.default_boxes import BoxLevel
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.models import ssd
+from ssd_tf.models import heads, ssd
 from ssd_tf.weights import runs
 from ssd_tf.weights.assign import find_misfit
-from ssd_tf.weights.importers import od_api
 from ssd_tf.weights.importers.array_files import check_size
 from ssd_tf.weights.importers.imported import Imported
-from ssd_tf.weights.importers.pipeline_config import Message, read_pipeline
+from ssd_tf.weights.importers.od_pipeline import describe
+from ssd_tf.weights.importers.pipeline_config import read_pipeline
 
-# feature_extractor.type -> model.backbone.name and whether there is a feature pyramid.
-_FAMILIES = {
-    "ssd_mobilenet_v1_keras": ("mobilenet", False),
-    "ssd_mobilenet_v2_keras": ("mobilenet_v2", False),
-    "ssd_mobilenet_v1_fpn_keras": ("mobilenet", True),
-    "ssd_mobilenet_v2_fpn_keras": ("mobilenet_v2", True),
-}
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _EXTRACTOR = "_feature_extractor/"
+_BACKBONE = f"{_EXTRACTOR}classification_backbone/"
 _PREDICTOR = "_box_predictor/"
 _BOX_TOWER = f"{_PREDICTOR}_base_tower_layers_for_heads/box_encodings/"
 _CLASS_TOWER = f"{_PREDICTOR}_base_tower_layers_for_heads/class_predictions_with_background/"
@@ -79,7 +72,6 @@ _OBJECTS = (
         lambda index, bn: f"{_EXTRACTOR}feature_map_generator/convolutions/{index + 1}/{3 + bn}",
     ),
 )
-_AXES = ("y", "x", "height", "width")
 # Variables of the objects, in the order of our layers' weights.
 _VARIABLES = (
     "depthwise_kernel",
@@ -90,6 +82,26 @@ _VARIABLES = (
     "beta",
     "moving_mean",
     "moving_variance",
+)
+# In a SavedModel. Which of the two names a variable has, the writer decides.
+_NUMBERED = re.compile(r"(_feature_extractor|_box_predictor)/(trainable_variables|variables)/(\d+)")
+# The objects that Keras lists in turn; in each of them the trainable variables come first, but in
+# the backbone, a functional model, those of a layer stay together.
+_LISTED = (
+    f"{_EXTRACTOR}_coarse_feature_layers/",
+    _BACKBONE,
+    f"{_EXTRACTOR}_fpn_features_generator/top_layers/",
+    f"{_EXTRACTOR}_fpn_features_generator/residual_blocks/",
+    f"{_EXTRACTOR}_fpn_features_generator/conv_layers/",
+    f"{_EXTRACTOR}feature_map_generator/convolutions/",
+    f"{_PREDICTOR}_box_prediction_head/",
+    f"{_PREDICTOR}_prediction_heads/",
+    f"{_PREDICTOR}_base_tower_layers_for_heads/",
+)
+# A shared convolution is found where it is used first, which is in a tower on the first map.
+_FIRST_USES = (
+    (rf"{_CONVOLUTIONS}(?:Box)?PredictionTower/(\d+)", _BOX_TOWER),
+    (rf"{_CONVOLUTIONS}ClassPredictionTower/(\d+)", _CLASS_TOWER),
 )
 
 
@@ -105,26 +117,42 @@ def read_checkpoint(prefix, pipeline_path=None) -> Imported:
     pipeline_path: the pipeline.config; default: that beside the checkpoint or one folder up.
     Raises ConfigError if there is none, for other networks, and if the two contradict each other.
     """
-    pipeline_path = _find_pipeline(pathlib.Path(prefix), pipeline_path)
+    return _read(prefix, pathlib.Path(prefix), "checkpoint", pipeline_path)
+
+
+def read_saved_model(folder, pipeline_path=None) -> Imported:
+    """Import a SavedModel folder; pipeline_path and errors as of `read_checkpoint`."""
+    folder = pathlib.Path(folder)
+    return _read(folder / "variables" / "variables", folder, "SavedModel", pipeline_path)
+
+
+def _read(prefix, path, kind, pipeline_path):
+    """prefix: of the files with the variables. path: of the source, for messages."""
+    pipeline_path = _find_pipeline(path, kind, pipeline_path)
     values, num_classes = describe(read_pipeline(pipeline_path), pipeline_path)
     model = ssd.build_model(check_config(values, str(pipeline_path)), num_classes).model
+    variables = _read_variables(prefix)
+    if any(_NUMBERED.fullmatch(name) for name in variables):
+        variables = _name_variables(variables, model, path, pipeline_path)
     return Imported(
-        "checkpoint of the TF Object Detection API of TensorFlow 2",
+        f"{kind} of the TF Object Detection API of TensorFlow 2",
         values,
-        _collect_arrays(model, _read_variables(prefix), prefix, pipeline_path),
+        _collect_arrays(model, variables, path, pipeline_path),
         [f"settings: {pipeline_path}"],
     )
 
 
-def _find_pipeline(prefix, given):
+def _find_pipeline(path, kind, given):
     if given is not None:
         return pathlib.Path(given)
-    folders = (prefix.parent, prefix.parent.parent)
+    folders = [path.parent, path.parent.parent]
+    if path.is_dir():
+        folders.insert(0, path)
     found = [each / "pipeline.config" for each in folders if (each / "pipeline.config").is_file()]
     if not found:
         raise ConfigError(
-            f"{prefix} is a checkpoint of TensorFlow 2, which does not describe its network: "
-            f"expected pipeline.config in {folders[0]} or {folders[1]}; give --pipeline_config"
+            f"{path} is a {kind} of TensorFlow 2, which does not describe its network: expected "
+            f"pipeline.config in {' or '.join(map(str, folders))}; give --pipeline_config"
         )
     return found[0]
 
@@ -150,40 +178,107 @@ def _read_variables(prefix):
     return found
 
 
-def _collect_arrays(model, variables, prefix, pipeline_path):
+def _name_variables(numbered, model, path, pipeline_path):
+    """The variables of a SavedModel by the names that they have in a checkpoint."""
+    variables = {name: numbered[name] for name in numbered if not _NUMBERED.fullmatch(name)}
+    names = _list_names(model)
+    for part in (_EXTRACTOR, _PREDICTOR):
+        expected = [name for name in names if name.startswith(part)]
+        found = _in_order({name: numbered[name] for name in numbered if name.startswith(part)})
+        if len(found) != len(expected):
+            raise ConfigError(
+                f"{path}: expected {len(expected)} variables in {part}, found {len(found)}; is "
+                f"{pipeline_path} that of this SavedModel?"
+            )
+        variables |= zip(expected, found, strict=True)
+    return variables
+
+
+def _in_order(numbered):
+    """The arrays of one part. Numbers of "variables" count all, others the trainable ones."""
+    trainable = {}
+    others = {}
+    for name, value in numbered.items():
+        match = _NUMBERED.fullmatch(name)
+        if match:
+            by_number = others if match[2] == "variables" else trainable
+            by_number[int(match[3])] = value
+    remaining = iter([trainable[number] for number in sorted(trainable)])
+    count = len(trainable) + len(others)
+    return [others[n] if n in others else next(remaining, None) for n in range(count)]
+
+
+def _list_names(model):
+    """The names of all variables, in the order in which Keras 2 lists them."""
+    names = [
+        f"{place}/{_variable_name(layer, weight)}"
+        for layer, place in _objects_of(model).items()
+        for weight in layer.weights
+    ]
+    return sorted(names, key=_position)
+
+
+def _variable_name(layer, weight):
+    """The name in a checkpoint of one of a layer's weights."""
+    name = weight.path.rpartition("/")[2]
+    is_depthwise = name == "kernel" and isinstance(layer, layers.DepthwiseConv2D)
+    return "depthwise_kernel" if is_depthwise else name
+
+
+def _position(name):
+    """A key that sorts names as Keras 2 lists them."""
+    place, _, variable = name.rpartition("/")
+    for pattern, tower in _FIRST_USES:
+        match = re.fullmatch(pattern, place)
+        if match:
+            place = f"{tower}0/{3 * int(match[1])}"
+    group = next(index for index, each in enumerate(_LISTED) if place.startswith(each))
+    is_late = variable.startswith("moving_") and _LISTED[group] != _BACKBONE
+    # Numbers count as such: 10 comes after 9.
+    path = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", place)]
+    return (group, is_late, path, _VARIABLES.index(variable))
+
+
+def _collect_arrays(model, variables, path, pipeline_path):
     """{our layer: arrays}. Raises ConfigError for variables that are missing or left over."""
-    backbone = f"{_EXTRACTOR}classification_backbone/layer_with_weights-"
     arrays = {}
     used = set()
-    index = 0
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        place = _object_of(layer.name)
-        if place is None:
-            place = f"{backbone}{index}"
-            index += 1
+    for layer, place in _objects_of(model).items():
         names = [name for each in _VARIABLES if (name := f"{place}/{each}") in variables]
         if len(names) != len(layer.weights):
             raise ConfigError(
-                f"{prefix}: expected {len(layer.weights)} variables in {place} (our layer "
+                f"{path}: expected {len(layer.weights)} variables in {place} (our layer "
                 f"{layer.name}), found {len(names)}; is {pipeline_path} that of this checkpoint?"
             )
         arrays[layer.name] = [variables[name] for name in names]
         misfit = find_misfit(layer, arrays[layer.name])
         if misfit:
+            key = "num_classes" if heads.is_class_head(layer.name) else "depth_multiplier"
             raise ConfigError(
-                f"{prefix}: {place}: {misfit}; {pipeline_path} describes another network "
-                "(num_classes, depth_multiplier)"
+                f"{path}: {place}: {misfit}; {pipeline_path} describes another network: compare "
+                f"its {key}"
             )
         used.update(names)
     left_over = sorted(set(variables) - used)
     if left_over:
         raise ConfigError(
-            f"{prefix}: {left_over[0]} belongs to no layer of the network that {pipeline_path} "
+            f"{path}: {left_over[0]} belongs to no layer of the network that {pipeline_path} "
             f"describes ({len(left_over)} variables left over)"
         )
     return arrays
+
+
+def _objects_of(model):
+    """{our layer: the object there} for all layers with weights."""
+    objects = {}
+    num_backbone = 0
+    for layer in model.layers:
+        if layer.weights:
+            objects[layer] = _object_of(layer.name)
+            if objects[layer] is None:
+                objects[layer] = f"{_BACKBONE}layer_with_weights-{num_backbone}"
+                num_backbone += 1
+    return objects
 
 
 def _object_of(name):
@@ -199,138 +294,3 @@ def _object_of(name):
 def _number_of(group):
     """A matched number; of the suffix _bn, 1 if it is there, else 0."""
     return int(group == "_bn") if group in (None, "_bn") else int(group)
-
-
-def describe(pipeline: Message, path) -> tuple[dict, int]:
-    """The sections of our config, and C, from a pipeline.config. Raises ConfigError."""
-    model = pipeline.message("model")
-    if "ssd" not in model.fields:
-        kind = next(iter(model.fields), "no model")
-        raise ConfigError(f"{path}: expected an SSD, got {kind}")
-    model = model.message("ssd")
-    extractor = model.message("feature_extractor")
-    kind = extractor.text("type", "")
-    if kind not in _FAMILIES:
-        raise ConfigError(
-            f"{path}: feature_extractor.type {kind} cannot be imported (expected "
-            f"{', '.join(_FAMILIES)}); its SavedModel runs as it is: ssd detect --model"
-        )
-    name, has_pyramid = _FAMILIES[kind]
-    input_hw = _input_hw(model, path)
-    predictor = model.message("box_predictor")
-    backbone = {
-        "name": name,
-        "padding": "same",
-        "alpha": extractor.number("depth_multiplier", 1.0),
-        "min_channels": int(extractor.number("min_depth", 16)),
-    }
-    if has_pyramid:
-        network = _pyramid(extractor, predictor)
-    else:
-        network = _heads_per_map(predictor, model)
-        backbone["extra_layers"] = "separable" if extractor.flag("use_depthwise") else "conv"
-    converter = model.message("post_processing").text("score_converter", "IDENTITY")
-    values = {
-        "model": {
-            "input_hw": input_hw,
-            "backbone": backbone,
-            "score_activation": "softmax" if converter == "SOFTMAX" else "sigmoid",
-            **network,
-        },
-        "boxes": _boxes(model, network["num_levels"], input_hw, path),
-        "loss": _loss(model),
-        "eval": _evaluation(model),
-    }
-    return values, int(model.number("num_classes", 0))
-
-
-def _input_hw(model, path):
-    resizer = model.message("image_resizer")
-    if "fixed_shape_resizer" not in resizer.fields:
-        raise ConfigError(
-            f"{path}: image_resizer: expected fixed_shape_resizer, got {', '.join(resizer.fields)}"
-        )
-    size = resizer.message("fixed_shape_resizer")
-    return [int(size.number("height", 300)), int(size.number("width", 300))]
-
-
-def _pyramid(extractor, predictor):
-    fpn = extractor.message("fpn")
-    shared = predictor.message("weight_shared_convolutional_box_predictor")
-    separable = extractor.flag("use_depthwise")
-    return {
-        "num_levels": int(fpn.number("max_level", 7)) - int(fpn.number("min_level", 3)) + 1,
-        "neck": "fpn_lite" if separable else "fpn",
-        "neck_channels": int(fpn.number("additional_layer_depth", 256)),
-        "head": "separable" if shared.flag("use_depthwise") else "conv",
-        "tower": {
-            "num_layers": int(shared.number("num_layers_before_predictor", 0)),
-            "channels": int(shared.number("depth", 256)),
-            "shared": shared.flag("share_prediction_tower"),
-        },
-    }
-
-
-def _heads_per_map(predictor, model):
-    convolutional = predictor.message("convolutional_box_predictor")
-    anchors = model.message("anchor_generator").message("ssd_anchor_generator")
-    head = "pointwise" if convolutional.number("kernel_size", 1) == 1 else "conv"
-    if convolutional.flag("use_depthwise"):
-        head = "separable"
-    return {"num_levels": int(anchors.number("num_layers", 6)), "head": head}
-
-
-def _boxes(model, num_levels, input_hw, path):
-    coder = model.message("box_coder").message("faster_rcnn_box_coder")
-    scales = [coder.number(f"{axis}_scale", 10.0 if axis in "yx" else 5.0) for axis in _AXES]
-    boxes = {"variances": [1 / scale for scale in scales]}
-    generator = model.message("anchor_generator")
-    if "multiscale_anchor_generator" in generator.fields:
-        anchors = generator.message("multiscale_anchor_generator")
-        return boxes | _multiscale_boxes(anchors, num_levels, input_hw, path)
-    anchors = generator.message("ssd_anchor_generator")
-    stated = [anchors.number("min_scale", 0.2), anchors.number("max_scale", 0.95)]
-    ratios = anchors.numbers("aspect_ratios")
-    expected = [1.0, 2.0, 0.5, 3.0, 0.3333]
-    if ratios != expected or [round(each, 4) for each in stated] != [0.2, 0.95]:
-        raise ConfigError(f"{path}: ssd_anchor_generator: expected scales .2 to .95 and {expected}")
-    return boxes | {"preset": "od_api"}
-
-
-def _multiscale_boxes(anchors, num_levels, input_hw, path):
-    scale = anchors.number("anchor_scale", 4.0)
-    ratios = anchors.numbers("aspect_ratios") or [1.0, 2.0, 0.5]
-    per_octave = int(anchors.number("scales_per_octave", 2))
-    if (scale, ratios, per_octave) == (4.0, [1.0, 2.0, 0.5], 2):
-        return {"preset": "od_api_fpn"}
-    if any(side % (8 * 2 ** (num_levels - 1)) for side in input_hw):
-        raise ConfigError(
-            f"{path}: multiscale_anchor_generator: other values than the API's need an input that "
-            f"the coarsest stride divides, got {input_hw}"
-        )
-    levels = []
-    for stride in (8 * 2**index for index in range(num_levels)):
-        sizes = [scale * stride * 2 ** (index / per_octave) for index in range(per_octave)]
-        shapes = BoxLevel.from_ratios([(s, ratio) for ratio in ratios for s in sizes]).shapes_hw
-        levels.append({"shapes": [list(shape) for shape in shapes], "step": stride})
-    return {"levels": levels}
-
-
-def _loss(model):
-    loss = model.message("loss").message("classification_loss")
-    if "weighted_sigmoid_focal" not in loss.fields:
-        return {}
-    focal = loss.message("weighted_sigmoid_focal")
-    return {
-        "focal_gamma": focal.number("gamma", 2.0),
-        "focal_alpha": focal.number("alpha", 0.25),
-    }
-
-
-def _evaluation(model):
-    nms = model.message("post_processing").message("batch_non_max_suppression")
-    return {
-        "score_floor": nms.number("score_threshold", od_api.DEFAULTS["eval.score_floor"]),
-        "nms_iou": nms.number("iou_threshold", od_api.DEFAULTS["eval.nms_iou"]),
-        "max_detections": int(nms.number("max_total_detections", 100)),
-    }

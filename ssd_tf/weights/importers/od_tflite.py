@@ -192,8 +192,7 @@ class _Reader:
         return kernel.reshape(self._kernel_shape(operator)), self._constant(operator.inputs[2])
 
     def _num_pixels(self, convolution):
-        _, height, width, _ = self._shape(convolution.source.outputs[0])
-        return height * width
+        return math.prod(self._shape(convolution.source.outputs[0])[1:3])
 
     def _read_convolution(self, operator):
         """(name, Layer); the name is the first of its tensors' names that we know."""

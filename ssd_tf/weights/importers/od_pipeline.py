@@ -1,0 +1,150 @@
+"""The settings of our config that a pipeline.config of the TF Object Detection API states."""
+
+from ssd_tf.boxes.default_boxes import BoxLevel
+from ssd_tf.errors import ConfigError
+from ssd_tf.weights.importers import od_api
+from ssd_tf.weights.importers.pipeline_config import Message
+
+# feature_extractor.type -> model.backbone.name and whether there is a feature pyramid.
+_FAMILIES = {
+    "ssd_mobilenet_v1_keras": ("mobilenet", False),
+    "ssd_mobilenet_v2_keras": ("mobilenet_v2", False),
+    "ssd_mobilenet_v1_fpn_keras": ("mobilenet", True),
+    "ssd_mobilenet_v2_fpn_keras": ("mobilenet_v2", True),
+}
+_AXES = ("y", "x", "height", "width")
+
+
+def describe(pipeline: Message, path) -> tuple[dict, int]:
+    """The sections of our config, and C, from a pipeline.config. Raises ConfigError."""
+    model = pipeline.message("model")
+    if "ssd" not in model.fields:
+        kind = next(iter(model.fields), "no model")
+        raise ConfigError(f"{path}: expected an SSD, got {kind}")
+    model = model.message("ssd")
+    extractor = model.message("feature_extractor")
+    kind = extractor.text("type", "")
+    if kind not in _FAMILIES:
+        raise ConfigError(
+            f"{path}: feature_extractor.type {kind} cannot be imported (expected "
+            f"{', '.join(_FAMILIES)}); its SavedModel runs as it is: ssd detect --model"
+        )
+    name, has_pyramid = _FAMILIES[kind]
+    input_hw = _input_hw(model, path)
+    predictor = model.message("box_predictor")
+    backbone = {
+        "name": name,
+        "padding": "same",
+        "alpha": extractor.number("depth_multiplier", 1.0),
+        "min_channels": int(extractor.number("min_depth", 16)),
+    }
+    if has_pyramid:
+        network = _pyramid(extractor, predictor)
+    else:
+        network = _heads_per_map(predictor, model)
+        backbone["extra_layers"] = "separable" if extractor.flag("use_depthwise") else "conv"
+    converter = model.message("post_processing").text("score_converter", "IDENTITY")
+    values = {
+        "model": {
+            "input_hw": input_hw,
+            "backbone": backbone,
+            "score_activation": "softmax" if converter == "SOFTMAX" else "sigmoid",
+            **network,
+        },
+        "boxes": _boxes(model, network["num_levels"], input_hw, path),
+        "loss": _loss(model),
+        "eval": _evaluation(model),
+    }
+    return values, int(model.number("num_classes", 0))
+
+
+def _input_hw(model, path):
+    resizer = model.message("image_resizer")
+    if "fixed_shape_resizer" not in resizer.fields:
+        raise ConfigError(
+            f"{path}: image_resizer: expected fixed_shape_resizer, got {', '.join(resizer.fields)}"
+        )
+    size = resizer.message("fixed_shape_resizer")
+    return [int(size.number("height", 300)), int(size.number("width", 300))]
+
+
+def _pyramid(extractor, predictor):
+    fpn = extractor.message("fpn")
+    shared = predictor.message("weight_shared_convolutional_box_predictor")
+    separable = extractor.flag("use_depthwise")
+    return {
+        "num_levels": int(fpn.number("max_level", 7)) - int(fpn.number("min_level", 3)) + 1,
+        "neck": "fpn_lite" if separable else "fpn",
+        "neck_channels": int(fpn.number("additional_layer_depth", 256)),
+        "head": "separable" if shared.flag("use_depthwise") else "conv",
+        "tower": {
+            "num_layers": int(shared.number("num_layers_before_predictor", 0)),
+            "channels": int(shared.number("depth", 256)),
+            "shared": shared.flag("share_prediction_tower"),
+        },
+    }
+
+
+def _heads_per_map(predictor, model):
+    convolutional = predictor.message("convolutional_box_predictor")
+    anchors = model.message("anchor_generator").message("ssd_anchor_generator")
+    head = "pointwise" if convolutional.number("kernel_size", 1) == 1 else "conv"
+    if convolutional.flag("use_depthwise"):
+        head = "separable"
+    return {"num_levels": int(anchors.number("num_layers", 6)), "head": head}
+
+
+def _boxes(model, num_levels, input_hw, path):
+    coder = model.message("box_coder").message("faster_rcnn_box_coder")
+    scales = [coder.number(f"{axis}_scale", 10.0 if axis in "yx" else 5.0) for axis in _AXES]
+    boxes = {"variances": [1 / scale for scale in scales]}
+    generator = model.message("anchor_generator")
+    if "multiscale_anchor_generator" in generator.fields:
+        anchors = generator.message("multiscale_anchor_generator")
+        return boxes | _multiscale_boxes(anchors, num_levels, input_hw, path)
+    anchors = generator.message("ssd_anchor_generator")
+    stated = [anchors.number("min_scale", 0.2), anchors.number("max_scale", 0.95)]
+    ratios = anchors.numbers("aspect_ratios")
+    expected = [1.0, 2.0, 0.5, 3.0, 0.3333]
+    if ratios != expected or [round(each, 4) for each in stated] != [0.2, 0.95]:
+        raise ConfigError(f"{path}: ssd_anchor_generator: expected scales .2 to .95 and {expected}")
+    return boxes | {"preset": "od_api"}
+
+
+def _multiscale_boxes(anchors, num_levels, input_hw, path):
+    scale = anchors.number("anchor_scale", 4.0)
+    ratios = anchors.numbers("aspect_ratios") or [1.0, 2.0, 0.5]
+    per_octave = int(anchors.number("scales_per_octave", 2))
+    if (scale, ratios, per_octave) == (4.0, [1.0, 2.0, 0.5], 2):
+        return {"preset": "od_api_fpn"}
+    if any(side % (8 * 2 ** (num_levels - 1)) for side in input_hw):
+        raise ConfigError(
+            f"{path}: multiscale_anchor_generator: other values than the API's need an input that "
+            f"the coarsest stride divides, got {input_hw}"
+        )
+    levels = []
+    for stride in (8 * 2**index for index in range(num_levels)):
+        sizes = [scale * stride * 2 ** (index / per_octave) for index in range(per_octave)]
+        shapes = BoxLevel.from_ratios([(s, ratio) for ratio in ratios for s in sizes]).shapes_hw
+        levels.append({"shapes": [list(shape) for shape in shapes], "step": stride})
+    return {"levels": levels}
+
+
+def _loss(model):
+    loss = model.message("loss").message("classification_loss")
+    if "weighted_sigmoid_focal" not in loss.fields:
+        return {}
+    focal = loss.message("weighted_sigmoid_focal")
+    return {
+        "focal_gamma": focal.number("gamma", 2.0),
+        "focal_alpha": focal.number("alpha", 0.25),
+    }
+
+
+def _evaluation(model):
+    nms = model.message("post_processing").message("batch_non_max_suppression")
+    return {
+        "score_floor": nms.number("score_threshold", od_api.DEFAULTS["eval.score_floor"]),
+        "nms_iou": nms.number("iou_threshold", od_api.DEFAULTS["eval.nms_iou"]),
+        "max_detections": int(nms.number("max_total_detections", 100)),
+    }
