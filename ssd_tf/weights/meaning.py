@@ -16,6 +16,7 @@ import numpy as np
 
 from ssd_tf.boxes.default_boxes import CLIP, fit_steps, make_default_boxes
 from ssd_tf.config import Config
+from ssd_tf.config.keys import Section
 from ssd_tf.models import ssd
 
 # Parts of a network that depend on a setting. The heads are the class heads and the box heads.
@@ -152,4 +153,6 @@ def _show(config, setting):
         value = getattr(value, name)
     if value is None:
         value = setting.resolve(config)
+    if isinstance(value, Section):
+        value = value.model_dump()
     return value if isinstance(value, str) else json.dumps(value).replace(" ", "")

@@ -26,6 +26,7 @@ SHAPES_OR_NAMES = {
     "model.backbone.min_channels": ({"model.backbone": V1}, 16),
     "model.backbone.last_channels": ({"model.backbone": V2}, 64),
     "model.backbone.reduced_tail": ({"model.backbone": {"name": "mobilenet_v3_large"}}, False),
+    "model.neck_channels": ({"model.neck": "fpn", "model.num_levels": 3}, 64),
     "model.backbone.extra_layers": ({"model.backbone": V1, "model.num_levels": 3}, "conv"),
 }
 # Keys that change neither shapes nor what weights mean.
@@ -44,6 +45,7 @@ PARTS = {
     "model.num_levels": ({"model.backbone": {"name": "vgg16"}}, 7),
     "model.backbone.first_stride": ({}, 8),
     "model.neck": ({"model.num_levels": 3}, "fpn"),
+    "model.tower": ({"boxes": {"preset": "od_api_fpn"}}, {"num_layers": 1, "channels": 8}),
     "model.head": ({}, "pointwise"),
     "boxes.variances": ({}, [0.1, 0.1, 0.2, 0.3]),
     "boxes.rounding": ({}, 0.01),

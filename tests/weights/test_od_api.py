@@ -204,7 +204,7 @@ def test_a_classifier_is_no_detector(models, tmp_path):
         (
             "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_0/weights",
             np.zeros((3, 3, 3, 17), "float32"),
-            "no width multiplier of mobilenet gives 17 channels in conv1 and 256 in conv_pw_13",
+            "no width multiplier of mobilenet gives 17 channels",
         ),
         ("BoxPredictor_2/ClassPredictor/weights", None, "logits2_conv"),
         ("FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_0/weights", None, "conv1 is missing"),
@@ -337,20 +337,18 @@ def test_what_the_file_states_cannot_be_replaced(models, tmp_path, override, mes
 
 def test_a_checkpoint_of_tensorflow_2_is_recognized(tmp_path):
     tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "ckpt-1"))
-    message = refusal(tmp_path / "ckpt-1")
-    assert "is a checkpoint of TensorFlow 2" in message and "detect --model" in message
+    assert "--pipeline_config" in refusal(tmp_path / "ckpt-1")
 
 
-def test_checkpoints_of_the_zoo_are_recognized(shared_data):
+def test_checkpoints_without_their_data(shared_data):
     paths = sorted((shared_data / "weights" / "tf2" / "zoo_index").rglob("*.index"))
     assert len(paths) > 4
     for path in paths:
-        assert "is a checkpoint of TensorFlow 2" in refusal(path)
+        assert f"{path.stem}.data-00000-of-00001" in refusal(path)
 
 
 def test_a_saved_model_of_tensorflow_2_is_recognized(tmp_path):
     module = tf.Module()
     module.x = tf.Variable(1.0)
     tf.saved_model.save(module, str(tmp_path / "saved"))
-    message = refusal(tmp_path / "saved")
-    assert "is a SavedModel of TensorFlow 2" in message and "detect --model" in message
+    assert "--pipeline_config" in refusal(tmp_path / "saved")

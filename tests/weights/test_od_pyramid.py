@@ -1,13 +1,15 @@
 """SSDs with a feature pyramid in TFLite files: written by our exporter, without names we know."""
 
+import flatbuffers
 import numpy as np
 import pytest
+from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting import tflite
 from ssd_tf.models import ssd
-from ssd_tf.weights.importers import graph_match, imported, od_pyramid, od_tflite
+from ssd_tf.weights.importers import graph_match, imported, od_pyramid, od_tflite, tflite_kind
 
 CLASSES = [{"id": index, "name": name} for index, name in enumerate(("a", "b", "c"), start=1)]
 
@@ -67,7 +69,7 @@ def predict(network, images):
 def test_the_imported_network_has_the_same_outputs(model, tmp_path):
     config, network = make_network(**model)
     path = write_tflite(config, network, tmp_path / "model.tflite")
-    detector = od_tflite.read_tflite(path)
+    detector = od_tflite.import_tflite(path)
     found_config = check_config(detector.values, "test")
     for key in ("input_hw", "num_levels", "neck", "neck_channels", "head", "tower"):
         assert getattr(found_config.model, key) == getattr(config.model, key), key
@@ -126,5 +128,36 @@ def test_a_pyramid_without_post_processing(tmp_path):
     config, network = make_network()
     converter = tflite.Converter(config, network, [entry["name"] for entry in CLASSES], ())
     converter.export(tmp_path / "raw.tflite", "float32", raw=True)
-    with pytest.raises(ConfigError, match=r"raw\.tflite.*ssd detect --model"):
+    with pytest.raises(ConfigError, match=r"raw\.tflite \(SSD MobileNetV2 FPN-lite 96 x 128, 3 "):
         od_tflite.read_tflite(tmp_path / "raw.tflite")
+
+
+def edit_operators(path, name, change):
+    """Change the code of the operators of that name, and their options."""
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    for operator in model.subgraphs[0].operators:
+        if tflite_kind.operator_name(model, operator) == name:
+            change(model.operatorCodes[operator.opcodeIndex], operator)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+
+
+def test_other_activations(tmp_path):
+    config, network = make_network()
+    path = write_tflite(config, network, tmp_path / "a.tflite")
+    content = path.read_bytes()
+
+    def to_hard_swish(code, _operator):
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.HARD_SWISH
+
+    def to_relu(_code, operator):
+        operator.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU
+
+    edit_operators(path, "LOGISTIC", to_hard_swish)
+    with pytest.raises(ConfigError, match=r"3 classes, float32\): .*HARD_SWISH"):
+        od_tflite.read_tflite(path)
+    path.write_bytes(content)
+    edit_operators(path, "DEPTHWISE_CONV_2D", to_relu)
+    with pytest.raises(ConfigError, match="ReLU6"):
+        od_tflite.read_tflite(path)

@@ -80,9 +80,9 @@ class File:
             (schema.BuiltinOptions.Conv2DOptions, options),
         )
 
-    def write(self, path, inputs=(0,)):
+    def write(self, path, inputs=(0,), outputs=()):
         self.graph.inputs = list(inputs)
-        self.graph.outputs = []
+        self.graph.outputs = list(outputs)
         builder = schema.flatbuffers.Builder(1024)
         builder.Finish(self.model.Pack(builder), b"TFL3")
         path.write_bytes(bytes(builder.Output()))

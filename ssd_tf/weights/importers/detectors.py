@@ -15,6 +15,7 @@ from ssd_tf.weights.importers import (
     archives,
     array_files,
     downloads,
+    families,
     imported,
     od_api,
     od_graph,
@@ -186,7 +187,7 @@ def _read(path, pipeline_config):
     with open(path, "rb") as file:
         start = file.read(16)
     if start[4:8] == od_tflite.IDENTIFIER:
-        return od_tflite.read_tflite(path)
+        return od_tflite.import_tflite(path)
     if zipfile.is_zipfile(path) or start[:1] == b"\x80":
         return _convert_torchvision(pytorch_file.read_state_dict(path), path)
     if start[8:9] == b"{":
@@ -197,6 +198,7 @@ def _read(path, pipeline_config):
 def _read_saved_model(folder, pipeline_config):
     graph = od_graph.read_meta_graph(folder)
     if graph.object_graph_def.nodes:  # only TensorFlow 2 has objects
+        families.check([each.signature.name for each in graph.graph_def.library.function], folder)
         return od_tf2.read_saved_model(folder, pipeline_config)
     return od_api.convert(od_graph.read_saved_model(folder, graph), folder)
 
@@ -217,6 +219,7 @@ def _inside_download(folder):
 def _convert_torchvision(state, path):
     kind = next((kind for kind in _TORCHVISION if kind.class_head in state), None)
     if kind is None:
+        families.check(state, path)
         raise ConfigError(
             f"{path} is not a torchvision detector (ssd300_vgg16, ssdlite320_mobilenet_v3_large); "
             f"it begins with {next(iter(state), 'nothing')}; weights of a classifier can be given "

@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from ssd_tf.errors import ConfigError
 from ssd_tf.weights import runs
+from ssd_tf.weights.importers import families
 from ssd_tf.weights.importers.array_files import check_size
 from ssd_tf.weights.importers.od_api import ONLY_V1, Layer, Source, round_number
 
@@ -70,7 +71,7 @@ def read_checkpoint(prefix) -> Source:
 
 def _read_arrays(prefix):
     """A checkpoint's arrays by name; averaged weights replace the raw ones."""
-    _check_checkpoint(prefix)
+    check_checkpoint(prefix)
     arrays = runs.read_arrays(str(prefix))
     averaged = {
         name.removesuffix(_AVERAGED): value
@@ -80,12 +81,10 @@ def _read_arrays(prefix):
     return arrays | averaged
 
 
-def _check_checkpoint(prefix):
-    """Raise ConfigError for a checkpoint of TensorFlow 2, or one with too little data."""
+def check_checkpoint(prefix):
+    """Raise ConfigError for a checkpoint with too little data."""
     reader = tf.train.load_checkpoint(str(prefix))
     shapes = reader.get_variable_to_shape_map()
-    if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
-        raise ConfigError(f"{prefix} is a checkpoint of TensorFlow 2: {ONLY_V1}")
     dtypes = reader.get_variable_to_dtype_map()
     prefix = pathlib.Path(prefix)
     data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"))
@@ -98,6 +97,7 @@ def _check_checkpoint(prefix):
 
 def _read_graph(graph, variables, kind, path, size_of):
     """size_of: the file of the graph."""
+    families.check([node.name for node in graph.node], path)
     if any(node.op == "Relu" and node.name.startswith(_RELUS) for node in graph.node):
         raise ConfigError(f"{path}: expected the activation ReLU6, found ReLU")
     constants = _read_constants(graph, size_of)

@@ -2,7 +2,7 @@
 
 from ssd_tf.boxes.default_boxes import BoxLevel
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights.importers import od_api
+from ssd_tf.weights.importers import families, od_api
 from ssd_tf.weights.importers.pipeline_config import Message
 
 # feature_extractor.type -> model.backbone.name and whether there is a feature pyramid.
@@ -20,14 +20,18 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
     model = pipeline.message("model")
     if "ssd" not in model.fields:
         kind = next(iter(model.fields), "no model")
+        families.check([kind], path)
         raise ConfigError(f"{path}: expected an SSD, got {kind}")
     model = model.message("ssd")
     extractor = model.message("feature_extractor")
     kind = extractor.text("type", "")
+    num_classes = int(model.number("num_classes", 0))
+    label = f"{path} ({kind}, {num_classes} classes)"
+    families.check([kind], label)
     if kind not in _FAMILIES:
         raise ConfigError(
-            f"{path}: feature_extractor.type {kind} cannot be imported (expected "
-            f"{', '.join(_FAMILIES)}); its SavedModel runs as it is: ssd detect --model"
+            f"{label}: expected feature_extractor.type {', '.join(_FAMILIES)}; "
+            f"{families.RUNS_AS_IT_IS}"
         )
     name, has_pyramid = _FAMILIES[kind]
     input_hw = _input_hw(model, path)
@@ -55,7 +59,7 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
         "loss": _loss(model),
         "eval": _evaluation(model),
     }
-    return values, int(model.number("num_classes", 0))
+    return values, num_classes
 
 
 def _input_hw(model, path):

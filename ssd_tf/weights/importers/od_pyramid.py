@@ -27,11 +27,13 @@ _MAX_RESIDUAL = 2 / 127
 class Graph(typing.NamedTuple):
     """The convolutions of a file.
 
+    label: the file and what it holds, for messages.
     convolutions: as graph_match takes them. arrays: kernel and bias of each; kernels have the
     shape of the Convolution. box_heads, class_heads: indices of the last ones, finest map first.
     settings, level_shapes, box_rounding: as in od_api.Source.
     """
 
+    label: str
     convolutions: list[graph_match.Convolution]
     arrays: list[tuple[np.ndarray, np.ndarray]]
     box_heads: list[int]
@@ -41,11 +43,12 @@ class Graph(typing.NamedTuple):
     box_rounding: float | None
 
 
-def convert(graph: Graph, kind, path) -> Imported:
+def convert(graph: Graph, kind) -> Imported:
     """The config and arrays of our model. Raises ConfigError for other networks.
 
     kind: of the file, for messages.
     """
+    path = graph.label
     values = od_api.nest(_settings(graph, path))
     config = check_config(values, str(path))
     boxes_per_cell = graph.convolutions[graph.box_heads[0]].shape[3] // 4

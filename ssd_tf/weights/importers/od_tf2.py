@@ -2,11 +2,9 @@
 
 What network they hold is in their pipeline.config. A checkpoint names its variables by the objects
 that hold them; a SavedModel numbers them in the order in which Keras 2 finds these objects.
-Families: SSDs on MobileNet v1 and v2, with a feature pyramid and shared heads or with heads per map.
+Families: SSDs on MobileNet v1 and v2, with a feature pyramid and shared heads, or heads per map.
 """
 
-import glob
-import math
 import pathlib
 import re
 
@@ -18,7 +16,7 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.models import heads, ssd
 from ssd_tf.weights import runs
 from ssd_tf.weights.assign import find_misfit
-from ssd_tf.weights.importers.array_files import check_size
+from ssd_tf.weights.importers import families, od_graph
 from ssd_tf.weights.importers.imported import Imported
 from ssd_tf.weights.importers.od_pipeline import describe
 from ssd_tf.weights.importers.pipeline_config import read_pipeline
@@ -128,10 +126,12 @@ def read_saved_model(folder, pipeline_path=None) -> Imported:
 
 def _read(prefix, path, kind, pipeline_path):
     """prefix: of the files with the variables. path: of the source, for messages."""
+    od_graph.check_checkpoint(prefix)
+    variables = _read_variables(prefix)
+    families.check(variables, path)
     pipeline_path = _find_pipeline(path, kind, pipeline_path)
     values, num_classes = describe(read_pipeline(pipeline_path), pipeline_path)
     model = ssd.build_model(check_config(values, str(pipeline_path)), num_classes).model
-    variables = _read_variables(prefix)
     if any(_NUMBERED.fullmatch(name) for name in variables):
         variables = _name_variables(variables, model, path, pipeline_path)
     return Imported(
@@ -159,20 +159,9 @@ def _find_pipeline(path, kind, given):
 
 def _read_variables(prefix):
     """{object and variable: array}, without optimizer slots, counters and the outer object."""
-    prefix = pathlib.Path(prefix)
-    data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"))
-    if not data:
-        raise ConfigError(
-            f"{prefix}.index has no data beside it: expected {prefix.name}.data-00000-of-00001"
-        )
-    reader = tf.train.load_checkpoint(str(prefix))
-    shapes = reader.get_variable_to_shape_map()
-    dtypes = reader.get_variable_to_dtype_map()
-    declared = sum(math.prod(shape) * dtypes[name].size for name, shape in shapes.items())
-    check_size(declared, max(data, key=lambda path: path.stat().st_size))
     found = {}
     for name, value in runs.read_arrays(str(prefix)).items():
-        match = re.fullmatch(rf"_?model/((?:{_EXTRACTOR}|{_PREDICTOR}).*){_VALUE}", name)
+        match = re.fullmatch(rf"_?model/(_.*){_VALUE}", name)
         if match and ".OPTIMIZER_SLOT" not in name:
             found[match[1]] = value
     return found

@@ -9,7 +9,7 @@ from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.errors import ConfigError, shorten
-from ssd_tf.weights.importers import od_api, od_pyramid
+from ssd_tf.weights.importers import od_api, od_pyramid, tflite_kind
 from ssd_tf.weights.importers.array_files import check_size
 from ssd_tf.weights.importers.graph_match import Convolution
 from ssd_tf.weights.importers.imported import Imported
@@ -27,25 +27,38 @@ _DTYPES = {
 _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
 _MAX_TABLES = 20_000  # detectors have about 1,000
 _NAME = 10  # of a tensor, in its table of fields
-_POSTPROCESS = b"TFLite_Detection_PostProcess"
 
 
-def read_tflite(path) -> Imported:
-    """Import a TFLite file with float32, float16 or quantised weights, which are dequantised.
+def import_tflite(path) -> Imported:
+    """Import a TFLite file. Raises ConfigError if it is corrupt or holds another network."""
+    found = read_tflite(path)
+    if isinstance(found, od_pyramid.Graph):
+        return od_pyramid.convert(found, "TFLite file")
+    return od_api.convert(found, path)
 
-    Raises ConfigError if the file is corrupt or no detector.
+
+def read_tflite(path) -> Source | od_pyramid.Graph:
+    """Read a file with float32, float16 or quantised weights, which are dequantised.
+
+    Raises ConfigError if the file is corrupt or no SSD.
     """
     content = pathlib.Path(path).read_bytes()
     if content[4:8] != IDENTIFIER:
         raise ConfigError(f"{path} is not a TFLite file")
     try:
         _check_counts(content, path)
-        reader = _Reader(schema.ModelT.InitFromPackedBuf(content, 0), path)
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        tflite_kind.check(model, path)
+        reader = _Reader(model, path)
         convolutions, feeding = reader.trace()
         if reader.has_pyramid(convolutions):
-            graph = reader.read_graph(convolutions, feeding)
-            return od_pyramid.convert(graph, "TFLite file", path)
-        return od_api.convert(reader.read(), path)
+            num_classes = reader.count_classes(convolutions, feeding)
+            label = f"{path} ({tflite_kind.describe(model, num_classes)})"
+            tflite_kind.check_operators(model, label)
+            return reader.read_graph(convolutions, feeding, label)
+        source = reader.read()
+        tflite_kind.check_operators(model, path)
+        return source
     except ConfigError:
         raise
     except Exception as error:  # reading beyond a corrupt flatbuffer's end raises almost anything
@@ -89,6 +102,7 @@ def _check_names(graph, content, path):
 
 class _Reader:
     def __init__(self, model, path):
+        self._model = model
         self._path = path
         self._num_bytes = 0  # of all constants that were read, as float32
         self._buffers = model.buffers
@@ -147,22 +161,34 @@ class _Reader:
             for each in convolutions
         )
 
-    def read_graph(self, convolutions, feeding) -> od_pyramid.Graph:
-        """The weights and settings of what `trace` found.
+    def count_classes(self, convolutions, feeding):
+        """C, or None without post-processing in the file."""
+        postprocess = self._find_postprocess()
+        if postprocess is None:
+            return None
+        heads = self._find_heads(postprocess, convolutions, feeding)
+        num_offsets, num_logits = (convolutions[indices[0]].shape[-1] for indices in heads)
+        return num_logits * 4 // num_offsets - 1
+
+    def _find_heads(self, postprocess, convolutions, feeding):
+        """The last convolutions for boxes and for classes, finest map first."""
+        return [
+            sorted(feeding[index], key=lambda each: -self._num_pixels(convolutions[each]))
+            for index in postprocess.inputs[:2]
+        ]
+
+    def read_graph(self, convolutions, feeding, label) -> od_pyramid.Graph:
+        """The weights and settings of what `trace` found. label: the file, for messages.
 
         Raises ConfigError without post-processing in the file.
         """
         postprocess = self._find_postprocess()
         if postprocess is None:
             raise ConfigError(
-                f"{self._path}: an SSD with a feature pyramid and without post-processing in the "
-                "file, which does not say how its boxes are coded; it runs as it is: "
-                "ssd detect --model"
+                f"{label} cannot be imported, as nothing in it says how its boxes are coded: give "
+                "a file with post-processing, or its checkpoint"
             )
-        box_heads, class_heads = (
-            sorted(feeding[index], key=lambda each: -self._num_pixels(convolutions[each]))
-            for index in postprocess.inputs[:2]
-        )
+        box_heads, class_heads = self._find_heads(postprocess, convolutions, feeding)
         settings = self._input_settings() | self._score_settings()
         settings |= self._postprocess_settings(postprocess)
         step = self._quantization_step(postprocess.inputs[2])
@@ -173,6 +199,7 @@ class _Reader:
             settings["model.input_hw"],
         )
         return od_pyramid.Graph(
+            label,
             convolutions,
             [self._kernel_and_bias(each.source) for each in convolutions],
             box_heads,
@@ -187,7 +214,13 @@ class _Reader:
         is_depthwise = self._code(operator) == schema.BuiltinOperator.DEPTHWISE_CONV_2D
         return (height, width, channels) if is_depthwise else (height, width, channels, count)
 
+    def _check_activation(self, operator, name):
+        options = operator.builtinOptions
+        if options.fusedActivationFunction == schema.ActivationFunctionType.RELU:
+            raise ConfigError(f"{self._path}: {name}: expected ReLU6, found ReLU")
+
     def _kernel_and_bias(self, operator):
+        self._check_activation(operator, self._name(operator.outputs[0]))
         kernel = self._constant(operator.inputs[1]).transpose(1, 2, 3, 0)
         return kernel.reshape(self._kernel_shape(operator)), self._constant(operator.inputs[2])
 
@@ -201,8 +234,7 @@ class _Reader:
         names = [name for index in tensors for name in self._name(index).split(";")]
         name = next((name for name in names if our_name(name)), names[0])
         options = operator.builtinOptions
-        if options.fusedActivationFunction == schema.ActivationFunctionType.RELU:
-            raise ConfigError(f"{self._path}: {name}: expected ReLU6, found ReLU")
+        self._check_activation(operator, name)
         # OHWI, or 1HWC of a depthwise convolution.
         kernel = self._constant(kernel_index).transpose(1, 2, 3, 0)
         return name, Layer(
@@ -241,7 +273,7 @@ class _Reader:
 
     def _find_postprocess(self):
         for operator in self._graph.operators:
-            if self._codes[operator.opcodeIndex].customCode == _POSTPROCESS:
+            if tflite_kind.operator_name(self._model, operator) == tflite_kind.POSTPROCESS:
                 return operator
         return None
 

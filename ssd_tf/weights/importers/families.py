@@ -1,0 +1,39 @@
+"""Names of the detectors that cannot be imported, so that an error can say what a file is."""
+
+import re
+
+from ssd_tf.errors import ConfigError
+
+KNOWN = (
+    "SSDs on MobileNet v1 and v2 of the TF Object Detection API, ssd300_vgg16 and "
+    "ssdlite320_mobilenet_v3_large of torchvision"
+)
+RUNS_AS_IT_IS = "its SavedModel or TFLite file runs as it is: ssd detect --model"
+# What occurs in the names of their layers, variables or types.
+_FAMILIES = (
+    (r"(?i)efficient_?-?(net|det)|class_net/|box_net/|fpn_cells|bifpn", "an EfficientDet"),
+    (r"(?i)center_?net|_prediction_head_dict/", "a CenterNet"),
+    (
+        r"(?i)first_?stage|second_?stage|faster_?rcnn|mask_?rcnn|^rpn\.|^roi_heads\.",
+        "a Faster R-CNN",
+    ),
+    (r"(?i)yolo|ultralytics|^model\.\d+\.(conv|cv\d|m)\.", "a YOLO"),
+    (r"(?i)res_?net_?\d+_?v1.*fpn", "an SSD on ResNet v1, whose convolutions have biases"),
+)
+
+
+def find(names) -> str | None:
+    """The family that names of layers, variables or types belong to, or None."""
+    for pattern, family in _FAMILIES:
+        if any(re.search(pattern, name) for name in names):
+            return family
+    return None
+
+
+def check(names, path):
+    """Raise ConfigError if the names are those of a family that cannot be imported."""
+    family = find(names)
+    if family is not None:
+        raise ConfigError(
+            f"{path} is {family}, which cannot be imported (expected {KNOWN}); {RUNS_AS_IT_IS}"
+        )
