@@ -12,24 +12,30 @@ from ssd_tf.weights.importers import downloads, file_kinds
 
 USAGE = """
 Make a run folder of a third-party detector, to detect, evaluate and export with, and to fine-tune.
-The content of the file says which one it is:
+It is downloaded by its name (--list), or read from a file whose content says which one it is:
 
-  SSDs and SSDLites on MobileNet v1 and v2 of the TF Object Detection API: a TFLite file, a frozen
-    graph (.pb), a SavedModel or a checkpoint of TensorFlow 1
+  SSDs, SSDLites and SSDs with FPN or FPN-lite on MobileNet v1 and v2 of the TF Object Detection
+    API: a TFLite file, a frozen graph (.pb), a SavedModel, a checkpoint, or a download of its zoo,
+    unpacked or .tar.gz; those of TensorFlow 2 with their pipeline.config
   ssd300_vgg16 and ssdlite320_mobilenet_v3_large of torchvision: .pth or .safetensors
 
+  ssd import --list
+  ssd import --source NAME --output runs/NAME
   ssd import --source FILE --output runs/NAME [--labels FILE] [--set KEY=VALUE ...]
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string(
-    "source", None, "The file, SavedModel folder or checkpoint to import.", flag_values=FLAGS
+    "source",
+    None,
+    "What to import: a name of --list, a file, a folder or a checkpoint.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string("output", None, "Run folder to make.", flag_values=FLAGS)
 flags.DEFINE_string(
     "labels",
     None,
     "Class names: a text file with one per line, a label map (.pbtxt) or a COCO instances file "
-    "(.json); without it the classes are called by their ids.",
+    "(.json); default: COCO's names for a detector of --list, else the ids.",
     flag_values=FLAGS,
 )
 commandline.define_input_range(FLAGS)
@@ -46,7 +52,8 @@ flags.DEFINE_bool(
 flags.DEFINE_string(
     "pipeline_config",
     None,
-    "pipeline.config of a checkpoint of TensorFlow 2; default: beside it or one folder up.",
+    "pipeline.config of a checkpoint or SavedModel of TensorFlow 2; default: beside it or one "
+    "folder up.",
     flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(

@@ -107,6 +107,38 @@ def test_without_labels_the_ids_are_the_names(ssdlite_file, tmp_path, caplog):
     assert load_detector(tmp_path / "run").classes == ["1", "2", "3"]
 
 
+def test_the_list_of_names(capsys):
+    assert import_weights.main(["import_weights", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if line.startswith("torchvision:ssd300_vgg16 ")]
+    assert row.split()[1:] == ["0.251", "136", "BSD-3-Clause"]
+    assert len(lines) == 7
+
+
+def normalization(run):
+    backbone = load_config(run / "config.yaml").model.backbone
+    return backbone.mean_rgb, backbone.std_rgb
+
+
+@pytest.mark.integration
+def test_another_input_range(ssdlite_file, tmp_path, caplog):
+    run(ssdlite_file, tmp_path / "run", "--input_range=0,1")
+    assert normalization(tmp_path / "run") == ([0.0] * 3, [255.0] * 3)
+    assert "pixels become 0 to 1: --input_range" in caplog.text
+    run(ssdlite_file, tmp_path / "other", "--input_range=-1,1")
+    assert normalization(tmp_path / "other") == ([127.5] * 3, [127.5] * 3)
+
+
+@pytest.mark.integration
+def test_post_processing_is_ours_unless_it_is_kept(tmp_path, shared_data):
+    source = shared_data / "weights" / "tf2" / "ssd_mobilenet_v2_fpnlite_320_coco_dynamic.tflite"
+    run(source, tmp_path / "ours")
+    run(source, tmp_path / "theirs", "--keep_settings")
+    configs = [load_config(tmp_path / name / "config.yaml").eval for name in ("ours", "theirs")]
+    assert [config.max_detections for config in configs] == [100, 10]
+    assert [config.class_agnostic for config in configs] == [False, True]
+
+
 def error_of(capsys, code, *arguments):
     assert run(*arguments) == code
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]

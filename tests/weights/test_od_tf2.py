@@ -1,8 +1,10 @@
 """Checkpoints in the layouts of the TF2 detection zoo, against the network in plain TensorFlow."""
 
+import json
 import pathlib
 import re
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import tensorflow as tf
 import zoo_reference
 from tensorflow.core.protobuf import saved_model_pb2
 
-from ssd_tf.config import check_config
+from ssd_tf.commands import import_weights
+from ssd_tf.config import check_config, load_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.weights.importers import detectors, imported, pipeline_config
 
@@ -174,6 +177,26 @@ def test_outputs_are_those_of_the_api(name, tmp_path):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(value, expected, atol=1e-4 * scale)
     assert variables.left_over == set()
+
+
+@needs_zoo
+def test_a_detector_by_name_has_named_classes(tmp_path, monkeypatch, caplog):
+    name = "ssd_mobilenet_v2_fpnlite_320x320"
+    download = tmp_path / f"{name}_coco17_tpu-8"
+    make_download(download.name, download)
+    with tarfile.open(f"{download}.tar.gz", "w:gz") as archive:
+        archive.add(download, download.name)
+    shutil.rmtree(download)
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
+    output = tmp_path / "run"
+    assert import_weights.main(["", f"--source=tf2:{name}", f"--output={output}"]) == 0
+    classes = json.loads((output / "dataset.json").read_text())["classes"]
+    assert len(classes) == 80
+    # COCO has no id 12.
+    assert classes[10:12] == [{"name": "fire hydrant", "id": 11}, {"name": "stop sign", "id": 13}]
+    assert classes[-1] == {"name": "toothbrush", "id": 90}
+    assert "pixels become -1 to 1, as in the checkpoint of the TF" in caplog.text
+    assert load_config(output / "config.yaml").eval.max_detections == 100
 
 
 @needs_zoo

@@ -10,6 +10,7 @@ from absl import logging
 from ssd_tf.config import apply_overrides, check_config
 from ssd_tf.config.inheritance import merge
 from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.models import ssd
 from ssd_tf.weights import label_files, runs
 from ssd_tf.weights.importers import (
     archives,
@@ -52,6 +53,11 @@ _SSDLITE = {
 
 # Fewer detections than this cost AP on images with many objects.
 _MIN_DETECTIONS = 100
+# What a common tutorial on TFLite quantises the input for, of networks trained on -1 to 1.
+_TUTORIAL_RANGE = (0.0, 1.0)
+# The 80 of 90 ids that have a name, from the categories of COCO's instances_val2017.json.
+_COCO_CLASSES = pathlib.Path(__file__).with_name("coco_classes.txt")
+_NUM_COCO_IDS = 90
 
 
 class _Kind(typing.NamedTuple):
@@ -82,11 +88,12 @@ def import_detector(
 
     source: a file, an archive, a SavedModel folder, a checkpoint, the folder of a download of the
     TF2 detection zoo, or a name in `downloads.DETECTORS`. output: the run folder, which is absent
-    or empty. labels: a file of class names as `label_files.read_classes` takes it; None: names are
-    ids. overrides: `KEY=VALUE` for keys of the config that the file does not state.
-    pipeline_config: of a checkpoint of TensorFlow 2. input_range: (low, high) of the pixels that
-    the network was trained on, instead of what the file says. keep_settings: keep the file's
-    post-processing even if it suppresses across classes or returns few detections.
+    or empty. labels: a file of class names as `label_files.read_classes` takes it; None: COCO's
+    for a published detector, else names are ids. overrides: `KEY=VALUE` for keys of the config that
+    the file does not state. pipeline_config: of a checkpoint or SavedModel of TensorFlow 2.
+    input_range: (low, high) of the pixels that the network was trained on, instead of what the file
+    says. keep_settings: keep the file's post-processing even if it suppresses across classes or
+    returns few detections.
     Raises ConfigError, in one line, if the file cannot be imported.
     """
     if downloads.is_name(source):
@@ -97,13 +104,15 @@ def import_detector(
     if not keep_settings:
         detector = _use_our_settings(detector)
     count = imported.num_classes(detector, source)
+    if labels is None and count == _NUM_COCO_IDS and downloads.is_published(pathlib.Path(source)):
+        labels = _COCO_CLASSES
     classes = label_files.read_classes(labels, count, source)
     config = check_config(apply_overrides(detector.values, overrides), str(source))
     network = imported.build_network(detector, config, classes, source)
     imported.check_overrides(detector, config, network, source)
     origin = f"{pathlib.Path(source).name} ({detector.kind}{_describe_hash(source)})"
     config = config.model_copy(update={"imported_from": origin})
-    for note in detector.notes:
+    for note in [*detector.notes, _describe_input_range(detector, config, input_range)]:
         logging.info("%s", note)
     if labels is None:
         logging.info("without --labels, the classes are called by their ids: 1 to %d", count)
@@ -122,10 +131,24 @@ def _set_input_range(detector, input_range):
     low, high = input_range
     std = 255 / (high - low)
     backbone = {"mean_rgb": [-low * std] * 3, "std_rgb": [std] * 3}
-    values = merge(detector.values, {"model": {"backbone": backbone}})
-    return detector._replace(
-        values=values, notes=[*detector.notes, f"pixels become {low:g} to {high:g}: --input_range"]
-    )
+    return detector._replace(values=merge(detector.values, {"model": {"backbone": backbone}}))
+
+
+def _describe_input_range(detector, config, given):
+    """What pixels become, and why. given: --input_range, or None."""
+    mean, std = ssd.normalization(config.model.backbone)
+    if len(set(mean)) > 1 or len(set(std)) > 1:
+        return f"pixels are normalised by mean {list(mean)} and std {list(std)} of {detector.kind}"
+    low, high = (round((value - mean[0]) / std[0], 2) for value in (0, 255))
+    text = f"pixels become {low:g} to {high:g}"
+    if given is not None:
+        return f"{text}: --input_range"
+    if "model.backbone.mean_rgb" in detector.assumed:
+        return f"{text}, assumed, as the file does not say it; --input_range gives another range"
+    text += f", as in the {detector.kind}"
+    if (low, high) == _TUTORIAL_RANGE:
+        text += "; networks of the API are trained on -1 to 1: compare --input_range=-1,1"
+    return text
 
 
 def _use_our_settings(detector):

@@ -59,6 +59,12 @@ DETECTORS = {
 }
 
 
+def is_published(path) -> bool:
+    """Whether a path has the name of a download in DETECTORS, or of the folder in it."""
+    names = [entry.url.rpartition("/")[2] for entry in DETECTORS.values()]
+    return path.name in [*names, *(name.removesuffix(".tar.gz") for name in names)]
+
+
 def is_name(source) -> bool:
     """Whether a source is a name such as tf2:ssd_mobilenet_v2_320x320, not a path."""
     return str(source).startswith(("tf2:", "torchvision:"))

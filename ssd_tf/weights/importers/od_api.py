@@ -66,6 +66,8 @@ DEFAULTS = {
     "eval.class_agnostic": False,
     "eval.max_detections": 100,
 }
+# Of the DEFAULTS; what pixels become is reported as a range instead.
+_NORMALIZATION = ("model.backbone.mean_rgb", "model.backbone.std_rgb")
 # Names of the API's layers and ours. {} are the groups; extra layers count from 2 there.
 _NAMES = (
     (r"MobilenetV1/Conv2d_0", "conv1"),
@@ -142,7 +144,7 @@ def convert(source: Source, path) -> Imported:
     settings |= _describe_backbone(layers, path)
     settings |= describe_boxes(source, num_levels, settings)
     assumed = [key for key in DEFAULTS if key not in source.settings]
-    notes = [f"not in the file, so the API's default: {key} = {DEFAULTS[key]}" for key in assumed]
+    notes = describe_assumed(assumed)
     if source.box_rounding is not None:
         notes.append(
             f"centres and sizes of default boxes are rounded to multiples of {source.box_rounding} "
@@ -166,6 +168,15 @@ def convert(source: Source, path) -> Imported:
         strides={name: layer.strides for name, layer in layers.items() if layer.strides},
         assumed=(*assumed, "boxes.rounding"),
     )
+
+
+def describe_assumed(keys) -> list[str]:
+    """Notes on settings that a file does not state."""
+    return [
+        f"not in the file, so the API's default: {key} = {DEFAULTS[key]}"
+        for key in keys
+        if key not in _NORMALIZATION
+    ]
 
 
 def nest(settings) -> dict:

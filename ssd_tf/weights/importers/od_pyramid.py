@@ -71,9 +71,7 @@ def convert(graph: Graph, kind) -> Imported:
         )
     logging.info("heads: the kernels of all maps agree to %.1e of their largest value", residual)
     assumed = [key for key in od_api.DEFAULTS if key not in graph.settings]
-    notes = [
-        f"not in the file, so the API's default: {key} = {od_api.DEFAULTS[key]}" for key in assumed
-    ]
+    notes = od_api.describe_assumed(assumed)
     notes.append("batch norm is folded into the convolutions: train.bn = frozen")
     name = f"SSD with a feature pyramid, {kind} of the TF Object Detection API"
     return Imported(name, values, arrays, notes, assumed=tuple(assumed))
