@@ -123,10 +123,10 @@ def normalization(run):
 @pytest.mark.integration
 def test_another_input_range(ssdlite_file, tmp_path, caplog):
     run(ssdlite_file, tmp_path / "run", "--input_range=0,1")
-    assert normalization(tmp_path / "run") == ([0.0] * 3, [255.0] * 3)
+    assert normalization(tmp_path / "run") == ((0.0,) * 3, (255.0,) * 3)
     assert "pixels become 0 to 1: --input_range" in caplog.text
     run(ssdlite_file, tmp_path / "other", "--input_range=-1,1")
-    assert normalization(tmp_path / "other") == ([127.5] * 3, [127.5] * 3)
+    assert normalization(tmp_path / "other") == ((127.5,) * 3, (127.5,) * 3)
 
 
 @pytest.mark.integration

@@ -130,7 +130,7 @@ def import_detector(
 def _set_input_range(detector, input_range):
     low, high = input_range
     std = 255 / (high - low)
-    backbone = {"mean_rgb": [-low * std] * 3, "std_rgb": [std] * 3}
+    backbone = {"mean_rgb": [0.0 - low * std] * 3, "std_rgb": [std] * 3}
     return detector._replace(values=merge(detector.values, {"model": {"backbone": backbone}}))
 
 
