@@ -296,12 +296,9 @@ def test_malformed_files(tmp_path):
     assert "expected keys and values, got a list" in rejection(
         write(tmp_path / "list.yaml", "- 1\n")
     )
-    assert (
-        rejection(write(tmp_path / "empty.yaml", ""))
-        == f"{tmp_path / 'empty.yaml'}: boxes is missing: give a preset or levels, or take "
-        "network and default boxes over from a run: --set init_from=RUN (import_weights makes a "
-        "run of a detector file)"
-    )
+    message = rejection(write(tmp_path / "empty.yaml", ""))
+    assert message.startswith(f"{tmp_path / 'empty.yaml'}: boxes")
+    assert "--set init_from=" in message
     assert "no config file at" in rejection(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
 
 

@@ -442,16 +442,16 @@ def without_names(tiny_config, tmp_path_factory):
 
 @pytest.fixture(params=["ours", pytest.param("real", marks=pytest.mark.integration)])
 def operator_file(request, without_names):
-    """A file with the operator of SSDs and without names, and the number of its classes."""
+    """A file with the operator of SSDs and without names, its classes, and its range of pixels."""
     if request.param == "ours":
-        return without_names, 18
-    return request.getfixturevalue("shared_data") / "weights" / f"{COCO}.tflite", 90
+        return without_names, 18, (0, 255)
+    return request.getfixturevalue("shared_data") / "weights" / f"{COCO}.tflite", 90, None
 
 
 @pytest.mark.parametrize("where", ["given", "beside", "inside"])
 @pytest.mark.parametrize("more", [-15, -11, -10, -1, 1, 2])
 def test_names_are_compared_with_the_operators_classes(operator_file, tmp_path, where, more):
-    source, num_classes = operator_file
+    source, num_classes, input_range = operator_file
     count = num_classes + more
     path = tmp_path / "model.tflite"
     path.write_bytes(source.read_bytes())
@@ -464,7 +464,7 @@ def test_names_are_compared_with_the_operators_classes(operator_file, tmp_path, 
         labels.write_text(text)
     message = rf"has {count} names, expected {num_classes}, .* of .*model.tflite"
     with pytest.raises(ValueError, match=message):
-        load_detector(path, labels if where == "given" else None, input_range=(0, 255))
+        load_detector(path, labels if where == "given" else None, input_range=input_range)
 
 
 def test_the_coco_detectors_names(shared_data, tmp_path):
