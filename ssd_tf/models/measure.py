@@ -13,7 +13,7 @@ from keras import layers
 class LayerCost:
     """The cost of a layer that has weights.
 
-    shape: of its (first) output without the batch; multiply_adds: for one image, of all its calls.
+    shape: of its largest output without the batch. multiply_adds: for one image, of all its calls.
     """
 
     name: str
@@ -32,7 +32,7 @@ def layer_costs(model: keras.Model) -> list[LayerCost]:
         LayerCost(
             name=layer.name,
             kind=type(layer).__name__,
-            shape=tuple(outputs[layer][0].shape[1:]),
+            shape=max((tuple(output.shape[1:]) for output in outputs[layer]), key=math.prod),
             parameters=layer.count_params(),
             multiply_adds=sum(_multiply_adds(layer, output) for output in outputs[layer]),
         )

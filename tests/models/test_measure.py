@@ -105,3 +105,13 @@ def test_enlarging_halves_the_distance_of_positions():
     x = layers.UpSampling2D(2, name="up")(x)
     model = keras.Model(image, layers.Conv2D(1, 3, padding="same", name="fine")(x))
     assert measure.receptive_fields(model)["fine"] == 3 + 2 * 2
+
+
+def test_a_shared_layer_costs_what_all_its_calls_do():
+    fine = keras.Input((6, 10, 8))
+    coarse = layers.MaxPooling2D(2)(fine)
+    shared = layers.SeparableConv2D(4, 3, padding="same", use_bias=False, name="shared")
+    (cost,) = measure.layer_costs(keras.Model(fine, [shared(coarse), shared(fine)]))
+    # 9 * 8 and 8 * 4 products for each of 60 and 15 positions.
+    assert (cost.parameters, cost.multiply_adds) == (104, 104 * 75)
+    assert cost.shape == (6, 10, 4)
