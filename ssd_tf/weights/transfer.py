@@ -168,9 +168,10 @@ def _keep_rows(layer, source, new_names):
     Returns its arrays, None if it cannot keep any, and the result for the Outcome.
     """
     old_names = source.class_names
-    kernel, bias = (split_rows(value, len(old_names) + 1) for value in source.arrays[layer.name])
+    *depthwise, kernel, bias = source.arrays[layer.name]  # of a separable head the first half stays
+    kernel, bias = (split_rows(value, len(old_names) + 1) for value in (kernel, bias))
     new_kernel, new_bias = (
-        split_rows(weight.numpy(), len(new_names) + 1).copy() for weight in layer.weights
+        split_rows(weight.numpy(), len(new_names) + 1).copy() for weight in layer.weights[-2:]
     )
     if kernel.shape[:-1] != new_kernel.shape[:-1]:
         expected = new_kernel.shape[:-1]
@@ -183,9 +184,11 @@ def _keep_rows(layer, source, new_names):
     sources = [0, *(old_rows[name] for name in names)]
     new_kernel[..., rows] = kernel[..., sources]
     new_bias[..., rows] = bias[..., sources]
-    arrays = [new_kernel.reshape(layer.kernel.shape), new_bias.reshape(layer.bias.shape)]
+    rows_of_all = (new_kernel, new_bias)
+    shapes = [weight.shape for weight in layer.weights[-2:]]
+    arrays = [value.reshape(shape) for value, shape in zip(rows_of_all, shapes, strict=True)]
     num_new = len(new_names) - len(names)
-    return arrays, f"rows kept: {_list_names(['background', *names])}; {num_new} new"
+    return [*depthwise, *arrays], f"rows kept: {_list_names(['background', *names])}; {num_new} new"
 
 
 def _list_names(names):

@@ -39,7 +39,8 @@ def coco_file(shared_data):
 @pytest.fixture(scope="module")
 def coco_run(coco_file, work):
     labels = coco_file.with_suffix(".txt")
-    call(import_weights, source=coco_file, labels=labels, output=work / "coco_run")
+    flags = {"labels": labels, "output": work / "coco_run", "keep_settings": "true"}
+    call(import_weights, source=coco_file, **flags)
     return work / "coco_run"
 
 
