@@ -109,6 +109,28 @@ def test_rows_of_classes_with_the_same_name_are_kept(start):
     np.testing.assert_array_equal(new_kernel[:, :, 2], fresh_kernel[:, :, 2])
 
 
+def test_shared_heads_keep_their_rows_and_the_tower(start):
+    model = {
+        "num_levels": 3,
+        "neck": "fpn_lite",
+        "neck_channels": 8,
+        "tower": {"num_layers": 1, "channels": 8, "shared": True},
+    }
+    boxes = {"levels": None, "preset": "od_api_fpn"}
+    config = config_with(model=VALUES["model"] | model, boxes=boxes)
+    old, fresh, new, outcomes = start(config, config, names=["car", "bike", "person"])
+    found = results(outcomes)
+    assert found["tower0"] == found["tower0_map2_bn"] == found["offsets_conv"] == "loaded"
+    assert found["logits_conv"] == "rows kept: background, car, person; 1 new"
+    path = "logits_conv/depthwise_kernel"
+    np.testing.assert_array_equal(new[path], old[path])
+    kernels = [
+        values["logits_conv/pointwise_kernel"].reshape(8, 6, 4) for values in (old, new, fresh)
+    ]
+    np.testing.assert_array_equal(kernels[1][:, :, [0, 1, 3]], kernels[0][:, :, [0, 3, 1]])
+    np.testing.assert_array_equal(kernels[1][:, :, 2], kernels[2][:, :, 2])
+
+
 def test_the_same_classes_in_another_order_are_sorted_by_name(start):
     old, _, new, _ = start(names=["car", "person", "dog"])
     bias = old["logits1_conv/bias"].reshape(2, 4)
