@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from ssd_tf.config import KEYS, check_config, load_config, load_run_config, save_config
+from ssd_tf.config import KEYS, Augment, check_config, load_config, load_run_config, save_config
 from ssd_tf.errors import ConfigError
 
 
@@ -143,6 +143,17 @@ def test_what_goes_contradicts_nothing(derived):
     """These decay_steps lie within the warm-up, and belong to another schedule."""
     train = derived(DECAY, "", ["train.schedule=cosine", "train.warmup_steps=15"]).train
     assert (train.decay_steps, train.warmup_steps) == ((), 15)
+
+
+def test_what_needs_a_key_that_goes_goes_with_it(derived, tmp_path):
+    base = (
+        "data: {augment: {color: {hue_degrees: 18, hue_wraps: false, contrast: [0.5, 1.5], "
+        "contrast_about: mean}}}"
+    )
+    config = derived(base, "data: {augment: {color: {probability: 0}}}")
+    assert config.data.augment == Augment()
+    save_config(config, tmp_path / "config.yaml")
+    assert load_run_config(tmp_path) == config
 
 
 def test_no_decay_for_a_short_trial(derived):
