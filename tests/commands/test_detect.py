@@ -18,7 +18,7 @@ from ssd_tf.commands import detect
 
 @pytest.fixture(autouse=True, scope="module")
 def fixed_weights(tiny_config):
-    """detect.py gets a detector with fixed weights, whatever --model says."""
+    """`ssd detect` gets a detector with fixed weights, whatever --model says."""
     from ssd_tf.inference.detector import keras_detector
 
     detector = keras_detector(tiny_config, make_network(), NAMES)
@@ -70,7 +70,7 @@ def crash():
 
 @pytest.fixture
 def look(tmp_path):
-    """A function: run detect.py, which must succeed; returns the rows and the drawn images."""
+    """A function: run `ssd detect`, which must succeed; returns the rows and the drawn images."""
 
     def call(*argv):
         output = tmp_path / "out"

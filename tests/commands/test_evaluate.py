@@ -59,7 +59,7 @@ def five_images(ids, dropped=()):
 
 
 def pycocotools_stats(folder):
-    """The twelve numbers of pycocotools for the pair of files that evaluate.py wrote."""
+    """The twelve numbers of pycocotools for the pair of files that `ssd evaluate` wrote."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(folder / "ground_truth.json")
         results = truth.loadRes(str(folder / "detections.json"))

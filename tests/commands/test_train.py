@@ -289,7 +289,7 @@ def test_without_a_val_split_there_is_no_evaluation(
 
 @pytest.fixture
 def train_in_bfloat16(tiny_config_file, tiny_data, tmp_path):
-    """A function: one step of train.py in mixed_bfloat16, as a process with these variables."""
+    """A function: one step of `ssd train` in mixed_bfloat16, as a process with these variables."""
 
     def run(**environment):
         command = [sys.executable, "train.py", f"--config={tiny_config_file}"]

@@ -186,7 +186,7 @@ def test_refused(two_splits, run, tmp_path):
     shard.write_bytes(shard.read_bytes()[:40])
     code, error = run("inspect_tfrecord", str(two_splits))
     assert (
-        code == 1 and f"error: {shard}: cut off or damaged at record 0 (from 0) or before" in error
+        code == 1 and f"error: {shard}: cut off or corrupt at record 0 (from 0) or before" in error
     )
     content = json.loads((two_splits / "dataset.json").read_text())
     (two_splits / "dataset.json").write_text(json.dumps(content | {"splits": {}}))

@@ -128,10 +128,10 @@ def test_a_finished_run_does_nothing(train, toy_config, tmp_path):
     train(config, evaluate=constant_ap)
     before = last_arrays(tmp_path / "run")
 
-    def refuse(*_):
+    def fail(*_):
         raise AssertionError("neither a batch nor an evaluation is needed")
 
-    train(config, evaluate=refuse, make_dataset=refuse)
+    train(config, evaluate=fail, make_dataset=fail)
     assert metrics_of(tmp_path / "run", "step") == ["1", "2"]
     assert last_arrays(tmp_path / "run").keys() == before.keys()
 
@@ -387,7 +387,7 @@ def test_a_signal_saves_and_ends(train, toy_config, signal_at, tmp_path, number,
     assert_same_run(tmp_path / "stopped", tmp_path / "straight")
 
 
-def test_a_damaged_checkpoint_is_gone_after_the_restart(train, toy_config, signal_at, tmp_path):
+def test_a_corrupt_checkpoint_is_gone_after_the_restart(train, toy_config, signal_at, tmp_path):
     """Otherwise it would count as one of the two to keep."""
     config = toy_config(checkpoint_every=2)
     train(config)
