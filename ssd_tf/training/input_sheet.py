@@ -5,6 +5,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +34,8 @@ def show_input(
     split: default: data.train_split of the config. with_default_boxes: also draw those that are
     matched to each object. Raises FileNotFoundError or ValueError.
     """
+    if pathlib.Path(output).suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--output: expected an image file such as input.png, got {output}")
     split = split or config.data.train_split
     dataset_info = dataset_json.read_dataset(data)
     dataset_info.shards(split)

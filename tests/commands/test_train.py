@@ -103,7 +103,20 @@ def test_missing_data(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"images": []}', '{"classes": ["cat"], "splits": {}}']
+    "content",
+    [
+        "{",
+        "[]",
+        '{"images": []}',
+        '{"classes": ["cat"], "splits": {}}',
+        '{"classes": [{"name": "cat", "id": "one"}], "splits": {}}',
+        '{"classes": [{"name": "cat", "id": 1}], "splits": ["train"]}',
+        '{"classes": [{"name": "cat", "id": 1}], "splits": {"train": 5}}',
+        '{"classes": [{"name": "cat", "id": 1}], "splits": {"train": {"shards": []}}}',
+        '{"classes": [{"name": "cat", "id": 1}], "splits": {"train": {"images": 5}}}',
+        '{"classes": [{"name": "cat", "id": 1}], '
+        '"splits": {"train": {"images": 5, "shards": [5]}}}',
+    ],
 )
 def test_a_dataset_json_of_another_kind(refused, tmp_path, content):
     folder = tmp_path / "coco"
