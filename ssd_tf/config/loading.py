@@ -82,8 +82,7 @@ def _inherit_network(values):
         return values
     config = load_source_config(source).model_dump(mode="json")
     config["model"]["backbone"]["frozen_stages"] = 0
-    boxes = {key: value for key, value in config["boxes"].items() if value is not None}
-    return merge({"model": config["model"], "boxes": boxes}, values)
+    return merge({"model": config["model"], "boxes": config["boxes"]}, values)
 
 
 def _validate(values, where, section=Config):

@@ -105,6 +105,13 @@ def test_what_a_file_inherits_goes_when_the_file_changes_what_it_belongs_to(deri
     assert (train.decay_steps, train.decay_factor, train.warmup_from) == ((), 0.1, 0.001)
 
 
+def test_a_base_may_take_the_effect_away_from_what_its_own_base_sets(tmp_path):
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump(values(DECAY)))
+    (tmp_path / "second.yaml").write_text("base: first.yaml\ntrain: {schedule: cosine}\n")
+    (tmp_path / "third.yaml").write_text("base: second.yaml\n")
+    assert load_config(tmp_path / "third.yaml").train.decay_steps == ()
+
+
 def test_overrides_replace_what_belongs_to_the_file(derived):
     overrides = ["train.schedule=cosine", "train.warmup_steps=0", "train.bn=frozen"]
     train = derived("{}", DECAY.replace("{", "{bn_momentum: 0.97, "), overrides).train
