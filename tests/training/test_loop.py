@@ -162,6 +162,12 @@ def test_the_weights_of_another_run_are_evaluated_first_and_kept_if_nothing_is_b
     train(config, evaluate=lambda _: next(aps), evaluate_every=2)  # nothing is left to evaluate
 
 
+def test_the_weights_of_a_backbone_are_not_evaluated_first(train, toy_config, tmp_path):
+    config = toy_config(steps=2).model_copy(update={"init_from": "imagenet"})
+    train(config, evaluate=constant_ap)
+    assert metrics_of(tmp_path / "run", "step") == ["1", "2"]
+
+
 def test_weights_of_another_run_whose_evaluation_failed_are_evaluated_at_the_next_start(
     train, toy_config, tmp_path
 ):

@@ -208,6 +208,15 @@ def test_a_run_before_its_first_checkpoint_may_change_in_any_way(check, started)
     assert check(seed=5).comparable_from == 0
 
 
+def test_an_imported_detector_is_not_overwritten(check, started):
+    for path in (started / "checkpoints" / "last").iterdir():
+        path.unlink()
+    path = started / "config.yaml"
+    path.write_text(path.read_text().replace("imported_from: null", "imported_from: a.tflite"))
+    with pytest.raises(ConfigError, match=rf"imported from a\.tflite: .*init_from={started}"):
+        check()
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"fingerprint": 1}', json.dumps({"other": 1})])
 def test_a_state_that_cannot_be_read(check, started, content):
     (started / "state.json").write_text(content)
