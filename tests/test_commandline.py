@@ -13,6 +13,8 @@ def do():
     flags.DEFINE_string("name", None, "A name.", flag_values=values)
     flags.DEFINE_integer("count", 3, "A number.", flag_values=values)
     flags.DEFINE_multi_string("set", [], "Many.", flag_values=values)
+    flags.DEFINE_list("formats", ["a", "b"], "A list.", flag_values=values)
+    flags.DEFINE_string("runner", "", "None.", flag_values=values)
 
     def call(main, *argv, required=()):
         return commandline.run(main, values, USAGE, required, ["do", *argv])
@@ -33,6 +35,8 @@ def test_help_prints_usage_and_flags_and_runs_nothing(do, capsys):
     assert out.startswith("Do it.")
     assert "--name: A name.\n" in out
     assert "--count: A number. (default: 3)" in out
+    assert "--formats: A list. (default: a,b)" in out
+    assert "--runner: None.\n" in out
     assert err == ""
 
 

@@ -73,7 +73,12 @@ def _main(values, positional):
     overrides = commandline.read_overrides(values, positional)
     # Before TensorFlow is imported, which takes seconds.
     folder.check_request(
-        values.output, values.formats, values.data, values.max_ap_drop, values.overwrite
+        values.output,
+        values.formats,
+        values.data,
+        values.max_ap_drop,
+        values.overwrite,
+        values.web_files,
     )
     check_exists(values.workdir, "run folder")
     commandline.import_tensorflow()

@@ -195,7 +195,7 @@ def _read_record(path, index):
         return next(tf.data.TFRecordDataset(path).skip(index).as_numpy_iterator())
     except (tf.errors.DataLossError, StopIteration):
         raise BadRecordError(
-            f"{path}: cut off or damaged at record {index} (from 0) or before; "
+            f"{path}: cut off or corrupt at record {index} (from 0) or before; "
             "convert the split again"
         ) from None
 

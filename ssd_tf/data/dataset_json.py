@@ -60,8 +60,7 @@ def read_dataset(folder) -> DatasetInfo:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no data folder at {folder}{suggest_path(folder)}; create one with a converter of "
-            "data_tools (coco, voc, yolo or csv_to_tfrecord)"
+            f"no data folder at {folder}{suggest_path(folder)}; create one with ssd convert"
         )
     if not path.is_file():
         raise FileNotFoundError(
