@@ -81,6 +81,8 @@ def _main(values, positional):
         values.web_files,
     )
     check_exists(values.workdir, "run folder")
+    if values.data is not None:
+        check_exists(values.data, "data folder")
     commandline.import_tensorflow()
     from ssd_tf.exporting.export import export
 
