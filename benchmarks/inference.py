@@ -86,7 +86,7 @@ def work(name, is_folded):
     commandline.import_tensorflow()
     from ssd_tf.config import load_config
     from ssd_tf.exporting import saved_model
-    from ssd_tf.inference import detector
+    from ssd_tf.inference import detector, loading
     from ssd_tf.models import ssd
 
     if not is_folded:
@@ -101,7 +101,7 @@ def work(name, is_folded):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "saved_model"
         saved_model.export_saved_model(config, network, names, path)
-        served = detector.load_detector(path)
+        served = loading.load_detector(path)
         peers.serve(
             {
                 "image": lambda: detect(image),
