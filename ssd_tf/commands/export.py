@@ -6,7 +6,7 @@ import sys
 
 from absl import flags, logging
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ssd_tf import commandline
 from ssd_tf.exporting import folder
@@ -108,7 +108,9 @@ def _main(values, positional):
 
 
 def _print_table(report):
-    table = Table("format", "AP", "AP50", "agree", "ms per image by threads", "MB")
+    table = Table(
+        Column("format", no_wrap=True), "AP", "AP50", "agree", "ms per image by threads", "MB"
+    )
     for name, entry in report.items():
         agree = ""
         if "detections" in entry:
