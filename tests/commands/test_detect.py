@@ -13,7 +13,7 @@ import pytest
 from fixed_detector import IMAGES, NAMES, draw, make_network
 from PIL import Image
 
-from ssd_tf.commands import detect
+from ssd_tf.commands import detect, evaluate
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -218,6 +218,7 @@ def test_bad_input(fails, image_folder, tmp_path):
     )
     assert "name at least one image" in refuse(code=2)
     assert "--score" in refuse("--score=1.5", image_folder, code=2)
+    assert "--seconds" in refuse("--seconds=3", image_folder, code=2)
     assert f"no image, folder or video at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
     (tmp_path / "none").mkdir()
     assert "no images (.avif, " in refuse(tmp_path / "none", code=1)
@@ -308,7 +309,7 @@ def test_globs(look, image_folder):
 def test_label_files_are_read_by_our_converters(
     look, image_folder, tmp_path, form, converter, flags
 ):
-    from ssd_tf.data import dataset_json, split_examples
+    from ssd_tf.data import dataset_json, pipeline
 
     Image.fromarray(IMAGES[3]).save(image_folder / "nothing.png")
     rows, _ = look(f"--format={form}", image_folder)
@@ -321,7 +322,7 @@ def test_label_files_are_read_by_our_converters(
     assert main(["convert", *argv, f"--output={tmp_path / 'data'}"]) == 0
     names = dataset_json.read_dataset(tmp_path / "data").names
     found = []
-    for example in split_examples.read_examples(tmp_path / "data", "train").as_numpy_iterator():
+    for example in pipeline.read_examples(tmp_path / "data", "train").as_numpy_iterator():
         height, width = example["image"].shape[:2]
         for box, label in zip(example["boxes"], example["labels"], strict=True):
             ymin, xmin, ymax, xmax = box * np.array([height, width, height, width])
@@ -456,6 +457,14 @@ def test_an_evaluation_keeps_its_detections(fails, look, image_folder, tmp_path)
     (tmp_path / "out" / "metrics.json").write_text("{}")
     line = fails(detect.main, "--model=any", f"--output={tmp_path / 'out'}", image_folder, code=1)
     assert "holds an evaluation" in line
+    assert (tmp_path / "out" / "detections.json").read_bytes() == written
+
+
+def test_an_evaluation_does_not_replace_detections(fails, look, image_folder, tmp_path):
+    look(image_folder)
+    written = (tmp_path / "out" / "detections.json").read_bytes()
+    argv = ["--annotations=any", "--detections=any", f"--output={tmp_path / 'out'}"]
+    assert "ssd detect" in fails(evaluate.main, *argv, code=1)
     assert (tmp_path / "out" / "detections.json").read_bytes() == written
 
 

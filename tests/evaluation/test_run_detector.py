@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from detector_output import CLASSES, detections
 
-from ssd_tf.data import dataset_json, split_examples
+from ssd_tf.data import dataset_json, pipeline
 from ssd_tf.evaluation import coco_instances, coco_results, metrics
 from ssd_tf.evaluation import run_detector as module
 from ssd_tf.evaluation.run_detector import match_labels, measure_latency, run_detector
@@ -44,7 +44,7 @@ def find_nothing(images):
 def test_ground_truth_of_a_data_set(tiny_data):
     info = dataset_json.read_dataset(tiny_data)
     truth, found = run_detector(
-        find_nothing, split_examples.read_examples(tiny_data, "train"), info.classes, batch_size=4
+        find_nothing, pipeline.read_examples(tiny_data, "train"), info.classes, batch_size=4
     )
     ground_truth = coco_instances.make_instances(truth)
     assert len(found.scores) == 0
@@ -72,7 +72,7 @@ def test_ground_truth_of_a_data_set(tiny_data):
 
 def test_a_perfect_detector_scores_one(tiny_data):
     info = dataset_json.read_dataset(tiny_data)
-    split = split_examples.read_examples(tiny_data, "train")
+    split = pipeline.read_examples(tiny_data, "train")
     answers = {
         example["image"].tobytes(): [
             (box, 0.9, label)
@@ -120,6 +120,15 @@ def test_instances_of_objects():
     assert content["categories"] == [{"id": 7, "name": "red"}, {"id": 3, "name": "green"}]
     assert json.loads(json.dumps(content)) == content
     np.testing.assert_equal(coco_instances.make_truth(content)._asdict(), truth._asdict())
+
+
+@pytest.mark.parametrize(("score", "kept"), [(1 + 5e-7, 1), (-5e-7, 0)])
+def test_rounding_does_not_lead_scores_out_of_0_to_1(score, kept):
+    def detect(images):
+        return [detections((BOXES[0], score, 1)) for _ in images]
+
+    _, found = run_detector(detect, examples("1"), CLASSES)
+    assert found.scores.tolist() == [kept]
 
 
 def test_names_that_are_not_unicode():
