@@ -5,6 +5,7 @@ the same seed gives the same batches at any parallelism, and a run that resumes 
 the records before it without decoding them.
 """
 
+import functools
 import os
 from typing import NamedTuple
 
@@ -128,7 +129,7 @@ def make_stages(config, default_boxes, num_classes, level_of_box=None) -> dict:
     The first takes (position, serialized), the last returns (image, Targets, Example).
     """
     num_boxes = len(default_boxes)
-    assign = _make_assign(config, level_of_box)
+    assign = _make_assign(config, default_boxes, level_of_box)
 
     def parse(position, serialized):
         example = bad_records.check_example(records.parse_example(serialized), num_classes)
@@ -149,15 +150,13 @@ def make_stages(config, default_boxes, num_classes, level_of_box=None) -> dict:
     return {name: tf.autograph.experimental.do_not_convert(each) for name, each in stages.items()}
 
 
-def _make_assign(config, level_of_box):
-    """The function (objects, default boxes) -> object of each box that boxes.assigner names."""
+def _make_assign(config, default_boxes, level_of_box):
+    """The function objects [N, 4] -> object of each default box [A] that boxes.assigner names."""
     if config.boxes.assigner == "multibox":
-        return matching.match
+        return functools.partial(matching.match, default_boxes=tf.constant(default_boxes))
     if level_of_box is None:
         raise ValueError("boxes.assigner=atss needs level_of_box, as SSD.level_of_box gives it")
-    return lambda objects, default_boxes: atss.match(
-        objects, default_boxes, level_of_box, config.model.input_hw
-    )
+    return atss.make_match(default_boxes, level_of_box, config.model.input_hw)
 
 
 def usable_cores() -> int:
