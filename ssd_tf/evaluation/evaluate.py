@@ -9,7 +9,7 @@ from absl import logging
 
 from ssd_tf import commandline
 from ssd_tf.boxes.geometry import best_overlaps
-from ssd_tf.data import bad_records, dataset_json, pipeline
+from ssd_tf.data import bad_records, dataset_json, split_examples
 from ssd_tf.evaluation import metrics, outputs, run_detector
 from ssd_tf.evaluation.coco_instances import make_instances
 from ssd_tf.inference.detections import from_xywh_pixels
@@ -83,7 +83,7 @@ def _detect(detector, dataset_info, split, on_bad_record):
     """The Truth, the Found, the usable Examples of a split, and the number of the others."""
     detect = run_detector.match_labels(detector, dataset_info.names)
     skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
-    examples = pipeline.read_examples(dataset_info.folder, split, skipped)
+    examples = split_examples.read_examples(dataset_info.folder, split, skipped)
     num_images = dataset_info.splits[split]["images"] - len(skipped)
     batch_size = detector.config.eval.batch_size if detector.config else 1
     explained = bad_records.explain_record_errors(dataset_info.folder, split)

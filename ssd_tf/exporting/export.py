@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import logging
 
 from ssd_tf import files
-from ssd_tf.data import bad_records, dataset_json, pipeline
+from ssd_tf.data import bad_records, dataset_json, split_examples
 from ssd_tf.data.images import resize
 from ssd_tf.exporting import folder, saved_model, tflite, verify, web
 from ssd_tf.inference import raw_decoder
@@ -91,7 +91,7 @@ def _read_verification(dataset_info, split, count, config):
 def _read_split(dataset_info, split, config):
     """The Examples of a split, a dataset."""
     skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
-    return pipeline.read_examples(dataset_info.folder, split, skipped)
+    return split_examples.read_examples(dataset_info.folder, split, skipped)
 
 
 def _take_images(examples, count, dataset_info, split):

@@ -10,7 +10,7 @@ from absl import logging
 
 from ssd_tf import files
 from ssd_tf.config import Config, load_config
-from ssd_tf.data import bad_records, dataset_json, pipeline
+from ssd_tf.data import bad_records, dataset_json, pipeline, split_examples
 from ssd_tf.draw import draw_comparison
 from ssd_tf.evaluation import metrics
 from ssd_tf.evaluation.run_detector import run_detector
@@ -119,7 +119,7 @@ def _make_evaluate(config, dataset_info, network):
     # Missing shards and, if bad records are skipped, what skipping does not repair are reported
     # now, not after hours of training.
     skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
-    examples = pipeline.read_examples(dataset_info.folder, split, skipped)
+    examples = split_examples.read_examples(dataset_info.folder, split, skipped)
     folded = folding.fold_batch_norm(network.model)
     folded_network = dataclasses.replace(network, model=folded)
     detector = keras_detector(config, folded_network, dataset_info.names, weights_change=True)

@@ -309,7 +309,7 @@ def test_globs(look, image_folder):
 def test_label_files_are_read_by_our_converters(
     look, image_folder, tmp_path, form, converter, flags
 ):
-    from ssd_tf.data import dataset_json, pipeline
+    from ssd_tf.data import dataset_json, split_examples
 
     Image.fromarray(IMAGES[3]).save(image_folder / "nothing.png")
     rows, _ = look(f"--format={form}", image_folder)
@@ -322,7 +322,7 @@ def test_label_files_are_read_by_our_converters(
     assert main(["convert", *argv, f"--output={tmp_path / 'data'}"]) == 0
     names = dataset_json.read_dataset(tmp_path / "data").names
     found = []
-    for example in pipeline.read_examples(tmp_path / "data", "train").as_numpy_iterator():
+    for example in split_examples.read_examples(tmp_path / "data", "train").as_numpy_iterator():
         height, width = example["image"].shape[:2]
         for box, label in zip(example["boxes"], example["labels"], strict=True):
             ymin, xmin, ymax, xmax = box * np.array([height, width, height, width])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.data import bad_records, dataset_json, pipeline, shards
+from ssd_tf.data import bad_records, dataset_json, pipeline, shards, split_examples
 from ssd_tf.errors import ConfigError
 
 DEFAULT_BOXES = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1]], np.float32)
@@ -183,7 +183,7 @@ def test_examples_without_the_skipped_ones(striped, tmp_path):
     ]
     found = [
         example["source_id"].decode()
-        for example in pipeline.read_examples(data, "train", skipped).as_numpy_iterator()
+        for example in split_examples.read_examples(data, "train", skipped).as_numpy_iterator()
     ]
     in_order = [i for start in range(3) for i in range(start, 22, 3)]
     assert found == [f"id{i}" for i in in_order if i not in (0, 7)]
@@ -239,7 +239,7 @@ def test_bad_examples_for_evaluation_are_named_too(striped, tmp_path):
         pytest.raises(bad_records.BadRecordError, match="'id7'"),
         bad_records.explain_record_errors(data, "train"),
     ):
-        list(pipeline.read_examples(data, "train").as_numpy_iterator())
+        list(split_examples.read_examples(data, "train").as_numpy_iterator())
 
 
 def test_other_errors_stay_unchanged(striped_data):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.data import pipeline, records, shards
+from ssd_tf.data import pipeline, records, shards, split_examples
 from ssd_tf.errors import ConfigError
 
 DEFAULT_BOXES = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
@@ -157,7 +157,7 @@ def test_a_count_that_differs_from_dataset_json_is_rejected(
     with pytest.raises(ValueError, match=line):
         pipeline.build_dataset(small_config(), data, "train", DEFAULT_BOXES)
     with pytest.raises(ValueError, match=line):
-        pipeline.read_examples(data, "train")
+        split_examples.read_examples(data, "train")
 
 
 def test_empty_shards(small_config, striped, tmp_path):
@@ -216,7 +216,7 @@ def test_records_are_counted_without_being_read(striped_data):
 def test_examples_come_in_file_order(striped_data):
     found = [
         example["source_id"].decode()
-        for example in pipeline.read_examples(striped_data, "train").as_numpy_iterator()
+        for example in split_examples.read_examples(striped_data, "train").as_numpy_iterator()
     ]
     assert found == [f"id{i}" for start in range(3) for i in range(start, 22, 3)]
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from detector_output import CLASSES, detections
 
-from ssd_tf.data import dataset_json, pipeline
+from ssd_tf.data import dataset_json, split_examples
 from ssd_tf.evaluation import coco_instances, coco_results, metrics
 from ssd_tf.evaluation import run_detector as module
 from ssd_tf.evaluation.run_detector import match_labels, measure_latency, run_detector
@@ -44,7 +44,7 @@ def find_nothing(images):
 def test_ground_truth_of_a_data_set(tiny_data):
     info = dataset_json.read_dataset(tiny_data)
     truth, found = run_detector(
-        find_nothing, pipeline.read_examples(tiny_data, "train"), info.classes, batch_size=4
+        find_nothing, split_examples.read_examples(tiny_data, "train"), info.classes, batch_size=4
     )
     ground_truth = coco_instances.make_instances(truth)
     assert len(found.scores) == 0
@@ -72,7 +72,7 @@ def test_ground_truth_of_a_data_set(tiny_data):
 
 def test_a_perfect_detector_scores_one(tiny_data):
     info = dataset_json.read_dataset(tiny_data)
-    split = pipeline.read_examples(tiny_data, "train")
+    split = split_examples.read_examples(tiny_data, "train")
     answers = {
         example["image"].tobytes(): [
             (box, 0.9, label)
