@@ -5,7 +5,7 @@
 Makes up ground truth and detections of 80 classes, writes them as COCO files and evaluates them,
 each way in a process of its own:
 
-- evaluate.py: reading the files, metrics of COCO and VOC, analysis, report and all files written;
+- ssd evaluate: reading the files, metrics of COCO and VOC, analysis, report and all files written;
 - the metrics alone, of arrays in memory, as after running a model;
 - pycocotools: loadRes, evaluate, accumulate and summarize on the same files.
 
@@ -123,7 +123,7 @@ def evaluate_files(folder):
 
     paths = [f"--annotations={folder / 'truth.json'}", f"--detections={folder / 'found.json'}"]
     if evaluate.main(["evaluate", *paths, f"--output={folder / 'out'}"]):
-        raise RuntimeError("evaluate.py failed")
+        raise RuntimeError("ssd evaluate failed")
 
 
 def evaluate_arrays(folder):
@@ -143,7 +143,7 @@ def run_pycocotools(folder):
 
 
 WORKERS = {
-    "evaluate.py": evaluate_files,
+    "ssd evaluate": evaluate_files,
     "metrics alone": evaluate_arrays,
     "pycocotools": run_pycocotools,
 }

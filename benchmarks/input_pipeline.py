@@ -70,17 +70,24 @@ def _main(values, positional):
 
     data = values.data
     split = config.data.train_split
-    default_boxes = ssd.build_model(config, 1).default_boxes
+    network = ssd.build_model(config, 1)
     info = dataset_json.read_dataset(data)
     skipped = bad_records.scan_bad_records(info, split, config.data.on_bad_record)
     decoding = decode_only(config, data, split, skipped)
-    whole = pipeline.build_dataset(config, data, split, default_boxes, skipped=skipped)
+    whole = pipeline.build_dataset(
+        config,
+        data,
+        split,
+        network.default_boxes,
+        skipped=skipped,
+        level_of_box=network.level_of_box,
+    )
     runs = {"decoding only": iter(decoding), "whole pipeline": iter(whole)}
     rates = measure(runs, config.train.batch_size, values.batches, values.rounds)
     runs.clear()
     console = Console()
     print_rates(console, rates)
-    times = timing.stage_times(config, data, split, default_boxes, skipped=skipped)
+    times = timing.stage_times(config, data, split, network, skipped=skipped)
     table = Table("stage", "CPU ms")
     for name, milliseconds in times.items():
         table.add_row(name, f"{milliseconds:.3f}")

@@ -36,6 +36,8 @@ def _inspect(values, rest):
     if not rest:
         raise flags.Error("give the folder of a converted data set (see --help)")
     overrides = commandline.read_overrides(values, rest[1:])
+    if overrides and not values.config:
+        raise flags.Error(f"--set {overrides[0]} needs --config")
     if values.output and not values.output.lower().endswith(".png"):
         raise flags.Error(f"--output: expected the name of a PNG file, got {values.output!r}")
     config = load_config(values.config, overrides) if values.config else None

@@ -43,6 +43,9 @@ def main(argv=None) -> int:
     if arguments[0] == "--version":
         print(f"ssd-tf {__version__}")
         return 0
+    if arguments in (["convert", "-h"], ["convert", "--help"]):
+        print(_describe_commands())
+        return 0
     name, arguments = _split(arguments)
     if name not in COMMANDS:
         print(f"error: {_explain_unknown(name)} (see ssd --help)", file=sys.stderr)

@@ -11,7 +11,7 @@ import urllib.parse
 from ssd_tf import class_names
 from ssd_tf.parsing import to_number
 
-_LARGEST_ID = 2**63 - 1  # of NumPy's and SQLite's integers
+LARGEST_ID = 2**63 - 1  # of the integers by which NumPy, and so pycocotools, sorts ids
 _NOT_A_BOX = (math.nan,) * 4
 _BACKGROUND = ("background", "__background__", "_background_")
 
@@ -21,7 +21,7 @@ def normalize_id(value) -> int | str | None:
 
     1, 1.0, "1" and "001", which tools mix, are the same id. An id of more than 64 bits stays text.
     """
-    if type(value) is int and -_LARGEST_ID <= value <= _LARGEST_ID:
+    if type(value) is int and -LARGEST_ID <= value <= LARGEST_ID:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
@@ -35,7 +35,7 @@ def normalize_id(value) -> int | str | None:
     whole, _, decimals = text.partition(".")
     if len(whole) > 20 or decimals.strip("0") or not whole.removeprefix("-").isdecimal():
         return text
-    return int(whole) if -_LARGEST_ID <= int(whole) <= _LARGEST_ID else text
+    return int(whole) if -LARGEST_ID <= int(whole) <= LARGEST_ID else text
 
 
 def read_area(value) -> float:

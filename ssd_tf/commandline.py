@@ -262,7 +262,14 @@ def _describe_flags(values):
     for name in sorted(values):
         flag = values[name]
         if name == flag.name:
-            default = "" if flag.default in (None, False, []) else f" (default: {flag.default})"
             text = flag.help.partition(_ABSL_ADVICE)[0]
-            lines.append(f"  --{name}: {text}{default}")
+            lines.append(f"  --{name}: {text}{_describe_default(flag.default)}")
     return "\n".join(lines)
+
+
+def _describe_default(default):
+    """The end of a flag's line; empty if it has no default to speak of."""
+    if default in (None, False, "", []):
+        return ""
+    value = ",".join(default) if isinstance(default, list) else default
+    return f" (default: {value})"

@@ -148,7 +148,7 @@ def _characters_of(path):
     if "LastResort" in path:  # which has a box for every character
         return frozenset()
     try:
-        ImageFont.truetype(path, 10)  # fails for fonts that are pictures of one size
+        ImageFont.truetype(path, 10)  # fails for fonts that are bitmaps of one size
         return frozenset(map(chr, FT2Font(path).get_charmap()))
     except Exception:  # a file that is no font after all
         return frozenset()

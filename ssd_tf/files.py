@@ -74,17 +74,17 @@ def json_list(file):
 
 
 @contextlib.contextmanager
-def lock_folder(folder, refusal):
+def lock_folder(folder, message):
     """Create a folder and lock it, for one process at a time; remove it if it stays empty.
 
-    Raises ValueError with the text `refusal` if another process holds the lock.
+    Raises ValueError with the text `message` if another process holds the lock.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
     try:
         if handle is not None:
-            _lock(handle, refusal)
+            _lock(handle, message)
         yield
     finally:
         if handle is not None:
@@ -93,11 +93,11 @@ def lock_folder(folder, refusal):
             folder.rmdir()
 
 
-def _lock(handle, refusal):
+def _lock(handle, message):
     """The lock ends with the process, however that ends."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(refusal) from None
+        raise ValueError(message) from None
     except OSError:  # some file systems have no locks: then there is none
         return

@@ -65,6 +65,8 @@ def check_exists(path, what):
 def suggest_path(path) -> str:
     """The end of a message about a missing path: `; did you mean ...?`, or empty."""
     path = pathlib.Path(path)
+    if path.exists():  # as something else than the caller expects
+        return ""
     for parent in path.parents:
         if not parent.is_dir():
             continue

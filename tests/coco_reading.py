@@ -1,4 +1,4 @@
-"""What coco_to_tfrecord and evaluate.py read from a COCO file, in one form."""
+"""What `ssd convert coco` and `ssd evaluate` read from a COCO file, in one form."""
 
 import re
 
@@ -24,7 +24,7 @@ def read_with_converter(path):
 
 
 def read_with_evaluation(path, caplog):
-    """The same from evaluate.py's reader, whose warnings have the numbers."""
+    """The same from the reader of `ssd evaluate`, whose warnings have the numbers."""
     caplog.clear()
     content = coco_instances.read_instances(path)
     names = {row["id"]: row["name"] for row in content["categories"]}

@@ -58,6 +58,11 @@ def test_an_unknown_command_ends_with_2(capsys, argv, hint):
     assert hint in err
 
 
+def test_help_of_convert_lists_its_formats(capsys):
+    assert cli.main(["ssd", "convert", "--help"]) == 0
+    assert "convert yolo" in capsys.readouterr().out
+
+
 def test_without_a_command_the_list_is_shown(capsys):
     assert cli.main(["ssd"]) == 2
     assert "show-input" in capsys.readouterr().out

@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 from absl import flags
 
@@ -13,6 +15,8 @@ def do():
     flags.DEFINE_string("name", None, "A name.", flag_values=values)
     flags.DEFINE_integer("count", 3, "A number.", flag_values=values)
     flags.DEFINE_multi_string("set", [], "Many.", flag_values=values)
+    flags.DEFINE_list("formats", ["a", "b"], "A list.", flag_values=values)
+    flags.DEFINE_string("runner", "", "None.", flag_values=values)
 
     def call(main, *argv, required=()):
         return commandline.run(main, values, USAGE, required, ["do", *argv])
@@ -33,6 +37,8 @@ def test_help_prints_usage_and_flags_and_runs_nothing(do, capsys):
     assert out.startswith("Do it.")
     assert "--name: A name.\n" in out
     assert "--count: A number. (default: 3)" in out
+    assert "--formats: A list. (default: a,b)" in out
+    assert "--runner: None.\n" in out
     assert err == ""
 
 
@@ -67,6 +73,7 @@ def test_the_exit_code_of_the_command_is_returned(do):
         (["--nmae=x"], "Unknown command line flag 'nmae'"),
         (["--name=x", "--count=many"], "count"),
         (["--count=1"], "missing --name"),
+        (["--name="], "missing --name"),
     ],
 )
 def test_wrong_flags_end_with_2(do, capsys, argv, message):
@@ -131,6 +138,18 @@ def test_help_leaves_out_the_advice_of_absl(capsys):
     assert commandline.run(lambda *_: 0, values, "usage", argv=["command", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "  --set: Replace a value." in lines
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with commandline.end_by_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            with pytest.raises(commandline.Interrupted, match="SIGTERM"):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])

@@ -44,6 +44,13 @@ def test_lines_are_stripped(tmp_path):
         user_files.read_lines(path, limit=10)
 
 
+def test_the_nearest_path_is_another_one(tmp_path):
+    (tmp_path / "runs").mkdir()
+    assert user_files.suggest_path(tmp_path / "runs") == ""
+    assert user_files.suggest_path(tmp_path / "rums").endswith(f"{tmp_path / 'runs'}?")
+    assert user_files.suggest_path(tmp_path / "zebra") == ""
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_text_is_read_in_parts(tmp_path, encoding):
     path = tmp_path / "a.txt"

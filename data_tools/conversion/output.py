@@ -39,10 +39,10 @@ def open_folder(folder, splits):
     Temporary files are removed at its start, and after an error. Raises ValueError if another
     conversion holds the folder, OSError with advice if it cannot be written.
     """
-    refusal = (
+    message = (
         f"another conversion is writing to {folder}: wait until it ends, or give another --output"
     )
-    with _explain_write_errors(folder), files.lock_folder(folder, refusal):
+    with _explain_write_errors(folder), files.lock_folder(folder, message):
         _remove(folder, splits, _TEMPORARY)
         try:
             yield

@@ -221,7 +221,7 @@ def make_default_boxes(levels, map_shapes, input_hw, clip=None, rounding=None) -
     clip: None keeps boxes that extend beyond the border (`clip: false` of the original models);
     "size" limits heights and widths to the input's (torchvision); "centre_and_size" also moves
     centres into it (NVIDIA). No reference clips corners: that would move centres.
-    rounding: None, or the share of the input that centres and sizes become multiples of.
+    rounding: None, or the fraction of the input that centres and sizes become multiples of.
     Raises ValueError if the numbers of levels and maps differ.
     """
     if len(levels) != len(map_shapes):

@@ -14,12 +14,13 @@ POSITIVE_IOU = 0.5
 IGNORE_OVERLAP = 0.5
 
 
-def make_targets(example, default_boxes, variances, train_difficult):
+def make_targets(example, default_boxes, variances, train_difficult, assign=None):
     """Example (boxes [N, 4], labels, crowd, difficult [N]) -> Targets: offsets [A, 4], labels [A].
 
     Labels (int32) are the class of a positive, -1 if ignored, else 0; positives win over ignore
     regions. Offsets are 0 unless positive. train_difficult: difficult objects count as objects
-    instead of ignore regions.
+    instead of ignore regions. assign: a function of objects [N, 4] that returns
+    the object of each default box; default: `match`.
     """
     default_boxes = tf.convert_to_tensor(default_boxes)
     boxes = example["boxes"]
@@ -32,7 +33,7 @@ def make_targets(example, default_boxes, variances, train_difficult):
     objects = tf.gather(boxes, object_rows)
     classes = tf.cast(tf.gather(example["labels"], object_rows), tf.int32)
 
-    matched = match(objects, default_boxes)
+    matched = match(objects, default_boxes) if assign is None else assign(objects)
     positives = tf.where(matched >= 0)  # [P, 1]
     object_index = tf.gather_nd(matched, positives)  # [P]
     labels = tf.cond(

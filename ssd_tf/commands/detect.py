@@ -47,6 +47,8 @@ def _main(values, positional):
     if not positional:
         raise flags.Error("name at least one image, folder, video or camera (see --help)")
     inputs = find_inputs(positional)
+    if values.seconds is not None and not any(isinstance(each, int) for each in inputs.videos):
+        raise flags.Error("--seconds needs a camera; videos are read to their end")
     check_exists(values.model, "model")
     input_range = commandline.read_input_range(values)
     commandline.import_tensorflow()

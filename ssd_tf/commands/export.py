@@ -6,7 +6,7 @@ import sys
 
 from absl import flags, logging
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ssd_tf import commandline
 from ssd_tf.exporting import folder
@@ -73,9 +73,16 @@ def _main(values, positional):
     overrides = commandline.read_overrides(values, positional)
     # Before TensorFlow is imported, which takes seconds.
     folder.check_request(
-        values.output, values.formats, values.data, values.max_ap_drop, values.overwrite
+        values.output,
+        values.formats,
+        values.data,
+        values.max_ap_drop,
+        values.overwrite,
+        values.web_files,
     )
     check_exists(values.workdir, "run folder")
+    if values.data is not None:
+        check_exists(values.data, "data folder")
     commandline.import_tensorflow()
     from ssd_tf.exporting.export import export
 
@@ -101,7 +108,9 @@ def _main(values, positional):
 
 
 def _print_table(report):
-    table = Table("format", "AP", "AP50", "agree", "ms per image by threads", "MB")
+    table = Table(
+        Column("format", no_wrap=True), "AP", "AP50", "agree", "ms per image by threads", "MB"
+    )
     for name, entry in report.items():
         agree = ""
         if "detections" in entry:

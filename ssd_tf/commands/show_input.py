@@ -6,6 +6,7 @@ from absl import flags
 
 from ssd_tf import commandline
 from ssd_tf.config import load_config
+from ssd_tf.user_files import check_exists
 
 USAGE = """
 Show the training input: images per second, the time of each stage, and a sheet of augmented images
@@ -46,6 +47,7 @@ def main(argv=None):
 
 def _main(values, positional):
     config = load_config(values.config, commandline.read_overrides(values, positional))
+    check_exists(values.data, "data folder")
     commandline.import_tensorflow()
     from ssd_tf.training.input_sheet import show_input
 

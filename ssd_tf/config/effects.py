@@ -56,12 +56,13 @@ def is_inherited(path, needs: Needs, layers) -> bool:
 
 def _last_change(path, layers):
     """The index of the last layer that changed a key; -1 if none did."""
-    values = [None, *(_plain_value(layer, path) for layer in layers)]
+    values = [None, *(plain_value(layer, path) for layer in layers)]
     changes = [index for index in range(len(layers)) if values[index + 1] != values[index]]
     return max(changes, default=-1)
 
 
-def _plain_value(values, path):
+def plain_value(values, path):
+    """The value at a path in plain values of a file; None if there is none."""
     for name in path.split("."):
         values = values.get(name) if isinstance(values, dict) else None
     return values

@@ -48,8 +48,10 @@ def _read_file(path, ancestors=()) -> list[dict]:
     values = _parse_yaml(text, where=str(path)) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, got a {type(values).__name__}")
-    base = values.pop("base", None)
-    bases = [base] if isinstance(base, str) else base or []
+    base = values.pop("base", None) or []
+    bases = [base] if isinstance(base, str) else base
+    if not (isinstance(bases, list) and all(isinstance(name, str) for name in bases)):
+        raise ConfigError(f"{path}: base: expected a path or a list of paths, got {base!r}")
     layers = [{}]
     for name in bases:
         inherited = _read_file(path.parent / name, (*ancestors, path.resolve()))

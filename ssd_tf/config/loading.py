@@ -78,14 +78,11 @@ def to_yaml(config: Config) -> str:
 def _inherit_network(values):
     """Fill in model and boxes from the run that init_from names."""
     source = values.get("init_from")
-    model = values.get("model") or {}
-    backbone = model.get("backbone") or {}
-    if not is_run(source) or backbone.get("name") is not None:
+    if not is_run(source) or effects.plain_value(values, "model.backbone.name") is not None:
         return values
     config = load_source_config(source).model_dump(mode="json")
     config["model"]["backbone"]["frozen_stages"] = 0
-    boxes = {key: value for key, value in config["boxes"].items() if value is not None}
-    return merge({"model": config["model"], "boxes": boxes}, values)
+    return merge({"model": config["model"], "boxes": config["boxes"]}, values)
 
 
 def _validate(values, where, section=Config):
@@ -110,9 +107,13 @@ def _check_effects(config, values, layers, where):
     ]
     if reasons:
         raise ConfigError(f"{where}: {'; '.join(reasons)}")
+    if not inherited:
+        return config
     for path in inherited:
         logging.info("%s has no effect %s: it is left out", path, idle[path].reason)
-    return _validate(_without(values, inherited), where) if inherited else config
+    values = _without(values, inherited)
+    # Keys that needed those which have gone may have to go, too.
+    return _check_effects(_validate(values, where), values, [*layers, values], where)
 
 
 def _without(values, paths):
@@ -145,9 +146,12 @@ def _explain(detail, section) -> str:
     if detail["type"] == "literal_error" and isinstance(value, str):
         choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         return f"{path}: unknown value {value!r}{nearest(value, choices)}"
+    if detail["type"] == "model_type":
+        return f"{path}: expected a section of keys, got {value!r}"
     message = detail["msg"].removeprefix("Value error, ")
     got = "" if isinstance(value, dict) else f", got {value!r}"
-    return f"{path}: {message[0].lower()}{message[1:]}{got}"
+    start = f"{path}: " if path else ""
+    return f"{start}{message[0].lower()}{message[1:]}{got}"
 
 
 def _section_at(section, location):

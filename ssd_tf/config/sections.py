@@ -188,6 +188,10 @@ class Boxes(Section):
     """Whether sizes are truncated to whole pixels, as in the released SSD512 of Liu et al."""
     levels: tuple[Level, ...] | None = None
     """One entry per feature map, such as `ssd fit-boxes` prints for a data set."""
+    assigner: Literal["multibox", "atss"] = "multibox"
+    """Which boxes are trained on an object: `multibox`, those with an IoU of at least .5 and
+    the best one of each object (Liu et al. 2016), or `atss`, those near its centre whose IoU stands
+    out among their neighbours (Zhang et al. 2020)."""
     rounding: Annotated[float, Field(gt=0, lt=0.1)] | None = None
     """Centres and sizes become multiples of this fraction of the input, below 0.1. `ssd import`
     writes it for quantised TFLite files."""

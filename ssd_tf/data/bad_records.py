@@ -79,10 +79,12 @@ def scan_bad_records(dataset_info, split, on_bad_record) -> list[shards.RecordId
 
     on_bad_record: data.on_bad_record; with `stop` nothing is read and nothing is skipped.
     Raises BadRecordError for a label outside the class list, which skipping does not fix, and if no
-    record is left.
+    record is left; ValueError for another on_bad_record.
     """
     if on_bad_record == "stop":
         return []
+    if on_bad_record != "skip":
+        raise ValueError(f"on_bad_record: expected stop or skip, got {on_bad_record!r}")
     num_images = dataset_info.splits[split]["images"]
     logging.info(
         "looking for records to skip: decoding all %d images of the split %r once",
@@ -195,7 +197,7 @@ def _read_record(path, index):
         return next(tf.data.TFRecordDataset(path).skip(index).as_numpy_iterator())
     except (tf.errors.DataLossError, StopIteration):
         raise BadRecordError(
-            f"{path}: cut off or damaged at record {index} (from 0) or before; "
+            f"{path}: cut off or corrupt at record {index} (from 0) or before; "
             "convert the split again"
         ) from None
 

@@ -60,8 +60,7 @@ def read_dataset(folder) -> DatasetInfo:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no data folder at {folder}{suggest_path(folder)}; create one with a converter of "
-            "data_tools (coco, voc, yolo or csv_to_tfrecord)"
+            f"no data folder at {folder}{suggest_path(folder)}; create one with `ssd convert`"
         )
     if not path.is_file():
         raise FileNotFoundError(
@@ -70,9 +69,10 @@ def read_dataset(folder) -> DatasetInfo:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        classes = tuple({"name": entry["name"], "id": entry["id"]} for entry in content["classes"])
+        classes = tuple(_check_class(entry) for entry in content["classes"])
         gray_range = pixels.check_gray_range(content.get("gray_range", pixels.FULL_RANGE))
-        dataset_info = DatasetInfo(folder, classes, dict(content["splits"]), gray_range)
+        splits = {name: _check_split(entry) for name, entry in content["splits"].items()}
+        dataset_info = DatasetInfo(folder, classes, splits, gray_range)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a dataset.json of this package ({error!r}); convert the data again"
@@ -84,3 +84,17 @@ def read_dataset(folder) -> DatasetInfo:
         )
     check_names(dataset_info.names, path)
     return dataset_info
+
+
+def _check_class(entry):
+    if not isinstance(entry["id"], int):
+        raise ValueError(f"expected a whole number as id, got {entry['id']!r}")
+    return {"name": entry["name"], "id": entry["id"]}
+
+
+def _check_split(entry):
+    images = entry["images"]
+    shards = entry["shards"]
+    if not (isinstance(images, int) and all(isinstance(name, str) for name in shards)):
+        raise ValueError(f"expected a number of images and names of shards, got {images}, {shards}")
+    return entry

@@ -5,13 +5,14 @@ the same seed gives the same batches at any parallelism, and a run that resumes 
 the records before it without decoding them.
 """
 
+import functools
 import os
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf.boxes import matching
+from ssd_tf.boxes import atss, matching
 from ssd_tf.config import Config
 from ssd_tf.data import augment, bad_records, dataset_json, records, shards
 from ssd_tf.errors import ConfigError
@@ -35,6 +36,7 @@ def build_dataset(
     default_boxes: np.ndarray,
     stream_slice: StreamSlice = WHOLE_STREAM,
     skipped: list[shards.RecordId] | None = None,
+    level_of_box: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless batches (images, Targets) of a split.
 
@@ -45,12 +47,13 @@ def build_dataset(
     batch, so the batches do not depend on num_workers; with `file` each worker reads every
     num_workers-th shard as an endless stream of its own.
 
-    stream_slice: default all, from step 0; skipped: see `open_records`.
+    stream_slice: default all, from step 0; skipped: see `open_records`. level_of_box:
+    `SSD.level_of_box`, which boxes.assigner=atss needs.
     Raises ValueError or FileNotFoundError if the data set is missing, incomplete or empty. Run its
     iterator inside `bad_records.explain_record_errors`.
     """
     dataset_info, stream = open_records(config, data_dir, split, stream_slice, skipped)
-    prepare = make_prepare(config, default_boxes, len(dataset_info.classes))
+    prepare = make_prepare(config, default_boxes, len(dataset_info.classes), level_of_box)
     local_batch = config.train.batch_size // stream_slice.num_workers
     batches = stream.map(prepare, usable_cores(), deterministic=True).batch(
         local_batch, drop_remainder=True
@@ -105,12 +108,12 @@ def name_batch(config: Config, data_dir, split, step, num_workers=1) -> list[str
     return names
 
 
-def make_prepare(config, default_boxes, num_classes, with_example=False):
+def make_prepare(config, default_boxes, num_classes, level_of_box=None, with_example=False):
     """Make the function (position, serialized) -> image [H, W, 3], Targets.
 
     with_example: it also returns the augmented Example.
     """
-    stages = list(make_stages(config, default_boxes, num_classes).values())
+    stages = list(make_stages(config, default_boxes, num_classes, level_of_box).values())
 
     def prepare(*value):
         for stage in stages:
@@ -120,12 +123,13 @@ def make_prepare(config, default_boxes, num_classes, with_example=False):
     return tf.autograph.experimental.do_not_convert(prepare)
 
 
-def make_stages(config, default_boxes, num_classes) -> dict:
+def make_stages(config, default_boxes, num_classes, level_of_box=None) -> dict:
     """The steps of `make_prepare`: {name: function of what the step before it returned}.
 
     The first takes (position, serialized), the last returns (image, Targets, Example).
     """
     num_boxes = len(default_boxes)
+    assign = _make_assign(config, default_boxes, level_of_box)
 
     def parse(position, serialized):
         example = bad_records.check_example(records.parse_example(serialized), num_classes)
@@ -133,7 +137,7 @@ def make_stages(config, default_boxes, num_classes) -> dict:
 
     def match(image, example):
         targets = matching.make_targets(
-            example, default_boxes, config.boxes.variances, config.data.train_difficult
+            example, default_boxes, config.boxes.variances, config.data.train_difficult, assign
         )
         targets = {
             "offsets": tf.ensure_shape(targets["offsets"], [num_boxes, 4]),
@@ -144,6 +148,15 @@ def make_stages(config, default_boxes, num_classes) -> dict:
     augmenting = augment.make_stages(config.model.input_hw, config.data.augment)
     stages = {"parse": parse, **augmenting, "match, encode": match}
     return {name: tf.autograph.experimental.do_not_convert(each) for name, each in stages.items()}
+
+
+def _make_assign(config, default_boxes, level_of_box):
+    """The function objects [N, 4] -> object of each default box [A] that boxes.assigner names."""
+    if config.boxes.assigner == "multibox":
+        return functools.partial(matching.match, default_boxes=tf.constant(default_boxes))
+    if level_of_box is None:
+        raise ValueError("boxes.assigner=atss needs level_of_box, as SSD.level_of_box gives it")
+    return atss.make_match(default_boxes, level_of_box, config.model.input_hw)
 
 
 def usable_cores() -> int:

@@ -9,17 +9,19 @@ IMAGES = 128  # that each stage runs on, kept in memory
 ROUNDS = 5  # of which the median is taken
 
 
-def stage_times(config, data_dir, split, default_boxes, skipped=None) -> dict[str, float]:
+def stage_times(config, data_dir, split, network, skipped=None) -> dict[str, float]:
     """Return {stage: milliseconds of CPU per image}, in the order of the pipeline.
 
     Each stage runs alone, on what the one before it made of IMAGES images; the stages take turns.
     `rest` is what the whole pipeline takes in addition: reading, batching, threads.
-    skipped: see `pipeline.open_records`.
+    network: an SSD. skipped: see `pipeline.open_records`.
     """
     dataset_info, stream = pipeline.open_records(config, data_dir, split, skipped=skipped)
     made = stream.take(IMAGES).cache()
     runs = {"": _discard_elements(made.repeat(), IMAGES)}
-    stages = pipeline.make_stages(config, default_boxes, len(dataset_info.classes))
+    stages = pipeline.make_stages(
+        config, network.default_boxes, len(dataset_info.classes), network.level_of_box
+    )
     for name, stage in stages.items():
         runs[name] = _discard_elements(made.repeat().map(stage), IMAGES)
         made = made.map(stage).cache()
@@ -28,7 +30,14 @@ def stage_times(config, data_dir, split, default_boxes, skipped=None) -> dict[st
     times = {name: max(0.0, value - empty) for name, value in times.items()}
     # Opening reads the size of a JPEG, but decodes a PNG, BMP or GIF.
     times["decode"] += times.pop("open")
-    batches = pipeline.build_dataset(config, data_dir, split, default_boxes, skipped=skipped)
+    batches = pipeline.build_dataset(
+        config,
+        data_dir,
+        split,
+        network.default_boxes,
+        skipped=skipped,
+        level_of_box=network.level_of_box,
+    )
     total = time_batches(iter(batches), config.train.batch_size, IMAGES * ROUNDS)
     times["rest"] = max(0.0, total - sum(times.values()))
     return times

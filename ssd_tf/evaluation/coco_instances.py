@@ -7,10 +7,9 @@ import numpy as np
 from absl import logging
 
 from ssd_tf import class_names, coco_rows
-from ssd_tf.coco_rows import normalize_id
+from ssd_tf.coco_rows import LARGEST_ID, normalize_id
 from ssd_tf.evaluation.json_files import brief, read_json
 from ssd_tf.evaluation.tables import Truth
-from ssd_tf.inference.detections import LARGEST_ID
 from ssd_tf.parsing import to_flag, to_number
 
 # The lists of an instances file, and what their rows need.

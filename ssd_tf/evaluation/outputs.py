@@ -45,6 +45,8 @@ def open_folder(path, inputs, reference) -> OutputFolder | None:
         return None
     folder = OutputFolder(path, filter(None, inputs))
     folder.check([*_COCO_FILES, *_TABLES, REPORT])
+    if not (folder.path / "ground_truth.json").exists():  # which an evaluation writes first
+        folder.check_absent("detections.json", "the results of ssd detect, which would be replaced")
     return folder
 
 

@@ -43,7 +43,7 @@ def export(
     overrides, raw_weights: as `load_run` takes them.
     Raises OSError, ConfigError or ValueError, and leaves `output` as it was then.
     """
-    folder.check_request(output, formats, data, max_ap_drop, overwrite)
+    folder.check_request(output, formats, data, max_ap_drop, overwrite, web_files)
     check_exists(workdir, "run folder")
     run = load_run(workdir, overrides, raw_weights)
     dataset_info = None

@@ -22,6 +22,9 @@ FORMATS = (
 MIN_CALIBRATION_IMAGES = 10  # of int8
 DEFAULT_FORMATS = ("saved_model", "tflite_float32")
 REPORT = "export.json"
+# What `web` copies from an npm package: this file, and the folder wasm.
+WEB_PACKAGE = "@mediapipe/tasks-vision"
+WEB_BUNDLE = "vision_bundle.mjs"
 _PARTIAL = ".export.partial"
 
 
@@ -42,7 +45,7 @@ def has_operator(name):
     return name != "saved_model" and not name.endswith("_raw")
 
 
-def check_request(output, formats, data=None, max_ap_drop=None, overwrite=False):
+def check_request(output, formats, data=None, max_ap_drop=None, overwrite=False, web_files=None):
     """Raise ConfigError or OSError for an export that cannot succeed; see `export.export`."""
     _check_formats(formats)
     needs_images = list(filter(is_calibrated, formats))
@@ -50,6 +53,8 @@ def check_request(output, formats, data=None, max_ap_drop=None, overwrite=False)
         raise ConfigError(f"{needs_images[0]} needs --data DIR, whose images calibrate it")
     if max_ap_drop is not None and not data:
         raise ConfigError("--max_ap_drop needs --data DIR to measure AP on")
+    if web_files is not None:
+        _check_web_files(web_files, formats)
     output = pathlib.Path(output).resolve()
     existing = next(path for path in (output, *output.parents) if path.exists())
     if not existing.is_dir():
@@ -70,6 +75,19 @@ def _check_formats(formats):
             several = [known for known in FORMATS if name and known.startswith(name)]
             hint = nearest(name, FORMATS) if len(several) < 2 else f"; give {', '.join(several)}"
             raise ConfigError(f"--formats: unknown format {name!r}{hint}")
+
+
+def _check_web_files(web_files, formats):
+    if "web" not in formats:
+        raise ConfigError("--web_files has no effect without the format web")
+    missing = [
+        name for name in (WEB_BUNDLE, "wasm") if not (pathlib.Path(web_files) / name).exists()
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"--web_files: expected the npm package {WEB_PACKAGE}, found no {missing[0]} in "
+            f"{web_files}"
+        )
 
 
 def has_content(output) -> bool:

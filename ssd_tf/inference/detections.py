@@ -7,10 +7,8 @@ import typing
 import numpy as np
 from PIL import Image
 
+from ssd_tf.coco_rows import LARGEST_ID
 from ssd_tf.draw import draw_detections, name_of
-
-# pycocotools sorts ids as NumPy integers of 64 bits.
-LARGEST_ID = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

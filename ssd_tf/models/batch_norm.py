@@ -41,7 +41,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _fused(self, inputs, trains):
         scale, offset = self._parameters()
         factor = 1.0 - self.momentum if trains else 1.0
-        # With a factor of 1 there is nothing to average with, and the operation refuses it.
+        # With a factor of 1 there is nothing to average with, and the operation rejects it.
         is_averaged = factor < 1.0 or not trains
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
@@ -84,7 +84,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return tf.distribute.get_strategy().num_replicas_in_sync if self.synchronized else 1
 
     def _reduce_mean(self, value):
-        """The mean over the replicas, which have equal shares of the batch."""
+        """The mean over the replicas, which have equal parts of the batch."""
         if self._num_replicas() == 1:
             return value
         return all_reduce("mean", value)

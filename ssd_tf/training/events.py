@@ -69,13 +69,17 @@ def evaluation_interval(config: Config, num_images) -> int:
     return max(round(epochs * num_images / config.train.batch_size), 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Profiler:
-    """Records the steps from `first` to `last` into a folder of TensorBoard."""
+    """Records the steps from `first` to `last` into a folder of TensorBoard.
+
+    A run that resumes after the first of them records nothing.
+    """
 
     folder: pathlib.Path
     first: int
     last: int
+    _is_recording: bool = False
 
     @classmethod
     def parse(cls, text, num_steps, folder):
@@ -94,9 +98,11 @@ class Profiler:
         """Inside, the steps after `step` up to `end` run."""
         if step == self.first - 1:
             tf.profiler.experimental.start(str(self.folder))
+            self._is_recording = True
         yield
-        if end == self.last:
+        if end == self.last and self._is_recording:
             tf.profiler.experimental.stop()
+            self._is_recording = False
             logging.info(
                 "profile of steps %d to %d written: pip install tensorboard-plugin-profile, then "
                 "tensorboard --logdir %s (tab Profile)",

@@ -5,6 +5,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -33,21 +34,27 @@ def show_input(
     split: default: data.train_split of the config. with_default_boxes: also draw those that are
     matched to each object. Raises FileNotFoundError or ValueError.
     """
+    if pathlib.Path(output).suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--output: expected an image file such as input.png, got {output}")
     split = split or config.data.train_split
     dataset_info = dataset_json.read_dataset(data)
     dataset_info.shards(split)
-    default_boxes = ssd.build_model(config, len(dataset_info.classes)).default_boxes
+    network = ssd.build_model(config, len(dataset_info.classes))
+    default_boxes = network.default_boxes
+    level_of_box = network.level_of_box
     skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
     with bad_records.explain_record_errors(data, split):
         if num_timed:
-            batches = pipeline.build_dataset(config, data, split, default_boxes, skipped=skipped)
+            batches = pipeline.build_dataset(
+                config, data, split, default_boxes, skipped=skipped, level_of_box=level_of_box
+            )
             rate = _time_batches(iter(batches), config.train.batch_size, num_timed)
             del batches
-            _print_stages(config, data, split, default_boxes, skipped)
+            _print_stages(config, data, split, network, skipped)
             print(f"{rate:.0f} images/s, batch {config.train.batch_size}")
         _, stream = pipeline.open_records(config, data, split, skipped=skipped)
         prepare = pipeline.make_prepare(
-            config, default_boxes, len(dataset_info.classes), with_example=True
+            config, default_boxes, len(dataset_info.classes), level_of_box, with_example=True
         )
         sheet = _draw_sheet(
             stream.take(num_images).map(prepare),
@@ -71,9 +78,9 @@ def _time_batches(batches, batch_size, num_images):
     return num_batches * batch_size / (time.perf_counter() - start)
 
 
-def _print_stages(config, data, split, default_boxes, skipped):
+def _print_stages(config, data, split, network, skipped):
     """Print the CPU time per image of each stage of the input pipeline."""
-    times = timing.stage_times(config, data, split, default_boxes, skipped=skipped)
+    times = timing.stage_times(config, data, split, network, skipped=skipped)
     total = sum(times.values())
     table = Table("stage", "ms", "fraction", title="CPU time per image")
     for name, milliseconds in times.items():

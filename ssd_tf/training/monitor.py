@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboard.compat.proto import event_pb2
 
 from ssd_tf import files
+from ssd_tf.errors import ConfigError, shorten
 
 _LOSSES = ("loss", "classification", "localization", "l2")
 _OTHERS = ("positives_per_image", "gradient_norm", "learning_rate")
@@ -195,13 +196,19 @@ def _make_bar(console, start_step, num_steps):
 def read_metrics(path) -> list[dict]:
     """The rows of a metrics.csv as dicts of strings; none if there is no file.
 
-    A last line that was not written completely is left out.
+    A last line that was not written completely is left out. Raises ConfigError for another file.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         return []
-    complete, _, _ = path.read_text().rpartition("\n")
+    complete, _, _ = path.read_text(errors="replace").rpartition("\n")
     rows = csv.DictReader(complete.splitlines())
+    columns = tuple(rows.fieldnames or ())
+    if complete and columns != _COLUMNS:
+        raise ConfigError(
+            f"{path}: expected the columns {','.join(_COLUMNS)}, got {shorten(','.join(columns))}: "
+            "move the file away to start a new one"
+        )
     return [row for row in rows if None not in row and None not in row.values()]
 
 

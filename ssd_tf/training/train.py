@@ -78,9 +78,14 @@ def _make_loop(config, dataset_info, workdir, state, run_state, profiler):
     num_workers = distribution.count_workers(state.strategy)
 
     def make_dataset(stream_slice):
-        default_boxes = state.network.default_boxes
-        folder = dataset_info.folder
-        return pipeline.build_dataset(config, folder, split, default_boxes, stream_slice)
+        return pipeline.build_dataset(
+            config,
+            dataset_info.folder,
+            split,
+            state.network.default_boxes,
+            stream_slice,
+            level_of_box=state.network.level_of_box,
+        )
 
     def name_images(step):
         return pipeline.name_batch(config, dataset_info.folder, split, step, num_workers)

@@ -13,12 +13,12 @@ import pytest
 from fixed_detector import IMAGES, NAMES, draw, make_network
 from PIL import Image
 
-from ssd_tf.commands import detect
+from ssd_tf.commands import detect, evaluate
 
 
 @pytest.fixture(autouse=True, scope="module")
 def fixed_weights(tiny_config):
-    """detect.py gets a detector with fixed weights, whatever --model says."""
+    """`ssd detect` gets a detector with fixed weights, whatever --model says."""
     from ssd_tf.inference.detector import keras_detector
 
     detector = keras_detector(tiny_config, make_network(), NAMES)
@@ -70,7 +70,7 @@ def crash():
 
 @pytest.fixture
 def look(tmp_path):
-    """A function: run detect.py, which must succeed; returns the rows and the drawn images."""
+    """A function: run `ssd detect`, which must succeed; returns the rows and the drawn images."""
 
     def call(*argv):
         output = tmp_path / "out"
@@ -218,6 +218,7 @@ def test_bad_input(fails, image_folder, tmp_path):
     )
     assert "name at least one image" in refuse(code=2)
     assert "--score" in refuse("--score=1.5", image_folder, code=2)
+    assert "--seconds" in refuse("--seconds=3", image_folder, code=2)
     assert f"no image, folder or video at {tmp_path / 'gone'}" in refuse(tmp_path / "gone", code=1)
     (tmp_path / "none").mkdir()
     assert "no images (.avif, " in refuse(tmp_path / "none", code=1)
@@ -456,6 +457,14 @@ def test_an_evaluation_keeps_its_detections(fails, look, image_folder, tmp_path)
     (tmp_path / "out" / "metrics.json").write_text("{}")
     line = fails(detect.main, "--model=any", f"--output={tmp_path / 'out'}", image_folder, code=1)
     assert "holds an evaluation" in line
+    assert (tmp_path / "out" / "detections.json").read_bytes() == written
+
+
+def test_an_evaluation_does_not_replace_detections(fails, look, image_folder, tmp_path):
+    look(image_folder)
+    written = (tmp_path / "out" / "detections.json").read_bytes()
+    argv = ["--annotations=any", "--detections=any", f"--output={tmp_path / 'out'}"]
+    assert "ssd detect" in fails(evaluate.main, *argv, code=1)
     assert (tmp_path / "out" / "detections.json").read_bytes() == written
 
 

@@ -59,7 +59,7 @@ def five_images(ids, dropped=()):
 
 
 def pycocotools_stats(folder):
-    """The twelve numbers of pycocotools for the pair of files that evaluate.py wrote."""
+    """The twelve numbers of pycocotools for the pair of files that `ssd evaluate` wrote."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(folder / "ground_truth.json")
         results = truth.loadRes(str(folder / "detections.json"))
@@ -136,6 +136,8 @@ def test_from_python_without_files(tiny_run, tiny_data, evaluated, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="reference"):
         evaluate_model(tiny_run, tiny_data, reference=True)
+    with pytest.raises(ValueError, match="'ignore'"):
+        evaluate_model(tiny_run, tiny_data, on_bad_record="ignore")
 
 
 def test_detections_of_a_run(evaluated, tiny_run, images):

@@ -1,4 +1,4 @@
-"""python -m ssd_tf.commands.import_weights: run folders of other people's detectors."""
+"""`ssd import`: run folders of third-party detectors."""
 
 import json
 

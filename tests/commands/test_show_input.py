@@ -40,8 +40,12 @@ def test_stages_rate_and_sheet(tiny_data, tiny_config_file, tmp_path, capsys):
         assert len(image.getcolors(1 << 24)) > 100
 
 
-def test_a_bad_split_and_a_bad_value(tiny_data, tiny_config_file, fails):
+def test_a_bad_split_and_a_bad_value(tiny_data, tiny_config_file, fails, tmp_path):
     flags = [f"--config={tiny_config_file}", f"--data={tiny_data}"]
+    for name in ("sheet", "sheet.txt"):
+        output = tmp_path / name
+        line = fails(show_input.main, *flags, f"--output={output}", code=1)
+        assert f"--output: expected an image file such as input.png, got {output}" in line
     assert "has no split 'test'" in fails(show_input.main, *flags, "--split=test", code=1)
     assert "did you mean 'caffe'" in fails(
         show_input.main, *flags, "--set=data.augment=cafe", code=2

@@ -103,7 +103,20 @@ def test_missing_data(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"images": []}', '{"classes": ["cat"], "splits": {}}']
+    "content",
+    [
+        "{",
+        "[]",
+        '{"images": []}',
+        '{"classes": ["cat"], "splits": {}}',
+        '{"classes": [{"name": "cat", "id": "one"}], "splits": {}}',
+        '{"classes": [{"name": "cat", "id": 1}], "splits": ["train"]}',
+        '{"classes": [{"name": "cat", "id": 1}], "splits": {"train": 5}}',
+        '{"classes": [{"name": "cat", "id": 1}], "splits": {"train": {"shards": []}}}',
+        '{"classes": [{"name": "cat", "id": 1}], "splits": {"train": {"images": 5}}}',
+        '{"classes": [{"name": "cat", "id": 1}], '
+        '"splits": {"train": {"images": 5, "shards": [5]}}}',
+    ],
 )
 def test_a_dataset_json_of_another_kind(refused, tmp_path, content):
     folder = tmp_path / "coco"
@@ -289,7 +302,7 @@ def test_without_a_val_split_there_is_no_evaluation(
 
 @pytest.fixture
 def train_in_bfloat16(tiny_config_file, tiny_data, tmp_path):
-    """A function: one step of train.py in mixed_bfloat16, as a process with these variables."""
+    """A function: one step of `ssd train` in mixed_bfloat16, as a process with these variables."""
 
     def run(**environment):
         command = [sys.executable, "train.py", f"--config={tiny_config_file}"]

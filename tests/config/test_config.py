@@ -274,6 +274,8 @@ def test_an_unknown_key_gives_its_path_and_the_nearest_key(small, override, part
         ("data.augment.preset=[caffe]", ["data.augment.preset", "got ['caffe']"]),
         ("data.augment.color.contrast=[1.5, 0.5]", ["color.contrast", "smaller number first"]),
         ("train=null", ["train", "got None"]),
+        ("model=vgg16", ["model: ", "got 'vgg16'"]),
+        ("model.backbone=[vgg16]", ["model.backbone: ", "got ['vgg16']"]),
         ("boxes.s_min=0", ["boxes.s_min", "greater than 0", "got 0"]),
         ("boxes.s_first=1.6", ["boxes.s_first", "less than or equal to 1.5", "got 1.6"]),
         ("boxes.s_max=0.1", ["boxes: expected s_min <= s_max, got 0.2 and 0.1"]),
@@ -282,6 +284,11 @@ def test_an_unknown_key_gives_its_path_and_the_nearest_key(small, override, part
 def test_a_bad_value_gives_its_path_and_what_was_given(small, override, parts):
     message = rejection(small, override)
     assert all(part in message for part in parts), message
+
+
+def test_a_contradiction_between_sections(small):
+    overrides = ["model.backbone.frozen_stages=1", "train.unfreeze_step=50"]
+    assert rejection(small, *overrides).startswith(f"{small}: expected train.unfreeze_step")
 
 
 def test_malformed_overrides(small):
@@ -300,6 +307,8 @@ def test_malformed_files(tmp_path):
     assert message.startswith(f"{tmp_path / 'empty.yaml'}: boxes")
     assert "--set init_from=" in message
     assert "no config file at" in rejection(write(tmp_path / "lost.yaml", "base: gone.yaml\n"))
+    for base in ("5", "[5]", "{boxes: 1}"):
+        assert "base: " in rejection(write(tmp_path / "number.yaml", f"base: {base}\n"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from ssd_tf.config import KEYS, check_config, load_config, load_run_config, save_config
+from ssd_tf.config import KEYS, Augment, check_config, load_config, load_run_config, save_config
 from ssd_tf.errors import ConfigError
 
 
@@ -105,6 +105,13 @@ def test_what_a_file_inherits_goes_when_the_file_changes_what_it_belongs_to(deri
     assert (train.decay_steps, train.decay_factor, train.warmup_from) == ((), 0.1, 0.001)
 
 
+def test_a_base_may_take_the_effect_away_from_what_its_own_base_sets(tmp_path):
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump(values(DECAY)))
+    (tmp_path / "second.yaml").write_text("base: first.yaml\ntrain: {schedule: cosine}\n")
+    (tmp_path / "third.yaml").write_text("base: second.yaml\n")
+    assert load_config(tmp_path / "third.yaml").train.decay_steps == ()
+
+
 def test_overrides_replace_what_belongs_to_the_file(derived):
     overrides = ["train.schedule=cosine", "train.warmup_steps=0", "train.bn=frozen"]
     train = derived("{}", DECAY.replace("{", "{bn_momentum: 0.97, "), overrides).train
@@ -143,6 +150,17 @@ def test_what_goes_contradicts_nothing(derived):
     """These decay_steps lie within the warm-up, and belong to another schedule."""
     train = derived(DECAY, "", ["train.schedule=cosine", "train.warmup_steps=15"]).train
     assert (train.decay_steps, train.warmup_steps) == ((), 15)
+
+
+def test_what_needs_a_key_that_goes_goes_with_it(derived, tmp_path):
+    base = (
+        "data: {augment: {color: {hue_degrees: 18, hue_wraps: false, contrast: [0.5, 1.5], "
+        "contrast_about: mean}}}"
+    )
+    config = derived(base, "data: {augment: {color: {probability: 0}}}")
+    assert config.data.augment == Augment()
+    save_config(config, tmp_path / "config.yaml")
+    assert load_run_config(tmp_path) == config
 
 
 def test_no_decay_for_a_short_trial(derived):

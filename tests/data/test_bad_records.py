@@ -228,7 +228,7 @@ def test_a_damaged_file_is_named(damage, mode, small_config, striped, tmp_path):
     if damage == "one byte":
         content[300] ^= 255
     file.write_bytes(content if damage == "one byte" else content[:-200])
-    line = r"train-00001-of-00003.tfrecord: cut off or damaged at record \d"
+    line = r"train-00001-of-00003.tfrecord: cut off or corrupt at record \d"
     with pytest.raises(bad_records.BadRecordError, match=line):
         run(small_config(data__on_bad_record=mode), data)
 

@@ -257,3 +257,14 @@ def test_the_images_of_a_step_of_two_workers_with_shards_of_their_own(small_conf
     # Worker 1 has the second of three shards, with the records 1, 4, 7, ...
     assert [int(name.removeprefix("id")) % 3 for name in expected[2:]] == [1, 1]
     assert pipeline.name_batch(config, striped_data, "train", 3) != expected
+
+
+def test_atss_needs_the_maps_of_the_default_boxes(small_config, striped, striped_data):
+    config = small_config(boxes__assigner="atss")
+    with pytest.raises(ValueError, match="level_of_box"):
+        pipeline.build_dataset(config, striped_data, "train", DEFAULT_BOXES)
+    level_of_box = np.zeros(len(DEFAULT_BOXES), int)
+    prepare = pipeline.make_prepare(config, DEFAULT_BOXES, 2, level_of_box)
+    record = tf.constant(striped.make_record(4))
+    _, targets = prepare(tf.constant(0, tf.int64), record)
+    assert targets["labels"].shape == (len(DEFAULT_BOXES),)

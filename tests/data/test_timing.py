@@ -1,5 +1,7 @@
 """The stages that the timing of the input pipeline reports."""
 
+import types
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,6 +9,7 @@ from ssd_tf.config import Augment
 from ssd_tf.data import pipeline, timing
 
 DEFAULT_BOXES = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1]], np.float32)
+NETWORK = types.SimpleNamespace(default_boxes=DEFAULT_BOXES, level_of_box=np.array([0, 1]))
 
 
 def test_decoding_counts_as_decoding_in_any_format(small_config, striped):
@@ -28,7 +31,7 @@ def test_opening_is_part_of_decode(small_config, striped_data, monkeypatch):
 
     monkeypatch.setattr(timing, "time_on_demand", time_on_demand)
     monkeypatch.setattr(timing, "time_batches", lambda *_: 100.0)
-    times = timing.stage_times(small_config(), striped_data, "train", DEFAULT_BOXES)
+    times = timing.stage_times(small_config(), striped_data, "train", NETWORK)
     # In the order of the pipeline 2, 3, 4, ... milliseconds, each with the 1 that an empty stage
     # takes: open 2, decode 4.
     assert list(times.values()) == [1, 3, 2 + 4, 5, 6, 7, 8, 100 - 36]

@@ -1,4 +1,4 @@
-"""coco_to_tfrecord and evaluate.py read the same things from the same COCO file."""
+"""`ssd convert coco` and `ssd evaluate` read the same things from the same COCO file."""
 
 import copy
 import json

@@ -550,3 +550,10 @@ def test_label_file_that_is_a_fifo(tmp_path):
         coco_json.read_coco(tmp_path / "a", tmp_path)
     with pytest.raises(user_files.NotRegularFileError, match=r"--csv: .*a is not a regular file"):
         csv_table.read_csv(tmp_path / "a", tmp_path, False)
+
+
+def test_the_case_of_a_name_counts_more_than_its_suffix(tmp_path):
+    for name in ("A.jpg", "a.png"):
+        (tmp_path / name).touch()
+    found = files.ImageFolders((tmp_path,)).locate(tmp_path, "a.bmp")
+    assert found == str(tmp_path / "a.png")

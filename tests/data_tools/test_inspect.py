@@ -182,11 +182,13 @@ def test_refused(two_splits, run, tmp_path):
     code, error = run("inspect_tfrecord", str(tmp_path / "empty"))
     assert code == 1 and "has no dataset.json" in error
     assert run("inspect_tfrecord", str(two_splits), output=tmp_path / "a.jpg")[0] == 2
+    code, error = run("inspect_tfrecord", str(two_splits), set="boxes.preset=paper")
+    assert code == 2 and "--config" in error
     (shard,) = two_splits.glob("train-00000*.tfrecord")
     shard.write_bytes(shard.read_bytes()[:40])
     code, error = run("inspect_tfrecord", str(two_splits))
     assert (
-        code == 1 and f"error: {shard}: cut off or damaged at record 0 (from 0) or before" in error
+        code == 1 and f"error: {shard}: cut off or corrupt at record 0 (from 0) or before" in error
     )
     content = json.loads((two_splits / "dataset.json").read_text())
     (two_splits / "dataset.json").write_text(json.dumps(content | {"splits": {}}))

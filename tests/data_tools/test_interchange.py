@@ -13,7 +13,7 @@ from ssd_tf.data import records
 from ssd_tf.data.images import decode_image
 
 
-def write_foreign_record(path):
+def write_third_party_record(path):
     """A PNG, labels with a gap, no optional keys: what scripts for that API write."""
     buffer = io.BytesIO()
     Image.fromarray(np.full((30, 50, 3), (10, 200, 30), np.uint8)).save(buffer, "PNG")
@@ -35,8 +35,8 @@ def write_foreign_record(path):
         )
 
 
-def test_foreign_record_is_read(tmp_path):
-    write_foreign_record(tmp_path / "a.tfrecord")
+def test_third_party_record_is_read(tmp_path):
+    write_third_party_record(tmp_path / "a.tfrecord")
     (serialized,) = tf.data.TFRecordDataset(str(tmp_path / "a.tfrecord"))
     example = records.parse_example(serialized)
     assert (int(example["height"]), int(example["width"])) == (30, 50)
@@ -49,8 +49,8 @@ def test_foreign_record_is_read(tmp_path):
     assert decode_image(example["image"]).numpy()[7, 9].tolist() == [10, 200, 30]
 
 
-def test_foreign_record_with_a_dataset_json_is_inspected(tmp_path, run):
-    write_foreign_record(tmp_path / "a.tfrecord")
+def test_third_party_record_with_a_dataset_json_is_inspected(tmp_path, run):
+    write_third_party_record(tmp_path / "a.tfrecord")
     classes = [{"name": name, "id": index} for index, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
     data_sets.write_classes(tmp_path, classes, {"train": entry})
@@ -118,10 +118,10 @@ def test_key_is_the_digest_of_the_stored_image(tmp_path, paint, write_coco, conv
     assert (image == (tmp_path / "images" / name).read_bytes()) == (name == "sound.jpg")
 
 
-def test_foreign_records_are_trained_on(tmp_path):
+def test_third_party_records_are_trained_on(tmp_path):
     from ssd_tf.commands import train
 
-    write_foreign_record(tmp_path / "a.tfrecord")
+    write_third_party_record(tmp_path / "a.tfrecord")
     classes = [{"name": name, "id": index} for index, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}
     data_sets.write_classes(tmp_path, classes, {"train": entry})

@@ -273,6 +273,14 @@ def test_boxes_in_the_unit_that_the_flag_says(
         assert records["0.jpg"]["areas"] == [32 * 12]
 
 
+def test_a_unit_that_the_flag_says_is_not_doubted(plant, write_coco, tmp_path, convert):
+    """Boxes of less than a pixel, which without the flag are taken for fractions."""
+    flags = write_boxes(plant, write_coco, tmp_path, "coco", (0, 0, 1, 0.75))
+    records, _ = convert("coco_to_tfrecord", boxes="pixels", **flags)
+    boxes = [record["boxes"].tolist() for record in records.values()]
+    assert boxes == [[[0, 0, 0.015625, 0.015625]]] * 3
+
+
 def test_a_few_boxes_in_another_unit_are_dropped(plant, convert):
     rows = [f"{index}.jpg,cat,5,5,20,20\n" for index in range(9)]
     content = dict.fromkeys(f"{index}.jpg" for index in range(10))

@@ -122,6 +122,15 @@ def test_instances_of_objects():
     np.testing.assert_equal(coco_instances.make_truth(content)._asdict(), truth._asdict())
 
 
+@pytest.mark.parametrize(("score", "kept"), [(1 + 5e-7, 1), (-5e-7, 0)])
+def test_rounding_does_not_lead_scores_out_of_0_to_1(score, kept):
+    def detect(images):
+        return [detections((BOXES[0], score, 1)) for _ in images]
+
+    _, found = run_detector(detect, examples("1"), CLASSES)
+    assert found.scores.tolist() == [kept]
+
+
 def test_names_that_are_not_unicode():
     truth, _ = run_detector(find_nothing, examples(b"\xff"), CLASSES)
     (row,) = truth.image_rows

@@ -178,7 +178,7 @@ def test_a_corrupt_best_is_replaced_by_the_last(saved, tmp_path, caplog):
     assert "best/ckpt-5 is corrupt" in caplog.text
 
 
-def test_a_checkpoint_of_another_structure_is_refused(saved, toy_state, toy_config, checkpoints):
+def test_a_checkpoint_of_another_structure_is_rejected(saved, toy_state, toy_config, checkpoints):
     saved(5)
     state = toy_state(toy_config(optimizer="Adam"))
     with pytest.raises(ConfigError, match=r"ckpt-5 was saved by another version of this package"):
@@ -216,7 +216,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(saved, tmp_path):
         ("conv", 9e9, None),
     ],
 )
-def test_weights_that_are_not_sound(toy_state, toy_config, checkpoints, layer, value, message):
+def test_weights_that_are_not_finite_or_huge(
+    toy_state, toy_config, checkpoints, layer, value, message
+):
     state = toy_state(toy_config())
     state.network.model.get_layer(layer).bias.assign([0, 0, value, 0, 0])
     assert checkpoints(state).find_bad_variable() == message

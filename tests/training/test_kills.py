@@ -27,7 +27,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def start(tiny_config_file, tiny_data):
-    """A function: train.py as a process on a run folder."""
+    """A function: `ssd train` as a process on a run folder."""
 
     def run(workdir, *settings):
         command = [sys.executable, "train.py", f"--config={tiny_config_file}"]

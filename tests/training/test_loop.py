@@ -128,10 +128,10 @@ def test_a_finished_run_does_nothing(train, toy_config, tmp_path):
     train(config, evaluate=constant_ap)
     before = last_arrays(tmp_path / "run")
 
-    def refuse(*_):
+    def fail(*_):
         raise AssertionError("neither a batch nor an evaluation is needed")
 
-    train(config, evaluate=refuse, make_dataset=refuse)
+    train(config, evaluate=fail, make_dataset=fail)
     assert metrics_of(tmp_path / "run", "step") == ["1", "2"]
     assert last_arrays(tmp_path / "run").keys() == before.keys()
 
@@ -160,6 +160,12 @@ def test_the_weights_of_another_run_are_evaluated_first_and_kept_if_nothing_is_b
     assert metrics_of(tmp_path / "run", "AP") == ["0.6", "", "0.4", "", "0.5"]
     assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-0")
     train(config, evaluate=lambda _: next(aps), evaluate_every=2)  # nothing is left to evaluate
+
+
+def test_the_weights_of_a_backbone_are_not_evaluated_first(train, toy_config, tmp_path):
+    config = toy_config(steps=2).model_copy(update={"init_from": "imagenet"})
+    train(config, evaluate=constant_ap)
+    assert metrics_of(tmp_path / "run", "step") == ["1", "2"]
 
 
 def test_weights_of_another_run_whose_evaluation_failed_are_evaluated_at_the_next_start(
@@ -387,7 +393,7 @@ def test_a_signal_saves_and_ends(train, toy_config, signal_at, tmp_path, number,
     assert_same_run(tmp_path / "stopped", tmp_path / "straight")
 
 
-def test_a_damaged_checkpoint_is_gone_after_the_restart(train, toy_config, signal_at, tmp_path):
+def test_a_corrupt_checkpoint_is_gone_after_the_restart(train, toy_config, signal_at, tmp_path):
     """Otherwise it would count as one of the two to keep."""
     config = toy_config(checkpoint_every=2)
     train(config)

@@ -107,6 +107,16 @@ def test_a_torn_line_is_no_row(tmp_path, end):
     assert [row["step"] for row in read_metrics(path)] == ["3"]
 
 
+@pytest.mark.parametrize("content", [b"step,loss\n1,2.5\n", b"step;loss\n", b"\xff\n"])
+def test_another_file_in_its_place(make_monitor, tmp_path, content):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        make_monitor()
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    assert path.read_bytes() == content
+
+
 def test_tags_are_grouped(make_monitor, tmp_path):
     monitor = make_monitor()
     monitor.count_steps(5, 0.0)
@@ -212,6 +222,13 @@ def test_the_profiled_steps(monkeypatch, tmp_path):
             calls.append((step, end))
     folder = str(tmp_path)
     assert calls == [(0, 2), folder, (2, 4), (4, 5), "stop", (5, 8)]
+
+
+def test_a_run_that_resumes_among_the_profiled_steps_has_no_profile(tmp_path):
+    profiler = Profiler.parse("3:5", 20, tmp_path)
+    with profiler.watch(3, 5):  # the profiler would raise if it was stopped
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_floats_are_exact(make_monitor, tmp_path):

@@ -13,6 +13,7 @@ from ssd_tf.data.dataset_json import read_dataset
 from ssd_tf.errors import ConfigError
 from ssd_tf.training import restart
 from ssd_tf.training.checkpoints import Checkpoints
+from ssd_tf.training.monitor import Monitor
 
 
 def test_differences_are_named_by_their_path(toy_config):
@@ -146,7 +147,7 @@ def test_after_a_divergence_the_rate_may_change(check, started, caplog):
         check(momentum=0.8)
 
 
-def test_the_same_names_and_other_images_are_refused(check, make_data):
+def test_the_same_names_and_other_images_are_rejected(check, make_data):
     """Only the order of two images differs."""
     folder = make_data("other", train=[1, 0, 2, 3, 4, 5], val=[0, 1, 3, 4])
     with pytest.raises(ConfigError, match="was trained on other records than the split 'train' of"):
@@ -157,7 +158,7 @@ def test_the_same_data_elsewhere_is_accepted(check, make_data):
     check(make_data("copy", train=range(6), val=[0, 1, 3, 4]))
 
 
-def test_other_classes_are_refused(check, blue_first):
+def test_other_classes_are_rejected(check, blue_first):
     with pytest.raises(ConfigError, match=r"was trained on 3 classes \(red, green, blue\), .* has"):
         check(blue_first)
 
@@ -167,8 +168,11 @@ def evaluated_at(started):
     """A function: writes a metrics.csv with an AP at these of the steps 1 and 2."""
 
     def write(*steps):
-        rows = [f"{step},{0.5 if step in steps else ''}\n" for step in (1, 2)]
-        (started / "metrics.csv").write_text("step,AP\n" + "".join(rows))
+        monitor = Monitor(started, num_steps=6, batch_size=2, start_step=0, level_names=[])
+        for step in steps:
+            ap = {"AP": 0.5, "AP50": 0.5, "AP75": 0.5}
+            monitor.report_evaluation(step, {"coco": ap, "voc": {}, "per_class": {}})
+        monitor.close()
 
     return write
 
@@ -202,6 +206,15 @@ def test_a_run_before_its_first_checkpoint_may_change_in_any_way(check, started)
     for path in (started / "checkpoints" / "last").iterdir():
         path.unlink()
     assert check(seed=5).comparable_from == 0
+
+
+def test_an_imported_detector_is_not_overwritten(check, started):
+    for path in (started / "checkpoints" / "last").iterdir():
+        path.unlink()
+    path = started / "config.yaml"
+    path.write_text(path.read_text().replace("imported_from: null", "imported_from: a.tflite"))
+    with pytest.raises(ConfigError, match=rf"imported from a\.tflite: .*init_from={started}"):
+        check()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"fingerprint": 1}', json.dumps({"other": 1})])

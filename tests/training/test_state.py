@@ -111,10 +111,10 @@ def test_random_layers_may_not_be_frozen_for_ever(tiny_config):
 
 
 @pytest.mark.parametrize(
-    ("result", "is_refused"),
+    ("result", "is_rejected"),
     [("loaded", False), ("from scratch: found no weights", True)],
 )
-def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, result, is_refused):
+def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, result, is_rejected):
     def transfer(_source, network, _config, _names):
         layers = [layer.name for layer in network.model.layers if layer.weights]
         return [state.transfer.Outcome(name, "backbone", result) for name in layers]
@@ -122,7 +122,7 @@ def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, r
     monkeypatch.setattr(state.transfer, "read_source", lambda _config, _model: None)
     monkeypatch.setattr(state.transfer, "transfer", transfer)
     config = changed(tiny_config, frozen_stages=2, init_from="runs/other")
-    if is_refused:
+    if is_rejected:
         with pytest.raises(ConfigError, match="would freeze layers with random weights"):
             make(config)
     else:

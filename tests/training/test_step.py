@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.config import check_config
-from ssd_tf.training.step import make_l2_penalty, make_loss, make_train_step
+from ssd_tf.training.step import make_batch_loss, make_l2_penalty, make_loss, make_train_step
 
 
 def make_step(config, state):
@@ -160,6 +160,8 @@ def test_loss_parts_are_divided_as_the_normalizer_says(
     values = values_of_zeros(config, images, targets)
     assert float(values.classification) == pytest.approx(classification * math.log(3), rel=1e-6)
     assert float(values.localization) == pytest.approx(localization, rel=1e-6)
+    assert float(values.positives_per_image) == 1
+    assert values.positives_per_level.numpy().tolist() == [1]
 
 
 def test_a_batch_that_is_all_ignored_changes_nothing(toy_config, update):
@@ -207,6 +209,43 @@ def test_the_values_of_a_step(toy_config, toy_state):
     assert float(values.learning_rate) == 0.25
     assert float(values.gradient_norm) > 1  # not that of the clipped gradient
     assert int(state.step) == 1
+
+
+def test_the_gradient_norm_is_without_weight_decay(toy_config, update):
+    norms = []
+    for decay in (0.0, 0.5):
+        config = toy_config(batch_size=1, bn="frozen", weight_decay=decay)
+        *_, values = update(config, *hand_batch())
+        norms.append(float(values.gradient_norm))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+
+
+def test_the_loss_of_a_batch_changes_nothing(toy_config, toy_state):
+    config = toy_config(batch_size=1)
+    state = toy_state(config)
+    variables = state.network.model.variables
+    before = [variable.numpy() for variable in variables]
+    images, targets = hand_batch()
+    found = float(make_batch_loss(config, state)(tf.constant(images), tensors(targets)))
+    for variable, value in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value, variable.path)
+    frozen = toy_config(batch_size=1, bn="frozen")
+    values = make_step(frozen, toy_state(frozen))(tf.constant(images), tensors(targets))
+    assert found == pytest.approx(float(values.loss), rel=1e-5)
+
+
+def test_averages_follow_the_update(toy_config, toy_state):
+    config = toy_config(batch_size=1, ema=0.5, learning_rate=0.5)
+    state = toy_state(config)
+    kernel = state.network.model.get_layer("conv").kernel
+    before = kernel.numpy()
+    images, targets = hand_batch()
+    make_step(config, state)(tf.constant(images), tensors(targets))
+    after = kernel.numpy()
+    assert np.abs(after - before).max() > 0.01
+    # The decay of the first update is (1 + 0) / (10 + 0).
+    average = state.averages.by_path["conv/kernel"].numpy()
+    np.testing.assert_allclose(average, 0.1 * before + 0.9 * after, atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, 4])

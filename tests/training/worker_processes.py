@@ -1,4 +1,4 @@
-"""train.py as processes: alone, or as one of several workers."""
+"""`ssd train` as processes: alone, or as one of several workers."""
 
 import json
 import os

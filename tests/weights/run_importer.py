@@ -1,4 +1,4 @@
-"""Runs import_weights on files, one after the other in one process, and writes what happened.
+"""Runs `ssd import` on files, one after the other in one process, and writes what happened.
 
 A process of its own, as corrupt files may end it. `python run_importer.py FOLDER` imports each of
 FOLDER/* and prints a line of JSON: name, exit code, seconds, megabytes above those before.

@@ -1,4 +1,4 @@
-"""Corrupt files of every format through import_weights: one line, an exit code, little memory."""
+"""Corrupt files of every format through `ssd import`: one line, an exit code, little memory."""
 
 import json
 import os

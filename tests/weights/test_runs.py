@@ -102,6 +102,11 @@ def test_layers_that_do_not_fit_are_named(saved, misfits):
             {"required": ()},
             "the run: conv/kernel has values that are not finite",
         ),
+        (
+            {"conv": [np.zeros((4, 4, 3, 5)), np.full(5, np.inf)]},
+            {"required": ()},
+            "the run: conv/bias has values that are not finite",
+        ),
         ({"other": [np.zeros(5)]}, {"required": (), "exact": True}, "other"),
     ],
 )
