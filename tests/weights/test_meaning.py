@@ -33,6 +33,7 @@ SHAPES_OR_NAMES = {
 NEITHER = {
     "model.input_hw": ({}, [96, 64]),
     "model.backbone.frozen_stages": ({}, 2),
+    "boxes.assigner": ({}, "atss"),
 }
 # Keys of SETTINGS that affect the whole network.
 WHOLE = {
