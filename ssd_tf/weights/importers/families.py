@@ -8,7 +8,10 @@ KNOWN = (
     "SSDs on MobileNet v1 and v2 of the TF Object Detection API, ssd300_vgg16 and "
     "ssdlite320_mobilenet_v3_large of torchvision"
 )
-RUNS_AS_IT_IS = "its SavedModel or TFLite file runs as it is: ssd detect --model"
+RUNS_AS_IT_IS = (
+    "a SavedModel or TFLite file that returns boxes, classes and scores runs as it is: "
+    "ssd detect --model"
+)
 # What occurs in the names of their layers, variables or types.
 _FAMILIES = (
     (r"(?i)efficient_?-?(net|det)|class_net/|box_net/|fpn_cells|bifpn", "an EfficientDet"),
