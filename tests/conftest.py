@@ -121,11 +121,17 @@ def make_data(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory):
-    """TFRecords of IMAGES: all of them in `train`, four of them in `val`."""
-    return write_records(
-        tmp_path_factory.mktemp("tiny_data"), {"train": range(6), "val": [0, 1, 3, 4]}
-    )
+def tiny_data(built_once):
+    """TFRecords of IMAGES: all of them in `train`, four of them in `val`.
+
+    Protobuf may order the features in another way in each process, and a run knows its records.
+    """
+
+    def build(folder):
+        folder.mkdir()
+        write_records(folder, {"train": range(6), "val": [0, 1, 3, 4]})
+
+    return built_once("data", build)
 
 
 @pytest.fixture(scope="session")

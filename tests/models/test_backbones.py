@@ -163,51 +163,46 @@ def test_fpn_maps_halve_from_stride_8_on(backbone, input_hw, maps, mobilenet_map
     network = build(backbone, input_hw, num_levels=4, neck="fpn")
     expected = mobilenet_maps if backbone == "mobilenet" else maps
     assert list(network.map_shapes) == expected
-    for level in (3, 4, 5, 6):
-        assert network.model.get_layer(f"fpn_output{level}").output.shape[-1] == 256
+    for name in ("fpn_smooth3", "fpn_smooth4", "fpn_lateral5", "fpn_coarse6"):
+        assert network.model.get_layer(name).output.shape[-1] == 256
 
 
-def pass_through(model):
-    """Make every convolution of the model return its input."""
+def pyramid_of(maps, num_levels):
+    """The outputs [H, W] of a pyramid whose convolutions return their inputs."""
+    inputs = [keras.Input((*np.shape(values), 1)) for values in maps]
+    model = keras.Model(inputs, fpn.neck(inputs, num_levels, channels=1, separable=False))
     for layer in model.layers:
-        if layer.weights:
-            kernel = np.zeros(layer.weights[0].shape, "float32")
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel = np.zeros(layer.kernel.shape, "float32")
             kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1.0
-            layer.set_weights([kernel, np.zeros(1)])
+            layer.set_weights([kernel, *(np.zeros(1) for _ in layer.weights[1:])])
+        elif layer.weights:  # batch norm with an epsilon of .001
+            layer.set_weights([np.full(1, 1.001**0.5), np.zeros(1), np.zeros(1), np.ones(1)])
+    arrays = [np.array(values, "float32")[None, ..., None] for values in maps]
+    return [np.array(output)[0, :, :, 0] for output in model(arrays, training=False)]
 
 
 def test_fpn_adds_the_enlarged_coarse_maps_to_the_finer_ones():
-    inputs = [keras.Input((5, 7, 1)), keras.Input((3, 4, 1)), keras.Input((2, 2, 1))]
-    model = keras.Model(inputs, fpn.neck(inputs, 5, channels=1))
-    pass_through(model)
-    fine = np.arange(35.0).reshape(1, 5, 7, 1)
-    middle = 100.0 * np.arange(12).reshape(1, 3, 4, 1)
-    coarse = 10_000.0 * np.array([[-1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
-    p3, p4, p5, p6, p7 = (np.array(output)[0, :, :, 0] for output in model([fine, middle, coarse]))
+    fine = np.arange(35.0).reshape(5, 7) / 100
+    middle = np.arange(12.0).reshape(3, 4) / 10
+    p3, p4, p5, p6, p7 = pyramid_of([fine, middle, [[1.0, 2.0], [3.0, 4.0]]], 5)
     # Pixel (2, 5) of the finest lies in (1, 2) of the next, and that in (0, 1) of the coarsest.
-    assert p3[2, 5] == 19 + 100 * 6 + 20_000
+    assert p3[2, 5] == pytest.approx(0.19 + 0.6 + 2)
     # The last row and column: pixel (4, 6) in (2, 3) in (1, 1).
-    assert p3[4, 6] == 34 + 100 * 11 + 40_000
-    assert p4[2, 1] == 100 * 9 + 30_000
-    assert p5.tolist() == [[-10_000, 20_000], [30_000, 40_000]]
-    # Strides of 2 with one pixel around: the first position's centre is pixel (0, 0); an activation
-    # lies between the last two.
-    assert p6.tolist() == [[-10_000]]
-    assert p7.tolist() == [[0]]
+    assert p3[4, 6] == pytest.approx(0.34 + 1.1 + 4)
+    assert p4[2, 1] == pytest.approx(0.9 + 3)
+    assert p5.tolist() == [[1, 2], [3, 4]]
+    # TensorFlow's SAME pads an even map at the far side only: the centre is pixel (1, 1).
+    np.testing.assert_allclose([p6, p7], [[[4]], [[4]]], rtol=1e-6)
 
 
 def test_fpn_repeats_the_last_row_and_column_if_the_coarse_map_is_short():
-    inputs = [keras.Input((5, 7, 1)), keras.Input((2, 3, 1)), keras.Input((1, 1, 1))]
-    model = keras.Model(inputs, fpn.neck(inputs, 3, channels=1))
-    pass_through(model)
-    fine = np.zeros((1, 5, 7, 1))
-    middle = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).reshape(1, 2, 3, 1)
-    coarse = 10 * np.ones((1, 1, 1, 1))
-    p3, p4, _ = (np.array(output)[0, :, :, 0] for output in model([fine, middle, coarse]))
-    assert p4.tolist() == [[11, 12, 13], [14, 15, 16]]
-    top = [11, 11, 12, 12, 13, 13, 13]
-    bottom = [14, 14, 15, 15, 16, 16, 16]
-    assert p3.tolist() == [top, top, bottom, bottom, bottom]
+    middle = [[1.0, 2.0, 3.0], [2.5, 3.5, 4.5]]
+    p3, p4, _ = pyramid_of([np.zeros((5, 7)), middle, [[1.0]]], 3)
+    np.testing.assert_allclose(p4, [[2, 3, 4], [3.5, 4.5, 5.5]], rtol=1e-6)
+    top = [2, 2, 3, 3, 4, 4, 4]
+    bottom = [3.5, 3.5, 4.5, 4.5, 5.5, 5.5, 5.5]
+    np.testing.assert_allclose(p3, [top, top, bottom, bottom, bottom], rtol=1e-6)
 
 
 V3_CONVOLUTIONS = (

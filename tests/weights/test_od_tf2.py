@@ -18,12 +18,18 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.weights.importers import detectors, imported, pipeline_config
 
 ZOO = pathlib.Path(__file__).parents[3] / "shared" / "data" / "weights" / "tf2" / "zoo_index"
+# The smallest of each family in the fast suite.
+FAST = ("ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8", "ssd_mobilenet_v2_320x320_coco17_tpu-8")
 KINDS = {
     "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8": "v2_fpnlite",
     "ssd_mobilenet_v2_fpnlite_640x640_coco17_tpu-8": "v2_fpnlite",
     "ssd_mobilenet_v1_fpn_640x640_coco17_tpu-8": "v1_fpn",
     "ssd_mobilenet_v2_320x320_coco17_tpu-8": "v2",
 }
+NAMES = [
+    each if each in FAST else pytest.param(each, marks=pytest.mark.integration) for each in KINDS
+]
+SAVED = [pytest.param(each, marks=pytest.mark.integration) for each in KINDS]
 needs_zoo = pytest.mark.skipif(not ZOO.is_dir(), reason=f"no layouts of checkpoints at {ZOO}")
 
 
@@ -164,7 +170,7 @@ def build(detector):
 
 
 @needs_zoo
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_outputs_are_those_of_the_api(name, tmp_path):
     variables = zoo_reference.Variables(make_download(name, tmp_path))
     network = build(detectors.read_detector(tmp_path))
@@ -200,7 +206,7 @@ def test_a_detector_by_name_has_named_classes(tmp_path, monkeypatch, caplog):
 
 
 @needs_zoo
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", SAVED)
 def test_a_saved_model_has_numbered_variables(name, tmp_path):
     variables = make_download(name, tmp_path)
     expected = detectors.read_detector(tmp_path)
