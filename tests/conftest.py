@@ -51,7 +51,10 @@ def write_records(folder, splits, classes=CLASSES):
     names = [entry["name"] for entry in classes]
     entries = {}
     for split, indices in splits.items():
-        records = [make_record(index, names).SerializeToString() for index in indices]
+        # Protobuf orders the features by chance, another way in each process, unless told otherwise.
+        records = [
+            make_record(index, names).SerializeToString(deterministic=True) for index in indices
+        ]
         num_boxes = sum(len(IMAGES[index][2]) for index in indices)
         entries[split] = write_split(folder, split, [records], num_boxes)
     return write_classes(folder, classes, entries)
@@ -122,10 +125,7 @@ def make_data(tmp_path):
 
 @pytest.fixture(scope="session")
 def tiny_data(built_once):
-    """TFRecords of IMAGES: all of them in `train`, four of them in `val`.
-
-    Protobuf may order the features in another way in each process, and a run knows its records.
-    """
+    """TFRecords of IMAGES: all of them in `train`, four of them in `val`."""
 
     def build(folder):
         folder.mkdir()
