@@ -51,7 +51,7 @@ def write_records(folder, splits, classes=CLASSES):
     names = [entry["name"] for entry in classes]
     entries = {}
     for split, indices in splits.items():
-        # Protobuf orders the features by chance, another way in each process, unless told otherwise.
+        # Else protobuf may order the features in another way in each process.
         records = [
             make_record(index, names).SerializeToString(deterministic=True) for index in indices
         ]
