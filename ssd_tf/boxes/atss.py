@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from ssd_tf.boxes import geometry
+
 # Candidates on each feature map, in cells (k in the paper).
 CANDIDATES = 9
 
@@ -94,11 +96,9 @@ def _find_candidates(objects, cells, input_hw):
 
 def _iou(boxes, others):
     """IoU of pairs of boxes [..., 4], which are broadcast."""
-    low = tf.maximum(boxes[..., :2], others[..., :2])
-    high = tf.minimum(boxes[..., 2:], others[..., 2:])
-    shared = tf.reduce_prod(tf.maximum(high - low, 0.0), -1)
-    areas = [tf.reduce_prod(each[..., 2:] - each[..., :2], -1) for each in (boxes, others)]
-    return tf.math.divide_no_nan(shared, areas[0] + areas[1] - shared)
+    shared = geometry.paired_intersection(boxes, others)
+    union = geometry.area(boxes) + geometry.area(others) - shared
+    return tf.math.divide_no_nan(shared, union)
 
 
 def _centres(boxes):

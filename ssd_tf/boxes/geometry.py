@@ -23,6 +23,13 @@ def intersection(boxes, others):
     return tf.maximum(height, 0.0) * tf.maximum(width, 0.0)
 
 
+def paired_intersection(boxes, others):
+    """Shared area [...] of pairs of boxes [..., 4], which are broadcast."""
+    low = tf.maximum(boxes[..., :2], others[..., :2])
+    high = tf.minimum(boxes[..., 2:], others[..., 2:])
+    return tf.reduce_prod(tf.maximum(high - low, 0.0), -1)
+
+
 def iou(boxes, others):
     """boxes [N, 4], others [A, 4] -> intersection over union [N, A]; 0 if both boxes are empty."""
     shared = intersection(boxes, others)

@@ -41,7 +41,7 @@ def _conv3x3(x, channels, separable, name, strides=1):
     """A 3x3 convolution, batch norm, ReLU6."""
     kind = layers.SeparableConv2D if separable else layers.Conv2D
     x = kind(channels, 3, strides, padding="same", use_bias=False, name=name)(x)
-    return mobilenet.norm_relu6(x, name)
+    return mobilenet.norm(x, name)
 
 
 def _enlarge(x, target_shape, level):

@@ -111,8 +111,7 @@ def _run_tower(model, maps, name):
     for layer in range(model.tower.num_layers):
         conv = _tower_conv(model.head, model.tower.channels, f"{name}{layer}")
         maps = [
-            mobilenet.norm_relu6(conv(x), f"{name}{layer}_map{index}")
-            for index, x in enumerate(maps)
+            mobilenet.norm(conv(x), f"{name}{layer}_map{index}") for index, x in enumerate(maps)
         ]
     return maps
 

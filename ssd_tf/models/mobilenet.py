@@ -128,18 +128,15 @@ def add_extras(maps, backbone, num_levels, initializer, pad_like_torch):
 
 def conv_bn(x, convolution, activation="relu6"):
     """A convolution layer, batch norm, an activation or None."""
-    name = convolution.name
-    x = convolution(x)
+    return norm(convolution(x), convolution.name, activation)
+
+
+def norm(x, name, activation="relu6"):
+    """Batch norm, an activation or None, after the convolution of that name."""
     x = BatchNormalization(epsilon=EPSILON, name=norm_name(name))(x)
     if activation is None:
         return x
     return layers.Activation(activation, name=f"{name}_{activation}")(x)
-
-
-def norm_relu6(x, name):
-    """Batch norm and ReLU6, for layers that do not belong to a MobileNet of Keras."""
-    x = BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
-    return layers.Activation("relu6", name=f"{name}_relu6")(x)
 
 
 def norm_name(name):

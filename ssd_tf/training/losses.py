@@ -249,9 +249,7 @@ def ciou(boxes, others):
 
 def _iou(boxes, others):
     """IoU and union of pairs [..., 4] -> [...] each."""
-    low = tf.maximum(boxes[..., :2], others[..., :2])
-    high = tf.minimum(boxes[..., 2:], others[..., 2:])
-    shared = tf.reduce_prod(tf.maximum(high - low, 0.0), -1)
+    shared = geometry.paired_intersection(boxes, others)
     union = geometry.area(boxes) + geometry.area(others) - shared
     return shared / union, union
 

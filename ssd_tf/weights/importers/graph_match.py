@@ -1,4 +1,4 @@
-"""Find the layers of our network in somebody else's graph by its structure, whatever their names.
+"""Find the layers of our network in a third-party graph by its structure, whatever their names.
 
 Both graphs are reduced to their convolutions: kind, shape of the kernel, stride, and which
 convolutions feed it, through whatever lies in between. Two convolutions correspond if all that
@@ -76,12 +76,12 @@ def match(ours: list[Convolution], theirs: list[Convolution]) -> list[int] | Non
     """
     numbers = {}
     keys = [_keys(graph, numbers) for graph in (ours, theirs)]
-    places = collections.defaultdict(list)
+    indices = collections.defaultdict(list)
     for index, key in enumerate(keys[1]):
-        places[key].append(index)
+        indices[key].append(index)
     if collections.Counter(keys[0]) != collections.Counter(keys[1]):
         return None
-    return [places[key].pop(0) for key in keys[0]]
+    return [indices[key].pop(0) for key in keys[0]]
 
 
 def _keys(graph, numbers):

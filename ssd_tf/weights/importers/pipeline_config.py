@@ -5,6 +5,7 @@ import typing
 
 from ssd_tf import user_files
 from ssd_tf.errors import ConfigError
+from ssd_tf.weights.importers.od_api import round_number
 
 # After white space and comments: a name, a sign, a number, or a text.
 _TOKEN = re.compile(
@@ -30,17 +31,13 @@ class Message(typing.NamedTuple):
 
     def number(self, key, default) -> float:
         """Rounded to the decimal number that a float32 was written as."""
-        return _round(self.text(key, default))
+        return round_number(self.text(key, default))
 
     def numbers(self, key) -> list[float]:
-        return [_round(each) for each in self.fields.get(key, [])]
+        return [round_number(each) for each in self.fields.get(key, [])]
 
     def flag(self, key) -> bool:
         return self.text(key, "false") in ("true", "True", "t", "1")
-
-
-def _round(value):
-    return float(f"{float(value):.6g}")
 
 
 def read_pipeline(path) -> Message:

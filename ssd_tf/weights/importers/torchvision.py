@@ -237,7 +237,7 @@ def _read_module(name, module, state):
     if values[0].ndim == 4:
         order = (2, 3, 0, 1) if name.endswith("_depthwise") else (2, 3, 1, 0)
         values[0] = values[0].transpose(order)
-    if name.startswith(heads.BOX_HEAD_PREFIX) and name.endswith("_conv"):
+    if heads.is_box_head(name):
         values = [_swap_coordinates(value) for value in values]
     return values
 
