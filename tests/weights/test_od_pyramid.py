@@ -1,16 +1,28 @@
 """SSDs with a feature pyramid in TFLite files: written by our exporter, without names we know."""
 
+import pathlib
+
 import flatbuffers
 import numpy as np
 import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.config import check_config
+from ssd_tf.config import check_config, load_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting import tflite
 from ssd_tf.models import ssd
-from ssd_tf.weights.importers import graph_match, imported, od_pyramid, od_tflite, tflite_kind
+from ssd_tf.training.monitor import read_metrics
+from ssd_tf.training.train import train
+from ssd_tf.weights.importers import (
+    detectors,
+    graph_match,
+    imported,
+    od_pyramid,
+    od_tflite,
+    tflite_kind,
+)
 
+ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = [{"id": index, "name": name} for index, name in enumerate(("a", "b", "c"), start=1)]
 
 
@@ -161,3 +173,17 @@ def test_other_activations(tmp_path):
     edit_operators(path, "DEPTHWISE_CONV_2D", to_relu)
     with pytest.raises(ConfigError, match="ReLU6"):
         od_tflite.read_tflite(path)
+
+
+@pytest.mark.integration
+def test_an_imported_pyramid_is_fine_tuned(tiny_data, tmp_path):
+    """By configs/finetune.yaml, as the README has it, for fewer steps and images."""
+    config, network = make_network()
+    path = write_tflite(config, network, tmp_path / "model.tflite")
+    detectors.import_detector(path, tmp_path / "start")
+    overrides = ["train.steps=2", "train.warmup_steps=0", "train.batch_size=2"]
+    overrides.append(f"init_from={tmp_path / 'start'}")
+    train(load_config(ROOT / "configs" / "finetune.yaml", overrides), tiny_data, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert float(rows[-1]["step"]) == 2
+    assert np.isfinite(float(rows[-1]["loss"]))
