@@ -98,7 +98,8 @@ def scale_per_call(model: keras.Model) -> keras.Model:
         if layer in norms:
             identity = np.ones([1, 1, layer.input.shape[-1], 1], np.float32)
             weights = _fold_weights([identity], False, layer)
-        scaled.get_layer(layer.name).set_weights(weights)
+        if weights:
+            scaled.get_layer(layer.name).set_weights(weights)
     return scaled
 
 
