@@ -196,7 +196,15 @@ def _timed_next(batches):
     with tf.control_dependencies([start]):
         batch = next(batches)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        return batch, tf.cast(tf.timestamp() - start, tf.float32)
+        seconds = tf.cast(tf.timestamp() - start, tf.float32)
+    # A processor with one core might run the step before it reads the clock.
+    with tf.control_dependencies([seconds]):
+        return tf.nest.map_structure(_copy_tensor, batch), seconds
+
+
+def _copy_tensor(value):
+    """The same tensor; values of several replicas stay as they are."""
+    return tf.identity(value) if isinstance(value, tf.Tensor) else value
 
 
 def _untimed_next(batches):
