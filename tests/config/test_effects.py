@@ -50,6 +50,7 @@ IDLE = {
     "data.augment.zoom_out.max_side": "data: {augment: {preset: light, zoom_out: {max_side: 2}}}",
     "data.augment.zoom_out.probability": "data: {augment: {preset: caffe, "
     "zoom_out: {max_side: 1, probability: 0.7}}}",
+    "data.augment.weak_last": "data: {augment: {flip_probability: 0.5, weak_last: 0.1}}",
     "data.augment.crop.sampler": "data: {augment: {crop: {sampler: torchvision}}}",
     "data.augment.crop.scale": "data: {augment: {flip_probability: 0.5, crop: {scale: [0.5, 1]}}}",
     "data.augment.crop.tries": "data: {augment: {preset: caffe, crop: {min_iou: [], tries: 3}}}",
@@ -94,6 +95,8 @@ def test_synchronized_batch_norm_wants_more_than_one_replica():
         "data: {augment: {preset: torchvision, color: {contrast: [1, 1], probability: 1}}}",
         "data: {augment: {preset: torchvision, color: {probability: 0}}}",
         "data: {augment: {preset: light, crop: {min_iou: []}}}",
+        "data: {augment: {preset: light, weak_last: 0.1}}",
+        "data: {augment: {color: {channel_shuffle_probability: 0.5}, weak_last: 0.1}}",
     ],
 )
 def test_defaults_and_values_of_presets_are_not_rejected(text, tmp_path):

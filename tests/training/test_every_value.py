@@ -48,7 +48,9 @@ RUNS = {
         "eval": {"clip_first": True},
     },
     "Adam": {
-        "train": TRAIN | SMOOTH | {"optimizer": "Adam", "bn": "synchronized"},
+        "train": TRAIN
+        | SMOOTH
+        | {"optimizer": "Adam", "bn": "synchronized", "schedule": "flat_cosine"},
         "loss": {"normalizer": "nvidia", "box_loss": "ciou"},
         "data": {"augment": "caffe", "shard": "file", "on_bad_record": "skip"},
     },
