@@ -261,11 +261,13 @@ def test_the_images_of_a_step_of_two_workers_with_shards_of_their_own(small_conf
 
 @pytest.fixture
 def weak_after_two_steps(small_config):
-    """Configs of four steps: strong in all, in the first two, and in none."""
+    """A function: configs with strong augmentation in all steps, in the first two, and in none."""
 
     def make(**changes):
         # round(.4 * 5) = 2
-        augments = ("light", {"preset": "light", "weak_last": 0.6}, {"flip_probability": 0.5})
+        flips = {"flip_probability": 0.5}
+        bright = flips | {"color": {"brightness": 32, "probability": 1}}
+        augments = (bright, bright | {"weak_last": 0.6}, flips)
         return [
             small_config(data__augment=augment, train__steps=5, **changes) for augment in augments
         ]
