@@ -100,9 +100,9 @@ class MultiBoxLoss:
         return 1.0 - similarity(*self._decode_pairs(predicted, target, positive))
 
     def _quality(self, predicted, target, positive):
-        """IoU of predicted and true boxes, from offsets [B, A, 4] -> [B, A]; 0 unless positive."""
+        """IoU of predicted and true boxes, from offsets [B, A, 4] -> [B, A]; valid if positive."""
         iou, _ = _iou(*self._decode_pairs(tf.stop_gradient(predicted), target, positive))
-        return tf.where(positive, iou, 0.0)
+        return iou
 
     def _decode_pairs(self, predicted, target, positive):
         """Offsets [B, A, 4] -> predicted and true boxes in pixels; default boxes unless positive.
@@ -191,9 +191,9 @@ def _sigmoid_loss(logits, labels, loss):
 def iou_score_loss(logits, labels, quality, loss: Loss):
     """logits [B, A, C] without the background, labels and quality [B, A] -> loss per box [B, A].
 
-    quality: the score that the class of a positive is trained to have, in 0..1; that of all others
-    is 0. loss.iou_scores: `varifocal`, Zhang et al. 2021, eq. 2, whose alpha is 1 - focal_alpha, or
-    `quality_focal`, Li et al. 2020, eq. 2, whose beta is focal_gamma.
+    quality: the score that the class of a positive is trained to have, in 0..1; all others are
+    trained to have 0. loss.iou_scores: `varifocal`, Zhang et al. 2021, eq. 2, whose alpha is
+    1 - focal_alpha, or `quality_focal`, Li et al. 2020, eq. 2, whose beta is focal_gamma.
     """
     target = tf.one_hot(labels - 1, logits.shape[-1]) * quality[..., None]
     entropies = tf.nn.sigmoid_cross_entropy_with_logits(target, logits)
