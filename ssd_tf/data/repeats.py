@@ -56,12 +56,13 @@ def read_factors(paths, threshold, train_difficult, skipped=()) -> dict[str, np.
     Reads all records once, without decoding images. Crowds do not count, nor do difficult objects
     unless train_difficult.
     """
+
+    @tf.autograph.experimental.do_not_convert
+    def find_labels(file, index, serialized):
+        return file, index, records.parse_labels(serialized, train_difficult)
+
     factors = {path: np.zeros(shards.count_records(path)) for path in paths}
-    found = list(
-        shards.indexed_records(paths, skipped)
-        .map(lambda file, index, text: (file, index, records.parse_labels(text, train_difficult)))
-        .as_numpy_iterator()
-    )
+    found = list(shards.indexed_records(paths, skipped).map(find_labels).as_numpy_iterator())
     values = repeat_factors([labels for _, _, labels in found], threshold)
     for (file, index, _), value in zip(found, values, strict=True):
         factors[file.decode()][index] = value
@@ -79,7 +80,7 @@ def repeat_factors(labels_of_images, threshold) -> np.ndarray:
     """The labels of the objects of each image -> the image's repeat factor [N].
 
     It is that of its rarest class: max(1, sqrt(threshold / f)), if f is the fraction of images with
-    an object of the class (Gupta et al. 2019, sec. 5.2); 1 without objects.
+    an object of the class (Gupta et al. 2019, app. B.2); 1 without objects.
     """
     classes = [set(labels.tolist()) for labels in labels_of_images]
     counts = collections.Counter(label for labels in classes for label in labels)
