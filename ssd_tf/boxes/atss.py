@@ -18,7 +18,8 @@ def make_match(default_boxes, level_of_box, input_hw) -> Callable:
     """Make the function: objects [N, 4] -> each default box's object [A] int32, -1 if none.
 
     The candidates of an object are the default boxes of the CANDIDATES cells on each feature map
-    whose centres are closest to its own. Those are positive whose IoU is at least the mean plus
+    whose centres are closest to its own, as in the authors' code (the paper has one default box per
+    cell). Those are positive whose IoU is at least the mean plus
     the standard deviation of all candidates' IoUs, and whose centre lies in the object. A default
     box of several objects takes the one with the greatest IoU, then the earlier one. An object may
     get none.

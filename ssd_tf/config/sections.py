@@ -218,6 +218,10 @@ class Data(Section):
     """Split to evaluate on during training."""
     train_difficult: bool = False
     """Whether difficult objects are trained, not ignored. Original Caffe code on VOC: true."""
+    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Images with a class that fewer than this fraction of the images have come more often per
+    epoch: sqrt(threshold / fraction) times (Gupta et al. 2019, with 0.001). Reads the split once
+    before the first step."""
     shuffle_buffer: PositiveInt = 2048
     """Number of encoded records in the shuffle buffer. Lower if memory is short."""
     shard: Annotated[
@@ -238,6 +242,9 @@ _ONLY_MINED = Needs(
     ("loss.focal_gamma",),
     lambda gamma: gamma is None,
 )
+_WITH_FOCAL = Needs(
+    "without loss.focal_gamma", ("loss.focal_gamma",), lambda gamma: gamma is not None
+)
 
 
 class Loss(Section):
@@ -254,10 +261,21 @@ class Loss(Section):
     """Exponent of the focal loss, which replaces mined negatives. Lin et al. 2017: 2."""
     focal_alpha: Annotated[
         Fraction | None,
-        Needs("without loss.focal_gamma", ("loss.focal_gamma",), lambda gamma: gamma is not None),
+        _WITH_FOCAL,
+        only_with("loss.iou_scores", "none", "varifocal"),
     ] = None
-    """Weight of objects; the background has 1 - `focal_alpha`. Lin et al. 2017: 0.25."""
-    label_smoothing: Momentum = 0.0
+    """Weight of objects; the background has 1 - `focal_alpha`. Lin et al. 2017: 0.25. With
+    `varifocal` only the background's is used."""
+    iou_scores: Annotated[
+        Literal["none", "varifocal", "quality_focal"],
+        _WITH_FOCAL,
+        only_with("model.score_activation", "sigmoid"),
+    ] = "none"
+    """Trains the score of a default box with an object to be the IoU of its predicted box, not 1,
+    so that the best box of an object has the best score: by the `varifocal` loss (Zhang et al.
+    2021; `focal_gamma` 2, `focal_alpha` 0.25) or the `quality_focal` loss (Li et al. 2020;
+    `focal_gamma` 2)."""
+    label_smoothing: Annotated[Momentum, only_with("loss.iou_scores", "none")] = 0.0
     """Fraction of the target spread over all classes (Szegedy et al. 2016), for noisy labels."""
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     """Distance of boxes: `smooth_l1` of the offsets, or `giou` (Rezatofighi et al. 2019), `diou` or
@@ -363,16 +381,19 @@ class Train(Section):
     """Factor of the learning rate of biases. Original Caffe code: 2."""
     unfreeze_step: Annotated[PositiveInt | None, only_if("model.backbone.frozen_stages")] = None
     """Step from which the frozen stages of the backbone are trained too."""
-    schedule: Literal["step", "cosine", "polynomial"] = "step"
-    """Decay of the learning rate. torchvision's SSDLite, TF Object Detection API: `cosine`."""
+    schedule: Literal["step", "cosine", "flat_cosine", "polynomial"] = "step"
+    """Decay of the learning rate. torchvision's SSDLite, TF Object Detection API: `cosine`. RTMDet:
+    `flat_cosine`, the full rate for the first half, then a cosine."""
     decay_steps: Annotated[Steps, _WITH_STEP] = ()
     """Steps at which the rate is multiplied by `decay_factor`; an empty list keeps it constant."""
     decay_factor: Annotated[Fraction, _WITH_STEP, only_if("train.decay_steps")] = 0.1
     """Factor of the rate at each of `decay_steps`. Liu et al. 2016: 0.1."""
     decay_power: Annotated[PositiveFloat, only_with("train.schedule", "polynomial")] = 1.0
     """Exponent of the polynomial; 1 is a straight line."""
-    final_rate: Annotated[Probability, only_with("train.schedule", "cosine", "polynomial")] = 0.0
-    """Last learning rate, as a fraction of the full one."""
+    final_rate: Annotated[
+        Probability, only_with("train.schedule", "cosine", "flat_cosine", "polynomial")
+    ] = 0.0
+    """Last learning rate, as a fraction of the full one. RTMDet: 0.05."""
     warmup_steps: Annotated[Count, AFTER_DIVERGENCE] = 0
     """Number of steps in which the learning rate rises linearly."""
     warmup_from: Annotated[Momentum, AFTER_DIVERGENCE, only_if("train.warmup_steps")] = 0.001

@@ -7,6 +7,7 @@ Everything consists of graph operations; randomness comes from a stateless seed 
 Shapes: `N` objects.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -28,19 +29,20 @@ class OpenedImage(NamedTuple):
     hw: tf.Tensor  # [2] int32
 
 
-def augment_example(example, output_hw, augment: Augment, seed):
+def augment_example(example, output_hw, augment: Augment, seed, weak_from=None):
     """Return an image float32 [h, w, 3] in 0..255 and the Example with its boxes moved along.
 
     Without any step of `augment` the whole image is warped, as `resize` does.
-    Crowds do not guide the crop.
+    Crowds do not guide the crop. weak_from: if the second number of the seed, the position in the
+    stream, is at least this, the image is flipped only; None: never.
     """
     value = (seed, example)
-    for stage in make_stages(output_hw, augment).values():
+    for stage in make_stages(output_hw, augment, weak_from).values():
         value = stage(*value)
     return value
 
 
-def make_stages(output_hw, augment: Augment) -> dict:
+def make_stages(output_hw, augment: Augment, weak_from=None) -> dict:
     """The steps of `augment_example`: {name: function of what the step before it returned}.
 
     The first takes (seed, Example), the last returns (image, Example).
@@ -50,7 +52,11 @@ def make_stages(output_hw, augment: Augment) -> dict:
         return seed, open_image(example["image"]), example
 
     def sample(seed, opened, example):
-        return seed, opened, *sample_geometry(example, opened.hw, output_hw, augment, seed)
+        return (
+            seed,
+            opened,
+            *sample_geometry(example, opened.hw, output_hw, augment, seed, weak_from),
+        )
 
     def decode(seed, opened, placement, *rest):
         return seed, decode_part(opened, placement), placement, *rest
@@ -59,7 +65,8 @@ def make_stages(output_hw, augment: Augment) -> dict:
         return seed, resize_part(part, placement), placement, *rest
 
     def distort_color(seed, image, *rest):
-        return colors.distort_color(image, augment.color, seed), *rest
+        distort = functools.partial(colors.distort_color, image, augment.color, seed)
+        return _unless_weak(weak_from, seed, distort, image), *rest
 
     def finish(image, placement, flips, example):
         return finish_image(image, placement, flips, output_hw), example
@@ -74,10 +81,21 @@ def make_stages(output_hw, augment: Augment) -> dict:
     }
 
 
-def sample_geometry(example, image_hw, output_hw, augment: Augment, seed):
+def _unless_weak(weak_from, seed, change, unchanged):
+    """change(); `unchanged` from the position weak_from of the stream on."""
+    if weak_from is None:
+        return change()
+    return tf.cond(seed[1] >= weak_from, lambda: unchanged, change)
+
+
+def sample_geometry(example, image_hw, output_hw, augment: Augment, seed, weak_from=None):
     """Sample zoom-out, crop and flips: Placement, flips [2] bool, the Example with moved boxes."""
     objects = tf.boolean_mask(example["boxes"], ~example["crowd"])
-    window = crops.sample_window(objects, image_hw, augment.zoom_out, augment.crop, seed)
+
+    def sample():
+        return crops.sample_window(objects, image_hw, augment.zoom_out, augment.crop, seed)
+
+    window = _unless_weak(weak_from, seed, sample, tf.constant(crops.WHOLE))
     placement, window = crops.place_window(window, image_hw, output_hw)
     example = crops.move_boxes(example, window)
     flips = crops.sample_flips(augment.vertical_flip_probability, augment.flip_probability, seed)

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ssd_tf.boxes import atss, matching
 from ssd_tf.config import Config
-from ssd_tf.data import augment, bad_records, dataset_json, records, shards
+from ssd_tf.data import augment, bad_records, dataset_json, records, repeats, shards
 from ssd_tf.errors import ConfigError
 
 
@@ -53,8 +53,11 @@ def build_dataset(
     iterator inside `bad_records.explain_record_errors`.
     """
     dataset_info, stream = open_records(config, data_dir, split, stream_slice, skipped)
-    prepare = make_prepare(config, default_boxes, len(dataset_info.classes), level_of_box)
-    local_batch = config.train.batch_size // stream_slice.num_workers
+    num_workers = stream_slice.num_workers
+    prepare = make_prepare(
+        config, default_boxes, len(dataset_info.classes), level_of_box, num_workers=num_workers
+    )
+    local_batch = config.train.batch_size // num_workers
     batches = stream.map(prepare, usable_cores(), deterministic=True).batch(
         local_batch, drop_remainder=True
     )
@@ -79,17 +82,27 @@ def open_records(config, data_dir, split, stream_slice=WHOLE_STREAM, skipped=Non
     local_batch = batch_size // num_workers
     by_file = config.data.shard == "file"
     paths = shards.shards_of_worker(usable, num_workers, worker) if by_file else list(usable)
+    repeated = _read_repeats(config.data, paths, list(usable), skipped)
     stream = shards.record_stream(
         paths,
-        num_images=sum(usable[path] for path in paths),
+        num_images=repeated.num_images if repeated else sum(usable[path] for path in paths),
         buffer=config.data.shuffle_buffer,
         seed=config.train.seed,
         start=start_step * (local_batch if by_file else batch_size),
         skipped=skipped,
+        repeats=repeated,
     )
     if num_workers > 1 and not by_file:
         stream = stream.filter(lambda position, _: position % batch_size // local_batch == worker)
     return dataset_info, stream
+
+
+def _read_repeats(data, paths, all_paths, skipped):
+    """The Repeats of the paths that data.repeat_threshold asks for, or None."""
+    if data.repeat_threshold is None:
+        return None
+    factors = repeats.read_factors(all_paths, data.repeat_threshold, data.train_difficult, skipped)
+    return repeats.Repeats({path: factors[path] for path in paths})
 
 
 def name_batch(config: Config, data_dir, split, step, num_workers=1) -> list[str]:
@@ -108,12 +121,15 @@ def name_batch(config: Config, data_dir, split, step, num_workers=1) -> list[str
     return names
 
 
-def make_prepare(config, default_boxes, num_classes, level_of_box=None, with_example=False):
+def make_prepare(
+    config, default_boxes, num_classes, level_of_box=None, with_example=False, num_workers=1
+):
     """Make the function (position, serialized) -> image [H, W, 3], Targets.
 
     with_example: it also returns the augmented Example.
     """
-    stages = list(make_stages(config, default_boxes, num_classes, level_of_box).values())
+    made = make_stages(config, default_boxes, num_classes, level_of_box, num_workers)
+    stages = list(made.values())
 
     def prepare(*value):
         for stage in stages:
@@ -123,7 +139,7 @@ def make_prepare(config, default_boxes, num_classes, level_of_box=None, with_exa
     return tf.autograph.experimental.do_not_convert(prepare)
 
 
-def make_stages(config, default_boxes, num_classes, level_of_box=None) -> dict:
+def make_stages(config, default_boxes, num_classes, level_of_box=None, num_workers=1) -> dict:
     """The steps of `make_prepare`: {name: function of what the step before it returned}.
 
     The first takes (position, serialized), the last returns (image, Targets, Example).
@@ -145,9 +161,20 @@ def make_stages(config, default_boxes, num_classes, level_of_box=None) -> dict:
         }
         return image, targets, example
 
-    augmenting = augment.make_stages(config.model.input_hw, config.data.augment)
+    weak_from = _weak_from(config, num_workers)
+    augmenting = augment.make_stages(config.model.input_hw, config.data.augment, weak_from)
     stages = {"parse": parse, **augmenting, "match, encode": match}
     return {name: tf.autograph.experimental.do_not_convert(each) for name, each in stages.items()}
+
+
+def _weak_from(config, num_workers):
+    """The position in the stream from which data.augment.weak_last applies; None if never."""
+    if not config.data.augment.weak_last:
+        return None
+    step = round((1 - config.data.augment.weak_last) * config.train.steps)
+    # With files of its own, a worker's stream has its images of each batch only.
+    num_streams = num_workers if config.data.shard == "file" else 1
+    return step * config.train.batch_size // num_streams
 
 
 def _make_assign(config, default_boxes, level_of_box):

@@ -89,6 +89,20 @@ def parse_example(serialized):
     }
 
 
+def parse_labels(serialized, train_difficult):
+    """The labels [n] int64 of a record's objects that are trained: no crowds.
+
+    train_difficult: whether difficult objects are trained.
+    """
+    keys = [f"image/object/{name}" for name in ("class/label", "is_crowd", "difficult")]
+    parsed = tf.io.parse_single_example(serialized, {key: _FEATURES[key] for key in keys})
+    labels, crowd, difficult = (parsed[key] for key in keys)
+    ignored = _or_zeros(crowd, tf.shape(labels)[0])
+    if not train_difficult:
+        ignored += _or_zeros(difficult, tf.shape(labels)[0])
+    return tf.boolean_mask(labels, ignored == 0)
+
+
 def decode_stored(encoded):
     """Decode the image of a record to uint8 [H, W, 3], as stored: boxes refer to that.
 

@@ -20,12 +20,15 @@ class RecordId:
     index: int
 
 
-def record_stream(paths, num_images, buffer, seed, start=0, skipped=()) -> tf.data.Dataset:
+def record_stream(
+    paths, num_images, buffer, seed, start=0, skipped=(), repeats=None
+) -> tf.data.Dataset:
     """Endless (position, serialized) from position `start` on.
 
     position = epoch * num_images + index in the epoch's order. Each epoch shuffles the shards, then
     a buffer of that many encoded records; both depend on (seed, epoch) only.
-    num_images: records per epoch, without those `skipped` (RecordIds).
+    num_images: records per epoch, without those `skipped` (RecordIds). repeats: the Repeats of
+    the paths, which leaves out what is skipped and has a num_images of its own.
     """
 
     def one_epoch(epoch):
@@ -35,8 +38,15 @@ def record_stream(paths, num_images, buffer, seed, start=0, skipped=()) -> tf.da
         order = tf.random.experimental.stateless_shuffle(
             tf.constant(paths), tf.stack([tf.constant(seed, tf.int64), epoch])
         )
+        counts = repeats.draw(seed, epoch) if repeats else None
+
+        def read(path):
+            if repeats:
+                return _read_repeated(path, repeats.select(counts, path))
+            return records_in_file_order([path], skipped)
+
         encoded = tf.data.Dataset.from_tensor_slices(order).interleave(
-            lambda path: _read_without(path, skipped) if skipped else tf.data.TFRecordDataset(path),
+            read,
             cycle_length=OPEN_SHARDS,
             num_parallel_calls=2,
             deterministic=True,
@@ -52,17 +62,23 @@ def record_stream(paths, num_images, buffer, seed, start=0, skipped=()) -> tf.da
     )
 
 
-def indexed_records(paths) -> tf.data.Dataset:
-    """(file, index, serialized) of every record, once, in file order."""
-    return tf.data.Dataset.from_tensor_slices(paths).flat_map(_read_indexed)
+def indexed_records(paths, skipped=()) -> tf.data.Dataset:
+    """(file, index, serialized) of every record but the `skipped` (RecordIds), in file order."""
+    dataset = tf.data.Dataset.from_tensor_slices(paths).flat_map(_read_indexed)
+    if not skipped:
+        return dataset
+    files = tf.constant([record.file for record in skipped])
+    indices = tf.constant([record.index for record in skipped], tf.int64)
+    return dataset.filter(
+        lambda file, index, _: ~tf.reduce_any((files == file) & (indices == index))
+    )
 
 
 def records_in_file_order(paths, skipped=()) -> tf.data.Dataset:
     """The serialized records, once, without those `skipped` (RecordIds)."""
     if not skipped:
         return tf.data.TFRecordDataset(paths)
-    dataset = tf.data.Dataset.from_tensor_slices(paths)
-    return dataset.flat_map(lambda path: _read_without(path, skipped))
+    return indexed_records(paths, skipped).map(lambda _file, _index, serialized: serialized)
 
 
 def count_records(path) -> int:
@@ -145,10 +161,11 @@ def _read_indexed(path):
     return dataset.map(lambda index, serialized: (path, index, serialized))
 
 
-def _read_without(path, skipped):
-    files = tf.constant([record.file for record in skipped])
-    indices = tf.constant([record.index for record in skipped], tf.int64)
-    kept = _read_indexed(path).filter(
-        lambda file, index, _: ~tf.reduce_any((files == file) & (indices == index))
+def _read_repeated(path, counts):
+    """The records of a file, each as many times as counts says, which may be longer."""
+    return (
+        tf.data.TFRecordDataset(path)
+        .enumerate()
+        .map(lambda index, serialized: tf.repeat([serialized], counts[index]))
+        .unbatch()
     )
-    return kept.map(lambda _file, _index, serialized: serialized)

@@ -46,6 +46,8 @@ def make_schedule(train: Train):
         progress = tf.clip_by_value((step - train.warmup_steps) / num_steps, 0.0, 1.0)
         if train.schedule == "cosine":
             return cosine_decay(progress, train.final_rate)
+        if train.schedule == "flat_cosine":
+            return cosine_decay(tf.maximum(2 * progress - 1, 0.0), train.final_rate)
         return polynomial_decay(progress, train.decay_power, train.final_rate)
 
     def learning_rate(step):

@@ -37,6 +37,10 @@ IDLE = {
     "train.beta_1": "train: {optimizer: RMSprop, beta_1: 0.8}",
     "data.shard": "{data: {shard: file}, train: {strategy: one}}",
     "loss.focal_alpha": "loss: {focal_alpha: 0.3}",
+    "loss.iou_scores": "{model: {score_activation: sigmoid, backbone: {name: plain}}, "
+    "loss: {iou_scores: varifocal}}",
+    "loss.label_smoothing": "{model: {score_activation: sigmoid, backbone: {name: plain}}, "
+    "loss: {focal_gamma: 2, iou_scores: varifocal, label_smoothing: 0.1}}",
     "data.augment.color.probability": "data: {augment: {color: {probability: 1}}}",
     "data.augment.color.brightness": "data: {augment: {color: {brightness: 9, probability: 0}}}",
     "data.augment.color.contrast_about": "data: {augment: {color: {brightness: 9, "
@@ -46,10 +50,24 @@ IDLE = {
     "data.augment.zoom_out.max_side": "data: {augment: {preset: light, zoom_out: {max_side: 2}}}",
     "data.augment.zoom_out.probability": "data: {augment: {preset: caffe, "
     "zoom_out: {max_side: 1, probability: 0.7}}}",
+    "data.augment.weak_last": "data: {augment: {flip_probability: 0.5, weak_last: 0.1}}",
     "data.augment.crop.sampler": "data: {augment: {crop: {sampler: torchvision}}}",
     "data.augment.crop.scale": "data: {augment: {flip_probability: 0.5, crop: {scale: [0.5, 1]}}}",
     "data.augment.crop.tries": "data: {augment: {preset: caffe, crop: {min_iou: [], tries: 3}}}",
 }
+
+
+def test_iou_scores_need_sigmoid():
+    assert "loss.iou_scores has no effect " in rejection(
+        "loss: {focal_gamma: 2, iou_scores: quality_focal}"
+    )
+
+
+def test_the_quality_focal_loss_has_no_alpha():
+    assert "loss.focal_alpha has no effect " in rejection(
+        "{model: {score_activation: sigmoid, backbone: {name: plain}}, "
+        "loss: {focal_gamma: 2, focal_alpha: 0.25, iou_scores: quality_focal}}"
+    )
 
 
 @pytest.mark.parametrize(("key", "text"), IDLE.items())
@@ -77,6 +95,8 @@ def test_synchronized_batch_norm_wants_more_than_one_replica():
         "data: {augment: {preset: torchvision, color: {contrast: [1, 1], probability: 1}}}",
         "data: {augment: {preset: torchvision, color: {probability: 0}}}",
         "data: {augment: {preset: light, crop: {min_iou: []}}}",
+        "data: {augment: {preset: light, weak_last: 0.1}}",
+        "data: {augment: {color: {channel_shuffle_probability: 0.5}, weak_last: 0.1}}",
     ],
 )
 def test_defaults_and_values_of_presets_are_not_rejected(text, tmp_path):

@@ -274,3 +274,23 @@ def test_geometry_first_equals_step_by_step_on_photographs(shared_data):
         example = make_example(file.read_bytes(), [[0.1, 0.2, 0.6, 0.5], [0.4, 0.4, 0.9, 0.95]])
         largest, _ = compare_step_by_step(example, GEOMETRY["caffe"], index)
         assert largest <= 8, file.name
+
+
+@pytest.mark.parametrize("preset", ["caffe", "torchvision"])
+def test_weak_augmentation_from_a_position_on(preset):
+    example = make_witness("JPEG")
+    strong = Augment(preset=preset, vertical_flip_probability=0.5)
+    flips = Augment(flip_probability=0.5, vertical_flip_probability=0.5)
+
+    def augmented(section, position, weak_from=None):
+        seed = tf.constant([11, position], tf.int64)
+        return augment.augment_example(example, OUTPUT_HW, section, seed, weak_from)
+
+    differ = []
+    for position in range(4, 10):
+        image, found = augmented(strong, position, weak_from=7)
+        expected_image, expected = augmented(strong if position < 7 else flips, position)
+        np.testing.assert_array_equal(image, expected_image)
+        np.testing.assert_array_equal(found["boxes"], expected["boxes"])
+        differ.append(np.any(image != augmented(strong, position)[0]))
+    assert differ == [False] * 3 + [True] * 3

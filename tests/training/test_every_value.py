@@ -31,6 +31,7 @@ NETWORK = {
     "boxes": {"preset": "paper"},
     "watch": {"log_every": 1, "images": 1},
 }
+SIGMOID = NETWORK["model"] | {"score_activation": "sigmoid"}
 # Together they have every value; each is chosen so that it has an effect.
 RUNS = {
     "defaults": {},
@@ -47,7 +48,9 @@ RUNS = {
         "eval": {"clip_first": True},
     },
     "Adam": {
-        "train": TRAIN | SMOOTH | {"optimizer": "Adam", "bn": "synchronized"},
+        "train": TRAIN
+        | SMOOTH
+        | {"optimizer": "Adam", "bn": "synchronized", "schedule": "flat_cosine"},
         "loss": {"normalizer": "nvidia", "box_loss": "ciou"},
         "data": {"augment": "caffe", "shard": "file", "on_bad_record": "skip"},
     },
@@ -58,10 +61,14 @@ RUNS = {
     "Lamb": {
         "train": TRAIN | SMOOTH | {"optimizer": "Lamb", "precision": "mixed_float16"},
         "data": {"augment": "light"},
+        "model": SIGMOID,
+        "loss": {"focal_gamma": 2, "iou_scores": "varifocal"},
     },
     "Lion": {
         "train": TRAIN | SMOOTH | {"optimizer": "Lion", "schedule": "polynomial"},
         "data": {"augment": "torchvision"},
+        "model": SIGMOID,
+        "loss": {"focal_gamma": 2, "iou_scores": "quality_focal"},
     },
     "xla": {"train": TRAIN | {"xla": True}},
     "deterministic": {

@@ -309,6 +309,78 @@ def test_negatives_are_mined_by_the_sigmoid_loss_too():
     assert sums.classification == pytest.approx(expected, rel=1e-5)
 
 
+# Scores that are trained to be the IoU of the predicted box. Probabilities of two classes: .75 and
+# .5 where class 1 is, then .8 and .2 on background. In natural logarithms, for an IoU of .5:
+# varifocal: .5 * (-.5 log .75 - .5 log .25) = .418494, and .75 * .5^2 * -log .5 = .129965; then
+# .75 * (.8^2 * -log .2 + .2^2 * -log .8) = .779225.
+# quality focal: .25^2 * .836988 = .052312, and .5^2 * -log .5 = .173287; then 1.038966.
+TWO = [[[9.0, math.log(3), 0.0], [-9.0, math.log(4), -math.log(4)]]]
+
+
+@pytest.mark.parametrize(
+    ("iou_scores", "alpha", "expected"),
+    [
+        ("varifocal", 0.25, [0.418494 + 0.129965, 0.779225]),
+        ("varifocal", None, [0.418494 + 0.129965 / 0.75, 1.038966]),
+        ("quality_focal", None, [0.052312 + 0.173287, 1.038966]),
+    ],
+)
+@pytest.mark.parametrize("background", [0, -1])
+def test_iou_scores_by_hand(iou_scores, alpha, expected, background):
+    config = Loss(iou_scores=iou_scores, focal_gamma=2.0, focal_alpha=alpha)
+    logits = tf.constant(TWO)[..., 1:]
+    labels = tf.constant([[1, background]])
+    found = losses.iou_score_loss(logits, labels, tf.constant([[0.5, 0.0]]), config)
+    np.testing.assert_allclose(found, [expected], atol=1e-5)
+
+
+def test_the_varifocal_loss_of_an_iou_of_0_is_that_of_background():
+    config = Loss(iou_scores="varifocal", focal_gamma=2.0, focal_alpha=0.25)
+    logits = tf.constant(TWO)[..., 1:]
+    zeros = tf.zeros([1, 2])
+    found = losses.iou_score_loss(logits, tf.constant([[1, 2]]), zeros, config)
+    np.testing.assert_allclose(
+        found, losses.iou_score_loss(logits, tf.constant([[0, 0]]), zeros, config), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
+def test_iou_scores_are_those_of_the_decoded_boxes(box_loss):
+    # The first object is the default box of 8 x 10 pixels, moved by half its height: the offset is
+    # .5 / .1 = 5. Predicted where the default box is, it has IoU 1/3. The second is predicted
+    # exactly. Box 2 is ignored, box 3 is background. Every probability is .5: the positives have
+    # (1/3 + 1) log 2, and .75 / 4 log 2 of background are added by box 3 and the second class of
+    # all three.
+    default_boxes = [[4.0, 0.0, 12.0, 10.0], [0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4]]
+    true_offsets = [[[5.0, 0, 0, 0], [1, 2, 3, 4], [9, 9, 9, 9], [0, 0, 0, 0]]]
+    offsets = tf.Variable([[[0.0, 0, 0, 0], [1, 2, 3, 4], [0, 0, 0, 0], [900, 900, 900, 900]]])
+    logits = tf.zeros([1, 4, 3])
+    loss = make_loss(
+        "sigmoid",
+        default_boxes,
+        iou_scores="varifocal",
+        focal_gamma=2.0,
+        focal_alpha=0.25,
+        box_loss=box_loss,
+    )
+    with tf.GradientTape() as tape:
+        found = loss(
+            {"logits": logits, "offsets": offsets}, make_targets([[1, 2, -1, 0]], true_offsets)
+        )
+    expected = (4 / 3 + 4 * 0.75 / 4) * math.log(2)
+    assert float(found.classification[0]) == pytest.approx(expected, rel=1e-5)
+    assert np.isfinite(found.localization).all()
+    # The IoU is a target, not something to train.
+    assert tape.gradient(found.classification, offsets) is None
+
+
+def test_iou_scores_without_positives():
+    loss = make_loss("sigmoid", iou_scores="quality_focal", focal_gamma=2.0)
+    sums = sums_of(loss(make_predictions(np.zeros((1, 3, 2))), make_targets([[0, -1, 0]])))
+    assert sums.classification == pytest.approx(2 * 0.25 * math.log(2), rel=1e-5)
+    assert sums.localization == 0
+
+
 # Boxes ymin, xmin, ymax, xmax; the numbers derived by hand.
 PAIRS = {
     # name: box, other, GIoU, DIoU, CIoU

@@ -1,0 +1,228 @@
+"""benchmarks/recipe.py, with commands that train nothing."""
+
+import importlib.util
+import itertools
+import json
+import pathlib
+import struct
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = str(ROOT / "configs" / "finetune_imagenet.yaml")
+COCO = {"AP": 0.25, "AP50": 0.5, "AP75": 0.125, "APs": -1.0, "APm": 0.25, "APl": 0.375}
+HEADER = (
+    "recipe,data,start,seed,images,split,config,steps,parameters,minutes,ms_per_step,"
+    "AP,AP50,AP75,APs,APm,APl"
+)
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    spec = importlib.util.spec_from_file_location("recipe", ROOT / "benchmarks" / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def frame(content):
+    """A record of a TFRecord file, with wrong checksums, which nobody reads here."""
+    return struct.pack("<Q", len(content)) + b"head" + content + b"tail"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set of the records a to e, and one of the split val."""
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    (folder / "train-0").write_bytes(frame(b"a") + frame(b"bb"))
+    (folder / "train-1").write_bytes(frame(b"ccc") + frame(b"") + frame(b"e"))
+    (folder / "val-0").write_bytes(frame(b"v"))
+    splits = {
+        "train": {"images": 5, "boxes": 9, "shards": ["train-0", "train-1"]},
+        "val": {"images": 1, "boxes": 2, "shards": ["val-0"]},
+    }
+    content = {"version": 1, "classes": [{"name": "cell", "id": 1}], "splits": splits}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def commands(recipe, monkeypatch):
+    """The arguments of the commands that would have run; `evaluate` writes its metrics."""
+    called = []
+
+    def call(_workdir, *arguments):
+        called.append([str(argument) for argument in arguments])
+        if arguments[0] == "evaluate":
+            output = pathlib.Path(arguments[-1])
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "metrics.json").write_text(json.dumps({"coco": COCO}))
+
+    monkeypatch.setattr(recipe, "call", call)
+    monkeypatch.setattr(recipe, "count_parameters", lambda _config, _names: 123)
+    return called
+
+
+@pytest.fixture
+def arguments(tmp_path, data):
+    """Two recipes, one data set, two seeds."""
+    return [
+        *("--recipe", "now", CONFIG),
+        *("--recipe", "new", CONFIG, "boxes.assigner=atss", "train.steps=400"),
+        *("--data", f"cells={data}", "--seeds", "0", "1", "--steps", "300"),
+        *("--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out.csv")),
+    ]
+
+
+def lines(tmp_path):
+    return (tmp_path / "out.csv").read_text().splitlines()
+
+
+def sets(command):
+    return [word for before, word in itertools.pairwise(command) if before == "--set"]
+
+
+def test_a_row_per_run(recipe, commands, arguments, tmp_path):
+    recipe.main(arguments)
+    header, *rows = lines(tmp_path)
+    assert header == HEADER
+    cells = [row.split(",") for row in rows]
+    assert [row[:6] + row[7:10] for row in cells] == [
+        ["now", "cells", "config", "0", "5", "val", "300", "123", "0.0"],
+        ["new", "cells", "config", "0", "5", "val", "400", "123", "0.0"],
+        ["now", "cells", "config", "1", "5", "val", "300", "123", "0.0"],
+        ["new", "cells", "config", "1", "5", "val", "400", "123", "0.0"],
+    ]
+    assert {tuple(row[11:]) for row in cells} == {("0.25", "0.5", "0.125", "-1.0", "0.25", "0.375")}
+    # The settings of a recipe have one hash, whatever the seed.
+    assert cells[0][6] == cells[2][6] != cells[1][6] == cells[3][6]
+    assert [command[0] for command in commands] == ["train", "evaluate"] * 4
+    assert sets(commands[2]) == [
+        "train.steps=300",
+        "boxes.assigner=atss",
+        "train.steps=400",
+        "train.seed=0",
+        "watch.images=0",
+        "data.val_split=none",
+    ]
+
+
+def test_finished_runs_are_not_repeated(recipe, commands, arguments, tmp_path):
+    recipe.main(arguments)
+    whole = lines(tmp_path)
+    (tmp_path / "out.csv").write_text("\n".join(whole[:3]) + "\n")
+    del commands[:4]
+    repeated = commands.copy()
+    commands.clear()
+    recipe.main(arguments)
+    assert commands == repeated
+    assert lines(tmp_path) == whole
+
+
+def test_other_settings_under_one_name(recipe, commands, arguments, tmp_path):
+    recipe.main(arguments)
+    before = lines(tmp_path)
+    commands.clear()
+    with pytest.raises(SystemExit, match=r"now-cells-config-5-0\b"):
+        recipe.main([*arguments, "--set", "train.learning_rate=0.02"])
+    assert commands == []
+    assert lines(tmp_path) == before
+
+
+@pytest.mark.usefixtures("commands")
+def test_the_others_go_on_after_a_failure(recipe, arguments, tmp_path, monkeypatch, capsys):
+    working = recipe.call
+
+    def call(workdir, *words):
+        if workdir.name == "new-cells-config-5-0":
+            raise recipe.RunError("no memory")
+        working(workdir, *words)
+
+    monkeypatch.setattr(recipe, "call", call)
+    with pytest.raises(SystemExit, match=r"\b1\b"):
+        recipe.main(arguments)
+    assert "new-cells-config-5-0: no memory" in capsys.readouterr().err
+    assert [row.split(",")[0] for row in lines(tmp_path)] == ["recipe", "now", "now", "new"]
+
+
+def test_starts_subsets_and_validation(recipe, commands, data, tmp_path):
+    recipe.main(
+        [
+            *("--recipe", "r", CONFIG, "--data", f"cells={data}", "--start", "i=imagenet"),
+            *("--images", "2", "4", "all", "--seeds", "3", "--best", "--split", "val"),
+            *("--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out.csv")),
+        ]
+    )
+    assert [row.split(",")[2:5] for row in lines(tmp_path)[1:]] == [
+        ["i", "3", "2"],
+        ["i", "3", "4"],
+        ["i", "3", "5"],
+    ]
+    folders = [command[4] for command in commands if command[0] == "train"]
+    assert folders[2] == str(data)
+    assert sets(commands[0]) == ["train.seed=3", "watch.images=0", "init_from=imagenet"]
+    contents = [json.loads(pathlib.Path(each, "dataset.json").read_text()) for each in folders]
+    assert [content["splits"]["train"]["images"] for content in contents] == [2, 4, 5]
+    assert contents[0]["splits"]["val"]["shards"] == [str(data / "val-0")]
+    small, large = (list(recipe.read_records(f"{each}/train.tfrecord")) for each in folders[:2])
+    assert large[:2] == small
+    assert len(set(large)) == 4
+    assert set(large) < {frame(each) for each in (b"a", b"bb", b"ccc", b"", b"e")}
+
+
+def test_more_images_than_there_are(recipe, commands, arguments):
+    with pytest.raises(SystemExit, match=r"\b5\b.*\b6\b"):
+        recipe.main([*arguments, "--images", "6"])
+    assert commands == []
+
+
+def test_another_file_is_kept(recipe, arguments, tmp_path):
+    (tmp_path / "out.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit, match=r"out\.csv"):
+        recipe.main(arguments)
+    assert lines(tmp_path) == ["a,b", "1,2"]
+
+
+def row(name, data, seed, ap, images=5):
+    return dict(recipe=name, data=data, start="s", seed=str(seed), images=str(images), AP=str(ap))
+
+
+def test_table(recipe):
+    rows = [
+        *(row("now", "a", seed, ap) for seed, ap in enumerate((0.1, 0.2, 0.3))),
+        *(row("now", "b", seed, ap) for seed, ap in enumerate((0.5, 0.6, 0.7))),
+        *(row("new", "a", seed, ap) for seed, ap in enumerate((0.3, 0.2, 0.4))),
+        row("new", "b", 0, 0.7),
+    ]
+    # Of .1, .2, .3 the standard deviation is .1, and .1 * 4.303 / sqrt(3) = .248; of .3, .2, .4,
+    # too. Both data sets have seed 0 of `new` only: (.3 + .7) / 2 - (.1 + .5) / 2 = .2.
+    assert recipe.make_table(rows).splitlines() == [
+        "| recipe | start | a, 5 images | b, 5 images | mean | difference |",
+        "| -- | -- | -- | -- | -- | -- |",
+        "| now | s | .200 ± .248 | .600 ± .248 | .400 ± .248 |  |",
+        "| new | s | .300 ± .248 | .700 | .500 | .200 |",
+    ]
+
+
+@pytest.mark.parametrize("counts", [(5,), (5, 2)])
+def test_figure(recipe, tmp_path, counts):
+    rows = [row("now", data, 0, 0.5, count) for data in "ab" for count in counts]
+    recipe.draw_figure(rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_times_of_an_interrupted_run(recipe, tmp_path):
+    import tensorflow as tf
+
+    assert recipe.read_times(tmp_path, 8) == (0.0, "")
+    speeds = {"a": [(100.0, None), (130.0, 40.0), (190.0, 80.0)], "b": [(500.0, None), (530.0, 20)]}
+    for name, events in speeds.items():
+        with tf.io.TFRecordWriter(str(tmp_path / f"events.out.tfevents.{name}")) as writer:
+            for time, speed in events:
+                event = tf.compat.v1.Event(wall_time=time)
+                if speed is not None:
+                    event.summary.value.add(tag="train/images_per_second", simple_value=speed)
+                writer.write(event.SerializeToString())
+    # 90 and 30 seconds; 8 images at the median of 40 images per second.
+    assert recipe.read_times(tmp_path, 8) == (2.0, 200.0)
