@@ -47,6 +47,8 @@ def export(
     folder.check_request(output, formats, data, max_ap_drop, overwrite, web_files)
     check_exists(workdir, "run folder")
     run = load_run(workdir, overrides, raw_weights)
+    if run.thresholds:
+        run = run._replace(thresholds=run.thresholds.complete(run.dataset_info.names))
     dataset_info = None
     calibration = []
     if data is not None:

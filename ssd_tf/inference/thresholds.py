@@ -32,6 +32,10 @@ class Thresholds(typing.NamedTuple):
         """The threshold of each of these class names."""
         return [self.classes.get(name, self.all) for name in names]
 
+    def complete(self, names) -> "Thresholds":
+        """The same, with a number for each of these classes and no others."""
+        return self._replace(classes=dict(zip(names, self.of(names), strict=True)))
+
     def to_json(self) -> dict:
         """The content of thresholds.json."""
         return self._asdict()

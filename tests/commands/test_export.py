@@ -84,7 +84,9 @@ def test_thresholds_of_the_run(tiny_run, tmp_path):
     thresholds = {"all": 0.4, "classes": {"red": 0.6}, "split": "val"}
     (tiny_run / "thresholds.json").write_text(json.dumps(thresholds))
     report = run(tiny_run, tmp_path, "--formats=saved_model,tflite_float32,web")
-    assert report["thresholds"]["classes"] == {"red": 0.6}
+    classes = {"red": 0.6, "green": 0.4, "blue": 0.4}
+    assert report["thresholds"]["classes"] == classes
+    assert json.loads((tmp_path / "thresholds.json").read_text())["classes"] == classes
     assert {"thresholds.json", "saved_model/assets.extra/thresholds.json"} < set(report["files"])
     for name in ("saved_model", "model_float32.tflite"):
         detector = load_detector(tmp_path / name)
