@@ -130,7 +130,7 @@ def image_names(truth: Truth) -> list[str]:
 
 def at_score(analysis: Analysis) -> dict | None:
     """{"score", "precision", "recall", "f1"} at the threshold over all classes, if there is one."""
-    if analysis.chosen is None:
+    if analysis.chosen is None or analysis.thresholds is None:
         return None
     return thresholds.at_score(analysis.thresholds, analysis.score)
 

@@ -33,7 +33,7 @@ def make_curves(scores, is_right, num_objects) -> dict:
 
 def at_score(curves, score) -> dict:
     """The {"score", "precision", "recall", "f1"} of curves at a score, the next of SCORES."""
-    index = min(int(np.searchsorted(SCORES, score - SCORE_ROUNDING)), len(SCORES) - 1)
+    index = min(int(np.searchsorted(SCORES, score)), len(SCORES) - 1)
     values = {name: curves[name][index] for name in ("precision", "recall", "f1")}
     return {"score": float(score), **values}
 

@@ -50,6 +50,9 @@ def test_a_class_with_few_objects_has_the_threshold_of_all():
         0.2, {"cat": 0.4, "dog": 0.2, "owl": 0.2}, ["dog", "owl"], "best F1"
     )
     assert choose({"cat": [0.8] * 10, "dog": [0.4] * 10}).chosen.from_all == ["owl"]
+    truth, found = choose({"cat": [0.8] * 10})[:2]
+    truth.difficult[0] = True
+    assert analysis.analyse(truth, found).chosen.from_all == ["cat", "dog", "owl"]
 
 
 def test_a_class_without_a_right_detection_has_the_threshold_of_all():
@@ -88,6 +91,8 @@ def test_given_thresholds_are_used():
     row = analysis.class_rows({}, analysed)[0]
     assert (row["threshold"], row["recall"]) == (0.4, 1)
     assert not analysed.is_found.any()
+    without_objects = analysis.analyse(truth.select([]), found, given=given)
+    assert analysis.at_score(without_objects) is None
 
 
 def test_thresholds_of_val_hold_for_other_splits():

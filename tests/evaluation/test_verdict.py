@@ -11,6 +11,7 @@ from ssd_tf.evaluation import analysis, verdict
 WIDTH = 400
 HEIGHT = 200
 CELL = 50
+CROWD = "crowd"
 PER_IMAGE = (WIDTH // CELL) * (HEIGHT // CELL)
 
 
@@ -18,7 +19,8 @@ def make_case(objects, names=("cat",), size=(WIDTH, HEIGHT)):
     """Objects on a grid of cells, 8 x 4 in an image, each with what the detector says of it.
 
     objects: (class name or None if it is not labelled, side, [(class name, score, shift), ...]).
-    shift: of the detection to the right, in parts of the side.
+    CROWD stands for a crowd of the first class. shift: of the detection to the right, in parts of
+    the side.
     """
     annotations = []
     results = []
@@ -27,7 +29,9 @@ def make_case(objects, names=("cat",), size=(WIDTH, HEIGHT)):
         row, column = divmod(cell, WIDTH // CELL)
         box = [column * CELL, row * CELL, side, side]
         if name is not None:
-            annotation = {"image_id": image, "category_id": names.index(name), "bbox": box}
+            flags = {"iscrowd": int(name == CROWD)}
+            name = names[0] if name == CROWD else name
+            annotation = {"image_id": image, "category_id": names.index(name), "bbox": box, **flags}
             annotations.append({"id": index + 1, "area": side**2, **annotation})
         for found, score, shift in detections:
             moved = [box[0] + shift * side, *box[1:]]
@@ -90,13 +94,21 @@ def test_false_alarms_as_sure_as_right_detections_are_counted():
 
 def test_several_classes_are_summed_and_the_worst_is_named():
     names = ("cat", "dog")
-    objects = right("cat", 20, score=0.8) + right("dog", 12, score=0.4)
+    objects = right("cat", 20, score=0.8) + right("dog", 12, score=0.35)
     objects += missed("dog", 8) + false_alarms("dog", 1, 0.9)
     counts = verdict.count(make_case(objects, names))
-    assert counts.scores.tolist() == pytest.approx([0.4, 0.2])
+    assert counts.scores.tolist() == pytest.approx([0.4, 0.17])
     sentence = verdict.describe(make_case(objects, names), counts)
-    assert numbers(sentence) == ["32", "40", "1", ".20", ".40", "12", "20", "1", "8"]
+    assert numbers(sentence) == ["32", "40", "1", ".17", ".40", "12", "20", "1", "8"]
     assert "dog" in sentence and "cat" not in sentence
+
+
+def test_a_crowd_is_neither_found_nor_missed():
+    crowd = [(CROWD, 40, [("cat", 0.9, 0), ("cat", 0.9, 0.1)]), (CROWD, 40, [])]
+    counts = verdict.count(make_case(right("cat", 9) + missed("cat", 1) + crowd))
+    assert (counts.objects.tolist(), counts.found.tolist()) == ([10], [9])
+    assert counts.wrong.tolist() == [0]
+    assert {kind: number for kind, number in counts.errors.items() if number} == {"missed": 1}
 
 
 def test_kinds_of_errors():
@@ -196,6 +208,25 @@ def test_one_rare_class(seed):
     suggestion = suggest(make_case(objects, names), (200, 400))
     assert suggestion.cause == "rare"
     assert "owl" in suggestion.text and "cat" not in suggestion.text
+
+
+def test_a_class_is_rare_and_found_less_often_than_the_others():
+    names = ("cat", "dog")
+    cats = right("cat", 90) + missed("cat", 10)
+    # Of the median's half, 33.25 objects; recall .9 - .667 > .2.
+    assert suggest(make_case(cats + right("dog", 22) + missed("dog", 11), names)).cause == "rare"
+    # Recall .9 - .727 < .2.
+    assert suggest(make_case(cats + right("dog", 24) + missed("dog", 9), names)).cause == "unclear"
+    # The median's half is 33.5.
+    objects = cats + right("dog", 22) + missed("dog", 12)
+    assert suggest(make_case(objects, names)).cause == "unclear"
+
+
+def test_small_objects_that_are_found_like_others():
+    small = right("cat", 30, 12) + missed("cat", 10, 12)
+    # Recall .75 and .9, .96.
+    assert suggest(make_case(small + right("cat", 9) + missed("cat", 1))).cause == "unclear"
+    assert suggest(make_case(small + right("cat", 24) + missed("cat", 1))).cause == "small"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
