@@ -97,13 +97,15 @@ def raw_settings(config: Config, default_boxes, scores=None) -> dict:
 
     scores: the threshold of each class, in label order, or None.
     """
-    return {
+    settings = {
         "variances": list(config.boxes.variances),
         "score_activation": config.model.score_activation,
         **config.eval.model_dump(include=set(PostProcessing.model_fields)),
-        "thresholds": scores,
         "boxes": np.round(default_boxes.astype(float), 7).tolist(),
     }
+    if scores is not None:
+        settings["thresholds"] = scores
+    return settings
 
 
 def operator_postprocessor(config: Config, default_boxes) -> PostProcessor:

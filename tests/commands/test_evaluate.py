@@ -145,7 +145,7 @@ def test_thresholds_of_a_run(tiny_run, tiny_data, tmp_path, fails):
     run(*argv, f"--output={tmp_path / 'val'}")
     assert read(tiny_run, "thresholds.json") == {"all": 0.123}
     path.write_text('{"all": 12}')
-    assert str(path) in fails(evaluate.main, *argv, code=1)
+    assert str(path) in fails(evaluate.main, *argv, f"--output={tmp_path / 'val'}", code=1)
 
 
 def test_the_verdict_comes_first(tmp_path, capsys):

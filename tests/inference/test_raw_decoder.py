@@ -54,7 +54,8 @@ def test_thresholds_of_the_classes():
     boxes, scores, classes = raw_decoder.decode(offsets, logits, settings)
     thresholds = [0.5, float(scores[classes == 1].max())]
     shown = scores >= np.array(thresholds, np.float32)[classes]
-    assert (classes[shown] == 1).sum() == 1 and 0 < (classes[shown] == 0).sum() < 10
+    assert (classes[shown] == 1).sum() == 1
+    assert 0 < (classes[shown] == 0).sum() < (classes == 0).sum()
     settings["thresholds"] = thresholds
     for all_values, values in zip(
         (boxes, scores, classes), raw_decoder.decode(offsets, logits, settings), strict=True
