@@ -147,7 +147,7 @@ def write_formats(run, paths, output, calibration=(), web_files=None):
             )
         elif name == "web":
             score = tflite.client_score(run.config, thresholds, DEFAULT_SCORE)
-            web.export_page(path, converter, web_files, score)
+            web.export_page(path, converter, web_files, score=score)
         else:
             precision, _, raw = name.removeprefix("tflite_").partition("_")
             converter.export(path, precision, bool(raw))
