@@ -1,5 +1,7 @@
 """Labels that no image uses, files that several use: counted, named, refused under --strict."""
 
+import json
+
 import pytest
 
 from data_tools import voc_to_tfrecord
