@@ -540,6 +540,14 @@ def test_auto_of_an_unlabelled_folder_writes_nothing(plant, tmp_path, run):
     assert not (tmp_path / "out").exists()
 
 
+def test_auto_without_any_object_to_train_on(plant, tmp_path, run):
+    content = {f"{index}.jpg": (8 + index, 6) for index in range(5)}
+    files = list(content)
+    folder = plant(content | {"a.json": coco(*files, annotations=[])})
+    code, error = run("auto_to_tfrecord", str(folder), output=tmp_path / "out", workers=1)
+    assert code == 1 and str(folder) in error.splitlines()[-1]
+
+
 def read_bccd(folder, split):
     """[(stem, [(name, xmin, ymin, xmax, ymax)])] of a list of BCCD, in pixels from 1."""
     for stem in (folder / f"ImageSets/Main/{split}.txt").read_text().split():
