@@ -283,7 +283,7 @@ def _choose_by_folder(image_set, annotations, lists):
     chosen = annotations.names
     if image_set != "all":
         chosen = [name for name in chosen if image_set in _folders_of(name)]
-        if not chosen and image_set == "train" and not lists.names:
+        if not chosen and image_set == "train":
             chosen = _list_rest(annotations)
         if not chosen:
             raise FileNotFoundError(

@@ -122,6 +122,11 @@ LAYOUTS = {
         ("coco", HELD_OUT),
         ["--images F --annotations F/a.json --split train" + HOLD_OUT],
     ),
+    "coco with the images of the same names elsewhere": (
+        {"a.json": coco("a.jpg"), "small/A.png": IMAGE, "x/large/a.jpg": IMAGE},
+        ("coco", HELD_OUT),
+        ["--images F/x/large --annotations F/a.json --split train" + HOLD_OUT],
+    ),
     "voc of a devkit": (
         {f"VOC2007/ImageSets/Main/{name}.txt": "a\n" for name in (*ALL, "trainval")}
         | {
