@@ -1,6 +1,6 @@
 """Fingerprints of image files, by which identical and near-identical images are found.
 
-Near-identical are: one photo saved again at another size, quality or brightness, two photos of one
+Near-identical are: one image saved again at another size, quality or brightness, two images of one
 scene, neighbouring frames of a video.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image
 from ssd_tf import pixels, user_files
 
 _THUMBNAIL_WH = (9, 8)
-# JPEGs are decoded to at least this size: at an eighth of a photo's it costs half of a full
+# JPEGs are decoded to at least this size: at an eighth of an image it costs half of a full
 # decoding, and reads the same bits with the same verdict.
 _DECODED_WH = (54, 48)
 _MIN_CONTRAST = 4.0  # standard deviation of a thumbnail, in gray levels; images below are alike
@@ -68,7 +68,7 @@ def find_similar(thumbnails) -> Iterator[tuple[int, int]]:
     Two images are compared if a quarter of their difference hashes (dHash; N. Krawetz, "Kind of
     Like That", 2013) is equal, which is certain if at most 3 of its 64 bits differ. They are
     near-identical if their thumbnails, of mean 0 and standard deviation 1, differ by at most 0.15
-    per pixel on average. Different photos differ by more than 0.24 in COCO, 0.33 in BCCD; saved
+    per pixel on average. Different images differ by more than 0.24 in COCO, 0.33 in BCCD; saved
     again at half the size, a third of the quality or 1.2 times the brightness, by 0.16 at most.
     Images without contrast are like no other.
     """

@@ -22,7 +22,7 @@ _VIDEO = r".*[._](?:mp4|avi|mov|mkv|webm|m4v|mpe?g|wmv|3gp|flv)"
 _FRAME = re.compile(rf"({_VIDEO}|.*frame|.*frames)[-_. ]*(\d+)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)(\d{3,})")
 # Design rule for Camera File system (JEITA CP-3461): IMG_0001, DSC_0001, DSCN0001.
-_PHOTO_OF_CAMERA = re.compile(r"[A-Z0-9_]{4}\d{4}")
+_CAMERA_NAME = re.compile(r"[A-Z0-9_]{4}\d{4}")
 _MAX_STEP = 100  # between the numbers of neighbouring frames, on average
 
 
@@ -132,7 +132,7 @@ def _list_clips(paths, classes_of):
 
     `clip_mp4-12`, `clip.avi 12` and `clip_frame12` say so. Other names count if they have the same
     text before a number of the same length, of 3 digits or more, that is padded with zeros and
-    grows by 100 or less from name to name; those of a camera's photos (DSC_0001) do not. Such
+    grows by 100 or less from name to name; those that cameras give (DSC_0001) do not. Such
     numbers may also count the images of a class: a group says nothing if over half of its images
     have a class, and over half of the images of that class are in it.
     """
@@ -159,7 +159,7 @@ def _read_number(path):
     if frame:
         return (folder, frame[1], 0), int(frame[2])
     numbered = _NUMBERED.fullmatch(stem)
-    if not numbered or _PHOTO_OF_CAMERA.fullmatch(stem):
+    if not numbered or _CAMERA_NAME.fullmatch(stem):
         return None, 0
     return (folder, numbered[1], len(numbered[2])), int(numbered[2])
 

@@ -1,6 +1,7 @@
 """Groups of images that stay on one side: by name, by looks, and never over half of the images."""
 
 import io
+import pathlib
 import pickle
 
 import numpy as np
@@ -163,3 +164,22 @@ def test_files_that_cannot_be_decoded(take, scenes):
 def test_joining():
     groups = grouping.join(np.array([0, 1, 2, 3, 1]), [(0, 2), (4, 3)])
     assert groups.tolist() == [0, 1, 0, 1, 1]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("name", "pattern", "groups"),
+    [
+        # One field under the microscope, in and out of focus.
+        ("bccd", "JPEGImages/*.jpg", [["BloodImage_00037", "BloodImage_00038"]]),
+        ("coco128", "images/*.jpg", []),
+        ("animals7", "train/*.jpg", [["monkey092018_jpg", "rhesus-monkey_0062_jpg"]]),
+    ],
+)
+def test_real_images(real_data, name, pattern, groups):
+    paths = sorted(map(str, real_data(name).glob(pattern)))
+    packed = [pickle.dumps(labels.LabeledImage(path, path, path)) for path in paths]
+    prints = fingerprints.take_fingerprints(packed, lambda: None)
+    found = grouping.find_groups(paths, prints, [CAT] * len(paths))
+    stems = [pathlib.Path(path).name.partition(".")[0] for path in paths]
+    assert list_groups(stems, found) == groups
