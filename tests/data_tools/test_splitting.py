@@ -51,3 +51,27 @@ def test_order_of_images_is_kept():
         [frozenset("a")] * 6 + [frozenset("b")] * 2, np.arange(8), 0.5, 0
     )
     assert chosen[:6].sum() == 3 and chosen[6:].sum() == 1
+
+
+def test_a_group_larger_than_what_validation_lacks_stays_in_training():
+    # Ten images of one group, each with a class of its own; two more images have all ten classes.
+    classes_of = [frozenset([name]) for name in "abcdefghij"] + [frozenset("abcdefghij")] * 2
+    for seed in range(10):
+        chosen = splitting.choose_validation(classes_of, [0] * 10 + [1, 2], 0.2, seed)
+        assert chosen[:10].sum() == 0 and chosen.sum() == 1
+
+
+def test_two_videos_alone_are_divided_all_the_same(
+    tmp_path, paint, write_coco, convert_coco, read_dataset
+):
+    """Each is half of the images, and too much for validation, which would stay empty."""
+    files = [f"clip{clip}_000{frame}.jpg" for clip in (1, 2) for frame in (1, 2, 3)]
+    for index, file in enumerate(files):
+        paint(tmp_path / "images" / file, box=(9 * index, 16, 9 * index + 8, 40))
+    images = [(index, file, 64, 48) for index, file in enumerate(files)]
+    boxes = [(index, 1, [9 * index, 16, 8, 24], {}) for index in range(6)]
+    write_coco(tmp_path / "annotations.json", images, boxes)
+    assert convert_coco(val_fraction=0.2) == (0, "")
+    dataset, report = read_dataset(tmp_path / "out")
+    assert dataset["splits"]["val"]["images"] == 1
+    assert "notes" not in report["splits"]["train"]["source"]
