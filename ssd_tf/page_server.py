@@ -5,6 +5,7 @@ import http.server
 import io
 import pathlib
 import socket
+import typing
 import urllib.parse
 
 import segno
@@ -18,7 +19,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     """Files only, without lists of folders, and always the newest."""
 
     # Some systems know other types for these, with which browsers reject them.
-    extensions_map = {
+    extensions_map: typing.ClassVar = {
         **http.server.SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
         ".mjs": "text/javascript",
@@ -44,7 +45,9 @@ def find_page(path) -> pathlib.Path:
     path = pathlib.Path(path)
     page = path / "index.html" if path.is_dir() else path
     if page.suffix.lower() not in (".html", ".htm") or not page.is_file():
-        raise FileNotFoundError(f"expected a folder with an index.html, or an HTML file; got {path}")
+        raise FileNotFoundError(
+            f"expected a folder with an index.html, or an HTML file; got {path}"
+        )
     return page
 
 
@@ -80,7 +83,7 @@ def _own_address():
 
 
 def qr_code(address) -> str:
-    """A QR code for a terminal, two of its rows in each line."""
-    lines = io.StringIO()
-    segno.make(address, micro=False).terminal(lines, compact=True)
-    return lines.getvalue()
+    """A QR code for a terminal, two of its rows in each line, white on black in any theme."""
+    blocks = io.StringIO()
+    segno.make(address, micro=False).terminal(blocks, compact=True)
+    return "\n".join(f"\x1b[97;40m{line}\x1b[0m" for line in blocks.getvalue().splitlines())

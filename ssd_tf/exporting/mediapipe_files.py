@@ -87,23 +87,19 @@ def _members(names):
 @contextlib.contextmanager
 def _open_archive(path):
     """A context with the _Archive at a path: .tgz, .tar, .zip or .whl. Raises ConfigError."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as zipped:
-            names = [name for name in zipped.namelist() if not name.endswith("/")]
-            yield _Archive(names, zipped.open)
-        return
-    with _open_tar(path) as packed:
-        names = [member.name for member in packed.getmembers() if member.isfile()]
-        yield _Archive(names, packed.extractfile)
-
-
-def _open_tar(path):
-    try:
-        packed = tarfile.open(path)
-        packed.getmembers()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise ConfigError(
-            "--web_files: expected a folder, or an archive as npm pack writes it (.tgz), got "
-            f"{path} ({shorten(error)})"
-        ) from None
-    return packed
+    with contextlib.ExitStack() as stack:
+        try:
+            if zipfile.is_zipfile(path):
+                zipped = stack.enter_context(zipfile.ZipFile(path))
+                names = [name for name in zipped.namelist() if not name.endswith("/")]
+                archive = _Archive(names, zipped.open)
+            else:
+                packed = stack.enter_context(tarfile.open(path))
+                names = [member.name for member in packed.getmembers() if member.isfile()]
+                archive = _Archive(names, packed.extractfile)
+        except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+            raise ConfigError(
+                "--web_files: expected a folder, or an archive as npm pack writes it (.tgz), got "
+                f"{path} ({shorten(error)})"
+            ) from None
+        yield archive
