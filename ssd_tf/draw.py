@@ -65,8 +65,8 @@ def name_of(label, names):
 
 
 def drawn_suffix(path):
-    """The suffix for the drawn copy of an image file: that of JPEG for a JPEG, else of PNG."""
-    return ".jpg" if path.suffix.lower() in pixels.FORMATS["JPEG"] else ".png"
+    """The suffix for the drawn copy of an image file: its own for a JPEG, else that of PNG."""
+    return path.suffix if path.suffix.lower() in pixels.FORMATS["JPEG"] else ".png"
 
 
 def draw_boxes(image, boxes, labels, captions, hatched=None):
