@@ -83,7 +83,7 @@ def test_names_are_below_their_images_and_within_their_cells():
 def test_a_narrow_image_has_room_for_its_name():
     sheet, places = make([6, 6])
     # Cells of 80 and their gaps.
-    assert [place[2:] for place in places.values()] == [(47, 52), (127, 132)]
+    assert [place[2:] for place in places.values()] == [(47, 52), (137, 142)]
     assert sheet.shape[1] == 490
 
 

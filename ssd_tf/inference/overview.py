@@ -12,8 +12,8 @@ from ssd_tf.draw import color_of, draw_detections, jpeg_uri, name_of
 from ssd_tf.pages import make_environment
 
 NAME = "overview.html"
-_MAX_IMAGES = 500  # a thumbnail has some 15 KB
-_MAX_SIDE = 420  # of a thumbnail, pixels
+_MAX_IMAGES = 300  # a thumbnail has some 30 KB
+_MAX_SIZE = (800, 260)  # width and height of a thumbnail, pixels
 
 
 class _Entry(typing.NamedTuple):
@@ -42,7 +42,7 @@ class Overview:
         if self._num_thumbnails < _MAX_IMAGES:
             self._num_thumbnails += 1
             small = Image.fromarray(found.image)
-            small.thumbnail((_MAX_SIDE, _MAX_SIDE))
+            small.thumbnail(_MAX_SIZE)
             drawn = draw_detections(np.asarray(small), found, self._classes, score=0)
             thumbnail = jpeg_uri(drawn)
         height, width = found.image.shape[:2]
@@ -90,5 +90,6 @@ class Overview:
             f"{count} {name_of(label, self._classes)}" for label, count in entry.counts.items()
         ]
         address = urllib.parse.quote(entry.name, errors="surrogateescape")
-        text = ", ".join(counts) or "nothing"
-        return {**entry._asdict(), "address": address, "text": text}
+        found = ", ".join(counts) or "nothing"
+        text = f"{entry.name}: {found}"
+        return {**entry._asdict(), "address": address, "counts": found, "text": text}

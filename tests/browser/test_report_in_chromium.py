@@ -137,7 +137,7 @@ def test_the_overview_of_detections(open_page, tmp_path):
             overview.add_image(name, found)
     page = open_page(tmp_path / "overview.html")
     shown = page.evaluate("[...document.querySelectorAll('main img')].map(i => i.clientWidth)")
-    assert len(shown) == 7 and min(shown) >= 150
+    assert len(shown) == 7 and min(shown) >= 120
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.locator("a.zoom").nth(2).click()
     # The drawn file itself, not its thumbnail.

@@ -503,7 +503,7 @@ class Overview(html.parser.HTMLParser):
     """What overview.html of a folder shows.
 
     enlarged: the addresses behind its thumbnails. thumbnails: (their source, their text). links:
-    all other addresses. rows: the cells of its table of classes.
+    all other addresses. classes: its list of them.
     """
 
     def __init__(self, folder):
@@ -511,8 +511,8 @@ class Overview(html.parser.HTMLParser):
         self.enlarged = []
         self.thumbnails = []
         self.links = []
-        self.rows = []
-        self._cells = None
+        self.classes = []
+        self._is_list = False
         self.feed((folder / "overview.html").read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
@@ -522,14 +522,15 @@ class Overview(html.parser.HTMLParser):
             links.append(attributes["href"])
         elif tag == "img" and "src" in attributes:
             self.thumbnails.append((attributes["src"], attributes["alt"]))
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag == "td":
-            self.rows[-1].append("")
+        elif tag == "ul" and attributes.get("class") == "chips":
+            self._is_list = True
 
     def handle_data(self, data):
-        if self.rows and self.rows[-1]:
-            self.rows[-1][-1] += data.strip()
+        if self._is_list and data.strip():
+            self.classes.append(data.strip())
+
+    def handle_endtag(self, tag):
+        self._is_list = self._is_list and tag != "ul"
 
 
 def test_the_overview_shows_all_images_and_counts_classes(look, image_folder, tmp_path):
@@ -544,18 +545,14 @@ def test_the_overview_shows_all_images_and_counts_classes(look, image_folder, tm
     counts = [text.partition(": ")[2] for text in texts]
     assert sorted(counts[0].split(", ")) == sorted(counts[1].split(", ")) == ["1 blue", "1 red"]
     assert counts[2] == "1 green" and len(counts) == 4
-    assert [row for row in page.rows if row] == [
-        ["red", "2", "2"],
-        ["green", "1", "1"],
-        ["blue", "2", "2"],
-    ]
+    assert page.classes == ["red: 2 in 2 files", "green: 1 in 1 file", "blue: 2 in 2 files"]
     sizes = []
     for source in sources:
         kind, _, data = source.partition(",")
         assert kind == "data:image/jpeg;base64"
         with Image.open(io.BytesIO(base64.b64decode(data))) as thumbnail:
             sizes.append(thumbnail.size)
-    assert sizes == [(90, 96), (394, 420), (128, 96), (96, 64)]  # shrunk, never enlarged
+    assert sizes == [(90, 96), (244, 260), (128, 96), (96, 64)]  # shrunk, never enlarged
 
 
 def test_beyond_a_number_the_overview_has_links_only(look, image_folder, tmp_path, monkeypatch):
@@ -564,7 +561,7 @@ def test_beyond_a_number_the_overview_has_links_only(look, image_folder, tmp_pat
     page = Overview(tmp_path / "out")
     assert page.enlarged == ["0042.jpg"] and len(page.thumbnails) == 1
     assert page.links == ["0042.jpg", "green.png"]
-    assert [row[0] for row in page.rows if row] == ["red", "green", "blue"]
+    assert [text.partition(":")[0] for text in page.classes] == ["red", "green", "blue"]
 
 
 def test_a_video_has_a_link_in_the_overview(look, tmp_path):
@@ -573,7 +570,7 @@ def test_a_video_has_a_link_in_the_overview(look, tmp_path):
     look(tmp_path / "two.mp4")
     page = Overview(tmp_path / "out")
     assert (page.links, page.thumbnails) == (["two.mp4"], [])
-    assert [row for row in page.rows if row] == [["red", "2", "1"], ["blue", "2", "1"]]
+    assert page.classes == ["red: 2 in 1 file", "blue: 2 in 1 file"]
 
 
 def many_images(folder, count):

@@ -224,6 +224,7 @@ def _draw_images(analysis, names, fetch):
         kind: [
             {
                 "source": _draw_image(analysis, index, images[index]),
+                "aspect": 2 * images[index].shape[1] / images[index].shape[0],
                 "text": _describe_image(analysis, index, names[index]),
             }
             for index in indices
