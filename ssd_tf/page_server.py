@@ -5,11 +5,12 @@ import http.server
 import io
 import pathlib
 import socket
-import typing
 import urllib.parse
 
 import segno
 
+# Some systems know other types for these, with which browsers reject them.
+_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 _ANY_ADDRESS = "0.0.0.0"
 # No packet goes there: an address for documentation (RFC 5737), to ask by which way one would.
 _ELSEWHERE = ("192.0.2.1", 9)
@@ -18,13 +19,8 @@ _ELSEWHERE = ("192.0.2.1", 9)
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Files only, without lists of folders, and always the newest."""
 
-    # Some systems know other types for these, with which browsers reject them.
-    extensions_map: typing.ClassVar = {
-        **http.server.SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript",
-        ".mjs": "text/javascript",
-        ".wasm": "application/wasm",
-    }
+    def guess_type(self, path):
+        return _TYPES.get(pathlib.PurePath(path).suffix) or super().guess_type(path)
 
     def list_directory(self, _path):
         self.send_error(404)
