@@ -186,3 +186,10 @@ def test_names_of_labels_that_have_none():
     for label in (-3, -1, 0, 2, 4):
         assert draw.name_of(label, names) == f"class {label}"
         assert draw.name_of(label, None) == f"class {label}"
+
+
+def test_a_caption_that_is_wider_than_its_image_begins_in_it():
+    canvas = np.array(draw.draw_boxes(np.zeros((60, 40, 3)), [[0, 0.2, 0.3, 0.9]], [2], ["a" * 20]))
+    # 16 rows of the caption from the first row on, over the whole width, less its letters.
+    rows = ((canvas == (60, 180, 75)).all(-1)).sum(1)
+    assert (rows[:3] == 40).all() and (rows[3:14] >= 8).all() and rows[20] < 10
