@@ -55,7 +55,7 @@ def test_the_page_as_it_stands_has_the_same_keys():
 
 
 FILES = {"vision_bundle.mjs": b"bundle", "wasm/a.js": b"script", "wasm/a.wasm": b"\0asm"}
-OTHERS = {"README.md": b"other", "vision_bundle.cjs": b"other"}
+OTHERS = {"README.md": b"other", "vision_bundle.cjs": b"other", "docs/wasm/b.js": b"other"}
 
 
 @pytest.fixture
