@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": _Command("ssd_tf.commands.evaluate", "measure AP, speed and errors; compare runs"),
     "detect": _Command("ssd_tf.commands.detect", "detect objects in images and videos"),
     "export": _Command("ssd_tf.commands.export", "write a SavedModel, TFLite files or a web page"),
+    "serve": _Command("ssd_tf.commands.serve", "show a page to a phone or another computer"),
     "import": _Command("ssd_tf.commands.import_weights", "make a run of published weights"),
     "convert auto": _Command("data_tools.auto_to_tfrecord", "any known labels to TFRecords"),
     "convert coco": _Command("data_tools.coco_to_tfrecord", "COCO labels to TFRecords"),

@@ -1,18 +1,24 @@
-"""Boxes and class names drawn on images, and contact sheets of images.
+"""Boxes and class names drawn on images.
 
 Needs Pillow and NumPy, and matplotlib for letters that are not ASCII.
 """
 
+import base64
 import functools
+import io
+import os
 import pathlib
+import unicodedata
 
 import numpy as np
 from absl import logging
 from PIL import Image, ImageDraw, ImageFont
 
 from ssd_tf import pixels
+from ssd_tf.errors import ConfigError
 
 JPEG_QUALITY = 90  # of drawn images; Pillow ignores it for PNG
+FONT_VARIABLE = "SSD_TF_FONT"  # of the environment: a font file for names that are not ASCII
 # Far apart in hue and lightness, so that neighbouring classes look different.
 _COLORS = (
     "#e6194b",
@@ -21,16 +27,35 @@ _COLORS = (
     "#f58231",
     "#911eb4",
     "#008080",
+    "#ffe119",
+    "#f032e6",
+    "#42d4f4",
     "#9a6324",
+    "#bfef45",
     "#800000",
-    "#808000",
+    "#fabed4",
     "#000075",
+    "#aaffc3",
+    "#808000",
 )
+_MIN_FONT_SIZE = 12  # pixels
+_FONTS_PER_SIDE = 26  # the size of the font is this part of the shorter side
 
 
 def color_of(label):
     """The colour of a label (from 1)."""
     return _COLORS[(int(label) - 1) % len(_COLORS)]
+
+
+def text_color_of(label):
+    """White if its contrast with the colour of a label is at least 4, else black (WCAG 2)."""
+    channels = [int(color_of(label)[begin : begin + 2], 16) / 255 for begin in (1, 3, 5)]
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in channels
+    ]
+    luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
+    return "white" if 1.05 / (luminance + 0.05) >= 4 else "black"
 
 
 def name_of(label, names):
@@ -40,8 +65,8 @@ def name_of(label, names):
 
 
 def drawn_suffix(path):
-    """The suffix for the drawn copy of an image file: that of JPEG for a JPEG, else of PNG."""
-    return ".jpg" if path.suffix.lower() in pixels.FORMATS["JPEG"] else ".png"
+    """The suffix for the drawn copy of an image file: its own for a JPEG, else that of PNG."""
+    return path.suffix if path.suffix.lower() in pixels.FORMATS["JPEG"] else ".png"
 
 
 def draw_boxes(image, boxes, labels, captions, hatched=None):
@@ -52,9 +77,9 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
     """
     canvas = Image.fromarray(np.asarray(image, np.uint8))
     pen = ImageDraw.Draw(canvas)
-    line_width = max(1, round(min(canvas.size) / 200))
-    font_size = max(10, min(canvas.size) // 28)
-    fonts = [_choose_font(caption, font_size) for caption in captions]
+    line_width = max(2, round(min(canvas.size) / 200))
+    font_size = max(_MIN_FONT_SIZE, min(canvas.size) // _FONTS_PER_SIDE)
+    fonts = [choose_font(caption, font_size) for caption in captions]
     hatched = np.zeros(len(boxes), bool) if hatched is None else hatched
     corners = np.asarray(boxes, float).reshape(-1, 4)
     corners = (np.clip(corners, 0, 1) * np.tile(canvas.size[::-1], 2))[:, [1, 0, 3, 2]]
@@ -62,11 +87,17 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
         if is_hatched:
             _hatch(pen, corner, color_of(label), line_width)
         pen.rectangle(corner.tolist(), outline=color_of(label), width=line_width)
-    places = _place_captions(pen, corners, captions, fonts, canvas.size)
-    for place, label, caption, font in zip(places, labels, captions, fonts, strict=True):
+    extents = [
+        _measure_caption(pen, caption, font) for caption, font in zip(captions, fonts, strict=True)
+    ]
+    margin = max(2, font_size // 5)
+    places = _place_captions(corners, captions, extents, margin, canvas.size)
+    captioned = zip(places, extents, labels, captions, fonts, strict=True)
+    for place, extent, label, caption, font in captioned:
         if caption:
             pen.rectangle(place.tolist(), fill=color_of(label))
-            pen.text(place[:2].tolist(), caption, fill="white", font=font, anchor="la")
+            start = place[:2] + margin - extent[:2]
+            pen.text(start.tolist(), caption, text_color_of(label), font, anchor="la")
     return canvas
 
 
@@ -85,37 +116,53 @@ def draw_detections(image, detections, names, score=0.5):
     return draw_boxes(image, detections.boxes[drawn], labels, captions)
 
 
-def draw_comparison(image, example, detections, names, score=0.5):
-    """Ground truth on the left, detections on the right, in one Pillow image.
+def draw_truth(image, example, names):
+    """Draw the objects of an image and return it as a Pillow image.
 
     image: uint8 [H, W, 3]. example: {"boxes" [N, 4], "labels" [N], "crowd" [N], "difficult" [N]};
-    crowd and difficult objects are hatched. detections, score: as `draw_detections` takes them.
+    crowd and difficult objects are hatched.
     """
     captions = [name_of(label, names) for label in example["labels"]]
     hatched = np.asarray(example["crowd"], bool) | np.asarray(example["difficult"], bool)
-    truth = draw_boxes(image, example["boxes"], example["labels"], captions, hatched)
-    found = draw_detections(image, detections, names, score)
-    gap = max(2, truth.width // 50)
-    canvas = Image.new("RGB", (2 * truth.width + gap, truth.height), "white")
-    canvas.paste(truth, (0, 0))
-    canvas.paste(found, (truth.width + gap, 0))
+    return draw_boxes(image, example["boxes"], example["labels"], captions, hatched)
+
+
+def draw_comparison(image, example, detections, names, score=0.5):
+    """Ground truth on the left, detections on the right, in one Pillow image.
+
+    example: as `draw_truth` takes it. detections, score: as `draw_detections` takes them.
+    """
+    truth = draw_truth(image, example, names)
+    return side_by_side(truth, draw_detections(image, detections, names, score))
+
+
+def side_by_side(left, right):
+    """Two Pillow images of the same size in one, with a gap between them."""
+    gap = max(2, left.width // 50)
+    canvas = Image.new("RGB", (2 * left.width + gap, left.height), "white")
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width + gap, 0))
     return canvas
 
 
-def contact_sheet(images, num_columns=4, cell=320):
-    """Arrange Pillow images in a grid, each scaled down to fit a square of `cell` pixels."""
-    num_rows = max(-(-len(images) // num_columns), 1)
-    sheet = Image.new("RGB", (num_columns * cell, num_rows * cell), "white")
-    for index, image in enumerate(images):
-        thumbnail = image.copy()
-        thumbnail.thumbnail((cell - 4, cell - 4))
-        row, column = divmod(index, num_columns)
-        sheet.paste(thumbnail, (column * cell + 2, row * cell + 2))
-    return sheet
+def jpeg_uri(image) -> str:
+    """A Pillow image as the address of a JPEG inside an HTML page."""
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _choose_font(text, size):
-    """A font that has all characters of the text, or most of them."""
+def plain_text(text):
+    """Text without the characters that neither Pillow nor SVG can draw on one line."""
+    kinds = ("Cc", "Cs", "Cn")  # control characters, surrogates, unassigned
+    return "".join("\ufffd" if unicodedata.category(c) in kinds else c for c in text)
+
+
+def choose_font(text, size):
+    """A font that has all characters of the text, or most of them.
+
+    Raises ConfigError if the environment names a font that cannot be used.
+    """
     return _load_font(None if text.isascii() else _find_font(frozenset(text)), size)
 
 
@@ -126,14 +173,23 @@ def _load_font(path, size):
 
 @functools.cache
 def _find_font(characters):
-    """The file of the font with the most of these characters: matplotlib's own if it has all."""
+    """The file of the font with the most of these characters.
+
+    The first that has all: the one that the user named, matplotlib's own, those of the system.
+    """
     import matplotlib
     from matplotlib import font_manager
 
-    own = str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
-    if characters <= _characters_of(own):
-        return own
-    paths = [own, *sorted(font_manager.findSystemFonts())]
+    preferred = [str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))]
+    named = os.environ.get(FONT_VARIABLE)
+    if named:
+        if not _characters_of(named):
+            raise ConfigError(f"{FONT_VARIABLE}: expected a font file (.ttf, .otf), got {named}")
+        preferred.insert(0, named)
+    for path in preferred:
+        if characters <= _characters_of(path):
+            return path
+    paths = [*preferred, *sorted(font_manager.findSystemFonts())]
     best = max(paths, key=lambda path: len(characters & _characters_of(path)))
     if not characters <= _characters_of(best):
         _warn_of_missing_characters()
@@ -159,23 +215,32 @@ def _warn_of_missing_characters():
     """Warn, once."""
     logging.warning(
         "no font on this machine has all characters of the class names: boxes are drawn for those "
-        "that are missing; install a font that has them, e.g. Noto Sans CJK"
+        "that are missing; install a font that has them, e.g. Noto Sans CJK, or name its file in "
+        "%s",
+        FONT_VARIABLE,
     )
 
 
-def _place_captions(pen, boxes, captions, fonts, size):
+def _measure_caption(pen, caption, font):
+    """Left, top, right and bottom of a caption as drawn at 0, 0; all captions of a font line up."""
+    left, _, right, _ = pen.textbbox((0, 0), caption, font=font, anchor="la")
+    _, top, _, bottom = pen.textbbox((0, 0), f"{caption}Ag", font=font, anchor="la")
+    return np.array([left, top, right, bottom])
+
+
+def _place_captions(boxes, captions, extents, margin, size):
     """A rectangle for each caption [N, 4] at its box, where it hides least.
 
-    boxes: [N, 4], left, top, right, bottom in pixels. Above the box if there is room, or below it,
-    or inside; never over a caption placed before if another place will do. The last box, which is
-    drawn on top, chooses first.
+    boxes: [N, 4], left, top, right, bottom in pixels; extents: [N], of the captions. Above the box
+    if there is room, or below it, or inside; never over a caption placed before if another place
+    will do. The last box, which is drawn on top, chooses first.
     """
     places = np.zeros((len(boxes), 4))
     placed = np.zeros(len(boxes), bool)
     for index in reversed(range(len(boxes))):
         if captions[index]:
-            extent = pen.textbbox((0, 0), captions[index], font=fonts[index], anchor="la")
-            options = _caption_options(boxes[index], extent[2] + 1, extent[3] + 1, size)
+            width, height = extents[index][2:] - extents[index][:2] + 2 * margin
+            options = _caption_options(boxes[index], width, height, size)
             others = np.delete(boxes, index, 0)
             cost = _shared_area(options, others) + 100 * _shared_area(options, places[placed])
             places[index] = options[np.argmin(cost)]

@@ -3,6 +3,7 @@ import pytest
 from detector_output import detections
 
 from ssd_tf import draw
+from ssd_tf.errors import ConfigError
 
 NOTHING = {
     "boxes": np.zeros((0, 4)),
@@ -55,7 +56,7 @@ def test_a_caption_does_not_hide_another():
     canvas = np.array(draw.draw_boxes(np.zeros((200, 200, 3)), boxes, [1, 2], ["aaa", "bbb"]))
     red = (canvas == (230, 25, 75)).all(-1)
     green = (canvas == (60, 180, 75)).all(-1)
-    # 10 pixels high and some 15 wide each, less their letters; the outlines are 1 pixel thin.
+    # Over 12 pixels high and 20 wide each, less their letters; the outlines are 2 pixels thin.
     assert red.sum() > 80 and green[:, :78].sum() > 80
     assert not (red | green)[82:118, 62:138].any()
 
@@ -64,6 +65,55 @@ def test_a_caption_does_not_hide_another():
 def test_a_caption_stays_in_the_image(box):
     canvas = np.array(draw.draw_boxes(np.zeros((60, 90, 3)), np.array([box]), [2], ["a name"]))
     assert (canvas == (60, 180, 75)).all(-1).sum() > 200
+
+
+RED = (230, 25, 75)
+
+
+def rows_and_columns(mask):
+    """The first and the last row and column in which a mask is true."""
+    rows = np.flatnonzero(mask.any(1))
+    columns = np.flatnonzero(mask.any(0))
+    return rows[0], rows[-1], columns[0], columns[-1]
+
+
+@pytest.mark.parametrize(
+    "box", [[0.4, 0.4, 0.6, 0.6], [0, 0, 0.1, 0.1], [0.4, 0.9, 0.6, 1], [0.95, 0.95, 1, 1]]
+)
+def test_a_caption_is_complete_and_has_a_margin(box):
+    # At the edges its box is moved into the image: the same pixels of text, on the class's colour.
+    canvas = np.array(draw.draw_boxes(np.zeros((200, 300, 3)), [box], [1], ["gypsy 0.99"]))
+    middle = np.array(
+        draw.draw_boxes(np.zeros((200, 300, 3)), [[0.5, 0.5, 0.5, 0.5]], [1], ["gypsy 0.99"])
+    )
+    text = canvas.min(-1) > 25  # white letters; red has a green of 25
+    assert text.sum() == (middle.min(-1) > 25).sum() > 50
+    top, bottom, left, right = rows_and_columns(text)
+    around = canvas[top - 2 : bottom + 3, left - 2 : right + 3]
+    assert around.shape == (bottom - top + 5, right - left + 5, 3)
+    for side in (around[:2], around[-2:], around[:, :2], around[:, -2:]):
+        assert (side == RED).all()
+
+
+@pytest.mark.parametrize(("side", "width"), [(90, 2), (480, 2), (1000, 5), (3000, 15)])
+def test_lines_are_as_wide_as_the_image_is_large(side, width):
+    canvas = np.array(draw.draw_boxes(np.zeros((side, side, 3)), [[0.1, 0.1, 0.9, 0.9]], [1], [""]))
+    row = (canvas[side // 2] == RED).all(-1)
+    assert row.sum() == 2 * width
+
+
+def test_neighbouring_classes_differ_and_their_captions_can_be_read():
+    colors = [draw.color_of(label) for label in range(1, 17)]
+    assert draw.color_of(17) == colors[0] and len(set(colors)) == 16
+    values = np.array(
+        [[int(color[begin : begin + 2], 16) for begin in (1, 3, 5)] for color in colors]
+    )
+    distances = np.abs(values[:, None] - values).sum(-1) + 1000 * np.eye(16)
+    assert distances.min() >= 70
+    # Black on green, orange, yellow, magenta, cyan, lime, pink and mint.
+    dark = [label for label in range(1, 17) if draw.text_color_of(label) == "black"]
+    assert dark == [2, 4, 7, 8, 9, 11, 13, 15]
+    assert {draw.text_color_of(label) for label in (1, 3, 5, 6, 10, 12, 14, 16)} == {"white"}
 
 
 def draw_caption(caption, hw=(60, 400)):
@@ -108,9 +158,38 @@ def test_a_font_of_the_system_is_used_if_it_has_the_characters(monkeypatch, capl
     draw._find_font.cache_clear()
 
 
+def test_the_font_of_the_user_comes_first(monkeypatch):
+    own = draw._find_font(frozenset("я"))
+    other = own.replace("DejaVuSans.ttf", "STIXGeneral.ttf")
+    monkeypatch.setenv("SSD_TF_FONT", other)
+    draw._find_font.cache_clear()
+    assert draw._find_font(frozenset("я")) == other
+    missing = sorted(draw._characters_of(own) - draw._characters_of(other))
+    assert draw._find_font(frozenset(missing[-1])) == own  # which it lacks
+    draw._find_font.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["gone.ttf", "text.ttf"])
+def test_a_font_that_cannot_be_used(monkeypatch, tmp_path, name):
+    (tmp_path / "text.ttf").write_text("no font")
+    monkeypatch.setenv("SSD_TF_FONT", str(tmp_path / name))
+    draw._find_font.cache_clear()
+    with pytest.raises(ConfigError, match=name):
+        draw_caption("я")
+    draw_caption("ascii needs no font of the user")
+    draw._find_font.cache_clear()
+
+
 def test_names_of_labels_that_have_none():
     names = ["cat", None, "emu"]
     assert [draw.name_of(label, names) for label in (1, 3)] == ["cat", "emu"]
     for label in (-3, -1, 0, 2, 4):
         assert draw.name_of(label, names) == f"class {label}"
         assert draw.name_of(label, None) == f"class {label}"
+
+
+def test_a_caption_that_is_wider_than_its_image_begins_in_it():
+    canvas = np.array(draw.draw_boxes(np.zeros((60, 40, 3)), [[0, 0.2, 0.3, 0.9]], [2], ["a" * 20]))
+    # 16 rows of the caption from the first row on, over the whole width, less its letters.
+    rows = ((canvas == (60, 180, 75)).all(-1)).sum(1)
+    assert (rows[:3] == 40).all() and (rows[3:14] >= 8).all() and rows[20] < 10

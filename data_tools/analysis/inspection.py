@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_tools.analysis import coverage
-from ssd_tf import draw
+from ssd_tf import contact_sheet, draw
 from ssd_tf.boxes import validity
 from ssd_tf.data import bad_records, records
 
@@ -98,7 +98,9 @@ def inspect(dataset_info, split, config=None, sheet=None, num_images=16, seed=0)
         total = len(objects.sizes_hw)
         chosen = np.random.default_rng(seed).choice(total, min(num_images, total), replace=False)
         with bad_records.explain_record_errors(dataset_info.folder, split):
-            draw_sheet(dataset_info.shards(split), names, chosen.tolist()).save(sheet)
+            shown = "all" if len(chosen) == total else f"{len(chosen)} of"
+            title = f"{dataset_info.folder.resolve().name}, {split}: {shown} {total:,} images"
+            draw_sheet(dataset_info.shards(split), names, chosen.tolist(), title).save(sheet)
         print(f"{len(chosen)} images: {sheet}")
     if config:
         by_level, by_class = coverage.measure(config, objects, names)
@@ -108,21 +110,19 @@ def inspect(dataset_info, split, config=None, sheet=None, num_images=16, seed=0)
     return faults
 
 
-def draw_sheet(shards, names, chosen):
+def draw_sheet(shards, names, chosen, title=""):
     """Shards, class names, indices of images in file order -> a Pillow image of them all."""
     drawn = []
+    image_names = []
     chosen = set(chosen)
     for index, serialized in enumerate(tf.data.TFRecordDataset(shards)):
         if index in chosen:
             example = records.parse_example(serialized)
             image = records.decode_stored(example["image"]).numpy()
-            labels = example["labels"].numpy()
-            hatched = (example["crowd"] | example["difficult"]).numpy()
-            captions = [draw.name_of(label, names) for label in labels]
-            drawn.append(
-                draw.draw_boxes(image, example["boxes"].numpy(), labels, captions, hatched)
-            )
-    return draw.contact_sheet(drawn)
+            example = {key: value.numpy() for key, value in example.items()}
+            drawn.append(draw.draw_truth(contact_sheet.scale_to_row(image), example, names))
+            image_names.append(records.read_name(example))
+    return contact_sheet.make_sheet(drawn, image_names, title)
 
 
 def describe(objects, names):

@@ -101,7 +101,7 @@ def _print_summary(folders, output, seconds):
         metrics = [commandline.format_metric(coco[key]) for key in ("AP", "AP50")]
         table.add_row(name, *metrics, f"{latency:.1f}")
     minutes, seconds = divmod(int(seconds), 60)
-    tensorboard = f".venv/bin/tensorboard --logdir {output / 'run' / 'tensorboard'}"
+    tensorboard = f".venv/bin/tensorboard --logdir {output}"
     console = Console()
     console.print()
     console.print(table)

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import shlex
 import sys
 
 from absl import flags, logging
@@ -58,7 +59,10 @@ flags.DEFINE_float(
     flag_values=FLAGS,
 )
 _define_string(
-    "web_files", None, "Folder of the npm package @mediapipe/tasks-vision, which `web` copies from."
+    "web_files",
+    None,
+    "What `web` takes MediaPipe's files from: a folder or archive (npm pack) of the npm package "
+    "@mediapipe/tasks-vision, or `cdn`: the browser loads them from its CDN.",
 )
 flags.DEFINE_bool("overwrite", False, "Replace existing exports.", flag_values=FLAGS)
 commandline.define_raw_weights(FLAGS)
@@ -104,7 +108,10 @@ def _main(values, positional):
     if report["verify"]:
         _print_table(report["verify"])
     names = ", ".join(map(folder.file_name, values.formats))
-    logging.info("written: %s in %s", names, pathlib.Path(values.output).resolve())
+    output = pathlib.Path(values.output).resolve()
+    logging.info("written: %s in %s", names, output)
+    if "web" in values.formats and values.web_files:
+        logging.info("next: ssd serve %s", shlex.quote(str(output / "web")))
 
 
 def _print_table(report):

@@ -103,6 +103,16 @@ def parse_labels(serialized, train_difficult):
     return tf.boolean_mask(labels, ignored == 0)
 
 
+def read_name(example) -> str:
+    """The file name of an Example of NumPy values, or its source_id if it has none."""
+    return to_text(example["file_name"] or example["source_id"])
+
+
+def to_text(encoded: bytes) -> str:
+    """Decode a name. Bytes that are not UTF-8 become surrogates, as in Python's file names."""
+    return encoded.decode("utf-8", "surrogateescape")
+
+
 def decode_stored(encoded):
     """Decode the image of a record to uint8 [H, W, 3], as stored: boxes refer to that.
 

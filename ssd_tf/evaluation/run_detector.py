@@ -7,6 +7,7 @@ import time
 import numpy as np
 from absl import logging
 
+from ssd_tf.data.records import to_text
 from ssd_tf.evaluation.tables import SCORE_TOLERANCE, Found, Truth, concatenate
 from ssd_tf.inference.detections import image_ids, to_xywh_pixels
 
@@ -75,16 +76,11 @@ def _image_row(example):
     """The row of COCO's `images` without its id, and with the source_id."""
     height, width = example["image"].shape[:2]
     return {
-        "file_name": _to_text(example["file_name"]),
+        "file_name": to_text(example["file_name"]),
         "height": height,
         "width": width,
-        "source_id": _to_text(example["source_id"]),
+        "source_id": to_text(example["source_id"]),
     }
-
-
-def _to_text(encoded: bytes) -> str:
-    """Decode a name. Bytes that are not UTF-8 become surrogates, as in Python's file names."""
-    return encoded.decode("utf-8", "surrogateescape")
 
 
 def _index_of(ids):

@@ -60,7 +60,8 @@ def export(
         )
     with folder.publishing(pathlib.Path(output).resolve()) as partial:
         paths = {name: partial / folder.file_name(name) for name in formats}
-        write_formats(run, paths, partial, calibration, web_files)
+        name = pathlib.Path(workdir).resolve().name
+        write_formats(run, paths, partial, calibration, web_files, name)
         verify.check_names(paths, partial, run.dataset_info.names)
         verified = {}
         if dataset_info is None:
@@ -123,11 +124,11 @@ def _describe_settings(run):
     return {"eval": run.config.eval.model_dump(), "export": limits}
 
 
-def write_formats(run, paths, output, calibration=(), web_files=None):
+def write_formats(run, paths, output, calibration=(), web_files=None, title="Object detector"):
     """Write all formats of a run, {name: path in `output`}, and the files that clients need.
 
-    calibration: as `convert_network` takes it. web_files: see `web.export_page`. Raises what the
-    exporters raise.
+    calibration: as `convert_network` takes it. web_files: see `web.export_page`. title: of the web
+    page. Raises what the exporters raise.
     """
     names = run.dataset_info.names
     gray_range = run.dataset_info.gray_range
@@ -147,7 +148,7 @@ def write_formats(run, paths, output, calibration=(), web_files=None):
             )
         elif name == "web":
             score = tflite.client_score(run.config, thresholds, DEFAULT_SCORE)
-            web.export_page(path, converter, web_files, score=score)
+            web.export_page(path, converter, web_files, title, score)
         else:
             precision, _, raw = name.removeprefix("tflite_").partition("_")
             converter.export(path, precision, bool(raw))

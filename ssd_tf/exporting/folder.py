@@ -11,6 +11,7 @@ from absl import logging
 from ssd_tf import files
 from ssd_tf.config import nearest
 from ssd_tf.errors import ConfigError
+from ssd_tf.exporting import mediapipe_files
 from ssd_tf.inference.thresholds import THRESHOLDS_FILE
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
@@ -23,9 +24,6 @@ FORMATS = (
 MIN_CALIBRATION_IMAGES = 10  # of int8
 DEFAULT_FORMATS = ("saved_model", "tflite_float32")
 REPORT = "export.json"
-# What `web` copies from an npm package: this file, and the folder wasm.
-WEB_PACKAGE = "@mediapipe/tasks-vision"
-WEB_BUNDLE = "vision_bundle.mjs"
 _PARTIAL = ".export.partial"
 
 
@@ -55,7 +53,9 @@ def check_request(output, formats, data=None, max_ap_drop=None, overwrite=False,
     if max_ap_drop is not None and not data:
         raise ConfigError("--max_ap_drop needs --data DIR to measure AP on")
     if web_files is not None:
-        _check_web_files(web_files, formats)
+        if "web" not in formats:
+            raise ConfigError("--web_files has no effect without the format web")
+        mediapipe_files.check(web_files)
     output = pathlib.Path(output).resolve()
     existing = next(path for path in (output, *output.parents) if path.exists())
     if not existing.is_dir():
@@ -76,19 +76,6 @@ def _check_formats(formats):
             several = [known for known in FORMATS if name and known.startswith(name)]
             hint = nearest(name, FORMATS) if len(several) < 2 else f"; give {', '.join(several)}"
             raise ConfigError(f"--formats: unknown format {name!r}{hint}")
-
-
-def _check_web_files(web_files, formats):
-    if "web" not in formats:
-        raise ConfigError("--web_files has no effect without the format web")
-    missing = [
-        name for name in (WEB_BUNDLE, "wasm") if not (pathlib.Path(web_files) / name).exists()
-    ]
-    if missing:
-        raise FileNotFoundError(
-            f"--web_files: expected the npm package {WEB_PACKAGE}, found no {missing[0]} in "
-            f"{web_files}"
-        )
 
 
 def has_content(output) -> bool:

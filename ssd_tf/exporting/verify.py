@@ -49,12 +49,14 @@ def verify_formats(run, paths, examples, images, classes) -> dict:
     paired. classes: those of dataset.json. Each entry has what `measure` returns, megabytes and
     latency_ms; those of exports have what `compare` returns too.
     """
+    logging.info("verifying: the run's own model")
     reference = keras_detector(run.config, run.network, run.dataset_info.names)
     report = {"keras": _measure_all(examples, classes, reference)}
     report["keras"]["latency_ms"] = {"all": time_once(reference, images)}
     for name, path in paths.items():
         if name == "web":  # the page has the file of another format
             continue
+        logging.info("verifying: %s", name)
         detector = load_detector(path)
         entry = _measure_all(examples, classes, detector)
         if detector.kind == "tflite":

@@ -19,6 +19,8 @@ from ssd_tf.inference.detections import image_ids
 from ssd_tf.inference.inputs import Video, write_video
 from ssd_tf.inference.label_writers import WRITERS, Labelled
 from ssd_tf.inference.loading import load_detector
+from ssd_tf.inference.overview import NAME as OVERVIEW
+from ssd_tf.inference.overview import Overview
 from ssd_tf.inference.thresholds import DEFAULT_SCORE, THRESHOLDS_FILE
 from ssd_tf.output_folder import OutputFolder
 
@@ -77,11 +79,13 @@ def detect(
         label_writers.check_classes(folder, [path.stem for path in inputs.images], names)
     if selection.score is None:
         logging.info("%s", _describe_scores(detector, selection.classes))
+    overview = Overview(model, detector.classes)
     with (
         commandline.end_by_signals(),
+        overview.written_to(folder),
         _Results(folder, formats, names) as results,
     ):
-        _Run(detector, folder, selection, seconds, results).detect(inputs, drawn)
+        _Run(detector, folder, selection, seconds, results, overview).detect(inputs, drawn)
 
 
 def _describe_scores(detector, chosen):
@@ -129,7 +133,7 @@ def _check_output(output, inputs, drawn, formats, more_inputs) -> OutputFolder:
     label_files = [name for each in formats for name in label_writers.file_names(each, stems)]
     checked = OutputFolder(folder, [*paths, *more_inputs])
     checked.check_absent("metrics.json", f"an evaluation, whose {_ROWS} would be replaced")
-    checked.check([_ROWS, *drawn, *label_files])
+    checked.check([_ROWS, OVERVIEW, *drawn, *label_files])
     return checked
 
 
@@ -197,12 +201,13 @@ def _write_rows(output):
 class _Run:
     """One call of `detect`: the detector, and where its results go."""
 
-    def __init__(self, detector, folder, selection, seconds, results):
+    def __init__(self, detector, folder, selection, seconds, results, overview):
         self._detector = detector
         self._folder = folder
         self._selection = selection
         self._seconds = seconds
         self._results = results
+        self._overview = overview
         self._num_failed = 0
         self._last_id = 0
 
@@ -225,7 +230,8 @@ class _Run:
         if self._num_failed == num_inputs:
             raise ValueError(f"none of the inputs could be read: {num_inputs}")
         skipped = f"; skipped: {self._num_failed}" if self._num_failed else ""
-        logging.info("files: %d -> %s%s", num_inputs - self._num_failed, self._folder.path, skipped)
+        num_done = num_inputs - self._num_failed
+        logging.info("files: %d -> %s%s", num_done, self._folder.path / OVERVIEW, skipped)
 
     def _open(self, read, source):
         """read(source), or None, with the reason logged, when it cannot be read."""
@@ -246,6 +252,7 @@ class _Run:
         self._results.add(_rows(found, image_id, str(path)), labelled)
         drawn = draw_detections(found.image, found, found.classes, score=0)
         self._folder.write(drawn_name, lambda target: drawn.save(target, quality=JPEG_QUALITY))
+        self._overview.add_image(drawn_name, found)
         counts = collections.Counter(found.names)
         shown = ", ".join(f"{count} {name}" for name, count in counts.items())
         logging.info("%s: %s", path, shown or "nothing")
@@ -255,20 +262,24 @@ class _Run:
         if video is None:
             return
         first_id = self._last_id + 1
+        labels = []
         try:
             with self._folder.grow(drawn_name) as path:
-                self._detect_frames(video, path, drawn_name)
+                for found in self._detect_frames(video, path, drawn_name):
+                    labels += found.labels.tolist()
         except KeyboardInterrupt:
             if not isinstance(source, int):
                 raise
         num_frames = self._last_id + 1 - first_id
         if num_frames:
+            self._overview.add_video(drawn_name, labels, num_frames)
             logging.info("%s: frames: %d -> %s", source, num_frames, self._folder.path / drawn_name)
         else:
             logging.error("%s has no frames; skipped", source)
             self._num_failed += 1
 
     def _detect_frames(self, video, path, drawn_name):
+        """Yield the detections of each frame, after writing them."""
         max_frames = None
         if isinstance(video.source, int) and self._seconds is not None:
             max_frames = round(self._seconds * video.rate)
@@ -282,6 +293,7 @@ class _Run:
                 self._last_id += 1
                 self._results.add(_rows(found, self._last_id, str(video.source), frame=index))
                 advance(None)
+                yield found
 
 
 def _rows(detections, image_id, file_name, **more):

@@ -9,9 +9,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from ssd_tf import draw
+from ssd_tf import contact_sheet, draw
 from ssd_tf.boxes import matching
-from ssd_tf.data import bad_records, dataset_json, pipeline, timing
+from ssd_tf.data import bad_records, dataset_json, pipeline, records, timing
 from ssd_tf.models import ssd
 
 _WARMUP_BATCHES = 4  # threads start and buffers fill
@@ -61,6 +61,7 @@ def show_input(
             dataset_info.names,
             config.data.train_difficult,
             default_boxes if with_default_boxes else None,
+            f"{dataset_info.folder.resolve().name}, {split}: images as training sees them",
         )
     pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(output)
@@ -89,21 +90,23 @@ def _print_stages(config, data, split, network, skipped):
     Console().print(table)
 
 
-def _draw_sheet(samples, names, train_difficult, default_boxes):
+def _draw_sheet(samples, names, train_difficult, default_boxes, title):
     """A contact sheet of training images with their boxes; ignore regions are hatched.
 
     samples: dataset of (image, Targets, Example). default_boxes: None, or [A, 4]; those matched to
     each object are drawn too.
     """
     images = []
+    image_names = []
     for image, _, example in samples.as_numpy_iterator():
         is_ignored = example["crowd"] | (example["difficult"] & (not train_difficult))
         captions = [draw.name_of(label, names) for label in example["labels"]]
         drawn = DrawnBoxes(example["boxes"], example["labels"], captions, is_ignored)
         if default_boxes is not None:
             drawn = add_matched_boxes(drawn, default_boxes)
-        images.append(draw.draw_boxes(image, *drawn))
-    return draw.contact_sheet(images, num_columns=min(4, len(images)))
+        images.append(draw.draw_boxes(contact_sheet.scale_to_row(image), *drawn))
+        image_names.append(records.read_name(example))
+    return contact_sheet.make_sheet(images, image_names, title)
 
 
 def add_matched_boxes(drawn: DrawnBoxes, default_boxes) -> DrawnBoxes:

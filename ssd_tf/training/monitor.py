@@ -87,11 +87,12 @@ class Monitor:
         row.update(found)
         self._write_csv()
         with self._writer.as_default(step):
-            for name, value in (coco | metrics["voc"]).items():
-                tf.summary.scalar(f"eval/{name}", value)
+            # TensorBoard sorts by name: AP, loss, and then the rest. The report has all metrics.
+            for name in found:
+                tf.summary.scalar(f"AP/{name}", coco[name])
             for name, values in metrics["per_class"].items():
                 if _is_defined(values.get("AP", -1)):
-                    tf.summary.scalar(f"eval_per_class/{name}", values["AP"])
+                    tf.summary.scalar(f"per_class_AP/{name}", values["AP"])
         self._writer.flush()
         numbers = "  ".join(f"{name} {float(value):.3f}" for name, value in found.items())
         line = f"step {step}  {numbers or 'AP is undefined'}"

@@ -69,7 +69,7 @@ def train(
             restart.write_settings(config, dataset_info, run_state, workdir)
         stack.enter_context(bad_records.explain_record_errors(data, split))
         loop.run()
-    logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
+    logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir.parent)
 
 
 def _make_loop(config, dataset_info, workdir, state, run_state, profiler):

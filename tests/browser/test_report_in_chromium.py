@@ -3,9 +3,13 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from ssd_tf.commands import evaluate
+from ssd_tf.inference.detections import Detections
+from ssd_tf.inference.overview import Overview
+from ssd_tf.output_folder import OutputFolder
 
 pytestmark = pytest.mark.browser
 
@@ -53,7 +57,8 @@ def test_all_plots_are_visible_and_nothing_is_cut_off(open_page, folders, index)
     page = open_page(folders[index] / "report.html")
     page.wait_for_load_state("load")
     shown = page.evaluate(
-        "[...document.images].map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 50)"
+        "[...document.querySelectorAll('main img')]"
+        ".map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 50)"
     )
     assert len(shown) >= 1 and all(shown)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -88,3 +93,52 @@ def test_the_table_has_the_numbers_of_metrics_json(open_page, folders):
     shown = dict(zip(column(page, "class-table", 1), column(page, "class-table", 4), strict=True))
     for name, values in metrics["per_class"].items():
         assert shown[name] == f"{values['AP']:.3f}"
+
+
+def enlarged(page):
+    """The size of the image in the dialog once it is loaded, and the text below."""
+    image = page.locator("#zoom img")
+    image.wait_for(state="visible")
+    page.wait_for_function("document.querySelector('#zoom img').complete")
+    size = image.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    return size, page.locator("#zoom p").inner_text()
+
+
+def test_images_of_the_report_are_enlarged_by_a_click_and_by_a_key(open_page, folders):
+    page = open_page(folders[0] / "report.html")
+    first = page.locator("a.zoom img").first
+    small = first.bounding_box()["width"]
+    natural = first.evaluate("image => image.naturalWidth")
+    page.locator("a.zoom").first.click()
+    size, text = enlarged(page)
+    assert size[0] == natural and text == first.get_attribute("alt")
+    assert page.locator("#zoom img").bounding_box()["width"] >= min(small, natural)
+    page.locator("#zoom").click()
+    assert not page.locator("#zoom").is_visible()
+    page.locator("a.zoom").first.focus()
+    page.keyboard.press("Enter")
+    assert enlarged(page)[1] == text
+    page.keyboard.press("ArrowRight")
+    assert enlarged(page)[1] == page.locator("a.zoom img").nth(1).get_attribute("alt")
+    page.keyboard.press("Escape")
+    assert not page.locator("#zoom").is_visible()
+
+
+def test_the_overview_of_detections(open_page, tmp_path):
+    folder = OutputFolder(tmp_path)
+    overview = Overview("runs/mine", ["cat"])
+    box = np.array([[0.1, 0.1, 0.5, 0.5]])
+    names = [f"{'long_name_' * 8}{index}.jpg" for index in range(7)]
+    with overview.written_to(folder):
+        for name in names:
+            image = np.full((900, 1200, 3), 90, np.uint8)
+            found = Detections(box, np.array([0.9]), np.array([1]), ["cat"], image)
+            found.draw().save(tmp_path / name)
+            overview.add_image(name, found)
+    page = open_page(tmp_path / "overview.html")
+    shown = page.evaluate("[...document.querySelectorAll('main img')].map(i => i.clientWidth)")
+    assert len(shown) == 7 and min(shown) >= 120
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.locator("a.zoom").nth(2).click()
+    # The drawn file itself, not its thumbnail.
+    assert enlarged(page) == ([1200, 900], f"{names[2]}: 1 cat")

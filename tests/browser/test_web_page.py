@@ -12,6 +12,7 @@ import pathlib
 import threading
 
 import fixed_detector
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -29,7 +30,7 @@ def folder(tiny_config, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "web"
     network = fixed_detector.make_network()
     converter = tflite.Converter(tiny_config, network, fixed_detector.NAMES)
-    web.export_page(path, converter, package)
+    web.export_page(path, converter, package, "shapes")
     for index, image in enumerate(fixed_detector.IMAGES):
         Image.fromarray(image).save(path.parent / f"{index}.png")
     return path
@@ -108,6 +109,7 @@ def test_the_slider_hides_detections(page, tmp_path):
     page.locator("#score").fill("0.75")
     assert page.locator("#list li").count() == 0
     assert page.locator("#shown").inner_text() == "0.75"
+    assert page.locator("#status").inner_text().startswith("0 objects, ")
 
 
 def test_a_file_that_is_no_image(page, tmp_path):
@@ -156,11 +158,12 @@ def loading(browser, tmp_path):
     package = tmp_path / "package"
     (package / "wasm").mkdir(parents=True)
     (package / "vision_bundle.mjs").write_text(STAND_IN)
-    web.export_page(tmp_path / "web", NoConverter(), package)
+    web.export_page(tmp_path / "web", NoConverter(), package, "runs & <more>", 0.68)
     Image.new("RGB", (100, 80), (10, 20, 30)).save(tmp_path / "photo.png")
     complaints = []
-    context = browser.new_context()
+    context = browser.new_context(viewport={"width": 400, "height": 900})
     page = context.new_page()
+    page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     with serving(tmp_path / "web") as url:
         page.goto(url)
@@ -178,6 +181,42 @@ def test_an_image_that_is_chosen_while_the_model_loads(loading, tmp_path):
     loading.evaluate("finish()")
     loading.get_by_text("ms per frame").wait_for()
     assert loading.locator("#list li").all_inner_texts() == ["dog 0.90"]
+
+
+def test_the_page_tells_its_model_and_what_it_finds(loading):
+    assert loading.title() == loading.locator("h1").inner_text() == "runs & <more>"
+    assert loading.locator("#classes .class").all_inner_texts() == ["cat", "emu", "dog"]
+    assert loading.locator("#shown").inner_text() == "0.68"
+    assert loading.locator("#score").input_value() == "0.68"
+    assert loading.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_hint_fills_the_stage_and_chooses_a_file(loading, tmp_path):
+    stage = loading.locator("#stage").bounding_box()
+    hint = loading.locator("#hint").bounding_box()
+    assert hint["height"] >= 0.9 * stage["height"] > 200
+    assert hint["width"] >= 0.9 * stage["width"]
+    assert not loading.locator("#save").is_visible()
+    with loading.expect_file_chooser() as chooser:
+        loading.locator("#hint").click()
+    chooser.value.set_files(tmp_path / "photo.png")
+    loading.locator("#canvas").wait_for(state="visible")
+    assert not loading.locator("#hint").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("name", "saved", "image_format"),
+    [("photo.png", "photo_detected.png", "PNG"), ("a.b.JPG", "a.b_detected.jpg", "JPEG")],
+)
+def test_the_picture_is_saved(loading, tmp_path, name, saved, image_format):
+    Image.new("RGB", (100, 80), (10, 20, 30)).save(tmp_path / name)
+    loading.evaluate("finish()")
+    choose(loading, tmp_path / name)
+    with loading.expect_download() as download:
+        loading.locator("#save").click()
+    assert download.value.suggested_filename == saved
+    with Image.open(download.value.path()) as image:
+        assert (image.size, image.format) == ((100, 80), image_format)
 
 
 def test_the_camera_and_the_slider_while_the_model_loads(loading):
@@ -200,13 +239,13 @@ def test_colours_and_captions(loading, tmp_path):
     """As `draw` draws the class; all of the caption is in the image, the box at its right edge."""
     loading.evaluate("finish()")
     choose(loading, tmp_path / "photo.png")
-    width, height, *pixel = loading.evaluate(
-        "[canvas.width, canvas.height, ...canvas.getContext('2d').getImageData(79, 50, 3, 1).data]"
+    width, height, *pixels = loading.evaluate(
+        "[canvas.width, canvas.height, ...canvas.getContext('2d').getImageData(0, 0, 100, 80).data]"
     )
     assert (width, height) == (100, 80)
-    expected = [int(color_of(3)[place : place + 2], 16) for place in (1, 3, 5)]
-    assert pixel[4:7] == expected
-    # The caption is 12 pixels high above the box: with a margin of 3 the text begins left of it.
-    row = loading.evaluate("[...canvas.getContext('2d').getImageData(0, 39, 100, 1).data]")
-    filled = [index for index in range(100) if row[4 * index : 4 * index + 3] == expected]
-    assert filled and filled[0] < 80 - 20 and filled[-1] == 99
+    image = np.reshape(pixels, (80, 100, 4))[..., :3]
+    is_drawn = (image == list(bytes.fromhex(color_of(3)[1:]))).all(-1)
+    assert is_drawn[50, 80]  # the box
+    # The caption, 18 pixels high, is above the box and as far left of it as it needs.
+    filled = np.flatnonzero(is_drawn[39])
+    assert filled[0] < 80 - 20 and filled[-1] == 99

@@ -1,5 +1,8 @@
+import base64
 import hashlib
+import html.parser
 import importlib
+import io
 import json
 import os
 import shutil
@@ -79,7 +82,7 @@ def look(tmp_path):
         drawn = {
             path.name: np.asarray(Image.open(path))
             for path in sorted(output.iterdir())
-            if path.suffix in (".png", ".jpg")
+            if path.suffix.lower() in (".png", ".jpg", ".jfif")
         }
         return json.loads((output / "detections.json").read_text()), drawn
 
@@ -286,6 +289,7 @@ def test_a_video_keeps_its_frames_rate_and_size(look, tmp_path, image_folder):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "detections.json",
         "green.png",
+        "overview.html",
         "two.mp4",
         "written.sha256",
     ]
@@ -384,10 +388,10 @@ def test_drawn_copies_have_the_format_of_the_image(look, tmp_path):
         Image.fromarray(IMAGES[0]).save(tmp_path / name, image_format)
     look(*sorted(tmp_path.glob("?.*")))
     drawn = sorted((tmp_path / "out").glob("?.*"))
-    names = ["a.jpg", "b.jpg", "c.png", "d.png", "e.png", "f.png", "g.jpg"]
+    names = ["a.jpg", "b.JPEG", "c.png", "d.png", "e.png", "f.png", "g.jfif"]
     assert [path.name for path in drawn] == names
     is_jpeg = [path.read_bytes().startswith(b"\xff\xd8\xff") for path in drawn]
-    assert is_jpeg == [path.suffix == ".jpg" for path in drawn]
+    assert is_jpeg == [True, True, False, False, False, False, True]
 
 
 def test_every_suffix_of_an_image_in_a_folder_is_read_and_the_others_are_counted(
@@ -445,8 +449,8 @@ def test_what_somebody_corrected_is_not_overwritten(
     look(f"--format={form}", image_folder)
     written = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     listed = [str(path.relative_to(out)) for path in sorted(written)]
-    expected = ["0042.jpg", "detections.json", "green.png", "written.sha256", *FILES[form]]
-    assert listed == sorted(expected)
+    expected = ["0042.jpg", "detections.json", "green.png", "overview.html", "written.sha256"]
+    assert listed == sorted([*expected, *FILES[form]])
     look(f"--format={form}", image_folder)  # nobody changed a file: all are replaced
     (out / name).write_bytes(written[out / name] + b"corrected")
     argv = ["--model=any", f"--output={out}", f"--format={form}", image_folder]
@@ -457,7 +461,9 @@ def test_what_somebody_corrected_is_not_overwritten(
     assert (out / name).read_bytes() == written[out / name] + b"corrected"
 
 
-@pytest.mark.parametrize("name", ["green.png", "detections.json", "labels/green.txt"])
+@pytest.mark.parametrize(
+    "name", ["green.png", "detections.json", "overview.html", "labels/green.txt"]
+)
 def test_files_of_others_are_not_overwritten(fails, image_folder, tmp_path, name):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
@@ -510,6 +516,80 @@ def test_labels_of_other_classes_do_not_stay_beside_new_ones(look, fails, image_
     assert (out / "classes.txt").read_text() == "red\ngreen\nblue\n"
 
 
+class Overview(html.parser.HTMLParser):
+    """What overview.html of a folder shows.
+
+    enlarged: the addresses behind its thumbnails. thumbnails: (their source, their text). links:
+    all other addresses. classes: its list of them.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.enlarged = []
+        self.thumbnails = []
+        self.links = []
+        self.classes = []
+        self._is_list = False
+        self.feed((folder / "overview.html").read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "a":
+            links = self.enlarged if attributes.get("class") == "zoom" else self.links
+            links.append(attributes["href"])
+        elif tag == "img" and "src" in attributes:
+            self.thumbnails.append((attributes["src"], attributes["alt"]))
+        elif tag == "ul" and attributes.get("class") == "chips":
+            self._is_list = True
+
+    def handle_data(self, data):
+        if self._is_list and data.strip():
+            self.classes.append(data.strip())
+
+    def handle_endtag(self, tag):
+        self._is_list = self._is_list and tag != "ul"
+
+
+def test_the_overview_shows_all_images_and_counts_classes(look, image_folder, tmp_path):
+    name = "a b#1%.jpg"  # characters with a meaning in addresses
+    Image.fromarray(IMAGES[2]).resize((1800, 1920)).save(image_folder / name, quality=95)
+    Image.fromarray(IMAGES[3]).save(image_folder / "nothing.png")
+    look(image_folder)
+    page = Overview(tmp_path / "out")
+    assert page.enlarged == ["0042.jpg", "a%20b%231%25.jpg", "green.png", "nothing.png"]
+    assert page.links == page.enlarged
+    sources, texts = zip(*page.thumbnails, strict=True)
+    counts = [text.partition(": ")[2] for text in texts]
+    assert sorted(counts[0].split(", ")) == sorted(counts[1].split(", ")) == ["1 blue", "1 red"]
+    assert counts[2] == "1 green" and len(counts) == 4
+    assert page.classes == ["red: 2 in 2 files", "green: 1 in 1 file", "blue: 2 in 2 files"]
+    sizes = []
+    for source in sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/jpeg;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as thumbnail:
+            sizes.append(thumbnail.size)
+    assert sizes == [(90, 96), (244, 260), (96, 128), (96, 64)]  # shrunk, never enlarged
+
+
+def test_beyond_a_number_the_overview_has_links_only(look, image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssd_tf.inference.overview._MAX_IMAGES", 1)
+    look(image_folder)
+    page = Overview(tmp_path / "out")
+    assert page.enlarged == ["0042.jpg"] and len(page.thumbnails) == 1
+    assert page.links == ["0042.jpg", "green.png"]
+    assert [text.partition(":")[0] for text in page.classes] == ["red", "green", "blue"]
+
+
+def test_a_video_has_a_link_in_the_overview(look, tmp_path):
+    frames = [draw(128, 192, ("red", 0, 0)), draw(128, 192), draw(128, 192, ("blue", 1, 2))]
+    write_video(tmp_path / "two.mp4", frames * 2)
+    look(tmp_path / "two.mp4")
+    page = Overview(tmp_path / "out")
+    assert (page.links, page.thumbnails) == (["two.mp4"], [])
+    assert page.classes == ["red: 2 in 1 file", "blue: 2 in 1 file"]
+
+
 def many_images(folder, count):
     folder.mkdir()
     for number in range(1, count + 1):
@@ -531,6 +611,7 @@ def test_an_end_before_the_last_image_keeps_the_others(ends_at, capsys, tmp_path
         rows = json.loads((out / "detections.json").read_text())
         assert [row["image_id"] for row in rows] == list(range(1, number))
         assert sorted(path.stem for path in out.glob("*.png")) == stems
+        assert [Path(address).stem for address in Overview(out).enlarged] == stems
         assert sorted(path.stem for path in (out / "labels").iterdir()) == stems
         assert sorted(path.stem for path in (out / "Annotations").iterdir()) == stems
         lines = (out / "labels.csv").read_text().splitlines()[1:]

@@ -292,12 +292,15 @@ def test_bad_input_of_forms(fails, tiny_run, tiny_data, tmp_path):
 
 
 @pytest.mark.integration
-def test_int8(tiny_run, tiny_data, tmp_path):
+def test_int8(tiny_run, tiny_data, tmp_path, caplog):
     argv = ["--formats=tflite_int8", f"--data={tiny_data}", "--calibration_split=val"]
     # Four images are too few for people, and enough to see that the split is used.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssd_tf.exporting.folder.MIN_CALIBRATION_IMAGES", 4)
         report = run(tiny_run, tmp_path, *argv)
     assert report["verify"]["tflite_int8"]["detections"] > 0
+    # Of the run's own model and of each format, before it is measured.
+    assert sum(text.startswith("verifying: ") for text in caplog.messages) == 2
+    assert "verifying: tflite_int8" in caplog.messages
     entry = load_detector(tmp_path / "model_int8.tflite")
     assert entry.size_mb == pytest.approx(report["verify"]["tflite_int8"]["megabytes"])

@@ -22,11 +22,13 @@ class Sections(html.parser.HTMLParser):
         super().__init__()
         self.texts = {"": ""}
         self.addresses = []
+        self.tags = []
         self._section = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
+        self.tags.append((tag, attributes))
         if tag == "h2":
             self._section = attributes["id"]
             self.texts[self._section] = ""
@@ -94,7 +96,10 @@ def test_numbers_and_names(report):
     assert metrics["thresholds"]["best"] == pytest.approx(
         {"score": 0.85, "precision": 1, "recall": 0.5, "f1": 2 / 3}
     )
-    assert re.search(r"0\.500 AP 0\.500 AP50", " ".join(sections.texts[""].split()))
+    numbers = " ".join(sections.texts["numbers"].split())
+    assert re.search(r"0\.500 AP 0\.500 AP50 1 of 2 objects", numbers)
+    # At .85 one of two objects is found, and the wrong detection of .8 is not shown.
+    assert " 0 false alarms" in numbers and re.search(r"AR100 0\.500 ", numbers)
     # A name is text, whatever it looks like.
     assert "<b>cat</b> 1 2 1.000 1.000" in sections.texts["classes"].replace("  ", " ")
     assert "two.png <b>cat</b> 0.80 dog" in " ".join(sections.texts["labels"].split())
@@ -137,6 +142,58 @@ def test_a_gray_range_without_images_is_refused(fails, tmp_path, flags):
     paths = [f"--annotations={tmp_path / 'a'}", f"--detections={tmp_path / 'b'}"]
     line = fails(evaluate.main, *paths, *flags, f"--output={tmp_path / 'c'}", code=2)
     assert "--gray_range" in line
+
+
+def test_images_come_first_and_can_be_enlarged(report, tmp_path):
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (100, 60)).save(tmp_path / name)
+    sections, _ = report([CAT, DOG], [{**CAT, "score": 0.9}], f"--images={tmp_path}")
+    ids = [attributes["id"] for tag, attributes in sections.tags if tag == "h2"]
+    assert ids[:3] == ["worst", "best", "numbers"]
+    enlarged = [tag for tag, attributes in sections.tags if attributes.get("class") == "zoom"]
+    images = [attributes for tag, attributes in sections.tags if tag == "img"]
+    assert enlarged == ["a", "a"]
+    assert sum(each.get("src", "").startswith("data:image/jpeg") for each in images) == 2
+    assert [tag for tag, _ in sections.tags].count("dialog") == 1
+
+
+def test_the_surest_of_the_best_images_comes_first(report, tmp_path):
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (100, 100)).save(tmp_path / name)
+    found = [{**CAT, "score": 0.6}, {**DOG, "score": 0.7}]
+    sections, _ = report([CAT, DOG], found, f"--images={tmp_path}")
+    text = sections.texts["best"]
+    assert 0 < text.index("two.png: 1 right") < text.index("one.png: 1 right")
+
+
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_what_needs_several_classes(report, num_classes):
+    categories = CATEGORIES[:num_classes]
+    sections, _ = report([CAT], [{**CAT, "score": 0.9}], categories=categories)
+    inputs = [attributes for tag, attributes in sections.tags if tag == "input"]
+    assert len(inputs) == num_classes - 1
+    assert ("confusion" in sections.texts) == (num_classes == 2)
+    swatches = [
+        attributes for _, attributes in sections.tags if attributes.get("class") == "swatch"
+    ]
+    colors = ["background: #e6194b", "background: #3cb44b"]
+    assert [attributes["style"] for attributes in swatches] == colors[:num_classes]
+
+
+def test_the_verdict_is_the_first_sentence(report, monkeypatch):
+    from ssd_tf.evaluation import outputs
+
+    written = outputs.report.render_report
+
+    def with_verdict(analysis, metrics, *others):
+        verdict = {"sentence": "finds <1> of 2", "suggestion": "more dogs"}
+        return written(analysis, {**metrics, "verdict": verdict}, *others)
+
+    monkeypatch.setattr(outputs.report, "render_report", with_verdict)
+    sections, _ = report([CAT, DOG], [{**CAT, "score": 0.9}])
+    text = " ".join(sections.texts[""].split())
+    title = text.rindex("found.json")  # the heading
+    assert title < text.index("finds <1> of 2") < text.index("more dogs") < text.index("2 images")
 
 
 def test_an_image_that_cannot_be_read_is_left_out(report, tmp_path, caplog):

@@ -36,7 +36,8 @@ def test_stages_rate_and_sheet(tiny_data, tiny_config_file, tmp_path, capsys):
         assert stage in printed
     assert "images/s, batch 6" in printed
     with Image.open(sheet) as image:
-        assert image.size == (4 * 320, 2 * 320)
+        # 64 x 96 in the height of a row: 450 wide, three in each of two rows.
+        assert image.size == (3 * 460 + 10, 52 + 2 * 326 + 10)
         assert len(image.getcolors(1 << 24)) > 100
 
 
@@ -86,7 +87,8 @@ def test_the_sheet_shows_augmented_images(drawn):
     flipped = drawn("--sheet_images=6", "--set=data.augment={flip_probability: 1}")
     assert len(plain) == len(flipped) == 6
     for (image, boxes, *_), (mirrored, moved, *_) in zip(plain, flipped, strict=True):
-        np.testing.assert_allclose(mirrored, image[:, ::-1], atol=1e-3)
+        difference = np.abs(mirrored.astype(int) - image[:, ::-1])  # of resampling
+        assert difference.max() <= 1
         expected = [[ymin, 1 - xmax, ymax, 1 - xmin] for ymin, xmin, ymax, xmax in boxes]
         np.testing.assert_allclose(moved, np.reshape(expected, (-1, 4)), atol=1e-6)
 

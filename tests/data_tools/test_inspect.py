@@ -138,7 +138,8 @@ def test_numbers_and_sheet(two_splits, capsys):
     )
     assert "  cat: 1 in 1 images\n  dog: 0 in 1 images, 1 ignored\n" in text
     with Image.open(sheet) as image:
-        assert image.size == (1280, 320)
+        # 64 x 48 and 40 x 60 in the height of a row: 400 and 200 wide.
+        assert image.size == (10 + 410 + 210, 52 + 326 + 10)
 
 
 @pytest.fixture
@@ -162,11 +163,11 @@ def test_ignore_regions_are_hatched(two_splits):
     shards = info.shards("train")
     hatched = np.asarray(inspection.draw_sheet(shards, info.names, [1])).astype(int)
     plain = np.asarray(inspection.draw_sheet(shards, ["a", "b"], [0])).astype(int)
-    # The crowd's box (4..24, 6..36) holds slanted lines in the second class's green; the cat's
-    # box does not.
-    inside = hatched[2 + 12 : 2 + 34, 2 + 6 : 2 + 22]
-    assert np.sum(inside[..., 1] - inside[..., 0] > 60) > 20
-    inside = plain[2 + 26 : 2 + 38, 2 + 10 : 2 + 22]
+    # The image is five times as large, from 52, 10 on. The crowd's box (4..24, 6..36) holds slanted
+    # lines in the second class's green; the cat's box, at 6.25 times, does not.
+    inside = hatched[52 + 60 : 52 + 170, 10 + 30 : 10 + 110]
+    assert np.sum(inside[..., 1] - inside[..., 0] > 60) > 500
+    inside = plain[52 + 130 : 52 + 240, 10 + 60 : 10 + 140]
     assert np.sum(inside[..., 1] - inside[..., 0] > 60) == 0
 
 
@@ -223,9 +224,8 @@ def test_coverage_is_printed_and_images_are_drawn(two_splits, tmp_path, capsys):
     assert len(rows["cat"]) == 5 and rows["cat"][0] == "1"
     with Image.open(tmp_path / "one.png") as sheet:
         drawn = np.asarray(sheet)
-    # One image, in the first of four columns.
-    assert (drawn[:, 320:] == 255).all()
-    assert not (drawn[:, :320] == 255).all()
+    assert drawn.shape == (52 + 326 + 10, 490, 3)  # one image, below a title that is wider
+    assert (drawn[52:352, 10:210] < 255).any(-1).all()
 
     assert inspect_tfrecord.main(["x", str(two_splits), "--split=val", *flags[:1]]) == 0
     assert "nan" not in capsys.readouterr().out

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.legend import Legend
 from PIL import Image
 
@@ -29,6 +30,7 @@ NAMES = [
     "%s {0} \\n",
 ]
 CURVE = [1.0] * 101
+COLORS = {"cat": "#e6194b", "b": "#3cb44b", "$x$": "#4363d8"}
 
 
 def texts_of(uri):
@@ -42,7 +44,8 @@ def texts_of(uri):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_shown_as_they_are(name):
-    assert name in texts_of(figures.class_curves({name: CURVE, "other": CURVE}))
+    colors = {name: "#e6194b", "other": "#3cb44b"}
+    assert name in texts_of(figures.class_curves({name: CURVE, "other": CURVE}, colors))
     assert texts_of(figures.confusion(np.eye(2, dtype=int), [name])).count(name) == 2
     curves = {name: (np.arange(101) / 100, CURVE), "b": (np.arange(101) / 100, CURVE)}
     assert name in texts_of(figures.compare_curves("recall", "precision", curves))
@@ -58,7 +61,7 @@ def test_names_that_no_image_can_hold():
 
 def test_settings_of_the_user_change_nothing():
     with matplotlib.rc_context({"text.usetex": True, "text.parse_math": True}):
-        assert "$x$" in texts_of(figures.class_curves({"$x$": CURVE}))
+        assert "$x$" in texts_of(figures.class_curves({"$x$": CURVE, "b": CURVE}, COLORS))
 
 
 def test_no_legend_searches_for_its_place(monkeypatch):
@@ -71,14 +74,14 @@ def test_no_legend_searches_for_its_place(monkeypatch):
     truth = type("Truth", (), {"ignored": np.zeros(1, bool), "area": np.ones(1)})
     thresholds = {"score": CURVE, "precision": CURVE, "recall": CURVE, "f1": CURVE}
     drawn = [
-        figures.class_curves({"cat": CURVE}),
+        figures.class_curves({"cat": CURVE, "b": CURVE}, COLORS),
         figures.compare_curves("recall", "precision", {"a": (CURVE, CURVE)}),
         figures.threshold_curves(thresholds, 0.5),
         figures.score_histogram(found, np.array([0, 1])),
         figures.size_histogram(truth, np.ones(1, bool)),
     ]
     legends = [
-        ["cat"],
+        ["cat", "b", "mean of the classes"],
         ["a"],
         ["precision", "recall", "F1"],
         ["right", "wrong"],
@@ -86,6 +89,31 @@ def test_no_legend_searches_for_its_place(monkeypatch):
     ]
     for uri, names in zip(drawn, legends, strict=True):
         assert set(names) <= set(texts_of(uri))
+
+
+def svg_of(uri):
+    return base64.b64decode(uri.partition(",")[2]).decode()
+
+
+def test_one_class_has_a_curve_in_its_colour_and_no_legend():
+    drawn = figures.class_curves({"cat": CURVE}, COLORS)
+    assert texts_of(drawn).count("cat") == 0
+    assert "#e6194b" in svg_of(drawn)
+    few = svg_of(figures.class_curves({"cat": CURVE, "b": CURVE}, COLORS))
+    assert "#e6194b" in few and "#3cb44b" in few
+    many = {str(index): CURVE for index in range(7)}
+    drawn = figures.class_curves(many, dict.fromkeys(many, "#e6194b"))
+    assert "#e6194b" not in svg_of(drawn) and texts_of(drawn).count("3") == 0
+
+
+@pytest.mark.parametrize(
+    ("costs", "end"), [([0, 0.0], 0.05), ([0.001, 0.04], 0.05), ([0.4, 0], 0.42)]
+)
+def test_the_axis_of_error_costs_is_never_short(monkeypatch, costs, end):
+    limits = []
+    monkeypatch.setattr(Axes, "set_xlim", lambda _axes, low, high: limits.append((low, high)))
+    figures.error_costs({str(index): {"cost": cost} for index, cost in enumerate(costs)})
+    assert limits == [(0, pytest.approx(end))]
 
 
 def shades(matrix, names):

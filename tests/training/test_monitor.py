@@ -138,11 +138,13 @@ def test_tags_are_grouped(make_monitor, tmp_path):
     }
     expected |= {"positives_per_level/4x6", "positives_per_level/2x3"}
     # What is undefined has no curve.
-    expected |= {f"eval/{name}" for name in ("AP", "AP50", "AR100", "AP50_11point", "AP50_all")}
-    expected |= {"eval_per_class/red", "images/0", "images/1", "config"}
+    expected |= {"AP/AP", "AP/AP50", "per_class_AP/red", "images/0", "images/1", "config"}
     events = events_of(tmp_path)
     assert set(events) == expected
     assert all(steps == [5] for steps in events.values())
+    # TensorBoard shows groups by name.
+    groups = sorted({tag.partition("/")[0] for tag in events if "/" in tag} - {"images"})
+    assert groups == ["AP", "loss", "per_class_AP", "positives_per_level", "train"]
 
 
 def test_tensorboard_shows_each_step_once_after_a_restart(make_monitor, tmp_path):

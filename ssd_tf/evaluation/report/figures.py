@@ -3,18 +3,21 @@
 import base64
 import contextlib
 import io
-import unicodedata
 import warnings
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from ssd_tf.draw import plain_text
 from ssd_tf.evaluation.analysis import RIGHT, WRONG
 
 _BLUE = "#1f5fa8"
 _ORANGE = "#d9730d"
 _GRAY = "#b8bec6"
+_INK = "#1c2126"
+_MAX_NAMED_CURVES = 6
+_MIN_COST = 0.05  # of AP50: costs are drawn on an axis that is no shorter
 _LINES = (_BLUE, _ORANGE, "#2e8540", "#8250a0", "#b02a37", "#5c6670")
 _SIZE = (5.2, 3.4)
 RECALLS = np.arange(101) / 100
@@ -50,20 +53,24 @@ def compare_curves(x_label, y_label, curves: dict) -> str:
     return done[0]
 
 
-def class_curves(curves: dict) -> str:
-    """{class: precision at the recalls 0, 0.01, ..., 1} -> each of them, and their mean."""
+def class_curves(curves: dict, colors: dict) -> str:
+    """{class: precision at the recalls 0, 0.01, ..., 1} -> each of them, and their mean.
+
+    colors: of the classes, in which they are drawn if there are few. One class has no legend.
+    """
     with _plot("recall", "precision") as (axes, done):
-        is_named = len(curves) < len(_LINES)
-        lines = []
-        for index, curve in enumerate(curves.values()):
-            color = _line(index + 1) if is_named else _GRAY
-            lines += axes.plot(RECALLS, curve, color=color, linewidth=1)
-        mean = np.mean(list(curves.values()), 0)
-        mean_line = axes.plot(RECALLS, mean, color=_BLUE, linewidth=2.5)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        named = (lines, list(map(_label, curves))) if is_named else ([], [])
-        handles = [*named[0], *mean_line]
-        axes.legend(handles, [*named[1], "mean of the classes"], loc="lower left", **_LEGEND)
+        is_named = len(curves) <= _MAX_NAMED_CURVES
+        handles = []
+        for name, curve in curves.items():
+            color = colors[name] if is_named else _GRAY
+            handles += axes.plot(RECALLS, curve, color=color, linewidth=1.5)
+        if len(curves) > 1:
+            mean = np.mean(list(curves.values()), 0)
+            mean_line = axes.plot(RECALLS, mean, color=_INK, linewidth=2.5)
+            handles = handles * is_named + mean_line
+            labels = [_label(name) for name in curves if is_named]
+            axes.legend(handles, [*labels, "mean of the classes"], loc="lower left", **_LEGEND)
     return done[0]
 
 
@@ -109,7 +116,9 @@ def error_costs(errors: dict) -> str:
     """AP50 that each kind of error costs."""
     with _plot("AP50 that it costs", "") as (axes, done):
         names = list(errors)[::-1]
-        axes.barh(names, [errors[name]["cost"] for name in names], color=_BLUE)
+        costs = [errors[name]["cost"] for name in names]
+        axes.barh(names, costs, color=_BLUE)
+        axes.set_xlim(0, max(1.05 * max(costs), _MIN_COST))
     return done[0]
 
 
@@ -180,6 +189,6 @@ def _line(index):
 
 def _label(name):
     """A name without the characters that an SVG image cannot hold, and not longer than fits."""
-    text = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in name)
+    text = plain_text(name)
     half = _MAX_LABEL // 2
     return text if len(text) <= _MAX_LABEL else f"{text[: half - 1]}\u2026{text[-half:]}"

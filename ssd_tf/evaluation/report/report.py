@@ -1,21 +1,19 @@
 """The report of an evaluation as one HTML file, and of several evaluations side by side."""
 
-import base64
-import io
 import pathlib
 
-import jinja2
 import numpy as np
 from PIL import Image
 
-from ssd_tf.draw import draw_comparison
+from ssd_tf.draw import color_of, draw_comparison, jpeg_uri
 from ssd_tf.evaluation.analysis import Analysis, at_score, image_names
 from ssd_tf.evaluation.report import figures
 from ssd_tf.inference.detections import Detections, from_xywh_pixels
+from ssd_tf.pages import make_environment
 
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 _MAX_IMAGES = 6
-_MAX_SIDE = 480  # pixels, of each of the two drawn images
+_MAX_SIDE = 560  # pixels, of each of the two drawn images
 _MAX_CONFUSIONS = 15
 _MAX_LABEL_ERRORS = 30
 _ERROR_MEANINGS = {
@@ -25,6 +23,31 @@ _ERROR_MEANINGS = {
     "duplicate": "an object that was found already",
     "background": "no object: IoU below 0.1",
     "missed": "an object without a detection, even of another class or location",
+}
+
+
+_METRIC_MEANINGS = {
+    "AP": "mean over the IoUs 0.5, 0.55, ..., 0.95: COCO's first number",
+    "AP50": "at an IoU of 0.5: boxes may be loose",
+    "AP75": "at an IoU of 0.75: boxes must be tight",
+    "APs": "AP of objects below 32 x 32 pixels",
+    "APm": "AP of objects from 32 x 32 to 96 x 96 pixels",
+    "APl": "AP of objects above 96 x 96 pixels",
+    "AR1": "mean recall over the same IoUs, at most 1 detection of each class in an image",
+    "AR10": "the same, at most 10 detections",
+    "AR100": "the same, at most 100 detections",
+    "ARs": "AR100 of objects below 32 x 32 pixels",
+    "ARm": "AR100 of objects from 32 x 32 to 96 x 96 pixels",
+    "ARl": "AR100 of objects above 96 x 96 pixels",
+    "AP50_11point": "VOC2007: mean precision at 11 recalls, IoU 0.5",
+    "AP50_all": "VOC2010: area under the precision, IoU 0.5",
+}
+_TIME_MEANINGS = {
+    "per_image": "median, one image at a time",
+    "p90": "what 90 % of the images stay below",
+    "preprocessing": "median, of one image",
+    "network": "median, of one image",
+    "postprocessing": "median, of one image",
 }
 
 
@@ -43,10 +66,15 @@ def render_report(
         "title": f"Evaluation of {settings[0]}",
         "settings": settings[1:],
         "metrics": metrics,
+        "numbers": list(_number_rows(metrics)),
         "curves": analysis.thresholds,
         "chosen": analysis.chosen,
         "reached": at_score(analysis),
-        "classes": class_rows,
+        "classes": [
+            {**row, "color": color_of(label)} for label, row in enumerate(class_rows, start=1)
+        ],
+        "num_found": int(np.sum(analysis.is_found & ~truth.ignored)),
+        "num_false": int(analysis.image_counts["wrong"].sum()),
         "score": analysis.score,
         "errors": analysis.errors,
         "meanings": _ERROR_MEANINGS,
@@ -63,7 +91,7 @@ def render_report(
         "images": _draw_images(analysis, names, fetch),
         "no_images": "" if fetch else "No images: give --images DIR to see them.",
     }
-    return _environment().get_template("report.html").render(content)
+    return make_environment(_TEMPLATES).get_template("report.html").render(content)
 
 
 def render_comparison(runs: dict) -> str:
@@ -90,25 +118,28 @@ def render_comparison(runs: dict) -> str:
             "f1": figures.compare_curves("score", "F1", f1),
         },
     }
-    return _environment().get_template("comparison.html").render(content)
+    return make_environment(_TEMPLATES).get_template("comparison.html").render(content)
 
 
-def _environment():
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["fixed"] = lambda value, digits: f"{value:.{digits}f}"
-    return environment
+def _number_rows(metrics):
+    """Yield (name, value, digits, meaning) of the numbers of metrics.json."""
+    for name, value in {**metrics["coco"], **metrics["voc"]}.items():
+        yield name, value, 3, _METRIC_MEANINGS[name]
+    best = (metrics["thresholds"] or {}).get("best")
+    if best:
+        for name in ("precision", "recall", "f1"):
+            yield name, best[name], 3, f"of all classes together, at a score of {best['score']:.2f}"
+    for name, value in metrics["latency_ms"].items():
+        yield f"{name}, ms", value, 2, _TIME_MEANINGS[name]
+    if metrics["images_per_second"]:
+        yield "images per second", metrics["images_per_second"]["batch_8"], 1, "in batches of 8"
+    if metrics["model_mb"]:
+        yield "MB", metrics["model_mb"], 1, "size of the model"
 
 
 def _figures(metrics, analysis):
     truth = analysis.truth
     drawn = {
-        "confusion": figures.confusion(analysis.confusion, truth.names),
         "errors": figures.error_costs(analysis.errors),
         "scores": figures.score_histogram(analysis.found, analysis.matches.status),
         "sizes": figures.size_histogram(truth, analysis.is_found),
@@ -116,9 +147,12 @@ def _figures(metrics, analysis):
         "by_size": figures.slice_bars(analysis.by_size),
         "by_aspect": figures.slice_bars(analysis.by_aspect),
     }
+    if len(truth.names) > 1:
+        drawn["confusion"] = figures.confusion(analysis.confusion, truth.names)
     if analysis.thresholds:
+        colors = {name: color_of(label) for label, name in enumerate(truth.names, start=1)}
         drawn["thresholds"] = figures.threshold_curves(analysis.thresholds, analysis.score)
-        drawn["recall"] = figures.class_curves(metrics["precision_at_recall"])
+        drawn["recall"] = figures.class_curves(metrics["precision_at_recall"], colors)
     return drawn
 
 
@@ -155,13 +189,14 @@ def _label_errors(analysis, image_names):
 def choose_images(analysis: Analysis) -> dict:
     """{"worst", "best", "label_errors": indices of images}, a few of each.
 
-    The worst have the most errors for their objects (F1), the best the most objects and no errors.
+    The worst have the most errors for their objects (F1). The best have no errors, the most objects
+    and, among equals, the highest of the scores that their least certain object has.
     """
     right, wrong, missed = (analysis.image_counts[key] for key in ("right", "wrong", "missed"))
     num_errors = wrong + missed
     f1 = 2 * right / np.maximum(2 * right + num_errors, 1)
     worst = np.lexsort((-num_errors, f1))
-    best = np.lexsort((-right, -f1))
+    best = np.lexsort((-_lowest_scores(analysis), -right, -f1))
     suspects = dict.fromkeys(
         int(analysis.found.image[row["detection"]]) for row in analysis.matches.label_errors
     )
@@ -172,6 +207,14 @@ def choose_images(analysis: Analysis) -> dict:
     }
 
 
+def _lowest_scores(analysis):
+    """The lowest score of the detections by which objects of each image were found; 1 without."""
+    lowest = np.ones(len(analysis.truth.images))
+    partner = analysis.matches.partner[analysis.is_found]
+    np.minimum.at(lowest, analysis.truth.image[analysis.is_found], analysis.found.scores[partner])
+    return lowest
+
+
 def _draw_images(analysis, names, fetch):
     """{kind: [{"source": a data URI, "text"}]} of the chosen images."""
     chosen = choose_images(analysis)
@@ -180,6 +223,7 @@ def _draw_images(analysis, names, fetch):
         kind: [
             {
                 "source": _draw_image(analysis, index, images[index]),
+                "aspect": 2 * images[index].shape[1] / images[index].shape[0],
                 "text": _describe_image(analysis, index, names[index]),
             }
             for index in indices
@@ -207,9 +251,7 @@ def _draw_image(analysis, index, image):
     small = Image.fromarray(image)
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))
     drawn = draw_comparison(np.asarray(small), example, detections, truth.names, analysis.score)
-    content = io.BytesIO()
-    drawn.save(content, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return jpeg_uri(drawn)
 
 
 def _describe_image(analysis, index, name):

@@ -1,0 +1,20 @@
+"""HTML pages from templates: one style, images that enlarge when clicked, no network."""
+
+import pathlib
+
+import jinja2
+
+_TEMPLATES = pathlib.Path(__file__).with_name("templates")
+
+
+def make_environment(*folders) -> jinja2.Environment:
+    """The environment of the templates in these folders and in ssd_tf/templates."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["fixed"] = lambda value, digits: f"{value:.{digits}f}"
+    return environment
