@@ -7,12 +7,12 @@ set already: fewer log lines, and oneDNN on x86.
 import importlib
 import os
 
-from ssd_tf import onednn
+from ssd_tf import processor
 
 # Silences TensorFlow's own log lines; must be set before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # As must this one.
-onednn.turn_on()
+processor.turn_on_onednn()
 
 __version__ = "0.1.0"
 

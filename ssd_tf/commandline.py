@@ -10,7 +10,7 @@ import tempfile
 from absl import flags, logging
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssd_tf import onednn, pixels
+from ssd_tf import pixels, processor
 from ssd_tf.errors import ConfigError
 
 # absl appends it to the help of flags that may be repeated; our help texts already say so.
@@ -190,7 +190,7 @@ def import_tensorflow():
             import tensorflow
 
             tensorflow.config.list_physical_devices()
-    onednn.avoid_slow_fusions()
+    processor.avoid_slow_fusions(sys.modules["tensorflow"])
 
 
 @contextlib.contextmanager

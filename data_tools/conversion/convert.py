@@ -19,7 +19,7 @@ from data_tools.conversion import (
 from data_tools.conversion.config import new_flags, read_config
 from data_tools.conversion.counts import SplitCounts
 from data_tools.readers import labels
-from ssd_tf import commandline, pixels
+from ssd_tf import commandline, pixels, processor
 
 _MIN_SHARDS = 8
 _IMAGES_PER_SHARD = 1000
@@ -108,7 +108,7 @@ def _start_workers_early(images, config):
 def _count_workers(config, num_images):
     if config.workers:
         return config.workers
-    return pool.count_cores() if num_images >= _MIN_IMAGES_FOR_PROCESSES else 1
+    return processor.usable_cores() if num_images >= _MIN_IMAGES_FOR_PROCESSES else 1
 
 
 def _check_strictly(findings, strays):

@@ -27,11 +27,6 @@ class Stopped(Exception):
     """Raised in a worker that is told to stop."""
 
 
-def count_cores():
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_tasks(function, tasks, workers, num_images, title):
     """Yield function(task, tick) of each task, in their order.
 

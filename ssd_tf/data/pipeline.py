@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ssd_tf import processor
 from ssd_tf.boxes import atss, matching
 from ssd_tf.config import Config
 from ssd_tf.data import augment, bad_records, dataset_json, records, shards
@@ -55,7 +56,7 @@ def build_dataset(
     dataset_info, stream = open_records(config, data_dir, split, stream_slice, skipped)
     prepare = make_prepare(config, default_boxes, len(dataset_info.classes), level_of_box)
     local_batch = config.train.batch_size // stream_slice.num_workers
-    batches = stream.map(prepare, usable_cores(), deterministic=True).batch(
+    batches = stream.map(prepare, processor.usable_cores(), deterministic=True).batch(
         local_batch, drop_remainder=True
     )
     return batches.prefetch(2).with_options(dataset_options())
@@ -157,13 +158,6 @@ def _make_assign(config, default_boxes, level_of_box):
     if level_of_box is None:
         raise ValueError("boxes.assigner=atss needs level_of_box, as SSD.level_of_box gives it")
     return atss.make_match(default_boxes, level_of_box, config.model.input_hw)
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def dataset_options() -> tf.data.Options:

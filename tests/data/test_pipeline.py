@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_tf import processor
 from ssd_tf.data import pipeline, records, shards, split_examples
 from ssd_tf.errors import ConfigError
 
@@ -45,7 +46,7 @@ def test_parallelism_changes_nothing(small_config, striped_data, preset, monkeyp
     config = small_config(data__augment=preset)
     by_cores = []
     for cores in (1, 5):
-        monkeypatch.setattr(pipeline, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(processor, "usable_cores", lambda cores=cores: cores)
         by_cores.append(batches(config, striped_data, 14))
     assert_same(*by_cores)
 
