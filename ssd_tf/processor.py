@@ -1,6 +1,6 @@
 """The processor: the cores of this process, and oneDNN, TensorFlow's kernels for x86.
 
-TensorFlow uses oneDNN unasked on processors with AVX-512 or AVX-VNNI only; others gain from it, too.
+TensorFlow uses oneDNN unasked on processors with AVX-512 or AVX-VNNI only; others gain, too.
 """
 
 import os
