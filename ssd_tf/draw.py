@@ -4,10 +4,8 @@ Needs Pillow and NumPy, and matplotlib for letters that are not ASCII.
 """
 
 import functools
-import pathlib
 
 import numpy as np
-from absl import logging
 from PIL import Image, ImageDraw, ImageFont
 
 from ssd_tf import pixels
@@ -116,51 +114,16 @@ def contact_sheet(images, num_columns=4, cell=320):
 
 def _choose_font(text, size):
     """A font that has all characters of the text, or most of them."""
-    return _load_font(None if text.isascii() else _find_font(frozenset(text)), size)
+    if text.isascii():
+        return _load_font(None, size)
+    from ssd_tf import fonts  # matplotlib takes a while
+
+    return _load_font(fonts.find_font(frozenset(text)), size)
 
 
 @functools.lru_cache(64)
 def _load_font(path, size):
     return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
-
-
-@functools.cache
-def _find_font(characters):
-    """The file of the font with the most of these characters: matplotlib's own if it has all."""
-    import matplotlib
-    from matplotlib import font_manager
-
-    own = str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
-    if characters <= _characters_of(own):
-        return own
-    paths = [own, *sorted(font_manager.findSystemFonts())]
-    best = max(paths, key=lambda path: len(characters & _characters_of(path)))
-    if not characters <= _characters_of(best):
-        _warn_of_missing_characters()
-    return best
-
-
-@functools.cache
-def _characters_of(path):
-    """The characters that a font can draw."""
-    from matplotlib.ft2font import FT2Font
-
-    if "LastResort" in path:  # which has a box for every character
-        return frozenset()
-    try:
-        ImageFont.truetype(path, 10)  # fails for fonts that are bitmaps of one size
-        return frozenset(map(chr, FT2Font(path).get_charmap()))
-    except Exception:  # a file that is no font after all
-        return frozenset()
-
-
-@functools.cache
-def _warn_of_missing_characters():
-    """Warn, once."""
-    logging.warning(
-        "no font on this machine has all characters of the class names: boxes are drawn for those "
-        "that are missing; install a font that has them, e.g. Noto Sans CJK"
-    )
 
 
 def _place_captions(pen, boxes, captions, fonts, size):

@@ -4,6 +4,8 @@ Writer and reader are side by side, so that they stay consistent. The keys are t
 Object Detection API. Shapes: `N` objects.
 """
 
+import contextlib
+import errno
 import hashlib
 
 import tensorflow as tf
@@ -56,6 +58,21 @@ def make_example(
         "float_list": {"image/object/area": areas} | _list_sides(boxes),
     }
     return _fill(tf.train.Example(), lists)
+
+
+@contextlib.contextmanager
+def open_file(path):
+    """A context with a function that appends a tf.train.Example to a new TFRecord file.
+
+    The same Examples make the same bytes. Raises OSError if the file cannot be written.
+    """
+    try:
+        with tf.io.TFRecordWriter(path) as writer:
+            yield lambda example: writer.write(example.SerializeToString(deterministic=True))
+    except tf.errors.OpError as error:
+        is_full = isinstance(error, tf.errors.ResourceExhaustedError)
+        detail = error.message.removeprefix(f"{path}; ")
+        raise OSError(errno.ENOSPC if is_full else errno.EIO, detail, path) from None
 
 
 def parse_example(serialized):
