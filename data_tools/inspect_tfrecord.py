@@ -20,9 +20,7 @@ flags.DEFINE_string("split", None, "Split to look at; default: the first.", flag
 flags.DEFINE_string(
     "config", None, "Experiment file, for the coverage by its default boxes.", flag_values=FLAGS
 )
-flags.DEFINE_multi_string(
-    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
-)
+commandline.define_overrides(FLAGS)
 flags.DEFINE_string("output", None, "PNG file for the sheet of images.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "images", 16, "Number of images on the sheet.", lower_bound=1, flag_values=FLAGS

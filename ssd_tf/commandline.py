@@ -79,7 +79,7 @@ def define_overrides(values: flags.FlagValues):
     flags.DEFINE_multi_string(
         "set",
         [],
-        "Replace a value of the config, e.g. eval.nms_iou=0.5; may be repeated.",
+        "Replace a value of the config, KEY=VALUE; may be repeated.",
         flag_values=values,
     )
 

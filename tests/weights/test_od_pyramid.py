@@ -5,6 +5,7 @@ import pathlib
 import flatbuffers
 import numpy as np
 import pytest
+import small_networks
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import check_config, load_config
@@ -50,12 +51,7 @@ def make_network(**model):
     values["model"]["backbone"] |= {"mean_rgb": [0, 0, 0], "std_rgb": [1, 1, 1]}
     config = check_config(values, "test")
     network = ssd.build_model(config, len(CLASSES))
-    random = np.random.default_rng(0)
-    for variable in network.model.variables:
-        if variable.path.endswith(("gamma", "variance")):
-            variable.assign(random.uniform(0.5, 1.5, variable.shape))
-        elif variable.path.endswith(("beta", "mean", "bias")):
-            variable.assign(random.normal(0, 0.2, variable.shape))
+    small_networks.randomize(network.model)
     return config, network
 
 
