@@ -47,6 +47,7 @@ def open_folder(path, inputs, reference) -> OutputFolder | None:
     folder.check([*_COCO_FILES, *_TABLES, REPORT])
     if not (folder.path / "ground_truth.json").exists():  # which an evaluation writes first
         folder.check_absent("detections.json", "the results of ssd detect, which would be replaced")
+        folder.check_absent(REPORT, "a comparison, whose report would be replaced")
     return folder
 
 
