@@ -336,7 +336,7 @@ def test_label_files_are_read_by_our_converters(
         assert box == pytest.approx(other, abs=tolerance)
 
 
-def test_what_format_refuses(fails, image_folder, tmp_path):
+def test_what_format_rejects(fails, image_folder, tmp_path):
     def refuse(*argv):
         return fails(detect.main, "--model=any", f"--output={tmp_path / 'out'}", *argv, code=2)
 

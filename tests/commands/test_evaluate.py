@@ -226,7 +226,7 @@ def test_set_replaces_settings_of_the_run(tiny_run, tiny_data, tmp_path):
     assert image_ids == [100, 100, 101, 101, 103, 103, 104, 104]
 
 
-def test_what_set_refuses(fails, tiny_run, tiny_data, tmp_path):
+def test_what_set_rejects(fails, tiny_run, tiny_data, tmp_path):
     def refuse(model, override):
         argv = [f"--model={model}", f"--data={tiny_data}", f"--output={tmp_path / 'out'}"]
         line = fails(evaluate.main, *argv, f"--set={override}", code=2)

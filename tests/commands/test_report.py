@@ -133,7 +133,7 @@ def test_images_of_16_bits(report, tmp_path, monkeypatch, flags, gray):
 
 
 @pytest.mark.parametrize("flags", [["--gray_range=9"], ["--gray_range=0,9"]])
-def test_a_gray_range_without_images_is_refused(fails, tmp_path, flags):
+def test_a_gray_range_without_images_is_rejected(fails, tmp_path, flags):
     paths = [f"--annotations={tmp_path / 'a'}", f"--detections={tmp_path / 'b'}"]
     line = fails(evaluate.main, *paths, *flags, f"--output={tmp_path / 'c'}", code=2)
     assert "--gray_range" in line
@@ -208,7 +208,7 @@ def test_comparison(fails, report, tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()} == before
 
 
-def test_what_comparison_refuses(fails, report, tmp_path):
+def test_what_comparison_rejects(fails, report, tmp_path):
     report([CAT], [])
     output = f"--output={tmp_path / 'c'}"
     path = str(tmp_path / "out" / "metrics.json")

@@ -182,7 +182,7 @@ def broken_png(path, paint):
 
 
 def large(path, _):
-    # 90 million pixels in a small file: fewer than Pillow itself refuses.
+    # 90 million pixels in a small file: fewer than Pillow itself rejects.
     Image.new("1", (10_000, 9_000)).save(path)
 
 

@@ -365,7 +365,7 @@ def test_yolo_labels_without_an_image(tmp_path, paint):
     }
 
 
-def test_yolo_labels_elsewhere_are_refused(tmp_path, paint):
+def test_yolo_labels_elsewhere_are_rejected(tmp_path, paint):
     paint(tmp_path / "images/a.jpg")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/a.txt").write_text("0 .5 .5 1 1\n")

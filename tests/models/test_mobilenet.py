@@ -190,6 +190,6 @@ def test_default_boxes_by_their_shapes():
         ),
     ],
 )
-def test_keys_without_an_effect_are_refused(values, message):
+def test_keys_without_an_effect_are_rejected(values, message):
     with pytest.raises(ConfigError, match=message):
         make_config(**{"boxes": {"preset": "paper"}, **values})

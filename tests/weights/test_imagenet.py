@@ -46,7 +46,7 @@ def test_the_files_of_the_backbones():
         ({"name": "mobilenet_v3_large"}, "set model.backbone.reduced_tail=false"),
     ],
 )
-def test_backbones_without_weights_are_refused(backbone, message):
+def test_backbones_without_weights_are_rejected(backbone, message):
     with pytest.raises(ConfigError, match=message):
         imagenet.choose_file(Backbone(**backbone))
 

@@ -223,7 +223,7 @@ def test_a_first_line_is_the_background_only_if_there_is_one_too_many():
         ("a.JSON", "3"),
     ],
 )
-def test_what_is_refused_in_one_line(name, text, count):
+def test_what_is_rejected_in_one_line(name, text, count):
     with pytest.raises(ValueError, match=r"a\.\w+") as error:
         names_of(text, count, name)
     assert "\n" not in str(error.value)
