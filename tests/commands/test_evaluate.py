@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import io
 import json
 import shutil
@@ -8,6 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssd_tf.commands import evaluate
+from ssd_tf.inference.loading import load_detector
 
 TRUTH = {
     "images": [{"id": 4, "height": 60, "width": 100}],
@@ -96,10 +98,26 @@ def files_refused(fails, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def quick_figures(monkeypatch):
-    """Half a second for each report; test_report.py has the real figures."""
-    svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **_o: file.write(svg))
+def quick_report(monkeypatch):
+    """A real report takes a second; `evaluated` has one, and test_report.py is about them."""
+
+    def render(_analysis, metrics, *_rest, **_more):
+        return f"<p>{metrics['coco']}</p>"
+
+    monkeypatch.setattr("ssd_tf.evaluation.report.report.render_report", render)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once():
+    """A model is loaded, and its graphs are traced, once for the same arguments."""
+    load = functools.cache(load_detector)
+
+    def load_or_reuse(path, labels, overrides, *rest, **more):
+        return load(path, labels, tuple(overrides), *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssd_tf.evaluation.evaluate.load_detector", load_or_reuse)
+        yield
 
 
 def run(*argv):
@@ -141,8 +159,6 @@ def test_from_python_without_files(tiny_run, tiny_data, evaluated, tmp_path, mon
 
 
 def test_detections_of_a_run(evaluated, tiny_run, images):
-    from ssd_tf.inference.loading import load_detector
-
     detector = load_detector(tiny_run, overrides=["eval.score_floor=0.0001"])
     rows = read(evaluated, "detections.json")
     for index in (0, 1, 3, 4):
@@ -620,6 +636,7 @@ def test_numbers_are_kept_when_the_report_fails(tmp_path, monkeypatch, broken, c
     out = tmp_path / "out"
     run(*argv, f"--output={out}")
     argv = write_files(tmp_path, TRUTH, [])
+    monkeypatch.undo()  # no quick_report
     monkeypatch.setattr(*places[broken], fail)
     capsys.readouterr()
     assert evaluate.main(["evaluate", *argv, f"--output={out}"]) == 1

@@ -11,6 +11,8 @@ from ssd_tf import processor
 from ssd_tf.data import pipeline, records, shards, split_examples
 from ssd_tf.errors import ConfigError
 
+# Random, and traced in a fraction of the time of the reference presets.
+BRIGHT = {"color": {"brightness": 32, "probability": 1}, "flip_probability": 0.5}
 DEFAULT_BOXES = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
 
 
@@ -52,7 +54,7 @@ def test_parallelism_changes_nothing(small_config, striped_data, preset, monkeyp
 
 
 def test_a_run_resumes_in_the_middle_of_an_epoch(small_config, striped_data):
-    config = small_config(data__augment="caffe")
+    config = small_config(data__augment=BRIGHT)
     whole = batches(config, striped_data, 14)  # 56 records: two and a half epochs
     # In the first epoch, across its end (22 = 5.5 batches), at the end of the second.
     for start in (3, 6, 11):
@@ -60,7 +62,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(small_config, striped_data):
 
 
 def test_the_workers_slices_make_up_the_single_workers_batch(small_config, striped_data):
-    config = small_config(data__augment="caffe")
+    config = small_config(data__augment=BRIGHT)
     whole = batches(config, striped_data, 8)
     parts = [batches(config, striped_data, 8, num_workers=2, worker=worker) for worker in (0, 1)]
     joined = [
@@ -98,7 +100,7 @@ def test_shards_and_buffer_are_reshuffled_every_epoch(small_config, striped_data
 
 
 def test_a_record_is_augmented_differently_in_every_epoch(small_config, striped_data):
-    config = small_config(data__augment={"color": {"brightness": 32, "probability": 1}})
+    config = small_config(data__augment=BRIGHT)
     plain, bright = (
         np.concatenate([image for image, _ in batches(each, striped_data, 11)])
         for each in (small_config(), config)
@@ -175,9 +177,7 @@ def test_the_seed_determines_the_augmentation(small_config, striped):
     serialized, position = tf.constant(striped.make_record(4)), tf.constant(7, tf.int64)
 
     def shift(seed):
-        config = small_config(
-            train__seed=seed, data__augment={"color": {"brightness": 32, "probability": 1}}
-        )
+        config = small_config(train__seed=seed, data__augment=BRIGHT)
         image, _ = pipeline.make_prepare(config, DEFAULT_BOXES, 2)(position, serialized)
         return float(tf.reduce_mean(image))
 
