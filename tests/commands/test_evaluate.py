@@ -1,5 +1,4 @@
 import contextlib
-import functools
 import io
 import json
 import shutil
@@ -10,6 +9,8 @@ from pycocotools.cocoeval import COCOeval
 
 from ssd_tf.commands import evaluate
 from ssd_tf.inference.loading import load_detector
+
+pytestmark = pytest.mark.usefixtures("loaded_once", "quick_report")
 
 TRUTH = {
     "images": [{"id": 4, "height": 60, "width": 100}],
@@ -95,29 +96,6 @@ def files_refused(fails, tmp_path):
         return line
 
     return call
-
-
-@pytest.fixture(autouse=True)
-def quick_report(monkeypatch):
-    """A real report takes a second; `evaluated` has one, and test_report.py is about them."""
-
-    def render(_analysis, metrics, *_rest, **_more):
-        return f"<p>{metrics['coco']}</p>"
-
-    monkeypatch.setattr("ssd_tf.evaluation.report.report.render_report", render)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded_once():
-    """A model is loaded, and its graphs are traced, once for the same arguments."""
-    load = functools.cache(load_detector)
-
-    def load_or_reuse(path, labels, overrides, *rest, **more):
-        return load(path, labels, tuple(overrides), *rest, **more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssd_tf.evaluation.evaluate.load_detector", load_or_reuse)
-        yield
 
 
 def run(*argv):

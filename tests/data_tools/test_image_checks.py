@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_tools.conversion import image_checks
 from ssd_tf import pixels
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.decoding import decode_image
 
 GRAY = (128, 128, 128)
 RED = (230, 20, 20)
