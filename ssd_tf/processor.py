@@ -6,7 +6,7 @@ TensorFlow uses oneDNN unasked on processors with AVX-512 or AVX-VNNI only; othe
 import os
 import platform
 
-from numpy._core import _multiarray_umath
+import numpy._core._multiarray_umath as umath
 
 # Values of ONEDNN_MAX_CPU_ISA, which imitates an older processor.
 _WITHOUT_AVX512 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2")
@@ -50,5 +50,5 @@ def avoid_slow_fusions(tensorflow):
 def _has_avx512():
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_AVX512:
         return False
-    features = _multiarray_umath.__cpu_features__
+    features = umath.__cpu_features__
     return all(features.get(name) for name in ("AVX512F", "AVX512BW", "AVX512VL"))
