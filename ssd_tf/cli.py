@@ -16,6 +16,9 @@ class _Command(typing.NamedTuple):
 
 
 COMMANDS = {
+    "quickstart": _Command(
+        "ssd_tf.commands.quickstart", "labelled images to a detector, all steps"
+    ),
     "train": _Command("ssd_tf.commands.train", "train a detector, or resume a run"),
     "evaluate": _Command("ssd_tf.commands.evaluate", "measure AP, speed and errors; compare runs"),
     "detect": _Command("ssd_tf.commands.detect", "detect objects in images and videos"),

@@ -7,7 +7,7 @@ from absl import flags
 
 from ssd_tf import commandline
 from ssd_tf.inference.inputs import find_inputs
-from ssd_tf.user_files import check_exists
+from ssd_tf.user_files import check_exists, read_lines
 
 USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
@@ -15,7 +15,7 @@ With --format also label files, as a starting point for labelling these images.
 
   ssd detect --model runs/NAME|SAVED_MODEL_DIR|FILE.tflite --output DIR [--score 0.5]
     [--max 100] [--classes a,b] [--labels FILE] [--format coco|yolo|voc|csv]
-    IMAGE|DIR|GLOB|VIDEO|camera[:NUMBER] ...
+    [--list FILE] IMAGE|DIR|GLOB|VIDEO|camera[:NUMBER] ...
 
 A camera is recorded until Ctrl-C, or for --seconds. Videos need pip install 'ssd-tf[video]'.
 """
@@ -34,6 +34,7 @@ _define_string(
     "labels", None, "Class names for a model that has none: lines of text, .pbtxt or COCO .json."
 )
 _define_list("format", [], "Label files to write: coco, yolo, voc, csv.")
+_define_string("list", None, "File with the path of an image per line, besides those named.")
 _define_float("seconds", None, "How long to record a camera.", lower_bound=0)
 commandline.define_input_range(FLAGS)
 commandline.define_raw_weights(FLAGS)
@@ -44,6 +45,9 @@ def main(argv=None):
 
 
 def _main(values, positional):
+    if values.list is not None:
+        check_exists(values.list, "list of images")
+        positional = [*positional, *filter(None, read_lines(values.list))]
     if not positional:
         raise flags.Error("name at least one image, folder, video or camera (see --help)")
     inputs = find_inputs(positional)
