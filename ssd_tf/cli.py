@@ -5,7 +5,7 @@ import importlib
 import sys
 import typing
 
-from ssd_tf import __version__
+from ssd_tf import __version__, broken_pipe
 
 
 class _Command(typing.NamedTuple):
@@ -39,6 +39,11 @@ COMMANDS = {
 
 def main(argv=None) -> int:
     """Run a command; argv begins with the program's own name. Returns the exit code."""
+    code = _run(argv)
+    return broken_pipe.EXIT_CODE if broken_pipe.reader_has_left() else code
+
+
+def _run(argv):
     arguments = list(sys.argv if argv is None else argv)[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_describe_commands())

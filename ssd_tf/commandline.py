@@ -3,6 +3,7 @@
 import contextlib
 import logging as python_logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import tempfile
 from absl import flags, logging
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssd_tf import onednn, pixels
+from ssd_tf import broken_pipe, onednn, pixels
 from ssd_tf.errors import ConfigError
 
 # absl appends it to the help of flags that may be repeated; our help texts already say so.
@@ -69,6 +70,8 @@ def run(main, values, usage, required=(), argv=None) -> int:
     except Interrupted as error:
         return _fail(str(error), error.exit_code)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and broken_pipe.reader_has_left():
+            return broken_pipe.EXIT_CODE
         if _follows_interruption(error):
             return _fail("interrupted", 130)
         return _report(error, values, 1)
@@ -183,14 +186,33 @@ def format_metric(value) -> str:
     return "-" if value == -1 else f"{value:.3f}"
 
 
+def print_next(*commands):
+    """Print the commands that usually follow, lists of words, as a user would type them."""
+    for index, words in enumerate(commands):
+        print("next: " if index == 0 else "  or: ", shlex.join(map(str, words)), sep="")
+
+
 def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
     if "tensorflow" not in sys.modules:
-        with quiet_stderr():
+        with _shown_on_terminal("loading TensorFlow"), quiet_stderr():
             import tensorflow
 
             tensorflow.config.list_physical_devices()
     onednn.avoid_slow_fusions()
+
+
+@contextlib.contextmanager
+def _shown_on_terminal(text):
+    """Inside `with`, the terminal of stderr shows a text, if it is one."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(text, "...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

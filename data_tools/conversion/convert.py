@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -43,6 +44,8 @@ def run_converter(values, usage, required, open_source, argv=None) -> int:
         reports, class_names = convert(lambda: open_source(values), config, source_flags)
         report.print_report(reports, class_names)
         print(f"details: {values.output}/dataset.json and report.json")
+        sheet = os.path.join(values.output, "look.png")
+        commandline.print_next(["ssd", "inspect", values.output, "--output", sheet])
 
     return commandline.run(main, values, usage, required=(*required, "output"), argv=argv)
 

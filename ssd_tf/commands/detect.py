@@ -7,7 +7,8 @@ from absl import flags
 
 from ssd_tf import commandline
 from ssd_tf.inference.inputs import find_inputs
-from ssd_tf.user_files import check_exists, read_lines
+from ssd_tf.user_files import check_exists, check_output_folder, read_lines
+from ssd_tf.weights import label_files
 
 USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
@@ -54,6 +55,9 @@ def _main(values, positional):
     if values.seconds is not None and not any(isinstance(each, int) for each in inputs.videos):
         raise flags.Error("--seconds needs a camera; videos are read to their end")
     check_exists(values.model, "model")
+    check_output_folder(values.output)
+    if values.labels is not None:
+        label_files.check_label_file(values.labels)
     input_range = commandline.read_input_range(values)
     commandline.import_tensorflow()
     from ssd_tf.inference.detect import Selection, detect

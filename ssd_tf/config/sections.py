@@ -488,7 +488,9 @@ class Watch(Section):
     log_every: PositiveInt = 20
     """Steps between lines of progress."""
     images: Count = 4
-    """Number of images drawn in TensorBoard at each evaluation."""
+    """Number of held-out images drawn at each evaluation, in TensorBoard and `live.html`."""
+    live_page: bool = True
+    """Write `live.html` into the run folder, a page that shows the run while it trains."""
 
 
 _BACKBONE_FILES = (".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".npz")

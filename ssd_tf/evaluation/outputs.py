@@ -16,6 +16,7 @@ from ssd_tf.output_folder import OutputFolder
 REPORT = "report.html"
 _COCO_FILES = ("ground_truth.json", "detections.json")
 _TABLES = ("metrics.json", "per_class.csv")
+FILES = (REPORT, *_TABLES, *_COCO_FILES)
 
 
 class Evaluation(typing.NamedTuple):
@@ -44,7 +45,7 @@ def open_folder(path, inputs, reference) -> OutputFolder | None:
             raise ValueError("reference needs output: pycocotools reads the files written there")
         return None
     folder = OutputFolder(path, filter(None, inputs))
-    folder.check([*_COCO_FILES, *_TABLES, REPORT])
+    folder.check(FILES)
     if not (folder.path / "ground_truth.json").exists():  # which an evaluation writes first
         folder.check_absent("detections.json", "the results of ssd detect, which would be replaced")
     return folder

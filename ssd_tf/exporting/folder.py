@@ -11,6 +11,7 @@ from absl import logging
 from ssd_tf import files
 from ssd_tf.config import nearest
 from ssd_tf.errors import ConfigError
+from ssd_tf.user_files import check_output_folder
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 FORMATS = (
@@ -56,9 +57,8 @@ def check_request(output, formats, data=None, max_ap_drop=None, overwrite=False,
     if web_files is not None:
         _check_web_files(web_files, formats)
     output = pathlib.Path(output).resolve()
+    check_output_folder(output)
     existing = next(path for path in (output, *output.parents) if path.exists())
-    if not existing.is_dir():
-        raise FileExistsError(f"--output {existing} is a file; name a folder")
     if not os.access(existing, os.W_OK):
         raise PermissionError(f"--output: {existing} is not writable")
     if output.is_dir() and has_content(output) and not overwrite:

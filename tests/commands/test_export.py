@@ -272,7 +272,7 @@ def test_bad_input_of_forms(fails, tiny_run, tiny_data, tmp_path):
     assert "--web_files" in refuse(f"--web_files={tmp_path}", code=2)
     output.touch()
     line = fails(export.main, f"--workdir={tiny_run}", f"--output={output}", code=1)
-    assert f"--output {output} is a file; name a folder" in line
+    assert f"--output: {output} is a file" in line
 
 
 @pytest.mark.integration

@@ -40,6 +40,7 @@ def make_loop(toy_state, toy_batches, tmp_path):
             workdir=workdir,
             run_state=read_state(workdir) if has_state else RunState("records", {}),
             make_dataset=make_dataset,
+            num_images=10,
             evaluate=measure if evaluate else None,
             evaluate_every=evaluate_every,
             name_images=lambda step: [f"a{step}", f"b{step}"],
