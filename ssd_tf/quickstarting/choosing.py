@@ -19,8 +19,6 @@ from ssd_tf.quickstarting.choices import Choice
 from ssd_tf.training.pace import measure_pace
 
 _FITTED = "boxes.yaml"
-# A forward pass, with resizing and NMS, per image of the time of a training step.
-_EVALUATION_COST = 0.6
 
 
 def write_config(path, data, start, request, command, fit_boxes):
@@ -63,8 +61,8 @@ class _Chooser:
         config = self._choose_boxes(config)
         if config.model.input_hw != old_hw:
             pace = measure_pace(config, self._data)
-        pace = _with_evaluation(pace, config, statistics)
-        logging.info("%.2f s per step on %d cores", pace.step, cores)
+        pace = choices.Pace(*pace)
+        logging.info("measured on %d cores: %.2f s per step", cores, pace.step)
         config = self._choose_schedule(config, statistics, pace)
         _print(self._choices)
         self._warn(config, statistics, pace)
@@ -142,12 +140,6 @@ def describe(dataset_info, objects) -> choices.Statistics:
         image_hw=(float(height), float(width)),
         object_sides=np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)),
     )
-
-
-def _with_evaluation(pace, config, statistics):
-    per_image = pace.seconds_per_step / config.train.batch_size * _EVALUATION_COST
-    evaluation = 1 + statistics.images.get("val", 0) * per_image
-    return choices.Pace(pace.seconds_per_step, pace.startup_seconds, evaluation)
 
 
 def _print(made):
