@@ -10,13 +10,19 @@ from absl import logging
 
 from ssd_tf import files
 from ssd_tf.config import Config, load_config
-from ssd_tf.data import bad_records, dataset_json, pipeline, split_examples
+from ssd_tf.data import bad_records, dataset_json, kept_classes, pipeline, split_examples
 from ssd_tf.draw import draw_comparison
-from ssd_tf.evaluation import metrics
-from ssd_tf.evaluation.run_detector import run_detector
+from ssd_tf.evaluation import metrics, run_detector
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.models import folding
-from ssd_tf.training import advice, device_errors, distribution, events, restart
+from ssd_tf.training import (
+    advice,
+    device_errors,
+    distribution,
+    events,
+    old_detector,
+    restart,
+)
 from ssd_tf.training.loop import Loop
 from ssd_tf.training.state import make_train_state
 
@@ -49,7 +55,8 @@ def train(
     if profile_steps is not None:
         folder = workdir / "tensorboard"
         profiler = events.Profiler.parse(profile_steps, config.train.steps, folder)
-    run_state = restart.check_restart(config, dataset_info, workdir)
+    run_info = old_detector.list_classes(config, dataset_info, workdir)
+    run_state = restart.check_restart(config, run_info, workdir)
     strategy = distribution.make_strategy(config.train.strategy, hosts, task)
     with contextlib.ExitStack() as stack:
         if distribution.is_chief(strategy):
@@ -58,24 +65,30 @@ def train(
         stack.enter_context(device_errors.explain_lost_worker(strategy))
         stack.enter_context(device_errors.explain_out_of_memory(config))
         resumes = restart.can_resume(workdir)
-        restart.check_agreement(strategy, config, dataset_info, run_state, resumes, profile_steps)
+        restart.check_agreement(strategy, config, run_info, run_state, resumes, profile_steps)
         restart.check_replicas(config, run_state, strategy, workdir)
         if config.train.deterministic:
             tf.config.experimental.enable_op_determinism()
-        state = make_train_state(config, dataset_info.names, strategy, initial_weights=not resumes)
+        names = run_info.names
+        state = make_train_state(config, names, strategy, initial_weights=not resumes)
         advice.log_settings(config, state.network, strategy.num_replicas_in_sync)
-        loop = _make_loop(config, dataset_info, workdir, state, run_state, profiler)
+        kept = old_detector.detect_kept(config, dataset_info, names, workdir, resumes, strategy)
+        loop = _make_loop(config, dataset_info, names, workdir, state, run_state, kept, profiler)
         if distribution.is_chief(strategy):
-            restart.write_settings(config, dataset_info, run_state, workdir)
+            restart.write_settings(config, run_info, run_state, workdir)
         stack.enter_context(bad_records.explain_record_errors(data, split))
         loop.run()
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir / "tensorboard")
 
 
-def _make_loop(config, dataset_info, workdir, state, run_state, profiler):
-    """The loop with what it needs of the data: batches, names of images, evaluations."""
+def _make_loop(config, dataset_info, names, workdir, state, run_state, kept, profiler):
+    """The loop with what it needs of the data: batches, names of images, evaluations.
+
+    names: the classes of the run.
+    """
     split = config.data.train_split
     num_workers = distribution.count_workers(state.strategy)
+    num_images = config.data.fraction * dataset_info.splits[split]["images"]
 
     def make_dataset(stream_slice):
         return pipeline.build_dataset(
@@ -85,6 +98,7 @@ def _make_loop(config, dataset_info, workdir, state, run_state, profiler):
             state.network.default_boxes,
             stream_slice,
             level_of_box=state.network.level_of_box,
+            kept=kept,
         )
 
     def name_images(step):
@@ -96,16 +110,17 @@ def _make_loop(config, dataset_info, workdir, state, run_state, profiler):
         workdir=workdir,
         run_state=run_state,
         make_dataset=make_dataset,
-        evaluate=_make_evaluate(config, dataset_info, state.network),
-        evaluate_every=events.evaluation_interval(config, dataset_info.splits[split]["images"]),
+        evaluate=_make_evaluate(config, dataset_info, names, state.network),
+        evaluate_every=events.evaluation_interval(config, num_images),
         name_images=name_images,
         profiler=profiler,
     )
 
 
-def _make_evaluate(config, dataset_info, network):
+def _make_evaluate(config, dataset_info, names, network):
     """A function of no arguments -> metrics on the val split, and images with what was detected.
 
+    names: the classes of the network; the metrics are those of the data set's classes.
     It is None, with a warning, without a val split.
     """
     split = config.data.val_split
@@ -122,16 +137,23 @@ def _make_evaluate(config, dataset_info, network):
     examples = split_examples.read_examples(dataset_info.folder, split, skipped)
     folded = folding.fold_batch_norm(network.model)
     folded_network = dataclasses.replace(network, model=folded)
-    detector = keras_detector(config, folded_network, dataset_info.names, weights_change=True)
+    detector = keras_detector(config, folded_network, names, weights_change=True)
+    detect = run_detector.relabel_batch(detector, dataset_info.names)
+    label_of = kept_classes.labels_in(names, dataset_info.names)
 
     def evaluate():
         folding.assign_folded(folded, network.model)
         with bad_records.explain_record_errors(dataset_info.folder, split):
-            truth, found = run_detector(
-                detector.batch, examples, dataset_info.classes, config.eval.batch_size
+            truth, found = run_detector.run_detector(
+                detect, examples, dataset_info.classes, config.eval.batch_size
             )
         drawn = [
-            draw_comparison(example["image"], example, detector(example["image"]), detector.classes)
+            draw_comparison(
+                example["image"],
+                {**example, "labels": label_of[example["labels"] - 1]},
+                detector(example["image"]),
+                names,
+            )
             for example in examples.take(config.watch.images).as_numpy_iterator()
         ]
         return metrics.measure(truth, found), drawn
