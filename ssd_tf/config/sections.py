@@ -233,7 +233,7 @@ class Data(Section):
     keep_classes: Annotated[
         bool, Needs("unless init_from names a run folder", ("init_from",), is_run)
     ] = False
-    """Whether the classes of the run that init_from names are kept, for data that has only new
+    """Whether the classes of the run that `init_from` names are kept, for data that has only new
     ones: see [training.md](training.md#adding-classes)."""
     keep_scores: Annotated[Scores, only_if("data.keep_classes")] = (0.2, 0.5)
     """What that run detects in the training images is trained on from the second score on, and

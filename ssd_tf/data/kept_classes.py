@@ -1,6 +1,6 @@
-"""Classes of an older detector that training keeps: the longer list, and labels in new images.
+"""Classes of an old detector that training keeps: the longer list, and labels in new images.
 
-With data.keep_classes, what the older detector found in the training images joins their ground
+With data.keep_classes, what the old detector found in the training images joins their ground
 truth. `ssd_tf/training/old_detector.py` runs it, once, and writes files; this module reads them.
 
 Shapes: `M` images, `K` detections of all images, `N` objects of one image.
@@ -25,10 +25,10 @@ SAME_OBJECT_IOU = 0.5
 
 
 class Detected(typing.NamedTuple):
-    """What the older detector found in some images.
+    """What the old detector found in some images.
 
     keys [M] int64: `records.image_key` of each image; counts [M] int64: its number of detections.
-    Of all detections, image by image: boxes [K, 4] float32, labels [K] int32 from 1, as the older
+    Of all detections, image by image: boxes [K, 4] float32, labels [K] int32 from 1, as the old
     detector has them, scores [K] float32.
     """
 
@@ -51,7 +51,7 @@ class KeptClasses(typing.NamedTuple):
 
 
 def extend_classes(old, new) -> tuple[dict, ...]:
-    """The classes of the older run, then those of the new data that it lacks by name.
+    """The classes of the old run, then those of the new data that it lacks by name.
 
     Both: {"name", "id"} in label order. An id that is taken becomes the first free one above all.
     """

@@ -48,8 +48,8 @@ def plan(
 ) -> list[Run]:
     """The extra runs that fit into these minutes; none if not even the two that are needed.
 
-    seconds_per_step, num_images: of the main run. steps: that it took. overhead_seconds: of each run for building
-    the network, compiling, and one evaluation.
+    seconds_per_step, num_images: of the main run. steps: that it took. overhead_seconds: for
+    building the network, compiling and one evaluation, of each run.
     """
     half = steps // 2
     seconds = half * seconds_per_step + overhead_seconds

@@ -1,7 +1,7 @@
 """Runs the detector that data.keep_classes keeps the classes of over the training images, once.
 
 What it finds goes into `kept_classes/` of the run folder, in files of PART images each, so that an
-interrupted run resumes there, and one that resumes later needs the older run no more.
+interrupted run resumes there, and one that resumes later does not need the old run.
 """
 
 import itertools
