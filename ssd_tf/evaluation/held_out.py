@@ -8,6 +8,7 @@ from PIL import Image
 
 from ssd_tf import draw
 
+LOW_SCORE = 0.3  # from which detections are drawn while a network trains: it is unsure at first
 _MAX_SIDE = 640  # pixels of a drawn image
 
 

@@ -13,9 +13,9 @@ from ssd_tf import files
 from ssd_tf.commandline import format_metric
 from ssd_tf.config import Config, to_yaml
 from ssd_tf.draw import jpeg_uri
+from ssd_tf.evaluation.held_out import LOW_SCORE
 from ssd_tf.evaluation.report.report import make_environment
 from ssd_tf.training.progress import Plan, show_seconds
-from ssd_tf.training.run_evaluation import DRAWN_SCORE
 
 PAGE = "live.html"
 _IMAGES = "live_images.json"
@@ -86,7 +86,7 @@ class LivePage:
                 _draw_curve("loss", _thin_out(_read_points(rows, "loss"))),
             ],
             "evaluations": self._images,
-            "score": format_metric(DRAWN_SCORE),
+            "score": format_metric(LOW_SCORE),
             "settings": _settings(self._config),
             "yaml": to_yaml(self._config),
         }

@@ -40,7 +40,7 @@ class Pace(typing.NamedTuple):
         return self.startup_seconds + num_steps * self.seconds_per_step + evaluations
 
     def steps_in(self, seconds, num_evaluations) -> int:
-        """The number of steps for which there is time beside these evaluations; 0 if there is none."""
+        """The number of steps that fit into a time beside these evaluations, at least 0."""
         left = seconds - self.seconds(0, num_evaluations)
         return max(int(left / self.seconds_per_step), 0)
 

@@ -6,12 +6,10 @@ from absl import logging
 
 from ssd_tf.data import bad_records, split_examples
 from ssd_tf.evaluation import metrics
-from ssd_tf.evaluation.held_out import draw_held_out
+from ssd_tf.evaluation.held_out import LOW_SCORE, draw_held_out
 from ssd_tf.evaluation.run_detector import relabel_batch, run_detector
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.models import folding
-
-DRAWN_SCORE = 0.3  # the lowest to draw: scores are low at first
 
 
 def make_evaluate(config, dataset_info, network, names=None):
@@ -45,9 +43,7 @@ def make_evaluate(config, dataset_info, network, names=None):
             truth, found = run_detector(
                 detect, examples.take(num_images), dataset_info.classes, config.eval.batch_size
             )
-        drawn = draw_held_out(
-            detect, examples, dataset_info.names, config.watch.images, DRAWN_SCORE
-        )
+        drawn = draw_held_out(detect, examples, dataset_info.names, config.watch.images, LOW_SCORE)
         return metrics.measure(truth, found), drawn
 
     return evaluate
