@@ -26,7 +26,7 @@ def write_config(path, data, start, request, command, fit_boxes):
 
     data: folder of TFRecords. start: a starts.Start. request: a state.Request. command: what the
     user ran, for the first line. fit_boxes(config path, output path): fits default boxes.
-    Returns the choices.
+    Returns the choices.Pace of that training.
     """
     return _Chooser(pathlib.Path(path), data, start, request, command, fit_boxes).choose()
 
@@ -48,6 +48,8 @@ class _Chooser:
 
     def choose(self):
         statistics = describe(self._dataset_info, self._objects)
+        if not len(statistics.object_sides):
+            raise ValueError(f"{self._data}: the split 'train' has no objects to learn from")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._add(Choice("start", self._start.shown, self._start.reason, self._start.values))
         config = self._add(self._or_given(choices.choose_batch(statistics.images["train"])))
@@ -64,25 +66,28 @@ class _Chooser:
         pace = choices.Pace(*pace)
         logging.info("measured on %d cores: %.2f s per step", cores, pace.step)
         config = self._choose_schedule(config, statistics, pace)
-        _print(self._choices)
+        _print([self._recipe(), *self._choices])
         self._warn(config, statistics, pace)
-        return self._choices
+        return pace
 
     def _add(self, *more):
         """Write and load the config with more choices."""
         self._choices += more
-        base = self._base[0] if len(self._base) == 1 else self._base
-        first = Choice("recipe", self._start.base, "for such a start", {"base": base})
-        text = config_file.render(self._command, [first, *self._choices], self._request.overrides)
+        made = [self._recipe(), *self._choices]
+        text = config_file.render(self._command, made, self._request.overrides)
         files.write_text(self._path, text)
         return load_config(self._path)
+
+    def _recipe(self):
+        base = self._base[0] if len(self._base) == 1 else self._base
+        return Choice("recipe", self._start.base, "for such a start", {"base": base})
 
     def _or_given(self, choice):
         """The choice, or that of the user if --set names one of its keys."""
         given = config_file.given_values(choice.values, self._request.overrides)
         if not given:
             return choice
-        return choice._replace(shown=", ".join(map(str, given)), reason="--set", values={})
+        return choice._replace(shown=", ".join(map(str, given)), reason="--set")
 
     def _choose_boxes(self, config):
         if any(each.startswith("boxes") for each in self._request.overrides):

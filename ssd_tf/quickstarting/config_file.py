@@ -1,5 +1,6 @@
 """`config.yaml` of a quickstart: the choices as an experiment file, with their reasons."""
 
+import math
 import textwrap
 
 import yaml
@@ -76,8 +77,13 @@ def _by_section(values):
 
 
 def _dump(keys):
-    text = yaml.safe_dump(keys, default_flow_style=None, sort_keys=False, width=_WIDTH - 2)
-    return text.splitlines()
+    """A line of YAML for each key."""
+    # In a list, as a scalar of its own would be followed by the end of the document.
+    texts = {
+        key: yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=math.inf)
+        for key, value in keys.items()
+    }
+    return [f"{key}: {text.strip()[1:-1]}" for key, text in texts.items()]
 
 
 def _comment(text, indent):

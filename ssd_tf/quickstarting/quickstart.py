@@ -7,12 +7,11 @@ import time
 from collections.abc import Sequence
 
 from data_tools.recognise import recognise
-
-from ssd_tf import files
+from ssd_tf import commandline, files
 from ssd_tf.errors import ConfigError
 from ssd_tf.quickstarting import summary
+from ssd_tf.quickstarting.job import Job
 from ssd_tf.quickstarting.state import Request, State
-from ssd_tf.quickstarting.steps import STEPS, Job
 from ssd_tf.results import Result
 from ssd_tf.user_files import check_exists
 
@@ -51,7 +50,10 @@ def quickstart(
     with files.lock_folder(folder, message):
         state = State(folder, request)
         job = Job(request, folder, state, _command(request, output))
-        _run(job)
+        if state.is_finished():
+            print(f"{folder} is finished: nothing to do")
+        else:
+            _run(job)
         result = summary.summarise(job)
         summary.print_summary(job, result)
     return result
@@ -74,34 +76,30 @@ def choose_folder(images, output) -> pathlib.Path:
 
 def _run(job):
     """Run the steps that are not done."""
-    missing = [step for step in STEPS if not job.state.is_done(step.name)]
-    if not missing:
-        print(f"{job.folder} is finished: nothing to do")
-        return
+    if not job.state.is_done("convert"):
+        request = job.request
+        job.recognised = recognise(request.images, request.label_format, request.classes)
+        print(f"labels: {job.recognised.label_format} ({job.recognised.reason})")
     print(f"results: {job.folder}")
-    if missing[0] == STEPS[0]:
-        _recognise(job)
-    else:
-        done = ", ".join(step.name for step in STEPS if step not in missing)
-        print(f"continuing; done before: {done}")
+    commandline.import_tensorflow()
+    from ssd_tf.quickstarting.steps import STEPS
+
+    done = [step.name for step in STEPS if job.state.is_done(step.name)]
+    if done:
+        print(f"continuing; done before: {', '.join(done)}")
     job.state.start()
     try:
-        for step in missing:
-            _run_step(job, step)
+        for number, step in enumerate(STEPS, 1):
+            if step.name not in done:
+                print(f"\n[{number}/{len(STEPS)}] {step.title}", flush=True)
+                _run_step(job, step)
     except Exception:
         job.state.abandon()
         raise
-
-
-def _recognise(job):
-    request = job.request
-    job.recognised = recognise(request.images, request.label_format, request.classes)
-    print(f"labels: {job.recognised.label_format} ({job.recognised.reason})")
+    job.state.finish()
 
 
 def _run_step(job, step):
-    number = STEPS.index(step) + 1
-    print(f"\n[{number}/{len(STEPS)}] {step.title}", flush=True)
     job.commands = []
     begin = time.monotonic()
     done = step.run(job)

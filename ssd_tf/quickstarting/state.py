@@ -85,6 +85,15 @@ class State:
             return False
         return entry["output"] is None or (self._path.parent / entry["output"]).exists()
 
+    def finish(self):
+        """Note that all steps are done."""
+        self._content["finished"] = True
+        files.write_json(self._path, self._content)
+
+    def is_finished(self) -> bool:
+        """Whether all steps are done, and their files still there."""
+        return self._content.get("finished", False) and all(map(self.is_done, self.seconds()))
+
     def result(self, step) -> dict:
         """What a step that is done has noted."""
         return self._content["steps"][step]["result"]

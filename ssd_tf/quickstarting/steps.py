@@ -1,103 +1,21 @@
 """The steps of a quickstart: each prints the commands of `ssd` that do its work, and runs them."""
 
-import dataclasses
-import pathlib
-import shlex
 import shutil
 import typing
 
 from absl import logging
 
-from ssd_tf import cli, commandline, files
-from ssd_tf.data import dataset_json
+from ssd_tf import files
+from ssd_tf.config import load_run_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting.folder import MIN_CALIBRATION_IMAGES, REPORT
-from ssd_tf.quickstarting import held_out, starts
-from ssd_tf.quickstarting.state import Done, Request, State
+from ssd_tf.quickstarting import choosing, held_out, learning_curve, starts
+from ssd_tf.quickstarting.job import Job
+from ssd_tf.quickstarting.state import Done
 
 _NUM_DRAWN = 40  # held-out images
 _FORMATS = ("saved_model", "tflite_float32", "tflite_float32_raw", "web")
 _CALIBRATED_FORMATS = ("tflite_int8", "tflite_int8_raw")
-_TEST = "test"
-
-
-@dataclasses.dataclass
-class Job:
-    """What the steps share.
-
-    recognised: a recognise.Recognised, for the conversion. command: what the user ran.
-    """
-
-    request: Request
-    folder: pathlib.Path
-    state: State
-    command: str
-    recognised: typing.Any = None
-    commands: list[str] = dataclasses.field(default_factory=list)  # of the current step
-
-    @property
-    def data(self):
-        """TFRecords."""
-        return self.folder / "data"
-
-    @property
-    def start(self):
-        """The run folder of the imported detector that training starts from."""
-        return self.folder / "start"
-
-    @property
-    def config(self):
-        """The experiment file."""
-        return self.folder / "config.yaml"
-
-    @property
-    def run(self):
-        """The run folder."""
-        return self.folder / "run"
-
-    @property
-    def exports(self):
-        """SavedModel, TFLite files and the web page."""
-        return self.folder / "exports"
-
-    @property
-    def drawn(self):
-        """Held-out images with what was detected."""
-        return self.folder / "detections"
-
-    @property
-    def sheet(self):
-        """Training images with their boxes."""
-        return self.folder / "images.png"
-
-    @property
-    def splits(self):
-        """{split: its entry of dataset.json}."""
-        return dataset_json.read_dataset(self.data).splits
-
-    @property
-    def quoted_split(self):
-        """The split whose metrics are quoted: nothing was chosen on the test split."""
-        return _TEST if _TEST in self.splits else "val"
-
-    def evaluation(self, split):
-        """The report and the metrics of a split."""
-        return self.folder / f"evaluation_{split}"
-
-    def call(self, *arguments):
-        """Print a command as a user would type it, and run it in this process.
-
-        Raises what the command raises, Interrupted if a signal ended it.
-        """
-        arguments = [str(argument) for argument in arguments]
-        command = shlex.join(["ssd", *arguments])
-        print(f"\n$ {command}", flush=True)
-        self.commands.append(command)
-        code = cli.main(["ssd", *arguments, "--traceback"])
-        if code > 128:
-            raise commandline.Interrupted(code - 128, f"run this again to continue: {self.command}")
-        if code:
-            raise ValueError(f"{command} ended with exit code {code}: see above")
 
 
 class Step(typing.NamedTuple):
@@ -148,22 +66,32 @@ def _to_json(start):
 
 def choose(job) -> Done:
     """Write config.yaml."""
-    commandline.import_tensorflow()
-    from ssd_tf.quickstarting.choosing import write_config
-
     start = starts.Start(**job.state.result("start"))
 
     def fit_boxes(config, output):
         job.call("fit-boxes", job.data, "--config", config, "--output", output)
 
-    write_config(job.config, job.data, start, job.request, job.command, fit_boxes)
-    return Done(job.config)
+    pace = choosing.write_config(job.config, job.data, start, job.request, job.command, fit_boxes)
+    return Done(job.config, {"seconds_per_step": pace.step})
 
 
 def train(job) -> Done:
     """Train, or resume."""
     job.call("train", "--config", job.config, "--data", job.data, "--workdir", job.run)
     return Done(job.run / "checkpoints")
+
+
+def learn_curve(job) -> Done:
+    """Train on parts of the images, in the time that an early stop has left."""
+    config = load_run_config(job.run)
+    steps = max((point.steps for point in learning_curve.read_points(job.run)), default=0)
+    seconds_per_step = job.state.result("choose")["seconds_per_step"]
+    minutes = (config.train.steps - steps) * seconds_per_step / 60
+    num_images = job.splits["train"]["images"]
+    runs = learning_curve.plan(minutes, seconds_per_step, steps, num_images)
+    points = learning_curve.run(config, job.data, job.folder / "curve", runs)
+    text = learning_curve.describe([*points, *learning_curve.read_points(job.run)])
+    return Done(None, {"text": text})
 
 
 def evaluate(job) -> Done:
@@ -173,7 +101,7 @@ def evaluate(job) -> Done:
 
 def evaluate_test(job) -> Done:
     """Evaluate on the test split, if there is one, on which nothing was chosen."""
-    return _evaluate(job, _TEST) if _TEST in job.splits else Done()
+    return Done() if job.quoted_split == "val" else _evaluate(job, job.quoted_split)
 
 
 def _evaluate(job, split):
@@ -185,7 +113,7 @@ def _evaluate(job, split):
 
 def export(job) -> Done:
     """Export to all clients, and compare the exports with the run."""
-    formats = _FORMATS
+    formats = list(_FORMATS)
     num_images = job.splits["train"]["images"]
     if num_images >= MIN_CALIBRATION_IMAGES:
         formats += _CALIBRATED_FORMATS
@@ -216,6 +144,7 @@ STEPS = (
     Step("start", "find weights to start from", find_start),
     Step("choose", "choose the settings", choose),
     Step("train", "train", train),
+    Step("curve", "compare with less data and fewer steps, if time is left", learn_curve),
     Step("evaluate", "evaluate", evaluate),
     Step("test", "evaluate on the test split", evaluate_test),
     Step("export", "export", export),

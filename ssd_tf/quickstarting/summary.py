@@ -13,7 +13,7 @@ _HEADER = ("format", "AP", "AP50", "ms per image", "MB")
 
 
 def summarise(job) -> Result:
-    """The Result of a finished quickstart. job: a steps.Job."""
+    """The Result of a finished quickstart. job: a job.Job."""
     split = job.quoted_split
     measured = _read(job.evaluation(split) / "metrics.json")
     verified = _read(job.exports / REPORT)["verify"]
@@ -67,7 +67,7 @@ def print_summary(job, result: Result):
     show("", f"On the images of the split {result['split']}: {result['sentence']}", "")
     show("The formats on the validation images:")
     console.print(result.as_table())
-    show(result["suggestion"], "", "Next:")
+    show(result["suggestion"], f"{job.state.result('curve')['text']}.", "", "Next:")
     for what, command in _next_commands(job).items():
         show(f"  {what}:", f"    {command}")
     show("", "Where everything is:")

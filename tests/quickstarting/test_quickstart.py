@@ -1,5 +1,6 @@
 """The order of the steps, and what a second call does. The commands are replaced by touches."""
 
+import itertools
 import json
 import pathlib
 import types
@@ -8,9 +9,11 @@ import pytest
 
 from ssd_tf.commandline import Interrupted
 from ssd_tf.errors import ConfigError
+from ssd_tf.quickstarting import choices, job, learning_curve, starts, steps
 from ssd_tf.quickstarting import quickstart as module
-from ssd_tf.quickstarting import starts, steps
+from ssd_tf.quickstarting.learning_curve import Point
 from ssd_tf.quickstarting.quickstart import quickstart
+from ssd_tf.quickstarting.state import State
 
 OUTPUTS = {
     "inspect": "images.png",
@@ -53,7 +56,7 @@ class Program:
         return self.codes.get(name, 0)
 
     def run(self, name, argv):
-        given = dict(zip(argv, argv[1:], strict=False))
+        given = dict(itertools.pairwise(argv))
         if name == "convert":
             self.write("data/dataset.json", self.dataset())
             for split in self.splits:
@@ -66,6 +69,9 @@ class Program:
             self.write(OUTPUTS[name], {"verify": VERIFIED, "formats": given["--formats"]})
         else:
             self.write(OUTPUTS[name], None)
+        if name == "train":
+            path = self.folder / "run" / "config.yaml"
+            path.write_text("boxes: {preset: paper}\ntrain: {steps: 1000}\n")
 
     def dataset(self):
         splits = {name: {"images": count, "shards": []} for name, count in self.splits.items()}
@@ -88,21 +94,22 @@ def images(tmp_path):
 @pytest.fixture
 def program(tmp_path, monkeypatch):
     program = Program(tmp_path / "photos-ssd", {"train": 30, "val": 6})
-    monkeypatch.setattr(steps.cli, "main", program.main)
+    monkeypatch.setattr(job.cli, "main", program.main)
     recognised = types.SimpleNamespace(
         label_format="yolo", reason="data.yaml", conversions=[("yolo", "--yolo", "x")]
     )
     monkeypatch.setattr(module, "recognise", lambda *_: recognised)
     start = starts.Start("it", "why", "finetune.yaml", "a.tflite", "a.txt")
-    monkeypatch.setattr(steps.starts, "find_starts", lambda requested: iter([start]))
+    monkeypatch.setattr(steps.starts, "find_starts", lambda _: iter([start]))
 
-    def write_config(path, data, start, *_):
+    def write_config(path, _data, start, *_):
         program.calls.append("choose")
         if "choose" in program.fails:
             raise program.fails.pop("choose")
         path.write_text(f"init_from: {start.values['init_from']}\n")
+        return choices.Pace(1.5, 20, 2)
 
-    monkeypatch.setattr("ssd_tf.quickstarting.choosing.write_config", write_config)
+    monkeypatch.setattr(steps.choosing, "write_config", write_config)
     return program
 
 
@@ -131,7 +138,10 @@ def test_all_steps_are_made_once(images, program, capsys):
     commands = [line for line in out.splitlines() if line.startswith("$ ssd ")]
     assert len(commands) == 7
     folder = program.folder
-    assert f"$ ssd train --config {folder}/config.yaml --data {folder}/data --workdir {folder}/run" in commands
+    assert (
+        f"$ ssd train --config {folder}/config.yaml --data {folder}/data --workdir {folder}/run"
+        in commands
+    )
     for text in ("Finds 3 of 4.", "Label more.", "--format yolo", str(folder / "exports" / "web")):
         assert text in out
     assert (folder / "config.yaml").read_text() == f"init_from: {folder}/start\n"
@@ -161,7 +171,7 @@ def test_after_a_kill_the_same_call_continues(images, program, name):
 
 @pytest.mark.parametrize("name", ["convert", *ALL[1:]])
 def test_a_kill_before_the_note_costs_that_step(images, program, name, monkeypatch):
-    note = steps.State.note
+    note = State.note
 
     def killed(state, step, done, commands, seconds):
         if program.calls[-1].startswith(name) and "killed" not in program.fails:
@@ -169,7 +179,7 @@ def test_a_kill_before_the_note_costs_that_step(images, program, name, monkeypat
             raise Killed
         note(state, step, done, commands, seconds)
 
-    monkeypatch.setattr(steps.State, "note", killed)
+    monkeypatch.setattr(State, "note", killed)
     with pytest.raises(Killed):
         quickstart(images)
     quickstart(images)
@@ -220,7 +230,7 @@ def test_a_start_that_cannot_be_imported_is_passed_over(images, program, monkeyp
         starts.Start("one", "why", "finetune.yaml", "one.tflite"),
         starts.Start("two", "why", "finetune.yaml", "two.tflite"),
     ]
-    monkeypatch.setattr(steps.starts, "find_starts", lambda requested: iter(both))
+    monkeypatch.setattr(steps.starts, "find_starts", lambda _: iter(both))
     program.fails["import"] = ConfigError("corrupt")
     quickstart(images)
     content = json.loads((program.folder / "quickstart.json").read_text())
@@ -233,7 +243,7 @@ def test_a_start_that_cannot_be_imported_is_passed_over(images, program, monkeyp
         quickstart(images, images.parent / "other", start="one.tflite")
 
 
-def test_the_test_split_is_evaluated_last_and_quoted(images, program, capsys):
+def test_the_test_split_is_evaluated_last_and_quoted(images, program):
     program.splits["test"] = 5
     result = quickstart(images)
     assert program.calls == [*ALL[:6], "evaluate", *ALL[6:]]
@@ -248,6 +258,23 @@ def test_int8_needs_ten_images(images, program, num_images, has_int8):
     formats = json.loads((program.folder / "exports" / "export.json").read_text())["formats"]
     assert ("tflite_int8" in formats.split(",")) is has_int8
     assert {"saved_model", "tflite_float32", "web"} <= set(formats.split(","))
+
+
+def test_time_that_an_early_stop_leaves_is_for_a_learning_curve(images, program, monkeypatch):
+    made = []
+
+    def run(_config, _data, _folder, runs):
+        made.extend(runs)
+        points = {(0.5, 50): 0.3, (1.0, 50): 0.4, (0.25, 50): 0.2}
+        return [Point(each.fraction, each.steps, points[each]) for each in runs]
+
+    # 900 of 1,000 steps are left, 22.5 minutes; a run of 50 takes 135 s.
+    monkeypatch.setattr(learning_curve, "read_points", lambda _: [Point(1.0, 100, 0.5)])
+    monkeypatch.setattr(learning_curve, "run", run)
+    quickstart(images)
+    assert made == [(0.5, 50), (1.0, 50), (0.25, 50)]
+    content = json.loads((program.folder / "quickstart.json").read_text())
+    assert "+0.100" in content["steps"]["curve"]["result"]["text"]
 
 
 def test_the_output_folder_stands_beside_the_images(tmp_path, monkeypatch):

@@ -104,7 +104,9 @@ def test_a_folder_with_other_content_is_rejected(folder, request_):
         State(folder, request_)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2, "steps": {}, "request": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"version": 2, "steps": {}, "request": {"a": 1}}']
+)
 def test_a_corrupt_file_is_rejected(folder, request_, text):
     folder.mkdir()
     (folder / NAME).write_text(text)

@@ -13,21 +13,21 @@ ARCHIVE = "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8.tar.gz"
 MODEL = b"\x1c\x00\x00\x00TFL3"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def weights(tmp_path, monkeypatch):
     """An empty folder that SSD_TF_WEIGHTS names; the network cannot be reached."""
     folder = tmp_path / "weights"
     folder.mkdir()
     monkeypatch.setenv("SSD_TF_WEIGHTS", str(folder))
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(downloads, "is_reachable", lambda name: False)
+    monkeypatch.setattr(downloads, "is_reachable", lambda _: False)
     return folder
 
 
 def write(folder, *names, labels=COCO):
     for name in names:
         path = folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(MODEL)
         path.with_suffix(".txt").write_text(labels)
 
@@ -39,17 +39,17 @@ def found(requested=None):
     ]
 
 
-def test_without_anything_it_is_random_weights(weights):
+def test_without_anything_it_is_random_weights():
     assert found() == [("shapes_plain.yaml", None)]
 
 
-def test_without_a_folder_of_weights(weights, monkeypatch):
+def test_without_a_folder_of_weights(monkeypatch):
     monkeypatch.delenv("SSD_TF_WEIGHTS")
     assert found() == [("shapes_plain.yaml", None)]
 
 
 def test_a_download_comes_first(weights, monkeypatch):
-    monkeypatch.setattr(downloads, "is_reachable", lambda name: True)
+    monkeypatch.setattr(downloads, "is_reachable", lambda _: True)
     write(weights, "other.tflite")
     assert found() == [
         ("finetune.yaml", starts.BEST_NAME),
@@ -64,7 +64,7 @@ def test_what_was_downloaded_needs_no_network(weights):
 
 
 def test_a_file_of_the_best_detector_replaces_the_download(weights, monkeypatch):
-    monkeypatch.setattr(downloads, "is_reachable", lambda name: pytest.fail("not needed"))
+    monkeypatch.setattr(downloads, "is_reachable", lambda _: pytest.fail("not needed"))
     write(weights, "a.tflite", "b_fpn.pb", "tf2/ssd_mobilenet_v2_fpn_lite_320.tflite")
     assert [source for _, source in found()] == [
         "ssd_mobilenet_v2_fpn_lite_320.tflite",
@@ -126,7 +126,7 @@ def test_imagenet_files_come_before_random_weights(weights, tmp_path):
     assert requested.values == imagenet[0].values
 
 
-def test_what_is_requested_is_the_only_start(weights, tmp_path):
+def test_what_is_requested_is_the_only_start(weights):
     write(weights, "a.tflite")
     assert found("scratch") == [("shapes_plain.yaml", None)]
     assert found("imagenet") == [("finetune_imagenet.yaml", None)]
@@ -136,7 +136,7 @@ def test_what_is_requested_is_the_only_start(weights, tmp_path):
     assert start.labels == str(weights / "a.txt")
 
 
-def test_a_run_folder_needs_no_import(weights, tmp_path):
+def test_a_run_folder_needs_no_import(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").touch()
@@ -145,7 +145,7 @@ def test_a_run_folder_needs_no_import(weights, tmp_path):
 
 
 @pytest.mark.parametrize("requested", ["tf2:unknown", "a.tflit", "text.pb"])
-def test_an_unknown_request_is_an_error(weights, requested, tmp_path, monkeypatch):
+def test_an_unknown_request_is_an_error(requested, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "a.tflite")
     (tmp_path / "text.pb").touch()

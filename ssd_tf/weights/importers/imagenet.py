@@ -5,6 +5,8 @@ import os
 import pathlib
 import typing
 
+import keras
+
 from ssd_tf.config import Backbone
 from ssd_tf.errors import ConfigError, shorten
 
@@ -46,9 +48,6 @@ def find_file(backbone: Backbone) -> pathlib.Path:
         path = pathlib.Path(folder) / name
         if path.is_file():
             return _check_hash(path, file)
-    # The names of the files are needed without TensorFlow.
-    import keras
-
     try:
         path = keras.utils.get_file(file.names[0], file.url, cache_subdir="models")
     except Exception as error:

@@ -3,8 +3,8 @@
 import pytest
 
 from ssd_tf.config import check_config
-from ssd_tf.quickstart import learning_curve
-from ssd_tf.quickstart.learning_curve import Point, Run
+from ssd_tf.quickstarting import learning_curve
+from ssd_tf.quickstarting.learning_curve import Point, Run
 
 
 @pytest.mark.parametrize(
