@@ -52,10 +52,7 @@ def recognise(folder, label_format=None, classes=(), val_fraction=VAL_FRACTION) 
         conversions.append(tuple(flags))
     if "val" not in splits and val_fraction:
         splits.insert(1, "val")
-    reason = (
-        f"{found.count:,} {found.unit} and {len(contents.images):,} images in {folder}: "
-        f"{found.where}"
-    )
+    reason = f"{found.counted} and {len(contents.images):,} images in {folder}: {found.where}"
     return Recognised(found.label_format, reason, tuple(conversions), tuple(splits))
 
 
@@ -81,8 +78,7 @@ def _choose(contents, label_format):
 
 def _list_found(found):
     return ", ".join(
-        f"{each.label_format} ({each.count:,} {each.unit}, such as {each.example})"
-        for each in found
+        f"{each.label_format} ({each.counted}, such as {each.example})" for each in found
     )
 
 
@@ -128,9 +124,8 @@ def _list_missing_classes(sets):
     Labels that do not list their classes have those of the training split, and a class that occurs
     in another split alone would end its conversion.
     """
-    seen = [
-        _list_classes(dict(zip(each.flags[::2], each.flags[1::2], strict=True))) for each in sets
-    ]
+    flags = [dict(zip(each.flags[::2], each.flags[1::2], strict=True)) for each in sets]
+    seen = list(map(_list_classes, flags))
     return () if set().union(*seen[1:]) <= seen[0] else sorted(set().union(*seen))
 
 

@@ -41,16 +41,21 @@ class LabelSet(NamedTuple):
 class FoundLabels(NamedTuple):
     """All labels of one format.
 
-    count: of the `unit`, such as label files; example: the path of one; where: what was found
-    where, for the reason that users read.
+    num_files: of label files, each of which is a `unit`; example: the path of one; where: what was
+    found where, for the reason that users read.
     """
 
     label_format: str
-    count: int
+    num_files: int
     unit: str
     example: str
     where: str
     sets: list[LabelSet]
+
+    @property
+    def counted(self) -> str:
+        """The number of files, as in `3 CSV files`."""
+        return f"{self.num_files:,} {self.unit}" + "s" * (self.num_files != 1)
 
 
 class Contents:
@@ -218,7 +223,8 @@ def _find_devkit(contents, path):
 
 def _find_common_folder(contents, paths):
     """The innermost folder that holds all images and all these files."""
-    return os.path.commonpath([os.path.dirname(path) for path in (*paths, *contents.images)])
+    folders = [os.path.dirname(path) for path in (*paths, *contents.images)]
+    return os.path.commonpath(folders) or contents.folder
 
 
 def _list_voc_sets(root, split):
@@ -247,7 +253,7 @@ def _find_yolo(contents):
         split = split_names.split_of_folders(contents.shorten(os.path.dirname(path)))
         for each in yolo_sets.list_sets(pathlib.Path(path)):
             chosen = ("--image_set", each.name) if each.split else ()
-            where = f"{each.name} of {contents.shorten(path)}" if each.split else path
+            where = f"{each.name} of " * bool(each.split) + contents.shorten(path)
             flags = ("--yolo", _name_list(path), *chosen)
             sets.append(LabelSet(each.split or split, flags, where))
     return FoundLabels(
@@ -265,16 +271,16 @@ def _name_list(path):
 
 def list_yolo_files(contents) -> list[str]:
     """The text files of images, if one of them holds a YOLO box; else none."""
-    there = set(contents.list_by_suffix(".txt"))
+    there = {pathlib.Path(path): path for path in contents.list_by_suffix(".txt")}
     candidates = (
-        str(path) for image in contents.images for path in yolo_txt.label_paths(pathlib.Path(image))
+        path for image in contents.images for path in yolo_txt.label_paths(pathlib.Path(image))
     )
-    found = [path for path in dict.fromkeys(candidates) if path in there]
+    found = [there[path] for path in dict.fromkeys(candidates) if path in there]
     return found if any(map(yolo_txt.holds_labels, found)) else []
 
 
 def _find_yolo_lists(contents):
-    """The data.yaml, obj.data or classes.txt of each folder; only the former two if there are any."""
+    """The data.yaml and obj.data of all folders; if there are none, the classes.txt."""
     suspects = contents.list_by_suffix(*_YAML, ".data")
     suspects += [path for path in contents.others if os.path.basename(path) == "classes.txt"]
     folders = dict.fromkeys(_name_folder(path) for path in suspects)
@@ -301,13 +307,13 @@ def _name_folder(path):
 def _find_yolo_list(folder):
     try:
         path = yolo_sets.find_list(pathlib.Path(folder))
-        return str(path) if yolo_sets.list_sets(path) else None
+        return os.path.join(folder, path.relative_to(folder)) if yolo_sets.list_sets(path) else None
     except (OSError, ValueError):  # a YAML file of something else
         return None
 
 
 def explain_unread(contents) -> str:
-    """What the labels seem to be that no converter reads, as `PATH; it seems to be ...`, or empty."""
+    """Labels that no converter reads, as `PATH; it seems to be ...`; empty if there are none."""
     for path in contents.list_by_suffix(*_JSON):
         other = coco_json.name_other_format(path)
         if other:

@@ -66,7 +66,7 @@ def _read_images(chosen, unused):
 
 
 def label_paths(image):
-    """Where the labels of an image may be: in labels/ for the last images/ in its path, or beside."""
+    """Where an image's labels may be: in labels/ for the last images/ in its path, or beside it."""
     name = os.path.splitext(image.name)[0] + ".txt"
     candidates = [image.parent / name]
     parts = image.parts[:-1]
