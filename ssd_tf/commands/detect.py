@@ -14,7 +14,7 @@ USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
 With --format also label files, as a starting point for labelling these images.
 
-  ssd detect --model runs/NAME|SAVED_MODEL_DIR|FILE.tflite --output DIR [--score 0.5]
+  ssd detect --model runs/NAME|SAVED_MODEL_DIR|FILE.tflite --output DIR [--score SCORE]
     [--max 100] [--classes a,b] [--labels FILE] [--format coco|yolo|voc|csv]
     [--list FILE] IMAGE|DIR|GLOB|VIDEO|camera[:NUMBER] ...
 
@@ -26,7 +26,13 @@ _define_list = functools.partial(flags.DEFINE_list, flag_values=FLAGS)
 _define_float = functools.partial(flags.DEFINE_float, flag_values=FLAGS)
 _define_string("model", None, "Run folder, SavedModel folder or .tflite file.")
 _define_string("output", None, "Folder for the drawn images and detections.json.")
-_define_float("score", 0.5, "Minimum score to report.", lower_bound=0, upper_bound=1)
+_define_float(
+    "score",
+    None,
+    "Minimum score to report; default: that of each class in the model's thresholds.json, or 0.5.",
+    lower_bound=0,
+    upper_bound=1,
+)
 flags.DEFINE_integer(
     "max", 100, "Maximum number of detections per image.", lower_bound=1, flag_values=FLAGS
 )

@@ -498,8 +498,9 @@ class Export(Section):
     Object Detection API: 10 in its files for phones."""
     score_floor: Probability | None = None
     """Default: `eval.score_floor`. Higher for fewer detections on a phone."""
-    score_threshold: Probability = 0.3
-    """Default score threshold for clients, in the TFLite metadata. The report's best score."""
+    score_threshold: Probability | None = None
+    """Score threshold for clients that take one number, in the TFLite metadata and on the web page;
+    default: `all` of the run's `thresholds.json`, else 0.3 and 0.5."""
 
 
 class Watch(Section):
