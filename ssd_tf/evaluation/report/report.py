@@ -6,7 +6,6 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from ssd_tf import coco_rows
 from ssd_tf.draw import draw_comparison, jpeg_uri
 from ssd_tf.evaluation.analysis import Analysis, at_score, image_names
 from ssd_tf.evaluation.report import figures
