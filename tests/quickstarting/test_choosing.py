@@ -25,7 +25,7 @@ def choose(tiny_data, tmp_path, monkeypatch):
         choosing, "measure_pace", lambda config, _: measured.append(config) or Pace(1, 10, 2)
     )
 
-    def call(*covered, data=tiny_data, overrides=(), minutes=2):
+    def call(*covered, data=tiny_data, overrides=(), minutes=2.1):
         fractions = iter(covered)
 
         def measure(*_):
@@ -73,9 +73,9 @@ def test_a_config_with_its_reasons(choose):
     assert config.model.input_hw == (192, 192)
     assert config.model.backbone.name == "plain"
     assert config.train.batch_size == 4
-    # Every 20 s; 108 s / (1 + 2 / 20) s.
-    assert (config.train.steps, config.eval.every, config.train.checkpoint_every) == (98, 20, 20)
-    assert (config.train.warmup_steps, config.train.ema, config.eval.patience) == (5, 0.949, 4)
+    # Every 20 s; 116 s / (1 + 2 / 20) s.
+    assert (config.train.steps, config.eval.every, config.train.checkpoint_every) == (105, 21, 21)
+    assert (config.train.warmup_steps, config.train.ema, config.eval.patience) == (5, 0.952, 4)
     assert len(choose.measured) == 1
     assert choose.measured[0].train.batch_size == 4
 
