@@ -42,8 +42,8 @@ class Plan(typing.NamedTuple):
         """The size in a line."""
         return (
             f"{self.num_images:,} images, {self.batch_size} per step: "
-            f"{_show_number(self.num_images / self.batch_size)} steps per pass, "
-            f"{self.num_steps:,} steps = {_show_number(self.passes(self.num_steps))} passes"
+            f"{show_number(self.num_images / self.batch_size)} steps per pass, "
+            f"{self.num_steps:,} steps = {show_number(self.passes(self.num_steps))} passes"
         )
 
 
@@ -137,8 +137,8 @@ class ProgressLine:
     def show_step(self, step, values, speed, seconds_left, best_ap):
         """Show the numbers of a step. speed: of `Stopwatch.measure_steps`. best_ap: or None."""
         parts = [f"{step * self._plan.batch_size:,} images"]
-        passes = _show_number(self._plan.passes(step))
-        parts += [f"pass {passes} of {_show_number(self._plan.passes(self._plan.num_steps))}"]
+        passes = show_number(self._plan.passes(step))
+        parts += [f"pass {passes} of {show_number(self._plan.passes(self._plan.num_steps))}"]
         if seconds_left is not None:
             parts += [f"{show_seconds(seconds_left)} left"]
         share = speed.get("input_share")
@@ -183,7 +183,7 @@ def show_seconds(seconds) -> str:
     return f"{days} d {hours} h"
 
 
-def _show_number(value):
+def show_number(value):
     """With one decimal below 100, unless that is 0."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")
 
