@@ -14,7 +14,7 @@ import rich.console
 import rich.markup
 import rich.table
 
-from data_tools.conversion import counts
+from data_tools.conversion import counts, survey
 from data_tools.readers import labels
 
 _CLASSES_SHOWN = 30
@@ -73,6 +73,11 @@ def make_report_entry(split, source_flags, exif_boxes, duplicates) -> dict:
             what: {"count": tally.count, "first": tally.first}
             for what, tally in split.findings.items()
         },
+        "tiny_objects": {
+            "objects": split.tiny.count,
+            "classes": dict(split.tiny.reasons.most_common()),
+            "files": list(dict.fromkeys(split.tiny.first)),
+        },
         "classes": {
             name: dataclasses.asdict(of_class) for name, of_class in sorted(split.classes.items())
         },
@@ -96,7 +101,7 @@ def _name_bins(histogram, edges):
 
 
 def print_report(reports, class_names):
-    """Print a table of the classes, and what was repaired, dropped or suspicious in each split."""
+    """Print a table of the classes, what was repaired or dropped in each split, and warnings."""
     console = rich.console.Console(soft_wrap=True)
     notes = [note for entry in reports.values() for note in entry["source"].get("notes", ())]
     for note in dict.fromkeys(notes):
@@ -108,6 +113,8 @@ def print_report(reports, class_names):
         warn_of_leaks(split, entry)
     for line in describe_gray([entry["gray_16bit"] for entry in reports.values()]):
         console.print(line, markup=False, highlight=False)
+    for warning in itertools.chain.from_iterable(entry["warnings"] for entry in reports.values()):
+        console.print(f"warning: {warning['text']}", markup=False, highlight=False)
 
 
 def _make_table(reports, class_names):
@@ -162,6 +169,8 @@ def describe(split, entry):
             f"{first['labels_hw']}"
         )
     for what, found in entry["findings"].items():
+        if what == survey.UNLABELLED:  # a warning
+            continue
         yield f"  {what}: {found['count']:,}, the first {found['first'][0]}"
     within = entry["duplicates"]["within"]
     if within["groups"]:

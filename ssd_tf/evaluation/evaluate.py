@@ -12,7 +12,7 @@ from ssd_tf import commandline
 from ssd_tf.boxes.geometry import best_overlaps
 from ssd_tf.data import bad_records, dataset_json, split_examples
 from ssd_tf.draw import jpeg_uri, side_by_side
-from ssd_tf.evaluation import held_out, metrics, outputs, run_detector
+from ssd_tf.evaluation import held_out, metrics, outputs, run_detector, thresholds
 from ssd_tf.evaluation.coco_instances import make_instances
 from ssd_tf.inference.detections import from_xywh_pixels
 from ssd_tf.inference.loading import load_detector
@@ -37,18 +37,21 @@ def evaluate(
     raw_weights: bool = False,
     on_bad_record: str | None = None,
     reference: bool = False,
+    precision: float | None = None,
 ) -> Result:
     """Evaluate a model with the metrics of COCO and PASCAL VOC, and print the numbers.
 
     model: a run folder, a SavedModel folder or a .tflite file. data: a folder of TFRecords with
-    dataset.json. output: a folder for metrics.json, per_class.csv, report.html and, as COCO files,
-    detections.json and ground_truth.json; None: nothing is written. labels, input_range, overrides,
-    raw_weights: as `load_detector` takes them. on_bad_record: "stop" or "skip"; default:
-    data.on_bad_record of the run, else "stop". reference: compute COCO's metrics with pycocotools
-    too, from the files in output, and fail if a number differs.
+    dataset.json. output: a folder for metrics.json, per_class.csv, thresholds.json, report.html
+    and, as COCO files, detections.json and ground_truth.json; None: none of them. labels,
+    input_range, overrides, raw_weights: as `load_detector` takes them. on_bad_record: "stop" or
+    "skip"; default: data.on_bad_record of the run, else "stop". reference: compute COCO's metrics
+    with pycocotools too, from the files in output, and fail if a number differs. precision: the
+    thresholds are the lowest scores with at least this precision; default: those with the best F1.
 
-    Returns a Result with the content of metrics.json: "coco" (AP, AP50, ...), "voc", "per_class"
-    and more.
+    A run folder gets the thresholds, too, unless the split is `train`; see
+    `thresholds.may_choose`. Returns a Result with the content of metrics.json: "coco" (AP, AP50,
+    ...), "voc", "per_class" and more.
     Raises FileNotFoundError, FileExistsError, ConfigError or ValueError.
     """
     folder = outputs.open_folder(output, [model, labels], reference)
@@ -77,6 +80,7 @@ def evaluate(
         "images_per_second": images_per_second,
         "model_mb": detector.size_mb,
     }
+    may_choose = thresholds.may_choose(detector.thresholds, split)
     evaluation = outputs.Evaluation(
         measured,
         truth,
@@ -85,6 +89,10 @@ def evaluate(
         list(_describe_settings(settings)),
         fetch=lambda indices: run_detector.fetch_images(examples, truth, indices),
         coverage=lambda analysed: coverage(analysed, detector.default_boxes),
+        precision=precision,
+        thresholds=None if may_choose or precision is not None else detector.thresholds,
+        run=model if config and split != "train" and not raw_weights and may_choose else None,
+        input_hw=config.model.input_hw if config else None,
     )
     content = outputs.finish(evaluation, folder, reference)
     best = (content["thresholds"] or {}).get("best") or {"score": _DEFAULT_SCORE}

@@ -14,6 +14,7 @@ from ssd_tf.exporting import folder, saved_model, tflite, verify, web
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.exported import write_gray_range
 from ssd_tf.inference.loading import load_run
+from ssd_tf.inference.thresholds import DEFAULT_SCORE, THRESHOLDS_FILE
 from ssd_tf.results import Result
 from ssd_tf.user_files import check_exists
 from ssd_tf.weights.label_files import format_names
@@ -50,6 +51,8 @@ def export(
     folder.check_request(output, formats, data, max_ap_drop, overwrite, web_files)
     check_exists(workdir, "run folder")
     run = load_run(workdir, overrides, raw_weights)
+    if run.thresholds:
+        run = run._replace(thresholds=run.thresholds.complete(run.dataset_info.names))
     dataset_info = None
     calibration = []
     if data is not None:
@@ -69,10 +72,12 @@ def export(
         else:
             verified = verify.verify_formats(run, paths, examples, images, dataset_info.classes)
             verify.check_drop(verified, max_ap_drop)
+        _report_differences(run, paths, verified)
         report = {
             "workdir": str(workdir),
             "classes": run.dataset_info.names,
             "settings": {**_describe_settings(run), "raw_weights": raw_weights},
+            "thresholds": run.thresholds and run.thresholds.to_json(),
             "verify": verified,
             "files": folder.list_files(partial),
         }
@@ -144,30 +149,43 @@ def write_formats(run, paths, output, calibration=(), web_files=None):
     names = run.dataset_info.names
     gray_range = run.dataset_info.gray_range
     files.write_text(output / "labels.txt", format_names(names))
-    write_raw_settings(run.config, run.network.default_boxes, output)
+    thresholds = run.thresholds
+    if thresholds:
+        files.write_json(output / THRESHOLDS_FILE, thresholds.to_json())
+    scores = thresholds and thresholds.of(names)
+    write_raw_settings(run.config, run.network.default_boxes, output, scores)
     if any(name.endswith("_raw") for name in paths):
         shutil.copyfile(raw_decoder.__file__, output / "raw_decoder.py")
-    converter = tflite.Converter(run.config, run.network, names, calibration)
+    converter = tflite.Converter(run.config, run.network, names, calibration, thresholds)
     for name, path in paths.items():
         if name == "saved_model":
-            saved_model.export_saved_model(run.config, run.network, names, path, gray_range)
+            saved_model.export_saved_model(
+                run.config, run.network, names, path, gray_range, thresholds
+            )
         elif name == "web":
-            web.export_page(path, converter, web_files)
+            score = tflite.client_score(run.config, thresholds, DEFAULT_SCORE)
+            web.export_page(path, converter, web_files, score)
         else:
             precision, _, raw = name.removeprefix("tflite_").partition("_")
             converter.export(path, precision, bool(raw))
             write_gray_range(path, gray_range)
         logging.info("converted: %s", path.name)
-    differences = tflite.operator_differences(run.config, run.network.default_boxes)
+
+
+def _report_differences(run, paths, verified):
+    """Log what the operator may find otherwise, as far as the verified images show that it can."""
+    most_objects = verified["keras"]["most_objects"] if verified else float("inf")
+    differences = tflite.operator_differences(run.config, run.network.default_boxes, most_objects)
     with_operator = [path.name for name, path in paths.items() if folder.has_operator(name)]
     if differences and with_operator:
         logging.info(
-            "%s: its operator differs from the Keras model: %s",
+            "%s: its post-processing differs from the run's: %s",
             ", ".join(with_operator),
             "; ".join(differences),
         )
 
 
-def write_raw_settings(config, default_boxes, output):
-    """Write default_boxes.json, which `raw_decoder.load_settings` reads."""
-    files.write_json(output / "default_boxes.json", tflite.raw_settings(config, default_boxes))
+def write_raw_settings(config, default_boxes, output, scores=None):
+    """Write default_boxes.json, which `raw_decoder.load_settings` reads; see `raw_settings`."""
+    content = tflite.raw_settings(config, default_boxes, scores)
+    files.write_json(output / "default_boxes.json", content)

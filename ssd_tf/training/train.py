@@ -12,7 +12,15 @@ from ssd_tf.config import Config, load_config
 from ssd_tf.data import bad_records, dataset_json, pipeline
 from ssd_tf.models.ssd import SSD
 from ssd_tf.results import Result
-from ssd_tf.training import advice, device_errors, distribution, events, outcome, restart
+from ssd_tf.training import (
+    advice,
+    device_errors,
+    distribution,
+    events,
+    old_detector,
+    outcome,
+    restart,
+)
 from ssd_tf.training.loop import Loop
 from ssd_tf.training.run_evaluation import make_evaluate
 from ssd_tf.training.state import make_train_state
@@ -50,7 +58,8 @@ def train(
     if profile_steps is not None:
         folder = workdir / "tensorboard"
         profiler = events.Profiler.parse(profile_steps, config.train.steps, folder)
-    run_state = restart.check_restart(config, dataset_info, workdir)
+    run_info = old_detector.list_classes(config, dataset_info, workdir)
+    run_state = restart.check_restart(config, run_info, workdir)
     strategy = distribution.make_strategy(config.train.strategy, hosts, task)
     with contextlib.ExitStack() as stack:
         if distribution.is_chief(strategy):
@@ -59,15 +68,17 @@ def train(
         stack.enter_context(device_errors.explain_lost_worker(strategy))
         stack.enter_context(device_errors.explain_out_of_memory(config))
         resumes = restart.can_resume(workdir)
-        restart.check_agreement(strategy, config, dataset_info, run_state, resumes, profile_steps)
+        restart.check_agreement(strategy, config, run_info, run_state, resumes, profile_steps)
         restart.check_replicas(config, run_state, strategy, workdir)
         if config.train.deterministic:
             tf.config.experimental.enable_op_determinism()
-        state = make_train_state(config, dataset_info.names, strategy, initial_weights=not resumes)
+        names = run_info.names
+        state = make_train_state(config, names, strategy, initial_weights=not resumes)
         advice.log_settings(config, state.network, strategy.num_replicas_in_sync)
-        loop = _make_loop(config, dataset_info, workdir, state, run_state, profiler)
+        kept = old_detector.detect_kept(config, dataset_info, names, workdir, resumes, strategy)
+        loop = _make_loop(config, dataset_info, names, workdir, state, run_state, kept, profiler)
         if distribution.is_chief(strategy):
-            restart.write_settings(config, dataset_info, run_state, workdir)
+            restart.write_settings(config, run_info, run_state, workdir)
         stack.enter_context(bad_records.explain_record_errors(data, split))
         loop.run()
     result = outcome.read_result(workdir)
@@ -76,8 +87,11 @@ def train(
     return result
 
 
-def dataset_maker(config: Config, data, network: SSD):
-    """The function StreamSlice -> batches of the training split, as `Loop` takes it."""
+def dataset_maker(config: Config, data, network: SSD, kept=None):
+    """The function StreamSlice -> batches of the training split, as `Loop` takes it.
+
+    kept: as `build_dataset` takes it.
+    """
 
     def make_dataset(stream_slice):
         return pipeline.build_dataset(
@@ -87,15 +101,20 @@ def dataset_maker(config: Config, data, network: SSD):
             network.default_boxes,
             stream_slice,
             level_of_box=network.level_of_box,
+            kept=kept,
         )
 
     return make_dataset
 
 
-def _make_loop(config, dataset_info, workdir, state, run_state, profiler):
-    """The loop with what it needs of the data: batches, names of images, evaluations."""
+def _make_loop(config, dataset_info, names, workdir, state, run_state, kept, profiler):
+    """The loop with what it needs of the data: batches, names of images, evaluations.
+
+    names: the classes of the run.
+    """
     split = config.data.train_split
     num_workers = distribution.count_workers(state.strategy)
+    num_images = config.data.fraction * dataset_info.splits[split]["images"]
 
     def name_images(step):
         return pipeline.name_batch(config, dataset_info.folder, split, step, num_workers)
@@ -105,10 +124,10 @@ def _make_loop(config, dataset_info, workdir, state, run_state, profiler):
         state=state,
         workdir=workdir,
         run_state=run_state,
-        make_dataset=dataset_maker(config, dataset_info.folder, state.network),
-        evaluate=make_evaluate(config, dataset_info, state.network),
-        evaluate_every=events.evaluation_interval(config, dataset_info.splits[split]["images"]),
-        num_images=dataset_info.splits[split]["images"],
+        make_dataset=dataset_maker(config, dataset_info.folder, state.network, kept),
+        evaluate=make_evaluate(config, dataset_info, state.network, names),
+        evaluate_every=events.evaluation_interval(config, num_images),
+        num_images=round(num_images),
         name_images=name_images,
         profiler=profiler,
     )

@@ -263,7 +263,7 @@ def test_what_network_data_and_update_depend_on_may_not_change(
     ("section", "values", "line"),
     [
         ("eval", {"nms_iou": 0.6}, "eval.nms_iou was 0.45, now it is 0.6"),
-        ("export", {"score_threshold": 0.5}, "export.score_threshold was 0.3, now it is 0.5"),
+        ("export", {"score_threshold": 0.5}, "export.score_threshold was None, now it is 0.5"),
         ("watch", {"images": 2}, "watch.images was 4, now it is 2"),
         ("data", {"val_split": "train"}, "data.val_split was val, now it is train"),
     ],

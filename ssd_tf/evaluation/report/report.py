@@ -6,9 +6,8 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from ssd_tf import coco_rows
 from ssd_tf.draw import draw_comparison, jpeg_uri
-from ssd_tf.evaluation.analysis import Analysis
+from ssd_tf.evaluation.analysis import Analysis, at_score, image_names
 from ssd_tf.evaluation.report import figures
 from ssd_tf.inference.detections import Detections, from_xywh_pixels
 
@@ -36,15 +35,15 @@ def render_report(
     fetch: indices of images -> {index: uint8 [H, W, 3]}, without those that cannot be read; None
     without images. coverage: rows of `evaluate.coverage`.
     """
-    names = [
-        coco_rows.read_file_name(row) or f"image {row['id']}" for row in analysis.truth.image_rows
-    ]
+    names = image_names(analysis.truth)
     truth = analysis.truth
     content = {
         "title": f"Evaluation of {settings[0]}",
         "settings": settings[1:],
         "metrics": metrics,
         "curves": analysis.thresholds,
+        "chosen": analysis.chosen,
+        "reached": at_score(analysis),
         "classes": class_rows,
         "score": analysis.score,
         "errors": analysis.errors,

@@ -19,6 +19,7 @@ _ZOO = "http://download.tensorflow.org/models/object_detection/tf2/20200711"
 _TORCH = "https://download.pytorch.org/models"
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+_PROBE_TIMEOUT = 5
 _ATTEMPTS = 3
 
 
@@ -77,13 +78,32 @@ def find(name) -> pathlib.Path:
     """
     if name not in DETECTORS:
         raise ConfigError(f"--source: unknown name {name}; known: {', '.join(DETECTORS)}")
-    published = DETECTORS[name]
-    folder = pathlib.Path(os.environ.get("SSD_TF_WEIGHTS") or "~/.cache/ssd-tf").expanduser()
-    path = folder / published.url.rpartition("/")[2]
+    path = _place(name)
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        download(published.url, path, published.digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        download(DETECTORS[name].url, path, DETECTORS[name].digest)
     return path
+
+
+def find_local(name) -> pathlib.Path | None:
+    """The file of a name in DETECTORS if it has been downloaded."""
+    path = _place(name)
+    return path if path.is_file() else None
+
+
+def is_reachable(name) -> bool:
+    """Whether the server of a name in DETECTORS answers within seconds."""
+    request = urllib.request.Request(DETECTORS[name].url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT):
+            return True
+    except OSError:  # urllib.error.URLError is one
+        return False
+
+
+def _place(name):
+    folder = pathlib.Path(os.environ.get("SSD_TF_WEIGHTS") or "~/.cache/ssd-tf").expanduser()
+    return folder / DETECTORS[name].url.rpartition("/")[2]
 
 
 def download(url, path, digest=""):
