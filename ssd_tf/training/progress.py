@@ -2,6 +2,7 @@
 
 import collections
 import math
+import sys
 import time
 import typing
 
@@ -119,6 +120,9 @@ class ProgressLine:
         """console: a rich Console; default: stderr."""
         self._plan = plan
         self._bar = _make_bar(console or Console(stderr=True), start_step, plan.num_steps)
+        self._log = logging.get_absl_handler().python_handler
+        # While there is a bar, stderr is an object that writes lines above it.
+        self._log_stream = self._log.setStream(sys.stderr) if self._bar else None
 
     def show_line(self, line):
         """Show a line that stays."""
@@ -163,6 +167,8 @@ class ProgressLine:
     def close(self):
         if self._bar:
             self._bar.stop()
+        if self._log_stream:
+            self._log.setStream(self._log_stream)
 
     def _update(self, **fields):
         (task,) = self._bar.task_ids
