@@ -1,6 +1,7 @@
 """The frame of all commands: a fast --help, errors as one line, exit codes 0, 1 and 2."""
 
 import contextlib
+import contextvars
 import logging as python_logging
 import os
 import shlex
@@ -16,6 +17,7 @@ from ssd_tf.errors import ConfigError
 
 # absl appends it to the help of flags that may be repeated; our help texts already say so.
 _ABSL_ADVICE = ";\n    repeat this option"
+_names_next = contextvars.ContextVar("names_next", default=True)
 
 
 class Interrupted(BaseException):
@@ -188,8 +190,20 @@ def format_metric(value) -> str:
 
 def print_next(*commands):
     """Print the commands that usually follow, lists of words, as a user would type them."""
+    if not _names_next.get():
+        return
     for index, words in enumerate(commands):
         print("next: " if index == 0 else "  or: ", shlex.join(map(str, words)), sep="")
+
+
+@contextlib.contextmanager
+def without_next():
+    """Inside `with`, `print_next` prints nothing: something else runs what follows."""
+    token = _names_next.set(False)
+    try:
+        yield
+    finally:
+        _names_next.reset(token)
 
 
 def import_tensorflow():

@@ -194,20 +194,24 @@ def choose_batch(num_images) -> Choice:
     return Choice("batch", f"{size} images per step", reason, {"train.batch_size": size})
 
 
-def choose_schedule(num_images, batch_size, pace: Pace, minutes, steps=None) -> list[Choice]:
+def choose_schedule(
+    num_images, batch_size, pace: Pace, minutes, from_run, steps=None
+) -> list[Choice]:
     """Steps, evaluations, warm-up, averaging and early stop of a training of `minutes`.
 
-    num_images: of the training split. steps: if the user gave them.
+    num_images: of the training split. from_run: whether it starts from a run, which is evaluated
+    before the first step. steps: if the user gave them.
     """
     interval = _choose_interval(pace, minutes)
     if steps is None:
-        steps, reason = _count_steps(pace, minutes, interval)
+        steps, reason = _count_steps(pace, minutes, interval, from_run)
     else:
         reason = "--set"
     passes = steps * batch_size / num_images
     evaluations = max(round(steps / interval), 1)
     every = math.ceil(steps / evaluations)
     patience = max(round(evaluations * _PATIENCE), 4)
+    first = pace.startup + pace.evaluation + (0 if from_run else every * pace.step)
     warmup = max(min(round(steps * _WARMUP), _MAX_WARMUP, steps - 1), 0)
     ema = round(max(min(_MAX_EMA, 1 - 5 / steps), 0.5), 3)
     return [
@@ -221,13 +225,13 @@ def choose_schedule(num_images, batch_size, pace: Pace, minutes, steps=None) -> 
             "evaluations",
             f"every {every} steps",
             f"one takes about {pace.evaluation:.0f} s; the first held-out images come after about "
-            f"{every * pace.step + pace.startup:.0f} s",
+            f"{first:.0f} s",
             {"eval.every": every, "train.checkpoint_every": every},
         ),
         Choice(
             "early stop",
             f"after {patience} evaluations without a better AP",
-            f"{_PATIENCE:.0%} of the {evaluations} evaluations, at least 4",
+            f"{_PATIENCE:.0%} of the evaluations ({evaluations}), at least 4",
             {"eval.patience": patience},
         ),
         Choice(
@@ -252,10 +256,9 @@ def _choose_interval(pace, minutes):
     return seconds / pace.step
 
 
-def _count_steps(pace, minutes, interval):
+def _count_steps(pace, minutes, interval, from_run):
     """(the steps that fit into the minutes, the reason)."""
-    # One evaluation more than intervals: the weights that training starts from are measured, too.
-    seconds = minutes * 60 - pace.startup - pace.evaluation
+    seconds = minutes * 60 - pace.startup - (pace.evaluation if from_run else 0)
     fitting = int(seconds / (pace.step + pace.evaluation / interval))
     steps = max(fitting, _MIN_STEPS)
     reason = (

@@ -19,6 +19,8 @@ from ssd_tf.quickstarting.choices import Choice
 from ssd_tf.training.pace import measure_pace
 
 _FITTED = "boxes.yaml"
+# Until the steps are known: that of the recipe may be too long for those of --set.
+_NO_WARMUP = Choice("warm-up", "none", "not chosen yet", {"train.warmup_steps": 0})
 
 
 def write_config(path, data, start, request, command, fit_boxes):
@@ -43,7 +45,7 @@ class _Chooser:
         self._fit_boxes = fit_boxes
         self._dataset_info = dataset_json.read_dataset(data)
         self._objects = inspection.read_split(self._dataset_info, "train")
-        self._choices = []
+        self._choices = [_NO_WARMUP]
         self._base = [start.base]
 
     def choose(self):
@@ -80,7 +82,7 @@ class _Chooser:
 
     def _recipe(self):
         base = self._base[0] if len(self._base) == 1 else self._base
-        return Choice("recipe", self._start.base, "for such a start", {"base": base})
+        return Choice("recipe", self._start.base, "goes with the start", {"base": base})
 
     def _or_given(self, choice):
         """The choice, or that of the user if --set names one of its keys."""
@@ -114,8 +116,10 @@ class _Chooser:
             config.train.batch_size,
             pace,
             self._request.minutes,
+            config.starts_from_run,
             steps[0] if steps else None,
         )
+        self._choices.remove(_NO_WARMUP)
         return self._add(*map(self._or_given, found))
 
     def _warn(self, config, statistics, pace):

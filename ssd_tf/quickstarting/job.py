@@ -84,7 +84,8 @@ class Job:
         command = shlex.join(["ssd", *arguments])
         print(f"\n$ {command}", flush=True)
         self.commands.append(command)
-        code = cli.main(["ssd", *arguments, "--traceback"])
+        with commandline.without_next():
+            code = cli.main(["ssd", *arguments, "--traceback"])
         if code > 128:
             raise commandline.Interrupted(code - 128, f"run this again to continue: {self.command}")
         if code:

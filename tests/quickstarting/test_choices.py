@@ -92,9 +92,9 @@ def test_a_batch_has_no_image_twice(num_images, size):
     assert choices.choose_batch(num_images).values == {"train.batch_size": size}
 
 
-def schedule(num_images, pace, minutes, steps=None):
+def schedule(num_images, pace, minutes, steps=None, from_run=True):
     values = {}
-    for choice in choices.choose_schedule(num_images, 16, pace, minutes, steps):
+    for choice in choices.choose_schedule(num_images, 16, pace, minutes, from_run, steps):
         values |= choice.values
     assert values.pop("eval.every") == values["train.checkpoint_every"]
     return values
@@ -109,6 +109,15 @@ def test_a_schedule_of_fifteen_minutes():
         "train.warmup_steps": 21,
         "train.ema": 0.988,
     }
+
+
+def test_only_a_run_is_evaluated_before_the_first_step():
+    # 880 s / (2 + 5 / 40) s.
+    assert schedule(200, Pace(2, 20, 5), 15, from_run=False)["train.steps"] == 414
+    for from_run, seconds in ((True, 25), (False, 109)):
+        found = choices.choose_schedule(200, 16, Pace(2, 20, 5), 15, from_run)
+        (reason,) = [choice.reason for choice in found if "eval.every" in choice.values]
+        assert f" {seconds} s" in reason
 
 
 def test_slow_evaluations_are_rare():
