@@ -114,7 +114,7 @@ def _cards(plan, numbers):
     yield f"{numbers.step * plan.batch_size:,}", "images seen"
     passes = [show_number(plan.passes(step)) for step in (numbers.step, plan.num_steps)]
     yield " of ".join(passes), "passes"
-    if numbers.seconds_left is not None:
+    if numbers.seconds_left:
         yield show_seconds(numbers.seconds_left), "left"
     if numbers.best is not None:
         step, ap = numbers.best
