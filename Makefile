@@ -20,6 +20,7 @@ help:
 	@echo "make lint             ruff, codespell, the layers of imports, undeclared dependencies"
 	@echo "make types            mypy"
 	@echo "make docs             docs/configuration.md, and the documentation as a website"
+	@echo "make notebook         run docs/own_images.ipynb, and store what it shows: 10 minutes"
 	@echo "make clean            remove .venv and demo"
 
 $(READY): pyproject.toml constraints.txt
@@ -89,8 +90,11 @@ docs: $(READY)
 	  --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
 
+notebook: $(READY)
+	$(BIN)/python docs/run_notebook.py
+
 clean:
 	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo site
 
 .PHONY: help install demo test test-integration check test-slow test-network test-browser \
-  test-clients lint types docs clean
+  test-clients lint types docs notebook clean

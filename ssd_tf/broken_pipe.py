@@ -3,17 +3,13 @@
 import os
 import sys
 
-EXIT_CODE = 141  # 128 + SIGPIPE, as of other programs
+_EXIT_CODE = 141  # 128 + SIGPIPE, as of other programs
 
 
-def reader_has_left() -> bool:
-    """Whether stdout is a pipe that nobody reads; what is printed from then on is dropped.
+def end_quietly() -> int:
+    """Drop what is printed from now on; returns the exit code.
 
     Otherwise Python would complain about the pipe as it ends.
     """
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _EXIT_CODE

@@ -40,8 +40,12 @@ COMMANDS = {
 
 def main(argv=None) -> int:
     """Run a command; argv begins with the program's own name. Returns the exit code."""
-    code = _run(argv)
-    return broken_pipe.EXIT_CODE if broken_pipe.reader_has_left() else code
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return broken_pipe.end_quietly()
+    return code
 
 
 def _run(argv):

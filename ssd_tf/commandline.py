@@ -71,9 +71,9 @@ def run(main, values, usage, required=(), argv=None) -> int:
         return _fail("interrupted", 130)
     except Interrupted as error:
         return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        return broken_pipe.end_quietly()
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and broken_pipe.reader_has_left():
-            return broken_pipe.EXIT_CODE
         if _follows_interruption(error):
             return _fail("interrupted", 130)
         return _report(error, values, 1)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -93,6 +94,10 @@ def test_a_reader_that_leaves_ends_a_command_quietly():
         "from ssd_tf import cli\n"
         "sys.exit(cli.main(['ssd', *sys.argv[1:]]))\n"
     )
-    for argv in (["--help"], ["import", "--list"], ["train", "--help"]):
-        done = run("-c", code, *argv)
+    for argv, unbuffered in (
+        (["--help"], ""),
+        (["import", "--list"], ""),
+        (["import", "--list"], "1"),
+    ):
+        done = run("-c", code, *argv, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
         assert (done.returncode, done.stderr) == (141, ""), argv

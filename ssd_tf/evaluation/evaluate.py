@@ -103,7 +103,8 @@ def evaluate(
 def _make_result(content, folder, best, drawn):
     """The Result of an evaluation. best: the score to show detections from, and its F1 if known."""
     numbers = {**{name: content["coco"][name] for name in _SHOWN}, "F1": best.get("f1", -1)}
-    rows = [(name, commandline.format_metric(value)) for name, value in numbers.items()]
+    rows = [("in words", content["verdict"]["sentence"])]
+    rows += [(name, commandline.format_metric(value)) for name, value in numbers.items()]
     rows += [("at score", f"{best['score']:.2f}")]
     if content["latency_ms"]:
         rows += [("ms per image", f"{content['latency_ms']['per_image']:.1f}")]

@@ -15,7 +15,7 @@ from ssd_tf.config import Config, to_yaml
 from ssd_tf.draw import jpeg_uri
 from ssd_tf.evaluation.held_out import LOW_SCORE
 from ssd_tf.evaluation.report.report import make_environment
-from ssd_tf.training.progress import Plan, show_seconds
+from ssd_tf.training.progress import Plan, show_number, show_seconds
 
 PAGE = "live.html"
 _IMAGES = "live_images.json"
@@ -86,7 +86,7 @@ class LivePage:
                 _draw_curve("loss", _thin_out(_read_points(rows, "loss"))),
             ],
             "evaluations": self._images,
-            "score": format_metric(LOW_SCORE),
+            "score": f"{LOW_SCORE:g}",
             "settings": _settings(self._config),
             "yaml": to_yaml(self._config),
         }
@@ -112,8 +112,9 @@ def _cards(plan, numbers):
     """(value, label) of each number at the top of the page."""
     yield f"{numbers.step:,} of {plan.num_steps:,}", "steps"
     yield f"{numbers.step * plan.batch_size:,}", "images seen"
-    yield f"{plan.passes(numbers.step):.1f} of {plan.passes(plan.num_steps):.1f}", "passes"
-    if numbers.seconds_left is not None:
+    passes = [show_number(plan.passes(step)) for step in (numbers.step, plan.num_steps)]
+    yield " of ".join(passes), "passes"
+    if numbers.seconds_left:
         yield show_seconds(numbers.seconds_left), "left"
     if numbers.best is not None:
         step, ap = numbers.best

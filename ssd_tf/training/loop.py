@@ -158,7 +158,7 @@ class Loop:
         values = [read_row(row) for row in rows]
         self._check_losses(step, values)
         if self._is_chief and compiles:  # its time would not be that of a step
-            self._monitor.restart_clock()
+            self._monitor.restart_clock(end)
         elif self._is_chief:
             self._monitor.count_steps(len(values), sum(row["input_seconds"] for row in values))
         return values

@@ -85,9 +85,14 @@ class Monitor:
             self._has_told_rest = True
             self._line.show_line(f"time left: {text}")
 
-    def restart_clock(self):
-        """Leave the time until now (compilation, an evaluation) out of the images per second."""
+    def restart_clock(self, step=None):
+        """Leave the time until now (compilation, an evaluation) out of the images per second.
+
+        step: the one that has been reached meanwhile, if it is another.
+        """
         self._stopwatch.restart()
+        if step is not None:
+            self._step = step
 
     def report_step(self, step, values):
         """Report the step that has just ended: values as the trainer gets them, by name."""

@@ -2,6 +2,7 @@
 
 import collections
 import math
+import sys
 import time
 import typing
 
@@ -42,8 +43,8 @@ class Plan(typing.NamedTuple):
         """The size in a line."""
         return (
             f"{self.num_images:,} images, {self.batch_size} per step: "
-            f"{_show_number(self.num_images / self.batch_size)} steps per pass, "
-            f"{self.num_steps:,} steps = {_show_number(self.passes(self.num_steps))} passes"
+            f"{show_number(self.num_images / self.batch_size)} steps per pass, "
+            f"{self.num_steps:,} steps = {show_number(self.passes(self.num_steps))} passes"
         )
 
 
@@ -119,6 +120,9 @@ class ProgressLine:
         """console: a rich Console; default: stderr."""
         self._plan = plan
         self._bar = _make_bar(console or Console(stderr=True), start_step, plan.num_steps)
+        self._log = logging.get_absl_handler().python_handler
+        # While there is a bar, stderr is an object that writes lines above it.
+        self._log_stream = self._log.setStream(sys.stderr) if self._bar else None
 
     def show_line(self, line):
         """Show a line that stays."""
@@ -137,8 +141,8 @@ class ProgressLine:
     def show_step(self, step, values, speed, seconds_left, best_ap):
         """Show the numbers of a step. speed: of `Stopwatch.measure_steps`. best_ap: or None."""
         parts = [f"{step * self._plan.batch_size:,} images"]
-        passes = _show_number(self._plan.passes(step))
-        parts += [f"pass {passes} of {_show_number(self._plan.passes(self._plan.num_steps))}"]
+        passes = show_number(self._plan.passes(step))
+        parts += [f"pass {passes} of {show_number(self._plan.passes(self._plan.num_steps))}"]
         if seconds_left is not None:
             parts += [f"{show_seconds(seconds_left)} left"]
         share = speed.get("input_share")
@@ -163,6 +167,8 @@ class ProgressLine:
     def close(self):
         if self._bar:
             self._bar.stop()
+        if self._log_stream:
+            self._log.setStream(self._log_stream)
 
     def _update(self, **fields):
         (task,) = self._bar.task_ids
@@ -183,7 +189,7 @@ def show_seconds(seconds) -> str:
     return f"{days} d {hours} h"
 
 
-def _show_number(value):
+def show_number(value):
     """With one decimal below 100, unless that is 0."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")
 

@@ -31,7 +31,7 @@ def start(monkeypatch, fails, tmp_path, tiny_config_file):
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
     (tmp_path / "data" / "shard").touch()
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    (tmp_path / "file").touch()
+    (tmp_path / "file").write_bytes(bytes(range(100)))
     (tmp_path / "tiny.yaml").write_text(tiny_config_file.read_text())
     Image.new("RGB", (30, 20)).save("image.png")
 
