@@ -48,6 +48,10 @@ def _inspect(values, rest):
     from data_tools.analysis.inspection import inspect
 
     faults = inspect(dataset_info, split, config, values.output, values.images, values.seed)
+    config_path = values.config or "configs/finetune_imagenet.yaml"
+    train = ["ssd", "train", "--config", config_path]
+    train += [argument for override in overrides for argument in ("--set", override)]
+    commandline.print_next([*train, "--data", rest[0], "--workdir", "runs/NAME"])
     return 1 if faults else 0
 
 

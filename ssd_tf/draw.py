@@ -3,7 +3,9 @@
 Needs Pillow and NumPy, and matplotlib for letters that are not ASCII.
 """
 
+import base64
 import functools
+import io
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -83,21 +85,40 @@ def draw_detections(image, detections, names, score=0.5):
     return draw_boxes(image, detections.boxes[drawn], labels, captions)
 
 
-def draw_comparison(image, example, detections, names, score=0.5):
-    """Ground truth on the left, detections on the right, in one Pillow image.
+def draw_truth(image, example, names):
+    """Draw the objects of an image and return it as a Pillow image.
 
     image: uint8 [H, W, 3]. example: {"boxes" [N, 4], "labels" [N], "crowd" [N], "difficult" [N]};
-    crowd and difficult objects are hatched. detections, score: as `draw_detections` takes them.
+    crowd and difficult objects are hatched.
     """
     captions = [name_of(label, names) for label in example["labels"]]
     hatched = np.asarray(example["crowd"], bool) | np.asarray(example["difficult"], bool)
-    truth = draw_boxes(image, example["boxes"], example["labels"], captions, hatched)
-    found = draw_detections(image, detections, names, score)
-    gap = max(2, truth.width // 50)
-    canvas = Image.new("RGB", (2 * truth.width + gap, truth.height), "white")
-    canvas.paste(truth, (0, 0))
-    canvas.paste(found, (truth.width + gap, 0))
+    return draw_boxes(image, example["boxes"], example["labels"], captions, hatched)
+
+
+def draw_comparison(image, example, detections, names, score=0.5):
+    """Ground truth on the left, detections on the right, in one Pillow image.
+
+    example: as `draw_truth` takes it. detections, score: as `draw_detections` takes them.
+    """
+    truth = draw_truth(image, example, names)
+    return side_by_side(truth, draw_detections(image, detections, names, score))
+
+
+def side_by_side(left, right):
+    """Two Pillow images of the same size in one, with a gap between them."""
+    gap = max(2, left.width // 50)
+    canvas = Image.new("RGB", (2 * left.width + gap, left.height), "white")
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width + gap, 0))
     return canvas
+
+
+def jpeg_uri(image) -> str:
+    """A Pillow image as the address of a JPEG inside an HTML page."""
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def contact_sheet(images, num_columns=4, cell=320):

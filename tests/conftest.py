@@ -189,6 +189,15 @@ def tiny_run(built_once, tiny_data, tiny_config):
     return built_once("run", lambda folder: train(tiny_config, tiny_data, folder))
 
 
+@pytest.fixture(autouse=True)
+def thresholds_do_not_stay(request):
+    """An evaluation of the tiny run leaves its thresholds there, which later tests must not see."""
+    yield
+    if "tiny_run" in request.fixturenames:
+        for name in ("thresholds.json", "written.sha256"):
+            (request.getfixturevalue("tiny_run") / name).unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def tiny_detector(tiny_run):
     from ssd_tf.inference.loading import load_detector

@@ -15,6 +15,9 @@ from ssd_tf.boxes import geometry
 from ssd_tf.boxes.matching import POSITIVE_IOU
 from ssd_tf.models import ssd
 
+# With less than this fraction covered, training relies on forced matches: fitted boxes help.
+ENOUGH = 0.75
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -77,6 +80,18 @@ def _row(name, iou):
     # The matcher compares float32 values, too.
     covered = int(np.sum(iou >= np.float32(POSITIVE_IOU)))
     return Row(name, len(iou), covered, float(np.mean(iou)) if len(iou) else float("nan"))
+
+
+def judge(rows) -> str:
+    """A verdict on the coverage of all objects: the last of the Rows."""
+    total = rows[-1]
+    if not total.objects:
+        return "no objects, so nothing to cover"
+    percent = int(100 * total.fraction)  # rounded up, it would contradict the verdict
+    text = f"{percent} % of the objects have a default box with IoU >= {POSITIVE_IOU}: "
+    if total.fraction >= ENOUGH:
+        return f"{text}good (below {ENOUGH:.0%}, ssd fit-boxes would help)"
+    return f"{text}low (below {ENOUGH:.0%}); ssd fit-boxes fits default boxes to the objects"
 
 
 def print_rows(title, rows):

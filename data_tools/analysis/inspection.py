@@ -104,6 +104,7 @@ def inspect(dataset_info, split, config=None, sheet=None, num_images=16, seed=0)
         by_level, by_class = coverage.measure(config, objects, names)
         coverage.print_rows("map of the best default box", by_level)
         coverage.print_rows("class", by_class)
+        print(coverage.judge(by_class))
     return faults
 
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -43,6 +44,8 @@ def run_converter(values, usage, required, open_source, argv=None) -> int:
         reports, class_names = convert(lambda: open_source(values), config, source_flags)
         report.print_report(reports, class_names)
         print(f"details: {values.output}/dataset.json and report.json")
+        sheet = os.path.join(values.output, "look.png")
+        commandline.print_next(["ssd", "inspect", values.output, "--output", sheet])
 
     return commandline.run(main, values, usage, required=(*required, "output"), argv=argv)
 
@@ -78,19 +81,30 @@ def convert(open_source: Callable[[], labels.Source], config, source_flags):
             gray_range=_choose_gray_range(config.gray_range, existing),
         )
         label_of = {entry["name"]: label for label, entry in enumerate(chosen, 1)}
+        divided, groups = splitting.divide(found, config)
         written = {
             split: _write_split(split, images, label_of, config)
-            for split, images in splitting.divide(found, config).items()
+            for split, images in divided.items()
         }
         written[config.split].counts.findings = findings
         written[config.split].counts.dropped_boxes.merge(source.strays)
         _check_kept([split.counts for split in written.values()])
-        notes = [*source.notes, *classes.describe_similar(label_of)]
+        notes = [*source.notes, *classes.describe_similar(label_of), *groups]
         if config.boxes:
             notes.append(f"boxes are read as {config.boxes} (--boxes)")
         if notes:
             source_flags = source_flags | {"notes": notes}
-        return output.publish(folder, written, chosen, source_flags, config), list(label_of)
+        splits = {*written, *(existing.splits if existing else ())}
+        left_out = _list_left_out(source, source_flags, splits)
+        reports = output.publish(folder, written, chosen, source_flags, config, left_out)
+        return reports, list(label_of)
+
+
+def _list_left_out(source, source_flags, splits):
+    """The other sets of a source, unless the user has named one, that are not in `splits`."""
+    if "image_set" in source_flags:
+        return []
+    return [each for each in source.other_sets if each.split and each.split not in splits]
 
 
 def _start_workers_early(images, config):

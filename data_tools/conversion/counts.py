@@ -73,6 +73,7 @@ class SplitCounts:
     clipped: int = 0
     boxes_of_dropped_images: int = 0
     dropped_boxes: Tally = field(default_factory=Tally)
+    tiny: Tally = field(default_factory=Tally)  # names of files, by class
     unlisted_classes: Counter = field(default_factory=Counter)  # by class that --classes leaves out
     classes: dict[str, ClassCounts] = field(default_factory=dict)
     size_histogram: Counter = field(default_factory=Counter)  # by index of the bin

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 
-from data_tools.conversion import report
+from data_tools.conversion import advice, report
 from data_tools.conversion.counts import SplitCounts
 from ssd_tf import files, pixels
 from ssd_tf.data import dataset_json
@@ -83,11 +83,12 @@ def existing_dataset(folder, splits):
     return dataset_info if set(dataset_info.splits) - set(splits) else None
 
 
-def publish(folder, written, classes, source_flags, config) -> dict:
+def publish(folder, written, classes, source_flags, config, left_out=()) -> dict:
     """Replace splits: give the files their names, then write report.json and, last, dataset.json.
 
     written: {split: WrittenSplit}; source_flags: for report.make_report_entry; config: a
-    ConversionConfig. Other splits stay. Returns {split: its entry of report.json}.
+    ConversionConfig; left_out: as for advice.find_warnings. Other splits stay. Returns {split: its
+    entry of report.json}.
     """
     withdraw(folder, written)
     for split in written.values():
@@ -98,11 +99,14 @@ def publish(folder, written, classes, source_flags, config) -> dict:
     all_names = [*old_splits, *written]
     reports = {}
     for name, split in written.items():
-        others = [other for other in all_names if other != name]
-        duplicates = report.find_duplicates(folder, name, others)
+        other_names = [other for other in all_names if other != name]
+        duplicates = report.find_duplicates(folder, name, other_names)
         reports[name] = report.make_report_entry(
             split.counts, source_flags, config.exif_boxes, duplicates
         )
+        others = left_out if name == config.split else ()
+        names = [entry["name"] for entry in classes]
+        reports[name]["warnings"] = advice.find_warnings(name, reports[name], names, others)
     files.write_json(folder / "report.json", {"version": 1, "splits": old_reports | reports})
     new_splits = {
         name: report.make_dataset_entry(split.counts, split.names.values())

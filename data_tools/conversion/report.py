@@ -14,7 +14,7 @@ import rich.console
 import rich.markup
 import rich.table
 
-from data_tools.conversion import counts
+from data_tools.conversion import counts, survey
 from data_tools.readers import labels
 
 _CLASSES_SHOWN = 30
@@ -73,6 +73,11 @@ def make_report_entry(split, source_flags, exif_boxes, duplicates) -> dict:
             what: {"count": tally.count, "first": tally.first}
             for what, tally in split.findings.items()
         },
+        "tiny_objects": {
+            "objects": split.tiny.count,
+            "classes": dict(split.tiny.reasons.most_common()),
+            "files": list(dict.fromkeys(split.tiny.first)),
+        },
         "classes": {
             name: dataclasses.asdict(of_class) for name, of_class in sorted(split.classes.items())
         },
@@ -96,7 +101,7 @@ def _name_bins(histogram, edges):
 
 
 def print_report(reports, class_names):
-    """Print a table of the classes, and what was repaired, dropped or suspicious in each split."""
+    """Print a table of the classes, what was repaired or dropped in each split, and warnings."""
     console = rich.console.Console(soft_wrap=True)
     notes = [note for entry in reports.values() for note in entry["source"].get("notes", ())]
     for note in dict.fromkeys(notes):
@@ -108,6 +113,8 @@ def print_report(reports, class_names):
         warn_of_leaks(split, entry)
     for line in describe_gray([entry["gray_16bit"] for entry in reports.values()]):
         console.print(line, markup=False, highlight=False)
+    for warning in itertools.chain.from_iterable(entry["warnings"] for entry in reports.values()):
+        console.print(f"warning: {warning['text']}", markup=False, highlight=False)
 
 
 def _make_table(reports, class_names):
@@ -133,7 +140,7 @@ def _make_table(reports, class_names):
 
 def describe(split, entry):
     """Yield the lines below the table for a split; entry: of report.json."""
-    images = f"{entry['images']:,} of {_count(entry['read'], 'image')}"
+    images = f"{entry['images']:,} of {labels.count_of(entry['read'], 'image')}"
     yield f"{split}: {images}, {entry['empty']:,} without objects, {entry['bytes'] / 1e6:,.1f} MB"
     yield from _describe_reasons(entry)
     yield from _describe_dropped(entry["dropped"])
@@ -162,13 +169,14 @@ def describe(split, entry):
             f"{first['labels_hw']}"
         )
     for what, found in entry["findings"].items():
+        if what == survey.UNLABELLED:  # a warning
+            continue
         yield f"  {what}: {found['count']:,}, the first {found['first'][0]}"
     within = entry["duplicates"]["within"]
     if within["groups"]:
-        yield (
-            f"  identical files: {_count(within['images'], 'image')} in "
-            f"{_count(within['groups'], 'group')}, the first {', '.join(within['files'][0])}"
-        )
+        images = labels.count_of(within["images"], "image")
+        groups = labels.count_of(within["groups"], "group")
+        yield f"  identical files: {images} in {groups}, the first {', '.join(within['files'][0])}"
 
 
 def describe_gray(entries):
@@ -195,7 +203,7 @@ def _describe_reasons(entry):
             reasons = ", ".join(f"{_show(reason)} {n:,}" for reason, n in entry[key].items())
             line = f"  {what}: {sum(entry[key].values()):,} ({reasons})"
             if key == "dropped_images":
-                line += f", with {_count(entry['boxes_of_dropped_images'], 'object')}"
+                line += f", with {labels.count_of(entry['boxes_of_dropped_images'], 'object')}"
             yield line
 
 
@@ -211,11 +219,6 @@ def _describe_dropped(dropped):
         yield f"    {first['file']}: {first['reason']}{box}"
     if len(dropped) > _DROPPED_SHOWN:
         yield "    ... more of them in report.json"
-
-
-def _count(number, noun):
-    """The number and its noun, as in `2,000 images`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def warn_of_leaks(split, entry):

@@ -9,7 +9,7 @@ import math
 import os
 import pickle
 
-from data_tools.conversion import box_checks, image_checks
+from data_tools.conversion import advice, box_checks, image_checks
 from data_tools.conversion.config import ConversionConfig
 from data_tools.conversion.counts import SplitCounts
 from data_tools.readers import labels
@@ -59,7 +59,9 @@ def make_record(labeled, label_of, config, counts) -> dict | None:
     try:
         if labeled.fault:
             raise image_checks.BadImage(labeled.fault)
-        image = image_checks.check_image(labeled.path, config.verify, config.gray_range)
+        image = image_checks.check_image(
+            labeled.path, config.verify, config.gray_range, labeled.intact_digest
+        )
     except image_checks.BadImage as error:
         if config.strict:
             raise StrictError(f"--strict: {labeled.filename}: {error}") from None
@@ -141,6 +143,8 @@ def _count_image(labeled, image, kept, counts):
         ymin, xmin, ymax, xmax = box.corners
         size_hw = ((ymax - ymin) * image.height, (xmax - xmin) * image.width)
         counts.add_object(obj.name, obj.crowd or obj.difficult, box.clipped, size_hw)
+        if math.sqrt((ymax - ymin) * (xmax - xmin)) < advice.TINY:
+            counts.tiny.add(labeled.filename, obj.name)
     for name in {obj.name for obj, _ in kept}:
         counts.classes[name].images += 1
 

@@ -7,6 +7,7 @@ gigabytes fit in memory. ijson does the same more slowly (one pass per list), an
 import dataclasses
 import json
 import math
+import os
 import re
 
 from data_tools.readers import files, labels
@@ -18,6 +19,7 @@ _SPACE = " \t\r\n"
 _MAX_SIDE = 2**31  # pixels
 _LISTS = ("images", "annotations", "categories")
 _START = 1 << 16  # characters in which a file of another tool shows what it is
+_BOX = re.compile(rb'"bbox"\s*:\s*\[([^\]]*)\]')
 # A key of such a file -> what the file is, and what can be read instead.
 _OTHER_FORMATS = {
     "assets": "VoTT's own JSON; export Pascal VOC or CSV",
@@ -41,7 +43,7 @@ def read_coco(annotations, images, allow_outside=False) -> labels.Source:
     try:
         content.read()
     except ValueError as error:
-        raise ValueError(f"{error}{_name_other_format(annotations)}") from None
+        raise ValueError(f"{error}{name_other_format(annotations)}") from None
     rows, note = coco_rows.without_root(content.categories, 0 in content.category_ids)
     classes = _read_classes(rows, annotations)
     allowed = files.ImageFolders((images,), allow_outside)
@@ -55,7 +57,40 @@ def read_coco(annotations, images, allow_outside=False) -> labels.Source:
     )
 
 
-def _name_other_format(path):
+def read_start(path, num_images) -> labels.LabelsStart | None:
+    """The first images of a file; None if it is not COCO instances JSON.
+
+    Reads no further than to the last of these images.
+    """
+    names: list[str] = []
+    keys = set()
+    try:
+        for key, entry in read_members(path, _LISTS):
+            keys.add(key)
+            if entry is not None and not isinstance(entry, dict):
+                return None
+            if key == "images" and entry is not None:
+                names.append(coco_rows.read_file_name(entry) or "")
+            if len(names) == num_images:
+                break
+    except (OSError, ValueError):
+        return None
+    is_complete = len(names) == num_images or keys == set(_LISTS)
+    return labels.LabelsStart(names, _has_fractions(path)) if names and is_complete else None
+
+
+def _has_fractions(path):
+    """Whether all boxes near the beginning and the end of a file are fractions, as Azure ML's."""
+    with user_files.open_regular(path) as file:
+        text = file.read(_START)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _START))
+        text += b" " + file.read(_START)
+    boxes = [re.split(rb"[\s,]+", found.strip()) for found in _BOX.findall(text)]
+    sides = [parsing.to_number(side.decode()) for box in boxes for side in box]
+    return bool(sides) and all(0 <= side <= 1 for side in sides)
+
+
+def name_other_format(path) -> str:
     """The end of an error: which other format the file seems to be, or empty."""
     try:
         with user_files.open_text(path) as file:

@@ -54,6 +54,24 @@ def read_csv(path, images, one_based, allow_outside=False) -> labels.Source:
     return labels.Source(None, _read(first_rows, objects, allowed, unit), notes, folder=images)
 
 
+def read_start(path, num_images) -> labels.LabelsStart | None:
+    """The first images of a file; None if it is not a table of boxes."""
+    rows = {}
+    try:
+        with user_files.open_text(path, newline="") as file:
+            table = _Table(file, path)
+            for entry in table.entries():
+                row = _read_row(entry, table.has_decimal_commas)
+                rows.setdefault(row.file, row)
+                if len(rows) == num_images:
+                    break
+    except (OSError, ValueError, csv.Error):
+        return None
+    sides = [side for row in rows.values() if not row.fault for side in row.box]
+    are_fractions = bool(sides) and all(0 <= side <= 1 for side in sides)
+    return labels.LabelsStart(list(rows), are_fractions and not table.is_open_images)
+
+
 def _load(path, images, allowed, first_rows, objects):
     """Fill {path of an image: its first _Row} and the table of objects by path.
 

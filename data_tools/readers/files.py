@@ -92,7 +92,7 @@ class ImageFolders:
         written = os.path.join(folder, name)
         if os.path.isfile(written):  # unlike Path.is_file, takes names that no file can have
             yield written
-        for exact in dict.fromkeys(_candidates(folder, name)):
+        for exact in dict.fromkeys(list_candidates(folder, name)):
             if exact != written and os.path.isfile(exact):
                 yield exact
             for path in self._find_alike(exact):
@@ -143,7 +143,7 @@ def shorten(path) -> str:
     return path if len(path) <= MAX_PATH_BYTES else "..." + path[-_NUM_SHOWN:]
 
 
-def _candidates(folder, name):
+def list_candidates(folder, name) -> Iterator[str]:
     """Yield the paths that a name may mean: each way to read it, and its last part alone."""
     slashed = name.replace("\\", "/")
     ways = [name, slashed]

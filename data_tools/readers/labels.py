@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 # How a label file measures its boxes.
 PIXELS = "pixels"  # from 0, half-open: COCO
@@ -52,6 +53,7 @@ class LabeledImage:
     size_hw: height and width as the labels claim them.
     fault: why the reader knows that the image cannot be used, as `reason` or `reason: details`;
     else empty.
+    intact_digest: SHA-256 of the file, if it has been decoded completely before; else empty.
     """
 
     path: str
@@ -61,6 +63,35 @@ class LabeledImage:
     size_hw: tuple[int, int] | None = None
     unit: str = PIXELS
     fault: str = ""
+    intact_digest: str = ""
+
+
+class LabelsStart(NamedTuple):
+    """The beginning of a label file that lists many images.
+
+    file_names: of its first images. are_fractions: whether the boxes looked at are fractions of the
+    image although the format's are pixels.
+    """
+
+    file_names: list[str]
+    are_fractions: bool
+
+
+class ImageSet(NamedTuple):
+    """One of the sets that a folder of labels is divided into.
+
+    name: for --image_set; split: `train`, `val` or `test`; None if nothing says which; num_images:
+    how many have labels.
+    """
+
+    name: str
+    split: str | None
+    num_images: int
+
+
+def count_of(number, noun) -> str:
+    """The number and its noun, as in `2,000 images`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 class ObjectTable:
@@ -142,6 +173,7 @@ class Source:
     strays: objects of images that are not listed, each {"file", "box", "reason"}.
     Both are complete once `images` has been read to its end.
     boxes_follow_exif: whether the format's tools draw boxes on an EXIF-rotated image as shown.
+    other_sets: those of the folder that `images` leaves out.
     """
 
     classes: list[dict] | None
@@ -154,3 +186,4 @@ class Source:
     )
     strays: Tally = dataclasses.field(default_factory=Tally)
     boxes_follow_exif: bool = False
+    other_sets: tuple[ImageSet, ...] = ()

@@ -11,17 +11,33 @@ import pathlib
 import re
 import xml.etree.ElementTree
 
-from data_tools.readers import files, labels
+from data_tools.readers import files, labels, split_names
 from ssd_tf import parsing, user_files
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _USUAL_SETS = {"train": ("trainval", "train"), "val": ("val", "valid"), "test": ("test",)}
+_RESERVED = {name for names in _USUAL_SETS.values() for name in names}
 _SET_FOLDERS = ("train", "val", "valid", "test")
 _IMAGE_FOLDERS = ("JPEGImages", "images")
+_START = 1 << 12  # bytes in which an XML file shows its root
+_ROOT = re.compile(r"<([A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 # Text that claims the older standard often holds characters of the newer one.
 _WIDE = ("utf-16", "utf16", "utf_16", "utf-32", "utf32", "ucs", "unicode")
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030"}
+
+
+def is_annotation(path) -> bool:
+    """Whether the root of an XML file is that of a VOC annotation, judged by its beginning."""
+    try:
+        with user_files.open_regular(path) as file:
+            start = file.read(_START)
+    except OSError:
+        return False
+    text = start.decode(user_files.find_encoding(start), "replace")
+    root = _ROOT.search(_COMMENT.sub("", text))
+    return root is not None and root[2].lower() == "annotation"
 
 
 def read_voc(folder, image_set, allow_outside=False) -> labels.Source:
@@ -29,6 +45,7 @@ def read_voc(folder, image_set, allow_outside=False) -> labels.Source:
 
     image_set: a list of ImageSets/Main, all lists of one class for a set, such as `cat_train` for
     `train`, or a folder of XML files; `all` is every XML file if there is no list of that name.
+    `train` without such a list or folder is what lies in no folder of another set.
     allow_outside: whether a list or a `filename` may lead out of the folder of the images, which
     is JPEGImages, else images, else `folder`.
     `source_id` is the path of the XML file within Annotations without its suffix, such as
@@ -57,7 +74,82 @@ def read_voc(folder, image_set, allow_outside=False) -> labels.Source:
         [f"{note}; not converted: {', '.join(others)}" if others else note],
         folder=images,
         is_labelled=is_labelled,
+        other_sets=tuple(_find_other_sets(image_set, annotations, lists)),
     )
+
+
+def list_sets(folder) -> list[labels.ImageSet]:
+    """The sets that the lists or folders of a VOC folder make up.
+
+    It is one of all XML files and no split if nothing divides them. `trainval` is the training set
+    only if there is no list `train`; sets without an XML file are left out.
+    """
+    folder = files.check_folder(folder, "--voc")
+    annotations = _Annotations(_find_annotations(folder))
+    sets = _list_sets(annotations, _ImageLists(folder))
+    return sets or [labels.ImageSet("all", None, len(annotations.names))]
+
+
+def _list_sets(annotations, lists):
+    sets = _sets_of_lists(annotations, lists) if lists.names else _sets_of_folders(annotations)
+    return [each for each in sets if each.num_images]
+
+
+def _sets_of_lists(annotations, lists):
+    there = set(annotations.names)
+
+    def count(name):
+        return len(there.intersection(lists.read(name, annotations)))
+
+    if lists.have("trainval") and not lists.have("train"):  # it holds `val`, too
+        usual = {"train": ("trainval",), "test": _USUAL_SETS["test"]}
+    else:
+        usual = _USUAL_SETS | {"train": ("train",)}
+    for split, names in usual.items():
+        name = next(filter(lists.have, names), None)
+        if name:
+            yield labels.ImageSet(name, split, count(name))
+    if len(lists.names) == 1 and lists.names[0] not in _RESERVED:
+        yield labels.ImageSet(lists.names[0], "train", count(lists.names[0]))
+
+
+def _sets_of_folders(annotations):
+    divided = collections.Counter()
+    for name in annotations.names:
+        divided[_find_set_folder(name)] += 1
+    rest = divided.pop(None, 0)
+    if not divided:
+        return
+    sets = [
+        labels.ImageSet(folder, split_names.split_of_folder(folder), count)
+        for folder, count in sorted(divided.items())
+    ]
+    yield from sets
+    if rest and all(each.split != "train" for each in sets):
+        yield labels.ImageSet("train", "train", rest)
+
+
+def _list_rest(annotations):
+    """The XML files beside the folders of sets; none if there are no such folders."""
+    rest = [name for name in annotations.names if not _find_set_folder(name)]
+    return rest if len(rest) < len(annotations.names) else []
+
+
+def _find_set_folder(name):
+    """The innermost folder on the way to an XML file that is named like a split, or None."""
+    return next(filter(split_names.split_of_folder, reversed(_folders_of(name))), None)
+
+
+def _find_other_sets(image_set, annotations, lists):
+    """The sets of which nothing is in `image_set`."""
+    if image_set == "all" and not lists.have("all"):
+        return []
+    taken = {image_set, *(("train", "val", "valid") if image_set == "trainval" else ())}
+    return [
+        each
+        for each in _list_sets(annotations, lists)
+        if each.name not in taken and not image_set.endswith(f"_{each.name}")
+    ]
 
 
 def choose_image_set(folder, split):
@@ -72,13 +164,14 @@ def choose_image_set(folder, split):
     if lists.names:
         chosen = next(filter(lists.have, usual), None)
         only = lists.names[0] if len(lists.names) == 1 else ""
-        reserved = {name for names in _USUAL_SETS.values() for name in names}
-        return chosen or (only if only and only not in reserved else split)
+        return chosen or (only if only and only not in _RESERVED else split)
     # Some exports have a folder for each set instead.
-    there = _Annotations(_find_annotations(folder)).parts
-    if not there.keys() & set(_SET_FOLDERS):
+    annotations = _Annotations(_find_annotations(folder))
+    sets = list(_sets_of_folders(annotations))
+    if not sets:
         return "all"
-    return next((name for name in usual if name in there), split)
+    named = (name for name in usual if name in annotations.parts)
+    return next(named, next((each.name for each in sets if each.split == split), split))
 
 
 def _find_annotations(folder):
@@ -190,6 +283,8 @@ def _choose_by_folder(image_set, annotations, lists):
     chosen = annotations.names
     if image_set != "all":
         chosen = [name for name in chosen if image_set in _folders_of(name)]
+        if not chosen and image_set == "train" and not lists.names:
+            chosen = _list_rest(annotations)
         if not chosen:
             raise FileNotFoundError(
                 f"--image_set: no {image_set}.txt in {lists.folder}; "

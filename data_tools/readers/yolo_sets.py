@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from data_tools.readers import files
+from data_tools.readers import files, labels, split_names
 from ssd_tf import user_files
 
 _EXPECTED = "give data.yaml, obj.data, or a folder with one of them or with classes.txt"
@@ -29,12 +29,14 @@ class ImageSet:
     names: {class index: name}; the name of a class may be empty.
     num_keypoint_values: how many numbers of key points follow the box on each line.
     notes: what is suspicious about the file, one line each.
+    other_sets: those of the data set that `images` leaves out.
     """
 
     names: dict[int, str]
     images: Iterator[files.FoundImage]
     num_keypoint_values: int = 0
     notes: tuple[str, ...] = ()
+    other_sets: tuple[labels.ImageSet, ...] = ()
 
 
 def open_set(path, image_set, allow_outside=False) -> ImageSet:
@@ -47,21 +49,77 @@ def open_set(path, image_set, allow_outside=False) -> ImageSet:
     if not path.exists():
         hint = user_files.suggest_path(path) or f"; {_EXPECTED}"
         raise FileNotFoundError(f"--yolo: nothing at {path}{hint}")
-    path = _find_list(path) if path.is_dir() else path
+    path = find_list(path) if path.is_dir() else path
     if path.name == "classes.txt":
-        return _open_loose(path)
-    is_darknet = path.suffix == ".data"
-    content = _read_darknet(path, allow_outside) if is_darknet else _read_yaml(path)
+        return _open_loose(path, image_set)
+    content = _read_content(path, allow_outside)
     names = _read_names(content, path)
     return ImageSet(
         names,
         _list_images(content, path, image_set, allow_outside),
         _count_keypoint_values(content),
         tuple(_describe_oddities(content, path, image_set, names)),
+        tuple(each for each in _list_keys(content, path) if each.name != image_set),
     )
 
 
-def _find_list(folder):
+def list_sets(path, allow_outside=False) -> list[labels.ImageSet]:
+    """The sets of a data.yaml or obj.data of which a file or folder is there, or of classes.txt.
+
+    num_images is -1: they are not counted. One set of no split if nothing divides the images.
+    Raises ValueError for a file that is none of these.
+    """
+    if path.name == "classes.txt":
+        return _list_folders(_image_folder(path))
+    content = _read_content(path, allow_outside)
+    _read_names(content, path)
+    return _list_keys(content, path)
+
+
+def _list_keys(content, path):
+    found = {}
+    for key in content:
+        split = split_names.split_of_folder(str(key))
+        if split and _has_images(content, path, key) and split not in found:
+            found[split] = labels.ImageSet(str(key), split, -1)
+    is_shared = {"train", "val"} <= found.keys() and _are_same(content, path, found)
+    if is_shared:
+        del found["val"]
+    return list(found.values())
+
+
+def _list_folders(folder):
+    divided = _find_set_folders(folder)
+    sets = [labels.ImageSet(name, split, -1) for name, split in divided.items()]
+    if not sets:
+        return [labels.ImageSet("train", None, -1)]
+    if "train" not in divided.values() and next(_find_rest(folder, divided), None):
+        sets.append(labels.ImageSet("train", "train", -1))
+    return sets
+
+
+def _has_images(content, path, key):
+    try:
+        return all(map(os.path.exists, _resolve_all(content, path, key)))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _are_same(content, path, found):
+    """Whether `val` names the images of `train` again, as examples of a few images do."""
+    train, val = (
+        {os.path.realpath(each) for each in _resolve_all(content, path, found[split].name)}
+        for split in ("train", "val")
+    )
+    return train == val
+
+
+def _resolve_all(content, path, key):
+    return [_resolve(path, content.get("path"), name) for name in _name_images(content, path, key)]
+
+
+def find_list(folder):
+    """The data.yaml, obj.data or classes.txt of a folder; raises FileNotFoundError."""
     # Training runs leave an args.yaml and the like beside the right one.
     found = [path for path in _glob(folder, "*.y*ml") if path.suffix in (".yaml", ".yml")]
     found.sort(key=lambda path: path.stem != "data")
@@ -89,10 +147,46 @@ def _has_names(path):
     return bool(re.search(rb"^names\b", data, re.MULTILINE))
 
 
-def _open_loose(listed):
+def _read_content(path, allow_outside):
+    return _read_darknet(path, allow_outside) if path.suffix == ".data" else _read_yaml(path)
+
+
+def _open_loose(listed, image_set):
+    """The images beside a classes.txt: all, or those of a set if folders divide them."""
+    folder = _image_folder(listed)
+    divided = _find_set_folders(folder)
+    same = (name for name, split in divided.items() if image_set in (name, split))
+    chosen = next(same, None)
+    images = _find_images(folder / (chosen or ""))
+    if divided and not chosen:
+        if image_set != "train":
+            raise ValueError(
+                f"--yolo: {folder} has no images of the set {image_set!r}; it has the folders "
+                f"{', '.join(divided)}: give one as --image_set"
+            )
+        images = _find_rest(folder, divided)
+    others = [each for each in list_sets(listed) if image_set not in (each.name, each.split)]
+    names = dict(enumerate(_read_class_list(listed)))
+    return ImageSet(names, images, other_sets=tuple(others) if divided else ())
+
+
+def _find_rest(folder, divided):
+    """The images that lie in none of the folders of `divided`."""
+    for found in _find_images(folder):
+        if found.path.relative_to(folder).parts[0] not in divided:
+            yield found
+
+
+def _image_folder(listed):
     folder = listed.parent.parent if listed.parent.name == "labels" else listed.parent
-    images = folder / "images" if (folder / "images").is_dir() else folder
-    return ImageSet(dict(enumerate(_read_class_list(listed))), _find_images(images))
+    return folder / "images" if (folder / "images").is_dir() else folder
+
+
+def _find_set_folders(folder):
+    """{name: its split} of the folders inside that are named like a split."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    splits = {name: split_names.split_of_folder(name) for name in names}
+    return {name: split for name, split in splits.items() if split}
 
 
 def _read_class_list(path):
@@ -210,7 +304,8 @@ def _count_keypoint_values(content):
     return lengths[0] * lengths[1] if len(lengths) == 2 and None not in lengths else 0
 
 
-def _list_images(content, path, image_set, allow_outside):
+def _name_images(content, path, image_set):
+    """The files and folders of a set, as written. Raises ValueError."""
     names = content.get(image_set)
     if not names:
         known = [key for key in ("train", "val", "test") if content.get(key)]
@@ -224,8 +319,12 @@ def _list_images(content, path, image_set, allow_outside):
             f"{path}: expected a folder, a list of files, or several of them under {image_set!r}, "
             f"got {_abbreviate(names)}"
         )
+    return names
+
+
+def _list_images(content, path, image_set, allow_outside):
     root = _root(path, content.get("path"))
-    for name in names:
+    for name in _name_images(content, path, image_set):
         found = _resolve(path, content.get("path"), name)
         if found.suffix == ".txt":
             folders = [path.parent, found.parent]

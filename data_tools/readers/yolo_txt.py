@@ -35,6 +35,7 @@ def read_yolo(path, image_set, allow_outside=False) -> labels.Source:
         list(chosen.notes),
         unused=unused,
         boxes_follow_exif=True,
+        other_sets=chosen.other_sets,
     )
 
 
@@ -48,7 +49,7 @@ def _read_images(chosen, unused):
         if found.fault:
             yield labels.LabeledImage("", path.name, path.stem, fault=found.fault)
             continue
-        candidates = _label_paths(path)
+        candidates = label_paths(path)
         keys = [(candidate.parent, path.parent) for candidate in candidates]
         own = [pairs.setdefault(key, _Pair(*key)) for key in keys]
         file = _find_labels(path, candidates, own)
@@ -64,8 +65,8 @@ def _read_images(chosen, unused):
             unused["label files without an image"].add(name)
 
 
-def _label_paths(image):
-    """labels/x.txt for the last images/ in the path, then the file beside the image."""
+def label_paths(image):
+    """Where an image's labels may be: in labels/ for the last images/ in its path, or beside it."""
     name = os.path.splitext(image.name)[0] + ".txt"
     candidates = [image.parent / name]
     parts = image.parts[:-1]
@@ -120,7 +121,7 @@ class _Pair:
             stems = self._stems.get(key, ())
             matched = {_choose(stem, names, stems) for stem in stems}
             paths += [self._labels / name for name in names if name not in matched]
-        return sorted(str(path) for path in paths if _holds_labels(path))
+        return sorted(str(path) for path in paths if holds_labels(path))
 
 
 def _label_stem(name):
@@ -134,7 +135,7 @@ def _choose(stem, names, stems):
     return exact or next((name for name in names if _label_stem(name) not in stems), None)
 
 
-def _holds_labels(path):
+def holds_labels(path):
     """False for a classes.txt or a note, judged by its first line."""
     try:
         with user_files.open_regular(path) as file:

@@ -1,20 +1,26 @@
 """`ssd evaluate`: evaluate a model, or a file of detections, with the COCO and VOC metrics."""
 
 import functools
+import os
+import pathlib
 import sys
 
 from absl import flags
 
 from ssd_tf import commandline
-from ssd_tf.user_files import check_exists
+from ssd_tf.data import dataset_json
+from ssd_tf.user_files import check_exists, check_output_folder
+from ssd_tf.weights import label_files
 
 USAGE = """
 Evaluate a model, or a file of detections, with the COCO and VOC metrics.
-Writes metrics.json, per_class.csv and report.html, which explains the errors, and as COCO files
-detections.json and the ground_truth.json that it refers to.
+Prints what is found and one suggestion, then the numbers. Writes metrics.json, per_class.csv,
+thresholds.json (which a run folder gets, too, and `ssd detect` uses), report.html, which explains
+the errors, and as COCO files detections.json and the ground_truth.json that it refers to.
 
   ssd evaluate --model runs/NAME|SAVED_MODEL_DIR|FILE.tflite --data DIR --output DIR
-    [--split val] [--labels FILE] [--input_range LOW,HIGH] [--set eval.KEY=VALUE]
+    [--split val] [--precision 0.9] [--labels FILE] [--input_range LOW,HIGH]
+    [--set eval.KEY=VALUE]
   ssd evaluate --detections FILE.json --annotations FILE.json --output DIR [--images DIR]
   ssd evaluate --compare A/metrics.json B/metrics.json ... --output DIR
 """
@@ -52,6 +58,15 @@ _define_bool(
     False,
     "Compute the COCO metrics with pycocotools too, and fail if a number differs.",
 )
+flags.DEFINE_float(
+    "precision",
+    None,
+    "Choose the lowest scores with at least this precision as thresholds, not those with the best "
+    "F1.",
+    lower_bound=0,
+    upper_bound=1,
+    flag_values=FLAGS,
+)
 _define_string("output", None, "Folder for report.html, metrics.json and the other files.")
 _MODEL_FLAGS = (
     "model",
@@ -71,8 +86,9 @@ def main(argv=None):
 
 
 def _main(values, positional):
+    check_output_folder(values.output)
     if values.compare:
-        _reject(values, (*_MODEL_FLAGS, *_FILE_FLAGS, "reference"), "--compare")
+        _reject(values, (*_MODEL_FLAGS, *_FILE_FLAGS, "reference", "precision"), "--compare")
         _evaluate_files(values, positional)
         return
     overrides = commandline.read_overrides(values, positional)
@@ -97,7 +113,9 @@ def _reject(values, names, others):
 
 def _evaluate_model(values, overrides):
     check_exists(values.model, "model")
-    check_exists(values.data, "data folder")
+    dataset_json.read_dataset(values.data).shards(values.split)
+    if values.labels is not None:
+        label_files.check_label_file(values.labels)
     input_range = commandline.read_input_range(values)
     commandline.import_tensorflow()
     from ssd_tf.evaluation.evaluate import evaluate
@@ -113,7 +131,19 @@ def _evaluate_model(values, overrides):
         raw_weights=values.raw_weights,
         on_bad_record=values.on_bad_record,
         reference=values.reference,
+        precision=values.precision,
     )
+    _print_next(values)
+
+
+def _print_next(values):
+    drawn = os.path.join(values.output, "drawn")
+    commands = [["ssd", "detect", "--model", values.model, "--output", drawn, "IMAGES"]]
+    if os.path.isfile(os.path.join(values.model, "config.yaml")):  # a run
+        output = os.path.join("exports", pathlib.Path(values.model).resolve().name)
+        run = ["--workdir", values.model, "--data", values.data]
+        commands.append(["ssd", "export", *run, "--output", output])
+    commandline.print_next(*commands)
 
 
 def _evaluate_files(values, compared=()):
@@ -135,6 +165,7 @@ def _evaluate_files(values, compared=()):
             values.images,
             gray_range,
             values.reference,
+            values.precision,
         )
 
 

@@ -12,6 +12,8 @@ from ssd_tf.errors import ConfigError
 
 _BOXES = ("boxes",)
 _AUGMENT = ("data", "augment")
+# Inside an installed package, and at the top of a clone.
+_OWN_FOLDERS = tuple(pathlib.Path(__file__).parents[level] / "configs" for level in (1, 2))
 
 
 def read_layers(path, overrides=()) -> list[dict]:
@@ -19,9 +21,11 @@ def read_layers(path, overrides=()) -> list[dict]:
 
     The last item has all of them. Those before it are what each base, and then the file, has made
     of the values until then.
-    overrides: strings `key.path=value`, the value in YAML. Raises ConfigError.
+    path: of a file, or, if there is none, the name of one that comes with the package, such as
+    configs/finetune.yaml or finetune. overrides: strings `key.path=value`, the value in YAML.
+    Raises ConfigError.
     """
-    layers = _read_file(pathlib.Path(path))
+    layers = _read_file(_find_file(path, pathlib.Path()))
     return [*layers, apply_overrides(layers[-1], overrides)]
 
 
@@ -41,8 +45,6 @@ def apply_overrides(values: dict, overrides) -> dict:
 
 def _read_file(path, ancestors=()) -> list[dict]:
     """ancestors: resolved paths of the files that lead here by `base`."""
-    if not path.is_file():
-        raise ConfigError(f"no config file at {path}{user_files.suggest_path(path)}")
     if path.resolve() in ancestors:
         raise ConfigError(f"{path}: `base` leads back to this file")
     try:
@@ -58,9 +60,25 @@ def _read_file(path, ancestors=()) -> list[dict]:
         raise ConfigError(f"{path}: base: expected a path or a list of paths, got {base!r}")
     layers = [{}]
     for name in bases:
-        inherited = _read_file(path.parent / name, (*ancestors, path.resolve()))
+        base_path = _find_file(name, path.parent)
+        inherited = _read_file(base_path, (*ancestors, path.resolve()))
         layers += [merge(layers[-1], layer) for layer in inherited]
     return [*layers, merge(layers[-1], values)]
+
+
+def _find_file(name, folder):
+    """The path of a file below a folder, or of our own file of this name. Raises ConfigError."""
+    path = folder / name
+    if path.is_file():
+        return path
+    hint = user_files.suggest_path(path)
+    is_own_name = pathlib.Path(name).parent.as_posix() in (".", "configs")
+    for own_folder in _OWN_FOLDERS if is_own_name else ():
+        own = (own_folder / path.name).with_suffix(".yaml")
+        if own.is_file():
+            return own
+        hint = hint or user_files.suggest_path(own)
+    raise ConfigError(f"no config file at {path}{hint}")
 
 
 def _parse_yaml(text, where):

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_tf.errors import ConfigError
@@ -27,6 +28,7 @@ def record_stream(paths, num_images, buffer, seed, start=0, skipped=()) -> tf.da
     a buffer of that many encoded records; both depend on (seed, epoch) only.
     num_images: records per epoch, without those `skipped` (RecordIds).
     """
+    read = _make_read(paths, skipped)
 
     def one_epoch(epoch):
         # Seeds the graph of this function only: the shuffle then depends on (seed, epoch) and on no
@@ -36,7 +38,7 @@ def record_stream(paths, num_images, buffer, seed, start=0, skipped=()) -> tf.da
             tf.constant(paths), tf.stack([tf.constant(seed, tf.int64), epoch])
         )
         encoded = tf.data.Dataset.from_tensor_slices(order).interleave(
-            lambda path: _read_without(path, skipped) if skipped else tf.data.TFRecordDataset(path),
+            read,
             cycle_length=OPEN_SHARDS,
             num_parallel_calls=2,
             deterministic=True,
@@ -61,8 +63,7 @@ def records_in_file_order(paths, skipped=()) -> tf.data.Dataset:
     """The serialized records, once, without those `skipped` (RecordIds)."""
     if not skipped:
         return tf.data.TFRecordDataset(paths)
-    dataset = tf.data.Dataset.from_tensor_slices(paths)
-    return dataset.flat_map(lambda path: _read_without(path, skipped))
+    return tf.data.Dataset.from_tensor_slices(paths).flat_map(_make_read(paths, skipped))
 
 
 def count_records(path) -> int:
@@ -118,6 +119,21 @@ def count_split(dataset_info, split) -> dict[str, int]:
     return counts
 
 
+def records_outside(counts, fraction, skipped=()) -> list[RecordId]:
+    """The records that a fraction of a split leaves out, at random but always the same.
+
+    counts: {path: number of records}. The fraction is that of the records that are not `skipped`
+    (RecordIds); at least one is kept. What a smaller fraction keeps, a larger one keeps too.
+    """
+    skipped = set(skipped)
+    records = [RecordId(path, index) for path, count in counts.items() for index in range(count)]
+    usable = [record for record in records if record not in skipped]
+    # Unlike a Generator's, its numbers are the same in all versions of NumPy.
+    order = np.random.RandomState(0).permutation(len(usable))
+    num_kept = max(round(fraction * len(usable)), 1)
+    return [usable[index] for index in order[num_kept:]]
+
+
 def shards_of_worker(usable, num_workers, worker) -> list[str]:
     """Every num_workers-th shard of {path: number of usable records}.
 
@@ -145,10 +161,22 @@ def _read_indexed(path):
     return dataset.map(lambda index, serialized: (path, index, serialized))
 
 
-def _read_without(path, skipped):
-    files = tf.constant([record.file for record in skipped])
-    indices = tf.constant([record.index for record in skipped], tf.int64)
-    kept = _read_indexed(path).filter(
-        lambda file, index, _: ~tf.reduce_any((files == file) & (indices == index))
-    )
-    return kept.map(lambda _file, _index, serialized: serialized)
+def _make_read(paths, skipped):
+    """A function: the path of one of these files -> its records without those `skipped`."""
+    if not skipped:
+        return lambda path: tf.data.TFRecordDataset(path)
+    starts = np.cumsum([0, *map(count_records, paths)])
+    start_of = dict(zip(paths, starts, strict=False))
+    kept = np.ones(starts[-1], bool)
+    for record in skipped:
+        if record.file in start_of:
+            kept[start_of[record.file] + record.index] = False
+    is_kept = tf.constant(kept)
+
+    def read(path):
+        start = tf.constant(starts)[tf.argmax(tf.constant(paths) == path)]
+        records = tf.data.TFRecordDataset(path).enumerate()
+        left = records.filter(lambda index, _: is_kept[start + index])
+        return left.map(lambda _index, serialized: serialized)
+
+    return read

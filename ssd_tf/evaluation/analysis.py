@@ -2,7 +2,7 @@
 
 Detections are matched to objects at an IoU of 0.5 by the rules of COCO.
 
-Shapes: `N` objects of a split, `n` detections of a split, `C` categories, `T` scores.
+Shapes: `N` objects of a split, `n` detections of a split, `C` categories.
 """
 
 import itertools
@@ -11,16 +11,16 @@ import typing
 import numpy as np
 from hotcoco import COCOeval
 
+from ssd_tf import coco_rows
+from ssd_tf.evaluation import thresholds
 from ssd_tf.evaluation.metrics import MAX_AREA, make_evaluation
 from ssd_tf.evaluation.tables import SCORE_ROUNDING, Found, Truth
+from ssd_tf.inference.thresholds import DEFAULT_SCORE, Thresholds
 
 MIN_IOU = 0.5
 RIGHT = 1
 WRONG = 0
 IGNORED = -1
-SCORES = np.arange(100) / 100
-# Without a right detection no score is best; the default of `ssd detect`.
-_DEFAULT_SCORE = 0.5
 # hotcoco answers with a dict entry for each detection: taken at once, a gigabyte at COCO's size.
 _IMAGES_AT_ONCE = 250
 # TIDE (Bolya et al. 2020), section 2.2: below this IoU a detection is of the background.
@@ -56,9 +56,10 @@ class Matches(typing.NamedTuple):
 
 
 class Analysis(typing.NamedTuple):
-    """score: with the best F1 over all classes, at which the counts below are taken.
+    """score: the threshold over all classes, at which the counts below are taken.
 
-    thresholds, class_thresholds: as `threshold_curves` returns them. errors: {kind: {"count",
+    thresholds, class_thresholds: as `threshold_curves` returns them. chosen: the thresholds that
+    were chosen from them or given, None if no detection is right. errors: {kind: {"count",
     "cost"}}. confusion: [C + 1, C + 1]. calibration: hotcoco's, the mean gap of score and precision
     (ECE) and both by bins of the score. by_size, by_aspect: [{"name", "objects", "AP", "AP50"}].
     is_found: [N] bool. image_counts: {"right", "wrong", "missed"} of each image.
@@ -70,6 +71,7 @@ class Analysis(typing.NamedTuple):
     score: float
     thresholds: dict | None
     class_thresholds: dict
+    chosen: Thresholds | None
     errors: dict
     confusion: np.ndarray
     calibration: dict
@@ -79,16 +81,19 @@ class Analysis(typing.NamedTuple):
     image_counts: dict
 
 
-def analyse(truth: Truth, found: Found) -> Analysis:
-    """Analyse the detections of a split."""
+def analyse(
+    truth: Truth, found: Found, precision=None, given: Thresholds | None = None
+) -> Analysis:
+    """Analyse the detections of a split.
+
+    precision: as `thresholds.choose` takes it. given: thresholds to use instead of chosen ones.
+    """
     matches = match(truth, found)
     curves, class_curves = threshold_curves(truth, found, matches)
-    best = curves and curves["best"]
-    score = best["score"] if best else _DEFAULT_SCORE
+    chosen = given or thresholds.choose(truth, curves, class_curves, precision)
+    score = chosen.all if chosen else DEFAULT_SCORE
     errors, confusion, calibrated = _analyse_errors(*without_ignored(truth, found, matches), score)
-    shown = found.scores >= score - SCORE_ROUNDING
-    is_found = matches.partner >= 0
-    is_found[is_found] = shown[matches.partner[is_found]]
+    shown, is_found = find_shown(found, matches, score)
     return Analysis(
         truth,
         found,
@@ -96,6 +101,7 @@ def analyse(truth: Truth, found: Found) -> Analysis:
         score,
         curves,
         class_curves,
+        chosen,
         errors,
         confusion,
         calibrated,
@@ -104,6 +110,29 @@ def analyse(truth: Truth, found: Found) -> Analysis:
         is_found,
         _count_by_image(truth, found, matches.status, shown, is_found),
     )
+
+
+def find_shown(found: Found, matches: Matches, scores) -> tuple[np.ndarray, np.ndarray]:
+    """The detections [n] bool that score at least `scores`, and the objects [N] bool they found.
+
+    scores: one number, or one for each detection [n].
+    """
+    shown = found.scores >= scores - SCORE_ROUNDING
+    is_found = matches.partner >= 0
+    is_found[is_found] = shown[matches.partner[is_found]]
+    return shown, is_found
+
+
+def image_names(truth: Truth) -> list[str]:
+    """The file name of each image, in the order of image_ids; its id if it has none."""
+    return [coco_rows.read_file_name(row) or f"image {row['id']}" for row in truth.image_rows]
+
+
+def at_score(analysis: Analysis) -> dict | None:
+    """{"score", "precision", "recall", "f1"} at the threshold over all classes, if there is one."""
+    if analysis.chosen is None or analysis.thresholds is None:
+        return None
+    return thresholds.at_score(analysis.thresholds, analysis.score)
 
 
 def summary(analysis: Analysis) -> dict:
@@ -120,6 +149,7 @@ def summary(analysis: Analysis) -> dict:
 def class_rows(per_class: dict, analysis: Analysis) -> list[dict]:
     """One row for each class, as in per_class.csv; classes without objects have counts only.
 
+    Precision, recall and F1 are those at the threshold of the class.
     per_class: as `metrics.measure` returns it.
     """
     truth = analysis.truth
@@ -128,18 +158,26 @@ def class_rows(per_class: dict, analysis: Analysis) -> list[dict]:
     for category, name in enumerate(truth.names):
         num_objects = int(np.sum((truth.category == category) & ~truth.ignored))
         num_found = int(np.sum((analysis.found.category == category) & counted))
-        best = analysis.class_thresholds.get(name, {}).get("best") or {}
+        chosen = _at_threshold(analysis, name)
         rows.append(
             {
                 "class": name,
                 "objects": num_objects,
                 "detections": num_found,
                 **{key: per_class.get(name, {}).get(key) for key in _CLASS_KEYS},
-                "best_score": best.get("score"),
-                **{key: best.get(key) for key in ("precision", "recall", "f1")},
+                "threshold": chosen.get("score"),
+                **{key: chosen.get(key) for key in ("precision", "recall", "f1")},
             }
         )
     return rows
+
+
+def _at_threshold(analysis, name):
+    """The numbers of a class at its threshold; empty without objects, or without a threshold."""
+    curves = analysis.class_thresholds.get(name)
+    if curves is None or analysis.chosen is None:
+        return {}
+    return thresholds.at_score(curves, *analysis.chosen.of([name]))
 
 
 def match(truth: Truth, found: Found, sure_score=0.5) -> Matches:
@@ -191,9 +229,7 @@ def without_ignored(truth: Truth, found: Found, matches: Matches) -> tuple[Truth
 def threshold_curves(truth: Truth, found: Found, matches: Matches) -> tuple[dict | None, dict]:
     """The curves over all classes, and {class name: its curves} of the classes with objects.
 
-    Curves: {"score" [T], "precision" [T], "recall" [T], "f1" [T], "best": {"score", "precision",
-    "recall", "f1"}}. Precision is 1 if nothing is detected; best is a score with the largest F1,
-    None if no detection is right.
+    Curves: as `thresholds.make_curves` returns them.
     Over all classes detections and objects are counted together, so frequent classes weigh more.
     None instead of curves without objects.
     """
@@ -204,50 +240,23 @@ def threshold_curves(truth: Truth, found: Found, matches: Matches) -> tuple[dict
         rows = counts & (found.category == category)
         num_objects = int(np.sum(is_object & (truth.category == category)))
         if num_objects:
-            per_class[name] = _curves(found.scores[rows], matches.status[rows], num_objects)
+            is_right = matches.status[rows] == RIGHT
+            per_class[name] = thresholds.make_curves(found.scores[rows], is_right, num_objects)
     if not per_class:
         return None, {}
-    overall = _curves(found.scores[counts], matches.status[counts], int(np.sum(is_object)))
-    return overall, per_class
-
-
-def _curves(scores, status, num_objects):
-    num_found = _count_above(scores)
-    num_right = _count_above(scores[status == RIGHT])
-    precision = np.where(num_found > 0, num_right / np.maximum(num_found, 1), 1.0)
-    recall = num_right / num_objects
-    f1 = 2 * num_right / (num_found + num_objects)
-    curves = {"score": SCORES, "precision": precision, "recall": recall, "f1": f1}
-    best = _middle_of_best(f1)
-    return {
-        **{name: values.tolist() for name, values in curves.items()},
-        "best": {name: float(values[best]) for name, values in curves.items()}
-        if num_right.any()
-        else None,
-    }
-
-
-def _middle_of_best(values):
-    """The index in the middle of the first run of maxima, farthest from smaller values."""
-    first = int(np.argmax(values))
-    lower = np.flatnonzero(values[first:] < values[first])
-    length = lower[0] if len(lower) else len(values) - first
-    return first + (int(length) - 1) // 2
-
-
-def _count_above(scores):
-    """The number of scores that are at least each of SCORES [T]."""
-    return len(scores) - np.searchsorted(np.sort(scores), SCORES - SCORE_ROUNDING)
+    is_right = matches.status[counts] == RIGHT
+    num_objects = int(np.sum(is_object))
+    return thresholds.make_curves(found.scores[counts], is_right, num_objects), per_class
 
 
 def _analyse_errors(truth, found, score):
     """A function of its own, so that the matches are freed before the next ones are made."""
     matched = match_at_iou50(truth, found)
     calibration = matched.calibration(n_bins=_NUM_BINS, iou_threshold=MIN_IOU)
-    return _split_errors(matched), confusion_matrix(matched, score), calibration
+    return split_errors(matched), confusion_matrix(matched, score), calibration
 
 
-def _split_errors(matched):
+def split_errors(matched: COCOeval) -> dict:
     """TIDE: {kind: {"count", "cost"}}; the cost is the AP50 gained by fixing these errors.
 
     A detection is wrong because of its class (IoU with an object of another class >= 0.5), its

@@ -16,13 +16,19 @@ _KEYS = {"coco", "voc", "per_class", "settings", "errors", "thresholds", "precis
 
 
 def evaluate_files(
-    annotations, detections, output=None, images=None, gray_range=None, reference=False
+    annotations,
+    detections,
+    output=None,
+    images=None,
+    gray_range=None,
+    reference=False,
+    precision=None,
 ) -> dict:
     """Evaluate a COCO results file on a COCO instances file; returns the metrics.
 
     images: the folder of the images that annotations names, for the report; gray_range: of those of
-    16 bits, as `pixels.to_rgb` takes it. output, reference: as in `evaluate.evaluate`. Raises
-    FileNotFoundError, FileExistsError, or ValueError for files that are not COCO's.
+    16 bits, as `pixels.to_rgb` takes it. output, reference, precision: as in `evaluate.evaluate`.
+    Raises FileNotFoundError, FileExistsError, or ValueError for files that are not COCO's.
     """
     folder = outputs.open_folder(output, [annotations, detections], reference)
     if images and not pathlib.Path(images).is_dir():
@@ -48,7 +54,9 @@ def evaluate_files(
         def fetch(indices):
             return _read_images(images, truth, indices, gray_range)
 
-    evaluation = outputs.Evaluation(measured, truth, found, instances, settings, fetch)
+    evaluation = outputs.Evaluation(
+        measured, truth, found, instances, settings, fetch, precision=precision
+    )
     return outputs.finish(evaluation, folder, reference)
 
 

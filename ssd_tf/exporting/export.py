@@ -14,8 +14,12 @@ from ssd_tf.exporting import folder, saved_model, tflite, verify, web
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.exported import write_gray_range
 from ssd_tf.inference.loading import load_run
+from ssd_tf.inference.thresholds import DEFAULT_SCORE, THRESHOLDS_FILE
+from ssd_tf.results import Result
 from ssd_tf.user_files import check_exists
 from ssd_tf.weights.label_files import format_names
+
+_HEADER = ("format", "AP", "AP50", "agree", "ms per image by threads", "MB")
 
 
 def export(
@@ -33,19 +37,22 @@ def export(
     overwrite: bool = False,
     overrides: Sequence[str] = (),
     raw_weights: bool = False,
-) -> dict:
-    """Export a run folder into the folder `output`; returns the content of its export.json.
+) -> Result:
+    """Export a run folder into the folder `output`.
 
     formats: names of `folder.FORMATS`. data: a folder of TFRecords, or None; AP is measured on
     verify_split, detections are paired on its first verify_images images, and int8 is calibrated
     with calibration_images images of calibration_split. max_ap_drop: the maximum loss of AP, or
     None. web_files: as `web.export_page` takes it. overwrite: replace earlier exports in `output`.
     overrides, raw_weights: as `load_run` takes them.
+    Returns a Result with the content of export.json and the path of each format.
     Raises OSError, ConfigError or ValueError, and leaves `output` as it was then.
     """
     folder.check_request(output, formats, data, max_ap_drop, overwrite, web_files)
     check_exists(workdir, "run folder")
     run = load_run(workdir, overrides, raw_weights)
+    if run.thresholds:
+        run = run._replace(thresholds=run.thresholds.complete(run.dataset_info.names))
     dataset_info = None
     calibration = []
     if data is not None:
@@ -65,15 +72,30 @@ def export(
         else:
             verified = verify.verify_formats(run, paths, examples, images, dataset_info.classes)
             verify.check_drop(verified, max_ap_drop)
+        _report_differences(run, paths, verified)
         report = {
             "workdir": str(workdir),
             "classes": run.dataset_info.names,
             "settings": {**_describe_settings(run), "raw_weights": raw_weights},
+            "thresholds": run.thresholds and run.thresholds.to_json(),
             "verify": verified,
             "files": folder.list_files(partial),
         }
         files.write_json(partial / folder.REPORT, report)
-    return report
+    output = pathlib.Path(output)
+    exported = {name: output / folder.file_name(name) for name in formats}
+    return Result(output, report, exported, _HEADER, tuple(_describe_verified(verified)))
+
+
+def _describe_verified(verified):
+    """A row of the table for each format that was verified."""
+    for name, entry in verified.items():
+        agree = ""
+        if "detections" in entry:
+            agree = f"{entry['detections'] - entry['unpaired']} of {entry['detections']}"
+        times = ", ".join(f"{count}: {ms:.1f}" for count, ms in entry["latency_ms"].items())
+        numbers = (f"{entry['AP']:.4f}", f"{entry['AP50']:.4f}", agree, times)
+        yield name, *numbers, f"{entry['megabytes']:.2f}"
 
 
 def _read_verification(dataset_info, split, count, config):
@@ -127,30 +149,43 @@ def write_formats(run, paths, output, calibration=(), web_files=None):
     names = run.dataset_info.names
     gray_range = run.dataset_info.gray_range
     files.write_text(output / "labels.txt", format_names(names))
-    write_raw_settings(run.config, run.network.default_boxes, output)
+    thresholds = run.thresholds
+    if thresholds:
+        files.write_json(output / THRESHOLDS_FILE, thresholds.to_json())
+    scores = thresholds and thresholds.of(names)
+    write_raw_settings(run.config, run.network.default_boxes, output, scores)
     if any(name.endswith("_raw") for name in paths):
         shutil.copyfile(raw_decoder.__file__, output / "raw_decoder.py")
-    converter = tflite.Converter(run.config, run.network, names, calibration)
+    converter = tflite.Converter(run.config, run.network, names, calibration, thresholds)
     for name, path in paths.items():
         if name == "saved_model":
-            saved_model.export_saved_model(run.config, run.network, names, path, gray_range)
+            saved_model.export_saved_model(
+                run.config, run.network, names, path, gray_range, thresholds
+            )
         elif name == "web":
-            web.export_page(path, converter, web_files)
+            score = tflite.client_score(run.config, thresholds, DEFAULT_SCORE)
+            web.export_page(path, converter, web_files, score)
         else:
             precision, _, raw = name.removeprefix("tflite_").partition("_")
             converter.export(path, precision, bool(raw))
             write_gray_range(path, gray_range)
         logging.info("converted: %s", path.name)
-    differences = tflite.operator_differences(run.config, run.network.default_boxes)
+
+
+def _report_differences(run, paths, verified):
+    """Log what the operator may find otherwise, as far as the verified images show that it can."""
+    most_objects = verified["keras"]["most_objects"] if verified else float("inf")
+    differences = tflite.operator_differences(run.config, run.network.default_boxes, most_objects)
     with_operator = [path.name for name, path in paths.items() if folder.has_operator(name)]
     if differences and with_operator:
         logging.info(
-            "%s: its operator differs from the Keras model: %s",
+            "%s: its post-processing differs from the run's: %s",
             ", ".join(with_operator),
             "; ".join(differences),
         )
 
 
-def write_raw_settings(config, default_boxes, output):
-    """Write default_boxes.json, which `raw_decoder.load_settings` reads."""
-    files.write_json(output / "default_boxes.json", tflite.raw_settings(config, default_boxes))
+def write_raw_settings(config, default_boxes, output, scores=None):
+    """Write default_boxes.json, which `raw_decoder.load_settings` reads; see `raw_settings`."""
+    content = tflite.raw_settings(config, default_boxes, scores)
+    files.write_json(output / "default_boxes.json", content)

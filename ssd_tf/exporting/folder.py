@@ -11,6 +11,8 @@ from absl import logging
 from ssd_tf import files
 from ssd_tf.config import nearest
 from ssd_tf.errors import ConfigError
+from ssd_tf.inference.thresholds import THRESHOLDS_FILE
+from ssd_tf.user_files import check_output_folder
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 FORMATS = (
@@ -56,9 +58,8 @@ def check_request(output, formats, data=None, max_ap_drop=None, overwrite=False,
     if web_files is not None:
         _check_web_files(web_files, formats)
     output = pathlib.Path(output).resolve()
+    check_output_folder(output)
     existing = next(path for path in (output, *output.parents) if path.exists())
-    if not existing.is_dir():
-        raise FileExistsError(f"--output {existing} is a file; name a folder")
     if not os.access(existing, os.W_OK):
         raise PermissionError(f"--output: {existing} is not writable")
     if output.is_dir() and has_content(output) and not overwrite:
@@ -154,6 +155,7 @@ def _list_old_files(output):
     except (OSError, ValueError, KeyError, TypeError):  # an export was killed while it replaced
         pass
     known = [*map(file_name, FORMATS), "labels.txt", "default_boxes.json", "raw_decoder.py"]
+    known.append(THRESHOLDS_FILE)
     folders = [output / name for name in known if (output / name).is_dir()]
     inside = [f"{path.name}/{name}" for path in folders for name in list_files(path)]
     return inside + [name for name in known if (output / name).is_file()]

@@ -10,6 +10,7 @@ from ssd_tf.data.decoding import decode_image
 from ssd_tf.data.images import resize
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.exported import write_gray_range
+from ssd_tf.inference.thresholds import THRESHOLDS_FILE
 from ssd_tf.models.folding import fold_batch_norm, freeze
 from ssd_tf.weights.label_files import format_names
 
@@ -88,10 +89,11 @@ class Server(tf.Module):
         return images, tf.cast(spread(sizes_hw), tf.float32), is_read
 
 
-def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANGE):
+def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANGE, thresholds=None):
     """Write the SavedModel folder atomically; class names go into assets.extra/labels.txt.
 
-    gray_range: of the training data; serving_bytes reads PNGs of 16 bits with it.
+    gray_range: of the training data; serving_bytes reads PNGs of 16 bits with it. thresholds: go
+    into assets.extra/thresholds.json, unless they are None.
     """
     server = Server(config, network, gray_range)
     with files.new_folder(path, replace=True) as folder:
@@ -99,6 +101,8 @@ def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANG
         extra = folder / "assets.extra"
         extra.mkdir()
         files.write_text(extra / "labels.txt", format_names(names))
+        if thresholds:
+            files.write_json(extra / THRESHOLDS_FILE, thresholds.to_json())
         write_gray_range(folder, gray_range)
 
 

@@ -16,6 +16,7 @@ from ssd_tf.exporting.tflite_graphs import convert_network, convert_postprocessi
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.tflite_outputs import OPERATOR, RAW_ROLES, ROLES
+from ssd_tf.inference.thresholds import Thresholds
 from ssd_tf.models import ssd
 from ssd_tf.models.folding import fold_batch_norm, scale_per_call
 from ssd_tf.models.postprocess import PostProcessor
@@ -31,9 +32,17 @@ class Converter:
     The files of a precision share the conversion of the network, all files that of what follows.
     """
 
-    def __init__(self, config: Config, network: ssd.SSD, names, calibration=()):
+    def __init__(
+        self,
+        config: Config,
+        network: ssd.SSD,
+        names,
+        calibration=(),
+        thresholds: Thresholds | None = None,
+    ):
         """names: of the classes, in label order. calibration: as `convert_network` takes it."""
         self.names = list(names)
+        self._score = client_score(config, thresholds, default=0.3)
         self._config = config
         self._network = network
         self._calibration = calibration
@@ -77,15 +86,26 @@ class Converter:
         content = tflite_file.name_outputs(content, ROLES, _OPERATOR_OUTPUTS)
         num_kept = self._postprocessor.eval.max_detections
         _check(content, _OPERATOR_OUTPUTS, [(1, num_kept, 4), (1, num_kept), (1, num_kept), (1,)])
-        return tflite_file.add_metadata(content, self.names, self._config.export.score_threshold)
+        return tflite_file.add_metadata(content, self.names, self._score)
 
 
-def raw_settings(config: Config, default_boxes) -> dict:
-    """The content of default_boxes.json, which `raw_decoder.load_settings` reads."""
+def client_score(config: Config, thresholds: Thresholds | None, default) -> float:
+    """The score threshold for clients that take one number; default: if none was chosen."""
+    if config.export.score_threshold is not None:
+        return config.export.score_threshold
+    return thresholds.all if thresholds else default
+
+
+def raw_settings(config: Config, default_boxes, scores=None) -> dict:
+    """The content of default_boxes.json, which `raw_decoder.load_settings` reads.
+
+    scores: the threshold of each class, in label order, or None.
+    """
     return {
         "variances": list(config.boxes.variances),
         "score_activation": config.model.score_activation,
         **config.eval.model_dump(include=set(PostProcessing.model_fields)),
+        "thresholds": scores,
         "boxes": np.round(default_boxes.astype(float), 7).tolist(),
     }
 
@@ -106,26 +126,33 @@ def operator_postprocessor(config: Config, default_boxes) -> PostProcessor:
     return dataclasses.replace(postprocessor, eval=config.eval.model_copy(update=limits))
 
 
-def operator_differences(config: Config, default_boxes) -> list[str]:
-    """The differences between the operator and the Keras model of this config, one phrase each."""
+def operator_differences(config: Config, default_boxes, most_objects=np.inf) -> list[str]:
+    """What the operator may find otherwise than the Keras model of this config, one phrase each.
+
+    most_objects: the largest number of objects in one image. Limits that are not below it are left
+    out, as is eval.pre_nms_top_k, which the operator lacks: without it nothing more is lost.
+    """
     keras = config.eval
     operator = operator_postprocessor(config, default_boxes).eval
     differences = []
-    if keras.pre_nms_top_k < len(default_boxes):
-        best = f"{keras.pre_nms_top_k}" + ("" if keras.class_agnostic else " per class")
-        differences.append(
-            f"all boxes above the score floor enter NMS, not the best {best} (eval.pre_nms_top_k)"
-        )
     if keras.clip_first:
-        differences.append("boxes are not clipped before NMS (eval.clip_first)")
-    if operator.max_detections != keras.max_detections:
         differences.append(
-            f"at most {operator.max_detections} detections, not {keras.max_detections}"
+            "boxes are not clipped before NMS (eval.clip_first), so at the edge of an image it "
+            "may keep other ones"
         )
-    if operator.max_detections > _MAX_PER_CLASS and not keras.class_agnostic:
-        differences.append(f"at most {_MAX_PER_CLASS} detections per class")
-    if operator.score_floor != keras.score_floor:
-        differences.append(f"a score floor of {operator.score_floor:g}, not {keras.score_floor:g}")
+    if operator.max_detections < min(keras.max_detections, most_objects):
+        differences.append(
+            f"in an image with more than {operator.max_detections} objects it finds only the "
+            f"{operator.max_detections} with the highest scores, the run up to "
+            f"{keras.max_detections}"
+        )
+    if min(operator.max_detections, most_objects) > _MAX_PER_CLASS and not keras.class_agnostic:
+        differences.append(f"in an image it finds at most {_MAX_PER_CLASS} objects of a class")
+    if operator.score_floor > keras.score_floor:
+        differences.append(
+            f"it leaves out detections that score less than {operator.score_floor:g}, the run "
+            f"those below {keras.score_floor:g}"
+        )
     return differences
 
 

@@ -46,8 +46,8 @@ def verify_formats(run, paths, examples, images, classes) -> dict:
     """Measure the Keras model and all exports; {"keras" or a format's name: what was measured}.
 
     paths: {format: its path}. examples: Examples of a split. images: those on which detections are
-    paired. classes: those of dataset.json. Each entry has AP, AP50, megabytes and latency_ms; those
-    of exports have what `compare` returns too.
+    paired. classes: those of dataset.json. Each entry has what `measure` returns, megabytes and
+    latency_ms; those of exports have what `compare` returns too.
     """
     reference = keras_detector(run.config, run.network, run.dataset_info.names)
     report = {"keras": _measure_all(examples, classes, reference)}
@@ -63,8 +63,10 @@ def verify_formats(run, paths, examples, images, classes) -> dict:
             entry["latency_ms"] = {"all": time_once(detector, images)}
         report[name] = entry | compare(reference, detector, images)
         logging.info(
-            "%s and the Keras model: %d of %d detections agree (images: %d)",
+            "%s: AP %.3f, the run's is %.3f; %d of %d detections agree (images: %d)",
             name,
+            report[name]["AP"],
+            report["keras"]["AP"],
             report[name]["detections"] - report[name]["unpaired"],
             report[name]["detections"],
             len(images),
@@ -94,11 +96,15 @@ def _measure_all(examples, classes, detector):
 
 
 def measure(examples, classes, detector) -> dict:
-    """{"AP", "AP50"} of a Detector on Examples. classes: those of dataset.json."""
+    """{"AP", "AP50", "most_objects": of one image} of a Detector on Examples.
+
+    classes: those of dataset.json.
+    """
     detect = match_labels(detector, [entry["name"] for entry in classes])
     truth, found = run_detector(detect, examples, classes, batch_size=8)
     stats, _, _ = coco_metrics(truth, found)
-    return {name: stats[name] for name in ("AP", "AP50")}
+    most_objects = int(np.bincount(truth.image[~truth.ignored]).max(initial=0))
+    return {"AP": stats["AP"], "AP50": stats["AP50"], "most_objects": most_objects}
 
 
 def time_once(detector, images) -> float:

@@ -19,6 +19,7 @@ from ssd_tf.inference.detections import image_ids
 from ssd_tf.inference.inputs import Video, write_video
 from ssd_tf.inference.label_writers import WRITERS, Labelled
 from ssd_tf.inference.loading import load_detector
+from ssd_tf.inference.thresholds import DEFAULT_SCORE, THRESHOLDS_FILE
 from ssd_tf.output_folder import OutputFolder
 
 _ROWS = "detections.json"
@@ -27,19 +28,20 @@ _ROWS = "detections.json"
 class Selection(typing.NamedTuple):
     """The detections of an image to report: the best `maximum` of these classes from `score` on.
 
-    classes: their names; without any, all classes.
+    score: None: from the model's threshold of each class on. classes: their names; without any, all
+    classes.
     """
 
-    score: float = 0.5
+    score: float | None = None
     maximum: int = 100
     classes: typing.Sequence = ()
 
     def apply(self, detections):
         """Detections -> those that are reported."""
-        keep = detections.scores >= self.score
+        shown = detections.confident() if self.score is None else detections.above(self.score)
         if self.classes:
-            keep &= np.array([name in self.classes for name in detections.names], bool)
-        return detections.select(keep.nonzero()[0][: self.maximum])
+            shown = shown.select(np.array([name in self.classes for name in shown.names], bool))
+        return shown.select(np.arange(len(shown))[: self.maximum])
 
 
 def detect(
@@ -73,11 +75,24 @@ def detect(
         raise ConfigError("--format: the model has no class names; give them with --labels FILE")
     if "yolo" in formats:
         label_writers.check_classes(folder, [path.stem for path in inputs.images], names)
+    if selection.score is None:
+        logging.info("%s", _describe_scores(detector, selection.classes))
     with (
         commandline.end_by_signals(),
         _Results(folder, formats, names) as results,
     ):
         _Run(detector, folder, selection, seconds, results).detect(inputs, drawn)
+
+
+def _describe_scores(detector, chosen):
+    """The scores from which on detections of the chosen classes are reported, or of all classes."""
+    thresholds = detector.thresholds
+    if thresholds is None:
+        return f"minimum score {DEFAULT_SCORE:g}; ssd evaluate chooses one for each class"
+    scores = thresholds.of(chosen or detector.classes or [None])
+    shown = " to ".join(f"{score:g}" for score in sorted({min(scores), max(scores)}))
+    split = f" on split {thresholds.split}" if thresholds.split else ""
+    return f"minimum score {shown}, from {THRESHOLDS_FILE} ({thresholds.rule}{split})"
 
 
 def _drawn_names(inputs):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ssd_tf.coco_rows import LARGEST_ID
 from ssd_tf.draw import draw_detections, name_of
+from ssd_tf.inference.thresholds import DEFAULT_SCORE, Thresholds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,7 +18,7 @@ class Detections:
 
     boxes: [n, 4] normalised corners (ymin, xmin, ymax, xmax). scores: [n]. labels: [n] from 1.
     classes: the name of each label, or None if the model has no names. image: uint8 [H, W, 3], in
-    which they were detected.
+    which they were detected. thresholds: the model's, or None.
     """
 
     boxes: np.ndarray
@@ -25,6 +26,7 @@ class Detections:
     labels: np.ndarray
     classes: typing.Sequence | None = None
     image: np.ndarray | None = None
+    thresholds: Thresholds | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -50,14 +52,26 @@ class Detections:
         """The detections that score at least this."""
         return self.select(self.scores >= score)
 
-    def draw(self, score: float = 0.5) -> Image.Image:
-        """A Pillow image with the boxes that score at least `score`.
+    def confident(self) -> "Detections":
+        """The detections that score at least the threshold of their class.
+
+        Without thresholds, those that score at least 0.5.
+        """
+        if self.thresholds is None:
+            return self.above(DEFAULT_SCORE)
+        # A float32 score of .35 is less than Python's .35.
+        lowest = np.array(self.thresholds.of(self.names), np.float32)
+        return self.select(self.scores >= lowest)
+
+    def draw(self, score: float | None = None) -> Image.Image:
+        """A Pillow image with the boxes that score at least `score`; default: the confident ones.
 
         Raises ValueError without an image.
         """
         if self.image is None:
             raise ValueError("there is no image to draw on; detector(image) keeps it")
-        return draw_detections(self.image, self, self.classes, score)
+        shown = self.confident() if score is None else self.above(score)
+        return draw_detections(self.image, shown, self.classes, score=0)
 
     def to_coco(self, image_id: int | str = 1) -> list[dict]:
         """Rows of a COCO results file, boxes in pixels; category ids are the labels.

@@ -15,6 +15,7 @@ from ssd_tf import pixels, processor
 from ssd_tf.config import Config
 from ssd_tf.data.images import resize_array
 from ssd_tf.inference.detections import Detections
+from ssd_tf.inference.thresholds import Thresholds
 from ssd_tf.models import ssd
 from ssd_tf.models.folding import fold_batch_norm, freeze
 from ssd_tf.models.postprocess import PostProcessor
@@ -49,6 +50,8 @@ class Detector:
     config: the config of a run, else None. default_boxes: [A, 4] of a run, else None.
     size_mb: of the exported model, or of the weights as float32, in 10^6 bytes.
     gray_range: of the training data; 16-bit images are read with it.
+    thresholds: the score from which on a detection of a class is shown, as `ssd evaluate` chose it;
+    None without a thresholds.json.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Detector:
         self.default_boxes = default_boxes
         self.size_mb = size_mb
         self.gray_range = gray_range
+        self.thresholds: Thresholds | None = None
 
     def __call__(self, image: ImageSource) -> Detections:
         return self.batch([image])[0]
@@ -88,7 +92,7 @@ class Detector:
             return []
         outputs = self.stages.network(self.stages.preprocess(arrays))
         return [
-            _check_labels(Detections(boxes, scores, labels, self.classes, image))
+            _check_labels(Detections(boxes, scores, labels, self.classes, image, self.thresholds))
             for (boxes, scores, labels), image in zip(
                 self.stages.postprocess(outputs), arrays, strict=True
             )

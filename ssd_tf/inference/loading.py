@@ -12,6 +12,7 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.inference import saved_model, tflite
 from ssd_tf.inference.detector import Detector, keras_detector
 from ssd_tf.inference.exported import read_gray_range, reject_input_range
+from ssd_tf.inference.thresholds import THRESHOLDS_FILE, Thresholds, read_thresholds
 from ssd_tf.models import ssd
 from ssd_tf.user_files import check_exists, read_text
 from ssd_tf.weights import label_files, runs
@@ -19,11 +20,15 @@ from ssd_tf.weights.assign import assign
 
 
 class Run(typing.NamedTuple):
-    """A run folder's content; the network has the weights of the best checkpoint, else the last."""
+    """A run folder's content; the network has the weights of the best checkpoint, else the last.
+
+    thresholds: as `ssd evaluate` chose them, or None.
+    """
 
     config: Config
     dataset_info: dataset_json.DatasetInfo
     network: ssd.SSD
+    thresholds: Thresholds | None = None
 
 
 def load_run(workdir, overrides=(), raw_weights=False) -> Run:
@@ -44,7 +49,8 @@ def load_run(workdir, overrides=(), raw_weights=False) -> Run:
     weights = runs.read_weights(prefix, averaged=not raw_weights)
     network = ssd.build_model(config, len(dataset_info.classes))
     assign(network.model, runs.group_by_layer(weights, network.model), prefix)
-    return Run(config, dataset_info, network)
+    thresholds = read_thresholds(pathlib.Path(workdir) / THRESHOLDS_FILE)
+    return Run(config, dataset_info, network, thresholds)
 
 
 def load_detector(
@@ -61,6 +67,8 @@ def load_detector(
     labels: a file of class names for an exported model, as `label_files.read_classes` takes it;
     default: the label file inside a .tflite file, else the labels.txt that our exports bring along.
     Names that do not fit the number of the model's classes are rejected.
+    Thresholds come from thresholds.json in the run folder, in a SavedModel's assets.extra, or
+    beside a .tflite file.
     overrides, raw_weights: for a run folder, as `load_run` takes them.
     input_range: for an exported model of floats, as `tflite.load` takes it. num_threads: for a
     .tflite file, too.
@@ -76,7 +84,9 @@ def load_detector(
         reject_input_range(input_range, path, "is a run folder: its network takes 0 to 255")
         run = load_run(path, overrides, raw_weights)
         info = run.dataset_info
-        return keras_detector(run.config, run.network, info.names, info.gray_range)
+        detector = keras_detector(run.config, run.network, info.names, info.gray_range)
+        detector.thresholds = run.thresholds
+        return detector
     if overrides:
         raise ConfigError(
             f"--set {overrides[0]}: {path} is an exported model with fixed settings; give a run "
@@ -98,19 +108,24 @@ def _load_tflite(path, labels, input_range, num_threads):
     exported = tflite.load(path, input_range, num_threads)
     inside = tflite.read_label_file(path) if labels is None else None
     classes = _class_names(exported, path, labels, path.with_name("labels.txt"), inside)
-    return _make_detector("tflite", exported, path, classes, path.stat().st_size)
+    thresholds = read_thresholds(path.with_name(THRESHOLDS_FILE))
+    return _make_detector("tflite", exported, path, classes, path.stat().st_size, thresholds)
 
 
 def _load_saved_model(path, labels, input_range):
     exported = saved_model.load(path, input_range)
-    classes = _class_names(exported, path, labels, path / "assets.extra" / "labels.txt")
+    extra = path / "assets.extra"
+    classes = _class_names(exported, path, labels, extra / "labels.txt")
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return _make_detector("saved_model", exported, path, classes, size)
+    thresholds = read_thresholds(extra / THRESHOLDS_FILE)
+    return _make_detector("saved_model", exported, path, classes, size, thresholds)
 
 
-def _make_detector(kind, exported, path, classes, size):
+def _make_detector(kind, exported, path, classes, size, thresholds):
     gray_range = read_gray_range(path) if exported.is_ours else pixels.FULL_RANGE
-    return Detector(exported.stages, kind, classes, size_mb=size / 1e6, gray_range=gray_range)
+    detector = Detector(exported.stages, kind, classes, size_mb=size / 1e6, gray_range=gray_range)
+    detector.thresholds = thresholds
+    return detector
 
 
 def _class_names(exported, path, given, beside, inside=None):

@@ -4,7 +4,8 @@
     boxes, scores, classes = decode(offsets, logits, settings)
 
 A `_raw` file gives `offsets` [1, A, 4] and `logits` [1, A, C + 1] for its A default boxes and C
-classes. The steps here are those of the model's own post-processing.
+classes. The steps here are those of the model's own post-processing, and then detections below the
+threshold of their class are left out, if the run had thresholds when it was exported.
 """
 
 import hashlib
@@ -31,10 +32,11 @@ def fingerprint(settings) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def decode(offsets, logits, settings):
+def decode(offsets, logits, settings, score=None):
     """Predictions of one image -> boxes [n, 4], scores [n], classes [n], highest score first.
 
-    offsets: [A, 4] or [1, A, 4]. logits: [A, C + 1] or [1, A, C + 1], the background first.
+    offsets: [A, 4] or [1, A, 4]. logits: [A, C + 1] or [1, A, C + 1], the background first. score:
+    the minimum; default: the threshold of each class, a list in settings, else the score floor.
     Boxes are ymin, xmin, ymax, xmax as fractions of the image; classes are lines of labels.txt,
     from 0.
     """
@@ -52,7 +54,19 @@ def decode(offsets, logits, settings):
     kept = suppress(boxes[rows], columns, settings["nms_iou"], settings["max_detections"])
     rows = rows[kept]
     columns = columns[kept]
-    return np.clip(boxes[rows], 0, 1), scores[rows, columns], classes[rows, columns]
+    scores = scores[rows, columns]
+    classes = classes[rows, columns]
+    shown = scores >= _minimum(classes, settings.get("thresholds"), score)
+    return np.clip(boxes[rows], 0, 1)[shown], scores[shown], classes[shown]
+
+
+def _minimum(classes, thresholds, score):
+    """The minimum score of detections of these classes [n]: one number, or [n]."""
+    if score is not None:
+        return score
+    if thresholds is None:
+        return 0.0
+    return np.array(thresholds, np.float32)[classes]
 
 
 def _candidates(scores, top_k, score_floor):

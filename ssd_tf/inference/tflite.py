@@ -197,7 +197,8 @@ def _raw_decoder(path, metadata, offsets_shape, logits_shape):
     check_eval(editable, settings_path)
 
     def decode(output):
-        boxes, scores, classes = raw_decoder.decode(output["offsets"], output["logits"], settings)
+        outputs = (output["offsets"], output["logits"])
+        boxes, scores, classes = raw_decoder.decode(*outputs, settings, score=0)
         return boxes, scores, classes.astype(np.int32) + 1
 
     return decode

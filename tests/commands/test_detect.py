@@ -37,6 +37,7 @@ def ends_at(monkeypatch):
 
     class Ending:
         classes = inner.classes
+        thresholds = inner.thresholds
         read_image = inner.read_image
 
         def __init__(self, number, end):
@@ -147,6 +148,22 @@ def test_classes_max_and_score(look, image_folder):
     assert len(rows) == 2
     rows, _ = look("--score=0.0001", image_folder)
     assert len(rows) > 3
+
+
+def test_thresholds_of_the_model(look, image_folder, monkeypatch):
+    from ssd_tf.inference import detect as module
+    from ssd_tf.inference.thresholds import Thresholds
+
+    # What is found from .5 on: three colours, with scores of .98; gray cells score less than .05.
+    names = [row["class"] for row in look(image_folder)[0]]
+    thresholds = Thresholds(0.5, {"green": 1.0, "blue": 0.9})
+    monkeypatch.setattr(module.load_detector(), "thresholds", thresholds)
+    rows, _ = look(image_folder)
+    assert [row["class"] for row in rows] == [name for name in names if name != "green"]
+    assert "green" in names and len(rows) > 0
+    assert len(look("--score=0.5", image_folder)[0]) == len(names)
+    monkeypatch.setattr(module.load_detector(), "thresholds", Thresholds(0.0001, {}))
+    assert len(look(image_folder)[0]) > len(names)
 
 
 def test_an_image_without_objects(look, tmp_path):

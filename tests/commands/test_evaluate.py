@@ -120,6 +120,51 @@ def test_metrics_of_a_run(evaluated):
     assert content["latency_ms"]["per_image"] > 0
 
 
+def test_thresholds_of_a_run(tiny_run, tiny_data, tmp_path, fails):
+    argv = [f"--model={tiny_run}", f"--data={tiny_data}", "--set=eval.score_floor=0.0001"]
+    path = tiny_run / "thresholds.json"
+    run(*argv, "--split=train", f"--output={tmp_path / 'train'}")
+    assert read(tmp_path / "train", "thresholds.json")["split"] == "train"
+    assert not path.exists()
+    run(*argv, f"--output={tmp_path / 'val'}")
+    of_val = read(tiny_run, "thresholds.json")
+    assert of_val == read(tmp_path / "val", "thresholds.json")
+    # No class has ten objects.
+    assert of_val["classes"] == dict.fromkeys(["red", "green", "blue"], of_val["all"])
+    assert (of_val["split"], of_val["data"], of_val["rule"]) == ("val", str(tiny_data), "best F1")
+    run(*argv, "--precision=0.9", f"--output={tmp_path / 'val'}")
+    assert read(tiny_run, "thresholds.json")["rule"] == "precision 0.9"
+    # Those of val hold for other splits.
+    run(*argv, "--split=train", f"--output={tmp_path / 'train'}")
+    assert read(tmp_path / "train", "thresholds.json") == read(tiny_run, "thresholds.json")
+    path.write_text('{"all": 0.123}')  # by hand: it stays
+    run(*argv, f"--output={tmp_path / 'val'}")
+    assert read(tiny_run, "thresholds.json") == {"all": 0.123}
+    path.write_text('{"all": 12}')
+    assert str(path) in fails(evaluate.main, *argv, code=1)
+
+
+def test_the_verdict_comes_first(tmp_path, capsys):
+    run(*write_files(tmp_path, TRUTH, FOUND), f"--output={tmp_path / 'out'}")
+    verdict = read(tmp_path / "out", "metrics.json")["verdict"]
+    assert capsys.readouterr().out.splitlines()[:2] == [verdict["sentence"], verdict["suggestion"]]
+    assert "1 of 1 object" in verdict["sentence"] and "cat" in verdict["sentence"]
+    assert all(text in (tmp_path / "out" / "report.html").read_text() for text in verdict.values())
+
+
+def test_precision_of_files(tmp_path, fails):
+    truth, found = five_images([1, 2, 3, 4, 5])
+    # The best of .9 is wrong, the others are right: precision 4/5 from 0 to .50, 0 from .81 on.
+    found[0]["bbox"] = [60, 60, 10, 10]
+    argv = write_files(tmp_path, truth, found)
+    run(*argv, "--precision=0.8", f"--output={tmp_path / 'out'}")
+    assert read(tmp_path / "out", "thresholds.json")["all"] == 0
+    assert "--precision" in fails(evaluate.main, *argv, "--precision=1.5", code=2)
+    compared = ["--compare", str(tmp_path / "out"), str(tmp_path / "out")]
+    argv = [*compared, "--precision=0.5", f"--output={tmp_path / 'c'}"]
+    assert "--precision" in fails(evaluate.main, *argv, code=2)
+
+
 def test_from_python_without_files(tiny_run, tiny_data, evaluated, tmp_path, monkeypatch, capsys):
     from ssd_tf.evaluation.evaluate import evaluate as evaluate_model
 
@@ -548,7 +593,14 @@ def test_an_exported_model_has_no_raw_weights(fails, tiny_data, tmp_path):
     assert f"--raw_weights needs a run folder; {model} is an exported model" in line
 
 
-FILES = ("detections.json", "ground_truth.json", "metrics.json", "per_class.csv", "report.html")
+FILES = (
+    "detections.json",
+    "ground_truth.json",
+    "metrics.json",
+    "per_class.csv",
+    "thresholds.json",
+    "report.html",
+)
 
 
 def file_contents(folder):
@@ -565,7 +617,9 @@ def test_the_same_evaluation_twice_and_another_one(tmp_path):
     second = file_contents(out)
     assert {name: second[name] for name in FILES} == {name: first[name] for name in FILES}
     run(*write_files(tmp_path, TRUTH, []), f"--output={out}")
-    assert all(file_contents(out)[name] != first[name] for name in FILES[:1] + FILES[2:])
+    third = file_contents(out)
+    assert "thresholds.json" not in third  # nothing is detected
+    assert all(third.get(name) != first[name] for name in FILES[:1] + FILES[2:])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -624,13 +678,13 @@ def test_numbers_are_kept_when_the_report_fails(tmp_path, monkeypatch, broken, c
     assert line.startswith("error: ") and "report.html" in line and "no such glyph" in line
     # Of the new evaluation; the report of the old one is gone.
     assert read(out, "metrics.json")["coco"]["AP"] == 0
-    assert sorted(file_contents(out)) == sorted([*FILES[:-1], "written.sha256"])
+    assert sorted(file_contents(out)) == sorted([*FILES[:-2], "written.sha256"])
 
 
 def test_nothing_of_an_earlier_evaluation_stays_when_the_analysis_fails(tmp_path, monkeypatch):
     from ssd_tf.evaluation import analysis
 
-    def fail(*_tables):
+    def fail(*_arguments):
         raise RuntimeError("calibration")
 
     out = tmp_path / "out"

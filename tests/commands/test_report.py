@@ -180,11 +180,11 @@ def test_rows_of_per_class_csv(report, tmp_path):
     report([CAT, DOG], [{**CAT, "score": 0.9}])
     lines = (tmp_path / "out" / "per_class.csv").read_text().splitlines()
     assert lines[0] == (
-        "class,objects,detections,AP,AP50,AP50_11point,AP50_all,best_score,precision,recall,f1"
+        "class,objects,detections,AP,AP50,AP50_11point,AP50_all,threshold,precision,recall,f1"
     )
     # Whatever is found from 0 to .90 is right.
     assert lines[1].startswith("<b>cat</b>,1,1,1.0,1.0,1.0,1.0,0.45,1.0,1.0,1.0")
-    assert lines[2] == "dog,1,0,0.0,0.0,0.0,0.0,,,,"
+    assert lines[2] == "dog,1,0,0.0,0.0,0.0,0.0,0.45,1.0,0.0,0.0"
 
 
 def test_comparison(fails, report, tmp_path, capsys):

@@ -116,6 +116,17 @@ def test_coverage_of_no_objects_and_of_a_tie():
     assert coverage.tabulate(best, iou, ["one"])[0].covered == 1
 
 
+@pytest.mark.parametrize(
+    ("covered", "percent", "is_low"), [(8, "100 %", False), (6, "75 %", False), (5, "62 %", True)]
+)
+def test_the_verdict_on_coverage(covered, percent, is_low):
+    iou = np.array([0.5] * covered + [0.49] * (8 - covered), np.float32)
+    text = coverage.judge(coverage.tabulate(np.zeros(8, int), iou, ["one", "two"]))
+    assert text.startswith(percent)
+    assert ("low" in text) == is_low
+    assert coverage.judge(coverage.tabulate(np.zeros(0, int), np.zeros(0), ["one"]))
+
+
 def test_numbers_and_sheet(two_splits, capsys):
     sheet = two_splits / "sheet.png"
     assert inspect_tfrecord.main(["x", str(two_splits), f"--output={sheet}"]) == 0

@@ -164,6 +164,9 @@ def test_thresholds(analysed):
     assert at[0.91] == pytest.approx((1, 0, 0))
     # F1 is .4 from .21 to .30 and from .81 to .90: the middle of the first.
     assert analysed.score == curves["best"]["score"] == 0.25
+    # No class has ten objects.
+    assert analysed.chosen.classes == {"cat": 0.25, "dog": 0.25, "owl": 0.25}
+    assert analysis.class_rows({}, analysed)[0]["precision"] == pytest.approx(1 / 4)
     of_class = analysed.class_thresholds
     assert sorted(of_class) == ["cat", "dog"]
     assert of_class["dog"]["best"]["recall"] == 1
@@ -221,7 +224,7 @@ def test_rows_of_classes(analysed):
         ("dog", 1, 2),
         ("owl", 0, 1),
     ]
-    assert (rows[0]["AP"], rows[0]["AP50"], rows[2]["best_score"]) == (0.25, None, None)
+    assert (rows[0]["AP"], rows[0]["AP50"], rows[2]["threshold"]) == (0.25, None, None)
 
 
 def test_coverage_by_default_boxes(analysed):

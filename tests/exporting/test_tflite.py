@@ -23,6 +23,7 @@ from ssd_tf.exporting.folder import PRECISIONS
 from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.detector import keras_detector, make_postprocessor
 from ssd_tf.inference.loading import load_detector
+from ssd_tf.inference.thresholds import Thresholds
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.models.ssd import SSD
 
@@ -161,9 +162,6 @@ def test_class_agnostic_nms_is_the_fast_nms_of_the_operator(tiny_config, network
     attributes = attributes_by(config, network)
     assert attributes["use_regular_nms"] == 0
     assert attributes["max_classes_per_detection"] == 1
-    assert tflite.operator_differences(config, network.default_boxes)[0] == (
-        "all boxes above the score floor enter NMS, not the best 5 (eval.pre_nms_top_k)"
-    )
     config = changed(config, eval={"pre_nms_top_k": 6, "max_detections": 6})
     path = export(config, network, tmp_path / "model.tflite")
     report = verify.compare(
@@ -218,23 +216,50 @@ def test_size_limit(tiny_config, network, tmp_path):
 
 
 def test_no_differences(tiny_config, network):
-    # 400 candidates per class are all of the 6 default boxes.
-    assert tflite.operator_differences(tiny_config, network.default_boxes) == []
+    # More candidates for NMS than the Keras model has lose nothing.
+    config = changed(tiny_config, eval={"pre_nms_top_k": 5})
+    assert tflite.operator_differences(config, network.default_boxes) == []
 
 
-def test_differences(tiny_config, network):
+@pytest.mark.parametrize(
+    ("most_objects", "expected"),
+    [
+        (np.inf, [["eval.clip_first"], ["150", "200"], ["100"], ["0.3", "0.01"]]),
+        (151, [["eval.clip_first"], ["150", "200"], ["100"], ["0.3", "0.01"]]),
+        (150, [["eval.clip_first"], ["100"], ["0.3", "0.01"]]),
+        (101, [["eval.clip_first"], ["100"], ["0.3", "0.01"]]),
+        (100, [["eval.clip_first"], ["0.3", "0.01"]]),
+    ],
+)
+def test_differences_that_images_with_so_many_objects_can_show(
+    tiny_config, network, most_objects, expected
+):
     config = changed(
         tiny_config,
-        eval={"pre_nms_top_k": 5, "clip_first": True, "max_detections": 200, "score_floor": 0.01},
+        eval={"clip_first": True, "max_detections": 200, "score_floor": 0.01},
         export={"max_detections": 150, "score_floor": 0.3},
     )
-    assert tflite.operator_differences(config, network.default_boxes) == [
-        "all boxes above the score floor enter NMS, not the best 5 per class (eval.pre_nms_top_k)",
-        "boxes are not clipped before NMS (eval.clip_first)",
-        "at most 150 detections, not 200",
-        "at most 100 detections per class",
-        "a score floor of 0.3, not 0.01",
-    ]
+    differences = tflite.operator_differences(config, network.default_boxes, most_objects)
+    assert len(differences) == len(expected)
+    for difference, words in zip(differences, expected, strict=True):
+        assert all(word in difference for word in words)
+
+
+def test_limits_above_those_of_the_keras_model_lose_nothing(tiny_config, network):
+    config = changed(
+        tiny_config,
+        eval={"max_detections": 20, "score_floor": 0.1},
+        export={"max_detections": 30, "score_floor": 0.05},
+    )
+    assert tflite.operator_differences(config, network.default_boxes) == []
+
+
+def test_the_score_of_clients_that_take_one(tiny_config):
+    thresholds = Thresholds(0.68, {"red": 0.9})
+    assert tflite.client_score(tiny_config, None, 0.3) == 0.3
+    assert tflite.client_score(tiny_config, thresholds, 0.3) == 0.68
+    config = changed(tiny_config, export={"score_threshold": 0.0})
+    assert tflite.client_score(config, thresholds, 0.3) == 0
 
 
 def test_finds_what_the_keras_model_finds(exported, detector):

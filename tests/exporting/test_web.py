@@ -32,3 +32,11 @@ def test_the_page_has_the_colours_in_which_classes_are_drawn(tmp_path, names):
     ]
     assert page.count("</script>") == 1
     assert page.endswith("</html>\n")
+
+
+@pytest.mark.parametrize(("flags", "score"), [({}, 0.5), ({"score": 0.68}, 0.68)])
+def test_the_page_has_the_threshold(tmp_path, flags, score):
+    web.export_page(tmp_path / "web", NoConverter(["red"]), **flags)
+    page = (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
+    (line,) = [line for line in page.split("\n") if line.startswith("const SCORE = ")]
+    assert json.loads(line.removeprefix("const SCORE = ").removesuffix(";")) == score

@@ -48,6 +48,22 @@ def test_nothing_above_the_floor():
     assert (boxes.shape, scores.shape, classes.shape) == ((0, 4), (0,), (0,))
 
 
+def test_thresholds_of_the_classes():
+    postprocessor, offsets, logits = make(np.random.default_rng(0), 40, 2)
+    settings = settings_of(postprocessor)
+    boxes, scores, classes = raw_decoder.decode(offsets, logits, settings)
+    thresholds = [0.5, float(scores[classes == 1].max())]
+    shown = scores >= np.array(thresholds, np.float32)[classes]
+    assert (classes[shown] == 1).sum() == 1 and 0 < (classes[shown] == 0).sum() < 10
+    settings["thresholds"] = thresholds
+    for all_values, values in zip(
+        (boxes, scores, classes), raw_decoder.decode(offsets, logits, settings), strict=True
+    ):
+        np.testing.assert_array_equal(values, all_values[shown])
+    assert len(raw_decoder.decode(offsets, logits, settings, score=0)[0]) == len(scores)
+    assert raw_decoder.decode(offsets, logits, settings, score=0.6)[1].min() >= 0.6
+
+
 @pytest.mark.parametrize(
     "settings",
     [

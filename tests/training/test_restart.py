@@ -14,6 +14,7 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.training import restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.monitor import Monitor
+from ssd_tf.training.progress import Plan
 
 
 def test_differences_are_named_by_their_path(toy_config):
@@ -168,7 +169,7 @@ def evaluated_at(started):
     """A function: writes a metrics.csv with an AP at these of the steps 1 and 2."""
 
     def write(*steps):
-        monitor = Monitor(started, num_steps=6, batch_size=2, start_step=0, level_names=[])
+        monitor = Monitor(started, Plan(6, 2, 10), start_step=0, level_names=[])
         for step in steps:
             ap = {"AP": 0.5, "AP50": 0.5, "AP75": 0.5}
             monitor.report_evaluation(step, {"coco": ap, "voc": {}, "per_class": {}})
@@ -262,7 +263,7 @@ def test_what_network_data_and_update_depend_on_may_not_change(
     ("section", "values", "line"),
     [
         ("eval", {"nms_iou": 0.6}, "eval.nms_iou was 0.45, now it is 0.6"),
-        ("export", {"score_threshold": 0.5}, "export.score_threshold was 0.3, now it is 0.5"),
+        ("export", {"score_threshold": 0.5}, "export.score_threshold was None, now it is 0.5"),
         ("watch", {"images": 2}, "watch.images was 4, now it is 2"),
         ("data", {"val_split": "train"}, "data.val_split was val, now it is train"),
     ],

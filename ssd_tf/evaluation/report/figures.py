@@ -68,7 +68,7 @@ def class_curves(curves: dict) -> str:
 
 
 def threshold_curves(curves: dict, best_score) -> str:
-    """Curves of `analysis.threshold_curves` -> precision, recall and F1 over the score."""
+    """Curves of `thresholds.make_curves` -> precision, recall and F1 over the score."""
     with _plot("score", "") as (axes, done):
         for index, name in enumerate(("precision", "recall", "f1")):
             label = name.upper() if name == "f1" else name

@@ -1,16 +1,13 @@
 """The report of an evaluation as one HTML file, and of several evaluations side by side."""
 
-import base64
-import io
 import pathlib
 
 import jinja2
 import numpy as np
 from PIL import Image
 
-from ssd_tf import coco_rows
-from ssd_tf.draw import draw_comparison
-from ssd_tf.evaluation.analysis import Analysis
+from ssd_tf.draw import draw_comparison, jpeg_uri
+from ssd_tf.evaluation.analysis import Analysis, at_score, image_names
 from ssd_tf.evaluation.report import figures
 from ssd_tf.inference.detections import Detections, from_xywh_pixels
 
@@ -38,15 +35,15 @@ def render_report(
     fetch: indices of images -> {index: uint8 [H, W, 3]}, without those that cannot be read; None
     without images. coverage: rows of `evaluate.coverage`.
     """
-    names = [
-        coco_rows.read_file_name(row) or f"image {row['id']}" for row in analysis.truth.image_rows
-    ]
+    names = image_names(analysis.truth)
     truth = analysis.truth
     content = {
         "title": f"Evaluation of {settings[0]}",
         "settings": settings[1:],
         "metrics": metrics,
         "curves": analysis.thresholds,
+        "chosen": analysis.chosen,
+        "reached": at_score(analysis),
         "classes": class_rows,
         "score": analysis.score,
         "errors": analysis.errors,
@@ -64,7 +61,7 @@ def render_report(
         "images": _draw_images(analysis, names, fetch),
         "no_images": "" if fetch else "No images: give --images DIR to see them.",
     }
-    return _environment().get_template("report.html").render(content)
+    return make_environment().get_template("report.html").render(content)
 
 
 def render_comparison(runs: dict) -> str:
@@ -91,12 +88,13 @@ def render_comparison(runs: dict) -> str:
             "f1": figures.compare_curves("score", "F1", f1),
         },
     }
-    return _environment().get_template("comparison.html").render(content)
+    return make_environment().get_template("comparison.html").render(content)
 
 
-def _environment():
+def make_environment(*folders) -> jinja2.Environment:
+    """The environment of the templates in these folders and in that of the reports."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,
@@ -208,9 +206,7 @@ def _draw_image(analysis, index, image):
     small = Image.fromarray(image)
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))
     drawn = draw_comparison(np.asarray(small), example, detections, truth.names, analysis.score)
-    content = io.BytesIO()
-    drawn.save(content, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return jpeg_uri(drawn)
 
 
 def _describe_image(analysis, index, name):

@@ -20,6 +20,7 @@ _ZOO = "http://download.tensorflow.org/models/object_detection/tf2/20200711"
 _TORCH = "https://download.pytorch.org/models"
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+_PROBE_TIMEOUT = 5
 _ATTEMPTS = 3
 
 
@@ -81,9 +82,29 @@ def find(name) -> pathlib.Path:
     return fetch(DETECTORS[name].url, DETECTORS[name].digest)
 
 
+def find_local(name) -> pathlib.Path | None:
+    """The file of a name in DETECTORS if it has been downloaded."""
+    path = _place(DETECTORS[name].url)
+    return path if path.is_file() else None
+
+
+def is_reachable(name) -> bool:
+    """Whether the server of a name in DETECTORS answers within seconds."""
+    request = urllib.request.Request(DETECTORS[name].url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT):
+            return True
+    except OSError:  # urllib.error.URLError is one
+        return False
+
+
 def weights_folder() -> pathlib.Path:
     """Where downloads are kept, and files from elsewhere are looked for."""
     return pathlib.Path(os.environ.get("SSD_TF_WEIGHTS") or "~/.cache/ssd-tf").expanduser()
+
+
+def _place(url):
+    return weights_folder() / url.rpartition("/")[2]
 
 
 def fetch(url, digest="", algorithm="SHA-256") -> pathlib.Path:
@@ -92,7 +113,7 @@ def fetch(url, digest="", algorithm="SHA-256") -> pathlib.Path:
     digest: the beginning of its hash, or empty. Raises ConfigError as `download` does, and if the
     file that is there has another hash.
     """
-    path = weights_folder() / url.rpartition("/")[2]
+    path = _place(url)
     if not path.is_file():
         try:
             with files.lock_folder(path.parent):  # the workers of a run ask at the same time

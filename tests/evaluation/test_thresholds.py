@@ -1,0 +1,110 @@
+"""Thresholds chosen from curves that are counted by hand."""
+
+import numpy as np
+import pytest
+from coco_rows import make_tables
+
+from ssd_tf.evaluation import analysis
+from ssd_tf.evaluation.thresholds import may_choose
+from ssd_tf.inference.thresholds import Thresholds
+
+NAMES = ("cat", "dog", "owl")
+
+
+def choose(right, wrong=None, num_objects=None, precision=None):
+    """Thresholds of classes with these scores of right and wrong detections: {name: scores}."""
+    wrong = wrong or {}
+    num_objects = num_objects or {name: len(scores) for name, scores in right.items()}
+    annotations = []
+    results = []
+    for category, name in enumerate(NAMES):
+        for index in range(num_objects.get(name, 0)):
+            box = [30 * index, 30 * category, 20, 20]
+            row = {"image_id": 1, "category_id": category, "bbox": box}
+            annotations.append({"id": len(annotations) + 1, "area": 400, **row})
+            if index < len(right.get(name, ())):
+                results.append({**row, "score": right[name][index]})
+        for index, score in enumerate(wrong.get(name, ())):
+            box = [30 * index, 500 + 30 * category, 20, 20]
+            row = {"image_id": 1, "category_id": category, "bbox": box}
+            results.append({**row, "score": score})
+    content = {
+        "images": [{"id": 1, "width": 900, "height": 700}],
+        "annotations": annotations,
+        "categories": [{"id": index, "name": name} for index, name in enumerate(NAMES)],
+    }
+    return analysis.analyse(*make_tables(content, results), precision)
+
+
+def test_nothing_to_choose_from():
+    assert choose({}).chosen is None
+    assert choose({}, {"cat": [0.9]}).chosen is None
+    assert choose({}, num_objects={"cat": 12}, precision=0.5).chosen is None
+
+
+def test_a_class_with_few_objects_has_the_threshold_of_all():
+    # From 0 to .80 all cats are found and nothing else; the middle is .40.
+    chosen = choose({"cat": [0.8] * 10, "dog": [0.4] * 9}).chosen
+    # All 19 are found up to .40.
+    assert chosen == Thresholds(
+        0.2, {"cat": 0.4, "dog": 0.2, "owl": 0.2}, ["dog", "owl"], "best F1"
+    )
+    assert choose({"cat": [0.8] * 10, "dog": [0.4] * 10}).chosen.from_all == ["owl"]
+    truth, found = choose({"cat": [0.8] * 10})[:2]
+    truth.difficult[0] = True
+    assert analysis.analyse(truth, found).chosen.from_all == ["cat", "dog", "owl"]
+
+
+def test_a_class_without_a_right_detection_has_the_threshold_of_all():
+    analysed = choose({"cat": [0.8] * 10}, {"dog": [0.9]}, {"cat": 10, "dog": 10})
+    assert analysed.chosen.from_all == ["dog", "owl"]
+    assert analysed.chosen.classes["dog"] == analysed.chosen.all == analysed.score
+
+
+def test_the_lowest_score_with_a_precision():
+    # 9 right at .9, 1 right at .5; 1 wrong at .6, 9 wrong at .3.
+    scores = {"cat": [0.9] * 9 + [0.5]}
+    wrong = {"cat": [0.6] + [0.3] * 9}
+    at = {
+        precision: choose(scores, wrong, precision=precision).chosen.all
+        for precision in (0.5, 0.9, 0.91, 1.0)
+    }
+    # 10 of 20 from 0 on; 10 of 11 are .909, from .31 on; 9 of 9 from .61 on.
+    assert at == pytest.approx({0.5: 0, 0.9: 0.31, 0.91: 0.61, 1.0: 0.61})
+    assert choose(scores, wrong, precision=0.9).chosen.rule == "precision 0.9"
+
+
+def test_a_precision_that_no_score_has():
+    # 10 right at .5 and 10 wrong at .9, 10 wrong at .2: 10 of 20 from .21 to .50.
+    analysed = choose({"cat": [0.5] * 10}, {"cat": [0.9] * 10 + [0.2] * 10}, precision=0.9)
+    assert analysed.chosen.all == pytest.approx(0.21)
+    assert analysis.at_score(analysed)["precision"] == 0.5
+
+
+def test_given_thresholds_are_used():
+    given = Thresholds(0.995, {"cat": 0.4})
+    right, wrong = {"cat": [0.8] * 10}, {}
+    truth, found = choose(right, wrong)[:2]
+    analysed = analysis.analyse(truth, found, given=given)
+    assert (analysed.chosen, analysed.score) == (given, 0.995)
+    assert analysis.at_score(analysed) == {"score": 0.995, "precision": 1, "recall": 0, "f1": 0}
+    row = analysis.class_rows({}, analysed)[0]
+    assert (row["threshold"], row["recall"]) == (0.4, 1)
+    assert not analysed.is_found.any()
+    without_objects = analysis.analyse(truth.select([]), found, given=given)
+    assert analysis.at_score(without_objects) is None
+
+
+def test_thresholds_of_val_hold_for_other_splits():
+    of_val = Thresholds(0.5, {}, split="val")
+    of_test = Thresholds(0.5, {}, split="test")
+    splits = ("val", "test", "train")
+    assert [may_choose(None, split) for split in splits] == [True, True, True]
+    assert [may_choose(of_val, split) for split in splits] == [True, False, False]
+    assert [may_choose(of_test, split) for split in splits] == [True, True, True]
+
+
+def test_scores_of_float32():
+    analysed = choose({"cat": [float(np.float32(0.7))] * 10}, {"cat": [0.69]}, precision=1.0)
+    assert analysed.chosen.all == 0.7
+    assert analysed.is_found.all()
