@@ -1,7 +1,6 @@
 """Weights to start from: what `--start` names, or else the best that can be had here."""
 
 import collections.abc
-import os
 import pathlib
 import types
 import typing
@@ -123,10 +122,8 @@ def find_labels(path) -> pathlib.Path | None:
 
 
 def _coco_files():
-    """The detectors of COCO's classes in the folder that SSD_TF_WEIGHTS names."""
-    folder = _weights_folder()
-    if folder is None:
-        return
+    """The detectors of COCO's classes in the folder of downloads."""
+    folder = downloads.weights_folder()
     for depth in range(1, _MAX_DEPTH + 1):
         for path in sorted(folder.glob("/".join("*" * depth))):
             if path.suffix in _MODEL_SUFFIXES and path.is_file() and _knows_coco(path):
@@ -177,9 +174,7 @@ def _download_imagenet():
 
 def _places(file):
     """Where the files of a backbone may be."""
-    folders = [pathlib.Path.home() / ".keras" / "models"]
-    folders = [folder for folder in (_weights_folder(), *folders) if folder is not None]
-    return [folder / name for folder in folders for name in file.names]
+    return [downloads.weights_folder() / name for name in file.names]
 
 
 def _scratch(reason):
@@ -188,8 +183,3 @@ def _scratch(reason):
         f"{reason}; from scratch a detector needs thousands of images and hours",
         _SCRATCH,
     )
-
-
-def _weights_folder():
-    folder = os.environ.get("SSD_TF_WEIGHTS")
-    return pathlib.Path(folder) if folder else None

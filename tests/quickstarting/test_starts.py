@@ -91,13 +91,11 @@ def test_labels_beside_a_file(tmp_path):
         assert starts.find_labels(model) == tmp_path / name
 
 
-def test_imagenet_files_come_before_random_weights(weights, tmp_path):
-    keras = tmp_path / ".keras" / "models"
-    keras.mkdir(parents=True)
+def test_imagenet_files_come_before_random_weights(weights):
     names = (
         weights / "mobilenet_v1_0.25_224.h5",
         weights / "mobilenet_v2-b0353104.pth",
-        keras / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        weights / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
     )
     for path in names:
         path.touch()
