@@ -82,6 +82,10 @@ class Server(http.server.BaseHTTPRequestHandler):
             end = begin + (end - begin) // 2
         self.wfile.write(CONTENT[begin:end])
 
+    def do_HEAD(self):
+        self.send_response(200 if self.path == "/detector.bin" else 404)
+        self.end_headers()
+
     def log_message(self, *_):
         pass
 
@@ -157,6 +161,22 @@ def test_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
     monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path / "file" / "folder"))
     with pytest.raises(ConfigError, match=r"SSD_TF_WEIGHTS: .*file"):
         downloads.fetch("http://127.0.0.1:9/a.bin")
+
+
+def test_whether_a_server_answers_and_a_file_is_there(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
+    for url, is_reachable in (
+        (address, True),
+        (address.replace("detector", "absent"), False),
+        ("http://127.0.0.1:9/detector.bin", False),
+    ):
+        published = downloads.Published(url, 20.0, 1, "Apache-2.0")
+        monkeypatch.setitem(downloads.DETECTORS, "tf2:test", published)
+        assert downloads.is_reachable("tf2:test") is is_reachable
+    assert downloads.find_local("tf2:test") is None
+    (tmp_path / "detector.bin").touch()
+    assert downloads.find_local("tf2:test") == tmp_path / "detector.bin"
+    assert Server.requests == []
 
 
 def test_offline(tmp_path, monkeypatch):
