@@ -9,7 +9,7 @@ READY := .venv/ready
 help:
 	@echo "make install          create .venv with the versions of constraints.txt"
 	@echo "make demo             generate a data set, then convert, train, evaluate, export, detect"
-	@echo "make demo DATA=DIR    the same with DIR/images and DIR/annotations.json (COCO format)"
+	@echo "make demo DATA=DIR    ssd quickstart DIR: the same with your own labelled images"
 	@echo "make test             the fast tests"
 	@echo "make check            lint, types, fast and integration tests: what .ci/run does"
 	@echo "make test-integration the tests that start processes or take tens of seconds"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint             ruff, codespell, the layers of imports, undeclared dependencies"
 	@echo "make types            mypy"
 	@echo "make docs             docs/configuration.md, and the documentation as a website"
+	@echo "make notebook         run docs/own_images.ipynb, and store what it shows: 10 minutes"
 	@echo "make clean            remove .venv and demo"
 
 $(READY): pyproject.toml constraints.txt
@@ -36,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 install: $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m ssd_tf demo $(if $(DATA),--data $(DATA) --output demo/own)
+	$(BIN)/python -m ssd_tf $(if $(DATA),quickstart $(DATA) --output demo/own,demo)
 
 # One file goes to one process, whose session fixtures serve all its tests.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -89,8 +90,11 @@ docs: $(READY)
 	  --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
 
+notebook: $(READY)
+	$(BIN)/python docs/run_notebook.py
+
 clean:
 	rm -rf .venv .venv-mediapipe .venv-litert .venv-tensorflow demo site
 
 .PHONY: help install demo test test-integration check test-slow test-network test-browser \
-  test-clients lint types docs clean
+  test-clients lint types docs notebook clean

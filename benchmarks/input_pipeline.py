@@ -26,7 +26,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from ssd_tf import commandline
+from ssd_tf import commandline, processor
 from ssd_tf.config import load_config
 from ssd_tf.data.records import decode_stored
 
@@ -106,7 +106,7 @@ def decode_only(config, data, split, skipped):
         return tf.shape(decode_stored(records.parse_example(serialized)["image"]))
 
     _, stream = pipeline.open_records(config, data, split, skipped=skipped)
-    decoded = stream.map(decode, pipeline.usable_cores(), deterministic=True).batch(
+    decoded = stream.map(decode, processor.usable_cores(), deterministic=True).batch(
         config.train.batch_size
     )
     return decoded.prefetch(2).with_options(pipeline.dataset_options())

@@ -22,9 +22,7 @@ FLAGS = commandline.new_flags()
 flags.DEFINE_string(
     "config", None, "Experiment file whose default boxes are fitted.", flag_values=FLAGS
 )
-flags.DEFINE_multi_string(
-    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
-)
+commandline.define_overrides(FLAGS)
 flags.DEFINE_string("output", None, "YAML file to write.", flag_values=FLAGS)
 flags.DEFINE_string(
     "split", None, "Split to fit to; default: the config's data.train_split.", flag_values=FLAGS

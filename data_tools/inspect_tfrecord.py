@@ -20,9 +20,7 @@ flags.DEFINE_string("split", None, "Split to look at; default: the first.", flag
 flags.DEFINE_string(
     "config", None, "Experiment file, for the coverage by its default boxes.", flag_values=FLAGS
 )
-flags.DEFINE_multi_string(
-    "set", [], "Replace a value of the config; may be repeated.", flag_values=FLAGS
-)
+commandline.define_overrides(FLAGS)
 flags.DEFINE_string("output", None, "PNG file for the sheet of images.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "images", 16, "Number of images on the sheet.", lower_bound=1, flag_values=FLAGS
@@ -50,6 +48,10 @@ def _inspect(values, rest):
     from data_tools.analysis.inspection import inspect
 
     faults = inspect(dataset_info, split, config, values.output, values.images, values.seed)
+    config_path = values.config or "configs/finetune_imagenet.yaml"
+    train = ["ssd", "train", "--config", config_path]
+    train += [argument for override in overrides for argument in ("--set", override)]
+    commandline.print_next([*train, "--data", rest[0], "--workdir", "runs/NAME"])
     return 1 if faults else 0
 
 

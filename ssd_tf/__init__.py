@@ -7,17 +7,18 @@ set already: fewer log lines, and oneDNN on x86.
 import importlib
 import os
 
-from ssd_tf import onednn
+from ssd_tf import processor
 
 # Silences TensorFlow's own log lines; must be set before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # As must this one.
-onednn.turn_on()
+processor.turn_on_onednn()
 
 __version__ = "0.1.0"
 
 # Imported on first use.
 _MODULE_OF = {
+    "quickstart": "ssd_tf.quickstarting.quickstart",
     "train": "ssd_tf.training.train",
     "evaluate": "ssd_tf.evaluation.evaluate",
     "export": "ssd_tf.exporting.export",
@@ -32,7 +33,7 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name):
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ssd_tf' has no attribute {name!r}")
-    if name != "load_config":
+    if name not in ("load_config", "quickstart"):
         # Without the lines that TensorFlow's C++ code prints at its first import.
         importlib.import_module("ssd_tf.commandline").import_tensorflow()
     return getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -5,7 +5,7 @@ import importlib
 import sys
 import typing
 
-from ssd_tf import __version__
+from ssd_tf import __version__, broken_pipe
 
 
 class _Command(typing.NamedTuple):
@@ -16,6 +16,9 @@ class _Command(typing.NamedTuple):
 
 
 COMMANDS = {
+    "quickstart": _Command(
+        "ssd_tf.commands.quickstart", "labelled images to a detector, all steps"
+    ),
     "train": _Command("ssd_tf.commands.train", "train a detector, or resume a run"),
     "evaluate": _Command("ssd_tf.commands.evaluate", "measure AP, speed and errors; compare runs"),
     "detect": _Command("ssd_tf.commands.detect", "detect objects in images and videos"),
@@ -38,6 +41,15 @@ COMMANDS = {
 
 def main(argv=None) -> int:
     """Run a command; argv begins with the program's own name. Returns the exit code."""
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return broken_pipe.end_quietly()
+    return code
+
+
+def _run(argv):
     arguments = list(sys.argv if argv is None else argv)[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_describe_commands())

@@ -1,8 +1,10 @@
 """The frame of all commands: a fast --help, errors as one line, exit codes 0, 1 and 2."""
 
 import contextlib
+import contextvars
 import logging as python_logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -10,11 +12,12 @@ import tempfile
 from absl import flags, logging
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssd_tf import onednn, pixels
+from ssd_tf import broken_pipe, pixels, processor
 from ssd_tf.errors import ConfigError
 
 # absl appends it to the help of flags that may be repeated; our help texts already say so.
 _ABSL_ADVICE = ";\n    repeat this option"
+_names_next = contextvars.ContextVar("names_next", default=True)
 
 
 class Interrupted(BaseException):
@@ -68,6 +71,8 @@ def run(main, values, usage, required=(), argv=None) -> int:
         return _fail("interrupted", 130)
     except Interrupted as error:
         return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        return broken_pipe.end_quietly()
     except Exception as error:
         if _follows_interruption(error):
             return _fail("interrupted", 130)
@@ -79,7 +84,7 @@ def define_overrides(values: flags.FlagValues):
     flags.DEFINE_multi_string(
         "set",
         [],
-        "Replace a value of the config, e.g. eval.nms_iou=0.5; may be repeated.",
+        "Replace a value of the config, KEY=VALUE; may be repeated.",
         flag_values=values,
     )
 
@@ -183,14 +188,45 @@ def format_metric(value) -> str:
     return "-" if value == -1 else f"{value:.3f}"
 
 
+def print_next(*commands):
+    """Print the commands that usually follow, lists of words, as a user would type them."""
+    if not _names_next.get():
+        return
+    for index, words in enumerate(commands):
+        print("next: " if index == 0 else "  or: ", shlex.join(map(str, words)), sep="")
+
+
+@contextlib.contextmanager
+def without_next():
+    """Inside `with`, `print_next` prints nothing: something else runs what follows."""
+    token = _names_next.set(False)
+    try:
+        yield
+    finally:
+        _names_next.reset(token)
+
+
 def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
     if "tensorflow" not in sys.modules:
-        with quiet_stderr():
+        with _shown_on_terminal("loading TensorFlow"), quiet_stderr():
             import tensorflow
 
             tensorflow.config.list_physical_devices()
-    onednn.avoid_slow_fusions()
+    processor.avoid_slow_fusions(sys.modules["tensorflow"])
+
+
+@contextlib.contextmanager
+def _shown_on_terminal(text):
+    """Inside `with`, the terminal of stderr shows a text, if it is one."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(text, "...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

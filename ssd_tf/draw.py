@@ -6,19 +6,14 @@ Needs Pillow and NumPy, and matplotlib for letters that are not ASCII.
 import base64
 import functools
 import io
-import os
-import pathlib
 import unicodedata
 
 import numpy as np
-from absl import logging
 from PIL import Image, ImageDraw, ImageFont
 
 from ssd_tf import pixels
-from ssd_tf.errors import ConfigError
 
 JPEG_QUALITY = 90  # of drawn images; Pillow ignores it for PNG
-FONT_VARIABLE = "SSD_TF_FONT"  # of the environment: a font file for names that are not ASCII
 # Far apart in hue and lightness, so that neighbouring classes look different.
 _COLORS = (
     "#e6194b",
@@ -163,62 +158,16 @@ def choose_font(text, size):
 
     Raises ConfigError if the environment names a font that cannot be used.
     """
-    return _load_font(None if text.isascii() else _find_font(frozenset(text)), size)
+    if text.isascii():
+        return _load_font(None, size)
+    from ssd_tf import fonts  # matplotlib takes a while
+
+    return _load_font(fonts.find_font(frozenset(text)), size)
 
 
 @functools.lru_cache(64)
 def _load_font(path, size):
     return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
-
-
-@functools.cache
-def _find_font(characters):
-    """The file of the font with the most of these characters.
-
-    The first that has all: the one that the user named, matplotlib's own, those of the system.
-    """
-    import matplotlib
-    from matplotlib import font_manager
-
-    preferred = [str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))]
-    named = os.environ.get(FONT_VARIABLE)
-    if named:
-        if not _characters_of(named):
-            raise ConfigError(f"{FONT_VARIABLE}: expected a font file (.ttf, .otf), got {named}")
-        preferred.insert(0, named)
-    for path in preferred:
-        if characters <= _characters_of(path):
-            return path
-    paths = [*preferred, *sorted(font_manager.findSystemFonts())]
-    best = max(paths, key=lambda path: len(characters & _characters_of(path)))
-    if not characters <= _characters_of(best):
-        _warn_of_missing_characters()
-    return best
-
-
-@functools.cache
-def _characters_of(path):
-    """The characters that a font can draw."""
-    from matplotlib.ft2font import FT2Font
-
-    if "LastResort" in path:  # which has a box for every character
-        return frozenset()
-    try:
-        ImageFont.truetype(path, 10)  # fails for fonts that are bitmaps of one size
-        return frozenset(map(chr, FT2Font(path).get_charmap()))
-    except Exception:  # a file that is no font after all
-        return frozenset()
-
-
-@functools.cache
-def _warn_of_missing_characters():
-    """Warn, once."""
-    logging.warning(
-        "no font on this machine has all characters of the class names: boxes are drawn for those "
-        "that are missing; install a font that has them, e.g. Noto Sans CJK, or name its file in "
-        "%s",
-        FONT_VARIABLE,
-    )
 
 
 def _measure_caption(pen, caption, font):

@@ -74,10 +74,11 @@ def json_list(file):
 
 
 @contextlib.contextmanager
-def lock_folder(folder, message):
+def lock_folder(folder, message=None):
     """Create a folder and lock it, for one process at a time; remove it if it stays empty.
 
-    Raises ValueError with the text `message` if another process holds the lock.
+    Raises ValueError with the text `message` if another process holds the lock; waits for it
+    without one.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ def lock_folder(folder, message):
 def _lock(handle, message):
     """The lock ends with the process, however that ends."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if message else 0))
     except BlockingIOError:
         raise ValueError(message) from None
     except OSError:  # some file systems have no locks: then there is none

@@ -11,6 +11,8 @@ import os
 import pathlib
 import re
 
+from ssd_tf.user_files import check_output_folder
+
 MANIFEST = "written.sha256"
 _UNESCAPED = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 _ESCAPED = re.compile(r"\\[\\nr]")
@@ -27,9 +29,7 @@ class OutputFolder:
         self.path = pathlib.Path(path)
         self._flag = flag
         self._inputs = {os.path.realpath(source) for source in inputs}
-        for folder in (self.path, *self.path.parents):
-            if folder.exists() and not folder.is_dir():
-                raise FileExistsError(f"{flag}: {folder} is a file; name a folder")
+        check_output_folder(path, flag)
         self._digests = _read_manifest(self.path / MANIFEST)
 
     def check(self, names):

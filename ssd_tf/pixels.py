@@ -1,6 +1,6 @@
 """The one way from an image file, as people have them, to RGB pixels. Pillow and NumPy only.
 
-Conversion, detection and evaluation see the same pixels; `data.images.decode_image` agrees on JPEG
+Conversion, detection and evaluation see the same pixels; `data.decoding` agrees on JPEG
 and PNG, inside a graph.
 """
 

@@ -62,6 +62,14 @@ def check_exists(path, what):
         raise FileNotFoundError(f"no {what} at {path}{suggest_path(path)}")
 
 
+def check_output_folder(path, flag="--output"):
+    """Raise FileExistsError if a file is in the way of a folder; flag: what the message names."""
+    path = pathlib.Path(path)
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{flag}: {folder} is a file; name a folder")
+
+
 def suggest_path(path) -> str:
     """The end of a message about a missing path: `; did you mean ...?`, or empty."""
     path = pathlib.Path(path)

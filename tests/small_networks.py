@@ -1,5 +1,7 @@
 """Networks of every backbone on small inputs, and their configs."""
 
+import numpy as np
+
 from ssd_tf.config import check_config
 from ssd_tf.models import ssd
 
@@ -27,3 +29,13 @@ def small_config(
 def build(*args, num_classes=2, **kwargs):
     """The SSD of small_config."""
     return ssd.build_model(small_config(*args, **kwargs), num_classes)
+
+
+def randomize(model):
+    """Biases, and batch norms that differ from the identity, for a network that was not trained."""
+    random = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.path.endswith(("gamma", "variance")):
+            variable.assign(random.uniform(0.5, 1.5, variable.shape))
+        elif variable.path.endswith(("beta", "mean", "bias")):
+            variable.assign(random.normal(0, 0.2, variable.shape))

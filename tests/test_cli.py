@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -80,3 +81,23 @@ def test_every_command_has_a_main_that_runs_as_a_module_too(name):
 @pytest.mark.parametrize("name", ssd_tf.__all__)
 def test_the_public_functions_exist(name):
     assert callable(getattr(ssd_tf, name))
+
+
+def test_a_reader_that_leaves_ends_a_command_quietly():
+    """`ssd --help | true`: neither a traceback nor an error, and the exit code of a broken pipe."""
+    code = (
+        "import os, sys\n"
+        "reader, writer = os.pipe()\n"
+        "os.dup2(writer, 1)\n"
+        "os.close(writer)\n"
+        "os.close(reader)\n"
+        "from ssd_tf import cli\n"
+        "sys.exit(cli.main(['ssd', *sys.argv[1:]]))\n"
+    )
+    for argv, unbuffered in (
+        (["--help"], ""),
+        (["import", "--list"], ""),
+        (["import", "--list"], "1"),
+    ):
+        done = run("-c", code, *argv, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+        assert (done.returncode, done.stderr) == (141, ""), argv

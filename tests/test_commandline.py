@@ -1,3 +1,4 @@
+import shlex
 import signal
 
 import pytest
@@ -159,3 +160,20 @@ def test_a_signal_is_one_line_and_its_exit_code(capsys, number, code):
 
     assert commandline.run(main, commandline.new_flags(), "usage", argv=["command"]) == code
     assert capsys.readouterr().err.splitlines()[-1] == "error: stopped at step 5"
+
+
+def test_next_commands_are_left_out_inside_a_larger_command(capsys):
+    with commandline.without_next():
+        commandline.print_next(["ssd", "train"])
+    assert capsys.readouterr().out == ""
+    commandline.print_next(["ssd", "train"])
+    assert "ssd train" in capsys.readouterr().out
+
+
+def test_next_commands_can_be_pasted(capsys):
+    commandline.print_next()
+    assert capsys.readouterr().out == ""
+    commandline.print_next(["ssd", "inspect", "my data"], ["ssd", "train", "--data", "it's"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split(": ", 1)[1] == "ssd inspect 'my data'"
+    assert shlex.split(second.split(": ", 1)[1]) == ["ssd", "train", "--data", "it's"]

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from data_tools.conversion import image_checks
 from ssd_tf import pixels
-from ssd_tf.data import images
+from ssd_tf.data import decoding
 
-decode = tf.function(images.decode_image, input_signature=[tf.TensorSpec([], tf.string)])
+decode = tf.function(decoding.decode_image, input_signature=[tf.TensorSpec([], tf.string)])
 SAMPLES = image_samples.make_samples()
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from detector_output import detections
 
-from ssd_tf import draw
+from ssd_tf import draw, fonts
 from ssd_tf.errors import ConfigError
 
 NOTHING = {
@@ -132,52 +132,48 @@ def test_each_letter_has_a_shape_of_its_own(letters):
 
 
 def test_characters_without_a_font_are_told_of_once(caplog, monkeypatch):
-    from matplotlib import font_manager
-
-    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["no_font.ttf"])
-    for cached in (draw._find_font, draw._warn_of_missing_characters):
+    monkeypatch.setattr(fonts.font_manager, "findSystemFonts", lambda: ["no_font.ttf"])
+    for cached in (fonts.find_font, fonts.warn_of_missing_characters):
         cached.cache_clear()
     for name in ("\U0001f9ff", "\u4eba", "\u7269 0.97", "a", "я"):
         draw_caption(name)
     assert len(caplog.records) == 1
-    draw._find_font.cache_clear()
+    fonts.find_font.cache_clear()
 
 
 def test_a_font_of_the_system_is_used_if_it_has_the_characters(monkeypatch, caplog):
-    from matplotlib import font_manager
-
-    own = draw._find_font(frozenset("я"))
+    own = fonts.find_font(frozenset("я"))
     other = own.replace("DejaVuSans.ttf", "STIXGeneral.ttf")
-    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["no_font.ttf", other])
-    draw._find_font.cache_clear()
-    assert draw._find_font(frozenset("\u0431")) == own  # both have the letter
+    monkeypatch.setattr(fonts.font_manager, "findSystemFonts", lambda: ["no_font.ttf", other])
+    fonts.find_font.cache_clear()
+    assert fonts.find_font(frozenset("\u0431")) == own  # both have the letter
     # A sign that STIX has and DejaVu has not.
-    missing = sorted(draw._characters_of(other) - draw._characters_of(own))
-    assert draw._find_font(frozenset(missing[-1])) == other
+    missing = sorted(fonts.characters_of(other) - fonts.characters_of(own))
+    assert fonts.find_font(frozenset(missing[-1])) == other
     assert caplog.records == []
-    draw._find_font.cache_clear()
+    fonts.find_font.cache_clear()
 
 
 def test_the_font_of_the_user_comes_first(monkeypatch):
-    own = draw._find_font(frozenset("я"))
+    own = fonts.find_font(frozenset("я"))
     other = own.replace("DejaVuSans.ttf", "STIXGeneral.ttf")
     monkeypatch.setenv("SSD_TF_FONT", other)
-    draw._find_font.cache_clear()
-    assert draw._find_font(frozenset("я")) == other
-    missing = sorted(draw._characters_of(own) - draw._characters_of(other))
-    assert draw._find_font(frozenset(missing[-1])) == own  # which it lacks
-    draw._find_font.cache_clear()
+    fonts.find_font.cache_clear()
+    assert fonts.find_font(frozenset("я")) == other
+    missing = sorted(fonts.characters_of(own) - fonts.characters_of(other))
+    assert fonts.find_font(frozenset(missing[-1])) == own  # which it lacks
+    fonts.find_font.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["gone.ttf", "text.ttf"])
 def test_a_font_that_cannot_be_used(monkeypatch, tmp_path, name):
     (tmp_path / "text.ttf").write_text("no font")
     monkeypatch.setenv("SSD_TF_FONT", str(tmp_path / name))
-    draw._find_font.cache_clear()
+    fonts.find_font.cache_clear()
     with pytest.raises(ConfigError, match=name):
         draw_caption("я")
     draw_caption("ascii needs no font of the user")
-    draw._find_font.cache_clear()
+    fonts.find_font.cache_clear()
 
 
 def test_names_of_labels_that_have_none():

@@ -107,7 +107,7 @@ def test_a_transparent_colour_of_a_palette_keeps_its_colour(transparency):
 
 
 @pytest.mark.parametrize("source", ["image", "bytes", "path"])
-def test_floating_point_is_refused_everywhere(source, tmp_path):
+def test_floating_point_is_rejected_everywhere(source, tmp_path):
     image = Image.fromarray(np.zeros((4, 6), np.float32))
     image.save(tmp_path / "a.tif")
     sources = {

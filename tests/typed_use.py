@@ -11,14 +11,17 @@ from ssd_tf.config import Config
 from ssd_tf.inference.detections import Detections
 from ssd_tf.inference.detector import Detector
 from ssd_tf.models.ssd import SSD
+from ssd_tf.results import Result
 
 
 def train_and_deploy(folder: pathlib.Path) -> dict[str, float]:
     config = assert_type(ssd_tf.load_config("configs/finetune.yaml", ["train.steps=3"]), Config)
-    ssd_tf.train(config, folder / "data", folder / "run")
-    ssd_tf.export(folder / "run", folder / "exports", ["tflite_int8"], data=folder / "data")
-    metrics = ssd_tf.evaluate(folder / "run", folder / "data", overrides=["eval.nms_iou=0.5"])
-    return metrics["coco"]
+    run = assert_type(ssd_tf.train(config, folder / "data", folder / "run"), Result)
+    print(run["step"], run.get("AP"), assert_type(run.paths["weights"], pathlib.Path))
+    exported = ssd_tf.export(folder / "run", folder / "exports", ["web"], data=folder / "data")
+    print(assert_type(exported, Result).paths["web"], exported.metrics["verify"])
+    evaluated = ssd_tf.evaluate(folder / "run", folder / "data", overrides=["eval.nms_iou=0.5"])
+    return assert_type(evaluated, Result)["coco"]
 
 
 def detect(path: str, image: np.ndarray) -> Image.Image:

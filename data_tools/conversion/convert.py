@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from data_tools.conversion import (
 from data_tools.conversion.config import new_flags, read_config
 from data_tools.conversion.counts import SplitCounts
 from data_tools.readers import labels
-from ssd_tf import commandline, pixels
+from ssd_tf import commandline, pixels, processor
 
 _MIN_SHARDS = 8
 _IMAGES_PER_SHARD = 1000
@@ -43,6 +44,8 @@ def run_converter(values, usage, required, open_source, argv=None) -> int:
         reports, class_names = convert(lambda: open_source(values), config, source_flags)
         report.print_report(reports, class_names)
         print(f"details: {values.output}/dataset.json and report.json")
+        sheet = os.path.join(values.output, "look.png")
+        commandline.print_next(["ssd", "inspect", values.output, "--output", sheet])
 
     return commandline.run(main, values, usage, required=(*required, "output"), argv=argv)
 
@@ -119,7 +122,7 @@ def _start_workers_early(images, config):
 def _count_workers(config, num_images):
     if config.workers:
         return config.workers
-    return pool.count_cores() if num_images >= _MIN_IMAGES_FOR_PROCESSES else 1
+    return processor.usable_cores() if num_images >= _MIN_IMAGES_FOR_PROCESSES else 1
 
 
 def _check_strictly(findings, strays):

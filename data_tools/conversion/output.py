@@ -21,7 +21,7 @@ _SHARD = "{split}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9]*.tfrecord"
 _FINISHED = (_SHARD, "{split}-images.tsv")
 _TEMPORARY = (".{split}-images.*.tmp", f".{_SHARD}.*.tmp*")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +62,12 @@ def _explain_write_errors(folder):
     except OSError as error:
         if error.errno not in (*_FULL, *_NOT_WRITABLE):
             raise
+        is_full = error.errno in _FULL
+        remedy = "free some space there" if is_full else "check the path and its permissions"
         raise OSError(
             f"cannot write to {error.filename or folder}: {error.strerror}; "
-            f"{advise(error.errno in _FULL)}"
+            f"{remedy} or give another --output"
         ) from None
-
-
-def advise(is_full) -> str:
-    """Advice on a write error; is_full: whether the disk or the quota is used up."""
-    remedy = "free some space there" if is_full else "check the path and its permissions"
-    return f"{remedy} or give another --output"
 
 
 def temporary_path(folder, name):

@@ -27,11 +27,6 @@ class Stopped(Exception):
     """Raised in a worker that is told to stop."""
 
 
-def count_cores():
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_tasks(function, tasks, workers, num_images, title):
     """Yield function(task, tick) of each task, in their order.
 
@@ -204,7 +199,6 @@ def run_on_beam(function, tasks, runner, arguments):
     """
     try:
         import apache_beam
-        from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
         raise ValueError(
             "--beam_runner needs apache-beam, which is not installed: pip install 'ssd-tf[beam]'"
@@ -212,7 +206,8 @@ def run_on_beam(function, tasks, runner, arguments):
     # Tasks travel through the output folder: a pipeline may hold a few megabytes only.
     for task in tasks:
         _beam_file(task.path, "task").write_bytes(pickle.dumps((function, task)))
-    pipeline_options = PipelineOptions([f"--runner={runner}", *arguments])
+    make_options = apache_beam.options.pipeline_options.PipelineOptions
+    pipeline_options = make_options([f"--runner={runner}", *arguments])
     try:
         with apache_beam.Pipeline(options=pipeline_options) as pipeline:
             _ = (

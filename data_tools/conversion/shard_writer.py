@@ -9,7 +9,7 @@ import math
 import os
 import pickle
 
-from data_tools.conversion import advice, box_checks, image_checks, output
+from data_tools.conversion import advice, box_checks, image_checks
 from data_tools.conversion.config import ConversionConfig
 from data_tools.conversion.counts import SplitCounts
 from data_tools.readers import labels
@@ -37,23 +37,15 @@ class ShardTask:
 def write_shard(task, tick) -> SplitCounts:
     """Write one shard and return its counts; calls tick() after each image. Raises OSError."""
     commandline.import_tensorflow()  # here, so that a process with workers does without it
-    import tensorflow as tf
-
     from ssd_tf.data import records
 
     counts = SplitCounts()
-    try:
-        with tf.io.TFRecordWriter(task.path) as writer:
-            for packed in task.images:
-                fields = make_record(pickle.loads(packed), task.label_of, task.config, counts)
-                if fields is not None:
-                    example = records.make_example(**fields)
-                    writer.write(example.SerializeToString(deterministic=True))
-                tick()
-    except tf.errors.OpError as error:
-        detail = error.message.removeprefix(f"{task.path}; ")
-        advice = output.advise(isinstance(error, tf.errors.ResourceExhaustedError))
-        raise OSError(f"cannot write {task.path}: {detail}; {advice}") from None
+    with records.open_file(task.path) as write:
+        for packed in task.images:
+            fields = make_record(pickle.loads(packed), task.label_of, task.config, counts)
+            if fields is not None:
+                write(records.make_example(**fields))
+            tick()
     counts.bytes = os.path.getsize(task.path)
     return counts
 

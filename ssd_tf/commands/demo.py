@@ -1,4 +1,4 @@
-"""`ssd demo`: all commands in turn, on drawn shapes or on images of your own."""
+"""`ssd demo`: all commands in turn, on drawn shapes."""
 
 import json
 import pathlib
@@ -13,19 +13,13 @@ from rich.table import Table
 from ssd_tf import commandline
 
 USAGE = """
-Draw a data set (or take --data), convert, train, evaluate, export and detect.
-Prints each command before running it.
+Draw a data set, convert, train, evaluate, export and detect. Prints each command before running
+it. `ssd quickstart` does the same with images of your own.
 
-  ssd demo [--output demo] [--data DIR with images/ and annotations.json]
+  ssd demo [--output demo]
 """
 FLAGS = commandline.new_flags()
 flags.DEFINE_string("output", "demo", "Folder for all results.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "data",
-    None,
-    "Folder with images/ and annotations.json (COCO); default: drawn shapes.",
-    flag_values=FLAGS,
-)
 flags.DEFINE_string("config", "configs/shapes_plain.yaml", "Experiment file.", flag_values=FLAGS)
 flags.DEFINE_integer("images", 1400, "Number of images to draw.", lower_bound=20, flag_values=FLAGS)
 commandline.define_overrides(FLAGS)
@@ -42,12 +36,11 @@ def _main(values, positional):
         raise flags.Error(f"unexpected {positional[0]!r} (see --help)")
     start = time.monotonic()
     output = pathlib.Path(values.output)
-    source = pathlib.Path(values.data) if values.data else output / "shapes"
+    source = output / "shapes"
     records = output / "tfrecords"
     run = output / "run"
     exports = output / "exports"
-    if not values.data:
-        _call("shapes", "--output", source, "--images", values.images)
+    _call("shapes", "--output", source, "--images", values.images)
     inputs = ["--images", source / "images", "--annotations", source / "annotations.json"]
     split = ["--output", records, "--val_fraction", 0.2]
     _call("convert", "coco", *inputs, *split)

@@ -7,7 +7,8 @@ from absl import flags
 
 from ssd_tf import commandline
 from ssd_tf.inference.inputs import find_inputs
-from ssd_tf.user_files import check_exists
+from ssd_tf.user_files import check_exists, check_output_folder, read_lines
+from ssd_tf.weights import label_files
 
 USAGE = """
 Detect objects in images and videos; writes a drawn copy of each, and detections.json.
@@ -15,7 +16,7 @@ With --format also label files, as a starting point for labelling these images.
 
   ssd detect --model runs/NAME|SAVED_MODEL_DIR|FILE.tflite --output DIR [--score SCORE]
     [--max 100] [--classes a,b] [--labels FILE] [--format coco|yolo|voc|csv]
-    IMAGE|DIR|GLOB|VIDEO|camera[:NUMBER] ...
+    [--list FILE] IMAGE|DIR|GLOB|VIDEO|camera[:NUMBER] ...
 
 A camera is recorded until Ctrl-C, or for --seconds. Videos need pip install 'ssd-tf[video]'.
 """
@@ -40,6 +41,7 @@ _define_string(
     "labels", None, "Class names for a model that has none: lines of text, .pbtxt or COCO .json."
 )
 _define_list("format", [], "Label files to write: coco, yolo, voc, csv.")
+_define_string("list", None, "File with the path of an image per line, besides those named.")
 _define_float("seconds", None, "How long to record a camera.", lower_bound=0)
 commandline.define_input_range(FLAGS)
 commandline.define_raw_weights(FLAGS)
@@ -50,12 +52,18 @@ def main(argv=None):
 
 
 def _main(values, positional):
+    if values.list is not None:
+        check_exists(values.list, "list of images")
+        positional = [*positional, *filter(None, read_lines(values.list))]
     if not positional:
         raise flags.Error("name at least one image, folder, video or camera (see --help)")
     inputs = find_inputs(positional)
     if values.seconds is not None and not any(isinstance(each, int) for each in inputs.videos):
         raise flags.Error("--seconds needs a camera; videos are read to their end")
     check_exists(values.model, "model")
+    check_output_folder(values.output)
+    if values.labels is not None:
+        label_files.check_label_file(values.labels)
     input_range = commandline.read_input_range(values)
     commandline.import_tensorflow()
     from ssd_tf.inference.detect import Selection, detect

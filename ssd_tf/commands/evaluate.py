@@ -1,12 +1,16 @@
 """`ssd evaluate`: evaluate a model, or a file of detections, with the COCO and VOC metrics."""
 
 import functools
+import os
+import pathlib
 import sys
 
 from absl import flags
 
 from ssd_tf import commandline
-from ssd_tf.user_files import check_exists
+from ssd_tf.data import dataset_json
+from ssd_tf.user_files import check_exists, check_output_folder
+from ssd_tf.weights import label_files
 
 USAGE = """
 Evaluate a model, or a file of detections, with the COCO and VOC metrics.
@@ -82,6 +86,7 @@ def main(argv=None):
 
 
 def _main(values, positional):
+    check_output_folder(values.output)
     if values.compare:
         _reject(values, (*_MODEL_FLAGS, *_FILE_FLAGS, "reference", "precision"), "--compare")
         _evaluate_files(values, positional)
@@ -108,7 +113,9 @@ def _reject(values, names, others):
 
 def _evaluate_model(values, overrides):
     check_exists(values.model, "model")
-    check_exists(values.data, "data folder")
+    dataset_json.read_dataset(values.data).shards(values.split)
+    if values.labels is not None:
+        label_files.check_label_file(values.labels)
     input_range = commandline.read_input_range(values)
     commandline.import_tensorflow()
     from ssd_tf.evaluation.evaluate import evaluate
@@ -126,6 +133,17 @@ def _evaluate_model(values, overrides):
         reference=values.reference,
         precision=values.precision,
     )
+    _print_next(values)
+
+
+def _print_next(values):
+    drawn = os.path.join(values.output, "drawn")
+    commands = [["ssd", "detect", "--model", values.model, "--output", drawn, "IMAGES"]]
+    if os.path.isfile(os.path.join(values.model, "config.yaml")):  # a run
+        output = os.path.join("exports", pathlib.Path(values.model).resolve().name)
+        run = ["--workdir", values.model, "--data", values.data]
+        commands.append(["ssd", "export", *run, "--output", output])
+    commandline.print_next(*commands)
 
 
 def _evaluate_files(values, compared=()):

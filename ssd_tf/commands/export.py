@@ -1,15 +1,15 @@
 """`ssd export`: a run to a SavedModel, TFLite files and a web page."""
 
 import functools
+import os
 import pathlib
-import shlex
 import sys
 
 from absl import flags, logging
 from rich.console import Console
-from rich.table import Column, Table
 
 from ssd_tf import commandline
+from ssd_tf.data import dataset_json
 from ssd_tf.exporting import folder
 from ssd_tf.user_files import check_exists
 
@@ -86,11 +86,11 @@ def _main(values, positional):
     )
     check_exists(values.workdir, "run folder")
     if values.data is not None:
-        check_exists(values.data, "data folder")
+        dataset_json.read_dataset(values.data)
     commandline.import_tensorflow()
     from ssd_tf.exporting.export import export
 
-    report = export(
+    result = export(
         values.workdir,
         values.output,
         values.formats,
@@ -105,36 +105,30 @@ def _main(values, positional):
         overrides=overrides,
         raw_weights=values.raw_weights,
     )
-    if report["verify"]:
-        _print_table(report["verify"])
-    names = ", ".join(map(folder.file_name, values.formats))
-    output = pathlib.Path(values.output).resolve()
-    logging.info("written: %s in %s", names, output)
-    if "web" in values.formats and values.web_files:
-        logging.info("next: ssd serve %s", shlex.quote(str(output / "web")))
-
-
-def _print_table(report):
-    table = Table(
-        Column("format", no_wrap=True), "AP", "AP50", "agree", "ms per image by threads", "MB"
-    )
-    for name, entry in report.items():
-        agree = ""
-        if "detections" in entry:
-            agree = f"{entry['detections'] - entry['unpaired']} of {entry['detections']}"
-        times = ", ".join(f"{count}: {ms:.1f}" for count, ms in entry["latency_ms"].items())
-        numbers = (f"{entry['AP']:.4f}", f"{entry['AP50']:.4f}", agree, times)
-        table.add_row(name, *numbers, f"{entry['megabytes']:.2f}")
-    console = Console()
-    console.print(table)
-    if any(entry.get("unpaired") for entry in report.values()):
-        console.print(
+    if result.rows:
+        Console().print(result.as_table())
+    if any(entry.get("unpaired") for entry in result["verify"].values()):
+        Console().print(
             "AP decides: it counts all images of the split. agree: detections on "
             "--verify_images of them that lie within .01 of the image at the same place as the "
             "run's; rounding, most of all int8's, moves some boxes further without making them "
             "wrong.",
             highlight=False,
         )
+    names = ", ".join(map(folder.file_name, values.formats))
+    logging.info("written: %s in %s", names, pathlib.Path(values.output).resolve())
+    _print_next(values.output, result.paths)
+
+
+def _print_next(output, paths):
+    commands = []
+    models = [path for name, path in paths.items() if name != "web"]
+    if models:
+        detect = ["ssd", "detect", "--model", models[0]]
+        commands.append([*detect, "--output", os.path.join(output, "drawn"), "IMAGES"])
+    if "web" in paths:
+        commands.append(["python", "-m", "http.server", "--directory", paths["web"]])
+    commandline.print_next(*commands)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """ssd import --source FILE --output RUN"""
 
+import os
 import pathlib
 import sys
 
@@ -94,6 +95,12 @@ def _main(values, positional):
         values.pipeline_config,
         commandline.read_input_range(values),
         values.keep_settings,
+    )
+    drawn = os.path.join(values.output, "drawn")
+    start = ["--config", "configs/finetune.yaml", "--set", f"init_from={values.output}"]
+    commandline.print_next(
+        ["ssd", "detect", "--model", values.output, "--output", drawn, "IMAGES"],
+        ["ssd", "train", *start, "--data", "DATA", "--workdir", "runs/NAME"],
     )
 
 

@@ -6,7 +6,7 @@ from absl import flags
 
 from ssd_tf import commandline
 from ssd_tf.config import load_config
-from ssd_tf.user_files import check_exists
+from ssd_tf.data import dataset_json
 
 USAGE = """
 Show the training input: images per second, the time of each stage, and a sheet of augmented images
@@ -47,7 +47,8 @@ def main(argv=None):
 
 def _main(values, positional):
     config = load_config(values.config, commandline.read_overrides(values, positional))
-    check_exists(values.data, "data folder")
+    split = values.split or config.data.train_split
+    dataset_json.read_dataset(values.data).shards(split)
     commandline.import_tensorflow()
     from ssd_tf.training.input_sheet import show_input
 
@@ -55,7 +56,7 @@ def _main(values, positional):
         config,
         values.data,
         values.output,
-        values.split,
+        split,
         values.sheet_images,
         values.timed_images,
         values.default_boxes,

@@ -1,12 +1,14 @@
 """ssd train --config C --data DIR --workdir RUN [--set KEY=VALUE ...]"""
 
+import os
 import sys
 
 from absl import flags
 
 from ssd_tf import commandline
 from ssd_tf.config import load_config
-from ssd_tf.user_files import check_exists
+from ssd_tf.data import dataset_json
+from ssd_tf.user_files import check_output_folder
 
 USAGE = """
 Train a detector on TFRecords. The same command on an existing run folder resumes from its last
@@ -45,11 +47,26 @@ def main(argv=None):
 
 def _main(values, positional):
     config = load_config(values.config, commandline.read_overrides(values, positional))
-    check_exists(values.data, "data folder")
+    dataset_json.read_dataset(values.data).shards(config.data.train_split)
+    check_output_folder(values.workdir, "--workdir")
     commandline.import_tensorflow()
     from ssd_tf.training.train import train
 
-    train(config, values.data, values.workdir, values.hosts, values.task, values.profile_steps)
+    result = train(
+        config, values.data, values.workdir, values.hosts, values.task, values.profile_steps
+    )
+    _print_next(values, config.data.val_split, "AP" in result)
+
+
+def _print_next(values, split, is_evaluated):
+    run = ["--model", values.workdir]
+    if is_evaluated:
+        output = os.path.join(values.workdir, split)
+        data = ["--data", values.data, "--split", split]
+        commandline.print_next(["ssd", "evaluate", *run, *data, "--output", output])
+    else:
+        output = os.path.join(values.workdir, "drawn")
+        commandline.print_next(["ssd", "detect", *run, "--output", output, "IMAGES"])
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class Crop(Section):
 
 class Augment(Section):
     """Training augmentation: a preset, whose values other keys replace. `augment: caffe` is short
-    for `augment: {preset: caffe}`.
+    for `augment: {preset: caffe}`; either replaces the inherited augmentation of another preset.
     """
 
     preset: Literal["none", "light", "caffe", "paper", "torchvision"] = "none"

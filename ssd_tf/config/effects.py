@@ -7,8 +7,6 @@ from ssd_tf.config.augmentation import Augment
 from ssd_tf.config.keys import Needs
 from ssd_tf.config.sections import KEYS, Boxes, Config, Data
 
-_AUGMENT = "data.augment."
-
 
 def find_idle(config: Config) -> dict[str, Needs]:
     """The keys that have no effect, nor the default or the value of their preset: {path: reason}.
@@ -48,10 +46,8 @@ def is_inherited(path, needs: Needs, layers) -> bool:
     layers: the values of the bases, of the file and with the overrides, each merged over those
     before it. The last that set one of the switches comes after the one that set the key.
     """
-    switches = needs.switches
-    if path.startswith(_AUGMENT):
-        switches = (*switches, f"{_AUGMENT}preset")
-    return _last_change(path, layers) < max(_last_change(switch, layers) for switch in switches)
+    last_switch = max(_last_change(switch, layers) for switch in needs.switches)
+    return _last_change(path, layers) < last_switch
 
 
 def _last_change(path, layers):

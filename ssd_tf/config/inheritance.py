@@ -10,20 +10,28 @@ import yaml
 from ssd_tf import user_files
 from ssd_tf.errors import ConfigError
 
+_BOXES = ("boxes",)
+_AUGMENT = ("data", "augment")
+# Inside an installed package, and at the top of a clone.
+_OWN_FOLDERS = tuple(pathlib.Path(__file__).parents[level] / "configs" for level in (1, 2))
+
 
 def read_layers(path, overrides=()) -> list[dict]:
     """The values of an experiment file, with those of its bases; overrides go over all.
 
     The last item has all of them. Those before it are what each base, and then the file, has made
     of the values until then.
-    overrides: strings `key.path=value`, the value in YAML. Raises ConfigError.
+    path: of a file, or, if there is none, the name of one that comes with the package, such as
+    configs/finetune.yaml or finetune. overrides: strings `key.path=value`, the value in YAML.
+    Raises ConfigError.
     """
-    layers = _read_file(pathlib.Path(path))
+    layers = _read_file(_find_file(path, pathlib.Path()))
     return [*layers, apply_overrides(layers[-1], overrides)]
 
 
 def apply_overrides(values: dict, overrides) -> dict:
-    """The values with those of `key.path=value` in their place. Raises ConfigError."""
+    """The values with those of `key.path=value`, in any order, instead. Raises ConfigError."""
+    changes: dict = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -31,14 +39,12 @@ def apply_overrides(values: dict, overrides) -> dict:
         change = _parse_yaml(text, where=f"--set {override}")
         for name in reversed(key.strip().split(".")):
             change = {name: change}
-        values = merge(values, change)
-    return values
+        changes = merge(changes, change, is_one_layer=True)
+    return merge(values, changes)
 
 
 def _read_file(path, ancestors=()) -> list[dict]:
     """ancestors: resolved paths of the files that lead here by `base`."""
-    if not path.is_file():
-        raise ConfigError(f"no config file at {path}{user_files.suggest_path(path)}")
     if path.resolve() in ancestors:
         raise ConfigError(f"{path}: `base` leads back to this file")
     try:
@@ -54,9 +60,25 @@ def _read_file(path, ancestors=()) -> list[dict]:
         raise ConfigError(f"{path}: base: expected a path or a list of paths, got {base!r}")
     layers = [{}]
     for name in bases:
-        inherited = _read_file(path.parent / name, (*ancestors, path.resolve()))
+        base_path = _find_file(name, path.parent)
+        inherited = _read_file(base_path, (*ancestors, path.resolve()))
         layers += [merge(layers[-1], layer) for layer in inherited]
     return [*layers, merge(layers[-1], values)]
+
+
+def _find_file(name, folder):
+    """The path of a file below a folder, or of our own file of this name. Raises ConfigError."""
+    path = folder / name
+    if path.is_file():
+        return path
+    hint = user_files.suggest_path(path)
+    is_own_name = pathlib.Path(name).parent.as_posix() in (".", "configs")
+    for own_folder in _OWN_FOLDERS if is_own_name else ():
+        own = (own_folder / path.name).with_suffix(".yaml")
+        if own.is_file():
+            return own
+        hint = hint or user_files.suggest_path(own)
+    raise ConfigError(f"no config file at {path}{hint}")
 
 
 def _parse_yaml(text, where):
@@ -66,24 +88,34 @@ def _parse_yaml(text, where):
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def merge(base, changes, path=()):
-    """`changes` merged over `base`; both are values of the section or key at `path`."""
+def merge(base, changes, path=(), is_one_layer=False):
+    """`changes` merged over `base`; both are values of the section or key at `path`.
+
+    is_one_layer: one author gives both, so that a preset goes with the keys of the base.
+    """
+    if path == _AUGMENT:
+        base = _spell_out(base)
+        changes = _spell_out(changes)
     if isinstance(base, str) and isinstance(changes, dict):
-        if path != ("data", "augment"):
-            name = ".".join(map(str, path))
-            raise ConfigError(f"{name} is {base!r}, so it has no key {next(iter(changes), '')!r}")
-        base = {"preset": base}  # `augment: caffe` is short for that
+        name = ".".join(map(str, path))
+        raise ConfigError(f"{name} is {base!r}, so it has no key {next(iter(changes), '')!r}")
     if not (isinstance(base, dict) and isinstance(changes, dict)):
         return changes
-    replaces_boxes = path == ("boxes",) and _chooses_boxes(base, changes)
-    # The keys that shape the base's default boxes go with them.
-    merged = {key: base[key] for key in base if key == "variances" or not replaces_boxes}
+    has_preset = path in (_BOXES, _AUGMENT) and not is_one_layer
+    starts_over = has_preset and _chooses_anew(base, changes)
+    # The keys that shape the base's default boxes, or augmentation, go with its preset.
+    merged = {key: base[key] for key in base if key == "variances" or not starts_over}
     for key, value in changes.items():
-        merged[key] = merge(merged.get(key), value, (*path, key))
+        merged[key] = merge(merged.get(key), value, (*path, key), is_one_layer)
     return merged
 
 
-def _chooses_boxes(base, changes):
-    """Whether changes of the section `boxes` give other default boxes than its base."""
+def _spell_out(augment):
+    """`augment: caffe` is short for `augment: {preset: caffe}`."""
+    return {"preset": augment} if isinstance(augment, str) else augment
+
+
+def _chooses_anew(base, changes):
+    """Whether changes of a section give another preset, or boxes another table, than its base."""
     preset = base.get("preset")
     return bool(changes.get("levels")) or changes.get("preset", preset) != preset

@@ -25,6 +25,7 @@ from ssd_tf.config.keys import (
     PositiveFloat,
     PositiveInt,
     Probability,
+    Scores,
     Section,
     list_keys,
     only_if,
@@ -208,6 +209,16 @@ class Boxes(Section):
         return self
 
 
+_BACKBONE_FILES = (".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".npz")
+
+
+def is_run(init_from) -> bool:
+    """Whether a value of init_from names a run folder, not the weights of a backbone."""
+    if not isinstance(init_from, str) or init_from == "imagenet":
+        return False
+    return not init_from.endswith(_BACKBONE_FILES)
+
+
 class Data(Section):
     """The splits and how they are read."""
 
@@ -216,6 +227,17 @@ class Data(Section):
     """Split to train on."""
     val_split: Annotated[str, MAY_CHANGE] = "val"
     """Split to evaluate on during training."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the training split to train on, to see what more images bring. Always the same
+    images; those of a smaller part are also in a larger one."""
+    keep_classes: Annotated[
+        bool, Needs("unless init_from names a run folder", ("init_from",), is_run)
+    ] = False
+    """Whether the classes of the run that `init_from` names are kept, for data that has only new
+    ones: see [training.md](training.md#adding-classes)."""
+    keep_scores: Annotated[Scores, only_if("data.keep_classes")] = (0.2, 0.5)
+    """What that run detects in the training images is trained on from the second score on, and
+    ignored between the two."""
     train_difficult: bool = False
     """Whether difficult objects are trained, not ignored. Original Caffe code on VOC: true."""
     repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -510,17 +532,9 @@ class Watch(Section):
     log_every: PositiveInt = 20
     """Steps between lines of progress."""
     images: Count = 4
-    """Number of images drawn in TensorBoard at each evaluation."""
-
-
-_BACKBONE_FILES = (".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".npz")
-
-
-def is_run(init_from) -> bool:
-    """Whether a value of init_from names a run folder, not the weights of a backbone."""
-    if not isinstance(init_from, str) or init_from == "imagenet":
-        return False
-    return not init_from.endswith(_BACKBONE_FILES)
+    """Number of held-out images drawn at each evaluation, in TensorBoard and `live.html`."""
+    live_page: bool = True
+    """Write `live.html` into the run folder, a page that shows the run while it trains."""
 
 
 class Config(Section):

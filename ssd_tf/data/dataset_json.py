@@ -86,6 +86,11 @@ def read_dataset(folder) -> DatasetInfo:
     return dataset_info
 
 
+def with_classes(dataset_info: DatasetInfo, classes) -> DatasetInfo:
+    """The same with other classes, {"name", "id"} in label order."""
+    return dataclasses.replace(dataset_info, classes=tuple(classes))
+
+
 def _check_class(entry):
     if not isinstance(entry["id"], int):
         raise ValueError(f"expected a whole number as id, got {entry['id']!r}")

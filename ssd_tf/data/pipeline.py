@@ -12,9 +12,18 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ssd_tf import processor
 from ssd_tf.boxes import atss, matching
 from ssd_tf.config import Config
-from ssd_tf.data import augment, bad_records, dataset_json, records, repeats, shards
+from ssd_tf.data import (
+    augment,
+    bad_records,
+    dataset_json,
+    kept_classes,
+    records,
+    repeats,
+    shards,
+)
 from ssd_tf.errors import ConfigError
 
 
@@ -37,6 +46,7 @@ def build_dataset(
     stream_slice: StreamSlice = WHOLE_STREAM,
     skipped: list[shards.RecordId] | None = None,
     level_of_box: np.ndarray | None = None,
+    kept: kept_classes.KeptClasses | None = None,
 ) -> tf.data.Dataset:
     """Endless batches (images, Targets) of a split.
 
@@ -48,17 +58,23 @@ def build_dataset(
     num_workers-th shard as an endless stream of its own.
 
     stream_slice: default all, from step 0; skipped: see `open_records`. level_of_box:
-    `SSD.level_of_box`, which boxes.assigner=atss needs.
+    `SSD.level_of_box`, which boxes.assigner=atss needs. kept: what data.keep_classes adds; without
+    it, labels are those of the data set.
     Raises ValueError or FileNotFoundError if the data set is missing, incomplete or empty. Run its
     iterator inside `bad_records.explain_record_errors`.
     """
     dataset_info, stream = open_records(config, data_dir, split, stream_slice, skipped)
     num_workers = stream_slice.num_workers
     prepare = make_prepare(
-        config, default_boxes, len(dataset_info.classes), level_of_box, num_workers=num_workers
+        config,
+        default_boxes,
+        len(dataset_info.classes),
+        level_of_box,
+        kept=kept,
+        num_workers=num_workers,
     )
     local_batch = config.train.batch_size // num_workers
-    batches = stream.map(prepare, usable_cores(), deterministic=True).batch(
+    batches = stream.map(prepare, processor.usable_cores(), deterministic=True).batch(
         local_batch, drop_remainder=True
     )
     return batches.prefetch(2).with_options(dataset_options())
@@ -67,16 +83,14 @@ def build_dataset(
 def open_records(config, data_dir, split, stream_slice=WHOLE_STREAM, skipped=None):
     """Return DatasetInfo and the endless stream (position, serialized) behind `build_dataset`.
 
-    skipped: RecordIds to leave out, from `bad_records.scan_bad_records`, which is called if they
-    are not given (with data.on_bad_record=skip it decodes the whole split).
+    skipped: RecordIds to leave out, as `list_skipped` finds them.
     """
     start_step, num_workers, worker = stream_slice
     batch_size = config.train.batch_size
     _check_workers(batch_size, num_workers, worker)
     dataset_info = dataset_json.read_dataset(data_dir)
     usable = shards.count_split(dataset_info, split)
-    if skipped is None:
-        skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
+    skipped = list_skipped(config, dataset_info, split, skipped)
     for record in skipped:
         usable[record.file] -= 1
     local_batch = batch_size // num_workers
@@ -105,6 +119,20 @@ def _read_repeats(data, paths, all_paths, skipped):
     return repeats.Repeats({path: factors[path] for path in paths})
 
 
+def list_skipped(config, dataset_info, split, bad=None) -> list[shards.RecordId]:
+    """The records of a split that training leaves out: bad ones, and what data.fraction excludes.
+
+    bad: from `bad_records.scan_bad_records`, which is called if they are not given (with
+    data.on_bad_record=skip it decodes the whole split).
+    """
+    if bad is None:
+        bad = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
+    if split != config.data.train_split or config.data.fraction == 1:
+        return bad
+    counts = shards.count_split(dataset_info, split)
+    return [*bad, *shards.records_outside(counts, config.data.fraction, bad)]
+
+
 def name_batch(config: Config, data_dir, split, step, num_workers=1) -> list[str]:
     """The source_ids of the images of a step's global batch; the first step is 1.
 
@@ -122,13 +150,19 @@ def name_batch(config: Config, data_dir, split, step, num_workers=1) -> list[str
 
 
 def make_prepare(
-    config, default_boxes, num_classes, level_of_box=None, with_example=False, num_workers=1
+    config,
+    default_boxes,
+    num_classes,
+    level_of_box=None,
+    with_example=False,
+    kept=None,
+    num_workers=1,
 ):
     """Make the function (position, serialized) -> image [H, W, 3], Targets.
 
-    with_example: it also returns the augmented Example.
+    with_example: it also returns the augmented Example. kept: as `build_dataset` takes it.
     """
-    made = make_stages(config, default_boxes, num_classes, level_of_box, num_workers)
+    made = make_stages(config, default_boxes, num_classes, level_of_box, kept, num_workers)
     stages = list(made.values())
 
     def prepare(*value):
@@ -139,21 +173,30 @@ def make_prepare(
     return tf.autograph.experimental.do_not_convert(prepare)
 
 
-def make_stages(config, default_boxes, num_classes, level_of_box=None, num_workers=1) -> dict:
+def make_stages(
+    config, default_boxes, num_classes, level_of_box=None, kept=None, num_workers=1
+) -> dict:
     """The steps of `make_prepare`: {name: function of what the step before it returned}.
 
     The first takes (position, serialized), the last returns (image, Targets, Example).
     """
     num_boxes = len(default_boxes)
     assign = _make_assign(config, default_boxes, level_of_box)
+    train_difficult = config.data.train_difficult
+    add_detections = None
+    if kept is not None:
+        add_detections = kept_classes.make_add(kept, config.data.keep_scores[1], train_difficult)
+        train_difficult = False  # what is difficult now is to be ignored
 
     def parse(position, serialized):
         example = bad_records.check_example(records.parse_example(serialized), num_classes)
+        if add_detections is not None:
+            example = add_detections(example)
         return tf.stack([tf.constant(config.train.seed, tf.int64), position]), example
 
     def match(image, example):
         targets = matching.make_targets(
-            example, default_boxes, config.boxes.variances, config.data.train_difficult, assign
+            example, default_boxes, config.boxes.variances, train_difficult, assign
         )
         targets = {
             "offsets": tf.ensure_shape(targets["offsets"], [num_boxes, 4]),
@@ -184,13 +227,6 @@ def _make_assign(config, default_boxes, level_of_box):
     if level_of_box is None:
         raise ValueError("boxes.assigner=atss needs level_of_box, as SSD.level_of_box gives it")
     return atss.make_match(default_boxes, level_of_box, config.model.input_hw)
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def dataset_options() -> tf.data.Options:

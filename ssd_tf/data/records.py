@@ -4,6 +4,8 @@ Writer and reader are side by side, so that they stay consistent. The keys are t
 Object Detection API. Shapes: `N` objects.
 """
 
+import contextlib
+import errno
 import hashlib
 
 import tensorflow as tf
@@ -56,6 +58,21 @@ def make_example(
         "float_list": {"image/object/area": areas} | _list_sides(boxes),
     }
     return _fill(tf.train.Example(), lists)
+
+
+@contextlib.contextmanager
+def open_file(path):
+    """A context with a function that appends a tf.train.Example to a new TFRecord file.
+
+    The same Examples make the same bytes. Raises OSError if the file cannot be written.
+    """
+    try:
+        with tf.io.TFRecordWriter(path) as writer:
+            yield lambda example: writer.write(example.SerializeToString(deterministic=True))
+    except tf.errors.OpError as error:
+        is_full = isinstance(error, tf.errors.ResourceExhaustedError)
+        detail = error.message.removeprefix(f"{path}; ")
+        raise OSError(errno.ENOSPC if is_full else errno.EIO, detail, path) from None
 
 
 def parse_example(serialized):
@@ -125,6 +142,11 @@ def decode_stored(encoded):
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def image_key(encoded):
+    """A number that identifies an encoded image by its content, int64."""
+    return tf.strings.to_hash_bucket_fast(encoded, tf.int64.max)
 
 
 def _image_size(parsed):

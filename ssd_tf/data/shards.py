@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_tf.errors import ConfigError
@@ -30,6 +31,7 @@ def record_stream(
     num_images: records per epoch, without those `skipped` (RecordIds). repeats: the Repeats of
     the paths, which leaves out what is skipped and has a num_images of its own.
     """
+    read_file = _make_read(paths, skipped)
 
     def one_epoch(epoch):
         # Seeds the graph of this function only: the shuffle then depends on (seed, epoch) and on no
@@ -43,7 +45,7 @@ def record_stream(
         def read(path):
             if repeats:
                 return _read_repeated(path, repeats.select(counts, path))
-            return records_in_file_order([path], skipped)
+            return read_file(path)
 
         encoded = tf.data.Dataset.from_tensor_slices(order).interleave(
             read,
@@ -78,7 +80,7 @@ def records_in_file_order(paths, skipped=()) -> tf.data.Dataset:
     """The serialized records, once, without those `skipped` (RecordIds)."""
     if not skipped:
         return tf.data.TFRecordDataset(paths)
-    return indexed_records(paths, skipped).map(lambda _file, _index, serialized: serialized)
+    return tf.data.Dataset.from_tensor_slices(paths).flat_map(_make_read(paths, skipped))
 
 
 def count_records(path) -> int:
@@ -134,6 +136,21 @@ def count_split(dataset_info, split) -> dict[str, int]:
     return counts
 
 
+def records_outside(counts, fraction, skipped=()) -> list[RecordId]:
+    """The records that a fraction of a split leaves out, at random but always the same.
+
+    counts: {path: number of records}. The fraction is that of the records that are not `skipped`
+    (RecordIds); at least one is kept. What a smaller fraction keeps, a larger one keeps too.
+    """
+    skipped = set(skipped)
+    records = [RecordId(path, index) for path, count in counts.items() for index in range(count)]
+    usable = [record for record in records if record not in skipped]
+    # Unlike a Generator's, its numbers are the same in all versions of NumPy.
+    order = np.random.RandomState(0).permutation(len(usable))
+    num_kept = max(round(fraction * len(usable)), 1)
+    return [usable[index] for index in order[num_kept:]]
+
+
 def shards_of_worker(usable, num_workers, worker) -> list[str]:
     """Every num_workers-th shard of {path: number of usable records}.
 
@@ -169,3 +186,24 @@ def _read_repeated(path, counts):
         .map(lambda index, serialized: tf.repeat([serialized], counts[index]))
         .unbatch()
     )
+
+
+def _make_read(paths, skipped):
+    """A function: the path of one of these files -> its records without those `skipped`."""
+    if not skipped:
+        return lambda path: tf.data.TFRecordDataset(path)
+    starts = np.cumsum([0, *map(count_records, paths)])
+    start_of = dict(zip(paths, starts, strict=False))
+    kept = np.ones(starts[-1], bool)
+    for record in skipped:
+        if record.file in start_of:
+            kept[start_of[record.file] + record.index] = False
+    is_kept = tf.constant(kept)
+
+    def read(path):
+        start = tf.constant(starts)[tf.argmax(tf.constant(paths) == path)]
+        records = tf.data.TFRecordDataset(path).enumerate()
+        left = records.filter(lambda index, _: is_kept[start + index])
+        return left.map(lambda _index, serialized: serialized)
+
+    return read

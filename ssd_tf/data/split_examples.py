@@ -3,13 +3,14 @@
 import tensorflow as tf
 
 from ssd_tf.data import bad_records, dataset_json, records, shards
-from ssd_tf.data.records import decode_stored
+from ssd_tf.data.records import decode_stored, image_key
 
 
 def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
     """The Examples of a split, once, in file order, with `image` decoded to uint8 [H, W, 3].
 
-    skipped: RecordIds to leave out, from `bad_records.scan_bad_records`.
+    They have one key more: `image_key`. skipped: RecordIds to leave out, from
+    `bad_records.scan_bad_records`.
     Raises ValueError or FileNotFoundError like `build_dataset`. Run its iterator inside
     `bad_records.explain_record_errors`.
     """
@@ -21,6 +22,7 @@ def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
         example = bad_records.check_example(
             records.parse_example(serialized), len(dataset_info.classes)
         )
-        return {**example, "image": decode_stored(example["image"])}
+        encoded = example["image"]
+        return {**example, "image": decode_stored(encoded), "image_key": image_key(encoded)}
 
     return encoded.map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

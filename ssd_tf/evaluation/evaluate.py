@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,12 +11,17 @@ from absl import logging
 from ssd_tf import commandline
 from ssd_tf.boxes.geometry import best_overlaps
 from ssd_tf.data import bad_records, dataset_json, split_examples
-from ssd_tf.evaluation import metrics, outputs, run_detector, thresholds
+from ssd_tf.draw import jpeg_uri, side_by_side
+from ssd_tf.evaluation import held_out, metrics, outputs, run_detector, thresholds
 from ssd_tf.evaluation.coco_instances import make_instances
 from ssd_tf.inference.detections import from_xywh_pixels
 from ssd_tf.inference.loading import load_detector
+from ssd_tf.results import Result
 
 _NUM_TIMED = 20  # images
+_NUM_DRAWN = 4  # images, for notebooks
+_SHOWN = ("AP", "AP50", "AP75")  # in their table
+_DEFAULT_SCORE = 0.5  # as of `ssd detect`
 _COVERAGES = (0, 0.3, 0.4, 0.5, 0.6, 0.7, 1)
 
 
@@ -32,7 +38,7 @@ def evaluate(
     on_bad_record: str | None = None,
     reference: bool = False,
     precision: float | None = None,
-) -> dict:
+) -> Result:
     """Evaluate a model with the metrics of COCO and PASCAL VOC, and print the numbers.
 
     model: a run folder, a SavedModel folder or a .tflite file. data: a folder of TFRecords with
@@ -44,8 +50,8 @@ def evaluate(
     thresholds are the lowest scores with at least this precision; default: those with the best F1.
 
     A run folder gets the thresholds, too, unless the split is `train`; see
-    `thresholds.may_choose`.
-    Returns the content of metrics.json: "coco" (AP, AP50, ...), "voc", "per_class" and more.
+    `thresholds.may_choose`. Returns a Result with the content of metrics.json: "coco" (AP, AP50,
+    ...), "voc", "per_class" and more.
     Raises FileNotFoundError, FileExistsError, ConfigError or ValueError.
     """
     folder = outputs.open_folder(output, [model, labels], reference)
@@ -57,7 +63,10 @@ def evaluate(
     config = detector.config
     if on_bad_record is None:
         on_bad_record = config.data.on_bad_record if config else "stop"
-    truth, found, examples, num_skipped = _detect(detector, dataset_info, split, on_bad_record)
+    detect = run_detector.match_labels(detector, dataset_info.names)
+    truth, found, examples, num_skipped = _detect(
+        detect, detector, dataset_info, split, on_bad_record
+    )
     timed = [example["image"] for example in examples.take(_NUM_TIMED).as_numpy_iterator()]
     latency_ms, images_per_second = run_detector.measure_latency(detector.stages, timed)
     settings = {"model": str(model), "kind": detector.kind, "data": str(data), "split": split}
@@ -85,12 +94,27 @@ def evaluate(
         run=model if config and split != "train" and not raw_weights and may_choose else None,
         input_hw=config.model.input_hw if config else None,
     )
-    return outputs.finish(evaluation, folder, reference)
+    content = outputs.finish(evaluation, folder, reference)
+    best = (content["thresholds"] or {}).get("best") or {"score": _DEFAULT_SCORE}
+    drawn = held_out.draw_held_out(detect, examples, dataset_info.names, _NUM_DRAWN, best["score"])
+    return _make_result(content, folder and folder.path, best, drawn)
 
 
-def _detect(detector, dataset_info, split, on_bad_record):
+def _make_result(content, folder, best, drawn):
+    """The Result of an evaluation. best: the score to show detections from, and its F1 if known."""
+    numbers = {**{name: content["coco"][name] for name in _SHOWN}, "F1": best.get("f1", -1)}
+    rows = [("in words", content["verdict"]["sentence"])]
+    rows += [(name, commandline.format_metric(value)) for name, value in numbers.items()]
+    rows += [("at score", f"{best['score']:.2f}")]
+    if content["latency_ms"]:
+        rows += [("ms per image", f"{content['latency_ms']['per_image']:.1f}")]
+    paths = {pathlib.Path(name).stem: folder / name for name in outputs.FILES} if folder else {}
+    images = {each.name: jpeg_uri(side_by_side(each.truth, each.found)) for each in drawn}
+    return Result(folder, content, paths, ("number", "value"), tuple(rows), images)
+
+
+def _detect(detect, detector, dataset_info, split, on_bad_record):
     """The Truth, the Found, the usable Examples of a split, and the number of the others."""
-    detect = run_detector.match_labels(detector, dataset_info.names)
     skipped = bad_records.scan_bad_records(dataset_info, split, on_bad_record)
     examples = split_examples.read_examples(dataset_info.folder, split, skipped)
     num_images = dataset_info.splits[split]["images"] - len(skipped)

@@ -19,6 +19,7 @@ from ssd_tf.output_folder import OutputFolder
 REPORT = "report.html"
 _COCO_FILES = ("ground_truth.json", "detections.json")
 _TABLES = ("metrics.json", "per_class.csv")
+FILES = (REPORT, *_TABLES, *_COCO_FILES)
 _MAIN_METRICS = ("AP", "AP50", "AP75")
 
 
@@ -54,9 +55,10 @@ def open_folder(path, inputs, reference) -> OutputFolder | None:
             raise ValueError("reference needs output: pycocotools reads the files written there")
         return None
     folder = OutputFolder(path, filter(None, inputs))
-    folder.check([*_COCO_FILES, *_TABLES, THRESHOLDS_FILE, REPORT])
+    folder.check([*FILES, THRESHOLDS_FILE])
     if not (folder.path / "ground_truth.json").exists():  # which an evaluation writes first
         folder.check_absent("detections.json", "the results of ssd detect, which would be replaced")
+        folder.check_absent(REPORT, "a comparison, whose report would be replaced")
     return folder
 
 

@@ -110,9 +110,15 @@ def match_labels(detector, names):
         raise ValueError(
             "the model has no class names; give them with --labels FILE, one name per line"
         )
+    if detector.classes != names:
+        _report_unmatched(detector.classes, names)
+    return relabel_batch(detector, names)
+
+
+def relabel_batch(detector, names):
+    """The detector's `batch`, with the labels of these names; it drops detections of others."""
     if detector.classes == names:
         return detector.batch
-    _report_unmatched(detector.classes, names)
     label_of = [names.index(name) + 1 if name in names else 0 for name in detector.classes]
 
     def batch(images):

@@ -15,8 +15,11 @@ from ssd_tf.inference import raw_decoder
 from ssd_tf.inference.exported import write_gray_range
 from ssd_tf.inference.loading import load_run
 from ssd_tf.inference.thresholds import DEFAULT_SCORE, THRESHOLDS_FILE
+from ssd_tf.results import Result
 from ssd_tf.user_files import check_exists
 from ssd_tf.weights.label_files import format_names
+
+_HEADER = ("format", "AP", "AP50", "agree", "ms per image by threads", "MB")
 
 
 def export(
@@ -34,14 +37,15 @@ def export(
     overwrite: bool = False,
     overrides: Sequence[str] = (),
     raw_weights: bool = False,
-) -> dict:
-    """Export a run folder into the folder `output`; returns the content of its export.json.
+) -> Result:
+    """Export a run folder into the folder `output`.
 
     formats: names of `folder.FORMATS`. data: a folder of TFRecords, or None; AP is measured on
     verify_split, detections are paired on its first verify_images images, and int8 is calibrated
     with calibration_images images of calibration_split. max_ap_drop: the maximum loss of AP, or
     None. web_files: as `web.export_page` takes it. overwrite: replace earlier exports in `output`.
     overrides, raw_weights: as `load_run` takes them.
+    Returns a Result with the content of export.json and the path of each format.
     Raises OSError, ConfigError or ValueError, and leaves `output` as it was then.
     """
     folder.check_request(output, formats, data, max_ap_drop, overwrite, web_files)
@@ -79,7 +83,20 @@ def export(
             "files": folder.list_files(partial),
         }
         files.write_json(partial / folder.REPORT, report)
-    return report
+    output = pathlib.Path(output)
+    exported = {name: output / folder.file_name(name) for name in formats}
+    return Result(output, report, exported, _HEADER, tuple(_describe_verified(verified)))
+
+
+def _describe_verified(verified):
+    """A row of the table for each format that was verified."""
+    for name, entry in verified.items():
+        agree = ""
+        if "detections" in entry:
+            agree = f"{entry['detections'] - entry['unpaired']} of {entry['detections']}"
+        times = ", ".join(f"{count}: {ms:.1f}" for count, ms in entry["latency_ms"].items())
+        numbers = (f"{entry['AP']:.4f}", f"{entry['AP50']:.4f}", agree, times)
+        yield name, *numbers, f"{entry['megabytes']:.2f}"
 
 
 def _read_verification(dataset_info, split, count, config):

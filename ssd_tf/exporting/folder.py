@@ -13,6 +13,7 @@ from ssd_tf.config import nearest
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting import mediapipe_files
 from ssd_tf.inference.thresholds import THRESHOLDS_FILE
+from ssd_tf.user_files import check_output_folder
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 FORMATS = (
@@ -57,9 +58,8 @@ def check_request(output, formats, data=None, max_ap_drop=None, overwrite=False,
             raise ConfigError("--web_files has no effect without the format web")
         mediapipe_files.check(web_files)
     output = pathlib.Path(output).resolve()
+    check_output_folder(output)
     existing = next(path for path in (output, *output.parents) if path.exists())
-    if not existing.is_dir():
-        raise FileExistsError(f"--output {existing} is a file; name a folder")
     if not os.access(existing, os.W_OK):
         raise PermissionError(f"--output: {existing} is not writable")
     if output.is_dir() and has_content(output) and not overwrite:

@@ -6,7 +6,8 @@ Shapes: `B` batch, `K` detections kept, `A` default boxes, `C` foreground classe
 import tensorflow as tf
 
 from ssd_tf import files, pixels
-from ssd_tf.data.images import decode_image, resize
+from ssd_tf.data.decoding import decode_image
+from ssd_tf.data.images import resize
 from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.exported import write_gray_range
 from ssd_tf.inference.thresholds import THRESHOLDS_FILE

@@ -1,11 +1,11 @@
 """Checks of an export: its class names, and its detections beside those of the Keras model."""
 
 import itertools
-import os
 
 import numpy as np
 from absl import logging
 
+from ssd_tf import processor
 from ssd_tf.errors import shorten
 from ssd_tf.evaluation.metrics import coco_metrics
 from ssd_tf.evaluation.run_detector import match_labels, measure_latency, run_detector
@@ -117,11 +117,9 @@ def time_once(detector, images) -> float:
 
 def time_by_threads(path, images) -> dict:
     """Milliseconds per image of a .tflite file: {"1": with one thread, "N": one for each core}."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    num_cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return {
         str(count): time_once(load_detector(path, num_threads=count), images)
-        for count in dict.fromkeys((1, num_cores))
+        for count in dict.fromkeys((1, processor.usable_cores()))
     }
 
 

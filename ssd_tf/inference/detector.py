@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ssd_tf import onednn, pixels
+from ssd_tf import pixels, processor
 from ssd_tf.config import Config
 from ssd_tf.data.images import resize_array
 from ssd_tf.inference.detections import Detections
@@ -64,7 +64,7 @@ class Detector:
         size_mb=0.0,
         gray_range=pixels.FULL_RANGE,
     ):
-        onednn.avoid_slow_fusions()
+        processor.avoid_slow_fusions(tf)
         self.stages = stages
         self.kind = kind
         self.classes = classes

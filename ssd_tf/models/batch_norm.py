@@ -8,9 +8,17 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework import config as tensorflow_config
 
-from ssd_tf.replicas import all_reduce
-
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def all_reduce(operation, values):
+    """The sum or mean of each value over all replicas, inside strategy.run.
+
+    operation: "sum" or "mean". values: tensors or variables, or a structure of them.
+    """
+    # A strategy with one replica per worker cannot reduce what a variable gives: it has no device.
+    tensors = tf.nest.map_structure(tf.identity, values)
+    return tf.distribute.get_replica_context().all_reduce(operation, tensors)
 
 
 @keras.saving.register_keras_serializable("ssd_tf")

@@ -12,8 +12,6 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from ssd_tf.models.measure import graph_nodes
-
 # Linear layers whose last kernel has the output channels in its last axes. Exact types: a subclass
 # may compute something else.
 _LINEAR = (
@@ -70,6 +68,12 @@ def assign_folded(folded: keras.Model, model: keras.Model):
     for fold in folds:
         weights = _fold_weights(fold.layer.get_weights(), fold.layer.use_bias, fold.norm)
         folded.get_layer(fold.name).set_weights(weights)
+
+
+def graph_nodes(model: keras.Model) -> list:
+    """The calls of layers that make up a functional model, in the order of computation."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in model._nodes_by_depth[depth]]
 
 
 def scale_per_call(model: keras.Model) -> keras.Model:

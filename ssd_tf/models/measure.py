@@ -8,6 +8,8 @@ import re
 import keras
 from keras import layers
 
+from ssd_tf.models.folding import graph_nodes
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
@@ -39,12 +41,6 @@ def layer_costs(model: keras.Model) -> list[LayerCost]:
         for layer in model.layers
         if layer.weights
     ]
-
-
-def graph_nodes(model: keras.Model) -> list:
-    """The calls of layers that make up a functional model, in the order of computation."""
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    return [node for depth in depths for node in model._nodes_by_depth[depth]]
 
 
 def _multiply_adds(layer, output) -> int:

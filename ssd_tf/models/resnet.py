@@ -8,7 +8,7 @@ import typing
 
 from keras import initializers, layers
 
-from ssd_tf.models import limits
+from ssd_tf.errors import InputTooSmallError
 from ssd_tf.models.batch_norm import BatchNormalization
 
 # Of torchvision's classification weights: ImageNet's mean and standard deviation, times 255.
@@ -138,6 +138,17 @@ def _conv_bn(x, channels, size, stride, name):
     return _batch_norm(x, bn_name)
 
 
+def check_window(x, size, pad, name):
+    """Raise InputTooSmallError unless a kernel of `size` fits on x [B, H, W, channels].
+
+    pad: pixels added on every side; name: of the layer.
+    """
+    if min(x.shape[1:3]) + 2 * pad < size:
+        raise InputTooSmallError(
+            f"the input is too small for {name}, on {x.shape[1]} x {x.shape[2]} pixels"
+        )
+
+
 def _extra(x, extra, alpha, name):
     x = layers.Conv2D(
         int(extra.reduced_channels * alpha),
@@ -149,7 +160,7 @@ def _extra(x, extra, alpha, name):
     x = _batch_norm(x, f"{name}_reduce_bn")
     x = layers.ReLU(name=f"{name}_reduce_relu")(x)
     pad = 1 if extra.stride == 2 else 0
-    limits.check_window(x, 3, pad, f"{name}_conv")
+    check_window(x, 3, pad, f"{name}_conv")
     if pad:
         x = layers.ZeroPadding2D(pad, name=f"{name}_conv_pad")(x)
     x = layers.Conv2D(

@@ -20,8 +20,8 @@ from ssd_tf.boxes.default_boxes import (
     preset_levels,
 )
 from ssd_tf.config import Backbone, Config
-from ssd_tf.errors import ConfigError
-from ssd_tf.models import fpn, heads, limits, mobilenet, mobilenet_v3, plain, resnet, vgg
+from ssd_tf.errors import ConfigError, InputTooSmallError
+from ssd_tf.models import fpn, heads, mobilenet, mobilenet_v3, plain, resnet, vgg
 from ssd_tf.models.batch_norm import BatchNormalization
 
 # Every backbone module offers the same names:
@@ -174,7 +174,7 @@ def _feature_maps(config, image):
         _check_sizes(maps)
     except ValueError as error:
         height, width = config.model.input_hw
-        advice = _advice(config) if isinstance(error, limits.InputTooSmallError) else ""
+        advice = _advice(config) if isinstance(error, InputTooSmallError) else ""
         raise ConfigError(f"model: {error}{advice} (input {height} x {width})") from None
     return maps
 
@@ -200,7 +200,7 @@ def _check_sizes(maps):
     sizes = [tuple(feature.shape[1:3]) for feature in maps]
     for index, pair in enumerate(itertools.pairwise(sizes), start=2):
         if pair == ((1, 1), (1, 1)):
-            raise limits.InputTooSmallError(
+            raise InputTooSmallError(
                 f"the input is too small for map {index}, as map {index - 1} is 1 x 1 already"
             )
 

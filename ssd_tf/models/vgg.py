@@ -8,7 +8,7 @@ import typing
 import keras
 from keras import layers
 
-from ssd_tf.models import limits
+from ssd_tf.models import resnet
 
 # Of ImageNet in RGB, as VGG16's weights were trained with.
 MEAN_RGB = (123.68, 116.779, 103.939)
@@ -86,7 +86,7 @@ def stage_ends(backbone):  # noqa: ARG001 - of one size
 
 def _extra(x, extra, name):
     x = _conv(x, extra.reduced_channels, 1, f"{name}_1")
-    limits.check_window(x, extra.size, extra.pad, f"{name}_2")
+    resnet.check_window(x, extra.size, extra.pad, f"{name}_2")
     if extra.pad:
         x = layers.ZeroPadding2D(extra.pad, name=f"{name}_2_pad")(x)
     return _conv(x, extra.channels, extra.size, f"{name}_2", strides=extra.stride, padding="valid")

@@ -3,7 +3,7 @@
 import keras
 from absl import logging
 
-from ssd_tf import onednn
+from ssd_tf import processor
 from ssd_tf.config import Augment, Config
 from ssd_tf.models.ssd import SSD
 from ssd_tf.training.optimizer import full_learning_rate
@@ -19,7 +19,7 @@ def log_settings(config: Config, network: SSD, num_replicas):
         "%d default boxes, %.2f million parameters, oneDNN %s",
         len(network.default_boxes),
         network.model.count_params() / 1e6,
-        "on" if onednn.is_on() else "off",
+        "on" if processor.uses_onednn() else "off",
     )
     if train.base_batch is not None:
         logging.info(

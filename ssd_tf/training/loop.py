@@ -12,6 +12,7 @@ from ssd_tf.config import Config, to_yaml
 from ssd_tf.training import distribution, events, restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.monitor import Monitor
+from ssd_tf.training.progress import Plan
 from ssd_tf.training.state import TrainState, unfreeze
 from ssd_tf.training.step import (
     StepValues,
@@ -23,6 +24,11 @@ from ssd_tf.training.step import (
 
 # No run recovers from a larger loss; the first one of a network from scratch is below 100.
 _MAX_LOSS = 1e6
+
+_NOTE_ON_STEP_0 = (
+    "(the loaded detector before training: it tells objects from background already, but scores "
+    "of classes that are new to it are random)"
+)
 
 
 class DivergedError(ValueError):
@@ -37,8 +43,9 @@ class Loop:
     evaluates. Keeps checkpoints/last and, with an evaluation, checkpoints/best by AP.
 
     make_dataset(StreamSlice) -> batches: the slice says which worker reads, and from which step.
-    evaluate() -> what metrics.measure returns, and a list of Pillow images to show; it is called
-    every `evaluate_every` steps, with the averaged weights in place if EMA is on.
+    num_images: of the training split.
+    evaluate() -> what metrics.measure returns, and HeldOuts to show; it is called every
+    `evaluate_every` steps, with the averaged weights in place if EMA is on.
     name_images(step) -> the source_ids of the batch of a step, from 1, for messages.
     """
 
@@ -47,6 +54,7 @@ class Loop:
     workdir: pathlib.Path
     run_state: restart.RunState
     make_dataset: typing.Callable
+    num_images: int
     evaluate: typing.Callable | None = None
     evaluate_every: int | None = None
     name_images: typing.Callable | None = None
@@ -82,8 +90,7 @@ class Loop:
         values = []
         with self._signals, contextlib.ExitStack() as stack:
             if self._is_chief:
-                self._monitor = self._make_monitor(step)
-                stack.callback(self._monitor.close)
+                self._monitor = stack.enter_context(self._make_monitor(step))
                 self._stops_early = self._is_out_of_patience()
                 self._evaluate_if_missing(step)
 
@@ -120,9 +127,10 @@ class Loop:
 
     def _make_monitor(self, start_step):
         train = self.config.train
-        map_shapes = self.state.network.map_shapes
-        level_names = [f"{height}x{width}" for height, width in map_shapes]
-        monitor = Monitor(self.workdir, train.steps, train.batch_size, start_step, level_names)
+        plan = Plan(train.steps, train.batch_size, self.num_images, self._timetable.evaluate_every)
+        level_names = [f"{height}x{width}" for height, width in self.state.network.map_shapes]
+        config = self.config if self.config.watch.live_page else None
+        monitor = Monitor(self.workdir, plan, start_step, level_names, config=config)
         monitor.report_text("config", f"```yaml\n{to_yaml(self.config)}```")
         return monitor
 
@@ -133,11 +141,13 @@ class Loop:
     def _take_steps(self, step) -> list[dict]:
         """Take the steps after `step` that one call makes -> the values of each by name."""
         train = self.config.train
+        compiles = self._run_steps is None or step == train.unfreeze_step
+        if compiles and self._is_chief:
+            self._monitor.show_phase("reading images and compiling the first step")
         if self._batches is None:
             self._batches = distribution.distribute(
                 self.state.strategy, self.make_dataset, step, train.batch_size, train.accumulate
             )
-        compiles = self._run_steps is None or step == train.unfreeze_step
         if compiles:
             self._unfreeze_if_due(step)
             self._run_steps = make_run_steps(self.config, self.state)
@@ -148,7 +158,7 @@ class Loop:
         values = [read_row(row) for row in rows]
         self._check_losses(step, values)
         if self._is_chief and compiles:  # its time would not be that of a step
-            self._monitor.restart_clock()
+            self._monitor.restart_clock(end)
         elif self._is_chief:
             self._monitor.count_steps(len(values), sum(row["input_seconds"] for row in values))
         return values
@@ -221,11 +231,12 @@ class Loop:
     def _evaluate(self, step):
         """Evaluate what has just been saved; a signal meanwhile ends the run at once."""
         averages = self.state.averages
+        self._monitor.show_phase("evaluating the held-out images")
         self._signals.nothing_to_save = True
         with averages.in_place() if averages else contextlib.nullcontext():
             metrics, images = self.evaluate()
         self._signals.nothing_to_save = False
-        self._monitor.report_evaluation(step, metrics)
+        self._monitor.report_evaluation(step, metrics, "" if step else _NOTE_ON_STEP_0)
         self._monitor.report_images(step, images)
         self._keep_if_best(step)
         self._stops_early = self._is_out_of_patience()

@@ -1,11 +1,10 @@
-"""Reports of a running training: a progress line or bar, `metrics.csv` and TensorBoard.
+"""Reports of a running training: the terminal, `metrics.csv`, TensorBoard and `live.html`.
 
 `metrics.csv` has no times, so that it depends on config, data and seed only: a run that was stopped
 and resumed ends with the same file as one that was not.
 """
 
 import csv
-import datetime
 import io
 import math
 import pathlib
@@ -13,73 +12,112 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboard.compat.proto import event_pb2
 
 from ssd_tf import files
+from ssd_tf.commandline import Interrupted, format_metric
+from ssd_tf.draw import side_by_side
 from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.training.live_page import LivePage, Numbers
+from ssd_tf.training.progress import Plan, ProgressLine, Stopwatch
 
 _LOSSES = ("loss", "classification", "localization", "l2")
 _OTHERS = ("positives_per_image", "gradient_norm", "learning_rate")
-_METRICS = ("AP", "AP50", "AP75")
-_COLUMNS = ("step", *_LOSSES, *_OTHERS, *_METRICS)
+METRICS = ("AP", "AP50", "AP75")
+_COLUMNS = ("step", *_LOSSES, *_OTHERS, *METRICS)
 
 
 class Monitor:
-    """Writes the reports of a run; a restart drops what was reported after start_step."""
+    """Writes the reports of a run; a restart drops what was reported after start_step.
 
-    def __init__(self, workdir, num_steps, batch_size, start_step, level_names, console=None):
-        """level_names: one for each feature map. console: a rich Console; default: stderr."""
+    As a context it says on the page how the run ended.
+    """
+
+    def __init__(self, workdir, plan: Plan, start_step, level_names, console=None, config=None):
+        """level_names: one for each feature map. console: a rich Console; default: stderr.
+
+        config: of the run, for its page; None: without a page.
+        """
         workdir = pathlib.Path(workdir)
-        self._num_steps = num_steps
-        self._batch_size = batch_size
+        self._plan = plan
         self._level_names = level_names
         self._csv = workdir / "metrics.csv"
         self._rows = [row for row in read_metrics(self._csv) if int(row["step"]) <= start_step]
         self._write_csv()
         self._writer = _make_writer(workdir / "tensorboard", start_step)
-        self._bar = _make_bar(console or Console(stderr=True), start_step, num_steps)
-        self._start = None  # time and step from which the time left is estimated
+        self._line = ProgressLine(plan, start_step, console)
+        self._page = LivePage(workdir, plan, config, start_step) if config else None
+        self._stopwatch = Stopwatch(plan)
+        self._speed = {}
+        self._has_told_rest = False
         self._step = start_step
-        self.restart_clock()
+
+    def __enter__(self):
+        self._line.show_line(self._plan.describe())
+        if self._page:
+            self._line.show_line(f"watch the run in a browser: {self._page.path}")
+        return self
+
+    def __exit__(self, _kind, error, _traceback):
+        state = "finished"
+        if error is not None:
+            name = "stopped" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+            state = f"{name} after step {self._step}: {shorten(error) or type(error).__name__}"
+        try:
+            self._write_page(state, has_ended=True)
+        finally:
+            self.close()
+
+    def show_phase(self, text):
+        """Say what takes a while now."""
+        self._line.show_phase(text)
+        self._write_page(text)
 
     def count_steps(self, num_steps, waited):
         """Count steps that have just been made.
 
-        waited: the seconds of them spent waiting for input, NaN if they were not measured.
+        waited: the seconds of them spent waiting for input, NaN if they were not measured. As soon
+        as the pace is known, the time that the run will take is shown.
         """
-        self._counted += num_steps
-        self._waited += waited
+        self._stopwatch.count_steps(num_steps, waited)
         self._step += num_steps
+        if not self._has_told_rest and (text := self._stopwatch.describe_rest(self._step)):
+            self._has_told_rest = True
+            self._line.show_line(f"time left: {text}")
 
-    def restart_clock(self):
-        """Leave the time until now (compilation, an evaluation) out of the images per second."""
-        self._clock = time.perf_counter()
-        self._counted = 0
-        self._waited = 0.0
-        if self._start is None and self._step:
-            self._start = (self._clock, self._step)
+    def restart_clock(self, step=None):
+        """Leave the time until now (compilation, an evaluation) out of the images per second.
+
+        step: the one that has been reached meanwhile, if it is another.
+        """
+        self._stopwatch.restart()
+        if step is not None:
+            self._step = step
 
     def report_step(self, step, values):
         """Report the step that has just ended: values as the trainer gets them, by name."""
         self._step = step
         row = {"step": str(step)}
         row |= {name: str(np.float32(values[name])) for name in (*_LOSSES, *_OTHERS)}
-        row |= dict.fromkeys(_METRICS, "")
+        row |= dict.fromkeys(METRICS, "")
         self._rows.append(row)
         with self._csv.open("a", newline="") as file:
             csv.DictWriter(file, _COLUMNS).writerow(row)
-        speed = self._measure_speed()
-        self._write_step(step, values, speed)
-        self._show_step(step, values, speed)
+        self._speed = self._stopwatch.measure_steps()
+        self._write_step(step, values, self._speed)
+        numbers = self._numbers()
+        best_ap = numbers.best and numbers.best[1]
+        self._line.show_step(step, values, self._speed, numbers.seconds_left, best_ap)
+        self._write_page("training")
         self.restart_clock()
 
-    def report_evaluation(self, step, metrics):
-        """Report what `metrics.measure` returns, in the row of the step that was evaluated."""
+    def report_evaluation(self, step, metrics, note=""):
+        """Report what `metrics.measure` returns, in the row of the step that was evaluated.
+
+        note: what to say about it on the terminal.
+        """
         coco = {name: value for name, value in metrics["coco"].items() if _is_defined(value)}
-        found = {name: repr(float(coco[name])) for name in _METRICS if name in coco}
+        found = {name: repr(float(coco[name])) for name in METRICS if name in coco}
         row = next((row for row in reversed(self._rows) if row["step"] == str(step)), None)
         if row is None:
             row = dict.fromkeys(_COLUMNS, "") | {"step": str(step)}
@@ -94,19 +132,21 @@ class Monitor:
                 if _is_defined(values.get("AP", -1)):
                     tf.summary.scalar(f"per_class_AP/{name}", values["AP"])
         self._writer.flush()
-        numbers = "  ".join(f"{name} {float(value):.3f}" for name, value in found.items())
-        line = f"step {step}  {numbers or 'AP is undefined'}"
-        if self._bar:
-            self._bar.console.print(line, highlight=False, markup=False)
-        else:
-            logging.info("%s", line)
+        numbers = [f"{name} {format_metric(float(value))}" for name, value in found.items()]
+        parts = [f"step {step}", *(numbers or ["AP is undefined"]), note]
+        self._line.show_line("  ".join(filter(None, parts)))
+        self._stopwatch.measure_evaluation()
 
     def report_images(self, step, images):
-        """Show Pillow images of any sizes in TensorBoard, one by one."""
+        """Show HeldOuts in TensorBoard, one by one, and on the page."""
         with self._writer.as_default(step):
             for index, image in enumerate(images):
-                tf.summary.image(f"images/{index}", np.asarray(image)[None])
+                joined = side_by_side(image.truth, image.found)
+                tf.summary.image(f"images/{index}", np.asarray(joined)[None])
         self._writer.flush()
+        if self._page:
+            self._page.keep_images(step, images)
+            self._write_page("training")
 
     def report_text(self, name, text):
         """Show Markdown in TensorBoard."""
@@ -119,9 +159,20 @@ class Monitor:
         return {int(row["step"]): float(row["AP"]) for row in self._rows if row["AP"]}
 
     def close(self):
-        if self._bar:
-            self._bar.stop()
+        self._line.close()
         self._writer.close()
+
+    def _numbers(self):
+        """The Numbers of the page."""
+        measured = self.measured_ap()
+        best_step = max(measured, key=lambda step: (measured[step], -step), default=None)
+        best = None if best_step is None else (best_step, measured[best_step])
+        left = self._stopwatch.seconds_left(self._step)
+        return Numbers(self._step, self._speed, left, best)
+
+    def _write_page(self, state, has_ended=False):
+        if self._page:
+            self._page.write(state, self._numbers(), self._rows, has_ended)
 
     def _write_csv(self):
         content = io.StringIO(newline="")
@@ -129,23 +180,6 @@ class Monitor:
         rows.writeheader()
         rows.writerows(self._rows)
         files.write_text(self._csv, content.getvalue())
-
-    def _measure_speed(self):
-        """Images per second, and the fraction of time spent waiting for input if measured."""
-        if not self._counted:  # the first call compiles
-            return {}
-        seconds = time.perf_counter() - self._clock
-        speed = {"images_per_second": self._counted * self._batch_size / seconds}
-        if not math.isnan(self._waited):
-            speed["input_share"] = min(self._waited / seconds, 1.0)
-        return speed
-
-    def _seconds_left(self, step):
-        """By the steps since the start, evaluations and saving included; None at first."""
-        if self._start is None or step <= self._start[1]:
-            return None
-        seconds_per_step = (time.perf_counter() - self._start[0]) / (step - self._start[1])
-        return (self._num_steps - step) * seconds_per_step
 
     def _write_step(self, step, values, speed):
         with self._writer.as_default(step):
@@ -159,39 +193,6 @@ class Monitor:
             for name, value in levels:
                 tf.summary.scalar(f"positives_per_level/{name}", value)
         self._writer.flush()
-
-    def _show_step(self, step, values, speed):
-        """Show the numbers beside the bar of a terminal, else as a line of log."""
-        parts = []
-        if speed:
-            parts += [f"{speed['images_per_second']:.1f} images/s"]
-        if "input_share" in speed:
-            parts += [f"input {100 * speed['input_share']:.0f} %"]
-        seconds_left = self._seconds_left(step)
-        if seconds_left is not None:
-            parts += [f"{datetime.timedelta(seconds=round(seconds_left))} left"]
-        if self._bar:
-            line = "  ".join([f"loss {values['loss']:.3f}", *parts])
-            (task,) = self._bar.task_ids
-            self._bar.update(task, completed=step, line=line)
-            return
-        losses = (
-            f"loss {values['loss']:.3f} (class {values['classification']:.3f}, "
-            f"box {values['localization']:.3f})"
-        )
-        rate = f"lr {values['learning_rate']:.2g}"
-        logging.info("%s", "  ".join([f"step {step}/{self._num_steps}", losses, rate, *parts]))
-
-
-def _make_bar(console, start_step, num_steps):
-    """A progress bar that runs; None unless the console is a terminal."""
-    if not console.is_terminal:
-        return None
-    columns = (BarColumn(bar_width=12), MofNCompleteColumn(), TextColumn("{task.fields[line]}"))
-    bar = Progress(*columns, console=console)
-    bar.add_task("", total=num_steps, completed=start_step, line="")
-    bar.start()
-    return bar
 
 
 def read_metrics(path) -> list[dict]:

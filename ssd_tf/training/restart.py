@@ -201,10 +201,17 @@ def _summary(names):
 
 
 def write_settings(config: Config, dataset_info, state: RunState, workdir):
-    """Write dataset.json, config.yaml and state.json into the run folder, each atomically."""
+    """Write dataset.json, config.yaml and state.json into the run folder, each atomically.
+
+    dataset_info: with the classes of the run.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
     content = (dataset_info.folder / "dataset.json").read_bytes()
-    files.write_bytes(workdir / "dataset.json", content)
+    if config.data.keep_classes:
+        classes = {"classes": list(dataset_info.classes)}
+        files.write_json(workdir / "dataset.json", json.loads(content) | classes)
+    else:
+        files.write_bytes(workdir / "dataset.json", content)
     save_config(config, workdir / "config.yaml")
     state.write(workdir)
 
@@ -262,7 +269,7 @@ def _settings(config, dataset_info, state, resumes, profile_steps):
         # A report ends a call of the training function, which all workers make alike.
         settings["watch.log_every"] = config.watch.log_every
     # The paths of the same weights may differ.
-    settings["init_from"] = None if resumes else _digest(config.init_from)
+    settings["init_from"] = None if resumes else digest_source(config.init_from)
     fingerprints = {
         config.data.val_split: state.evaluation["fingerprint"],
         config.data.train_split: state.fingerprint,
@@ -277,10 +284,10 @@ def _settings(config, dataset_info, state, resumes, profile_steps):
     return settings
 
 
-def _digest(source):
+def digest_source(source):
     """A digest of a file of weights, or of the checkpoint that a run folder is used with.
 
-    Anything else comes back unchanged.
+    Anything else comes back unchanged; what cannot be read gives a text that says so.
     """
     if source in (None, "imagenet"):
         return source

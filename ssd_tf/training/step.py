@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf.config import Config
-from ssd_tf.replicas import all_reduce
+from ssd_tf.models.batch_norm import all_reduce
 from ssd_tf.training import losses
 from ssd_tf.training.losses import MultiBoxLoss
 from ssd_tf.training.optimizer import is_decayed, l2_in_gradient, make_schedule

@@ -1,7 +1,6 @@
 """`train(config, data, workdir)`: prepares data, network and evaluation, and runs the loop."""
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 
@@ -10,15 +9,22 @@ from absl import logging
 
 from ssd_tf import files
 from ssd_tf.config import Config, load_config
-from ssd_tf.data import bad_records, dataset_json, pipeline, split_examples
-from ssd_tf.draw import draw_comparison
-from ssd_tf.evaluation import metrics
-from ssd_tf.evaluation.run_detector import run_detector
-from ssd_tf.inference.detector import keras_detector
-from ssd_tf.models import folding
-from ssd_tf.training import advice, device_errors, distribution, events, restart
+from ssd_tf.data import bad_records, dataset_json, pipeline
+from ssd_tf.models.ssd import SSD
+from ssd_tf.results import Result
+from ssd_tf.training import (
+    advice,
+    device_errors,
+    distribution,
+    events,
+    old_detector,
+    outcome,
+    restart,
+)
 from ssd_tf.training.loop import Loop
+from ssd_tf.training.run_evaluation import make_evaluate
 from ssd_tf.training.state import make_train_state
+from ssd_tf.user_files import check_output_folder
 
 
 def train(
@@ -28,19 +34,22 @@ def train(
     hosts: list[str] | None = None,
     task: int | None = None,
     profile_steps: str | None = None,
-) -> None:
+) -> Result:
     """Train from scratch, or resume from the last checkpoint of `workdir`.
 
     config: a Config, or the path of an experiment file. data: a folder of TFRecords with its
     dataset.json. workdir: the run folder. hosts, task: as `make_strategy` takes them.
     profile_steps: "A:B" records a profile of the steps from A to B.
 
+    Returns a Result with the step and the metrics of the best weights, or of the last ones without
+    a val split.
     Raises ConfigError for settings that cannot be used or do not fit the run in `workdir`,
     DivergedError if the loss or the weights diverge, ValueError or OSError for data, machines and
     disks that cannot be used, Interrupted after SIGINT or SIGTERM; each message is one line.
     """
     if not isinstance(config, Config):
         config = load_config(config)
+    check_output_folder(workdir, "--workdir")
     workdir = pathlib.Path(workdir)
     dataset_info = dataset_json.read_dataset(data)
     split = config.data.train_split
@@ -49,7 +58,8 @@ def train(
     if profile_steps is not None:
         folder = workdir / "tensorboard"
         profiler = events.Profiler.parse(profile_steps, config.train.steps, folder)
-    run_state = restart.check_restart(config, dataset_info, workdir)
+    run_info = old_detector.list_classes(config, dataset_info, workdir)
+    run_state = restart.check_restart(config, run_info, workdir)
     strategy = distribution.make_strategy(config.train.strategy, hosts, task)
     with contextlib.ExitStack() as stack:
         if distribution.is_chief(strategy):
@@ -58,34 +68,53 @@ def train(
         stack.enter_context(device_errors.explain_lost_worker(strategy))
         stack.enter_context(device_errors.explain_out_of_memory(config))
         resumes = restart.can_resume(workdir)
-        restart.check_agreement(strategy, config, dataset_info, run_state, resumes, profile_steps)
+        restart.check_agreement(strategy, config, run_info, run_state, resumes, profile_steps)
         restart.check_replicas(config, run_state, strategy, workdir)
         if config.train.deterministic:
             tf.config.experimental.enable_op_determinism()
-        state = make_train_state(config, dataset_info.names, strategy, initial_weights=not resumes)
+        names = run_info.names
+        state = make_train_state(config, names, strategy, initial_weights=not resumes)
         advice.log_settings(config, state.network, strategy.num_replicas_in_sync)
-        loop = _make_loop(config, dataset_info, workdir, state, run_state, profiler)
+        kept = old_detector.detect_kept(config, dataset_info, names, workdir, resumes, strategy)
+        loop = _make_loop(config, dataset_info, names, workdir, state, run_state, kept, profiler)
         if distribution.is_chief(strategy):
-            restart.write_settings(config, dataset_info, run_state, workdir)
+            restart.write_settings(config, run_info, run_state, workdir)
         stack.enter_context(bad_records.explain_record_errors(data, split))
         loop.run()
+    result = outcome.read_result(workdir)
+    logging.info("%s", outcome.describe(result))
     logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir.parent)
+    return result
 
 
-def _make_loop(config, dataset_info, workdir, state, run_state, profiler):
-    """The loop with what it needs of the data: batches, names of images, evaluations."""
-    split = config.data.train_split
-    num_workers = distribution.count_workers(state.strategy)
+def dataset_maker(config: Config, data, network: SSD, kept=None):
+    """The function StreamSlice -> batches of the training split, as `Loop` takes it.
+
+    kept: as `build_dataset` takes it.
+    """
 
     def make_dataset(stream_slice):
         return pipeline.build_dataset(
             config,
-            dataset_info.folder,
-            split,
-            state.network.default_boxes,
+            data,
+            config.data.train_split,
+            network.default_boxes,
             stream_slice,
-            level_of_box=state.network.level_of_box,
+            level_of_box=network.level_of_box,
+            kept=kept,
         )
+
+    return make_dataset
+
+
+def _make_loop(config, dataset_info, names, workdir, state, run_state, kept, profiler):
+    """The loop with what it needs of the data: batches, names of images, evaluations.
+
+    names: the classes of the run.
+    """
+    split = config.data.train_split
+    num_workers = distribution.count_workers(state.strategy)
+    num_images = config.data.fraction * dataset_info.splits[split]["images"]
 
     def name_images(step):
         return pipeline.name_batch(config, dataset_info.folder, split, step, num_workers)
@@ -95,45 +124,10 @@ def _make_loop(config, dataset_info, workdir, state, run_state, profiler):
         state=state,
         workdir=workdir,
         run_state=run_state,
-        make_dataset=make_dataset,
-        evaluate=_make_evaluate(config, dataset_info, state.network),
-        evaluate_every=events.evaluation_interval(config, dataset_info.splits[split]["images"]),
+        make_dataset=dataset_maker(config, dataset_info.folder, state.network, kept),
+        evaluate=make_evaluate(config, dataset_info, state.network, names),
+        evaluate_every=events.evaluation_interval(config, num_images),
+        num_images=round(num_images),
         name_images=name_images,
         profiler=profiler,
     )
-
-
-def _make_evaluate(config, dataset_info, network):
-    """A function of no arguments -> metrics on the val split, and images with what was detected.
-
-    It is None, with a warning, without a val split.
-    """
-    split = config.data.val_split
-    if not dataset_info.splits.get(split, {}).get("images"):
-        logging.warning(
-            "%s has no images in a split %r: training keeps checkpoints/last only",
-            dataset_info.folder,
-            split,
-        )
-        return None
-    # Missing shards and, if bad records are skipped, what skipping does not repair are reported
-    # now, not after hours of training.
-    skipped = bad_records.scan_bad_records(dataset_info, split, config.data.on_bad_record)
-    examples = split_examples.read_examples(dataset_info.folder, split, skipped)
-    folded = folding.fold_batch_norm(network.model)
-    folded_network = dataclasses.replace(network, model=folded)
-    detector = keras_detector(config, folded_network, dataset_info.names, weights_change=True)
-
-    def evaluate():
-        folding.assign_folded(folded, network.model)
-        with bad_records.explain_record_errors(dataset_info.folder, split):
-            truth, found = run_detector(
-                detector.batch, examples, dataset_info.classes, config.eval.batch_size
-            )
-        drawn = [
-            draw_comparison(example["image"], example, detector(example["image"]), detector.classes)
-            for example in examples.take(config.watch.images).as_numpy_iterator()
-        ]
-        return metrics.measure(truth, found), drawn
-
-    return evaluate

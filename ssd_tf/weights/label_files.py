@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 
+from ssd_tf import coco_rows
 from ssd_tf.class_names import check_names, normalize
 from ssd_tf.errors import ConfigError, shorten
 from ssd_tf.user_files import read_text, split_lines, suggest_path
@@ -135,17 +136,14 @@ def _read_categories(text):
     nameless = next((row for row in rows if not isinstance(row.get("name"), str)), None)
     if nameless is not None:
         raise ValueError(f"expected a category with a name, got {nameless}")
-    root = _find_root(rows)
-    return [(_to_id(row.get("id")), row["name"]) for row in rows if row is not root]
-
-
-def _find_root(rows):
-    """Roboflow's category 0, which is named after the project and not a class, or None."""
-    for row in rows:
-        others = [other for other in rows if other is not row]
-        if row.get("id") == 0 and row["name"] in [other.get("supercategory") for other in others]:
-            return row
-    return None
+    annotations = content.get("annotations")
+    used_ids = [
+        coco_rows.normalize_id(row.get("category_id"))
+        for row in (annotations if isinstance(annotations, list) else ())
+        if isinstance(row, dict)
+    ]
+    rows, _ = coco_rows.without_root(rows, has_objects=0 in used_ids)
+    return [(_to_id(row.get("id")), row["name"]) for row in rows]
 
 
 def _to_id(value):

@@ -18,6 +18,7 @@ from ssd_tf.models import heads, ssd
 from ssd_tf.models.batch_norm import BatchNormalization
 from ssd_tf.weights import meaning, runs
 from ssd_tf.weights.assign import assign, split_rows
+from ssd_tf.weights.importers import backbones
 
 LOADED = "loaded"
 
@@ -51,9 +52,6 @@ def read_source(config: Config, model: keras.Model) -> Source:
     Raises ConfigError, in one line, if it cannot be used.
     """
     if not config.starts_from_run:
-        # Readers of third-party files, which no other training needs.
-        from ssd_tf.weights.importers import backbones
-
         return Source(*backbones.read_backbone(config))
     assert config.init_from is not None  # as it starts from a run
     path = pathlib.Path(config.init_from)

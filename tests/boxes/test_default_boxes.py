@@ -34,7 +34,7 @@ def sizes_of(boxes):
     return boxes[:, 2:] - boxes[:, :2]
 
 
-def test_different_numbers_of_levels_and_maps_are_refused():
+def test_different_numbers_of_levels_and_maps_are_rejected():
     level = BoxLevel.from_sizes(10)
     with pytest.raises(ValueError, match="1 levels of default boxes for 2 feature maps"):
         make_default_boxes([level], [(2, 2), (1, 1)], (16, 16))
@@ -280,7 +280,7 @@ def test_rounding_on_an_image_that_is_not_square():
 @pytest.mark.parametrize(
     ("name", "num_levels"), [("caffe_voc", 5), ("torchvision", 7), ("nvidia", 5)]
 )
-def test_a_number_of_maps_without_a_table_is_refused(name, num_levels):
+def test_a_number_of_maps_without_a_table_is_rejected(name, num_levels):
     message = rf"{name} has a table for .*, model.num_levels is {num_levels}"
     with pytest.raises(ValueError, match=message):
         preset_levels(name, num_levels, (300, 300), False)

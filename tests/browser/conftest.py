@@ -1,3 +1,4 @@
+import pathlib
 import shutil
 
 import pytest
@@ -17,3 +18,22 @@ def browser():
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(params=[1280, 400])
+def open_page(browser, request):
+    """A function: open a file at one of two widths; fails for console messages and requests."""
+    context = browser.new_context(offline=True, viewport={"width": request.param, "height": 900})
+    page = context.new_page()
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda failed: complaints.append(failed.url[:80]))
+
+    def call(path: pathlib.Path):
+        page.goto(path.resolve().as_uri())
+        return page
+
+    yield call
+    context.close()
+    assert complaints == []

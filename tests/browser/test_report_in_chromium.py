@@ -1,7 +1,6 @@
 """The report in a real browser, without a network; `make test-browser`."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -25,25 +24,6 @@ def folders(tmp_path_factory, tiny_run, tiny_data):
     argv = ["--compare", *map(str, outputs), f"--output={folder / 'both'}"]
     assert evaluate.main(["evaluate", *argv]) == 0
     return [*outputs, folder / "both"]
-
-
-@pytest.fixture(params=[1280, 400])
-def open_page(browser, request):
-    """A function: open a file at one of two widths; fails for console messages and requests."""
-    context = browser.new_context(offline=True, viewport={"width": request.param, "height": 900})
-    page = context.new_page()
-    complaints = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda failed: complaints.append(failed.url[:80]))
-
-    def call(path: pathlib.Path):
-        page.goto(path.resolve().as_uri())
-        return page
-
-    yield call
-    context.close()
-    assert complaints == []
 
 
 def column(page, table, index):

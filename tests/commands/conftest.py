@@ -1,6 +1,9 @@
+import functools
 import shutil
 
 import pytest
+
+from ssd_tf.inference import loading
 
 
 @pytest.fixture
@@ -18,6 +21,35 @@ def fails(capsys):
         return lines[0]
 
     return call
+
+
+@pytest.fixture(scope="module")
+def loaded_once():
+    """`ssd evaluate` and `ssd export` load, and trace, a model once for the same arguments."""
+
+    def reusing(load):
+        load = functools.cache(load)
+
+        def call(*arguments, **more):
+            hashable = [tuple(each) if isinstance(each, list) else each for each in arguments]
+            return load(*hashable, **more)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssd_tf.evaluation.evaluate.load_detector", reusing(loading.load_detector))
+        patch.setattr("ssd_tf.exporting.export.load_run", reusing(loading.load_run))
+        yield
+
+
+@pytest.fixture
+def quick_report(monkeypatch):
+    """A report that takes no second to make; test_report.py has real ones."""
+
+    def render(_analysis, metrics, *_rest, **_more):
+        return f"<p>{metrics['coco']}</p>"
+
+    monkeypatch.setattr("ssd_tf.evaluation.report.report.render_report", render)
 
 
 @pytest.fixture

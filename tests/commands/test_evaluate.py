@@ -8,6 +8,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssd_tf.commands import evaluate
+from ssd_tf.inference.loading import load_detector
+
+pytestmark = pytest.mark.usefixtures("loaded_once", "quick_report")
 
 TRUTH = {
     "images": [{"id": 4, "height": 60, "width": 100}],
@@ -95,13 +98,6 @@ def files_refused(fails, tmp_path):
     return call
 
 
-@pytest.fixture(autouse=True)
-def quick_figures(monkeypatch):
-    """Half a second for each report; test_report.py has the real figures."""
-    svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **_o: file.write(svg))
-
-
 def run(*argv):
     assert evaluate.main(["evaluate", *map(str, argv)]) == 0
 
@@ -186,8 +182,6 @@ def test_from_python_without_files(tiny_run, tiny_data, evaluated, tmp_path, mon
 
 
 def test_detections_of_a_run(evaluated, tiny_run, images):
-    from ssd_tf.inference.loading import load_detector
-
     detector = load_detector(tiny_run, overrides=["eval.score_floor=0.0001"])
     rows = read(evaluated, "detections.json")
     for index in (0, 1, 3, 4):
@@ -271,7 +265,7 @@ def test_set_replaces_settings_of_the_run(tiny_run, tiny_data, tmp_path):
     assert image_ids == [100, 100, 101, 101, 103, 103, 104, 104]
 
 
-def test_what_set_refuses(fails, tiny_run, tiny_data, tmp_path):
+def test_what_set_rejects(fails, tiny_run, tiny_data, tmp_path):
     def refuse(model, override):
         argv = [f"--model={model}", f"--data={tiny_data}", f"--output={tmp_path / 'out'}"]
         line = fails(evaluate.main, *argv, f"--set={override}", code=2)
@@ -674,6 +668,7 @@ def test_numbers_are_kept_when_the_report_fails(tmp_path, monkeypatch, broken, c
     out = tmp_path / "out"
     run(*argv, f"--output={out}")
     argv = write_files(tmp_path, TRUTH, [])
+    monkeypatch.undo()  # no quick_report
     monkeypatch.setattr(*places[broken], fail)
     capsys.readouterr()
     assert evaluate.main(["evaluate", *argv, f"--output={out}"]) == 1

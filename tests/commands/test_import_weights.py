@@ -288,7 +288,7 @@ def test_state_dicts_of_other_networks(tmp_path, capsys, content, message):
 
 
 @pytest.mark.integration
-def test_training_into_an_imported_run_is_refused(ssdlite_file, tmp_path, tiny_data, capsys):
+def test_training_into_an_imported_run_is_rejected(ssdlite_file, tmp_path, tiny_data, capsys):
     from ssd_tf.commands import train
 
     run(ssdlite_file, tmp_path / "run")

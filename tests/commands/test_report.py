@@ -138,7 +138,7 @@ def test_images_of_16_bits(report, tmp_path, monkeypatch, flags, gray):
 
 
 @pytest.mark.parametrize("flags", [["--gray_range=9"], ["--gray_range=0,9"]])
-def test_a_gray_range_without_images_is_refused(fails, tmp_path, flags):
+def test_a_gray_range_without_images_is_rejected(fails, tmp_path, flags):
     paths = [f"--annotations={tmp_path / 'a'}", f"--detections={tmp_path / 'b'}"]
     line = fails(evaluate.main, *paths, *flags, f"--output={tmp_path / 'c'}", code=2)
     assert "--gray_range" in line
@@ -244,7 +244,7 @@ def test_rows_of_per_class_csv(report, tmp_path):
     assert lines[2] == "dog,1,0,0.0,0.0,0.0,0.0,0.45,1.0,0.0,0.0"
 
 
-def test_comparison(report, tmp_path, capsys):
+def test_comparison(fails, report, tmp_path, capsys):
     for name, found in (("a", [{**CAT, "score": 0.9}]), ("b", [])):
         report([CAT, DOG], found)
         (tmp_path / "out").rename(tmp_path / name)
@@ -258,9 +258,14 @@ def test_comparison(report, tmp_path, capsys):
     assert "<b>cat</b> 1.000 0.000 1.000 dog 0.000 0.000 0.000" in " ".join(
         sections.texts["classes"].split()
     )
+    before = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
+    argv = [f"--annotations={tmp_path / 'truth.json'}", f"--detections={tmp_path / 'found.json'}"]
+    line = fails(evaluate.main, *argv, f"--output={tmp_path / 'c'}", code=1)
+    assert f"{tmp_path / 'c'} holds a comparison" in line
+    assert {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()} == before
 
 
-def test_what_comparison_refuses(fails, report, tmp_path):
+def test_what_comparison_rejects(fails, report, tmp_path):
     report([CAT], [])
     output = f"--output={tmp_path / 'c'}"
     path = str(tmp_path / "out" / "metrics.json")

@@ -158,7 +158,7 @@ def test_incomplete_data(refused, altered, change, message):
     assert message in refused(code=1, data=altered(change))
 
 
-def test_a_run_with_other_settings_is_refused(
+def test_a_run_with_other_settings_is_rejected(
     fails, tiny_run, tiny_data, tiny_config_file, blue_first
 ):
     before = (tiny_run / "config.yaml").read_text()

@@ -329,6 +329,26 @@ def test_a_typo_in_the_path_of_a_config(tmp_path, wrong, right):
     assert rejection(tmp_path / wrong) == f"no config file at {tmp_path / wrong}{hint}"
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["shapes_plain", "shapes_plain.yaml", "configs/shapes_plain", "configs/shapes_plain.yaml"],
+)
+def test_our_own_configs_have_names_anywhere(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name).model.input_hw == (192, 192)
+    derived = write(tmp_path / "mine.yaml", f"base: {name}\ntrain: {{steps: 99}}\n")
+    assert load_config(derived).train.steps == 99
+    assert "did you mean" in rejection(name.replace("plain", "plan"))
+
+
+def test_a_file_of_the_user_comes_before_our_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "shapes_plain.yaml", "boxes: {preset: paper}\ntrain: {steps: 7}\n")
+    assert load_config("shapes_plain.yaml").train.steps == 7
+    assert load_config("configs/shapes_plain.yaml").train.steps == 2000
+    assert "other/shapes_plain.yaml" in rejection("other/shapes_plain.yaml")
+
+
 def test_a_config_is_frozen(small):
     config = load_config(small)
     with pytest.raises(ValueError, match="frozen"):

@@ -139,11 +139,22 @@ def test_overrides_replace_what_belongs_to_the_file(derived):
     assert (train.bn, train.bn_momentum) == ("frozen", 0.9)
 
 
-def test_overrides_replace_an_augmentation_with_its_preset(derived):
+@pytest.mark.parametrize("spelling", ["data.augment=", "data.augment.preset="])
+def test_another_preset_replaces_the_inherited_augmentation(derived, spelling):
     base = "data: {augment: {preset: light, crop: {scale: [0.5, 1]}, color: {brightness: 9}}}"
-    augment = derived(base, "", ["data.augment.preset=none"]).data.augment
-    assert (augment.crop.scale, augment.crop.min_iou) == ((0.3, 1.0), ())
-    assert augment.color.brightness == 9
+    assert derived(base, "", [f"{spelling}none"]).data.augment == Augment()
+    caffe = derived(base, "", [f"{spelling}caffe", "data.augment.flip_probability=0"]).data.augment
+    assert caffe == Augment(preset="caffe", flip_probability=0)
+    assert (
+        derived(base, "", ["data.augment.flip_probability=0", f"{spelling}caffe"]).data.augment
+        == caffe
+    )
+    # The same preset again keeps what the base has changed.
+    light = derived(base, "", [f"{spelling}light"]).data.augment
+    assert (light.crop.scale, light.color.brightness) == ((0.5, 1.0), 9)
+    assert derived("{}", "", [f"{spelling}light"]).data.augment == Augment(preset="light")
+    base = "data: {augment: {vertical_flip_probability: 0.5}}"
+    assert derived(base, "", [f"{spelling}light"]).data.augment == Augment(preset="light")
 
 
 @pytest.mark.parametrize(

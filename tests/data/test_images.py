@@ -12,10 +12,10 @@ from PIL import Image
 from test_pixels import png_of_size
 
 from ssd_tf import pixels
-from ssd_tf.data import images, records
+from ssd_tf.data import decoding, images, records
 
 decode = tf.function(
-    images.decode_image, input_signature=[tf.TensorSpec([], tf.string)], reduce_retracing=True
+    decoding.decode_image, input_signature=[tf.TensorSpec([], tf.string)], reduce_retracing=True
 )
 SAMPLES = image_samples.make_samples()
 # A graph has no decoder for these.
@@ -118,12 +118,12 @@ def test_the_same_orientation_for_corrupt_exif():
 @pytest.mark.parametrize("gray_range", [(0, 4095), (300, 1000), (0, 65535)])
 def test_gray_range(gray_range):
     data = image_samples.encode(image_samples.gray_16(200, 5000), "PNG")
-    found = images.decode_image(data, gray_range)
+    found = decoding.decode_image(data, gray_range)
     np.testing.assert_array_equal(found, pixels.read_image(data, gray_range))
     assert found.numpy().max() == (19 if gray_range[1] == 65535 else 255)  # 5000 / 256 = 19.5
     eight_bits = SAMPLES["gray.png"]
     np.testing.assert_array_equal(
-        images.decode_image(eight_bits, gray_range), pixels.read_image(eight_bits)
+        decoding.decode_image(eight_bits, gray_range), pixels.read_image(eight_bits)
     )
 
 
@@ -167,7 +167,7 @@ def bmp_of_size(width, height):
 def test_too_many_pixels_are_not_decoded(data, num_pixels):
     assert len(data) < 1_000_000
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"too many pixels\D*{num_pixels}"):
-        images.decode_image(data)
+        decoding.decode_image(data)
     with pytest.raises(pixels.BadImage):
         pixels.read_image(data)
 

@@ -1,4 +1,4 @@
-"""Broken inputs, one row per kind: repaired, dropped with a reason, or refused with a message."""
+"""Broken inputs, one row per kind: repaired, dropped with a reason, or rejected with a message."""
 
 import json
 import pathlib
@@ -459,7 +459,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("what", "spoil", "flags", "code", "message"), REFUSED, ids=[row[0] for row in REFUSED]
 )
-def test_refused_in_one_line(
+def test_rejected_in_one_line(
     data, convert_coco, nothing_looks_finished, what, spoil, flags, code, message
 ):
     spoil(data)
@@ -684,7 +684,7 @@ OTHER_READERS = [
     [row[1:] for row in OTHER_READERS],
     ids=[row[0] for row in OTHER_READERS],
 )
-def test_other_readers_refuse_in_one_line(data, run, reader, paths, files, message):
+def test_other_readers_reject_in_one_line(data, run, reader, paths, files, message):
     for name, text in files.items():
         (data / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     if reader == "csv":

@@ -698,7 +698,7 @@ def test_labels_without_objects_give_a_warning(two, write_coco, convert_coco):
     assert code == 0 and warning.startswith("WARNING: ") and "background" in warning
 
 
-def test_second_conversion_into_the_same_folder_is_refused(two, convert_coco):
+def test_second_conversion_into_the_same_folder_is_rejected(two, convert_coco):
     with output.open_folder(two / "out", ["train"]):
         code, error = convert_coco(split="val")
         assert (

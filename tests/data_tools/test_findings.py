@@ -1,4 +1,4 @@
-"""Labels that no image uses, files that several use: counted, named, refused under --strict."""
+"""Labels that no image uses, files that several use: counted, named, rejected under --strict."""
 
 import json
 

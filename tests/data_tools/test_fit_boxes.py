@@ -112,7 +112,7 @@ def test_raises_the_coverage_of_bccd_over_the_ssd300_table(real_data, run, tmp_p
     )
 
 
-def test_refused(run, tmp_path):
+def test_rejected(run, tmp_path):
     (tmp_path / "c.yaml").write_text(SSD300)
     code, error = run(
         "fit_boxes", str(tmp_path), config=tmp_path / "c.yaml", output=tmp_path / "x.yaml"

@@ -1,4 +1,4 @@
-"""COCO files with everything wrong: read, or refused in one line, and every label counted."""
+"""COCO files with everything wrong: read, or rejected in one line, and every label counted."""
 
 import json
 import random
@@ -184,7 +184,7 @@ def check_results(rows, truth, path, caplog, seed):
 
 @pytest.fixture
 def check(content, tmp_path, caplog):
-    """A function: try the files of these seeds; returns how many of each reader were refused."""
+    """A function: try the files of these seeds; returns how many of each reader were rejected."""
     path = tmp_path / "a.json"
 
     def call(seeds):
@@ -192,9 +192,9 @@ def check(content, tmp_path, caplog):
         rows = [{**row, "score": 0.5} for row in content["annotations"]]
         counts = [0, 0, 0]
         for seed in seeds:
-            refused = check_annotations(content, path, caplog, seed)
-            refused.append(check_results(rows, truth, path, caplog, seed))
-            counts = [count + one for count, one in zip(counts, refused, strict=True)]
+            rejected = check_annotations(content, path, caplog, seed)
+            rejected.append(check_results(rows, truth, path, caplog, seed))
+            counts = [count + one for count, one in zip(counts, rejected, strict=True)]
         return counts
 
     return call

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_tools.conversion import image_checks
 from ssd_tf import pixels
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.decoding import decode_image
 
 GRAY = (128, 128, 128)
 RED = (230, 20, 20)
@@ -183,7 +183,7 @@ def broken_png(path, paint):
 
 
 def large(path, _):
-    # 90 million pixels in a small file: fewer than Pillow itself refuses.
+    # 90 million pixels in a small file: fewer than Pillow itself rejects.
     Image.new("1", (10_000, 9_000)).save(path)
 
 

@@ -182,7 +182,7 @@ def test_records_that_contradict_dataset_json_are_reported(two_splits, run):
     assert "WARNING: 1 objects have a label outside 1 to 1, the first 2" in error
 
 
-def test_refused(two_splits, run, tmp_path):
+def test_rejected(two_splits, run, tmp_path):
     assert run("inspect_tfrecord") == (
         2,
         "error: give the folder of a converted data set (see --help)\n",

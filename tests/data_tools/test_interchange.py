@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_tf.data import records
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.decoding import decode_image
 
 
 def write_third_party_record(path):

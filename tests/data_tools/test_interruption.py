@@ -201,11 +201,12 @@ def test_advice_on_write_errors(tmp_path, number, advice):
         ("/dev/null/a.tfrecord", "check the path and its permissions"),
     ],
 )
-def test_advice_on_shards_that_cannot_be_written(source, path, advice):
+def test_advice_on_shards_that_cannot_be_written(source, tmp_path, path, advice):
     image = labels.LabeledImage(str(source / "images/00-00.jpg"), "00-00.jpg", "1")
     values = config.new_flags()
     values(["x", "--exif_boxes=stored", "--gray_range=0,65535"])
     rules = config.read_config(values, [])
     task = shard_writer.ShardTask(path, [pickle.dumps(image)], {}, rules)
-    with pytest.raises(OSError, match=f"^cannot write {path}: .*; {advice} or give another"):
+    message = f"^cannot write to {path}: .*; {advice} or give another"
+    with pytest.raises(OSError, match=message), output.open_folder(tmp_path, ()):
         shard_writer.write_shard(task, lambda: None)

@@ -243,7 +243,7 @@ FORMATS = ("coco", "voc", "csv", "yolo")
     [(command, NORMALISED, "normalised") for command in FORMATS[:3]]
     + [("yolo", PERCENT, "percent"), ("yolo", (116, 12, 248, 124), "pixels")],
 )
-def test_boxes_in_another_unit_are_refused(plant, write_coco, tmp_path, run, command, box, unit):
+def test_boxes_in_another_unit_are_rejected(plant, write_coco, tmp_path, run, command, box, unit):
     flags = write_boxes(plant, write_coco, tmp_path, command, box)
     code, error = run(f"{command}_to_tfrecord", output=tmp_path / "out", **flags)
     assert code == 1 and error.count("\n") == 1
@@ -290,7 +290,7 @@ def test_a_few_boxes_in_another_unit_are_dropped(plant, convert):
 
 
 @pytest.mark.parametrize(
-    ("box", "size_wh", "num_images", "is_refused"),
+    ("box", "size_wh", "num_images", "is_rejected"),
     [
         (PERCENT, (640, 480), 20, True),
         (PERCENT, (640, 480), 19, False),
@@ -299,11 +299,11 @@ def test_a_few_boxes_in_another_unit_are_dropped(plant, convert):
     ],
 )
 def test_percent_in_a_format_of_pixels(
-    plant, write_coco, tmp_path, run, box, size_wh, num_images, is_refused
+    plant, write_coco, tmp_path, run, box, size_wh, num_images, is_rejected
 ):
     flags = write_boxes(plant, write_coco, tmp_path, "coco", box, num_images, size_wh)
     code, error = run("coco_to_tfrecord", output=tmp_path / "out", workers=1, **flags)
-    assert code == is_refused and ("--boxes percent" in error) == is_refused
+    assert code == is_rejected and ("--boxes percent" in error) == is_rejected
 
 
 def test_nearly_no_label_is_understood(plant, run, tmp_path, nothing_looks_finished):
@@ -596,7 +596,7 @@ def test_names_in_yaml_are_text(plant, names):
         "",
     ],
 )
-def test_names_in_yaml_that_are_refused(plant, names):
+def test_names_in_yaml_that_are_rejected(plant, names):
     folder = plant({"a.jpg": None, "data.yaml": f"train: .\nnames: {names}\n"})
     with pytest.raises(ValueError, match=r"data\.yaml"):
         yolo_txt.read_yolo(folder, "train")
@@ -725,7 +725,7 @@ def test_names_of_a_file(plant, write_coco, tmp_path, run, read_dataset):
 
 
 @pytest.mark.parametrize("given", ["cat,cat", "cat,cat ", ",", "x\u200by", '"a'])
-def test_names_of_the_flag_that_are_refused(plant, write_coco, tmp_path, run, given):
+def test_names_of_the_flag_that_are_rejected(plant, write_coco, tmp_path, run, given):
     flags = write_named(plant, write_coco, tmp_path, "coco", ["cat"])
     code, error = run("coco_to_tfrecord", output=tmp_path / "out", classes=given, **flags)
     assert code == 2 and error.count("\n") == 1

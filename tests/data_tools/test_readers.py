@@ -365,7 +365,7 @@ def test_yolo_labels_without_an_image(tmp_path, paint):
     }
 
 
-def test_yolo_labels_elsewhere_are_refused(tmp_path, paint):
+def test_yolo_labels_elsewhere_are_rejected(tmp_path, paint):
     paint(tmp_path / "images/a.jpg")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/a.txt").write_text("0 .5 .5 1 1\n")
@@ -545,7 +545,7 @@ def test_read_members_rejects_an_endless_element(tmp_path, monkeypatch):
         list(coco_json.read_members(tmp_path / "a.json", ("images",)))
 
 
-def test_csv_refuses_an_endless_line(tmp_path):
+def test_csv_rejects_an_endless_line(tmp_path):
     (tmp_path / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\n" + "," * (1 << 20))
     with pytest.raises(ValueError, match="has a line of over 1,048,576 characters"):
         csv_table.read_csv(tmp_path / "a.csv", tmp_path, one_based=False)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from data_sets import encode
 from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of, draw
 
-from ssd_tf.data.images import decode_image
+from ssd_tf.data.decoding import decode_image
 from ssd_tf.exporting import verify
 from ssd_tf.exporting.saved_model import export_saved_model
 from ssd_tf.inference.loading import load_detector, load_run

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import small_networks
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -30,12 +31,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 0.01, "dynamic": 0.1, "int8": 0.25}
 @pytest.fixture(scope="module")
 def network():
     network = ssd.build_model(check_config(VALUES, "test"), num_classes=3)
-    random = np.random.default_rng(0)
-    for variable in network.model.variables:
-        if variable.path.endswith(("gamma", "variance")):
-            variable.assign(random.uniform(0.5, 1.5, variable.shape))
-        elif variable.path.endswith(("beta", "mean", "bias")):
-            variable.assign(random.normal(0, 0.2, variable.shape))
+    small_networks.randomize(network.model)
     return network
 
 

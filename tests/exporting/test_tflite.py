@@ -53,8 +53,8 @@ def export(config, network, path, precision="float32", raw=False, calibration=()
     return path
 
 
-def operator_attributes(path):
-    graph = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+def operator_attributes(content):
+    graph = schema.ModelT.InitFromPackedBuf(content, 0)
     index = [entry.customCode for entry in graph.operatorCodes].index(OPERATOR.encode())
     (operator,) = [entry for entry in graph.subgraphs[0].operators if entry.opcodeIndex == index]
     return flexbuffers.Loads(bytes(operator.customOptions))
@@ -145,7 +145,7 @@ def test_a_trained_model_becomes_constants_and_one_fused_operator(
 
 
 def test_attributes_of_the_operator(exported):
-    attributes = operator_attributes(exported)
+    attributes = operator_attributes(exported.read_bytes())
     # Three classes and the fifteen that no box has.
     expected = {"max_detections": 20, "num_classes": 18, "use_regular_nms": True}
     assert {key: attributes[key] for key in expected} == expected
@@ -159,9 +159,9 @@ def test_class_agnostic_nms_is_the_fast_nms_of_the_operator(tiny_config, network
     config = changed(
         tiny_config, eval={"class_agnostic": True, "pre_nms_top_k": 5, "max_detections": 5}
     )
-    path = export(config, network, tmp_path / "model.tflite")
-    assert operator_attributes(path)["use_regular_nms"] == 0
-    assert operator_attributes(path)["max_classes_per_detection"] == 1
+    attributes = attributes_by(config, network)
+    assert attributes["use_regular_nms"] == 0
+    assert attributes["max_classes_per_detection"] == 1
     config = changed(config, eval={"pre_nms_top_k": 6, "max_detections": 6})
     path = export(config, network, tmp_path / "model.tflite")
     report = verify.compare(
@@ -170,18 +170,24 @@ def test_class_agnostic_nms_is_the_fast_nms_of_the_operator(tiny_config, network
     assert report["detections"] > 0 and report["unpaired"] == 0
 
 
-def test_attributes_follow_eval_unless_export_replaces_them(tiny_config, network, tmp_path):
+def attributes_by(config, network):
+    """The operator's attributes in a file by this config."""
+    postprocessor = tflite.operator_postprocessor(config, network.default_boxes)
+    return operator_attributes(tflite.convert_postprocessing(postprocessor, NAMES))
+
+
+def test_attributes_follow_eval_unless_export_replaces_them(tiny_config, network):
     config = changed(
         tiny_config,
         eval={"nms_iou": 0.6, "score_floor": 0.2, "max_detections": 30},
         export={"max_detections": None, "score_floor": None},
     )
-    attributes = operator_attributes(export(config, network, tmp_path / "a.tflite"))
+    attributes = attributes_by(config, network)
     assert attributes["max_detections"] == 30
     assert attributes["nms_iou_threshold"] == pytest.approx(0.6)
     assert attributes["nms_score_threshold"] == pytest.approx(0.2)
     config = changed(config, export={"max_detections": 7, "score_floor": 0.05})
-    attributes = operator_attributes(export(config, network, tmp_path / "b.tflite"))
+    attributes = attributes_by(config, network)
     assert attributes["max_detections"] == 7
     assert attributes["nms_iou_threshold"] == pytest.approx(0.6)
     assert attributes["nms_score_threshold"] == pytest.approx(0.05)

@@ -45,7 +45,7 @@ def test_best_first(detector):
     "image",
     [np.zeros((4, 6, 3), np.float32), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 4), np.uint8)],
 )
-def test_other_arrays_are_refused(image):
+def test_other_arrays_are_rejected(image):
     with pytest.raises(
         ValueError, match=r"as uint8 \[height, width, 3\], got (float32|uint8) \[4, 6"
     ):

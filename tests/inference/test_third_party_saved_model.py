@@ -148,7 +148,7 @@ def test_inputs_that_are_not_understood(tmp_path, shape, dtype, text):
     assert "\n" not in str(error.value)
 
 
-def test_classes_from_0_are_refused_before_anything_is_misnamed(tmp_path):
+def test_classes_from_0_are_rejected_before_anything_is_misnamed(tmp_path):
     (tmp_path / "names.txt").write_text("cat\ndog\nemu\n")
     path = save_fixed(tmp_path / "model", [1, None, None, 3], tf.uint8, (0.0, 1.0))
     detector = load_detector(path, labels=tmp_path / "names.txt")

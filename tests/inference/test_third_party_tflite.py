@@ -315,7 +315,7 @@ def write_sized(path, *arguments):
         (([1, 4, 6, 3], tf.float32, 2), "one input, the image, got 2"),
     ],
 )
-def test_inputs_that_are_not_understood_are_refused_at_once(tmp_path, arguments, text):
+def test_inputs_that_are_not_understood_are_rejected_at_once(tmp_path, arguments, text):
     path = write_sized(tmp_path / "model.tflite", *arguments)
     with pytest.raises(ValueError, match=rf"model.tflite: expected .*{text}") as error:
         load_detector(path, input_range=(0, 1))
@@ -383,7 +383,7 @@ def test_classes_and_counts_may_be_plain_integers(integers):
 
 
 @pytest.mark.parametrize("given", ["boxes", "scores"])
-def test_integers_without_a_scale_are_refused(integers, given):
+def test_integers_without_a_scale_are_rejected(integers, given):
     path = quantise(integers, **{given: (1 / 255, 0)})
     with pytest.raises(ValueError, match=r"expected (boxes|scores) as float32 or .*, got uint8"):
         load_detector(path, input_range=(0, 1))
@@ -521,9 +521,9 @@ def test_corrupt_metadata_give_one_line_or_none(tmp_path):
             outcomes.add(tflite.read_label_file(path) is None)
             assert read_gray_range(path) == pixels.FULL_RANGE
         except ValueError as error:
-            outcomes.add("refused")
+            outcomes.add("rejected")
             assert "\n" not in str(error)
-    assert outcomes == {True, False, "refused"}
+    assert outcomes == {True, False, "rejected"}
 
 
 def with_metadata(content):

@@ -1,4 +1,4 @@
-"""The backbones and the neck: sizes, freezing, normalisation, and refusals in one line."""
+"""The backbones and the neck: sizes, freezing, normalisation, and rejections in one line."""
 
 import inspect
 
@@ -132,7 +132,7 @@ def test_frozen_batch_norm_keeps_its_statistics():
         ),
     ],
 )
-def test_advice_about_a_small_input_does_not_lead_to_another_refusal(model, boxes, advice):
+def test_advice_about_a_small_input_does_not_lead_to_another_rejection(model, boxes, advice):
     config = make_config(
         model={"input_hw": [8, 8], "backbone": {"name": "resnet18"}, **model}, boxes=boxes
     )
@@ -345,7 +345,7 @@ def test_unknown_names_are_answered_with_the_nearest(values, message):
         ({"neck": "fpn", "backbone": {"name": "resnet18"}}, "paper", r"the fpn neck gives 3 to 5"),
     ],
 )
-def test_impossible_networks_are_refused_in_one_line(model, preset, message):
+def test_impossible_networks_are_rejected_in_one_line(model, preset, message):
     with pytest.raises(ConfigError, match=message) as error:
         ssd.build_model(make_config(model=model, boxes={"preset": preset}), 2)
     assert "\n" not in str(error.value)

@@ -1,12 +1,17 @@
 """MobileNet v1 and v2: padding, widths and extra layers that the config chooses."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
-from small_networks import build, make_config
+import small_networks
 
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
+
+# A network takes a second, and several tests look at the same one.
+build = functools.cache(small_networks.build)
 
 
 def kernel_shapes(network, *layers):
@@ -144,7 +149,7 @@ def test_torchvisions_classifiers_have_its_normalisation(backbone, mean):
 def test_default_boxes_by_their_shapes():
     model = {"input_hw": [64, 96], "num_levels": 2, "backbone": {"name": "mobilenet"}}
     levels = [{"shapes": [[8, 16], [30, 10], [20, 20]]}, {"shapes": [[40, 60]], "step": 40}]
-    config = make_config(model=model, boxes={"levels": levels})
+    config = small_networks.make_config(model=model, boxes={"levels": levels})
     network = ssd.build_model(config, 2)
     assert network.map_shapes == ((4, 6), (2, 3))
     assert network.default_boxes.shape == (24 * 3 + 6, 4)
@@ -190,6 +195,6 @@ def test_default_boxes_by_their_shapes():
         ),
     ],
 )
-def test_keys_without_an_effect_are_refused(values, message):
+def test_keys_without_an_effect_are_rejected(values, message):
     with pytest.raises(ConfigError, match=message):
-        make_config(**{"boxes": {"preset": "paper"}, **values})
+        small_networks.make_config(**{"boxes": {"preset": "paper"}, **values})

@@ -444,7 +444,7 @@ def test_an_explicit_step_is_kept():
     np.testing.assert_allclose(found[7], expected, atol=1e-6)
 
 
-def test_a_wrong_number_of_levels_is_refused_in_one_line():
+def test_a_wrong_number_of_levels_is_rejected_in_one_line():
     message = r"boxes gives 3 levels, model.num_levels is 4: make them equal"
     config = make_config(**{**SMALL, "model": {**SMALL["model"], "num_levels": 4}})
     with pytest.raises(ConfigError, match=message):

@@ -10,8 +10,10 @@ from rich.console import Console
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from ssd_tf.errors import ConfigError
+from ssd_tf.evaluation.held_out import HeldOut
 from ssd_tf.training.events import Profiler
 from ssd_tf.training.monitor import Monitor, read_metrics
+from ssd_tf.training.progress import Plan
 
 VALUES = {
     "loss": 12.3456784,
@@ -41,7 +43,7 @@ def make_monitor(tmp_path):
 
     def make(start_step=0, console=None):
         console = console or Console(file=io.StringIO())
-        return Monitor(tmp_path, 20, 8, start_step, ["4x6", "2x3"], console)
+        return Monitor(tmp_path, Plan(20, 8, 32, 10), start_step, ["4x6", "2x3"], console)
 
     return make
 
@@ -49,6 +51,11 @@ def make_monitor(tmp_path):
 @pytest.fixture
 def content(tmp_path):
     return lambda: (tmp_path / "metrics.csv").read_text()
+
+
+def held_out(width, height):
+    image = Image.new("RGB", (width, height))
+    return HeldOut("image.jpg", image, image)
 
 
 def events_of(tmp_path):
@@ -122,7 +129,7 @@ def test_tags_are_grouped(make_monitor, tmp_path):
     monitor.count_steps(5, 0.0)
     monitor.report_step(5, VALUES)
     monitor.report_evaluation(5, METRICS)
-    monitor.report_images(5, [Image.new("RGB", (30, 20)), Image.new("RGB", (7, 9))])
+    monitor.report_images(5, [held_out(30, 20), held_out(7, 9)])
     monitor.report_text("config", "text")
     monitor.close()
     expected = {f"loss/{name}" for name in ("total", "classification", "localization", "l2")}
@@ -172,38 +179,48 @@ def clock(monkeypatch):
 def test_lines_without_a_terminal(make_monitor, clock, caplog):
     with caplog.at_level(logging.INFO):
         monitor = make_monitor()
-        clock[0] = 130.0
-        monitor.count_steps(0, 0.0)
-        monitor._step = 1  # the first call compiles
+        monitor.show_phase("compiling")
+        clock[0] = 130.0  # the first call compiles: its step is not counted
         monitor.restart_clock()
         monitor.report_step(1, VALUES)
         clock[0] = 132.0
         monitor.count_steps(4, 0.5)
         monitor.report_step(5, VALUES)
-        monitor.report_evaluation(5, METRICS)
+        monitor.report_evaluation(5, METRICS, "(a note)")
         monitor.close()
     losses = "loss 12.346 (class 8.125, box 4.250)  lr 0.001"
     assert caplog.messages == [
-        f"step 1/20  {losses}",
-        # 4 steps of 8 images in 2 s, of which it waited for .5; 15 steps of .5 s are left.
-        f"step 5/20  {losses}  16.0 images/s  input 25 %  0:00:08 left",
-        "step 5  AP 0.500  AP50 0.625",
+        "compiling",
+        f"step 1/20  8 images  pass 0.2 of 5  {losses}",
+        # 4 steps in 2 s: 15 steps of .5 s are left; two evaluations have not been timed.
+        "time left: about 8 s (0.5 s per step), plus 2 evaluations",
+        # 5 steps of 8 images are 1.25 passes over 32 images; it waited for .5 of 2 s.
+        f"step 5/20  40 images  pass 1.2 of 5  8 s left  {losses}  16.0 images/s  input 25%",
+        "step 5  AP 0.500  AP50 0.625  (a note)",
     ]
 
 
 def test_the_bar_of_a_terminal(make_monitor, clock):
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     monitor = make_monitor(console=console)
-    monitor.count_steps(1, 0.0)
+    monitor.show_phase("compiling")
     monitor.restart_clock()
     clock[0] = 104.0
-    monitor.count_steps(9, 1.0)
+    monitor.count_steps(10, 1.0)
     monitor.report_step(10, VALUES)
+    clock[0] = 107.0  # an evaluation takes 3 s, another follows
     monitor.report_evaluation(10, METRICS)
+    monitor.restart_clock()
+    clock[0] = 108.0
+    monitor.count_steps(1, 0.0)
+    monitor.report_step(11, VALUES)
     monitor.close()
     text = console.file.getvalue()
-    assert "10/20 loss 12.346  18.0 images/s  input 25 %  0:00:04 left" in text
+    assert "compiling" in text
+    assert "80 images  pass 2.5 of 5  4 s left  loss 12.35  input 25%" in text
     assert "step 10  AP 0.500  AP50 0.625\n" in text
+    # 11 steps in 5 s: 9 steps take 4.1 s, and the evaluation 3 s.
+    assert "88 images  pass 2.8 of 5  7 s left  AP 0.500  loss 12.35" in text
     lines = text.replace("\r", "\n").split("\n")
     assert max(len(line.replace("\x1b[2K", "")) for line in lines) <= 80
 

@@ -14,6 +14,7 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.training import restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.monitor import Monitor
+from ssd_tf.training.progress import Plan
 
 
 def test_differences_are_named_by_their_path(toy_config):
@@ -168,7 +169,7 @@ def evaluated_at(started):
     """A function: writes a metrics.csv with an AP at these of the steps 1 and 2."""
 
     def write(*steps):
-        monitor = Monitor(started, num_steps=6, batch_size=2, start_step=0, level_names=[])
+        monitor = Monitor(started, Plan(6, 2, 10), start_step=0, level_names=[])
         for step in steps:
             ap = {"AP": 0.5, "AP50": 0.5, "AP75": 0.5}
             monitor.report_evaluation(step, {"coco": ap, "voc": {}, "per_class": {}})

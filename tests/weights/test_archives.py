@@ -1,8 +1,10 @@
 """Archives of detectors, and detectors that are downloaded by name."""
 
+import fcntl
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
 import typing
@@ -80,6 +82,10 @@ class Server(http.server.BaseHTTPRequestHandler):
             end = begin + (end - begin) // 2
         self.wfile.write(CONTENT[begin:end])
 
+    def do_HEAD(self):
+        self.send_response(200 if self.path == "/detector.bin" else 404)
+        self.end_headers()
+
     def log_message(self, *_):
         pass
 
@@ -104,9 +110,11 @@ def test_a_download_resumes_after_a_cut_connection(address, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["detector.bin"]
 
 
-def test_a_download_with_another_hash_is_deleted(address, tmp_path):
-    with pytest.raises(ConfigError, match=DIGEST[:12]):
-        downloads.download(address, tmp_path / "detector.bin", "00000000")
+@pytest.mark.parametrize("algorithm", ["SHA-256", "MD5"])
+def test_a_download_with_another_hash_is_deleted(address, tmp_path, algorithm):
+    found = {"SHA-256": DIGEST, "MD5": hashlib.md5(CONTENT).hexdigest()}[algorithm]
+    with pytest.raises(ConfigError, match=rf"{algorithm} 00000000, got {found[:12]}"):
+        downloads.download(address, tmp_path / "detector.bin", "00000000", algorithm)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,6 +136,47 @@ def test_a_name_is_found_in_the_cache_at_the_second_call(address, tmp_path, monk
     count = len(Server.requests)
     assert downloads.find("tf2:test") == path == tmp_path / "cache" / "detector.bin"
     assert len(Server.requests) == count
+    path.write_bytes(b"cut off")
+    with pytest.raises(ConfigError, match=rf"{path} .* expected {DIGEST[:8]}: .*{address}"):
+        downloads.find("tf2:test")
+
+
+def test_two_processes_download_a_file_once(address, tmp_path, monkeypatch):
+    """The second waits for the folder, and finds the file of the first."""
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
+    lock = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    found = []
+    second = threading.Thread(target=lambda: found.append(downloads.fetch(address)))
+    second.start()
+    (tmp_path / "detector.bin").write_bytes(b"of the first")
+    os.close(lock)
+    second.join()
+    assert found == [tmp_path / "detector.bin"]
+    assert found[0].read_bytes() == b"of the first" and Server.requests == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path / "file" / "folder"))
+    with pytest.raises(ConfigError, match=r"SSD_TF_WEIGHTS: .*file"):
+        downloads.fetch("http://127.0.0.1:9/a.bin")
+
+
+def test_whether_a_server_answers_and_a_file_is_there(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
+    for url, is_reachable in (
+        (address, True),
+        (address.replace("detector", "absent"), False),
+        ("http://127.0.0.1:9/detector.bin", False),
+    ):
+        published = downloads.Published(url, 20.0, 1, "Apache-2.0")
+        monkeypatch.setitem(downloads.DETECTORS, "tf2:test", published)
+        assert downloads.is_reachable("tf2:test") is is_reachable
+    assert downloads.find_local("tf2:test") is None
+    (tmp_path / "detector.bin").touch()
+    assert downloads.find_local("tf2:test") == tmp_path / "detector.bin"
+    assert Server.requests == []
 
 
 def test_offline(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.weights.importers import detectors, families
 
 
-def refusal(path, *arguments):
+def rejection(path, *arguments):
     with pytest.raises(ConfigError) as caught:
         detectors.read_detector(path, *arguments)
     message = str(caught.value)
@@ -80,7 +80,7 @@ def test_models_of_a_pipeline_config(model, words, tmp_path):
 
 def test_a_checkpoint_of_a_center_net(tmp_path):
     write_checkpoint(tmp_path / "ckpt-0", "model/_prediction_head_dict/object_center/0/kernel")
-    assert "CenterNet" in refusal(tmp_path / "ckpt-0")
+    assert "CenterNet" in rejection(tmp_path / "ckpt-0")
 
 
 def test_a_saved_model_of_an_efficient_det(tmp_path):
@@ -89,7 +89,7 @@ def test_a_saved_model_of_an_efficient_det(tmp_path):
     graph.object_graph_def.nodes.add()
     graph.graph_def.library.function.add().signature.name = "__inference_EfficientDet-D0_call_1"
     (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
-    assert "EfficientDet" in refusal(tmp_path)
+    assert "EfficientDet" in rejection(tmp_path)
 
 
 def write_tflite(path, output_shape, name="output"):
@@ -110,16 +110,16 @@ def write_tflite(path, output_shape, name="output"):
     ],
 )
 def test_tflite_files(shape, name, words, tmp_path):
-    assert words in refusal(write_tflite(tmp_path / "a.tflite", shape, name))
+    assert words in rejection(write_tflite(tmp_path / "a.tflite", shape, name))
 
 
 def test_a_state_dict_of_a_faster_rcnn(tmp_path):
     content = {"backbone.body.conv1.weight": np.zeros(3), "rpn.head.conv.bias": np.zeros(2)}
     save_file(content, tmp_path / "a.safetensors")
-    assert "Faster R-CNN" in refusal(tmp_path / "a.safetensors")
+    assert "Faster R-CNN" in rejection(tmp_path / "a.safetensors")
 
 
 def test_a_real_file_without_post_processing(shared_data):
     path = shared_data / "weights" / "tf2" / "ssd_mobilenet_v2_fpnlite_10_256_int8.tflite"
-    found = refusal(path)
+    found = rejection(path)
     assert "(SSD MobileNetV2 FPN-lite 256, 80 classes, full int8, without " in found

@@ -1,15 +1,13 @@
 """Which file of ImageNet weights a backbone takes, where it is looked for, and its hash."""
 
 import hashlib
-import pathlib
 import socket
 
-import keras
 import pytest
 
 from ssd_tf.config import Backbone
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights.importers import imagenet
+from ssd_tf.weights.importers import downloads, imagenet
 
 
 def test_the_files_of_the_backbones():
@@ -48,14 +46,14 @@ def test_the_files_of_the_backbones():
         ({"name": "mobilenet_v3_large"}, "set model.backbone.reduced_tail=false"),
     ],
 )
-def test_backbones_without_weights_are_refused(backbone, message):
+def test_backbones_without_weights_are_rejected(backbone, message):
     with pytest.raises(ConfigError, match=message):
         imagenet.choose_file(Backbone(**backbone))
 
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Any attempt to use the network fails the test: keras.utils.get_file opens a socket."""
+    """Any attempt to use the network fails the test."""
 
     def refuse(*_args, **_kwargs):
         pytest.fail("tried to use the network")
@@ -95,19 +93,19 @@ def test_the_hash_of_a_file_is_checked(tmp_path, monkeypatch):
         imagenet.find_file(Backbone(name="vgg16"))
 
 
-def test_the_hash_of_a_download_is_checked(tmp_path, monkeypatch):
-    monkeypatch.delenv("SSD_TF_WEIGHTS", raising=False)
-
-    def download(name, url, cache_subdir):
-        assert url == "https://download.pytorch.org/models/resnet34-b627a593.pth"
-        assert (name, cache_subdir) == ("resnet34-b627a593.pth", "models")
-        path = tmp_path / name
-        path.write_bytes(b"abc")
-        return str(path)
-
-    monkeypatch.setattr(keras.utils, "get_file", download)
-    with pytest.raises(ConfigError, match=r"has the SHA-256 ba7816bf, expected b627a593"):
-        imagenet.find_file(Backbone(name="resnet34"))
+def test_a_file_is_downloaded_with_its_hash(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(downloads, "download", lambda *call: calls.append(call))
+    for name in ("resnet34", "vgg16"):
+        imagenet.find_file(Backbone(name=name))
+    vgg = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
+    keras_url = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{vgg}"
+    torch_url = "https://download.pytorch.org/models/resnet34-b627a593.pth"
+    assert calls == [
+        (torch_url, tmp_path / "resnet34-b627a593.pth", "b627a593", "SHA-256"),
+        (keras_url, tmp_path / vgg, "64373286793e3c8b2b4e3219cbf3544b", "MD5"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,17 +115,17 @@ def test_the_hash_of_a_download_is_checked(tmp_path, monkeypatch):
         ({"name": "resnet18"}, "models/resnet18-f37072fd.pth", "SHA-256 f37072fd"),
     ],
 )
-def test_a_failed_download_says_what_to_put_where(monkeypatch, backbone, address, hash_text):
-    def refuse(*_args, **_kwargs):
+def test_a_failed_download_says_what_to_put_where(
+    tmp_path, monkeypatch, backbone, address, hash_text
+):
+    def fail(*_args, **_kwargs):
         raise OSError("no network\nhere")
 
-    monkeypatch.setattr(keras.utils, "get_file", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", fail)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSD_TF_WEIGHTS", raising=False)
-    message = (
-        rf"cannot download https://.*{address} \({hash_text}.*\): no network here; put "
-        rf"{pathlib.Path(address).name} into a folder and set SSD_TF_WEIGHTS to that folder "
-        r"\(now not set\)"
-    )
+    folder = tmp_path / ".cache" / "ssd-tf"
+    message = rf"https://.*{address} \({hash_text}.*\): no network here; .* {folder}$"
     with pytest.raises(ConfigError, match=message) as error:
         imagenet.find_file(Backbone(**backbone))
     assert "\n" not in str(error.value)

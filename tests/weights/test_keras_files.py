@@ -206,7 +206,7 @@ def test_a_mobilenet_v2_file_is_found_by_its_name_and_fills_every_layer(tmp_path
     )
 
 
-def test_a_published_file_under_another_normalization_is_refused(shared_data, monkeypatch):
+def test_a_published_file_under_another_normalization_is_rejected(shared_data, monkeypatch):
     monkeypatch.setenv("SSD_TF_WEIGHTS", str(shared_data / "weights"))
     config = mobilenet_config("imagenet")
     values = config.model_dump(mode="json")
@@ -217,7 +217,7 @@ def test_a_published_file_under_another_normalization_is_refused(shared_data, mo
         backbone_files.load(ssd.build_model(config, 2), config)
 
 
-def test_keras_weights_under_pytorchs_padding_are_refused(shared_data):
+def test_keras_weights_under_pytorchs_padding_are_rejected(shared_data):
     config = mobilenet_config(shared_data / "weights" / "mobilenet_v1_0.25_224.h5")
     values = config.model_dump(mode="json")
     values["model"]["backbone"]["padding"] = "torch"
@@ -226,7 +226,7 @@ def test_keras_weights_under_pytorchs_padding_are_refused(shared_data):
         backbone_files.load(ssd.build_model(config, 2), config)
 
 
-def test_the_deeper_vgg19_is_refused(tmp_path):
+def test_the_deeper_vgg19_is_rejected(tmp_path):
     layers = random_vgg_layers()
     layers["block3_conv4"] = layers["block3_conv3"]
     config = vgg_config(write_h5(tmp_path / "vgg.h5", layers))
@@ -239,7 +239,7 @@ def small_network():
     return ssd.build_model(mobilenet_config("weights.h5"), 2)
 
 
-def test_a_missing_file_is_refused(tmp_path, small_network):
+def test_a_missing_file_is_rejected(tmp_path, small_network):
     with pytest.raises(ConfigError, match=r"init_from: no file at .*nowhere.h5"):
         backbone_files.load(small_network, mobilenet_config(tmp_path / "nowhere.h5"))
 
@@ -259,14 +259,14 @@ def test_a_missing_file_is_refused(tmp_path, small_network):
         ),
     ],
 )
-def test_files_that_do_not_fit_are_refused(tmp_path, small_network, layers, message):
+def test_files_that_do_not_fit_are_rejected(tmp_path, small_network, layers, message):
     path = write_h5(tmp_path / "weights.h5", layers)
     with pytest.raises(ConfigError, match=message) as error:
         backbone_files.load(small_network, mobilenet_config(path))
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(
+def test_files_that_are_truncated_or_something_else_are_rejected_in_one_line(
     tmp_path, small_network
 ):
     layers = {"conv1": [np.zeros((3, 3, 3, 8))], "conv_pw_1": [np.ones((1, 1, 8, 16))]}

@@ -126,6 +126,10 @@ def names_of(text, count, name="labels.txt"):
         ("a.json", json.dumps({"categories": COCO})),
         ("a.txt", json.dumps({"categories": COCO})),
         ("a.json", json.dumps({"categories": ROOT + CHILDREN})),
+        ("a.json", json.dumps({"categories": [{"id": 0, "name": "cat"}, *CHILDREN]})),
+        ("a.json", json.dumps({"categories": [{"id": "0", "name": "Background"}, *CHILDREN]})),
+        ("a.json", json.dumps({"categories": COCO, "annotations": [{"category_id": 0}, 3]})),
+        ("a.json", json.dumps({"categories": CHILDREN, "annotations": None})),
         ("a.json", json.dumps({"categories": CHILDREN})),
         ("a.JSON", json.dumps({"categories": [{"id": "1", "name": "cat"}, CHILDREN[1]]})),
         ("a.json", json.dumps({"categories": [{"id": 1.0, "name": " cat "}, CHILDREN[1]]})),
@@ -136,6 +140,14 @@ def names_of(text, count, name="labels.txt"):
 )
 def test_ids_from_0_and_from_1(name, text, count):
     assert names_of(text, count, name) == ["cat", None, "dog"]
+
+
+def test_category_0_is_a_class_if_it_has_objects():
+    """As in the converters and in `ssd evaluate`, whatever its name."""
+    content = {"categories": [*ROOT, {**CHILDREN[0], "id": 1}, {"id": 2, "name": "dog"}]}
+    assert names_of(json.dumps(content), None, "a.json") == ["cat", "dog"]
+    content["annotations"] = [{"category_id": 1}, {"category_id": "0"}]
+    assert names_of(json.dumps(content), None, "a.json") == ["pets", "cat", "dog"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -211,7 +223,7 @@ def test_a_first_line_is_the_background_only_if_there_is_one_too_many():
         ("a.JSON", "3"),
     ],
 )
-def test_what_is_refused_in_one_line(name, text, count):
+def test_what_is_rejected_in_one_line(name, text, count):
     with pytest.raises(ValueError, match=r"a\.\w+") as error:
         names_of(text, count, name)
     assert "\n" not in str(error.value)

@@ -170,18 +170,18 @@ def test_another_epsilon_is_made_up_for(models, tmp_path):
     np.testing.assert_allclose(np.array(layer(x)).ravel(), expected, rtol=1e-5)
 
 
-def refusal(path):
+def rejection(path):
     with pytest.raises(ConfigError) as caught:
         import_file(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_other_networks_are_refused_by_their_first_unknown_layer(models, tmp_path):
+def test_other_networks_are_rejected_by_their_first_unknown_layer(models, tmp_path):
     arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
     unknown = {"FeatureExtractor/InceptionV2/Conv2d_1a/weights": np.zeros((1, 1, 3, 4), "float32")}
     od_files.write_checkpoint(tmp_path / "model.ckpt", arrays | unknown)
-    assert "FeatureExtractor/InceptionV2/Conv2d_1a belongs to no network" in refusal(
+    assert "FeatureExtractor/InceptionV2/Conv2d_1a belongs to no network" in rejection(
         tmp_path / "model.ckpt"
     )
 
@@ -190,7 +190,7 @@ def test_a_classifier_is_no_detector(models, tmp_path):
     arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
     arrays = {name: value for name, value in arrays.items() if "BoxPredictor" not in name}
     od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
-    assert "no BoxPredictor layers" in refusal(tmp_path / "model.ckpt")
+    assert "no BoxPredictor layers" in rejection(tmp_path / "model.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -223,23 +223,23 @@ def test_layers_that_do_not_fit(models, tmp_path, name, value, message):
     else:
         arrays[name] = value
     od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
-    assert message in refusal(tmp_path / "model.ckpt")
+    assert message in rejection(tmp_path / "model.ckpt")
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"\x00" * 40, b"PK\x03\x04 broken"])
 def test_files_of_another_kind(tmp_path, content):
     path = tmp_path / "file.pb"
     path.write_bytes(content)
-    assert str(path) in refusal(path)
+    assert str(path) in rejection(path)
 
 
 def test_a_missing_file(tmp_path):
-    assert "no file, checkpoint or SavedModel folder" in refusal(tmp_path / "none.pb")
+    assert "no file, checkpoint or SavedModel folder" in rejection(tmp_path / "none.pb")
 
 
 def test_a_run_folder(tmp_path):
     (tmp_path / "config.yaml").write_text("")
-    assert "is a run folder already" in refusal(tmp_path)
+    assert "is a run folder already" in rejection(tmp_path)
 
 
 def test_a_damaged_checkpoint(models, tmp_path):
@@ -247,7 +247,7 @@ def test_a_damaged_checkpoint(models, tmp_path):
     od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:1000])
-    assert "the checkpoint" in refusal(tmp_path / "model.ckpt")
+    assert "the checkpoint" in rejection(tmp_path / "model.ckpt")
 
 
 def test_the_pedestrian_graph_gives_tensorflows_outputs(shared_data):
@@ -301,7 +301,7 @@ def test_convolutions_that_ours_are_not(models, tmp_path, changes, message):
     path.write_bytes(graph_with_convolution(models).SerializeToString())
     import_file(path)
     path.write_bytes(graph_with_convolution(models, **changes).SerializeToString())
-    assert message in refusal(path)
+    assert message in rejection(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
@@ -310,7 +310,7 @@ def test_values_that_are_not_finite(models, tmp_path, value):
     name = "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_5_pointwise/BatchNorm/beta"
     arrays[name] = np.append(arrays[name][:-1], np.float32(value))
     (tmp_path / "graph.pb").write_bytes(od_files.make_graph(arrays).SerializeToString())
-    assert "conv_pw_5_bn/beta has values that are not finite" in refusal(tmp_path / "graph.pb")
+    assert "conv_pw_5_bn/beta has values that are not finite" in rejection(tmp_path / "graph.pb")
 
 
 @pytest.mark.parametrize(
@@ -337,18 +337,18 @@ def test_what_the_file_states_cannot_be_replaced(models, tmp_path, override, mes
 
 def test_a_checkpoint_of_tensorflow_2_is_recognized(tmp_path):
     tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "ckpt-1"))
-    assert "--pipeline_config" in refusal(tmp_path / "ckpt-1")
+    assert "--pipeline_config" in rejection(tmp_path / "ckpt-1")
 
 
 def test_checkpoints_without_their_data(shared_data):
     paths = sorted((shared_data / "weights" / "tf2" / "zoo_index").rglob("*.index"))
     assert len(paths) > 4
     for path in paths:
-        assert f"{path.stem}.data-00000-of-00001" in refusal(path)
+        assert f"{path.stem}.data-00000-of-00001" in rejection(path)
 
 
 def test_a_saved_model_of_tensorflow_2_is_recognized(tmp_path):
     module = tf.Module()
     module.x = tf.Variable(1.0)
     tf.saved_model.save(module, str(tmp_path / "saved"))
-    assert "--pipeline_config" in refusal(tmp_path / "saved")
+    assert "--pipeline_config" in rejection(tmp_path / "saved")

@@ -5,6 +5,7 @@ import pathlib
 import flatbuffers
 import numpy as np
 import pytest
+import small_networks
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import check_config, load_config
@@ -50,18 +51,23 @@ def make_network(**model):
     values["model"]["backbone"] |= {"mean_rgb": [0, 0, 0], "std_rgb": [1, 1, 1]}
     config = check_config(values, "test")
     network = ssd.build_model(config, len(CLASSES))
-    random = np.random.default_rng(0)
-    for variable in network.model.variables:
-        if variable.path.endswith(("gamma", "variance")):
-            variable.assign(random.uniform(0.5, 1.5, variable.shape))
-        elif variable.path.endswith(("beta", "mean", "bias")):
-            variable.assign(random.normal(0, 0.2, variable.shape))
+    small_networks.randomize(network.model)
     return config, network
 
 
-def write_tflite(config, network, path, precision="float32"):
-    names = [entry["name"] for entry in CLASSES]
-    tflite.Converter(config, network, names, ()).export(path, precision)
+@pytest.fixture(scope="module")
+def pyramid():
+    """A config, its network, and the exporter that keeps its conversion."""
+    config, network = make_network()
+    return config, network, make_converter(config, network)
+
+
+def make_converter(config, network):
+    return tflite.Converter(config, network, [entry["name"] for entry in CLASSES], ())
+
+
+def write_tflite(converter, path, raw=False):
+    converter.export(path, "float32", raw)
     return path
 
 
@@ -69,18 +75,32 @@ def predict(network, images):
     return network.model(images.astype(np.float32), training=False)
 
 
+V1 = {"name": "mobilenet", "alpha": 0.25, "padding": "same", "min_channels": 16}
+TWO_TOWERS = {"head": "conv", "neck": "fpn", "tower": {"num_layers": 1, "channels": 24}}
+
+
+def test_the_imported_network_has_the_same_outputs(pyramid, tmp_path):
+    config, network, converter = pyramid
+    path = write_tflite(converter, tmp_path / "model.tflite")
+    assert_imported_alike(path, config, network)
+
+
 @pytest.mark.parametrize(
     "model",
     [
-        {},
-        {"head": "conv", "neck": "fpn", "tower": {"num_layers": 1, "channels": 24}},
-        {"backbone": {"name": "mobilenet", "alpha": 0.25, "padding": "same", "min_channels": 16}},
+        {"backbone": V1, **TWO_TOWERS},
+        pytest.param({"backbone": V1}, marks=pytest.mark.integration),
+        pytest.param(TWO_TOWERS, marks=pytest.mark.integration),
     ],
-    ids=["shared tower", "two towers", "v1"],
+    ids=["v1 with two towers", "v1", "two towers"],
 )
-def test_the_imported_network_has_the_same_outputs(model, tmp_path):
+def test_other_imported_networks_have_the_same_outputs(model, tmp_path):
     config, network = make_network(**model)
-    path = write_tflite(config, network, tmp_path / "model.tflite")
+    path = write_tflite(make_converter(config, network), tmp_path / "model.tflite")
+    assert_imported_alike(path, config, network)
+
+
+def assert_imported_alike(path, config, network):
     detector = od_tflite.import_tflite(path)
     found_config = check_config(detector.values, "test")
     for key in ("input_hw", "num_levels", "neck", "neck_channels", "head", "tower"):
@@ -136,10 +156,8 @@ def test_graphs_correspond_only_if_all_around_does():
     assert graph_match.match(first[:2] + heads, first[:2] + heads[::-1]) == [0, 1, 3, 2]
 
 
-def test_a_pyramid_without_post_processing(tmp_path):
-    config, network = make_network()
-    converter = tflite.Converter(config, network, [entry["name"] for entry in CLASSES], ())
-    converter.export(tmp_path / "raw.tflite", "float32", raw=True)
+def test_a_pyramid_without_post_processing(pyramid, tmp_path):
+    write_tflite(pyramid[-1], tmp_path / "raw.tflite", raw=True)
     with pytest.raises(ConfigError, match=r"raw\.tflite \(SSD MobileNetV2 FPN-lite 96 x 128, 3 "):
         od_tflite.read_tflite(tmp_path / "raw.tflite")
 
@@ -155,9 +173,8 @@ def edit_operators(path, name, change):
     path.write_bytes(bytes(builder.Output()))
 
 
-def test_other_activations(tmp_path):
-    config, network = make_network()
-    path = write_tflite(config, network, tmp_path / "a.tflite")
+def test_other_activations(pyramid, tmp_path):
+    path = write_tflite(pyramid[-1], tmp_path / "a.tflite")
     content = path.read_bytes()
 
     def to_hard_swish(code, _operator):
@@ -176,10 +193,9 @@ def test_other_activations(tmp_path):
 
 
 @pytest.mark.integration
-def test_an_imported_pyramid_is_fine_tuned(tiny_data, tmp_path):
+def test_an_imported_pyramid_is_fine_tuned(pyramid, tiny_data, tmp_path):
     """By configs/finetune.yaml, as the README has it, for fewer steps and images."""
-    config, network = make_network()
-    path = write_tflite(config, network, tmp_path / "model.tflite")
+    path = write_tflite(pyramid[-1], tmp_path / "model.tflite")
     detectors.import_detector(path, tmp_path / "start")
     overrides = ["train.steps=2", "train.warmup_steps=0", "train.batch_size=2"]
     overrides.append(f"init_from={tmp_path / 'start'}")

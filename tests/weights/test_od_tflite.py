@@ -216,7 +216,7 @@ def test_regular_nms_is_per_class(tmp_path):
     assert settings["eval.class_agnostic"] is False
 
 
-def refusal(file, tmp_path):
+def rejection(file, tmp_path):
     with pytest.raises(ConfigError) as caught:
         od_tflite.read_tflite(file.write(tmp_path / "file.tflite"))
     assert "\n" not in str(caught.value)
@@ -224,16 +224,16 @@ def refusal(file, tmp_path):
 
 
 def test_anchors_that_are_not_those_of_the_maps(tmp_path):
-    assert "expected 6 anchors for its maps, found 7" in refusal(
+    assert "expected 6 anchors for its maps, found 7" in rejection(
         with_postprocess(np.concatenate([ANCHORS, ANCHORS[:1]])), tmp_path
     )
     moved = np.add(ANCHORS, [0.1, 0, 0, 0])
-    assert "the anchors of the map of 2 x 3 are not centred" in refusal(
+    assert "the anchors of the map of 2 x 3 are not centred" in rejection(
         with_postprocess(moved), tmp_path
     )
 
 
-def test_a_detector_of_another_kind_is_refused_by_its_first_layer(tmp_path):
+def test_a_detector_of_another_kind_is_rejected_by_its_first_layer(tmp_path):
     file = with_postprocess(ANCHORS)
     for tensor in file.graph.tensors:
         tensor.name = tensor.name.replace("BoxPredictor", "OtherPredictor")
@@ -246,11 +246,11 @@ def test_a_detector_of_another_kind_is_refused_by_its_first_layer(tmp_path):
 
 def test_relu_is_not_relu6(tmp_path):
     file = one_convolution({"values": FLOATS}, BIAS, activation=1)
-    assert f"{HEAD}/weights: expected ReLU6, found ReLU" in refusal(file, tmp_path)
+    assert f"{HEAD}/weights: expected ReLU6, found ReLU" in rejection(file, tmp_path)
 
 
 def test_weights_that_are_computed(tmp_path):
-    assert "expected constant numbers in" in refusal(one_convolution({}, BIAS), tmp_path)
+    assert "expected constant numbers in" in rejection(one_convolution({}, BIAS), tmp_path)
 
 
 def test_a_truncated_file(tmp_path):

@@ -1,4 +1,4 @@
-"""State dicts of PyTorch against numbers that PyTorch gave, and files that must be refused."""
+"""State dicts of PyTorch against numbers that PyTorch gave, and files that must be rejected."""
 
 import hashlib
 import io
@@ -51,7 +51,7 @@ class Call:
 
 
 @pytest.fixture
-def refused(tmp_path):
+def rejected(tmp_path):
     """A function: the message about a file with this content; it names the file."""
 
     def read(content):
@@ -80,9 +80,9 @@ def as_legacy(content):
 
 
 @pytest.mark.parametrize("wrap", [as_zip, as_legacy, pickle.dumps])
-def test_a_pickle_that_calls_something_is_refused(refused, wrap, tmp_path):
+def test_a_pickle_that_calls_something_is_rejected(rejected, wrap, tmp_path):
     target = tmp_path / "called"
-    message = refused(wrap({"weight": Call(os.system, f"touch {target}")}))
+    message = rejected(wrap({"weight": Call(os.system, f"touch {target}")}))
     assert f"it asks for {os.system.__module__}.system, which no state dict needs" in message
     assert not target.exists()
 
@@ -90,8 +90,8 @@ def test_a_pickle_that_calls_something_is_refused(refused, wrap, tmp_path):
 @pytest.mark.parametrize(
     ("function", "name"), [(eval, "__builtin__.eval"), (np.dtype, "numpy.dtype"), (open, "io.open")]
 )
-def test_other_names_are_refused(refused, function, name):
-    assert f"it asks for {name}, which" in refused(as_zip({"weight": Call(function, "1")}))
+def test_other_names_are_rejected(rejected, function, name):
+    assert f"it asks for {name}, which" in rejected(as_zip({"weight": Call(function, "1")}))
 
 
 @pytest.mark.parametrize(
@@ -105,24 +105,24 @@ def test_other_names_are_refused(refused, function, name):
         (pickle.dumps(5), "it does not begin as torch.save begins a file"),
     ],
 )
-def test_files_of_another_kind(refused, content, message):
-    assert message in refused(content)
+def test_files_of_another_kind(rejected, content, message):
+    assert message in rejected(content)
 
 
 @pytest.mark.parametrize("name", ["zip", "legacy"])
-def test_a_truncated_file(refused, name):
+def test_a_truncated_file(rejected, name):
     content = (GOLDEN / f"{name}.pth").read_bytes()
     for length in (len(content) * part // 10 for part in range(1, 10)):
-        refused(content[:length])
-    refused(content[:-1])
+        rejected(content[:length])
+    rejected(content[:-1])
 
 
-def test_a_flipped_bit_in_an_archive(refused):
+def test_a_flipped_bit_in_an_archive(rejected):
     content = bytearray((GOLDEN / "zip.pth").read_bytes())
     archive = zipfile.ZipFile(GOLDEN / "zip.pth")
     offset = archive.getinfo("zip/data/0").header_offset
     content[offset + 120] ^= 1
-    assert "CRC" in refused(bytes(content))
+    assert "CRC" in rejected(bytes(content))
 
 
 def test_a_missing_file(tmp_path):

@@ -1,4 +1,4 @@
-"""The .safetensors reader: precisions, and files that are refused in one line."""
+"""The .safetensors reader: precisions, and files that are rejected in one line."""
 
 import json
 

@@ -28,7 +28,7 @@ KERNEL = f"{od_files.V1}/MobilenetV1/Conv2d_0/weights"
 MB = 1 << 20
 
 
-def refusal(read, path):
+def rejection(read, path):
     """The message of the ConfigError that read(path) raises, without taking memory."""
     tracemalloc.start()
     with pytest.raises(ConfigError) as caught:
@@ -42,7 +42,7 @@ def refusal(read, path):
 
 
 @pytest.mark.parametrize(
-    ("declared", "size", "refused"),
+    ("declared", "size", "rejected"),
     [
         (0, 0, False),
         (16 * MB, 0, False),
@@ -51,10 +51,10 @@ def refusal(read, path):
         (20 * MB + 1, MB, True),
     ],
 )
-def test_the_limit(tmp_path, declared, size, refused):
+def test_the_limit(tmp_path, declared, size, rejected):
     path = tmp_path / "file"
     path.write_bytes(bytes(size))
-    if refused:
+    if rejected:
         with pytest.raises(ConfigError, match=rf"file declares {declared} bytes .* has {size} "):
             array_files.check_size(declared, path)
     else:
@@ -89,7 +89,7 @@ def graph_with(sizes, count=1, **fields):
 def test_a_graph_filled_from_one_number(tmp_path, content):
     path = tmp_path / "graph.pb"
     path.write_bytes(content)
-    assert "bytes of numbers" in refusal(od_graph.read_frozen_graph, path)
+    assert "bytes of numbers" in rejection(od_graph.read_frozen_graph, path)
 
 
 def test_a_saved_model_filled_from_one_number(tmp_path):
@@ -104,9 +104,9 @@ def test_a_checkpoint_without_its_data(tmp_path):
     od_files.write_checkpoint(tmp_path / "ckpt", {KERNEL: np.zeros((3, 3, 700, 1000), "float32")})
     data = tmp_path / "ckpt.data-00000-of-00001"
     data.write_bytes(b"")
-    assert "bytes of numbers" in refusal(od_graph.read_checkpoint, tmp_path / "ckpt")
+    assert "bytes of numbers" in rejection(od_graph.read_checkpoint, tmp_path / "ckpt")
     data.unlink()
-    assert "has no data" in refusal(od_graph.read_checkpoint, tmp_path / "ckpt")
+    assert "has no data" in rejection(od_graph.read_checkpoint, tmp_path / "ckpt")
 
 
 def storage(dtype="FloatStorage", key="0", size=4):
@@ -177,7 +177,7 @@ def test_a_tensor_outside_its_storage(tmp_path, tensor):
     """Without the guard, memory that is not the file's would be read."""
     path = tmp_path / "a.pth"
     path.write_bytes(archive(pickled((0, (1,), (1,)), tensor)))
-    assert "is not a complete PyTorch state dict" in refusal(pytorch_file.read_state_dict, path)
+    assert "is not a complete PyTorch state dict" in rejection(pytorch_file.read_state_dict, path)
 
 
 def test_many_tensors_of_one_storage(tmp_path):
@@ -185,14 +185,14 @@ def test_many_tensors_of_one_storage(tmp_path):
     content = np.zeros(10**6, "<f4").tobytes()
     tensors = pickled(*[(0, (10**6,), (1,))] * 10).replace(number(4), number(10**6))
     path.write_bytes(archive(tensors, {"0": content}))
-    assert "declares 40000000 bytes" in refusal(pytorch_file.read_state_dict, path)
+    assert "declares 40000000 bytes" in rejection(pytorch_file.read_state_dict, path)
 
 
 def test_a_compressed_archive(tmp_path):
     path = tmp_path / "a.pth"
     pickle = pickled((0, (4,), (1,)))[:-1] + b"N0" * 10**7 + b"."
     path.write_bytes(archive(pickle, compression=zipfile.ZIP_DEFLATED))
-    assert "without compression" in refusal(pytorch_file.read_state_dict, path)
+    assert "without compression" in rejection(pytorch_file.read_state_dict, path)
 
 
 @pytest.mark.parametrize("opcode", [b"r\x00\x00\x00\x02", b"\x8b\xff\xff\xff\x7f", b"N" * 2 * MB])
@@ -200,14 +200,14 @@ def test_a_pickle_that_takes_memory(tmp_path, opcode):
     """An index of the memo for which the unpickler in C makes room; a stack of 2**21 entries."""
     path = tmp_path / "a.pth"
     path.write_bytes(archive(pickled((0, (4,), (1,)))[:2] + b"N" + opcode + b"."))
-    refusal(pytorch_file.read_state_dict, path)
+    rejection(pytorch_file.read_state_dict, path)
 
 
 def test_a_pickle_that_changes_our_functions(tmp_path):
     path = tmp_path / "a.pth"
     state = b"N}" + text("__defaults__") + b"(I1\nts\x86"
     path.write_bytes(archive(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + state + b"b."))
-    assert "sets attributes" in refusal(pytorch_file.read_state_dict, path)
+    assert "sets attributes" in rejection(pytorch_file.read_state_dict, path)
     assert pytorch_file._rebuild_tensor.__defaults__ is None
 
 
@@ -218,13 +218,13 @@ def test_an_hdf5_file_of_one_number(tmp_path):
         group = file.create_group("conv1")
         group.attrs["weight_names"] = ["kernel"]
         group.create_dataset("kernel", (30000, 25000), "f4", fillvalue=1.0, chunks=(1000, 1000))
-    assert "bytes of numbers" in refusal(array_files.read_h5, path)
+    assert "bytes of numbers" in rejection(array_files.read_h5, path)
 
 
 def test_arrays_of_numpy(tmp_path):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, a=np.zeros(8 * MB, "float32"))
-    assert "bytes of numbers" in refusal(array_files.read_npz, path)
+    assert "bytes of numbers" in rejection(array_files.read_npz, path)
 
 
 def test_many_layers_of_one_buffer(tmp_path):
@@ -235,7 +235,7 @@ def test_many_layers_of_one_buffer(tmp_path):
     for _ in range(30):
         file.convolution(0, kernel, bias, bias)
     path = file.write(tmp_path / "a.tflite")
-    assert "bytes of numbers" in refusal(od_tflite.read_tflite, path)
+    assert "bytes of numbers" in rejection(od_tflite.read_tflite, path)
 
 
 def test_names_longer_than_the_file(tmp_path):
@@ -246,7 +246,7 @@ def test_names_longer_than_the_file(tmp_path):
     place = content.index(b"bias") - 4
     assert content[place : place + 4] == struct.pack("<I", 4)
     path.write_bytes(content[:place] + struct.pack("<I", 10**6) + content[place + 4 :])
-    assert "names are longer" in refusal(od_tflite.read_tflite, path)
+    assert "names are longer" in rejection(od_tflite.read_tflite, path)
 
 
 def test_a_million_tables(tmp_path):
@@ -261,4 +261,4 @@ def test_an_input_of_a_million_pixels_a_side(tmp_path):
     file = tflite_files.one_convolution({"values": tflite_files.FLOATS}, tflite_files.BIAS)
     file.graph.tensors[0].shape = [1, 2**20, 96, 3]
     path = file.write(tmp_path / "a.tflite")
-    assert "at most 4096 pixels" in refusal(detectors.read_detector, path)
+    assert "at most 4096 pixels" in rejection(detectors.read_detector, path)

@@ -197,7 +197,7 @@ def test_class_heads_for_another_number_of_classes_are_not_filled(parity, tmp_pa
     np.testing.assert_array_equal(found[1, 2, 7, 0], module[1, 7, 1, 2])
 
 
-def test_weights_of_another_network_of_the_family_are_refused(parity, tmp_path):
+def test_weights_of_another_network_of_the_family_are_rejected(parity, tmp_path):
     smaller = small_config("resnet18")
     config = small_config("resnet34")
     path = tmp_path / "resnet.npz"
@@ -213,7 +213,7 @@ def test_weights_of_another_network_of_the_family_are_refused(parity, tmp_path):
         load_state(ssd.build_model(fpn, 2), fpn, state, path)
 
 
-def test_the_weights_of_a_deeper_resnet_are_refused(parity):
+def test_the_weights_of_a_deeper_resnet_are_rejected(parity):
     """All layers of a resnet18 are among those of a resnet34."""
     deeper = small_config("resnet34", alpha=0.25)
     state = parity.seeded_state(ssd.build_model(deeper, 2).model, deeper)
@@ -222,7 +222,7 @@ def test_the_weights_of_a_deeper_resnet_are_refused(parity):
         torchvision.convert(state, config.model, "the state dict")
 
 
-def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(parity, tmp_path):
+def test_files_that_are_truncated_or_something_else_are_rejected_in_one_line(parity, tmp_path):
     config = small_config()
     network = ssd.build_model(config, 2)
     state = parity.seeded_state(network.model, config)
@@ -241,7 +241,7 @@ def test_files_that_are_truncated_or_something_else_are_refused_in_one_line(pari
         assert "\n" not in str(error.value)
 
 
-def test_a_pth_file_renamed_to_npz_is_refused(tmp_path):
+def test_a_pth_file_renamed_to_npz_is_rejected(tmp_path):
     config = small_config(weights=tmp_path / "pth.npz")
     with zipfile.ZipFile(tmp_path / "pth.npz", "w") as file:
         file.writestr("archive/data.pkl", b"something")
@@ -249,7 +249,7 @@ def test_a_pth_file_renamed_to_npz_is_refused(tmp_path):
         backbone_files.load(ssd.build_model(config, 2), config)
 
 
-def test_states_that_do_not_fit_are_refused(parity, tmp_path):
+def test_states_that_do_not_fit_are_rejected(parity, tmp_path):
     config = small_config()
     network = ssd.build_model(config, 2)
     path = tmp_path / "state.npz"
@@ -265,6 +265,6 @@ def test_states_that_do_not_fit_are_refused(parity, tmp_path):
         load_state(network, config, state, path)
 
 
-def test_backbones_without_a_counterpart_are_refused():
+def test_backbones_without_a_counterpart_are_rejected():
     with pytest.raises(ConfigError, match=r"torchvision has no counterpart of mobilenet"):
         torchvision.convert({}, small_config("mobilenet").model, "the state dict")

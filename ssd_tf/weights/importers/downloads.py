@@ -1,10 +1,11 @@
-"""Detectors by name: where their publishers keep them, and downloads that resume.
+"""Published detectors by name, and downloads of weights, which resume.
 
 Files are kept in the folder that the environment variable SSD_TF_WEIGHTS names, else in
 ~/.cache/ssd-tf.
 """
 
 import hashlib
+import http.client
 import os
 import pathlib
 import typing
@@ -13,12 +14,14 @@ import urllib.request
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
+from ssd_tf import files
 from ssd_tf.errors import ConfigError, shorten
 
 _ZOO = "http://download.tensorflow.org/models/object_detection/tf2/20200711"
 _TORCH = "https://download.pytorch.org/models"
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+_PROBE_TIMEOUT = 5
 _ATTEMPTS = 3
 
 
@@ -77,19 +80,62 @@ def find(name) -> pathlib.Path:
     """
     if name not in DETECTORS:
         raise ConfigError(f"--source: unknown name {name}; known: {', '.join(DETECTORS)}")
-    published = DETECTORS[name]
-    folder = pathlib.Path(os.environ.get("SSD_TF_WEIGHTS") or "~/.cache/ssd-tf").expanduser()
-    path = folder / published.url.rpartition("/")[2]
+    return fetch(DETECTORS[name].url, DETECTORS[name].digest)
+
+
+def find_local(name) -> pathlib.Path | None:
+    """The file of a name in DETECTORS if it has been downloaded."""
+    path = _place(DETECTORS[name].url)
+    return path if path.is_file() else None
+
+
+def is_reachable(name) -> bool:
+    """Whether the server of a name in DETECTORS answers within seconds."""
+    request = urllib.request.Request(DETECTORS[name].url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT):
+            return True
+    except (OSError, http.client.HTTPException):  # urllib.error.URLError is an OSError
+        return False
+
+
+def weights_folder() -> pathlib.Path:
+    """Where downloads are kept, and files from elsewhere are looked for."""
+    return pathlib.Path(os.environ.get("SSD_TF_WEIGHTS") or "~/.cache/ssd-tf").expanduser()
+
+
+def _place(url):
+    return weights_folder() / url.rpartition("/")[2]
+
+
+def fetch(url, digest="", algorithm="SHA-256") -> pathlib.Path:
+    """The file of an address in `weights_folder`, downloaded unless it is there.
+
+    digest: the beginning of its hash, or empty. Raises ConfigError as `download` does, and if the
+    file that is there has another hash.
+    """
+    path = _place(url)
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        download(published.url, path, published.digest)
+        try:
+            with files.lock_folder(path.parent):  # the workers of a run ask at the same time
+                if not path.is_file():
+                    download(url, path, digest, algorithm)
+        except OSError as error:
+            raise ConfigError(f"no folder for downloads, set SSD_TF_WEIGHTS: {error}") from None
+        return path
+    found = _hash(path, algorithm)
+    if not found.startswith(digest):
+        raise ConfigError(
+            f"{path} has the {algorithm} {found[: len(digest)]}, expected {digest}: it is "
+            f"incomplete or another file; delete it and get it from {url}"
+        )
     return path
 
 
-def download(url, path, digest=""):
+def download(url, path, digest="", algorithm="SHA-256"):
     """Download to a path, resuming what an earlier call left in path.part.
 
-    digest: the beginning of the SHA-256, or empty.
+    digest: the beginning of the hash, or empty.
     Raises ConfigError, with address and hash, if that fails.
     """
     part = path.with_name(f"{path.name}.part")
@@ -101,21 +147,24 @@ def download(url, path, digest=""):
         except (OSError, urllib.error.URLError) as error:
             problem = error
     else:
-        hash_text = f"SHA-256 {digest}..." if digest else "no hash is published"
+        hash_text = f"{algorithm} {digest}" if digest else "no hash is published"
         raise ConfigError(
             f"cannot download {url} ({hash_text}): {shorten(problem)}; download it elsewhere and "
             f"put it into {path.parent}"
         )
-    if digest:
-        with part.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if not found.startswith(digest):
-            part.unlink()
-            raise ConfigError(
-                f"{url}: expected a SHA-256 that begins with {digest}, got {found[:12]}: the "
-                "download is deleted; try again"
-            )
+    found = _hash(part, algorithm)
+    if not found.startswith(digest):
+        part.unlink()
+        raise ConfigError(
+            f"{url}: expected the {algorithm} {digest}, got {found[:12]}: the download is deleted; "
+            "try again"
+        )
     part.replace(path)
+
+
+def _hash(path, algorithm):
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm.replace("-", "")).hexdigest()
 
 
 def _continue(url, part):

@@ -11,7 +11,7 @@ import typing
 from keras import layers
 
 from ssd_tf.models import heads
-from ssd_tf.models.measure import graph_nodes
+from ssd_tf.models.folding import graph_nodes
 
 
 class Convolution(typing.NamedTuple):

@@ -1,14 +1,11 @@
 """ImageNet weights: the file of Keras or torchvision for a backbone, found or downloaded."""
 
-import hashlib
-import os
 import pathlib
 import typing
 
-import keras
-
 from ssd_tf.config import Backbone
-from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.errors import ConfigError
+from ssd_tf.weights.importers import downloads
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 _TORCH = "https://download.pytorch.org/models"
@@ -31,33 +28,22 @@ class ImageNetFile(typing.NamedTuple):
 
     url: str
     names: tuple[str, ...]
-    algorithm: str = ""  # of the hash; empty: none is published
-    digest: str = ""  # hexadecimal, or its beginning
+    digest: str = ""  # of the first name, hexadecimal, or its beginning; empty: none is published
+    algorithm: str = "SHA-256"
 
 
 def find_file(backbone: Backbone) -> pathlib.Path:
     """The ImageNet weights of a backbone.
 
-    Looks in the folder that the environment variable SSD_TF_WEIGHTS names, then among Keras'
-    downloads, then downloads. Raises ConfigError if there are none, the download fails, or the file
-    has another hash than the one published.
+    Looks in `downloads.weights_folder`, then downloads. Raises ConfigError if there are none, the
+    download fails, or the file has another hash than the one published.
     """
     file = choose_file(backbone)
-    folder = os.environ.get("SSD_TF_WEIGHTS", "")
-    for name in file.names if folder else ():
-        path = pathlib.Path(folder) / name
-        if path.is_file():
-            return _check_hash(path, file)
-    try:
-        path = keras.utils.get_file(file.names[0], file.url, cache_subdir="models")
-    except Exception as error:
-        hash_text = f"{file.algorithm} {file.digest}" if file.digest else "no hash is published"
-        raise ConfigError(
-            f"cannot download {file.url} ({hash_text}): {shorten(error)}; "
-            f"put {file.names[0]} into a folder and set SSD_TF_WEIGHTS to that folder (now "
-            f"{folder or 'not set'})"
-        ) from None
-    return _check_hash(pathlib.Path(path), file)
+    first, *others = [downloads.weights_folder() / name for name in file.names]
+    for path in others:
+        if path.is_file() and not first.is_file():
+            return path
+    return downloads.fetch(file.url, file.digest, file.algorithm)
 
 
 def choose_file(backbone: Backbone) -> ImageNetFile:
@@ -66,7 +52,7 @@ def choose_file(backbone: Backbone) -> ImageNetFile:
         stem = "vgg16_weights_tf_dim_ordering_tf_kernels"
         names: tuple[str, ...] = (f"{stem}.h5", f"{stem}_notop.h5")
         md5 = "64373286793e3c8b2b4e3219cbf3544b"
-        return ImageNetFile(f"{_KERAS}/vgg16/{names[0]}", names, "MD5", md5)
+        return ImageNetFile(f"{_KERAS}/vgg16/{names[0]}", names, md5, "MD5")
     if backbone.name == "mobilenet":
         _check_alpha(backbone, _MOBILENET_ALPHAS)
         stem = f"mobilenet_{_MOBILENET_ALPHAS[backbone.alpha]}_224_tf"
@@ -93,7 +79,7 @@ def _torch_file(backbone):
         _check_alpha(backbone, (1.0,))
     name = _TORCH_FILES[backbone.name]
     digest = name.removesuffix(".pth").rpartition("-")[2]
-    return ImageNetFile(f"{_TORCH}/{name}", (name,), "SHA-256", digest)
+    return ImageNetFile(f"{_TORCH}/{name}", (name,), digest)
 
 
 def _check_alpha(backbone, known):
@@ -102,18 +88,3 @@ def _check_alpha(backbone, known):
             f"ImageNet weights of {backbone.name} exist for alpha "
             f"{', '.join(map(str, known))}, got {backbone.alpha}"
         )
-
-
-def _check_hash(path, file):
-    """Return the path of an intact file; only the first of the names has a published hash."""
-    if not file.digest or path.name != file.names[0]:
-        return path
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, file.algorithm.replace("-", "")).hexdigest()
-    if not found.startswith(file.digest):
-        raise ConfigError(
-            f"{path} has the {file.algorithm} {found[: len(file.digest)]}, "
-            f"expected {file.digest}: it is incomplete or another file; delete it and get it from "
-            f"{file.url}"
-        )
-    return path

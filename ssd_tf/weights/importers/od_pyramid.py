@@ -15,7 +15,7 @@ from keras import layers
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import ssd
-from ssd_tf.models.measure import graph_nodes
+from ssd_tf.models.folding import graph_nodes
 from ssd_tf.weights.importers import graph_match, od_api
 from ssd_tf.weights.importers.imported import Imported
 

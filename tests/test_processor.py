@@ -1,4 +1,4 @@
-"""Whether TensorFlow uses oneDNN, and what is set when it does."""
+"""The cores of this process; whether TensorFlow uses oneDNN, and what is set when it does."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ssd_tf import onednn
+from ssd_tf import processor
 
 ROOT = pathlib.Path(__file__).parents[1]
 VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
@@ -16,11 +16,11 @@ VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 ASK = """
 import json, os
 import ssd_tf
-from ssd_tf import commandline, onednn
+from ssd_tf import commandline, processor
 ssd_tf.build_model
 import tensorflow as tf
 remapping = tf.config.optimizer.get_experimental_options().get("remapping", True)
-print(json.dumps([os.environ.get("TF_ENABLE_ONEDNN_OPTS"), onednn.is_on(), remapping]))
+print(json.dumps([os.environ.get("TF_ENABLE_ONEDNN_OPTS"), processor.uses_onednn(), remapping]))
 """
 
 
@@ -41,8 +41,18 @@ def test_it_is_on_for_x86_unless_the_user_decides(monkeypatch, machine, given, e
     monkeypatch.delenv(VARIABLE, raising=False)
     if given is not None:
         monkeypatch.setenv(VARIABLE, given)
-    onednn.turn_on()
+    processor.turn_on_onednn()
     assert os.environ.get(VARIABLE) == expected
+
+
+def test_only_the_cores_of_this_process_count(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert processor.usable_cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
+    assert processor.usable_cores() == 8
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert processor.usable_cores() == 1
 
 
 @pytest.mark.integration
@@ -75,11 +85,11 @@ def test_fusions_are_off_only_without_avx512(monkeypatch):
         (True, "AVX512_CORE", False, True),
         (False, "DEFAULT", False, False),
     ):
-        monkeypatch.setattr(onednn, "is_on", lambda is_on=is_on: is_on)
+        monkeypatch.setattr(processor, "uses_onednn", lambda is_on=is_on: is_on)
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
         names = ("AVX512F", "AVX512BW", "AVX512VL") if has_avx512 else ("AVX2",)
         features = dict.fromkeys(names, True)
         monkeypatch.setattr("numpy._core._multiarray_umath.__cpu_features__", features)
         chosen.clear()
-        onednn.avoid_slow_fusions()
+        processor.avoid_slow_fusions(tf)
         assert chosen == [{"remapping": False}] * expected, (is_on, limit, has_avx512)

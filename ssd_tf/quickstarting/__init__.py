@@ -1,0 +1,1 @@
+"""From a folder of labelled images to a trained, evaluated and exported detector."""

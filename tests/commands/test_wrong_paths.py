@@ -1,0 +1,83 @@
+"""Wrong paths end a command before TensorFlow is imported, which takes seconds."""
+
+import importlib
+import json
+
+import pytest
+from PIL import Image
+
+from ssd_tf import commandline
+
+
+@pytest.fixture
+def start(monkeypatch, fails, tmp_path, tiny_config_file):
+    """A function: run a command that must fail before it imports TensorFlow; returns its error.
+
+    The current folder has a data set `data`, a run `runs/mine`, a file `file` and an image.
+    """
+
+    def fail():
+        raise AssertionError("TensorFlow is imported")
+
+    monkeypatch.setattr(commandline, "import_tensorflow", fail)
+    monkeypatch.chdir(tmp_path)
+    split = {"images": 1, "boxes": 0, "shards": ["shard"]}
+    content = {
+        "version": 1,
+        "classes": [{"name": "red", "id": 1}],
+        "splits": {"train": split, "val": split},
+    }
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "data" / "shard").touch()
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(bytes(range(100)))
+    (tmp_path / "tiny.yaml").write_text(tiny_config_file.read_text())
+    Image.new("RGB", (30, 20)).save("image.png")
+
+    def call(module, *argv, code):
+        return fails(importlib.import_module(module).main, *argv, code=code)
+
+    return call
+
+
+TRAIN = ("ssd_tf.commands.train", "--config=tiny.yaml", "--data=data", "--workdir=runs/new")
+EVALUATE = ("ssd_tf.commands.evaluate", "--model=runs/mine", "--data=data", "--output=out")
+DETECT = ("ssd_tf.commands.detect", "--model=runs/mine", "--output=out", "image.png")
+EXPORT = ("ssd_tf.commands.export", "--workdir=runs/mine", "--data=data", "--output=out")
+IMPORT = ("ssd_tf.commands.import_weights", "--source=file", "--output=out")
+SHOW = ("ssd_tf.commands.show_input", "--config=tiny.yaml", "--data=data")
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "code", "hint"),
+    [
+        (TRAIN, "--config=tine.yaml", 2, "did you mean tiny.yaml?"),
+        (TRAIN, "--data=dato", 1, "did you mean data?"),
+        (TRAIN, "--data=runs/mine", 1, "dataset.json"),
+        (TRAIN, "--set=data.train_split=test", 1, "'test'"),
+        (TRAIN, "--workdir=file", 1, "--workdir: file"),
+        (TRAIN, "--workdir=file/run", 1, "--workdir: file"),
+        (EVALUATE, "--model=runs/min", 1, "did you mean runs/mine?"),
+        (EVALUATE, "--data=dato", 1, "did you mean data?"),
+        (EVALUATE, "--split=test", 1, "'test'"),
+        (EVALUATE, "--output=file", 1, "--output: file"),
+        (EVALUATE, "--labels=fils", 2, "did you mean file?"),
+        (DETECT, "--model=runs/min", 1, "did you mean runs/mine?"),
+        (DETECT, "--output=file", 1, "--output: file"),
+        (DETECT, "--output=file/out", 1, "--output: file"),
+        (DETECT, "--labels=fils", 2, "did you mean file?"),
+        (EXPORT, "--workdir=runs/min", 1, "did you mean runs/mine?"),
+        (EXPORT, "--data=dato", 1, "did you mean data?"),
+        (EXPORT, "--output=file", 1, "--output: "),
+        (EXPORT, "--formats=tflite", 2, "tflite_float32, tflite_float16, tflite_dynamic"),
+        (IMPORT, "--source=fils", 2, "did you mean file?"),
+        (IMPORT, "--labels=fils", 2, "did you mean file?"),
+        (IMPORT, "--output=file", 1, "--output: "),
+        (SHOW, "--config=tine.yaml", 2, "did you mean tiny.yaml?"),
+        (SHOW, "--data=dato", 1, "did you mean data?"),
+        (SHOW, "--split=test", 1, "'test'"),
+    ],
+)
+def test_a_wrong_path_is_found_first(start, command, wrong, code, hint):
+    assert hint in start(*command, wrong, code=code)

@@ -1,0 +1,55 @@
+"""The pace of a run, measured on a few steps and held-out images."""
+
+import pytest
+
+from ssd_tf.training.pace import Pace, extrapolate, measure_pace
+
+PACE = Pace(seconds_per_step=0.5, startup_seconds=20.0, seconds_per_evaluation=6.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num_evaluations", "num_steps"),
+    [
+        (0, 0, 0),
+        (20, 0, 0),
+        (20.5, 0, 1),
+        (300, 10, 440),  # 300 - 20 - 60 seconds
+        (60, 10, 0),  # the evaluations alone take longer
+    ],
+)
+def test_steps_for_which_there_is_time(seconds, num_evaluations, num_steps):
+    assert PACE.steps_in(seconds, num_evaluations) == num_steps
+
+
+def test_the_time_of_steps_and_evaluations():
+    assert PACE.seconds(0, 0) == 20.0
+    assert PACE.seconds(440, 10) == 300.0
+
+
+@pytest.mark.parametrize(
+    ("times", "count", "seconds"),
+    [
+        ({5: 3.0}, 5, 3.0),  # all images were timed
+        ({8: 2.0, 32: 5.0}, 32, 5.0),
+        ({8: 2.0, 32: 5.0}, 112, 15.0),  # an eighth of a second for each image
+        ({8: 2.0, 32: 1.5}, 112, 1.5),  # a time per image below 0 is noise
+    ],
+)
+def test_the_time_of_more_images(times, count, seconds):
+    assert extrapolate(times, count) == seconds
+
+
+@pytest.mark.integration
+def test_the_pace_of_a_real_run(tiny_config, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pace = measure_pace(tiny_config, tiny_data)
+    assert 0 < pace.seconds_per_step < pace.startup_seconds
+    assert 0 < pace.seconds_per_evaluation < pace.startup_seconds
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.integration
+def test_without_a_val_split_evaluations_take_no_time(tiny_config, make_data):
+    pace = measure_pace(tiny_config, make_data("data", train=range(6)))
+    assert pace.seconds_per_evaluation == 0
+    assert pace.seconds_per_step > 0
