@@ -14,6 +14,7 @@ from data_tools.conversion import classes, output
 from data_tools.conversion.config import new_flags
 from data_tools.recognise import FORMATS, VAL_FRACTION, recognise
 from ssd_tf import commandline
+from ssd_tf.data import dataset_json
 
 USAGE = __doc__
 FLAGS = new_flags()
@@ -64,6 +65,8 @@ def _convert(values, folders):
         code = _CONVERTERS[command[0]]([f"ssd convert {command[0]}", *command[1:]])
         if code:
             return code
+    if not dataset_json.read_dataset(values.output).splits["train"]["boxes"]:
+        raise ValueError(f"{folders[0]} has no labelled objects: there is nothing to train on")
     return 0
 
 

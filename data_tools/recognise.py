@@ -5,7 +5,7 @@ import io
 import pathlib
 from typing import NamedTuple
 
-from data_tools.readers import csv_table, files, layouts, voc_xml
+from data_tools.readers import csv_table, files, labels, layouts, voc_xml
 from ssd_tf import class_names
 
 FORMATS = ("coco", "voc", "yolo", "csv")
@@ -52,7 +52,7 @@ def recognise(folder, label_format=None, classes=(), val_fraction=VAL_FRACTION) 
         conversions.append(tuple(flags))
     if "val" not in splits and val_fraction:
         splits.insert(1, "val")
-    reason = f"{found.counted} and {len(contents.images):,} images in {folder}: {found.where}"
+    reason = f"{found.counted} and {_count_images(contents)} in {folder}: {found.where}"
     return Recognised(found.label_format, reason, tuple(conversions), tuple(splits))
 
 
@@ -76,6 +76,10 @@ def _choose(contents, label_format):
     return chosen[0]
 
 
+def _count_images(contents):
+    return labels.count_of(len(contents.images), "image")
+
+
 def _list_found(found):
     return ", ".join(
         f"{each.label_format} ({each.counted}, such as {each.example})" for each in found
@@ -87,9 +91,9 @@ def _explain_nothing(contents, label_format, found):
         return f"{contents.folder} is a converted data set already (dataset.json)"
     expected = f"{label_format} labels" if label_format else "COCO JSON, VOC XML, YOLO or CSV"
     if not contents.images:
-        there = f"{len(contents.others):,} files" if contents.others else "nothing"
+        there = labels.count_of(len(contents.others), "file") if contents.others else "nothing"
         return f"{contents.folder} has no images: expected images with {expected}, got {there}"
-    got = f"{len(contents.images):,} images, such as {contents.images[0]}"
+    got = f"{_count_images(contents)}, such as {contents.images[0]}"
     more = _list_found(found) or layouts.explain_unread(contents)
     return f"{contents.folder} has no labels: expected {expected}, got {got}" + (
         f", and {more}" if more else ""

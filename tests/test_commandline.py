@@ -162,6 +162,14 @@ def test_a_signal_is_one_line_and_its_exit_code(capsys, number, code):
     assert capsys.readouterr().err.splitlines()[-1] == "error: stopped at step 5"
 
 
+def test_next_commands_are_left_out_inside_a_larger_command(capsys):
+    with commandline.without_next():
+        commandline.print_next(["ssd", "train"])
+    assert capsys.readouterr().out == ""
+    commandline.print_next(["ssd", "train"])
+    assert "ssd train" in capsys.readouterr().out
+
+
 def test_next_commands_can_be_pasted(capsys):
     commandline.print_next()
     assert capsys.readouterr().out == ""

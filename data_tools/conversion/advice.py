@@ -1,6 +1,7 @@
 """Warnings about a converted split: what training or measuring on it will suffer from."""
 
 from data_tools.conversion import survey
+from data_tools.readers import labels
 
 _NAMES_SHOWN = 5
 # Fewer of them than this are few: fine-tuning a pretrained detector needs some tens of examples of
@@ -35,8 +36,8 @@ def _warn_of_few_images(split, entry):
     count = entry["images"]
     if count < _FEW_IMAGES.get(split, 0):
         effect = "training needs more" if split == "train" else "metrics on them are mostly chance"
-        noun = "image" if count == 1 else "images"
-        yield _make("few_images", count, [], f"{split}: only {count} {noun}; {effect}")
+        text = f"{split}: only {labels.count_of(count, 'image')}; {effect}"
+        yield _make("few_images", count, [], text)
 
 
 def _warn_of_classes(split, entry, class_names):
@@ -83,8 +84,8 @@ def _warn_of_unlabelled(split, entry):
     unnamed = entry["findings"].get(survey.UNLABELLED)
     if unnamed:
         text = (
-            f"{split}: {unnamed['count']:,} images of the folder are not in the labels and were "
-            f"not converted, the first {unnamed['first'][0]}"
+            f"{split}: {labels.count_of(unnamed['count'], 'image')} of the folder not converted, "
+            f"as the labels do not name them, the first {unnamed['first'][0]}"
         )
         yield _make("unlabelled_images", unnamed["count"], unnamed["first"], text)
     if entry["empty"] > _MANY_EMPTY * entry["images"]:
@@ -96,7 +97,8 @@ def _warn_of_unlabelled(split, entry):
 
 
 def _warn_of_set(image_set):
-    size = f" ({image_set.num_images:,} images)" if image_set.num_images >= 0 else ""
+    is_counted = image_set.num_images >= 0
+    size = f" ({labels.count_of(image_set.num_images, 'image')})" if is_counted else ""
     flags = f"--split {image_set.split} --image_set {image_set.name}"
     text = f"the set {image_set.name}{size} was not converted; {flags} adds it"
     return _make("set_left_out", max(image_set.num_images, 0), [image_set.name], text)

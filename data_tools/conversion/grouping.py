@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_tools.conversion import fingerprints
-from data_tools.readers import files
+from data_tools.readers import files, labels
 
 # `a.jpg` becomes `a_jpg.rf.HASH.jpg`, with another HASH for each augmented copy.
 _ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
@@ -113,7 +113,8 @@ def _drop_large(group_of):
 def _describe(what, group_of):
     sizes = [len(members) for members in _list_members(group_of)]
     if sizes:
-        yield f"held out together: {sum(sizes):,} images in {len(sizes):,} groups ({what})"
+        groups = labels.count_of(len(sizes), "group")
+        yield f"held out together: {sum(sizes):,} images in {groups} ({what})"
 
 
 def _list_copies(paths):

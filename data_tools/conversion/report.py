@@ -140,7 +140,7 @@ def _make_table(reports, class_names):
 
 def describe(split, entry):
     """Yield the lines below the table for a split; entry: of report.json."""
-    images = f"{entry['images']:,} of {_count(entry['read'], 'image')}"
+    images = f"{entry['images']:,} of {labels.count_of(entry['read'], 'image')}"
     yield f"{split}: {images}, {entry['empty']:,} without objects, {entry['bytes'] / 1e6:,.1f} MB"
     yield from _describe_reasons(entry)
     yield from _describe_dropped(entry["dropped"])
@@ -174,10 +174,9 @@ def describe(split, entry):
         yield f"  {what}: {found['count']:,}, the first {found['first'][0]}"
     within = entry["duplicates"]["within"]
     if within["groups"]:
-        yield (
-            f"  identical files: {_count(within['images'], 'image')} in "
-            f"{_count(within['groups'], 'group')}, the first {', '.join(within['files'][0])}"
-        )
+        images = labels.count_of(within["images"], "image")
+        groups = labels.count_of(within["groups"], "group")
+        yield f"  identical files: {images} in {groups}, the first {', '.join(within['files'][0])}"
 
 
 def describe_gray(entries):
@@ -204,7 +203,7 @@ def _describe_reasons(entry):
             reasons = ", ".join(f"{_show(reason)} {n:,}" for reason, n in entry[key].items())
             line = f"  {what}: {sum(entry[key].values()):,} ({reasons})"
             if key == "dropped_images":
-                line += f", with {_count(entry['boxes_of_dropped_images'], 'object')}"
+                line += f", with {labels.count_of(entry['boxes_of_dropped_images'], 'object')}"
             yield line
 
 
@@ -220,11 +219,6 @@ def _describe_dropped(dropped):
         yield f"    {first['file']}: {first['reason']}{box}"
     if len(dropped) > _DROPPED_SHOWN:
         yield "    ... more of them in report.json"
-
-
-def _count(number, noun):
-    """The number and its noun, as in `2,000 images`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def warn_of_leaks(split, entry):

@@ -89,6 +89,11 @@ class ImageSet(NamedTuple):
     num_images: int
 
 
+def count_of(number, noun) -> str:
+    """The number and its noun, as in `2,000 images`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class ObjectTable:
     """Objects by image, 64 bytes each, for label files that name the images in any order.
 

@@ -55,7 +55,7 @@ class FoundLabels(NamedTuple):
     @property
     def counted(self) -> str:
         """The number of files, as in `3 CSV files`."""
-        return f"{self.num_files:,} {self.unit}" + "s" * (self.num_files != 1)
+        return labels.count_of(self.num_files, self.unit)
 
 
 class Contents:
@@ -64,7 +64,7 @@ class Contents:
     images, others: paths that begin with `folder`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike):
         self.folder = str(folder)
         self.images: list[str] = []
         self.others: list[str] = []
@@ -91,14 +91,14 @@ class Contents:
             alike[_spell_stem(path)].append(path)
         return alike
 
-    def find_image_folder(self, names, label_file) -> str | None:
+    def find_image_folder(self, names: list[str], label_file: str) -> str | None:
         """The folder in which most of the images are that a label file names, or None.
 
         Of several, the one that has most of them exactly as written, then that of the file's split,
         then that of the file, then the one nearest to the top.
         """
-        num_found: collections.Counter = collections.Counter()
-        num_exact: collections.Counter = collections.Counter()
+        num_found = collections.Counter[str]()
+        num_exact = collections.Counter[str]()
         for name in names:
             for folder, is_exact in self._find_folders(name).items():
                 num_found[folder] += 1
@@ -116,7 +116,7 @@ class Contents:
 
         return min(num_found, key=rank, default=None)
 
-    def _find_folders(self, name):
+    def _find_folders(self, name: str) -> dict[str, bool]:
         """{folder in which a reader finds the image of that name: whether as written}."""
         found: dict[str, bool] = {}
         for way in files.list_candidates("", name) if name else ():
@@ -139,7 +139,7 @@ def _spell_stem(path):
     return files.spell_alike(files.split_stem(os.path.basename(path)))
 
 
-def find_labels(contents) -> list[FoundLabels]:
+def find_labels(contents: Contents) -> list[FoundLabels]:
     """The labels of each format that is there."""
     found = (find(contents) for find in (_find_coco, _find_voc, _find_yolo, _find_csv))
     return [each for each in found if each]
@@ -269,7 +269,7 @@ def _name_list(path):
     return os.path.dirname(folder) if os.path.basename(folder) == "labels" else folder
 
 
-def list_yolo_files(contents) -> list[str]:
+def list_yolo_files(contents: Contents) -> list[str]:
     """The text files of images, if one of them holds a YOLO box; else none."""
     there = {pathlib.Path(path): path for path in contents.list_by_suffix(".txt")}
     candidates = (
@@ -312,7 +312,7 @@ def _find_yolo_list(folder):
         return None
 
 
-def explain_unread(contents) -> str:
+def explain_unread(contents: Contents) -> str:
     """Labels that no converter reads, as `PATH; it seems to be ...`; empty if there are none."""
     for path in contents.list_by_suffix(*_JSON):
         other = coco_json.name_other_format(path)

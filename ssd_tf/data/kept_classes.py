@@ -137,7 +137,8 @@ def write_part(folder, index, detected: Detected):
 def read_part(folder, index) -> Detected | None:
     """What `write_part` wrote; None if there is no such file, or if it is corrupt."""
     try:
-        with np.load(_part_path(folder, index)) as content:
+        # From memory, as NumPy leaves a corrupt file open.
+        with np.load(io.BytesIO(_part_path(folder, index).read_bytes())) as content:
             return Detected(*(content[name] for name in Detected._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -18,7 +18,7 @@ from ssd_tf.inference.detector import make_postprocessor
 from ssd_tf.inference.tflite_outputs import OPERATOR, RAW_ROLES, ROLES
 from ssd_tf.inference.thresholds import Thresholds
 from ssd_tf.models import ssd
-from ssd_tf.models.folding import fold_batch_norm
+from ssd_tf.models.folding import fold_batch_norm, scale_per_call
 from ssd_tf.models.postprocess import PostProcessor
 
 _OPERATOR_OUTPUTS = tuple(f"{OPERATOR.decode()}{end}" for end in ("", ":1", ":2", ":3"))
@@ -59,7 +59,11 @@ class Converter:
         when the converted file has other outputs.
         """
         if precision not in self._networks:
-            model = fold_batch_norm(self._network.model)
+            model = self._network.model
+            if precision == "float32":
+                # Of shared heads, which would double their bytes; int8 would round once more.
+                model = scale_per_call(model)
+            model = fold_batch_norm(model)
             self._networks[precision] = convert_network(model, precision, self._calibration)
         content = self._networks[precision]
         files.write_bytes(path, self._finish_raw(content) if raw else self._finish(content))

@@ -72,6 +72,37 @@ def assign_folded(folded: keras.Model, model: keras.Model):
         folded.get_layer(fold.name).set_weights(weights)
 
 
+def scale_per_call(model: keras.Model) -> keras.Model:
+    """A copy for inference in which no kernel has to be stored once per call of its layer.
+
+    Batch norm after a layer that is called several times becomes a 1x1 depthwise convolution:
+    folded, it would need a kernel of its own for each call. The model itself if there is none.
+    """
+    norms = {fold.norm for fold in _find_folds(model) if fold.name != fold.layer.name}
+    if not norms:
+        return model
+    names = {layer.name for layer in norms}
+
+    def copy(layer):
+        if layer in norms:
+            return layers.DepthwiseConv2D(1, name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    # A batch norm was called with more than its input.
+    def call(layer, *args, **kwargs):
+        return layer(args[0]) if layer.name in names else layer(*args, **kwargs)
+
+    scaled = keras.models.clone_model(model, clone_function=copy, call_function=call)
+    for layer in model.layers:
+        weights = layer.get_weights()
+        if layer in norms:
+            identity = np.ones([1, 1, layer.input.shape[-1], 1], np.float32)
+            weights = _fold_weights([identity], False, layer)
+        if weights:
+            scaled.get_layer(layer.name).set_weights(weights)
+    return scaled
+
+
 def freeze(model: keras.Model):
     """A function of images [B, H, W, 3] that has the model's current weights as constants.
 

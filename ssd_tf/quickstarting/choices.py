@@ -113,20 +113,17 @@ def choose_input(statistics: Statistics, start_hw, seconds_per_image, minutes) -
 
     start_hw: of the start. seconds_per_image: of a training step with that size.
     """
-    shape, shape_reason = _choose_shape(statistics.image_hw, start_hw)
-    size = _scale(shape, 1)
-    small = statistics.fraction_below(SMALL_SIDE, size)
-    reason = f"{shape_reason}; {small:.0%} of the objects are below {SMALL_SIDE} pixels there"
-    if small > _MANY_SMALL:
-        size, limit = _enlarge(statistics, shape, start_hw, seconds_per_image, minutes)
+    shape, reason = _choose_shape(statistics.image_hw, start_hw)
+    native = _scale(shape, 1)
+    size, limit = _enlarge(statistics, shape, start_hw, seconds_per_image, minutes)
+    small = statistics.fraction_below(SMALL_SIDE, native)
+    if size == native:
+        reason += f"; {small:.0%} of the objects are below {SMALL_SIDE} pixels there"
+    else:
         left = statistics.fraction_below(SMALL_SIDE, size)
-        if size != _scale(shape, 1):
-            reason = (
-                f"{small:.0%} of the objects would be below {SMALL_SIDE} pixels in {_show(shape)}"
-            )
-            reason += f", here {left:.0%}"
-        reason += limit
-    return Choice("input", _show(size), reason, {"model.input_hw": list(size)})
+        reason = f"{small:.0%} of the objects would be below {SMALL_SIDE} pixels in "
+        reason += f"{_show(native)}, here {left:.0%}"
+    return Choice("input", _show(size), reason + limit, {"model.input_hw": list(size)})
 
 
 def _choose_shape(image_hw, start_hw):
@@ -161,7 +158,7 @@ def _scale(shape, factor):
 
 
 def _show(size):
-    return f"{size[0]:.0f} x {size[1]:.0f}"
+    return f"{size[0]} x {size[1]}"
 
 
 def is_worth_fitting(covered, fitted) -> bool:

@@ -96,6 +96,16 @@ def image_folder(tmp_path):
     return folder
 
 
+def test_a_list_of_images(look, image_folder, tmp_path):
+    listed = tmp_path / "images.txt"
+    listed.write_text(f"{image_folder / 'green.png'}\n\n")
+    rows, drawn = look("--list", listed)
+    assert [row["file_name"] for row in rows] == [str(image_folder / "green.png")]
+    assert list(drawn) == ["green.png"]
+    _, drawn = look("--list", listed, image_folder / "0042.jpg")
+    assert len(drawn) == 2
+
+
 def test_rows(look, image_folder):
     rows, _ = look(image_folder)
     assert sorted((row["file_name"], row["class"], row["category_id"]) for row in rows) == [

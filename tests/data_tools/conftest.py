@@ -69,6 +69,20 @@ def paint():
 
 
 @pytest.fixture
+def plant(tmp_path, paint):
+    """A function: {path: text, or (width, height) of an image} -> the folder that holds them."""
+
+    def plant(files):
+        for name, content in files.items():
+            path = tmp_path / "export" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            paint(path, content) if isinstance(content, tuple) else path.write_text(content)
+        return tmp_path / "export"
+
+    return plant
+
+
+@pytest.fixture
 def write_coco():
     """A function: writes COCO JSON and returns its path.
 

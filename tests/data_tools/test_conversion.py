@@ -313,7 +313,7 @@ def test_terminal_says_how_many_images_drop_empty_left_out(two, write_coco, caps
     argv = [f"--images={two}/images", f"--annotations={two}/annotations.json"]
     argv += [f"--output={two}/out", "--workers=1"]
     assert coco_to_tfrecord.main(["x", *argv]) == 0
-    assert "--drop_empty" not in capsys.readouterr().out
+    assert "left out (--drop_empty)" not in capsys.readouterr().out
     assert coco_to_tfrecord.main(["x", *argv, "--drop_empty"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "images without objects left out (--drop_empty): 1" in lines
@@ -639,7 +639,9 @@ def test_terminal_reports_all_that_went_wrong(two, paint, write_coco, capsys):
     start = next(index for index, line in enumerate(lines) if line.startswith("class"))
     assert lines[start] == "class images objects ignored"
     assert lines[start + 2 : start + 5] == ["cat [small] 2 2 0", "dog 1 0 1", "all 5 2 1"]
-    assert [line for line in lines[start + 5 :] if line] == [
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert lines[-1 - len(warnings) : -1] == warnings != []
+    assert [line for line in lines[start + 5 :] if line and line not in warnings] == [
         f"train: 5 of 6 images, 2 without objects, {megabytes} MB",
         "images repaired: 2 (EXIF-rotated 1, png 1)",
         "images dropped: 1 (absent 1), with 2 objects",

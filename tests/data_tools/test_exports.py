@@ -9,20 +9,6 @@ import pytest
 
 
 @pytest.fixture
-def plant(tmp_path, paint):
-    """A function: {path: text, or (width, height) of an image} -> the folder that holds them."""
-
-    def plant(files):
-        for name, content in files.items():
-            path = tmp_path / "export" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            paint(path, content) if isinstance(content, tuple) else path.write_text(content)
-        return tmp_path / "export"
-
-    return plant
-
-
-@pytest.fixture
 def convert(tmp_path, run, read_split, read_dataset):
     """A function: command, split, flags -> (records, report entry).
 

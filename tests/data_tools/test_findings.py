@@ -1,5 +1,7 @@
 """Labels that no image uses, files that several use: counted, named, refused under --strict."""
 
+import json
+
 import pytest
 
 from data_tools import voc_to_tfrecord
@@ -114,7 +116,14 @@ def test_terminal_shows_the_image_set_and_unlabelled_images(tmp_path, paint, cap
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "image set trainval: 1 of 2 XML files" in lines
     # b has labels, in another set.
-    assert "images that the labels do not name: 1, the first c.jpg" in lines
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    unlabelled = next(
+        warning
+        for warning in report["splits"]["train"]["warnings"]
+        if warning["what"] == "unlabelled_images"
+    )
+    assert (unlabelled["count"], unlabelled["names"]) == (1, ["c.jpg"])
+    assert f"warning: {unlabelled['text']}" in lines
 
 
 def test_label_files_without_an_image(tmp_path, paint, run, read_dataset):

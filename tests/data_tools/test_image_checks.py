@@ -1,5 +1,6 @@
 """Image files: which are kept byte for byte, which are re-encoded and why, which are dropped."""
 
+import hashlib
 import io
 import random
 import struct
@@ -276,3 +277,15 @@ def passes_the_check(path):
     except image_checks.BadImage:
         return False
     return True
+
+
+def test_an_intact_file_is_not_decoded_again(tmp_path):
+    """A file that was found intact before is trusted: here one that is not."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 48), 50).convert("RGB").save(file, "JPEG")
+    cut = file.getvalue()[:-200]
+    (tmp_path / "a.jpg").write_bytes(cut)
+    with pytest.raises(pixels.BadImage):
+        image_checks.check_image(tmp_path / "a.jpg", intact_digest="0" * 64)
+    digest = hashlib.sha256(cut).hexdigest()
+    assert image_checks.check_image(tmp_path / "a.jpg", intact_digest=digest).data == cut

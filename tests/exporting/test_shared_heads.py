@@ -88,10 +88,10 @@ def kernels(path):
 
 
 @pytest.mark.integration
-def test_what_needs_no_batch_norm_is_stored_once(converter, tmp_path):
+def test_shared_kernels_are_stored_once(converter, tmp_path):
     path = tmp_path / "model.tflite"
     converter.export(path, "float32", raw=True)
     shared = [each for each in kernels(path) if each[0] == 4]
-    # On four maps: the depthwise kernels of two layers and two heads, 3 x 3 x 16 floats, and the
-    # heads' 1x1 ones, for 6 boxes of 4 offsets and of 4 logits.
-    assert sorted(shared) == [(4, 576)] * 4 + [(4, 1536)] * 2
+    # On four maps: the depthwise kernels of two layers and two heads, 3 x 3 x 16 floats, the
+    # layers' 1x1 ones, 16 x 16, and the heads', for 6 boxes of 4 offsets and of 4 logits.
+    assert sorted(shared) == [(4, 576)] * 4 + [(4, 1024)] * 2 + [(4, 1536)] * 2

@@ -10,7 +10,7 @@ from keras import layers
 from ssd_tf.config import load_config
 from ssd_tf.models import ssd
 from ssd_tf.models.batch_norm import BatchNormalization
-from ssd_tf.models.folding import assign_folded, fold_batch_norm
+from ssd_tf.models.folding import assign_folded, fold_batch_norm, scale_per_call
 from ssd_tf.training.optimizer import Averages
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -57,6 +57,7 @@ def test_a_model_without_batch_norm_stays_as_it_is():
     image = keras.Input((4, 6, 3))
     model = keras.Model(image, layers.Conv2D(2, 1)(image))
     assert fold_batch_norm(model) is model
+    assert scale_per_call(model) is model
     assign_folded(model, model)
 
 
@@ -179,6 +180,11 @@ def test_a_shared_convolution_is_folded_once_per_call(separable):
     assert count_norms(folded) == 0
     assert [layer.name for layer in folded.layers if layer.weights] == ["norm0", "norm1", "norm2"]
     assert_same(folded, model)
+    scaled = scale_per_call(model)
+    assert count_norms(scaled) == 0
+    with_weights = [layer.name for layer in scaled.layers if layer.weights]
+    assert sorted(with_weights) == ["norm0", "norm1", "norm2", "tower"]
+    assert_same(scaled, model)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def test_overrides_win():
         "train": {"warmup_steps": 2, "steps": 7},
         "eval": {"every": 3},
     }
+    assert text.count("\n  steps: ") == text.count("\n  every: ") == 1
 
 
 def test_nested_keys_are_written_in_one_section():

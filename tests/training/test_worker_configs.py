@@ -11,11 +11,13 @@ import pytest
 from worker_processes import ROOT, finish, start, start_two, two_replicas
 
 from data_tools import voc_to_tfrecord
+from ssd_tf.config import load_config
 from ssd_tf.training.monitor import read_metrics
 
 pytestmark = pytest.mark.slow
 NUM_STEPS = int(os.environ.get("SSD_TF_TEST_STEPS", 3))
 BATCH = int(os.environ.get("SSD_TF_TEST_BATCH", 8))
+RUNS = ("one", "two", "rounded")
 # What our folder of weights lacks, and what a user without it is told to set.
 WITHOUT_WEIGHTS = ("init_from=null", "model.backbone.frozen_stages=0")
 CONFIGS = {
@@ -33,24 +35,44 @@ def bccd(shared_data, tmp_path_factory):
     return folder
 
 
+def first_rates(name):
+    """Settings that give a run of NUM_STEPS the learning rates with which the config begins.
+
+    Its full rate at the first step would magnify rounding to another run within four steps.
+    """
+    train = load_config(ROOT / "configs" / f"{name}.yaml").train
+    warmup_steps = min(train.warmup_steps, NUM_STEPS - 1)
+    rate = train.learning_rate * warmup_steps / train.warmup_steps
+    return [f"train.warmup_steps={warmup_steps}", f"train.learning_rate={rate}"]
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_workers_train_as_two_replicas_do(bccd, shared_data, tmp_path, monkeypatch, name):
     monkeypatch.setenv("SSD_TF_WEIGHTS", str(shared_data / "weights"))
 
     def command(folder):
         settings = [f"train.steps={NUM_STEPS}", "watch.log_every=1", "data.val_split=none"]
-        settings += ["train.warmup_steps=1", *CONFIGS[name]]
+        settings += [*first_rates(name), *CONFIGS[name]]
         settings += [f"train.batch_size={BATCH}"] if BATCH else []
         line = [sys.executable, "train.py", "--config", str(ROOT / "configs" / f"{name}.yaml")]
         line += ["--data", str(bccd), "--workdir", str(tmp_path / folder), "--set", *settings]
         return line
 
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     finish([start(two_replicas(command("one")))], timeout=3000)
     finish(start_two(command("two")), timeout=3000)
-    found, expected = (read_metrics(tmp_path / each / "metrics.csv") for each in ("two", "one"))
-    assert [row["step"] for row in found] == [str(step + 1) for step in range(NUM_STEPS)]
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    finish([start(two_replicas(command("rounded")))], timeout=3000)
+    one, two, rounded = (read_metrics(tmp_path / each / "metrics.csv") for each in RUNS)
+    assert [row["step"] for row in two] == [str(step + 1) for step in range(NUM_STEPS)]
     for key in ("loss", "gradient_norm", "positives_per_image"):
-        numbers = [[float(row[key]) for row in rows] for rows in (found, expected)]
-        # Rounding moves the choice of hard negatives from step to step.
-        for step, (value, other) in enumerate(zip(*numbers, strict=True), start=1):
-            np.testing.assert_allclose(value, other, rtol=1e-4 * step, err_msg=f"{key}, {step}")
+        expected, found, other = (
+            np.array([float(row[key]) for row in rows]) for rows in (one, two, rounded)
+        )
+        # Other kernels round differently, which moves the choice of hard negatives from step to
+        # step: workers may differ by as much as that does.
+        rounding = np.maximum.accumulate(abs(other - expected))
+        tolerance = 1e-4 * np.arange(1, NUM_STEPS + 1) * abs(expected) + 3 * rounding
+        print(key, np.round(abs(found - expected) / abs(expected), 5).tolist())
+        print(key, np.round(rounding / abs(expected), 5).tolist())
+        assert (abs(found - expected) <= tolerance).all(), key

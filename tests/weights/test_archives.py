@@ -80,6 +80,10 @@ class Server(http.server.BaseHTTPRequestHandler):
             end = begin + (end - begin) // 2
         self.wfile.write(CONTENT[begin:end])
 
+    def do_HEAD(self):
+        self.send_response(200 if self.path == "/detector.bin" else 404)
+        self.end_headers()
+
     def log_message(self, *_):
         pass
 
@@ -128,6 +132,22 @@ def test_a_name_is_found_in_the_cache_at_the_second_call(address, tmp_path, monk
     count = len(Server.requests)
     assert downloads.find("tf2:test") == path == tmp_path / "cache" / "detector.bin"
     assert len(Server.requests) == count
+
+
+def test_whether_a_server_answers_and_a_file_is_there(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path))
+    for url, is_reachable in (
+        (address, True),
+        (address.replace("detector", "absent"), False),
+        ("http://127.0.0.1:9/detector.bin", False),
+    ):
+        published = downloads.Published(url, 20.0, 1, "Apache-2.0")
+        monkeypatch.setitem(downloads.DETECTORS, "tf2:test", published)
+        assert downloads.is_reachable("tf2:test") is is_reachable
+    assert downloads.find_local("tf2:test") is None
+    (tmp_path / "detector.bin").touch()
+    assert downloads.find_local("tf2:test") == tmp_path / "detector.bin"
+    assert Server.requests == []
 
 
 def test_offline(tmp_path, monkeypatch):

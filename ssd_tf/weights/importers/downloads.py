@@ -5,6 +5,7 @@ Files are kept in the folder that the environment variable SSD_TF_WEIGHTS names,
 """
 
 import hashlib
+import http.client
 import os
 import pathlib
 import typing
@@ -97,7 +98,7 @@ def is_reachable(name) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT):
             return True
-    except OSError:  # urllib.error.URLError is one
+    except (OSError, http.client.HTTPException):  # urllib.error.URLError is an OSError
         return False
 
 

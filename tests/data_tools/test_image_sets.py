@@ -1,0 +1,110 @@
+"""Sets of a folder of VOC or YOLO labels: which are listed, chosen, left out and warned of."""
+
+import pytest
+
+from data_tools.readers import voc_xml, yolo_txt
+
+XML = (
+    "<annotation><object><name>cat</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>6</xmax>"
+    "<ymax>5</ymax></bndbox></object></annotation>"
+)
+IMAGE = (8, 6)
+
+
+def plant_voc(plant, *stems):
+    content = {f"{stem}.xml": XML for stem in stems}
+    return plant(content | {f"{stem}.jpg": IMAGE for stem in stems})
+
+
+def list_sets(folder):
+    return [tuple(each) for each in voc_xml.list_sets(folder)]
+
+
+def test_voc_without_sets(plant):
+    assert list_sets(plant_voc(plant, "a", "crash test/b")) == [("all", None, 2)]
+
+
+def test_voc_sets_in_folders(plant):
+    folder = plant_voc(plant, "images/Train/a", "images/Train/b", "images/valid/c", "test/x/d", "e")
+    assert list_sets(folder) == [("Train", "train", 2), ("test", "test", 1), ("valid", "val", 1)]
+    assert [voc_xml.choose_image_set(folder, split) for split in ("train", "val", "test")] == [
+        "Train",
+        "valid",
+        "test",
+    ]
+    source = voc_xml.read_voc(folder, "Train")
+    assert [tuple(each) for each in source.other_sets] == [
+        ("test", "test", 1),
+        ("valid", "val", 1),
+    ]
+    assert voc_xml.read_voc(folder, "all").other_sets == ()
+
+
+def test_voc_without_a_training_folder_trains_on_the_rest(plant):
+    folder = plant_voc(plant, "a", "x/b", "test/c")
+    assert list_sets(folder) == [("test", "test", 1), ("train", "train", 2)]
+    assert voc_xml.choose_image_set(folder, "train") == "train"
+    source = voc_xml.read_voc(folder, "train")
+    assert [image.source_id for image in source.images] == ["a", "x/b"]
+    with pytest.raises(FileNotFoundError):
+        voc_xml.read_voc(folder, "val")
+
+
+@pytest.mark.parametrize(
+    ("lists", "sets"),
+    [
+        ({"train": "a", "val": "b"}, [("train", "train", 1), ("val", "val", 1)]),
+        ({"trainval": "a\nb", "train": "a"}, [("train", "train", 1)]),
+        ({"trainval": "a\nb", "val": "b"}, [("trainval", "train", 2)]),
+        ({"valid": "a", "test": "gone"}, [("valid", "val", 1)]),
+        ({"default": "a\nb"}, [("default", "train", 2)]),
+        ({"cat": "a 1", "dog": "b 1"}, [("all", None, 2)]),
+    ],
+)
+def test_voc_sets_in_lists(plant, lists, sets):
+    content = {f"ImageSets/Main/{name}.txt": text for name, text in lists.items()}
+    folder = plant(content | {f"Annotations/{stem}.xml": XML for stem in "ab"})
+    assert list_sets(folder) == sets
+
+
+def read_stems(folder, image_set):
+    return [image.source_id for image in yolo_txt.read_yolo(folder, image_set).images]
+
+
+def test_yolo_folders_beside_a_classes_txt(plant):
+    content = {"labels/classes.txt": "cat\n"}
+    for stem in ("train/a", "valid/b"):
+        content[f"images/{stem}.jpg"] = IMAGE
+        content[f"labels/{stem}.txt"] = "0 .5 .5 .5 .5\n"
+    folder = plant(content)
+    assert [read_stems(folder, name) for name in ("train", "val", "valid")] == [["a"], ["b"], ["b"]]
+    others = yolo_txt.read_yolo(folder, "train").other_sets
+    assert [(each.name, each.split) for each in others] == [("valid", "val")]
+    with pytest.raises(ValueError, match="train, valid"):
+        read_stems(folder, "test")
+
+
+def test_yolo_images_beside_a_test_folder(plant):
+    content = {"classes.txt": "cat\n"}
+    for stem in ("a", "x/b", "test/c"):
+        content[f"{stem}.jpg"] = IMAGE
+        content[f"{stem}.txt"] = "0 .5 .5 .5 .5\n"
+    folder = plant(content)
+    assert read_stems(folder, "train") == ["a", "b"]
+    assert read_stems(folder, "test") == ["c"]
+
+
+def test_sets_left_out_are_warned_of_until_they_are_converted(plant, run, tmp_path, read_dataset):
+    folder = plant_voc(plant, *(f"cards/images/{stem}" for stem in ("train/a", "test/b", "val/c")))
+
+    def convert(**flags):
+        flags = {"voc": folder / "cards", "output": tmp_path / "out", "workers": 1} | flags
+        assert run("voc_to_tfrecord", **flags)[0] == 0  # the images are identical
+        warnings = read_dataset(tmp_path / "out")[1]["splits"][flags.get("split", "train")]
+        found = [each for each in warnings["warnings"] if each["what"] == "set_left_out"]
+        return [(each["names"], each["count"]) for each in found]
+
+    assert convert() == [(["test"], 1), (["val"], 1)]
+    assert convert(split="test") == [(["val"], 1)]
+    assert convert() == [(["val"], 1)]
+    assert convert(image_set="train") == []  # the user knows of the sets
