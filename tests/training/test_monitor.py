@@ -187,6 +187,7 @@ def test_lines_without_a_terminal(make_monitor, clock, caplog):
         monitor.count_steps(4, 0.5)
         monitor.report_step(5, VALUES)
         monitor.report_evaluation(5, METRICS, "(a note)")
+        monitor.count_steps(4, 0.5)  # the time left is told once
         monitor.close()
     losses = "loss 12.346 (class 8.125, box 4.250)  lr 0.001"
     assert caplog.messages == [
