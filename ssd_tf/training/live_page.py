@@ -21,6 +21,7 @@ PAGE = "live.html"
 _IMAGES = "live_images.json"
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 _RELOAD_SECONDS = 10
+_WRITE_SECONDS = 5  # at least, between reports of steps: fast steps need not wait for the page
 _STALE_SECONDS = 900  # without a write the process may have ended
 _MAX_POINTS = 300  # of a curve; beyond, each is the mean of several reports
 _LINES = 3  # at least so many lines of the grid of a curve
@@ -52,6 +53,7 @@ class LivePage:
         self.path = self._workdir / PAGE
         self._plan = plan
         self._config = config
+        self._written = -math.inf
         self._images = read_evaluations(self._workdir, start_step)
 
     def keep_images(self, step, images):
@@ -65,6 +67,11 @@ class LivePage:
         evaluation = {"step": step, "images": drawn}
         self._images = [*self._images[:1], evaluation] if self._images else [evaluation]
         files.write_json(self._workdir / _IMAGES, self._images)
+
+    def write_if_due(self, state, numbers: Numbers, rows):
+        """Write the page as `write` does, unless it was written a moment ago."""
+        if time.monotonic() - self._written >= _WRITE_SECONDS:
+            self.write(state, numbers, rows)
 
     def write(self, state, numbers: Numbers, rows, has_ended=False):
         """Write the page.
@@ -93,6 +100,7 @@ class LivePage:
         text = make_environment(_TEMPLATES).get_template(PAGE).render(content)
         # File names may hold bytes that are not Unicode.
         files.write_bytes(self.path, text.encode("utf-8", "backslashreplace"))
+        self._written = time.monotonic()
 
 
 def read_evaluations(workdir, last_step=math.inf) -> list[dict]:

@@ -13,6 +13,7 @@ import yaml
 from ssd_tf.commands import train
 from ssd_tf.config import load_config
 from ssd_tf.models import ssd
+from ssd_tf.training.live_page import read_evaluations
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.weights import runs
 
@@ -63,6 +64,9 @@ def test_what_a_run_leaves(tiny_run, tiny_data, tiny_config):
     assert {path.name for path in (tiny_run / "checkpoints").iterdir()} == {"best", "last"}
     assert json.loads((tiny_run / "state.json").read_text())["num_workers"] == 1
     assert list((tiny_run / "tensorboard").glob("events.*"))
+    assert 'http-equiv="refresh"' not in (tiny_run / "live.html").read_text()
+    assert [each["step"] for each in read_evaluations(tiny_run)] == [8, 80]
+    assert all(len(each["images"]) == 4 for each in read_evaluations(tiny_run))
     rows = read_metrics(tiny_run / "metrics.csv")
     # Reports every 20 steps, evaluations at each tenth of the run.
     steps = " ".join(row["step"] for row in rows)

@@ -248,7 +248,7 @@ def test_an_override_within_an_augmentation_given_by_name(small):
             "boxes.levels=[{sise: 3}]",
             ["boxes.levels.0.sise", "did you mean 'size'?"],
         ),
-        ("watch.zzz=1", ["unknown key watch.zzz", "known: images, log_every"]),
+        ("watch.zzz=1", ["unknown key watch.zzz", "known: images, live_page, log_every"]),
     ],
 )
 def test_an_unknown_key_gives_its_path_and_the_nearest_key(small, override, parts):

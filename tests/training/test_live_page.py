@@ -102,6 +102,18 @@ def test_long_curves_are_thinned_out(make_page, read):
     assert {point.split(",")[1] for point in points} == {"14.0"}
 
 
+def test_reports_in_quick_succession_write_it_once(make_page, read, monkeypatch):
+    seconds = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: seconds[0])
+    page = make_page()
+    for step, later, shown in ((1, 0, 1), (2, 4.9, 1), (3, 0.2, 3), (4, 1, 3)):
+        seconds[0] += later
+        page.write_if_due("training", numbers(step), [])
+        assert f"{shown} of 100" in read().texts
+    page.write("training", numbers(5), [])
+    assert "5 of 100" in read().texts
+
+
 def test_when_training_has_ended(make_page, read):
     make_page().write("stopped", numbers(40), [ROW], has_ended=True)
     page = read()

@@ -1,5 +1,6 @@
 """metrics.csv, TensorBoard and the progress line."""
 
+import contextlib
 import io
 import logging
 
@@ -9,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
+from ssd_tf.commandline import Interrupted
 from ssd_tf.errors import ConfigError
 from ssd_tf.evaluation.held_out import HeldOut
 from ssd_tf.training.events import Profiler
@@ -187,6 +189,7 @@ def test_lines_without_a_terminal(make_monitor, clock, caplog):
         monitor.count_steps(4, 0.5)
         monitor.report_step(5, VALUES)
         monitor.report_evaluation(5, METRICS, "(a note)")
+        monitor.count_steps(4, 0.5)  # the time left is told once
         monitor.close()
     losses = "loss 12.346 (class 8.125, box 4.250)  lr 0.001"
     assert caplog.messages == [
@@ -223,6 +226,28 @@ def test_the_bar_of_a_terminal(make_monitor, clock):
     assert "88 images  pass 2.8 of 5  7 s left  AP 0.500  loss 12.35" in text
     lines = text.replace("\r", "\n").split("\n")
     assert max(len(line.replace("\x1b[2K", "")) for line in lines) <= 80
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (None, "finished"),
+        (Interrupted(15, "end <of> it"), "stopped after step 5: end &lt;of&gt; it"),
+        (KeyboardInterrupt(), "stopped after step 5: KeyboardInterrupt"),
+        (ValueError("the loss"), "failed after step 5: the loss"),
+    ],
+)
+def test_the_page_says_how_a_run_ended(tmp_path, tiny_config, error, state):
+    expected = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    plan = Plan(20, 8, 32, 10)
+    console = Console(file=io.StringIO())
+    with expected, Monitor(tmp_path, plan, 0, ["4x6", "2x3"], console, tiny_config) as monitor:
+        monitor.show_phase("compiling")
+        assert ": compiling</title>" in (tmp_path / "live.html").read_text()
+        monitor.restart_clock(5)
+        if error:
+            raise error
+    assert f": {state}</title>" in (tmp_path / "live.html").read_text()
 
 
 @pytest.mark.parametrize("text", ["", "5", "5:", "0:3", "4:3", "3:21", "a:b", "3:4:5"])
