@@ -19,8 +19,9 @@ from ssd_tf.boxes import geometry
 from ssd_tf.data import records
 
 # A detection that overlaps an object of the new data by at least this IoU is a second opinion on
-# that object, and wrong: a turtle taken for a bird. It is dropped rather than ignored, so that the
-# default boxes around the turtle are negatives as they are around any object, and unlearn the bird.
+# that object, and wrong: a turtle taken for a bird. It is ignored rather than left out: the default
+# boxes on the turtle learn that it is no bird; those beside it would be the hardest negatives of
+# the image, and unlearn birds.
 SAME_OBJECT_IOU = 0.5
 
 
@@ -75,10 +76,10 @@ def labels_in(names, data_names) -> np.ndarray:
 def make_add(kept: KeptClasses, min_score, train_difficult):
     """A function: Example -> the same with the labels of the run, and with the detections.
 
-    Detections of classes that the data set has are left out, as its own labels are complete; so are
-    those that overlap an object that is no crowd by SAME_OBJECT_IOU. Those that score less than
-    min_score become difficult objects, for `matching.make_targets` to ignore. train_difficult: the
-    difficult objects of the data set become ordinary ones.
+    Detections of classes that the data set has are left out, as its own labels are complete. Those
+    that score less than min_score, or overlap an object that is no crowd by SAME_OBJECT_IOU, become
+    difficult objects, for `matching.make_targets` to ignore. train_difficult: the difficult objects
+    of the data set become ordinary ones.
     Running the graph fails for an image that the detector has not seen.
     """
     detected = _without_labels(kept.detected, kept.label_of)
@@ -100,8 +101,7 @@ def make_add(kept: KeptClasses, min_score, train_difficult):
         found = {name: values[end - counts[row] : end] for name, values in columns.items()}
         objects = tf.boolean_mask(example["boxes"], ~example["crowd"])
         overlaps = geometry.iou(found["boxes"], objects)  # [K, N]
-        is_other = ~tf.reduce_any(overlaps >= SAME_OBJECT_IOU, 1)
-        found = {name: tf.boolean_mask(values, is_other) for name, values in found.items()}
+        found["difficult"] |= tf.reduce_any(overlaps >= SAME_OBJECT_IOU, 1)
         pixels = tf.cast(example["height"] * example["width"], tf.float32)
         found["area"] = geometry.area(found["boxes"]) * pixels
         found["crowd"] = tf.zeros_like(found["difficult"])

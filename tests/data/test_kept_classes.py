@@ -90,18 +90,18 @@ def test_sure_ones_are_objects_and_others_difficult():
     assert area == [50, 50, 25]  # of 10 x 20 pixels
 
 
-def test_a_second_opinion_on_an_object_is_dropped():
+def test_a_second_opinion_on_an_object_is_ignored():
     same = ([0.0, 0.0, 0.5, 0.25], 3, 0.9)  # half of the turtle: IoU .5
     other = ([0.0, 0.0, 0.5, 0.1875], 3, 0.9)  # IoU .375
-    _, labels, *_ = add(make_example(), [same, other, PERSON])
-    assert labels == [4, 3, 1]
-    boxes, *_ = add(make_example(), [same, (TURTLE, 2, 0.3)])
-    assert boxes == [TURTLE]  # uncertain ones, too
+    _, labels, _, difficult, _ = add(make_example(), [same, other, (TURTLE, 2, 0.9), PERSON])
+    assert labels == [4, 3, 3, 2, 1]
+    assert difficult == [False, True, False, True, False]
 
 
 def test_a_crowd_is_no_object():
-    _, labels, *_ = add(make_example(crowd=(True,)), [(TURTLE, 3, 0.9)])
+    _, labels, _, difficult, _ = add(make_example(crowd=(True,)), [(TURTLE, 3, 0.9)])
     assert labels == [4, 3]
+    assert difficult == [False, False]
 
 
 def test_classes_that_the_data_has_are_left_to_it():
