@@ -14,7 +14,7 @@ from ssd_tf.commandline import format_metric
 from ssd_tf.config import Config, to_yaml
 from ssd_tf.draw import jpeg_uri
 from ssd_tf.evaluation.held_out import LOW_SCORE
-from ssd_tf.evaluation.report.report import make_environment
+from ssd_tf.pages import make_environment
 from ssd_tf.training.progress import Plan, show_number, show_seconds
 
 PAGE = "live.html"

@@ -141,9 +141,9 @@ class Monitor:
     def report_images(self, step, images):
         """Show HeldOuts in TensorBoard, one by one, and on the page."""
         with self._writer.as_default(step):
-            for index, image in enumerate(images):
+            for index, image in enumerate(images, start=1):
                 joined = side_by_side(image.truth, image.found)
-                tf.summary.image(f"images/{index}", np.asarray(joined)[None])
+                tf.summary.image(f"images/{index} {image.name}", np.asarray(joined)[None])
         self._writer.flush()
         if self._page:
             self._page.keep_images(step, images)
