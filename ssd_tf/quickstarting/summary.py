@@ -67,7 +67,8 @@ def print_summary(job, result: Result):
     show("", f"On the images of the split {result['split']}: {result['sentence']}", "")
     show("The formats on the validation images:")
     console.print(result.as_table())
-    show(result["suggestion"], f"{job.state.result('curve')['text']}.", "", "Next:")
+    curve = job.state.result("curve")["text"]
+    show(result["suggestion"], f"{curve[0].upper()}{curve[1:]}.", "", "Next:")
     for what, command in _next_commands(job).items():
         show(f"  {what}:", f"    {command}")
     show("", "Where everything is:")

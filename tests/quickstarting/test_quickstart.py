@@ -68,6 +68,8 @@ class Program:
         elif name == "export":
             self.write(OUTPUTS[name], {"verify": VERIFIED, "formats": given["--formats"]})
         else:
+            if name == "import" and (self.folder / "start").exists():
+                raise ConfigError("--output exists already")
             self.write(OUTPUTS[name], None)
         if name == "train":
             path = self.folder / "run" / "config.yaml"
@@ -147,8 +149,9 @@ def test_all_steps_are_made_once(images, program, capsys):
     assert (folder / "config.yaml").read_text() == f"init_from: {folder}/start\n"
 
 
-def test_a_finished_one_does_nothing(images, program):
+def test_a_finished_one_does_nothing(images, program, monkeypatch):
     first = quickstart(images)
+    monkeypatch.setattr(module, "_run", lambda _: pytest.fail("it is finished"))
     content = (program.folder / "quickstart.json").read_bytes()
     program.calls.clear()
     again = quickstart(images)
