@@ -124,7 +124,8 @@ def export(job) -> Done:
             MIN_CALIBRATION_IMAGES,
         )
     given = ["--workdir", job.run, "--data", job.data, "--output", job.exports]
-    job.call("export", *given, "--formats", ",".join(formats), "--overwrite")
+    given += ["--formats", ",".join(formats), "--web_files", "cdn", "--overwrite"]
+    job.call("export", *given)
     return Done(job.exports / REPORT)
 
 

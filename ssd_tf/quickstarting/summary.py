@@ -91,9 +91,7 @@ def _next_commands(job):
             *("ssd", "quickstart", job.request.images, "--output", longer),
             *("--minutes", f"{minutes:g}", "--start", job.run),
         ),
-        "try the web page on http://localhost:8000": _join(
-            *("python", "-m", "http.server", "--directory", job.exports / "web")
-        ),
+        "try it in a browser, or on a phone": _join("ssd", "serve", job.exports / "web"),
     }
 
 
