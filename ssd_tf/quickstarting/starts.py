@@ -86,13 +86,13 @@ def _read_request(requested):
 
 def _find_detectors():
     published = downloads.DETECTORS[BEST_NAME]
-    cost = f"AP {published.ap / 100:.3f} on COCO, the best start measured here"
+    cost = f"AP {published.ap / 100:.3f} on COCO"
     if downloads.find_local(BEST_NAME) is not None:
         yield _published(BEST_NAME, f"{cost}; downloaded before")
     files = rank(_coco_files())
     for path in files:
         if _is_best(path):
-            yield _file(path, "the best start measured here, found in SSD_TF_WEIGHTS")
+            yield _file(path, "found in SSD_TF_WEIGHTS")
     if downloads.find_local(BEST_NAME) is None and not any(map(_is_best, files)):
         if downloads.is_reachable(BEST_NAME):
             yield _published(BEST_NAME, f"{cost}; a download of {published.megabytes} MB")
