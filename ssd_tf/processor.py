@@ -6,8 +6,6 @@ TensorFlow uses oneDNN unasked on processors with AVX-512 or AVX-VNNI only; othe
 import os
 import platform
 
-import numpy._core._multiarray_umath as umath
-
 # Values of ONEDNN_MAX_CPU_ISA, which imitates an older processor.
 _WITHOUT_AVX512 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2")
 
@@ -50,5 +48,7 @@ def avoid_slow_fusions(tensorflow):
 def _has_avx512():
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_AVX512:
         return False
+    import numpy._core._multiarray_umath as umath  # not for `ssd --help`
+
     features = umath.__cpu_features__
     return all(features.get(name) for name in ("AVX512F", "AVX512BW", "AVX512VL"))

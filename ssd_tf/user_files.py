@@ -84,7 +84,7 @@ def suggest_path(path) -> str:
         except OSError:
             return ""
         folded = {name.casefold(): name for name in names}
-        for close in difflib.get_close_matches(wrong.casefold(), list(folded), n=3):
+        for close in difflib.get_close_matches(wrong.casefold(), list(folded), n=3, cutoff=0.7):
             found = parent.joinpath(folded[close], *rest)
             if found.exists():
                 return f"; did you mean {found}?"

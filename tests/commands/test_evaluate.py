@@ -144,7 +144,8 @@ def test_thresholds_of_a_run(tiny_run, tiny_data, tmp_path, fails):
     assert str(path) in fails(evaluate.main, *argv, f"--output={tmp_path / 'val'}", code=1)
 
 
-def test_the_verdict_comes_first(tmp_path, capsys):
+def test_the_verdict_comes_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.undo()  # no quick_report
     run(*write_files(tmp_path, TRUTH, FOUND), f"--output={tmp_path / 'out'}")
     verdict = read(tmp_path / "out", "metrics.json")["verdict"]
     assert capsys.readouterr().out.splitlines()[:2] == [verdict["sentence"], verdict["suggestion"]]
@@ -662,7 +663,7 @@ def test_numbers_are_kept_when_the_report_fails(tmp_path, monkeypatch, broken, c
     places = {
         "images": (report, "choose_images"),
         "report": (report, "render_report"),
-        "figures": (figures, "confusion"),
+        "figures": (figures, "error_costs"),
     }
     argv = write_files(tmp_path, TRUTH, FOUND)
     out = tmp_path / "out"

@@ -147,7 +147,14 @@ def test_tags_are_grouped(make_monitor, tmp_path):
     }
     expected |= {"positives_per_level/4x6", "positives_per_level/2x3"}
     # What is undefined has no curve.
-    expected |= {"AP/AP", "AP/AP50", "per_class_AP/red", "images/0", "images/1", "config"}
+    expected |= {
+        "AP/AP",
+        "AP/AP50",
+        "per_class_AP/red",
+        "images/1 image.jpg",
+        "images/2 image.jpg",
+        "config",
+    }
     events = events_of(tmp_path)
     assert set(events) == expected
     assert all(steps == [5] for steps in events.values())

@@ -49,6 +49,7 @@ def convert(graph: Graph, kind) -> Imported:
     kind: of the file, for messages.
     """
     path = graph.label
+    graph = _absorb_scales(graph)
     values = od_api.nest(_settings(graph, path))
     config = check_config(values, str(path))
     boxes_per_cell = graph.convolutions[graph.box_heads[0]].shape[3] // 4
@@ -75,6 +76,36 @@ def convert(graph: Graph, kind) -> Imported:
     notes.append("batch norm is folded into the convolutions: train.bn = frozen")
     name = f"SSD with a feature pyramid, {kind} of the TF Object Detection API"
     return Imported(name, values, arrays, notes, assumed=tuple(assumed))
+
+
+def _absorb_scales(graph):
+    """The graph without 1x1 depthwise convolutions, which scale the one before them.
+
+    Our own float32 files have them, so that maps share kernels.
+    """
+    convolutions = list(graph.convolutions)
+    arrays = list(graph.arrays)
+    absorbed = set()
+    for index, convolution in enumerate(convolutions):
+        if len(convolution.shape) == 3 and convolution.shape[:2] == (1, 1):
+            (before,) = convolution.inputs
+            (kernel, bias), (scale, offset) = arrays[before], arrays[index]
+            arrays[index] = (kernel * scale.reshape(-1), bias * scale.reshape(-1) + offset)
+            convolutions[index] = convolutions[before]
+            absorbed.add(before)
+    kept = [index for index in range(len(convolutions)) if index not in absorbed]
+    position = {old: new for new, old in enumerate(kept)}
+    return graph._replace(
+        convolutions=[
+            convolutions[index]._replace(
+                inputs=frozenset(position[each] for each in convolutions[index].inputs)
+            )
+            for index in kept
+        ],
+        arrays=[arrays[index] for index in kept],
+        box_heads=[position[index] for index in graph.box_heads],
+        class_heads=[position[index] for index in graph.class_heads],
+    )
 
 
 def _with_roles(graph):
