@@ -96,7 +96,7 @@ def test_thresholds_of_the_run(tiny_run, tmp_path):
         assert detector.thresholds.of(["red", "green"]) == [0.6, 0.4]
     content = json.loads((tmp_path / "default_boxes.json").read_text())
     assert content["thresholds"] == [0.6, 0.4, 0.4]
-    assert "const SCORE = 0.4;" in (tmp_path / "web" / "index.html").read_text()
+    assert '"score": 0.4}' in (tmp_path / "web" / "index.html").read_text()
     metadata = tflite_metadata.find_buffer((tmp_path / "model_float32.tflite").read_bytes())
     assert struct.pack("<f", 0.4) in bytes(metadata)
 
