@@ -210,7 +210,7 @@ def choose_schedule(
     patience = max(round(evaluations * _PATIENCE), 4)
     first = pace.startup + pace.evaluation + (0 if from_run else every * pace.step)
     warmup = max(min(round(steps * _WARMUP), _MAX_WARMUP, steps - 1), 0)
-    ema = round(max(min(_MAX_EMA, 1 - 5 / steps), 0.5), 3)
+    ema = math.floor(1000 * max(min(_MAX_EMA, 1 - 5 / steps), 0.5)) / 1000
     return [
         Choice(
             "steps",

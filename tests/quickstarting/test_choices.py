@@ -107,7 +107,7 @@ def test_a_schedule_of_fifteen_minutes():
         "train.checkpoint_every": 42,
         "eval.patience": 4,
         "train.warmup_steps": 21,
-        "train.ema": 0.988,
+        "train.ema": 0.987,
     }
 
 
