@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import shutil
 import types
 
 import pytest
@@ -244,6 +245,38 @@ def test_a_start_that_cannot_be_imported_is_passed_over(images, program, monkeyp
     program.fails["import"] = ConfigError("corrupt")
     with pytest.raises(ConfigError, match="corrupt"):
         quickstart(images, images.parent / "other", start="one.tflite")
+
+
+def test_a_wrong_start_is_an_error_before_the_first_step(images, program, monkeypatch):
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="--start.*nonsense"):
+        quickstart(images, start="nonsense")
+    assert not program.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"minutes": 0}, "--minutes"),
+        ({"minutes": float("nan")}, "--minutes"),
+        ({"minutes": float("inf")}, "--minutes"),
+        ({"overrides": ["train.stps=3"]}, "train.stps"),
+        ({"overrides": ["train.steps=many"]}, "train.steps"),
+    ],
+)
+def test_wrong_values_are_errors_before_the_first_step(images, program, change, text):
+    with pytest.raises(ConfigError, match=text):
+        quickstart(images, **change)
+    assert not program.folder.exists()
+    assert program.calls == []
+
+
+def test_a_training_that_is_repeated_repeats_what_follows(images, program):
+    quickstart(images)
+    shutil.rmtree(program.folder / "run")
+    program.calls.clear()
+    quickstart(images)
+    assert program.calls == ALL[4:]
 
 
 def test_the_test_split_is_evaluated_last_and_quoted(images, program):
