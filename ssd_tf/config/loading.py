@@ -73,7 +73,8 @@ def check_overrides(overrides: Sequence[str]):
     try:
         Config.model_validate(apply_overrides({}, overrides))
     except pydantic.ValidationError as error:
-        details = [each for each in error.errors() if each["type"] not in ("missing", "value_error")]
+        depend_on_others = ("missing", "value_error")
+        details = [each for each in error.errors() if each["type"] not in depend_on_others]
         if details:
             raise ConfigError(f"--set: {_explain(details[0], Config)}") from None
 

@@ -55,8 +55,8 @@ class State:
     def __init__(self, folder, request: Request):
         """Reads an existing file. Raises ConfigError if its steps were made for another request.
 
-        Flags of steps that are not done may differ, so that an error in one can be corrected. A folder
-        that holds anything else is an error, too.
+        Flags of steps that are not done may differ, so that an error in one can be corrected. A
+        folder that holds anything else is an error, too.
         """
         self._path = pathlib.Path(folder) / NAME
         wanted = request.to_json()

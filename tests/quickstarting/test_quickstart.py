@@ -249,7 +249,7 @@ def test_a_start_that_cannot_be_imported_is_passed_over(images, program, monkeyp
 
 def test_a_wrong_start_is_an_error_before_the_first_step(images, program, monkeypatch):
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match="--start.*nonsense"):
+    with pytest.raises(ConfigError, match=r"--start.*nonsense"):
         quickstart(images, start="nonsense")
     assert not program.folder.exists()
 

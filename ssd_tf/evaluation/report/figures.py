@@ -26,7 +26,8 @@ _MAX_CLASSES = 25
 _CLASSES_WITH_NUMBERS = 12
 _MAX_LABEL = 40  # characters
 # No legend has loc="best", which takes the longer the more points there are.
-_LEGEND = {"frameon": False, "fontsize": 8}
+# Its ground hides the curves below it, so that it can be read.
+_LEGEND = {"framealpha": 0.85, "edgecolor": "none", "fontsize": 8}
 _STYLE = {
     "text.parse_math": False,  # a $ in a class name is a dollar
     "text.usetex": False,
@@ -143,6 +144,7 @@ def size_histogram(truth, is_found) -> str:
     with _plot("square root of the area, pixels", "objects") as (axes, done):
         groups = [sizes[counted & is_found], sizes[counted & ~is_found]]
         axes.hist(groups, edges, stacked=True, color=[_BLUE, _ORANGE])
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.legend(["found", "missed"], loc="upper right", **_LEGEND)
     return done[0]
 
