@@ -15,7 +15,7 @@ from ssd_tf.quickstarting import starts, summary
 from ssd_tf.quickstarting.job import Job
 from ssd_tf.quickstarting.state import Request, State
 from ssd_tf.results import Result
-from ssd_tf.user_files import check_exists
+from ssd_tf.user_files import check_exists, check_output_folder
 
 MIN_MINUTES = 0.1
 _PREPARATIONS = ("convert", "look", "start", "choose")  # the steps before the training
@@ -53,6 +53,7 @@ def quickstart(
         raise ConfigError(f"--minutes: expected at least {MIN_MINUTES}, got {request.minutes:g}")
     check_overrides(request.overrides)
     folder = choose_folder(images, output)
+    check_output_folder(folder)
     message = f"another process is working in {folder}: wait for it, or stop it"
     with files.lock_folder(folder, message):
         state = State(folder, request)

@@ -147,7 +147,7 @@ def _check_same(content, wanted, folder):
 def _show(flag, value):
     if not value:
         return f"no {flag}"
-    text = ",".join(value) if isinstance(value, list) else f"{value}"
+    text = ",".join(value) if isinstance(value, list) else str(value).removesuffix(".0")
     return f"{flag} {text}"
 
 

@@ -331,3 +331,6 @@ def test_a_missing_folder_and_a_file_are_errors(tmp_path, images):
         quickstart(tmp_path / "photo")
     with pytest.raises(ConfigError, match=r"a\.jpg"):
         quickstart(images / "a.jpg")
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(FileExistsError, match="--output"):
+        quickstart(images, tmp_path / "file.txt")
