@@ -60,11 +60,14 @@ def make_server(folder, port, is_local=False) -> http.server.ThreadingHTTPServer
         raise OSError(f"--port {port}: {error.strerror}; name another port") from None
 
 
-def address_of(server, name) -> str:
-    """The address of a file of the server's folder, for other machines if it serves them."""
+def address_of(server, name, is_here=False) -> str:
+    """The address of a file of the server's folder, for other machines if it serves them.
+
+    is_here: for browsers on this machine. They give the camera to no other address without https.
+    """
     host, port = server.server_address[:2]
     if host == _ANY_ADDRESS:
-        host = _own_address()
+        host = "127.0.0.1" if is_here else _own_address()
     return f"http://{host}:{port}/{'' if name == 'index.html' else urllib.parse.quote(name)}"
 
 

@@ -23,7 +23,6 @@ flags.DEFINE_float(
     "minutes",
     15,
     "Minutes of training; conversion, evaluation and export come on top.",
-    lower_bound=0.1,
     flag_values=FLAGS,
 )
 flags.DEFINE_string(

@@ -36,6 +36,9 @@ def _main(values, positional):
         if sys.stdout.isatty() and not values.local:
             print(page_server.qr_code(address))
         print(address, flush=True)
+        if not values.local:
+            here = page_server.address_of(server, page.name, is_here=True)
+            logging.info("on this machine, where a page may use the camera: %s", here)
         logging.info("serving %s; Ctrl-C ends it", page.parent)
         try:
             server.serve_forever()

@@ -5,6 +5,7 @@ from ssd_tf.config.inheritance import apply_overrides
 from ssd_tf.config.loading import (
     check_config,
     check_eval,
+    check_overrides,
     load_config,
     load_run_config,
     load_source_config,
@@ -47,6 +48,7 @@ __all__ = [
     "apply_overrides",
     "check_config",
     "check_eval",
+    "check_overrides",
     "load_config",
     "load_run_config",
     "load_source_config",

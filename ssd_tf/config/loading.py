@@ -15,7 +15,7 @@ from absl import logging
 
 from ssd_tf import files
 from ssd_tf.config import effects
-from ssd_tf.config.inheritance import merge, read_layers
+from ssd_tf.config.inheritance import apply_overrides, merge, read_layers
 from ssd_tf.config.keys import is_section
 from ssd_tf.config.sections import Config, Eval, is_run
 from ssd_tf.errors import ConfigError
@@ -63,6 +63,20 @@ def check_config(values: dict, where: str) -> Config:
 def check_eval(values, where):
     """Raise ConfigError for a value that its key of `eval` cannot have. where: the file's name."""
     _validate(values, where, Eval)
+
+
+def check_overrides(overrides: Sequence[str]):
+    """Raise ConfigError for unknown keys, and for values that their keys cannot have in any config.
+
+    Whether they go together with other keys is only known when a config is loaded.
+    """
+    try:
+        Config.model_validate(apply_overrides({}, overrides))
+    except pydantic.ValidationError as error:
+        depend_on_others = ("missing", "value_error")
+        details = [each for each in error.errors() if each["type"] not in depend_on_others]
+        if details:
+            raise ConfigError(f"--set: {_explain(details[0], Config)}") from None
 
 
 def save_config(config: Config, path):

@@ -173,11 +173,17 @@ def class_rows(per_class: dict, analysis: Analysis) -> list[dict]:
 
 
 def _at_threshold(analysis, name):
-    """The numbers of a class at its threshold; empty without objects, or without a threshold."""
+    """The numbers of a class at its threshold; empty without objects, or without a threshold.
+
+    Without detections there is no precision, which is 1 on curves.
+    """
     curves = analysis.class_thresholds.get(name)
     if curves is None or analysis.chosen is None:
         return {}
-    return thresholds.at_score(curves, *analysis.chosen.of([name]))
+    values = thresholds.at_score(curves, *analysis.chosen.of([name]))
+    if values["recall"] == 0 and values["precision"] == 1:
+        del values["precision"]
+    return values
 
 
 def match(truth: Truth, found: Found, sure_score=0.5) -> Matches:

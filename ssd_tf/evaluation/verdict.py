@@ -188,12 +188,17 @@ def suggest(analysis: Analysis, counts: Counts, input_hw=None) -> Suggestion:
         or _suggest_boxes(counts, num_errors)
         or _suggest_rare(analysis.truth.names, counts)
         or _suggest_confused(analysis, counts, num_errors)
-        or Suggestion(
-            "unclear",
-            "Train longer, or label more images: no single cause dominates the "
-            f"{num_errors:,} errors.",
-        )
+        or _suggest_more(counts, num_errors)
     )
+
+
+def _suggest_more(counts, num_errors):
+    """The usual remedies."""
+    text = f"no single cause dominates the {num_errors:,} errors"
+    kind = max(counts.errors, key=lambda kind: counts.errors[kind])
+    if counts.errors[kind] >= _DOMINANT * num_errors:
+        text = f"{counts.errors[kind]:,} of {num_errors:,} errors are {_PHRASES[kind]}"
+    return Suggestion("unclear", f"Train longer, or label more images: {text}.")
 
 
 def _suggest_labels(analysis, counts):

@@ -55,6 +55,7 @@ class _Chooser:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._add(Choice("start", self._start.shown, self._start.reason, self._start.values))
         config = self._add(self._or_given(choices.choose_batch(statistics.images["train"])))
+        logging.info("measuring how long a step takes: about a minute")
         pace = measure_pace(config, self._data)
         seconds_per_image = pace.seconds_per_step / config.train.batch_size
         input_choice = choices.choose_input(
@@ -66,7 +67,8 @@ class _Chooser:
         if config.model.input_hw != old_hw:
             pace = measure_pace(config, self._data)
         pace = choices.Pace(*pace)
-        logging.info("measured on %d cores: %.2f s per step", cores, pace.step)
+        on = "1 core" if cores == 1 else f"{cores} cores"
+        logging.info("measured on %s: %.2f s per step", on, pace.step)
         config = self._choose_schedule(config, statistics, pace)
         _print([self._recipe(), *self._choices])
         self._warn(config, statistics, pace)
@@ -152,7 +154,8 @@ def describe(dataset_info, objects) -> choices.Statistics:
 
 
 def _print(made):
-    table = Table("choice", "value", Column("reason", ratio=1), box=rich.box.SIMPLE)
+    value = Column("value", overflow="fold")  # a path without spaces has to be complete
+    table = Table("choice", value, Column("reason", ratio=1), box=rich.box.SIMPLE)
     for choice in made:
         table.add_row(*map(rich.markup.escape, choice[:3]))
     Console().print(table)

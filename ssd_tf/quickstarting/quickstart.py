@@ -1,5 +1,6 @@
 """`quickstart(images)`: from a folder of labelled images to a verified detector for a phone."""
 
+import math
 import os
 import pathlib
 import shlex
@@ -8,13 +9,16 @@ from collections.abc import Sequence
 
 from data_tools.recognise import recognise
 from ssd_tf import commandline, files
+from ssd_tf.config import check_overrides
 from ssd_tf.errors import ConfigError
-from ssd_tf.quickstarting import summary
+from ssd_tf.quickstarting import starts, summary
 from ssd_tf.quickstarting.job import Job
 from ssd_tf.quickstarting.state import Request, State
 from ssd_tf.results import Result
-from ssd_tf.user_files import check_exists
+from ssd_tf.user_files import check_exists, check_output_folder
 
+MIN_MINUTES = 0.1
+_PREPARATIONS = ("convert", "look", "start", "choose")  # the steps before the training
 _DEFAULTS = Request(pathlib.Path())
 
 
@@ -45,7 +49,11 @@ def quickstart(
     if not images.is_dir():
         raise ConfigError(f"expected a folder of labelled images, got the file {images}")
     request = Request(images, float(minutes), start, tuple(classes), label_format, tuple(overrides))
+    if not MIN_MINUTES <= request.minutes < math.inf:
+        raise ConfigError(f"--minutes: expected at least {MIN_MINUTES}, got {request.minutes:g}")
+    check_overrides(request.overrides)
     folder = choose_folder(images, output)
+    check_output_folder(folder)
     message = f"another process is working in {folder}: wait for it, or stop it"
     with files.lock_folder(folder, message):
         state = State(folder, request)
@@ -76,6 +84,8 @@ def choose_folder(images, output) -> pathlib.Path:
 
 def _run(job):
     """Run the steps that are not done."""
+    if job.request.start is not None and not job.state.is_done("start"):
+        next(starts.find_starts(job.request.start))  # raises, before the time of a conversion
     if not job.state.is_done("convert"):
         request = job.request
         job.recognised = recognise(request.images, request.label_format, request.classes)
@@ -85,6 +95,9 @@ def _run(job):
     from ssd_tf.quickstarting.steps import STEPS
 
     done = [step.name for step in STEPS if job.state.is_done(step.name)]
+    if "train" not in done:
+        # The run folder was removed: what was made of that run says nothing of a new one.
+        done = [name for name in done if name in _PREPARATIONS]
     if done:
         print(f"continuing; done before: {', '.join(done)}")
     job.state.start()

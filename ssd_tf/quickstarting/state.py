@@ -13,12 +13,13 @@ from ssd_tf import __version__, files
 from ssd_tf.errors import ConfigError
 
 NAME = "quickstart.json"
+# {field of a request: (its flag, the step until whose end it may change, or None)}.
 _FLAGS = {
-    "minutes": "--minutes",
-    "start": "--start",
-    "classes": "--classes",
-    "label_format": "--format",
-    "overrides": "--set",
+    "minutes": ("--minutes", "choose"),
+    "start": ("--start", "start"),
+    "classes": ("--classes", None),
+    "label_format": ("--format", None),
+    "overrides": ("--set", "choose"),
 }
 
 
@@ -52,15 +53,17 @@ class State:
     """The content of a folder's quickstart.json, written after each step."""
 
     def __init__(self, folder, request: Request):
-        """Reads an existing file. Raises ConfigError if it is of another request.
+        """Reads an existing file. Raises ConfigError if its steps were made for another request.
 
-        A folder that holds anything else is an error, too.
+        Flags of steps that are not done may differ, so that an error in one can be corrected. A
+        folder that holds anything else is an error, too.
         """
         self._path = pathlib.Path(folder) / NAME
         wanted = request.to_json()
         if self._path.is_file():
             self._content = _read(self._path)
-            _check_same(self._content["request"], wanted, self._path.parent)
+            _check_same(self._content, wanted, self._path.parent)
+            self._content["request"] = wanted
             return
         if self._path.parent.is_dir() and any(self._path.parent.iterdir()):
             raise ConfigError(
@@ -125,14 +128,16 @@ def _read(path):
     raise ConfigError(f"{path} cannot be read: name another --output, or remove {path.parent}")
 
 
-def _check_same(found, wanted, folder):
-    """Raise ConfigError for the first difference between two requests."""
+def _check_same(content, wanted, folder):
+    """Raise ConfigError for the first difference between two requests that a step has used."""
+    found = content["request"]
     if found.get("fingerprint") != wanted["fingerprint"]:
         raise ConfigError(
             f"{folder} was made of other files, or they have changed since: name another --output"
         )
-    for key, flag in _FLAGS.items():
-        if found.get(key) != wanted[key]:
+    for key, (flag, step) in _FLAGS.items():
+        is_used = step is None or step in content["steps"]
+        if is_used and found.get(key) != wanted[key]:
             raise ConfigError(
                 f"{folder} was made with {_show(flag, found.get(key))}, now it is "
                 f"{_show(flag, wanted[key])}: give the same, or another --output"
@@ -142,7 +147,7 @@ def _check_same(found, wanted, folder):
 def _show(flag, value):
     if not value:
         return f"no {flag}"
-    text = ",".join(value) if isinstance(value, list) else f"{value}"
+    text = ",".join(value) if isinstance(value, list) else str(value).removesuffix(".0")
     return f"{flag} {text}"
 
 

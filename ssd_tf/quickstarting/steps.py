@@ -89,6 +89,8 @@ def learn_curve(job) -> Done:
     minutes = (config.train.steps - steps) * seconds_per_step / 60
     num_images = job.splits["train"]["images"]
     runs = learning_curve.plan(minutes, seconds_per_step, steps, num_images)
+    if not runs:
+        logging.info("no time is left: skipped")
     points = learning_curve.run(config, job.data, job.folder / "curve", runs)
     text = learning_curve.describe([*points, *learning_curve.read_points(job.run)])
     return Done(None, {"text": text})
@@ -101,7 +103,10 @@ def evaluate(job) -> Done:
 
 def evaluate_test(job) -> Done:
     """Evaluate on the test split, if there is one, on which nothing was chosen."""
-    return Done() if job.quoted_split == "val" else _evaluate(job, job.quoted_split)
+    if job.quoted_split == "val":
+        logging.info("there is no test split: skipped")
+        return Done()
+    return _evaluate(job, job.quoted_split)
 
 
 def _evaluate(job, split):

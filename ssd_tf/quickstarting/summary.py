@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ssd_tf.commandline import format_metric
 from ssd_tf.exporting.folder import REPORT
+from ssd_tf.inference import overview
 from ssd_tf.results import Result
 
 _HEADER = ("format", "AP", "AP50", "ms per image", "MB")
@@ -45,7 +46,7 @@ def _make_row(name, entry):
 def _list_paths(job, split):
     return {
         "report": job.evaluation(split) / "report.html",
-        "detections": job.drawn,
+        "detections": job.drawn / overview.NAME,
         "training": job.run / "live.html",
         "run": job.run,
         "exports": job.exports,

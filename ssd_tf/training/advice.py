@@ -40,12 +40,13 @@ def log_settings(config: Config, network: SSD, num_replicas):
 
 def _suspicious_settings(config):
     train = config.train
-    # An average reaches back about 1 / (1 - ema) steps; here it still has a fifth of the start.
-    if train.ema is not None and 5 / (1 - train.ema) > train.steps:
+    # An average reaches back about 1 / (1 - ema) steps: at most over a fifth of the run.
+    fitting = round(max(1 - 5 / train.steps, 0.5), 3)
+    if train.ema is not None and train.ema > fitting:
         yield (
             f"train.ema {train.ema:g} averages over about {1 / (1 - train.ema):.0f} steps, which "
             f"is long for a run of {train.steps}: the averaged weights will lag behind; "
-            f"{max(1 - 5 / train.steps, 0.5):.3g} would fit"
+            f"{fitting:g} would fit"
         )
     if train.steps_per_call > config.watch.log_every:
         yield (

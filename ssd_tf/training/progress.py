@@ -109,7 +109,7 @@ class Stopwatch:
         text = f"about {show_seconds(seconds)} ({self.seconds_per_step():.3g} s per step)"
         num_evaluations = self._plan.evaluations_after(step)
         if num_evaluations and self._evaluation_seconds is None:
-            text += f", plus {num_evaluations} evaluations"
+            text += f", plus {num_evaluations} evaluation" + "s" * (num_evaluations > 1)
         return text
 
 

@@ -33,7 +33,7 @@ def test_all_flags(calls, tmp_path):
 
 def test_wrong_flags(calls, fails, tmp_path):
     fails(command.main, code=2)
-    assert "--minutes" in fails(command.main, tmp_path, "--minutes", "0", code=2)
+    assert "--minutes" in fails(command.main, tmp_path, "--minutes", "abc", code=2)
     assert "--format" in fails(command.main, tmp_path, "--format", "xml", code=2)
     assert "other" in fails(command.main, tmp_path, "other", code=2)
     line = fails(command.main, tmp_path / "absent", code=1)

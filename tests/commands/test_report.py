@@ -241,7 +241,7 @@ def test_rows_of_per_class_csv(report, tmp_path):
     )
     # Whatever is found from 0 to .90 is right.
     assert lines[1].startswith("<b>cat</b>,1,1,1.0,1.0,1.0,1.0,0.45,1.0,1.0,1.0")
-    assert lines[2] == "dog,1,0,0.0,0.0,0.0,0.0,0.45,1.0,0.0,0.0"
+    assert lines[2] == "dog,1,0,0.0,0.0,0.0,0.0,0.45,,0.0,0.0"
 
 
 def test_comparison(fails, report, tmp_path, capsys):

@@ -97,6 +97,8 @@ def test_other_machines_get_an_address_of_this_one(folder):
         address = page_server.address_of(running, "index.html")
         host, _, port = address.removeprefix("http://").rstrip("/").partition(":")
         assert host != "0.0.0.0" and int(port) == running.server_address[1]
+        here = page_server.address_of(running, "index.html", is_here=True)
+        assert here == f"http://127.0.0.1:{port}/"
 
 
 def test_the_code_is_that_of_the_address():

@@ -227,6 +227,13 @@ def test_rows_of_classes(analysed):
     assert (rows[0]["AP"], rows[0]["AP50"], rows[2]["threshold"]) == (0.25, None, None)
 
 
+def test_a_class_of_which_nothing_is_shown_has_no_precision(analysed):
+    chosen = analysed.chosen._replace(classes={"cat": 0.95, "dog": 0.25, "owl": 0.25})
+    rows = analysis.class_rows({}, analysed._replace(chosen=chosen))
+    assert (rows[0]["precision"], rows[0]["recall"]) == (None, 0)
+    assert rows[1]["precision"] is not None
+
+
 def test_coverage_by_default_boxes(analysed):
     is_found = np.array([True, False, False, True, True, True])
     analysed = analysed._replace(is_found=is_found)

@@ -140,6 +140,7 @@ def test_few_errors():
     assert suggest(make_case(right("cat", 97) + missed("cat", 3))).cause == "good"
     # F1 = 2 * 90 / (90 + 100) < .95.
     assert suggest(make_case(right("cat", 90) + missed("cat", 10))).cause == "unclear"
+    assert "10 of 10" in suggest(make_case(right("cat", 90) + missed("cat", 10))).text
 
 
 def test_contradicted_labels():

@@ -54,6 +54,15 @@ def test_the_page_as_it_stands_has_the_same_keys():
     assert list(model_of(page)) == ["name", "classes", "mediapipe", "score"]
 
 
+def test_the_page_uses_no_constant_that_it_does_not_declare():
+    # Without a browser, a name that a merge left behind would end the script unnoticed.
+    script = web._PAGE.read_text(encoding="utf-8").partition('<script type="module">')[2]
+    used = set(re.findall(r"(?<![\w\".])[A-Z][A-Z_]+\b(?!\")", re.sub(r"//.*", "", script)))
+    declared = set(re.findall(r"^const (\w+)", script, re.MULTILINE))
+    assert {"MODEL", "LOWEST_SCORE"} <= used
+    assert used - declared == {"URL"}
+
+
 FILES = {"vision_bundle.mjs": b"bundle", "wasm/a.js": b"script", "wasm/a.wasm": b"\0asm"}
 OTHERS = {"README.md": b"other", "vision_bundle.cjs": b"other", "docs/wasm/b.js": b"other"}
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import shutil
 import types
 
 import pytest
@@ -246,6 +247,38 @@ def test_a_start_that_cannot_be_imported_is_passed_over(images, program, monkeyp
         quickstart(images, images.parent / "other", start="one.tflite")
 
 
+def test_a_wrong_start_is_an_error_before_the_first_step(images, program, monkeypatch):
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"--start.*nonsense"):
+        quickstart(images, start="nonsense")
+    assert not program.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"minutes": 0}, "--minutes"),
+        ({"minutes": float("nan")}, "--minutes"),
+        ({"minutes": float("inf")}, "--minutes"),
+        ({"overrides": ["train.stps=3"]}, "train.stps"),
+        ({"overrides": ["train.steps=many"]}, "train.steps"),
+    ],
+)
+def test_wrong_values_are_errors_before_the_first_step(images, program, change, text):
+    with pytest.raises(ConfigError, match=text):
+        quickstart(images, **change)
+    assert not program.folder.exists()
+    assert program.calls == []
+
+
+def test_a_training_that_is_repeated_repeats_what_follows(images, program):
+    quickstart(images)
+    shutil.rmtree(program.folder / "run")
+    program.calls.clear()
+    quickstart(images)
+    assert program.calls == ALL[4:]
+
+
 def test_the_test_split_is_evaluated_last_and_quoted(images, program):
     program.splits["test"] = 5
     result = quickstart(images)
@@ -298,3 +331,6 @@ def test_a_missing_folder_and_a_file_are_errors(tmp_path, images):
         quickstart(tmp_path / "photo")
     with pytest.raises(ConfigError, match=r"a\.jpg"):
         quickstart(images / "a.jpg")
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(FileExistsError, match="--output"):
+        quickstart(images, tmp_path / "file.txt")

@@ -77,11 +77,36 @@ def test_a_folder_is_given_up_only_without_a_step(folder, request_):
     ],
 )
 def test_another_request_is_rejected(folder, request_, change, texts):
-    begin(folder, request_)
+    state = begin(folder, request_)
+    state.note("start", Done(), [], 1)
+    state.note("choose", Done(), [], 1)
     with pytest.raises(ConfigError) as error:
         State(folder, request_._replace(**change))
     for text in [str(folder), "--output", *texts]:
         assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("done", "change"),
+    [
+        ("convert", {"start": "scratch", "minutes": 20, "overrides": ("train.seed=1",)}),
+        ("start", {"minutes": 20, "overrides": ("train.seed=1",)}),
+    ],
+)
+def test_flags_of_steps_to_come_may_change(folder, request_, done, change):
+    begin(folder, request_).note(done, Done(), [], 1)
+    changed = request_._replace(**change)
+    State(folder, changed).note("choose", Done(), [], 1)
+    State(folder, changed)
+    with pytest.raises(ConfigError, match="--minutes"):
+        State(folder, changed._replace(minutes=30))
+
+
+@pytest.mark.parametrize("change", [{"classes": ("a",)}, {"label_format": "voc"}])
+def test_flags_of_the_conversion_are_fixed_from_its_start(folder, request_, change):
+    begin(folder, request_)
+    with pytest.raises(ConfigError, match="--output"):
+        State(folder, request_._replace(**change))
 
 
 def test_other_files_are_rejected(folder, request_):

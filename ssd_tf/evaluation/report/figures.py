@@ -27,6 +27,8 @@ _CLASSES_WITH_NUMBERS = 12
 _MAX_LABEL = 40  # characters
 # No legend has loc="best", which takes the longer the more points there are.
 _LEGEND = {"frameon": False, "fontsize": 8}
+# A row above the plot, where it covers no curve; for short names.
+_LEGEND_ABOVE = {**_LEGEND, "loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3}
 _STYLE = {
     "text.parse_math": False,  # a $ in a class name is a dollar
     "text.usetex": False,
@@ -82,7 +84,7 @@ def threshold_curves(curves: dict, best_score) -> str:
             axes.plot(curves["score"], curves[name], color=_line(index), label=label)
         axes.axvline(best_score, color=_GRAY, linestyle="--", linewidth=1)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(loc="lower center", **_LEGEND)
+        axes.legend(**_LEGEND_ABOVE)
     return done[0]
 
 
@@ -131,7 +133,7 @@ def score_histogram(found, status) -> str:
         axes.hist([right, wrong], edges, stacked=True, color=[_BLUE, _ORANGE])
         axes.set_yscale("symlog", linthresh=10)
         axes.set(xlim=(0, 1))
-        axes.legend(["right", "wrong"], loc="upper right", **_LEGEND)
+        axes.legend(["right", "wrong"], **_LEGEND_ABOVE)
     return done[0]
 
 
@@ -143,7 +145,8 @@ def size_histogram(truth, is_found) -> str:
     with _plot("square root of the area, pixels", "objects") as (axes, done):
         groups = [sizes[counted & is_found], sizes[counted & ~is_found]]
         axes.hist(groups, edges, stacked=True, color=[_BLUE, _ORANGE])
-        axes.legend(["found", "missed"], loc="upper right", **_LEGEND)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.legend(["found", "missed"], **_LEGEND_ABOVE)
     return done[0]
 
 
