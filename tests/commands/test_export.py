@@ -243,7 +243,8 @@ def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monke
     from ssd_tf.exporting import verify
 
     numbers = iter([0.5, 0.45, 0.5, 0.48])
-    monkeypatch.setattr(verify, "measure", lambda *_: {"AP": next(numbers), "AP50": 0.6, "most_objects": 5})
+    others = {"AP50": 0.6, "most_objects": 5}
+    monkeypatch.setattr(verify, "measure", lambda *_: {"AP": next(numbers), **others})
     output = tmp_path / "out"
     argv = [f"--workdir={tiny_run}", f"--output={output}", f"--data={tiny_data}"]
     argv += ["--formats=tflite_float32", "--max_ap_drop=0.03"]
