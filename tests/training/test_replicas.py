@@ -4,6 +4,7 @@ Run as a script, this file is the process of one device count: a second Mirrored
 process can fail on leftovers of the first.
 """
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -110,6 +111,11 @@ def main(num_devices, folder):
     for name, settings in (RUNS | (FOUR if num_devices == 1 else {})).items():
         keras.config.set_floatx("float64" if "float64" in name else "float32")
         np.savez(folder / f"{name}.npz", **train(strategy, settings))
+    os._exit(0)
+
+
+# TensorFlow may wait for a minute, idle, when it deletes an iterator of several devices.
+_iterators = []
 
 
 def train(strategy, settings):
@@ -143,6 +149,7 @@ def train(strategy, settings):
         BATCH_SIZE,
         config.train.accumulate,
     )
+    _iterators.append(batches)
     rows = [train_step(*next(batches))]
     first_mean = network.model.get_layer("bn").moving_mean.numpy()
     rows += [train_step(*next(batches)) for _ in range(NUM_STEPS - 1)]
