@@ -50,6 +50,7 @@ def test_every_cell_runs(run):
     assert (folder / "run" / "live.html").is_file()
 
 
+@pytest.mark.slow
 def test_voc_labels_of_photos(run, shared_data):
     folder = run(f"IMAGES = pathlib.Path({str(shared_data / 'voc14')!r})")
     assert (folder / "quickstart" / "exports" / "export.json").is_file()
