@@ -73,6 +73,4 @@ def test_two_workers_train_as_two_replicas_do(bccd, shared_data, tmp_path, monke
         # step: workers may differ by as much as that does.
         rounding = np.maximum.accumulate(abs(other - expected))
         tolerance = 1e-4 * np.arange(1, NUM_STEPS + 1) * abs(expected) + 3 * rounding
-        print(key, np.round(abs(found - expected) / abs(expected), 5).tolist())
-        print(key, np.round(rounding / abs(expected), 5).tolist())
         assert (abs(found - expected) <= tolerance).all(), key
