@@ -1,6 +1,5 @@
 """Measures the data, the default boxes and the pace, and writes the config that follows."""
 
-import os
 import pathlib
 
 import numpy as np
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from data_tools.analysis import coverage, inspection
-from ssd_tf import files
+from ssd_tf import files, processor
 from ssd_tf.config import load_config
 from ssd_tf.data import dataset_json
 from ssd_tf.quickstarting import choices, config_file
@@ -52,7 +51,6 @@ class _Chooser:
         statistics = describe(self._dataset_info, self._objects)
         if not len(statistics.object_sides):
             raise ValueError(f"{self._data}: the split 'train' has no objects to learn from")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._add(Choice("start", self._start.shown, self._start.reason, self._start.values))
         config = self._add(self._or_given(choices.choose_batch(statistics.images["train"])))
         logging.info("measuring how long a step takes: about a minute")
@@ -67,6 +65,7 @@ class _Chooser:
         if config.model.input_hw != old_hw:
             pace = measure_pace(config, self._data)
         pace = choices.Pace(*pace)
+        cores = processor.usable_cores()
         on = "1 core" if cores == 1 else f"{cores} cores"
         logging.info("measured on %s: %.2f s per step", on, pace.step)
         config = self._choose_schedule(config, statistics, pace)
