@@ -71,6 +71,13 @@ class Backbone(Section):
     last_channels: Annotated[PositiveInt | None, only_with(_BACKBONE, "mobilenet_v2")] = None
     """Channels of the last convolution; default: 1280, times `alpha` if that is above 1. TF Object
     Detection API: 1280 * `alpha`."""
+    variant: Annotated[
+        Literal["torchvision", "od_api"],
+        only_with(_BACKBONE, "resnet50", "resnet101"),
+        Needs("without a model.neck", ("model.neck",), lambda neck: neck != "none"),
+    ] = "torchvision"
+    """Kind of ResNet: v1.5 as in torchvision, or v1 as in the TF Object Detection API, which strides
+    in the first convolution of a bottleneck and has ReLU6."""
     reduced_tail: Annotated[bool, only_with(_BACKBONE, "mobilenet_v3_large")] = True
     """Whether the last three blocks have half the channels, as in SSDLite, not in classifiers."""
     extra_layers: Annotated[Literal["separable", "conv"], _ON_MOBILENETS] = "separable"

@@ -1,5 +1,6 @@
-"""ResNet v1.5 (He et al. 2015) as in torchvision: a bottleneck strides in its 3x3 convolution.
+"""ResNets (He et al. 2015) as in torchvision, v1.5, or as in the TF Object Detection API, v1.
 
+v1.5: a bottleneck strides in its 3x3 convolution; v1: in the 1x1 convolution before it.
 Layers are named after torchvision's modules, with `_` for `.`: layer3_0_conv2 is layer3.0.conv2.
 models/ssd.py lists what a backbone offers.
 """
@@ -9,6 +10,7 @@ import typing
 from keras import initializers, layers
 
 from ssd_tf.errors import InputTooSmallError
+from ssd_tf.models import mobilenet
 from ssd_tf.models.batch_norm import BatchNormalization
 
 # Of torchvision's classification weights: ImageNet's mean and standard deviation, times 255.
@@ -24,6 +26,26 @@ BLOCKS = {
     "resnet101": (3, 4, 23, 3),
 }
 _WITH_BASICBLOCKS = ("resnet18", "resnet34")  # the others have bottlenecks
+
+
+class _Variant(typing.NamedTuple):
+    """What differs between the variants that the config names.
+
+    strided: whether the first or the second convolution of a bottleneck strides.
+    """
+
+    strided: int
+    activation: str
+    epsilon: float
+    pads_pool_as_same: bool
+
+
+_VARIANTS = {
+    "torchvision": _Variant(2, "relu", 1e-5, False),
+    # models/keras_models/resnet_v1.py there, with override_base_feature_extractor_hyperparams.
+    "od_api": _Variant(1, "relu6", mobilenet.EPSILON, True),
+}
+_TORCHVISION = _VARIANTS["torchvision"]
 
 
 class _Extra(typing.NamedTuple):
@@ -81,11 +103,10 @@ def stage_ends(backbone):
 
 def _stages(image, backbone, strides):
     """The outputs of the first len(strides) stages after the stem."""
+    variant = _VARIANTS[backbone.variant]
     width = int(64 * backbone.alpha)
-    x = _conv_bn(image, width, 7, 2, "conv1")
-    x = layers.ReLU(name="relu")(x)
-    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zeros never exceed what the ReLU gives
-    x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
+    x = _conv_bn(image, width, (7, 2), "conv1", variant)
+    x = _max_pool(_activate(x, "relu", variant), variant)
     block = _basic_block if backbone.name in _WITH_BASICBLOCKS else _bottleneck
     counts = BLOCKS[backbone.name]
     outputs = []
@@ -93,38 +114,47 @@ def _stages(image, backbone, strides):
         channels = width * 2 ** (stage - 1)
         for index in range(count):
             stride = first_stride if index == 0 else 1
-            x = block(x, channels, stride, f"layer{stage}_{index}")
+            x = block(x, channels, stride, f"layer{stage}_{index}", variant)
         outputs.append(x)
     return outputs
 
 
-def _basic_block(x, channels, stride, name):
-    y = _conv_bn(x, channels, 3, stride, f"{name}_conv1")
-    y = layers.ReLU(name=f"{name}_relu1")(y)
-    y = _conv_bn(y, channels, 3, 1, f"{name}_conv2")
-    x = _shortcut(x, channels, stride, name)
-    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+def _max_pool(x, variant):
+    if variant.pads_pool_as_same:
+        return layers.MaxPooling2D(3, 2, "same", name="maxpool")(x)
+    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zeros never exceed what the ReLU gives
+    return layers.MaxPooling2D(3, 2, name="maxpool")(x)
 
 
-def _bottleneck(x, channels, stride, name):
-    y = _conv_bn(x, channels, 1, 1, f"{name}_conv1")
-    y = layers.ReLU(name=f"{name}_relu1")(y)
-    y = _conv_bn(y, channels, 3, stride, f"{name}_conv2")
-    y = layers.ReLU(name=f"{name}_relu2")(y)
-    y = _conv_bn(y, channels * 4, 1, 1, f"{name}_conv3")
-    x = _shortcut(x, channels * 4, stride, name)
-    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+def _basic_block(x, channels, stride, name, variant):
+    y = _conv_bn(x, channels, (3, stride), f"{name}_conv1", variant)
+    y = _activate(y, f"{name}_relu1", variant)
+    y = _conv_bn(y, channels, (3, 1), f"{name}_conv2", variant)
+    x = _shortcut(x, channels, stride, name, variant)
+    return _activate(layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu", variant)
 
 
-def _shortcut(x, channels, stride, name):
+def _bottleneck(x, channels, stride, name, variant):
+    strides = (stride, 1) if variant.strided == 1 else (1, stride)
+    y = _conv_bn(x, channels, (1, strides[0]), f"{name}_conv1", variant)
+    y = _activate(y, f"{name}_relu1", variant)
+    y = _conv_bn(y, channels, (3, strides[1]), f"{name}_conv2", variant)
+    y = _activate(y, f"{name}_relu2", variant)
+    y = _conv_bn(y, channels * 4, (1, 1), f"{name}_conv3", variant)
+    x = _shortcut(x, channels * 4, stride, name, variant)
+    return _activate(layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu", variant)
+
+
+def _shortcut(x, channels, stride, name, variant):
     """The input of a block, projected if the block changes its shape."""
     if stride == 1 and x.shape[-1] == channels:
         return x
-    return _conv_bn(x, channels, 1, stride, f"{name}_downsample_0")
+    return _conv_bn(x, channels, (1, stride), f"{name}_downsample_0", variant)
 
 
-def _conv_bn(x, channels, size, stride, name):
+def _conv_bn(x, channels, size_and_stride, name, variant):
     """A convolution that pads size // 2 pixels on every side, then batch norm."""
+    size, stride = size_and_stride
     padding = "same"
     if stride > 1 and size > 1:
         # "same" would pad an even map at the far side only.
@@ -135,7 +165,11 @@ def _conv_bn(x, channels, size, stride, name):
         channels, size, stride, padding, use_bias=False, kernel_initializer=initializer, name=name
     )(x)
     bn_name = name.replace("conv", "bn").replace("downsample_0", "downsample_1")
-    return _batch_norm(x, bn_name)
+    return _batch_norm(x, bn_name, variant)
+
+
+def _activate(x, name, variant):
+    return layers.Activation(variant.activation, name=name)(x)
 
 
 def check_window(x, size, pad, name):
@@ -157,7 +191,7 @@ def _extra(x, extra, alpha, name):
         kernel_initializer=INITIALIZER,
         name=f"{name}_reduce",
     )(x)
-    x = _batch_norm(x, f"{name}_reduce_bn")
+    x = _batch_norm(x, f"{name}_reduce_bn", _TORCHVISION)
     x = layers.ReLU(name=f"{name}_reduce_relu")(x)
     pad = 1 if extra.stride == 2 else 0
     check_window(x, 3, pad, f"{name}_conv")
@@ -171,9 +205,9 @@ def _extra(x, extra, alpha, name):
         kernel_initializer=INITIALIZER,
         name=f"{name}_conv",
     )(x)
-    x = _batch_norm(x, f"{name}_conv_bn")
+    x = _batch_norm(x, f"{name}_conv_bn", _TORCHVISION)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _batch_norm(x, name):
-    return BatchNormalization(epsilon=1e-5, name=name)(x)
+def _batch_norm(x, name, variant):
+    return BatchNormalization(epsilon=variant.epsilon, name=name)(x)

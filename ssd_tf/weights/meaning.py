@@ -77,6 +77,7 @@ def _has_extra_strides(config):
 SETTINGS = (
     Setting("model.backbone.name", NETWORK, lambda config: _backbone(config).name),
     Setting("model.backbone.padding", NETWORK, _padding),
+    Setting("model.backbone.variant", NETWORK, lambda config: _backbone(config).variant),
     Setting("model.backbone.mean_rgb", NETWORK, _mean),
     Setting("model.backbone.std_rgb", NETWORK, _std),
     Setting("model.num_levels", EXTRA_LAYERS_AND_HEADS, _has_extra_strides),

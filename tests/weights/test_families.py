@@ -30,7 +30,6 @@ def rejection(path, *arguments):
         (["SecondStageBoxPredictor/ClassPredictor"], "Faster R-CNN"),
         (["roi_heads.box_head.fc6.weight"], "Faster R-CNN"),
         (["model.0.conv.weight"], "YOLO"),
-        (["ssd_res_net50v1_fpn_keras_feature_extractor/conv1"], "ResNet"),
     ],
 )
 def test_families_by_the_names_of_their_layers(names, family):
@@ -54,10 +53,6 @@ def write_checkpoint(prefix, name):
     [
         ("faster_rcnn { num_classes: 3 }", "Faster R-CNN"),
         ("center_net { num_classes: 3 }", "CenterNet"),
-        (
-            'ssd { num_classes: 3 feature_extractor { type: "ssd_resnet50_v1_fpn_keras" } }',
-            "biases",
-        ),
         (
             'ssd { num_classes: 7 feature_extractor { type: "ssd_efficientnet-b0_bifpn_keras" } '
             "image_resizer { keep_aspect_ratio_resizer { min_dimension: 512 } } }",

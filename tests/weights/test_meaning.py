@@ -38,6 +38,16 @@ NEITHER = {
 # Keys of SETTINGS that affect the whole network.
 WHOLE = {
     "model.backbone.padding": ({"model.backbone": V1}, "torch"),
+    "model.backbone.variant": (
+        {
+            "model.backbone": {"name": "resnet50", "alpha": 0.25},
+            "model.neck": "fpn",
+            "model.num_levels": 3,
+            "model.neck_channels": 16,
+            "boxes": {"preset": "od_api_fpn"},
+        },
+        "od_api",
+    ),
     "model.backbone.mean_rgb": ({}, [100, 127.5, 127.5]),
     "model.backbone.std_rgb": ({}, [1, 1, 1]),
 }

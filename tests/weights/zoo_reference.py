@@ -1,6 +1,7 @@
 """The networks of the TF2 detection zoo in plain TensorFlow, from a checkpoint's variables.
 
 Written after models/ssd_mobilenet_v2_fpn_keras_feature_extractor.py,
+models/ssd_resnet_v1_fpn_keras_feature_extractor.py, models/keras_models/resnet_v1.py,
 models/feature_map_generators.py and predictors/convolutional_keras_box_predictor.py of the TF
 Object Detection API, and independent of our own models.
 """
@@ -21,6 +22,10 @@ _V2 = (
 )
 # Strides of the blocks of MobileNet v1, table 1.
 _V1 = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+
+_BACKBONE = "_feature_extractor/classification_backbone/layer_with_weights-"
+# Number of bottlenecks of conv2 to conv5: ResNet-50.
+_RESNET50 = (3, 4, 6, 3)
 
 
 class Variables:
@@ -46,8 +51,11 @@ class Variables:
 def predict(variables, images, kind):
     """images [B, H, W, 3] in 0..255 -> offsets [B, A, 4] and logits [B, A, C + 1].
 
-    kind: "v2_fpnlite", "v1_fpn" or "v2".
+    kind: "v2_fpnlite", "v1_fpn", "resnet50_fpn" or "v2".
     """
+    if kind == "resnet50_fpn":
+        maps = _resnet50(variables, images - [123.68, 116.779, 103.939])
+        return _shared_heads(variables, _pyramid(variables, maps), kind)
     x = images / 127.5 - 1
     if kind == "v2":
         maps = _extra_maps(variables, *_mobilenet_v2(variables, x)[2:])
@@ -78,11 +86,10 @@ def _norm(v, place, x):
 def _backbone_layers(v):
     """A function (x, stride) that applies the next convolution and its batch norm."""
     numbers = itertools.count()
-    root = "_feature_extractor/classification_backbone/layer_with_weights-"
 
     def apply(x, stride=1):
-        x = _conv(v, f"{root}{next(numbers)}", x, stride)
-        return _norm(v, f"{root}{next(numbers)}", x)
+        x = _conv(v, f"{_BACKBONE}{next(numbers)}", x, stride)
+        return _norm(v, f"{_BACKBONE}{next(numbers)}", x)
 
     return apply
 
@@ -118,6 +125,34 @@ def _mobilenet_v2(v, x):
     return ends[5], ends[12], last, expansions[13]
 
 
+def _resnet50(v, x):
+    """conv3, conv4 and conv5. Keras counts the shortcut's layers before those of the third."""
+    numbers = itertools.count()
+
+    def take(count):
+        return [f"{_BACKBONE}{next(numbers)}" for _ in range(count)]
+
+    conv, norm = take(2)
+    x = tf.pad(x, [[0, 0], [3, 3], [3, 3], [0, 0]])
+    x = tf.nn.conv2d(x, v(conv, "kernel"), 2, "VALID")
+    x = tf.nn.max_pool2d(tf.nn.relu6(_norm(v, norm, x)), 3, 2, "SAME")
+    maps = []
+    for stage, count in enumerate(_RESNET50):
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            conv1, norm1, conv2, norm2 = take(4)
+            y = tf.nn.relu6(_norm(v, norm1, _conv(v, conv1, x, stride)))
+            y = tf.nn.relu6(_norm(v, norm2, _conv(v, conv2, y)))
+            if block == 0:
+                conv0, conv3, norm0, norm3 = take(4)
+                x = _norm(v, norm0, _conv(v, conv0, x, stride))
+            else:
+                conv3, norm3 = take(2)
+            x = tf.nn.relu6(x + _norm(v, norm3, _conv(v, conv3, y)))
+        maps.append(x)
+    return maps[1:]
+
+
 def _pyramid(v, maps):
     root = "_feature_extractor/_fpn_features_generator"
     x = _conv(v, f"{root}/top_layers/0", maps[2])
@@ -139,7 +174,7 @@ def _shared_heads(v, maps, kind):
     root = "_box_predictor"
     names = ("PredictionTower",) * 2
     norms = ("box_encodings",) * 2
-    if kind == "v1_fpn":
+    if kind != "v2_fpnlite":
         names = ("BoxPredictionTower", "ClassPredictionTower")
         norms = ("box_encodings", "class_predictions_with_background")
     heads = (

@@ -49,6 +49,7 @@ DETECTORS = {
     "tf2:ssd_mobilenet_v2_fpnlite_640x640": _zoo("ssd_mobilenet_v2_fpnlite_640x640", 28.2, 21),
     "tf2:ssd_mobilenet_v2_320x320": _zoo("ssd_mobilenet_v2_320x320", 20.2, 46),
     "tf2:ssd_mobilenet_v1_fpn_640x640": _zoo("ssd_mobilenet_v1_fpn_640x640", 29.1, 48),
+    "tf2:ssd_resnet50_v1_fpn_640x640": _zoo("ssd_resnet50_v1_fpn_640x640", 34.3, 245),
     "torchvision:ssdlite320_mobilenet_v3_large": Published(
         f"{_TORCH}/ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
         21.3,

@@ -5,8 +5,8 @@ import re
 from ssd_tf.errors import ConfigError
 
 KNOWN = (
-    "SSDs on MobileNet v1 and v2 of the TF Object Detection API, ssd300_vgg16 and "
-    "ssdlite320_mobilenet_v3_large of torchvision"
+    "SSDs on MobileNet v1 and v2 and, with FPN, on ResNet-50 and -101 of the TF Object Detection "
+    "API, ssd300_vgg16 and ssdlite320_mobilenet_v3_large of torchvision"
 )
 RUNS_AS_IT_IS = (
     "a SavedModel or TFLite file that returns boxes, classes and scores runs as it is: "
@@ -21,7 +21,6 @@ _FAMILIES = (
         "a Faster R-CNN",
     ),
     (r"(?i)yolo|ultralytics|^model\.\d+\.(conv|cv\d|m)\.", "a YOLO"),
-    (r"(?i)res_?net_?\d+_?v1.*fpn", "an SSD on ResNet v1, whose convolutions have biases"),
 )
 
 

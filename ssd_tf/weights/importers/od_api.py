@@ -66,6 +66,8 @@ DEFAULTS = {
     "eval.class_agnostic": False,
     "eval.max_detections": 100,
 }
+# The section model.backbone of its ResNets, apart from name and width: RGB minus the means of VGG.
+RESNET = {"variant": "od_api", "mean_rgb": [123.68, 116.779, 103.939], "std_rgb": [1.0] * 3}
 # Of the DEFAULTS; what pixels become is reported as a range instead.
 _NORMALIZATION = ("model.backbone.mean_rgb", "model.backbone.std_rgb")
 # Names of the API's layers and ours. {} are the groups; extra layers count from 2 there.

@@ -2,6 +2,7 @@
 
 from ssd_tf.boxes.default_boxes import BoxLevel
 from ssd_tf.errors import ConfigError
+from ssd_tf.models import mobilenet
 from ssd_tf.weights.importers import families, od_api
 from ssd_tf.weights.importers.pipeline_config import Message
 
@@ -11,6 +12,8 @@ _FAMILIES = {
     "ssd_mobilenet_v2_keras": ("mobilenet_v2", False),
     "ssd_mobilenet_v1_fpn_keras": ("mobilenet", True),
     "ssd_mobilenet_v2_fpn_keras": ("mobilenet_v2", True),
+    "ssd_resnet50_v1_fpn_keras": ("resnet50", True),
+    "ssd_resnet101_v1_fpn_keras": ("resnet101", True),
 }
 _AXES = ("y", "x", "height", "width")
 
@@ -36,12 +39,8 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
     name, has_pyramid = _FAMILIES[kind]
     input_hw = _input_hw(model, path)
     predictor = model.message("box_predictor")
-    backbone = {
-        "name": name,
-        "padding": "same",
-        "alpha": extractor.number("depth_multiplier", 1.0),
-        "min_channels": int(extractor.number("min_depth", 16)),
-    }
+    _check_hyperparams(extractor, predictor, path)
+    backbone = _backbone(name, extractor, path)
     if has_pyramid:
         network = _pyramid(extractor, predictor)
     else:
@@ -62,6 +61,45 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
     return values, num_classes
 
 
+def _check_hyperparams(extractor, predictor, path):
+    """Raise ConfigError for another activation or batch norm than our layers have."""
+    found = [("feature_extractor", extractor)]
+    found += [(key, predictor.message(key)) for key in predictor.fields]
+    for section, message in found:
+        if "conv_hyperparams" not in message.fields:
+            continue
+        hyperparams = message.message("conv_hyperparams")
+        activation = hyperparams.text("activation", "RELU")
+        epsilon = hyperparams.message("batch_norm").number("epsilon", mobilenet.EPSILON)
+        for key, value, expected in (
+            ("activation", activation, "RELU_6"),
+            ("batch_norm.epsilon", epsilon, mobilenet.EPSILON),
+        ):
+            if value != expected:
+                raise ConfigError(
+                    f"{path}: {section}.conv_hyperparams.{key}: expected {expected}, got {value}; "
+                    f"{families.RUNS_AS_IT_IS}"
+                )
+
+
+def _backbone(name, extractor, path):
+    """The section model.backbone."""
+    values = {"name": name, "alpha": extractor.number("depth_multiplier", 1.0)}
+    if name.startswith("mobilenet"):
+        return values | {"padding": "same", "min_channels": _min_depth(extractor)}
+    key = "override_base_feature_extractor_hyperparams"
+    if not extractor.flag(key):
+        raise ConfigError(
+            f"{path}: feature_extractor.{key}: expected true, as in the detection zoo, since "
+            f"the ResNet has ReLU otherwise, not ReLU6; {families.RUNS_AS_IT_IS}"
+        )
+    return values | od_api.RESNET
+
+
+def _min_depth(extractor):
+    return int(extractor.number("min_depth", 16))
+
+
 def _input_hw(model, path):
     resizer = model.message("image_resizer")
     if "fixed_shape_resizer" not in resizer.fields:
@@ -76,10 +114,11 @@ def _pyramid(extractor, predictor):
     fpn = extractor.message("fpn")
     shared = predictor.message("weight_shared_convolutional_box_predictor")
     separable = extractor.flag("use_depthwise")
+    channels = fpn.number("additional_layer_depth", 256) * extractor.number("depth_multiplier", 1.0)
     return {
         "num_levels": int(fpn.number("max_level", 7)) - int(fpn.number("min_level", 3)) + 1,
         "neck": "fpn_lite" if separable else "fpn",
-        "neck_channels": int(fpn.number("additional_layer_depth", 256)),
+        "neck_channels": max(int(channels), _min_depth(extractor)),
         "head": "separable" if shared.flag("use_depthwise") else "conv",
         "tower": {
             "num_layers": int(shared.number("num_layers_before_predictor", 0)),

@@ -14,7 +14,7 @@ from keras import layers
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.models import ssd
+from ssd_tf.models import resnet, ssd
 from ssd_tf.models.folding import graph_nodes
 from ssd_tf.weights.importers import graph_match, od_api
 from ssd_tf.weights.importers.imported import Imported
@@ -22,6 +22,8 @@ from ssd_tf.weights.importers.imported import Imported
 # Largest deviation of a map's kernel from the common one, in fractions of the largest value of its
 # channel: two steps of an 8-bit file.
 _MAX_RESIDUAL = 2 / 127
+
+_RESNETS = ("resnet50", "resnet101")
 
 
 class Graph(typing.NamedTuple):
@@ -126,10 +128,10 @@ def _settings(graph, path):
     tower = _tower(graph, graph.box_heads[0])
     num_levels = len(graph.box_heads)
     is_separable = box_head.shape[0] == 1
-    settings = od_api.DEFAULTS | graph.settings
-    settings |= od_api.describe_boxes(graph, num_levels, settings, "od_api_fpn")
     backbone = _backbone(graph.convolutions, path)
-    settings |= {f"model.backbone.{key}": value for key, value in backbone.items()}
+    settings = od_api.DEFAULTS | {f"model.backbone.{key}": value for key, value in backbone.items()}
+    settings |= graph.settings
+    settings |= od_api.describe_boxes(graph, num_levels, settings, "od_api_fpn")
     return settings | {
         "model.num_levels": num_levels,
         "model.neck": "fpn_lite" if is_separable else "fpn",
@@ -158,12 +160,21 @@ def _tower(graph, index):
 
 def _backbone(convolutions, path):
     stem, _, _, fourth = convolutions[:4]
+    if stem.shape[:2] == (7, 7):
+        return _resnet(convolutions, stem.shape[-1])
     if len(fourth.shape) == 3:  # v2 has a 1x1 convolution there
         last = max(each.shape[-1] for each in convolutions)
         return od_api.fit_width("mobilenet", stem.shape[-1], last, path)
     widest = max(convolutions, key=lambda each: each.shape[-1] if len(each.shape) == 4 else 0)
     values = od_api.fit_width("mobilenet_v2", stem.shape[-1], widest.shape[2], path)
     return values | {"last_channels": widest.shape[3]}
+
+
+def _resnet(convolutions, width):
+    """width: channels of the stem."""
+    num_conv4 = sum(each.shape == (1, 1, 4 * width, 16 * width) for each in convolutions)
+    names = {counts[2]: name for name, counts in resnet.BLOCKS.items() if name in _RESNETS}
+    return {"name": names.get(num_conv4, _RESNETS[0]), "alpha": width / 64} | od_api.RESNET
 
 
 def _gather(model, ours, found):

@@ -2,7 +2,8 @@
 
 What network they hold is in their pipeline.config. A checkpoint names its variables by the objects
 that hold them; a SavedModel numbers them in the order in which Keras 2 finds these objects.
-Families: SSDs on MobileNet v1 and v2, with a feature pyramid and shared heads, or heads per map.
+Families: SSDs on MobileNet v1 and v2, with a feature pyramid and shared heads, or heads per map;
+on ResNet v1 with a feature pyramid.
 """
 
 import pathlib
@@ -242,7 +243,8 @@ def _collect_arrays(model, variables, path, pipeline_path):
         arrays[layer.name] = [variables[name] for name in names]
         misfit = find_misfit(layer, arrays[layer.name])
         if misfit:
-            key = "num_classes" if heads.is_class_head(layer.name) else "depth_multiplier"
+            key = "box_predictor" if place.startswith(_PREDICTOR) else "feature_extractor"
+            key = "num_classes" if heads.is_class_head(layer.name) else key
             raise ConfigError(
                 f"{path}: {place}: {misfit}; {pipeline_path} describes another network: compare "
                 f"its {key}"
@@ -258,7 +260,11 @@ def _collect_arrays(model, variables, path, pipeline_path):
 
 
 def _objects_of(model):
-    """{our layer: the object there} for all layers with weights."""
+    """{our layer: the object there} for all layers with weights.
+
+    Keras 2 counts the backbone's layers in the order that model.layers has: by their distance from
+    the output, so that a shortcut's convolution comes just before the third of its bottleneck.
+    """
     objects = {}
     num_backbone = 0
     for layer in model.layers:

@@ -16,6 +16,7 @@ _OPERATORS = (
     "DEPTHWISE_CONV_2D",
     "DEQUANTIZE",
     "LOGISTIC",
+    "MAX_POOL_2D",
     "MINIMUM",
     "PACK",
     "PAD",
@@ -91,8 +92,10 @@ def describe(model: schema.ModelT, num_classes=None) -> str:
     convolutions = [name for name in names if name.endswith("CONV_2D")]
     is_v1 = convolutions[3:4] == ["DEPTHWISE_CONV_2D"]
     words = ["SSD", "MobileNetV1" if is_v1 else "MobileNetV2"]
-    if num_depthwise > _MAX_BACKBONE and _has_upsampling(names):
-        words.append("FPN-lite")
+    if num_depthwise == 0:
+        words[1] = "ResNet"
+    if _has_upsampling(names):
+        words.append("FPN-lite" if num_depthwise > _MAX_BACKBONE else "FPN")
     words.append(_join(_shape(graph, graph.inputs[0])[1:3]))
     if num_classes is None:
         num_classes = _raw_classes(graph)

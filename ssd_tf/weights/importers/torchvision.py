@@ -47,7 +47,9 @@ def convert(state: dict, model: Model, source) -> dict[str, list[np.ndarray]]:
 def describe(backbone: Backbone, state) -> dict:
     """The keys of model.backbone of the network that the state belongs to, as far as known."""
     name = backbone.name
-    known = {"padding": "torch"} if name == "mobilenet_v2" else {}
+    known: dict = {"padding": "torch"} if name == "mobilenet_v2" else {}
+    if name.startswith("resnet"):
+        known["variant"] = "torchvision"
     is_detector = "backbone.scale_weight" in state or (
         name == "mobilenet_v3_large" and backbone.reduced_tail
     )
