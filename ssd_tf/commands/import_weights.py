@@ -15,9 +15,10 @@ USAGE = """
 Make a run folder of a third-party detector, to detect, evaluate and export with, and to fine-tune.
 It is downloaded by its name (--list), or read from a file whose content says which one it is:
 
-  SSDs, SSDLites and SSDs with FPN or FPN-lite on MobileNet v1 and v2 of the TF Object Detection
-    API: a TFLite file, a frozen graph (.pb), a SavedModel, a checkpoint, or a download of its zoo,
-    unpacked or .tar.gz; those of TensorFlow 2 with their pipeline.config
+  SSDs, SSDLites and SSDs with FPN or FPN-lite on MobileNet v1 and v2, and with FPN on ResNet-50
+    and -101, of the TF Object Detection API: a TFLite file, a frozen graph (.pb), a SavedModel, a
+    checkpoint, or a download of its zoo, unpacked or .tar.gz; those of TensorFlow 2 with their
+    pipeline.config
   ssd300_vgg16 and ssdlite320_mobilenet_v3_large of torchvision: .pth or .safetensors
 
   ssd import --list
@@ -85,17 +86,11 @@ def _main(values, positional):
     if output_folder.OutputFolder(output).path.is_dir() and any(output.iterdir()):
         raise ConfigError(f"--output: {values.output} exists already: give another name")
     commandline.import_tensorflow()
-    from ssd_tf.weights.importers.detectors import import_detector
+    from ssd_tf.weights.importers.detectors import Reading, import_detector
 
-    import_detector(
-        values.source,
-        output,
-        values.labels,
-        overrides,
-        values.pipeline_config,
-        commandline.read_input_range(values),
-        values.keep_settings,
-    )
+    input_range = commandline.read_input_range(values)
+    reading = Reading(values.pipeline_config, input_range, values.keep_settings)
+    import_detector(values.source, output, values.labels, overrides, reading)
     drawn = os.path.join(values.output, "drawn")
     start = ["--config", "configs/finetune.yaml", "--set", f"init_from={values.output}"]
     commandline.print_next(

@@ -76,8 +76,8 @@ class Backbone(Section):
         only_with(_BACKBONE, "resnet50", "resnet101"),
         Needs("without a model.neck", ("model.neck",), lambda neck: neck != "none"),
     ] = "torchvision"
-    """Kind of ResNet: v1.5 as in torchvision, or v1 as in the TF Object Detection API, which strides
-    in the first convolution of a bottleneck and has ReLU6."""
+    """Kind of ResNet: v1.5 as in torchvision, or v1 as in the TF Object Detection API, with strides
+    in the first convolution of a bottleneck and with ReLU6."""
     reduced_tail: Annotated[bool, only_with(_BACKBONE, "mobilenet_v3_large")] = True
     """Whether the last three blocks have half the channels, as in SSDLite, not in classifiers."""
     extra_layers: Annotated[Literal["separable", "conv"], _ON_MOBILENETS] = "separable"
@@ -110,6 +110,9 @@ class Tower(Section):
     """Channels of each. TF Object Detection API: 256, FPN-lite: 128."""
     shared: bool = False
     """One tower for boxes and classes, as in FPN-lite, instead of two."""
+    per_map: bool = False
+    """Kernels of its own for each map, in tower and heads. `ssd import` sets it for TFLite files in
+    which quantisation left no common ones."""
 
 
 class Model(Section):

@@ -2,7 +2,7 @@
 
 Either each map has its own heads (Liu et al. 2016), or all maps share them, after a tower of
 convolutions with batch norm of its own on each map (RetinaNet, Lin et al. 2017b, as in the TF
-Object Detection API).
+Object Detection API). With model.tower.per_map, towers and heads belong to a map each.
 
 Shapes: `B` batch, `C` foreground classes, `k` default boxes per cell, `H`, `W` of a feature map.
 """
@@ -47,7 +47,7 @@ def predict(config, maps, levels, num_classes, initializer) -> dict:
         offsets = _heads_per_map(maps, counts, BOX_HEAD_PREFIX, head, [0.0] * 4, initializer)
         logits = _heads_per_map(maps, counts, CLASS_HEAD_PREFIX, head, bias, initializer)
     else:
-        offsets, logits = _shared_heads(config.model, maps, counts, bias)
+        offsets, logits = _heads_after_towers(config.model, maps, counts, bias)
     # float32 under every policy: sums over thousands of boxes and exp() of sizes need it.
     return {
         "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
@@ -81,8 +81,8 @@ def _heads_per_map(maps, counts, prefix, head, bias, initializer):
     return outputs
 
 
-def _shared_heads(model, maps, counts, bias):
-    """The outputs of heads that all maps share: a list of offsets and one of logits."""
+def _heads_after_towers(model, maps, counts, bias):
+    """A list of offsets and one of logits, with an entry for each map."""
     if len(set(counts)) > 1:
         raise ConfigError(
             f"model.tower: shared heads need as many default boxes per cell on every map, "
@@ -94,26 +94,39 @@ def _shared_heads(model, maps, counts, bias):
     else:
         box_maps = _run_tower(model, maps, "box_tower")
         class_maps = _run_tower(model, maps, "class_tower")
-    box_head = _tower_conv(model.head, 4 * k, f"{BOX_HEAD_PREFIX}_conv", [0.0] * 4 * k)
-    class_head = _tower_conv(model.head, len(bias) * k, f"{CLASS_HEAD_PREFIX}_conv", bias * k)
-    offsets = [
-        _list_boxes(box_head(x), 4, f"{BOX_HEAD_PREFIX}{index}") for index, x in enumerate(box_maps)
-    ]
-    logits = [
-        _list_boxes(class_head(x), len(bias), f"{CLASS_HEAD_PREFIX}{index}")
-        for index, x in enumerate(class_maps)
-    ]
-    return offsets, logits
+    outputs = []
+    for prefix, of_maps, values in (
+        (BOX_HEAD_PREFIX, box_maps, [0.0] * 4),
+        (CLASS_HEAD_PREFIX, class_maps, bias),
+    ):
+        names = [f"{prefix}{level}_conv" for level in range(len(maps))]
+        convs = _tower_convs(model, k * len(values), names, f"{prefix}_conv", values * k)
+        outputs.append(
+            [
+                _list_boxes(conv(x), len(values), f"{prefix}{level}")
+                for level, (conv, x) in enumerate(zip(convs, of_maps, strict=True))
+            ]
+        )
+    return outputs
 
 
 def _run_tower(model, maps, name):
     """The maps after model.tower.num_layers convolutions, each with batch norm per map."""
     for layer in range(model.tower.num_layers):
-        conv = _tower_conv(model.head, model.tower.channels, f"{name}{layer}")
+        names = [f"{name}{layer}_map{level}" for level in range(len(maps))]
+        convs = _tower_convs(model, model.tower.channels, names, f"{name}{layer}")
         maps = [
-            mobilenet.norm(conv(x), f"{name}{layer}_map{index}") for index, x in enumerate(maps)
+            mobilenet.norm(conv(x), own_name)
+            for conv, x, own_name in zip(convs, maps, names, strict=True)
         ]
     return maps
+
+
+def _tower_convs(model, channels, names, shared_name, bias=None):
+    """A convolution for each map: with model.tower.per_map by `names`, else the same for all."""
+    if model.tower.per_map:
+        return [_tower_conv(model.head, channels, name, bias) for name in names]
+    return [_tower_conv(model.head, channels, shared_name, bias)] * len(names)
 
 
 def _tower_conv(head, channels, name, bias=None):

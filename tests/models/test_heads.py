@@ -73,6 +73,21 @@ def test_a_shared_kernel_is_one_variable_and_each_map_has_its_own_batch_norm(pyr
     assert model.get_layer("logits_conv").count_params() == 144 + 16 * 24 + 24
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_towers_and_heads_of_each_map(shared):
+    tower = TOWER | {"shared": shared, "per_map": True, "num_layers": 1}
+    model = build(num_levels=3, tower=tower).model
+    names = set(layer_names(model, layers.SeparableConv2D))
+    towers = ["tower0"] if shared else ["box_tower0", "class_tower0"]
+    expected = {f"{name}_map{level}" for name in towers for level in range(3)}
+    expected |= {f"{head}{level}_conv" for head in ("offsets", "logits") for level in range(3)}
+    assert {name for name in names if not name.startswith("fpn_")} == expected
+    # 3 * 3 * 16 + 16 * 24 weights and 24 biases of 6 boxes with 4 offsets, or 4 logits, per cell.
+    assert {model.get_layer(f"{head}2_conv").count_params() for head in ("offsets", "logits")} == {
+        144 + 16 * 24 + 24
+    }
+
+
 def test_two_towers_of_ordinary_convolutions():
     model = build(head="conv", tower=TOWER | {"shared": False}).model
     assert model.get_layer("box_tower0").kernel.shape == (3, 3, 24, 16)

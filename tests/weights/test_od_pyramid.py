@@ -12,6 +12,7 @@ from ssd_tf.config import check_config, load_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting import tflite
 from ssd_tf.models import ssd
+from ssd_tf.models.folding import graph_nodes
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.training.train import train
 from ssd_tf.weights.importers import (
@@ -127,6 +128,69 @@ def test_kernels_that_differ_by_more_than_a_factor_are_rejected():
     np.testing.assert_allclose(
         kernel * found[:, None, None, None], common * scales[:, None, None, None], atol=1e-5
     )
+
+
+@pytest.mark.integration
+def test_a_file_with_kernels_of_each_map(tmp_path):
+    config, network = make_network(tower={"num_layers": 1, "channels": 24, "per_map": True})
+    path = write_tflite(make_converter(config, network), tmp_path / "model.tflite")
+    assert_imported_alike(path, config, network)
+
+
+def make_graph(network, weights):
+    """The convolutions of a network with other weights: a kernel and bias for each."""
+    convolutions = graph_match.keras_convolutions(network.model)
+    outputs = [node.outputs[0] for node in graph_nodes(network.model)]
+    heights = {id(output): output.shape[1] for output in outputs}
+    heads = {"boxes": [], "classes": []}
+    for index, each in enumerate(convolutions):
+        if each.role and each.shape[0] == 1:
+            heads[each.role].append(index)
+    for indices in heads.values():
+        indices.sort(key=lambda index: -heights[convolutions[index].source.output])
+    settings = {"model.input_hw": [96, 128]}
+    return od_pyramid.Graph("test", convolutions, weights, *heads.values(), settings, None, None)
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_kernels_that_differ_between_maps_stay_those_of_their_maps(differ):
+    _, network = make_network(tower={"num_layers": 1, "channels": 24, "shared": True})
+    convolutions = graph_match.keras_convolutions(network.model)
+    rng = np.random.default_rng(0)
+    kernels = {}
+    weights = []
+    for each in convolutions:
+        kernel = rng.normal(0, 1, each.shape).astype(np.float32)
+        if not differ:  # of one shape, there is one kernel
+            kernel = kernels.setdefault((each.shape, each.role), kernel)
+        weights.append((kernel, np.zeros(each.shape[-1])))
+    graph = make_graph(network, weights)
+    detector = od_pyramid.convert(graph, "file")
+    assert detector.values["model"]["tower"].get("per_map", False) == differ
+    assert any("per_map" in note for note in detector.notes) == differ
+    for level in range(4):
+        kernel = weights[graph.box_heads[level]][0]
+        name = f"offsets{level}_conv" if differ else "offsets_conv"
+        np.testing.assert_array_equal(detector.arrays[name][1], kernel)
+
+
+@pytest.mark.parametrize("part", ["kernel", "bias"])
+def test_heads_that_differ_between_maps(part):
+    """By a factor, too: no batch norm follows them."""
+    _, network = make_network()
+    ours = graph_match.keras_convolutions(network.model)
+    # Without biases of depthwise convolutions, which would become part of those that follow.
+    found = [
+        (np.ones(each.shape, np.float32), np.full(each.shape[-1], float(len(each.shape) == 4)))
+        for each in ours
+    ]
+    _, residual = od_pyramid._gather(network.model, ours, found)
+    assert residual == 0
+    index = max(index for index, each in enumerate(ours) if each.role == "boxes")
+    kernel, bias = found[index]
+    found[index] = (2 * kernel, bias) if part == "kernel" else (kernel, 2 * bias)
+    _, residual = od_pyramid._gather(network.model, ours, found)
+    assert residual == 0.5
 
 
 def test_equal_kernels_keep_their_bits():

@@ -52,31 +52,22 @@ def norm_shapes(place, channels):
 
 
 def backbone_shapes():
-    """Kernels of conv1, then of each bottleneck; where channels change, the shortcut's third."""
-    kernels = [(7, 7, 3, 16)]
-    order = [0]
+    """In the order of Keras, which takes the shortcut's layers just before the third ones."""
+    found = [(7, 7, 3, 16), 16]  # kernels, and the channels of batch norms
     inputs = 16
     for width, count in ((16, 3), (32, 4), (64, 6), (128, 3)):
         for block in range(count):
-            kernels += [(1, 1, inputs, width), (3, 3, width, width)]
-            order += [0, 0]
+            found += [(1, 1, inputs, width), width, (3, 3, width, width), width]
+            third = (1, 1, width, 4 * width)
             if block == 0:
-                kernels.append((1, 1, inputs, 4 * width))
-                order.append(1)
-            kernels.append((1, 1, width, 4 * width))
-            order.append(2 if block == 0 else 0)
+                found += [(1, 1, inputs, 4 * width), third, 4 * width, 4 * width]
+            else:
+                found += [third, 4 * width]
             inputs = 4 * width
-    # Each kernel is followed by its batch norm; the shortcut's and the third come in pairs.
     shapes = {}
-    number = 0
-    for kernel, kind in zip(kernels, order, strict=True):
-        conv, norm = {0: (number, number + 1), 1: (number, number + 2), 2: (number - 1, number + 1)}[
-            kind
-        ]
-        place = "_feature_extractor/classification_backbone/layer_with_weights-"
-        shapes[f"{place}{conv}/kernel"] = kernel
-        shapes |= norm_shapes(f"{place}{norm}", kernel[3])
-        number += 2
+    for index, each in enumerate(found):
+        place = f"_feature_extractor/classification_backbone/layer_with_weights-{index}"
+        shapes |= norm_shapes(place, each) if isinstance(each, int) else {f"{place}/kernel": each}
     return shapes
 
 

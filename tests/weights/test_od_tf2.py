@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import zoo_reference
+from keras import applications, layers
 from tensorflow.core.protobuf import saved_model_pb2
 
 from ssd_tf.commands import import_weights
@@ -181,6 +182,85 @@ def test_outputs_are_those_of_the_api(name, tmp_path):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(value, expected, atol=1e-4 * scale)
     assert variables.left_over == set()
+
+
+# Our layers outside of the backbone, and the objects of a checkpoint.
+FPN_OBJECTS = {
+    "fpn_lateral5": "_fpn_features_generator/top_layers/0",
+    "fpn_lateral4": "_fpn_features_generator/residual_blocks/0/0",
+    "fpn_lateral3": "_fpn_features_generator/residual_blocks/1/0",
+    "fpn_smooth4": "_fpn_features_generator/conv_layers/0/0",
+    "fpn_smooth4_bn": "_fpn_features_generator/conv_layers/0/1",
+    "fpn_smooth3": "_fpn_features_generator/conv_layers/1/0",
+    "fpn_smooth3_bn": "_fpn_features_generator/conv_layers/1/1",
+    "fpn_coarse6": "_coarse_feature_layers/0/0",
+    "fpn_coarse6_bn": "_coarse_feature_layers/0/1",
+    "fpn_coarse7": "_coarse_feature_layers/1/0",
+    "fpn_coarse7_bn": "_coarse_feature_layers/1/1",
+}
+HEAD_OBJECTS = {
+    "offsets_conv": "_box_prediction_head/_box_encoder_layers/0",
+    "logits_conv": (
+        "_prediction_heads/class_predictions_with_background/_class_predictor_layers/0"
+    ),
+    **{f"tower{layer}": f"_head_scope_conv_layers/PredictionTower/{layer}" for layer in range(4)},
+    **{
+        f"tower{layer}_map{level}_bn": (
+            f"_base_tower_layers_for_heads/box_encodings/{level}/{1 + 3 * layer}"
+        )
+        for layer in range(4)
+        for level in range(5)
+    },
+}
+VARIABLES = {
+    layers.DepthwiseConv2D: ("depthwise_kernel",),
+    layers.SeparableConv2D: ("depthwise_kernel", "pointwise_kernel", "bias"),
+    layers.Conv2D: ("kernel", "bias"),
+    layers.BatchNormalization: ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+
+
+def in_layout_of_the_zoo(arrays, model):
+    """The arrays of our FPN-lite by the names of a checkpoint's variables."""
+    keras_model = applications.MobileNetV2(weights=None, include_top=False)
+    backbone = [layer.name for layer in keras_model.layers if layer.weights]
+    values = {}
+    for name, weights in arrays.items():
+        if name in backbone:
+            place = f"classification_backbone/layer_with_weights-{backbone.index(name)}"
+            place = f"_feature_extractor/{place}"
+        elif name in FPN_OBJECTS:
+            place = f"_feature_extractor/{FPN_OBJECTS[name]}"
+        else:
+            place = f"_box_predictor/{HEAD_OBJECTS[name]}"
+        kind = next(kind for kind in VARIABLES if isinstance(model.get_layer(name), kind))
+        names = VARIABLES[kind]
+        for variable, value in zip(names, weights, strict=False):
+            values[f"model/{place}/{variable}/.ATTRIBUTES/VARIABLE_VALUE"] = value
+    return values
+
+
+@needs_zoo
+@pytest.mark.integration
+def test_real_values_in_the_layout_of_the_zoo(tmp_path):
+    """Those of a TFLite file of the detector whose checkpoint has this layout."""
+    file = ZOO.parent / "ssd_mobilenet_v2_fpnlite_320_coco_dynamic.tflite"
+    expected = detectors.read_detector(file)
+    network = build(expected)
+    real = in_layout_of_the_zoo(expected.arrays, network.model)
+
+    def replace(values):
+        weights = {name: value.shape for name, value in values.items() if "model/_" in name}
+        assert {name: np.shape(value) for name, value in real.items()} == weights
+        return values | real
+
+    make_download("ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8", tmp_path, change=replace)
+    found = build(detectors.read_detector(tmp_path))
+    images = np.random.default_rng(1).uniform(0, 255, (1, 320, 320, 3)).astype(np.float32)
+    outputs = [each.model(images, training=False) for each in (network, found)]
+    for name in ("offsets", "logits"):
+        scale = np.abs(outputs[0][name]).max()
+        np.testing.assert_allclose(outputs[1][name], outputs[0][name], atol=1e-4 * scale)
 
 
 @needs_zoo

@@ -1,6 +1,7 @@
 """Third-party detectors: reads a file with the reader that its content needs, and imports it."""
 
 import hashlib
+import os
 import pathlib
 import typing
 import zipfile
@@ -75,33 +76,36 @@ _TORCHVISION = (
 )
 
 
-def import_detector(
-    source,
-    output,
-    labels=None,
-    overrides=(),
-    pipeline_config=None,
-    input_range=None,
-    keep_settings=False,
-):
+class Reading(typing.NamedTuple):
+    """What a file does not say, or says otherwise than wanted.
+
+    pipeline_config: path of that of a checkpoint or SavedModel of TensorFlow 2; default: beside it
+    or one folder up. input_range: (low, high) of the pixels that the network was trained on,
+    instead of what the file says. keep_settings: keep the file's post-processing even if it
+    suppresses across classes or returns few detections.
+    """
+
+    pipeline_config: str | os.PathLike[str] | None = None
+    input_range: tuple[float, float] | None = None
+    keep_settings: bool = False
+
+
+def import_detector(source, output, labels=None, overrides=(), reading=Reading()):  # noqa: B008
     """Make a run folder of a third-party detector.
 
     source: a file, an archive, a SavedModel folder, a checkpoint, the folder of a download of the
     TF2 detection zoo, or a name in `downloads.DETECTORS`. output: the run folder, which is absent
     or empty. labels: a file of class names as `label_files.read_classes` takes it; None: COCO's
     for a published detector, else names are ids. overrides: `KEY=VALUE` for keys of the config that
-    the file does not state. pipeline_config: of a checkpoint or SavedModel of TensorFlow 2.
-    input_range: (low, high) of the pixels that the network was trained on, instead of what the file
-    says. keep_settings: keep the file's post-processing even if it suppresses across classes or
-    returns few detections.
+    the file does not state.
     Raises ConfigError, in one line, if the file cannot be imported.
     """
     if downloads.is_name(source):
         source = downloads.find(source)
-    detector = read_detector(source, pipeline_config)
-    if input_range is not None:
-        detector = _set_input_range(detector, input_range)
-    if not keep_settings:
+    detector = read_detector(source, reading.pipeline_config)
+    if reading.input_range is not None:
+        detector = _set_input_range(detector, reading.input_range)
+    if not reading.keep_settings:
         detector = _use_our_settings(detector)
     count = imported.num_classes(detector, source)
     if labels is None and count == _NUM_COCO_IDS and downloads.is_published(pathlib.Path(source)):
@@ -112,7 +116,7 @@ def import_detector(
     imported.check_overrides(detector, config, network, source)
     origin = f"{pathlib.Path(source).name} ({detector.kind}{_describe_hash(source)})"
     config = config.model_copy(update={"imported_from": origin})
-    for note in [*detector.notes, _describe_input_range(detector, config, input_range)]:
+    for note in [*detector.notes, _describe_input_range(detector, config, reading.input_range)]:
         logging.info("%s", note)
     if labels is None:
         logging.info("without --labels, the classes are called by their ids: 1 to %d", count)

@@ -2,7 +2,8 @@
 
 TFLite files are recognised by the structure of their graph, as their tensors may have any names.
 Batch norm is folded in them: a kernel of the tower comes once per map, with that map's batch norm
-in it, so that they differ by one factor per output channel. Kernel and factors are recovered.
+in it, so that they differ by one factor per output channel. Kernel and factors are recovered; where
+kernels differ by more, each map keeps its own.
 """
 
 import collections
@@ -52,8 +53,23 @@ def convert(graph: Graph, kind) -> Imported:
     """
     path = graph.label
     graph = _absorb_scales(graph)
-    values = od_api.nest(_settings(graph, path))
-    config = check_config(values, str(path))
+    settings = _settings(graph, path)
+    arrays, residual = _read_arrays(graph, settings, path)
+    logging.info("heads: the kernels of all maps agree to %.1e of their largest value", residual)
+    assumed = [key for key in od_api.DEFAULTS if key not in graph.settings]
+    notes = od_api.describe_assumed(assumed)
+    notes.append("batch norm is folded into the convolutions: train.bn = frozen")
+    if residual > _MAX_RESIDUAL:
+        settings["model.tower.per_map"] = True
+        arrays, _ = _read_arrays(graph, settings, path)
+        notes.append("so each map has kernels of its own: model.tower.per_map = True")
+    name = f"SSD with a feature pyramid, {kind} of the TF Object Detection API"
+    return Imported(name, od_api.nest(settings), arrays, notes, assumed=tuple(assumed))
+
+
+def _read_arrays(graph, settings, path):
+    """The arrays of our network with these settings, and the residual of its shared kernels."""
+    config = check_config(od_api.nest(settings), str(path))
     boxes_per_cell = graph.convolutions[graph.box_heads[0]].shape[3] // 4
     num_logits = graph.convolutions[graph.class_heads[0]].shape[3] // boxes_per_cell
     model = ssd.build_model(config, num_logits - 1).model
@@ -65,19 +81,7 @@ def convert(graph: Graph, kind) -> Imported:
             f"feature pyramid on {config.model.backbone.name} ({len(ours)} convolutions); it runs "
             "as it is: ssd detect --model"
         )
-    arrays, residual = _gather(model, ours, [graph.arrays[index] for index in found])
-    if residual > _MAX_RESIDUAL:
-        raise ConfigError(
-            f"{path}: its heads have kernels of their own on each map (they differ by "
-            f"{residual:.2f} of the largest value, and not by a factor per channel); it runs as it "
-            "is: ssd detect --model"
-        )
-    logging.info("heads: the kernels of all maps agree to %.1e of their largest value", residual)
-    assumed = [key for key in od_api.DEFAULTS if key not in graph.settings]
-    notes = od_api.describe_assumed(assumed)
-    notes.append("batch norm is folded into the convolutions: train.bn = frozen")
-    name = f"SSD with a feature pyramid, {kind} of the TF Object Detection API"
-    return Imported(name, values, arrays, notes, assumed=tuple(assumed))
+    return _gather(model, ours, [graph.arrays[index] for index in found])
 
 
 def _absorb_scales(graph):
@@ -187,25 +191,35 @@ def _gather(model, ours, found):
     for convolution, weights in zip(ours, found, strict=True):
         calls[convolution.source.layer][convolution.source.output].append(weights)
     arrays = {}
-    largest = 0.0
+    residuals = []
     for layer, by_output in calls.items():
         # A list for each part of a separable convolution, with the kernel of each map.
         kernels = [[kernel for kernel, _ in parts] for parts in by_output.values()]
         *depthwise, last = zip(*kernels, strict=True)
-        kernel, scales, residual = split_scales(np.stack(last))
-        largest = max(largest, residual, *(np.ptp(each, 0).max() for each in depthwise))
-        kernels = [*(each[0] for each in depthwise), kernel]
+        biases = [_join_biases(parts) for parts in by_output.values()]
+        residuals += [_spread(each) for each in depthwise]
+        if norms.keys() >= by_output.keys():
+            kernel, scales, residual = split_scales(np.stack(last))
+            residuals.append(residual)
+            for output, scale, bias in zip(by_output, scales, biases, strict=True):
+                arrays[norms[output].name] = od_api.folded_norm(scale, bias)
+        else:
+            kernel = last[0]
+            # Biases may be near 0, so they are compared as a whole.
+            residuals += [_spread(last), _spread([bias[:, None] for bias in biases])]
+        weights = [*(each[0] for each in depthwise), kernel, biases[0]]
         arrays[layer.name] = [
             value.reshape(weight.shape)
-            for value, weight in zip(kernels, layer.weights, strict=False)  # the bias comes later
+            for value, weight in zip(weights, layer.weights, strict=False)  # the bias may be folded
         ]
-        for (output, parts), scale in zip(by_output.items(), scales, strict=True):
-            bias = _join_biases(parts)
-            if output in norms:
-                arrays[norms[output].name] = od_api.folded_norm(scale, bias)
-            elif len(arrays[layer.name]) < len(layer.weights):
-                arrays[layer.name].append(bias)
-    return arrays, largest
+    return arrays, max(residuals)
+
+
+def _spread(values):
+    """The largest difference between arrays [..., out], as a fraction of a channel's largest."""
+    stacked = np.stack(values)
+    largest = np.abs(stacked).max(tuple(range(stacked.ndim - 1)))
+    return float((np.ptp(stacked, 0) / np.where(largest > 0, largest, 1)).max())
 
 
 def _norms_after(model):
