@@ -1,5 +1,7 @@
 """Detectors that cannot be imported: each is called by its name, in one line."""
 
+import tarfile
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -112,6 +114,21 @@ def test_a_state_dict_of_a_faster_rcnn(tmp_path):
     content = {"backbone.body.conv1.weight": np.zeros(3), "rpn.head.conv.bias": np.zeros(2)}
     save_file(content, tmp_path / "a.safetensors")
     assert "Faster R-CNN" in rejection(tmp_path / "a.safetensors")
+
+
+def test_an_archive_without_a_model(tmp_path):
+    (tmp_path / "readme").write_bytes(b"x")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "readme", "zoo/readme")
+    assert "ssd-tf-" not in rejection(tmp_path / "a.tar.gz")  # the folder that it is unpacked to
+
+
+def test_an_archive_with_an_index_only(tmp_path):
+    write_checkpoint(tmp_path / "ckpt-0", "model/a")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "ckpt-0.index", "zoo/checkpoint/ckpt-0.index")
+    found = rejection(tmp_path / "a.tar.gz")
+    assert f"{tmp_path}/a.tar.gz/checkpoint/ckpt-0 has no data" in found
 
 
 def test_a_real_file_without_post_processing(shared_data):

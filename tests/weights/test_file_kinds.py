@@ -51,6 +51,11 @@ def npz():
         ("a.tflite", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         ("checkpoint", b'model_checkpoint_path: "ckpt-0"', "such as ckpt-0"),
         ("a.pbtxt", b"node {\n  name:", "written as text"),
+        ("pipeline.config", b"# SSD\n\nmodel {\n  ssd {", "ckpt-0"),
+        ("labels.pbtxt", b"item {\n  name:", "--labels"),
+        ("LICENSE", "MIT, caf\u00e9".encode()[:-1], "text"),
+        ("a.tar.gz", b"not found", "text"),
+        ("a.tgz", b"<html>", "web page"),
     ],
 )
 def test_files_of_other_kinds(tmp_path, name, content, words):
@@ -72,6 +77,8 @@ def test_files_of_other_kinds(tmp_path, name, content, words):
         ("a.pth", archive("m/data.pkl", "m/data/0")),
         ("a.pth", b"\x80\x02\x8a\nl"),
         ("a.pth", b"PK\x03\x04 broken"),
+        ("a.tar.gz", tar("w:gz")),
+        ("a.tar", tar("w")),
     ],
 )
 def test_files_for_a_reader(tmp_path, name, content):

@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import tarfile
 import tempfile
+import zlib
 
 from ssd_tf.errors import ConfigError, shorten
 
@@ -23,7 +24,7 @@ def unpacked(path):
         try:
             with tarfile.open(path) as archive:
                 archive.extractall(folder, _check_members(archive, path), filter="data")
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise ConfigError(f"{path}: cannot be unpacked ({shorten(error)})") from None
         inside = list(pathlib.Path(folder).iterdir())
         yield inside[0] if len(inside) == 1 and inside[0].is_dir() else pathlib.Path(folder)

@@ -201,8 +201,7 @@ def read_detector(path, pipeline_config=None) -> imported.Imported:
 
 def _read(path, pipeline_config):
     if path.is_file() and path.name.endswith(ARCHIVES):
-        with archives.unpacked(path) as folder:
-            return _read(folder, pipeline_config)
+        return _read_archive(path, pipeline_config)
     path = _inside_download(path)
     if path.is_dir():
         return _read_saved_model(path, pipeline_config)
@@ -220,6 +219,18 @@ def _read(path, pipeline_config):
     if start[8:9] == b"{":
         return _convert_torchvision(array_files.read_safetensors(path), path)
     return od_api.convert(od_graph.read_frozen_graph(path), path)
+
+
+def _read_archive(path, pipeline_config):
+    """Messages call the folder of its content by the name of the archive."""
+    with archives.unpacked(path) as folder:
+        try:
+            check_source(folder)
+            detector = _read(folder, pipeline_config)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(folder), str(path))) from None
+    notes = [note.replace(str(folder), str(path)) for note in detector.notes]
+    return detector._replace(notes=notes)
 
 
 def _read_saved_model(folder, pipeline_config):

@@ -26,6 +26,12 @@ _MAGIC = (
     (b"model_checkpoint_path", "a list of checkpoints: give the path of one, such as ckpt-0"),
     (b"node {", "a graph written as text: give the frozen graph (.pb)"),
 )
+# What a line of a text file begins with.
+_TEXTS = (
+    (rb"model\s*\{", "a pipeline.config, which has no weights: give the checkpoint of it, ckpt-0"),
+    (rb"item\s*\{", "a label map, which has no weights: give it as --labels"),
+    (rb"", "a text file, which has no weights"),
+)
 _TAR = (257, b"ustar")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _OTHER_FORMATS = "a model of another framework, which cannot be imported"
@@ -60,7 +66,9 @@ def check_source(path):
             raise ConfigError(
                 f"--source: no file, checkpoint or SavedModel folder at {path}{suggest_path(path)}"
             )
-        kind = None if path.name.endswith(ARCHIVES) else _describe(path)
+        kind = _describe(path)
+        if kind == _UNPACK and path.name.endswith(ARCHIVES):
+            return
         if kind is not None:
             raise ConfigError(f"--source: {path} is {kind}")
 
@@ -79,7 +87,10 @@ def _check_folder(path):
         raise ConfigError(f"--source: {path} is a run folder already, so it needs no import")
     inside = [found for pattern in _INSIDE for found in sorted(path.glob(pattern))]
     hint = f"; did you mean {inside[0]}?" if inside else ""
-    raise ConfigError(f"--source: {path} is a folder, but no SavedModel (saved_model.pb){hint}")
+    raise ConfigError(
+        f"--source: {path} has neither a SavedModel (saved_model.pb) nor a checkpoint "
+        f"(ckpt-0.index){hint}"
+    )
 
 
 def _describe(path):
@@ -95,7 +106,20 @@ def _describe(path):
     if path.suffix.lower() in _OTHER_SUFFIXES:
         return _OTHER_FORMATS
     kind = next((kind for magic, kind in _MAGIC if start.startswith(magic)), None)
-    return _describe_zip(path) if kind is None and start.startswith(b"PK\x03\x04") else kind
+    if kind is None and start.startswith(b"PK\x03\x04"):
+        return _describe_zip(path)
+    return _describe_text(start) if kind is None and _is_text(start) else kind
+
+
+def _describe_text(start):
+    return next(kind for line, kind in _TEXTS if re.search(rb"^\s*" + line, start, re.MULTILINE))
+
+
+def _is_text(start):
+    """Whether bytes are text in UTF-8; a character at the end may be cut."""
+    text = start.decode("utf-8", errors="ignore")
+    is_whole = len(text.encode()) > len(start) - 4
+    return is_whole and all(each.isprintable() or each in "\t\r\n" for each in text)
 
 
 def _describe_zip(path):

@@ -105,7 +105,7 @@ _OTHERS = (
 _ALPHAS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.3, 1.4, *[n / 100 for n in range(5, 201)])
 _MIN_CHANNELS = 16
 # Default boxes of a larger one, as a corrupt file may state it, would fill the memory.
-_MAX_INPUT = 4096
+MAX_INPUT = 4096
 
 
 def our_name(name) -> str | None:
@@ -137,11 +137,7 @@ def convert(source: Source, path) -> Imported:
     if num_levels == 0:
         raise ConfigError(f"{path}: no BoxPredictor layers: not a detector ({_KNOWN})")
     settings = DEFAULTS | source.settings
-    if max(settings["model.input_hw"]) > _MAX_INPUT:
-        raise ConfigError(
-            f"{path}: expected an input of at most {_MAX_INPUT} pixels on each side, got "
-            f"{settings['model.input_hw']}"
-        )
+    check_input_size(settings["model.input_hw"], path)
     settings |= {"model.num_levels": num_levels, "model.head": _head(layers)}
     settings |= _describe_backbone(layers, path)
     settings |= describe_boxes(source, num_levels, settings)
@@ -170,6 +166,15 @@ def convert(source: Source, path) -> Imported:
         strides={name: layer.strides for name, layer in layers.items() if layer.strides},
         assumed=(*assumed, "boxes.rounding"),
     )
+
+
+def check_input_size(input_hw, path):
+    """Raise ConfigError for an input that is too large for any detector."""
+    if max(input_hw) > MAX_INPUT:
+        raise ConfigError(
+            f"{path}: expected an input of at most {MAX_INPUT} pixels on each side, got "
+            f"{list(input_hw)}"
+        )
 
 
 def describe_assumed(keys) -> list[str]:

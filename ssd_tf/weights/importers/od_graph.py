@@ -34,8 +34,8 @@ def read_frozen_graph(path) -> Source:
         is_graph = False
     if not is_graph:
         raise ConfigError(
-            f"{path} cannot be imported: expected a frozen graph (.pb), a checkpoint "
-            "or SavedModel of TensorFlow 1, a TFLite file, or .pth or .safetensors of torchvision"
+            f"{path} cannot be imported: expected a frozen graph (.pb), a checkpoint or SavedModel "
+            "of TensorFlow, a TFLite file, or .pth or .safetensors of torchvision"
         )
     return _read_graph(graph, {}, "frozen graph", path, path)
 
@@ -89,7 +89,10 @@ def check_checkpoint(prefix):
     prefix = pathlib.Path(prefix)
     data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"))
     if not data:
-        raise ConfigError(f"{prefix} has no data: expected {prefix.name}.data-00000-of-00001")
+        raise ConfigError(
+            f"{prefix} has no data: expected {prefix.name}.data-00000-of-00001 beside its index; "
+            "get it from where the index comes from"
+        )
     # Names and shapes alone are in the index.
     declared = sum(math.prod(shape) * dtypes[name].size for name, shape in shapes.items())
     check_size(declared, max(data, key=lambda path: path.stat().st_size))

@@ -15,6 +15,11 @@ _FAMILIES = {
     "ssd_resnet50_v1_fpn_keras": ("resnet50", True),
     "ssd_resnet101_v1_fpn_keras": ("resnet101", True),
 }
+# Larger values, as a corrupt file may state them, would fill the memory.
+_MAX_CLASSES = 20_000
+_MAX_CHANNELS = 1024
+_MAX_LAYERS = 32
+_MAX_WIDTH = 4
 _AXES = ("y", "x", "height", "width")
 
 
@@ -28,7 +33,7 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
     model = model.message("ssd")
     extractor = model.message("feature_extractor")
     kind = extractor.text("type", "")
-    num_classes = int(model.number("num_classes", 0))
+    num_classes = model.count("num_classes", 0, _MAX_CLASSES)
     label = f"{path} ({kind}, {num_classes} classes)"
     families.check([kind], label)
     if kind not in _FAMILIES:
@@ -42,7 +47,7 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
     _check_hyperparams(extractor, predictor, path)
     backbone = _backbone(name, extractor, path)
     if has_pyramid:
-        network = _pyramid(extractor, predictor)
+        network = _pyramid(extractor, predictor, path)
     else:
         network = _heads_per_map(predictor, model)
         backbone["extra_layers"] = "separable" if extractor.flag("use_depthwise") else "conv"
@@ -84,7 +89,7 @@ def _check_hyperparams(extractor, predictor, path):
 
 def _backbone(name, extractor, path):
     """The section model.backbone."""
-    values = {"name": name, "alpha": extractor.number("depth_multiplier", 1.0)}
+    values = {"name": name, "alpha": _width(extractor, path)}
     if name.startswith("mobilenet"):
         return values | {"padding": "same", "min_channels": _min_depth(extractor)}
     key = "override_base_feature_extractor_hyperparams"
@@ -96,8 +101,17 @@ def _backbone(name, extractor, path):
     return values | od_api.RESNET
 
 
+def _width(extractor, path):
+    width = extractor.number("depth_multiplier", 1.0)
+    if not 0 < width <= _MAX_WIDTH:
+        raise ConfigError(
+            f"{path}: depth_multiplier: expected a number up to {_MAX_WIDTH}, got {width:g}"
+        )
+    return width
+
+
 def _min_depth(extractor):
-    return int(extractor.number("min_depth", 16))
+    return extractor.count("min_depth", 16, _MAX_CHANNELS)
 
 
 def _input_hw(model, path):
@@ -107,22 +121,25 @@ def _input_hw(model, path):
             f"{path}: image_resizer: expected fixed_shape_resizer, got {', '.join(resizer.fields)}"
         )
     size = resizer.message("fixed_shape_resizer")
-    return [int(size.number("height", 300)), int(size.number("width", 300))]
+    return [size.count(side, 300, od_api.MAX_INPUT) for side in ("height", "width")]
 
 
-def _pyramid(extractor, predictor):
+def _pyramid(extractor, predictor, path):
     fpn = extractor.message("fpn")
+    levels = [fpn.count(key, default, 8) for key, default in (("min_level", 3), ("max_level", 7))]
+    if levels[0] != 3:
+        raise ConfigError(f"{path}: fpn.min_level: expected 3, got {levels[0]}")
     shared = predictor.message("weight_shared_convolutional_box_predictor")
     separable = extractor.flag("use_depthwise")
-    channels = fpn.number("additional_layer_depth", 256) * extractor.number("depth_multiplier", 1.0)
+    depth = fpn.count("additional_layer_depth", 256, _MAX_CHANNELS)
     return {
-        "num_levels": int(fpn.number("max_level", 7)) - int(fpn.number("min_level", 3)) + 1,
+        "num_levels": levels[1] - levels[0] + 1,
         "neck": "fpn_lite" if separable else "fpn",
-        "neck_channels": max(int(channels), _min_depth(extractor)),
+        "neck_channels": max(int(depth * _width(extractor, path)), _min_depth(extractor)),
         "head": "separable" if shared.flag("use_depthwise") else "conv",
         "tower": {
-            "num_layers": int(shared.number("num_layers_before_predictor", 0)),
-            "channels": int(shared.number("depth", 256)),
+            "num_layers": shared.count("num_layers_before_predictor", 0, _MAX_LAYERS, 0),
+            "channels": shared.count("depth", 256, _MAX_CHANNELS),
             "shared": shared.flag("share_prediction_tower"),
         },
     }
@@ -134,12 +151,14 @@ def _heads_per_map(predictor, model):
     head = "pointwise" if convolutional.number("kernel_size", 1) == 1 else "conv"
     if convolutional.flag("use_depthwise"):
         head = "separable"
-    return {"num_levels": int(anchors.number("num_layers", 6)), "head": head}
+    return {"num_levels": anchors.count("num_layers", 6, _MAX_LAYERS), "head": head}
 
 
 def _boxes(model, num_levels, input_hw, path):
     coder = model.message("box_coder").message("faster_rcnn_box_coder")
     scales = [coder.number(f"{axis}_scale", 10.0 if axis in "yx" else 5.0) for axis in _AXES]
+    if min(scales) <= 0:
+        raise ConfigError(f"{path}: faster_rcnn_box_coder: expected scales above 0, got {scales}")
     boxes = {"variances": [1 / scale for scale in scales]}
     generator = model.message("anchor_generator")
     if "multiscale_anchor_generator" in generator.fields:
@@ -157,7 +176,7 @@ def _boxes(model, num_levels, input_hw, path):
 def _multiscale_boxes(anchors, num_levels, input_hw, path):
     scale = anchors.number("anchor_scale", 4.0)
     ratios = anchors.numbers("aspect_ratios") or [1.0, 2.0, 0.5]
-    per_octave = int(anchors.number("scales_per_octave", 2))
+    per_octave = anchors.count("scales_per_octave", 2, _MAX_LAYERS)
     if (scale, ratios, per_octave) == (4.0, [1.0, 2.0, 0.5], 2):
         return {"preset": "od_api_fpn"}
     if any(side % (8 * 2 ** (num_levels - 1)) for side in input_hw):
@@ -189,5 +208,5 @@ def _evaluation(model):
     return {
         "score_floor": nms.number("score_threshold", od_api.DEFAULTS["eval.score_floor"]),
         "nms_iou": nms.number("iou_threshold", od_api.DEFAULTS["eval.nms_iou"]),
-        "max_detections": int(nms.number("max_total_detections", 100)),
+        "max_detections": nms.count("max_total_detections", 100, _MAX_CLASSES),
     }

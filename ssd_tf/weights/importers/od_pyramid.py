@@ -135,6 +135,7 @@ def _settings(graph, path):
     backbone = _backbone(graph.convolutions, path)
     settings = od_api.DEFAULTS | {f"model.backbone.{key}": value for key, value in backbone.items()}
     settings |= graph.settings
+    od_api.check_input_size(settings["model.input_hw"], path)
     settings |= od_api.describe_boxes(graph, num_levels, settings, "od_api_fpn")
     return settings | {
         "model.num_levels": num_levels,

@@ -243,11 +243,10 @@ def _collect_arrays(model, variables, path, pipeline_path):
         arrays[layer.name] = [variables[name] for name in names]
         misfit = find_misfit(layer, arrays[layer.name])
         if misfit:
-            key = "box_predictor" if place.startswith(_PREDICTOR) else "feature_extractor"
-            key = "num_classes" if heads.is_class_head(layer.name) else key
+            num_classes = model.output["logits"].shape[-1] - 1
             raise ConfigError(
-                f"{path}: {place}: {misfit}; {pipeline_path} describes another network: compare "
-                f"its {key}"
+                f"{path}: {pipeline_path} describes another network: "
+                f"{_explain_misfit(layer, arrays[layer.name], num_classes)}; {place}: {misfit}"
             )
         used.update(names)
     left_over = sorted(set(variables) - used)
@@ -257,6 +256,16 @@ def _collect_arrays(model, variables, path, pipeline_path):
             f"describes ({len(left_over)} variables left over)"
         )
     return arrays
+
+
+def _explain_misfit(layer, arrays, num_classes):
+    """The key of pipeline.config to compare. num_classes: that it states."""
+    if not heads.is_class_head(layer.name):
+        is_predictor = (_object_of(layer.name) or "").startswith(_PREDICTOR)
+        return f"compare its {'box_predictor' if is_predictor else 'feature_extractor'}"
+    boxes_per_cell = layer.weights[-1].shape[-1] // (num_classes + 1)
+    found = arrays[-1].shape[-1] // boxes_per_cell - 1
+    return f"it states num_classes: {num_classes}, and the weights are for {found}"
 
 
 def _objects_of(model):

@@ -1,5 +1,6 @@
 """pipeline.config of the TF Object Detection API: a protobuf in text format, without its schema."""
 
+import math
 import re
 import typing
 
@@ -16,25 +17,45 @@ _MAX_DEPTH = 50
 
 
 class Message(typing.NamedTuple):
-    """fields: a list of values, texts or messages, for each key."""
+    """fields: a list of values, texts or messages, for each key. path: of the file, for errors."""
 
     fields: dict[str, list]
+    path: typing.Any = ""
 
     def message(self, key) -> "Message":
         """The last message of that key, or an empty one."""
         found = [each for each in self.fields.get(key, []) if isinstance(each, Message)]
-        return found[-1] if found else Message({})
+        return found[-1] if found else Message({}, self.path)
 
     def text(self, key, default) -> str:
         found = [each for each in self.fields.get(key, []) if isinstance(each, str)]
         return found[-1].strip("\"'") if found else default
 
     def number(self, key, default) -> float:
-        """Rounded to the decimal number that a float32 was written as."""
-        return round_number(self.text(key, default))
+        """Rounded to the decimal number that a float32 was written as. Raises ConfigError."""
+        return self._read_number(key, self.text(key, default))
 
     def numbers(self, key) -> list[float]:
-        return [round_number(each) for each in self.fields.get(key, [])]
+        return [self._read_number(key, each) for each in self.fields.get(key, [])]
+
+    def count(self, key, default, maximum, minimum=1) -> int:
+        """A whole number from the minimum to the maximum. Raises ConfigError."""
+        number = self.number(key, default)
+        if not minimum <= number <= maximum or number != int(number):
+            raise ConfigError(
+                f"{self.path}: {key}: expected a whole number from {minimum} to {maximum}, got "
+                f"{number:g}"
+            )
+        return int(number)
+
+    def _read_number(self, key, value):
+        try:
+            number = round_number(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigError(f"{self.path}: {key}: expected a number, got {value}")
+        return number
 
     def flag(self, key) -> bool:
         return self.text(key, "false") in ("true", "True", "t", "1")
@@ -90,4 +111,4 @@ def _parse(tokens, index, path, depth):
         index += 1
         while tokens[index : index + 1] in ([";"], [","]):
             index += 1
-    return Message(fields), index
+    return Message(fields, path), index
