@@ -29,12 +29,9 @@ _WITH_BASICBLOCKS = ("resnet18", "resnet34")  # the others have bottlenecks
 
 
 class _Variant(typing.NamedTuple):
-    """What differs between the variants that the config names.
+    """What differs between the variants that the config names."""
 
-    strided: whether the first or the second convolution of a bottleneck strides.
-    """
-
-    strided: int
+    strided: int  # the convolution of a bottleneck that strides: 1 or 2
     activation: str
     epsilon: float
     pads_pool_as_same: bool

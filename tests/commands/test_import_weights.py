@@ -219,7 +219,7 @@ def without_tensorflow(monkeypatch):
     ("flag", "wrong", "code", "words"),
     [
         ("source", "file.pc", 2, "did you mean"),
-        ("source", "folder", 2, "no SavedModel"),
+        ("source", "folder", 2, "SavedModel"),
         ("labels", "label.txt", 2, "did you mean"),
         ("output", "file.pb", 1, "is a file"),
         ("output", "file.pb/run", 1, "is a file"),
@@ -227,7 +227,7 @@ def without_tensorflow(monkeypatch):
     ],
 )
 def test_wrong_paths_are_found_at_once(tmp_path, capsys, flag, wrong, code, words):
-    (tmp_path / "file.pb").write_bytes(b"something")
+    (tmp_path / "file.pb").write_bytes(b"\x0a\x05graph")
     (tmp_path / "labels.txt").write_text("cat")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("mine")

@@ -53,7 +53,7 @@ def npz():
         ("a.pbtxt", b"node {\n  name:", "written as text"),
         ("pipeline.config", b"# SSD\n\nmodel {\n  ssd {", "ckpt-0"),
         ("labels.pbtxt", b"item {\n  name:", "--labels"),
-        ("LICENSE", "MIT, caf\u00e9".encode()[:-1], "text"),
+        ("LICENSE", "MIT \u00a9".encode()[:-1], "text"),
         ("a.tar.gz", b"not found", "text"),
         ("a.tgz", b"<html>", "web page"),
     ],

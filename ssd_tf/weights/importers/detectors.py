@@ -141,10 +141,10 @@ def _set_input_range(detector, input_range):
 def _describe_input_range(detector, config, given):
     """What pixels become, and why. given: --input_range, or None."""
     mean, std = ssd.normalization(config.model.backbone)
-    if len(set(mean)) > 1 or len(set(std)) > 1:
-        return f"pixels are normalised by mean {list(mean)} and std {list(std)} of {detector.kind}"
     low, high = (round((value - mean[0]) / std[0], 2) for value in (0, 255))
     text = f"pixels become {low:g} to {high:g}"
+    if len(set(mean)) > 1 or len(set(std)) > 1:
+        text = f"pixels are normalised by mean {list(mean)} and std {list(std)}"
     if given is not None:
         return f"{text}: --input_range"
     if "model.backbone.mean_rgb" in detector.assumed:
