@@ -84,9 +84,9 @@ class Job:
         command = shlex.join(["ssd", *arguments])
         print(f"\n$ {command}", flush=True)
         self.commands.append(command)
-        with commandline.without_next():
+        with commandline.as_part():
             code = cli.main(["ssd", *arguments, "--traceback"])
         if code > 128:
-            raise commandline.Interrupted(code - 128, f"run this again to continue: {self.command}")
+            raise commandline.Interrupted(code - 128, "interrupted")
         if code:
             raise ValueError(f"{command} ended with exit code {code}: see above")

@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import shlex
+import signal
 import time
 from collections.abc import Sequence
 
@@ -106,10 +107,19 @@ def _run(job):
             if step.name not in done:
                 print(f"\n[{number}/{len(STEPS)}] {step.title}", flush=True)
                 _run_step(job, step)
+    except KeyboardInterrupt:
+        raise _interrupted(job, signal.SIGINT, "interrupted") from None
+    except commandline.Interrupted as error:
+        raise _interrupted(job, error.signal_number, error.what) from None
     except Exception:
         job.state.abandon()
         raise
     job.state.finish()
+
+
+def _interrupted(job, signal_number, what):
+    advice = f"run the same command again to continue: {job.command}"
+    return commandline.Interrupted(signal_number, what, advice)
 
 
 def _run_step(job, step):

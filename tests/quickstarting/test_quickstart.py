@@ -206,11 +206,25 @@ def test_an_error_later_keeps_what_is_done(images, program):
     assert program.calls == [*ALL[:5], *ALL[4:]]
 
 
-def test_a_signal_ends_it_and_names_the_command(images, program):
-    program.codes["train"] = 143
-    with pytest.raises(Interrupted, match=f"ssd quickstart {images}") as error:
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(KeyboardInterrupt(), 130), (Interrupted(15, "step 7 is saved", "ssd train"), 143)],
+)
+def test_a_signal_ends_it_and_names_the_command(images, program, raised, code):
+    program.fails["train"] = raised
+    with pytest.raises(Interrupted, match=f"ssd quickstart {images}$") as error:
         quickstart(images, minutes=15)
-    assert error.value.exit_code == 143
+    assert error.value.exit_code == code
+    assert ("step 7 is saved" in str(error.value)) == (code == 143)
+    assert "ssd train" not in str(error.value)
+    assert program.calls[-1] == "train"
+
+
+def test_an_exit_code_above_128_is_a_signal(images, program):
+    program.codes["train"] = 141  # nobody reads stdout any more
+    with pytest.raises(Interrupted) as error:
+        quickstart(images)
+    assert error.value.exit_code == 141
 
 
 def test_an_exit_code_is_an_error(images, program):
