@@ -92,6 +92,7 @@ def _run(job):
         job.recognised = recognise(request.images, request.label_format, request.classes)
         print(f"labels: {job.recognised.label_format} ({job.recognised.reason})")
     print(f"results: {job.folder}")
+    print("after each $: a command that you could run yourself; hints below it name its flags")
     commandline.import_tensorflow()
     from ssd_tf.quickstarting.steps import STEPS
 

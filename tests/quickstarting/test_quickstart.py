@@ -220,6 +220,15 @@ def test_a_signal_ends_it_and_names_the_command(images, program, raised, code):
     assert program.calls[-1] == "train"
 
 
+def test_an_error_of_the_import_is_one_of_the_start(images, program, monkeypatch, capsys):
+    start = starts.Start("one", "--start", "finetune.yaml", "one.tflite")
+    monkeypatch.setattr(steps.starts, "find_starts", lambda _: iter([start]))
+    program.fails["import"] = ConfigError("--source: one.tflite is empty")
+    with pytest.raises(ConfigError, match=r"^--start: one\.tflite is empty$"):
+        quickstart(images, start="one.tflite")
+    assert "$ ssd import --source one.tflite" in capsys.readouterr().out
+
+
 def test_an_exit_code_above_128_is_a_signal(images, program):
     program.codes["train"] = 141  # nobody reads stdout any more
     with pytest.raises(Interrupted) as error:
