@@ -126,7 +126,11 @@ def _interrupted(job, signal_number, what):
 def _run_step(job, step):
     job.commands = []
     begin = time.monotonic()
-    done = step.run(job)
+    try:
+        done = step.run(job)
+    except BaseException:
+        job.state.note_stop(step.name, time.monotonic() - begin)
+        raise
     job.state.note(step.name, done, job.commands, time.monotonic() - begin)
 
 

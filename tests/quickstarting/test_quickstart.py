@@ -206,6 +206,25 @@ def test_an_error_later_keeps_what_is_done(images, program):
     assert program.calls == [*ALL[:5], *ALL[4:]]
 
 
+def test_the_time_before_a_signal_counts(images, program, monkeypatch):
+    seconds = itertools.count(0, 7)  # each call of the clock comes 7 seconds after the last
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
+    program.fails["train"] = KeyboardInterrupt()
+    with pytest.raises(Interrupted):
+        quickstart(images)
+    result = quickstart(images)
+    assert result["seconds"]["train"] == 14
+    assert result["seconds"]["export"] == 7
+
+
+@pytest.mark.parametrize(("name", "num_lines"), [("tflite_int8", 0), ("tflite_int8_raw", 1)])
+def test_the_summary_says_what_raw_files_are(images, program, capsys, monkeypatch, name, num_lines):
+    monkeypatch.setitem(VERIFIED, name, VERIFIED["tflite_int8"])
+    quickstart(images)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("raw_decoder.py" in line and "_raw" in line for line in lines) == num_lines
+
+
 @pytest.mark.parametrize(
     ("raised", "code"),
     [(KeyboardInterrupt(), 130), (Interrupted(15, "step 7 is saved", "ssd train"), 143)],
