@@ -113,7 +113,7 @@ class State:
         files.write_json(self._path, self._content)
 
     def note(self, step, done: Done, commands, seconds):
-        """Note that a step is done. commands: as text. seconds: of the call that has finished it."""
+        """Note that a step is done. commands: as text. seconds: of the call that finished it."""
         seconds += self._content["stopped_seconds"].pop(step, 0)
         output = done.output and done.output.relative_to(self._path.parent).as_posix()
         self._content["steps"][step] = {

@@ -84,8 +84,8 @@ def _explain_formats(names):
     """A line if there are files whose name does not say what they are for."""
     if any(name.endswith(_RAW) for name in names):
         yield (
-            f"{_RAW}: without post-processing, which GPUs, NPUs and Coral cannot run; the app does it,"
-            " as raw_decoder.py shows"
+            f"{_RAW}: without post-processing, which GPUs, NPUs and Coral cannot run; the app does "
+            "it, as raw_decoder.py shows"
         )
 
 

@@ -221,6 +221,7 @@ def test_the_time_before_a_signal_counts(images, program, monkeypatch):
 def test_the_summary_says_what_raw_files_are(images, program, capsys, monkeypatch, name, num_lines):
     monkeypatch.setitem(VERIFIED, name, VERIFIED["tflite_int8"])
     quickstart(images)
+    assert program.calls == ALL
     lines = capsys.readouterr().out.splitlines()
     assert sum("raw_decoder.py" in line and "_raw" in line for line in lines) == num_lines
 
