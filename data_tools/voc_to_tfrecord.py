@@ -7,9 +7,10 @@ import sys
 
 from absl import flags
 
+from data_tools.conversion import output
 from data_tools.conversion.config import new_flags
 from data_tools.conversion.convert import run_converter
-from data_tools.readers.voc_xml import choose_image_set, read_voc
+from data_tools.readers.voc_xml import check_separate, choose_image_set, read_voc
 
 USAGE = __doc__
 FLAGS = new_flags()
@@ -23,14 +24,18 @@ flags.DEFINE_string(
     "image_set",
     None,
     "Name of a list in ImageSets/Main, of a folder of XML files, or `all`. Default: trainval for "
-    "the split train, else the list or folder named like the split; all XML files if there are "
-    "neither lists nor folders train, val, valid, test.",
+    "the split train (train if --output has a split val), else the list or folder named like the "
+    "split; all XML files if there are neither lists nor folders train, val, valid, test.",
     flag_values=FLAGS,
 )
 
 
 def _open(values):
-    image_set = values.image_set or choose_image_set(values.voc, values.split)
+    reports = output.read_reports(values.output)
+    others = () if values.val_fraction else reports.keys() - {values.split}
+    image_set = values.image_set or choose_image_set(values.voc, values.split, others)
+    if values.split != "train":
+        check_separate(values.voc, image_set, reports)
     return read_voc(values.voc, image_set, values.allow_outside)
 
 

@@ -60,7 +60,7 @@ def _run(argv):
     if arguments in (["convert", "-h"], ["convert", "--help"]):
         print(_describe_commands())
         return 0
-    name, arguments = _split(arguments)
+    name, arguments = split_name(arguments)
     if name not in COMMANDS:
         print(f"error: {_explain_unknown(name)} (see ssd --help)", file=sys.stderr)
         return 2
@@ -68,7 +68,7 @@ def _run(argv):
     return module.main([f"ssd {name}", *arguments])
 
 
-def _split(arguments):
+def split_name(arguments):
     """(the command's name, its arguments); `convert` takes the label format as a second word."""
     has_format = arguments[0] == "convert" and not "".join(arguments[1:2]).startswith("-")
     num_words = 2 if has_format else 1

@@ -17,7 +17,7 @@ from ssd_tf.errors import ConfigError
 
 # absl appends it to the help of flags that may be repeated; our help texts already say so.
 _ABSL_ADVICE = ";\n    repeat this option"
-_names_next = contextvars.ContextVar("names_next", default=True)
+_is_part = contextvars.ContextVar("is_part", default=False)  # of a larger command
 
 
 class Interrupted(BaseException):
@@ -27,8 +27,11 @@ class Interrupted(BaseException):
     swallow it.
     """
 
-    def __init__(self, signal_number, message):
-        super().__init__(message)
+    def __init__(self, signal_number, what, advice=""):
+        """what: was stopped, and what is saved. advice: how to continue."""
+        super().__init__(f"{what}; {advice}" if advice else what)
+        self.signal_number = signal_number
+        self.what = what
         self.exit_code = 128 + signal_number
 
 
@@ -45,7 +48,8 @@ def run(main, values, usage, required=(), argv=None) -> int:
 
     required: names of the flags that must be given; --help works without them.
     Exit codes: 2 for flags and config, 1 for any other error, 130 for an interruption (128 + the
-    number of another signal). An error prints one line; --traceback raises it instead.
+    number of another signal). An error prints one line; --traceback raises it instead. Inside
+    `as_part`, an interruption is raised.
     """
     for name in values:
         values[name].unparse()  # forgets an earlier call in this process
@@ -68,14 +72,14 @@ def run(main, values, usage, required=(), argv=None) -> int:
     except (ConfigError, flags.Error) as error:
         return _report(error, values, 2)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _end(Interrupted(signal.SIGINT, "interrupted"))
     except Interrupted as error:
-        return _fail(str(error), error.exit_code)
+        return _end(error)
     except BrokenPipeError:
         return broken_pipe.end_quietly()
     except Exception as error:
         if _follows_interruption(error):
-            return _fail("interrupted", 130)
+            return _end(Interrupted(signal.SIGINT, "interrupted"))
         return _report(error, values, 1)
 
 
@@ -190,20 +194,23 @@ def format_metric(value) -> str:
 
 def print_next(*commands):
     """Print the commands that usually follow, lists of words, as a user would type them."""
-    if not _names_next.get():
+    if _is_part.get():
         return
     for index, words in enumerate(commands):
         print("next: " if index == 0 else "  or: ", shlex.join(map(str, words)), sep="")
 
 
 @contextlib.contextmanager
-def without_next():
-    """Inside `with`, `print_next` prints nothing: something else runs what follows."""
-    token = _names_next.set(False)
+def as_part():
+    """Inside `with`, commands are steps of a larger one, which knows what follows.
+
+    `print_next` prints nothing, and `run` leaves it to the larger one to report an interruption.
+    """
+    token = _is_part.set(True)
     try:
         yield
     finally:
-        _names_next.reset(token)
+        _is_part.reset(token)
 
 
 def import_tensorflow():
@@ -269,6 +276,14 @@ class _PlainFormatter(python_logging.Formatter):
         if record.levelno <= python_logging.INFO:
             return text
         return f"{record.levelname.lower()}: {text}"
+
+
+def _end(interruption):
+    """Report an interruption, which is no error, and return the exit code."""
+    if _is_part.get():
+        raise interruption
+    print(interruption, file=sys.stderr)
+    return interruption.exit_code
 
 
 def _follows_interruption(error):

@@ -35,6 +35,7 @@ _COLORS = (
 )
 _MIN_FONT_SIZE = 12  # pixels
 _FONTS_PER_SIDE = 26  # the size of the font is this part of the shorter side
+_WIDTHS_PER_SIDE = 140  # the same of lines
 
 
 def color_of(label):
@@ -68,20 +69,22 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
     """Draw boxes with captions on an image and return it as a Pillow image.
 
     image: uint8 [H, W, 3]. boxes: [N, 4] normalised. labels: [N] from 1, they choose the colours.
-    captions: [N], empty ones are not drawn. hatched: [N] bool, boxes filled with slanted lines.
+    captions: [N], empty ones are not drawn. hatched: [N] bool, boxes filled with slanted lines. The
+    last box is on top; one that it would hide is drawn inside it.
     """
     canvas = Image.fromarray(np.asarray(image, np.uint8))
     pen = ImageDraw.Draw(canvas)
-    line_width = max(2, round(min(canvas.size) / 200))
+    line_width = max(2, round(min(canvas.size) / _WIDTHS_PER_SIDE))
     font_size = max(_MIN_FONT_SIZE, min(canvas.size) // _FONTS_PER_SIDE)
     fonts = [choose_font(caption, font_size) for caption in captions]
     hatched = np.zeros(len(boxes), bool) if hatched is None else hatched
     corners = np.asarray(boxes, float).reshape(-1, 4)
     corners = (np.clip(corners, 0, 1) * np.tile(canvas.size[::-1], 2))[:, [1, 0, 3, 2]]
-    for corner, label, is_hatched in zip(corners, labels, hatched, strict=True):
+    frames = _nest(corners, line_width)
+    for frame, label, is_hatched in zip(frames, labels, hatched, strict=True):
         if is_hatched:
-            _hatch(pen, corner, color_of(label), line_width)
-        pen.rectangle(corner.tolist(), outline=color_of(label), width=line_width)
+            _hatch(pen, frame, color_of(label), line_width)
+        pen.rectangle(frame.tolist(), outline=color_of(label), width=line_width)
     extents = [
         _measure_caption(pen, caption, font) for caption, font in zip(captions, fonts, strict=True)
     ]
@@ -227,6 +230,24 @@ def _shared_area(rectangles, others):
     low = np.maximum(rectangles[:, None, :2], others[:, :2])
     high = np.minimum(rectangles[:, None, 2:], others[:, 2:])
     return np.prod(np.clip(high - low, 0, None), -1).sum(1)
+
+
+def _nest(boxes, line_width):
+    """The frames [N, 4] of boxes [N, 4] in pixels, of which the last is on top.
+
+    NMS within each class leaves two classes on one object: a box that almost coincides with one on
+    top is drawn inside that, so that the colours of both are seen.
+    """
+    frames = boxes.copy()
+    for index, box in enumerate(boxes):
+        above = boxes[index + 1 :]
+        hiding = above[np.abs(above - box).max(1, initial=0) < 2 * line_width]
+        if len(hiding):
+            xmin, ymin, xmax, ymax = hiding[-1]
+            x = min(len(hiding) * line_width, (xmax - xmin) / 2)
+            y = min(len(hiding) * line_width, (ymax - ymin) / 2)
+            frames[index] = xmin + x, ymin + y, xmax - x, ymax - y
+    return frames
 
 
 def _hatch(pen, box, color, line_width):

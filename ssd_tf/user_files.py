@@ -15,6 +15,8 @@ _MAX_NAMES = 2000  # of a folder, that a name is compared with
 # Programs of Windows begin text in UTF-16 with one of these.
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MARK_BYTES = 4  # those that show the encoding of a file
+# Folders that `ssd quickstart` makes in one that the user has named.
+_GENERIC = ("run", "data")
 
 
 class NotRegularFileError(OSError):
@@ -60,6 +62,12 @@ def check_exists(path, what):
     """Raise FileNotFoundError for a missing path; what: of which kind, for the message."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"no {what} at {path}{suggest_path(path)}")
+
+
+def show_name(folder) -> str:
+    """The name of a run or a data set for titles: its folder's, or that above one called `run`."""
+    path = pathlib.Path(folder).resolve()
+    return path.parent.name or path.name if path.name in _GENERIC else path.name
 
 
 def check_output_folder(path, flag="--output"):

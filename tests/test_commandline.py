@@ -95,7 +95,7 @@ def test_wrong_flags_end_with_2(do, capsys, argv, message):
         (FileNotFoundError("no file at x"), 1, "error: no file at x\n"),
         (KeyError("boxes"), 1, "error: KeyError: 'boxes' (--traceback shows where)\n"),
         (ValueError(), 1, "error: ValueError\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_errors_are_one_line(do, capsys, error, code, line):
@@ -111,7 +111,7 @@ def test_an_error_after_ctrl_c_is_an_interruption(do, capsys):
             _ = None.tracker  # as TensorFlow's clean-up may fail
 
     assert do(main) == 130
-    assert capsys.readouterr().err == "error: interrupted\n"
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_traceback_raises_the_error(do):
@@ -156,14 +156,24 @@ def test_a_signal_that_is_ignored_stays_ignored():
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
 def test_a_signal_is_one_line_and_its_exit_code(capsys, number, code):
     def main(_values, _positional):
-        raise commandline.Interrupted(number, "stopped at step 5")
+        raise commandline.Interrupted(number, "stopped at step 5", "run it again")
 
     assert commandline.run(main, commandline.new_flags(), "usage", argv=["command"]) == code
-    assert capsys.readouterr().err.splitlines()[-1] == "error: stopped at step 5"
+    assert capsys.readouterr().err == "stopped at step 5; run it again\n"
+
+
+@pytest.mark.parametrize(
+    "raised", [KeyboardInterrupt(), commandline.Interrupted(signal.SIGINT, "stopped at step 5")]
+)
+def test_a_larger_command_reports_the_signal_itself(do, capsys, raised):
+    with commandline.as_part(), pytest.raises(commandline.Interrupted) as caught:
+        do(refuse(raised))
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_next_commands_are_left_out_inside_a_larger_command(capsys):
-    with commandline.without_next():
+    with commandline.as_part():
         commandline.print_next(["ssd", "train"])
     assert capsys.readouterr().out == ""
     commandline.print_next(["ssd", "train"])

@@ -56,9 +56,9 @@ def test_a_caption_does_not_hide_another():
     canvas = np.array(draw.draw_boxes(np.zeros((200, 200, 3)), boxes, [1, 2], ["aaa", "bbb"]))
     red = (canvas == (230, 25, 75)).all(-1)
     green = (canvas == (60, 180, 75)).all(-1)
-    # Over 12 pixels high and 20 wide each, less their letters; the outlines are 2 pixels thin.
+    # Over 12 pixels high and 20 wide each, less their letters; the outlines are 2 pixels thin each.
     assert red.sum() > 80 and green[:, :78].sum() > 80
-    assert not (red | green)[82:118, 62:138].any()
+    assert not (red | green)[84:116, 64:136].any()
 
 
 @pytest.mark.parametrize("box", [[0, 0, 1, 1], [0, 0, 0.01, 0.01], [0.99, 0.99, 1, 1]])
@@ -95,11 +95,37 @@ def test_a_caption_is_complete_and_has_a_margin(box):
         assert (side == RED).all()
 
 
-@pytest.mark.parametrize(("side", "width"), [(90, 2), (480, 2), (1000, 5), (3000, 15)])
+@pytest.mark.parametrize(("side", "width"), [(90, 2), (260, 2), (480, 3), (1000, 7), (2800, 20)])
 def test_lines_are_as_wide_as_the_image_is_large(side, width):
     canvas = np.array(draw.draw_boxes(np.zeros((side, side, 3)), [[0.1, 0.1, 0.9, 0.9]], [1], [""]))
     row = (canvas[side // 2] == RED).all(-1)
     assert row.sum() == 2 * width
+
+
+@pytest.mark.parametrize("shift", [0, 0.01])  # 0 and 3 pixels, less than two lines
+def test_two_classes_on_one_object_are_both_seen(shift):
+    boxes = np.array([[0.1, 0.2, 0.9, 0.8], [0.1, 0.2, 0.9, 0.8]])
+    boxes[0, 1::2] += shift
+    canvas = np.array(draw.draw_boxes(np.zeros((100, 300, 3)), boxes, [1, 2], ["", ""]))
+    # From the left: two pixels of the second, on top where it is, and two of the first inside.
+    row = canvas[50]
+    assert (row[[60, 61, 239, 240]] == (60, 180, 75)).all()
+    assert (row[[62, 63, 237, 238]] == RED).all()
+    column = canvas[:, 150]
+    assert (column[[10, 11, 89, 90]] == (60, 180, 75)).all()
+    assert (column[[12, 13, 87, 88]] == RED).all()
+    assert (row != 0).any(-1).sum() == (column != 0).any(-1).sum() == 8
+
+
+def test_three_classes_on_a_box_of_no_size():
+    canvas = np.array(draw.draw_boxes(np.zeros((50, 90, 3)), [[0.5] * 4] * 3, [1, 2, 3], [""] * 3))
+    assert (canvas != 0).any()
+
+
+def test_boxes_that_are_apart_stay_where_they_are():
+    boxes = [[0.1, 0.2, 0.9, 0.8], [0.1, 0.22, 0.9, 0.82]]  # 6 pixels, three lines
+    canvas = np.array(draw.draw_boxes(np.zeros((100, 300, 3)), boxes, [1, 2], ["", ""]))
+    assert (canvas[50, [60, 61, 239, 240]] == RED).all()
 
 
 def test_neighbouring_classes_differ_and_their_captions_can_be_read():

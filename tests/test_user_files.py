@@ -59,3 +59,17 @@ def test_text_is_read_in_parts(tmp_path, encoding):
         assert (file.read(1), file.read()) == ("人", "\nb")
     with user_files.open_text(path, newline="") as file:
         assert file.read() == "人\r\nb"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("runs/mine", "mine"),
+        ("photos-ssd/run", "photos-ssd"),
+        ("photos-ssd/data/", "photos-ssd"),
+        ("run/2", "2"),
+        ("/run", "run"),
+    ],
+)
+def test_the_name_to_show_is_one_that_the_user_gave(folder, name):
+    assert user_files.show_name(folder) == name

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_tools.analysis import coverage
-from ssd_tf import contact_sheet, draw
+from ssd_tf import contact_sheet, draw, user_files
 from ssd_tf.boxes import validity
 from ssd_tf.data import bad_records, records
 
@@ -99,7 +99,9 @@ def inspect(dataset_info, split, config=None, sheet=None, num_images=16, seed=0)
         chosen = np.random.default_rng(seed).choice(total, min(num_images, total), replace=False)
         with bad_records.explain_record_errors(dataset_info.folder, split):
             shown = "all" if len(chosen) == total else f"{len(chosen)} of"
-            title = f"{dataset_info.folder.resolve().name}, {split}: {shown} {total:,} images"
+            title = (
+                f"{user_files.show_name(dataset_info.folder)}, {split}: {shown} {total:,} images"
+            )
             draw_sheet(dataset_info.shards(split), names, chosen.tolist(), title).save(sheet)
         print(f"{len(chosen)} images: {sheet}")
     if config:

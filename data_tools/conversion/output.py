@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import json
 import os
+import pathlib
 
 from data_tools.conversion import advice, report
 from data_tools.conversion.counts import SplitCounts
@@ -83,6 +84,11 @@ def existing_dataset(folder, splits):
     return dataset_info if set(dataset_info.splits) - set(splits) else None
 
 
+def read_reports(folder) -> dict:
+    """{split: its entry of report.json}; empty without a data set."""
+    return _read_json(pathlib.Path(folder) / "report.json").get("splits", {})
+
+
 def publish(folder, written, classes, source_flags, config, left_out=()) -> dict:
     """Replace splits: give the files their names, then write report.json and, last, dataset.json.
 
@@ -94,7 +100,7 @@ def publish(folder, written, classes, source_flags, config, left_out=()) -> dict
     for split in written.values():
         for path, name in split.names.items():
             os.replace(path, folder / name)
-    old_reports = _read_json(folder / "report.json").get("splits", {})
+    old_reports = read_reports(folder)
     old_splits = _read_json(folder / "dataset.json").get("splits", {})
     all_names = [*old_splits, *written]
     reports = {}

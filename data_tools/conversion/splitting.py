@@ -43,11 +43,22 @@ def divide(survey, config) -> tuple[dict[str, list[bytes]], list[str]]:
     }
     for split, chosen in divided.items():
         if not chosen:
-            raise ValueError(
-                f"--val_fraction {config.val_fraction} of {num_images} images leaves none for "
-                f"{split!r}: give more images, or another fraction"
-            )
+            raise ValueError(_explain_empty(split, images, prints, config))
     return divided, notes
+
+
+def _explain_empty(split, images, prints, config):
+    """The error if a split would have no images."""
+    if len(images) > 1 and not grouping.group_identical(prints).any():
+        name = pickle.loads(images[0]).filename
+        return (
+            f"all {len(images):,} images are the same as {name}: nothing is left for {split!r}, as "
+            "copies of one image go to one split; give different images"
+        )
+    return (
+        f"--val_fraction {config.val_fraction} of {len(images)} images leaves none for "
+        f"{split!r}: give more images, or another fraction"
+    )
 
 
 def _mark_intact(packed, fingerprint):

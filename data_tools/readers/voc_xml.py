@@ -17,6 +17,7 @@ from ssd_tf import parsing, user_files
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _USUAL_SETS = {"train": ("trainval", "train"), "val": ("val", "valid"), "test": ("test",)}
 _RESERVED = {name for names in _USUAL_SETS.values() for name in names}
+_SET_NOTE = "image set {}: "  # the beginning of a note
 _SET_FOLDERS = ("train", "val", "valid", "test")
 _IMAGE_FOLDERS = ("JPEGImages", "images")
 _START = 1 << 12  # bytes in which an XML file shows its root
@@ -66,7 +67,7 @@ def read_voc(folder, image_set, allow_outside=False) -> labels.Source:
         stems = (os.path.splitext(os.path.relpath(path, root))[0] for root in roots)
         return any(annotations.find(stem) for stem in stems)
 
-    note = f"image set {image_set}: {len(chosen):,} of {len(annotations.names):,} XML files"
+    note = f"{_SET_NOTE.format(image_set)}{len(chosen):,} of {len(annotations.names):,} XML files"
     others = _describe_others(image_set, chosen, annotations, lists)
     return labels.Source(
         None,
@@ -76,6 +77,23 @@ def read_voc(folder, image_set, allow_outside=False) -> labels.Source:
         is_labelled=is_labelled,
         other_sets=tuple(_find_other_sets(image_set, annotations, lists)),
     )
+
+
+def check_separate(folder, image_set, reports):
+    """Raise ValueError if a set is part of `trainval`, of which the split train was made unasked.
+
+    reports: {split: its entry of report.json} of the data set that the set is added to.
+    """
+    source = reports.get("train", {}).get("source", {})
+    is_same_folder = os.path.abspath(source.get("voc", "")) == os.path.abspath(folder)
+    is_unasked = is_same_folder and "image_set" not in source
+    notes = source.get("notes", ())
+    has_all = any(note.startswith(_SET_NOTE.format("trainval")) for note in notes)
+    if image_set in _USUAL_SETS["val"] and is_unasked and has_all:
+        raise ValueError(
+            f"the split train of --output was made of the set trainval, which holds that of "
+            f"{image_set}: convert train again with --image_set train, or name another --output"
+        )
 
 
 def list_sets(folder) -> list[labels.ImageSet]:
@@ -152,14 +170,17 @@ def _find_other_sets(image_set, annotations, lists):
     ]
 
 
-def choose_image_set(folder, split):
+def choose_image_set(folder, split, others=()):
     """The image set of a split if the user names none.
 
-    It is trainval for train, else the set of the same name, else the only list if that is not the
-    usual one of another split; `all` if there are no sets.
+    others: further splits of the data set. It is trainval for train, unless there is a split val,
+    whose images trainval holds, too; else the set of the same name, else the only list if that is
+    not the usual one of another split; `all` if there are no sets.
     """
     folder = files.check_folder(folder, "--voc")
     usual = _USUAL_SETS.get(split, (split,))
+    if split == "train" and "val" in others:
+        usual = usual[::-1]
     lists = _ImageLists(folder)
     if lists.names:
         chosen = next(filter(lists.have, usual), None)

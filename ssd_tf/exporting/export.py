@@ -16,7 +16,7 @@ from ssd_tf.inference.exported import write_gray_range
 from ssd_tf.inference.loading import load_run
 from ssd_tf.inference.thresholds import DEFAULT_SCORE, THRESHOLDS_FILE
 from ssd_tf.results import Result
-from ssd_tf.user_files import check_exists
+from ssd_tf.user_files import check_exists, show_name
 from ssd_tf.weights.label_files import format_names
 
 _HEADER = ("format", "AP", "AP50", "agree", "ms per image by threads", "MB")
@@ -64,8 +64,7 @@ def export(
         )
     with folder.publishing(pathlib.Path(output).resolve()) as partial:
         paths = {name: partial / folder.file_name(name) for name in formats}
-        name = pathlib.Path(workdir).resolve().name
-        write_formats(run, paths, partial, calibration, web_files, name)
+        write_formats(run, paths, partial, calibration, web_files, show_name(workdir))
         verify.check_names(paths, partial, run.dataset_info.names)
         verified = {}
         if dataset_info is None:

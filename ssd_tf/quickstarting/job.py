@@ -7,6 +7,8 @@ import typing
 
 from ssd_tf import cli, commandline
 from ssd_tf.data import dataset_json
+from ssd_tf.errors import ConfigError
+from ssd_tf.quickstarting import messages
 from ssd_tf.quickstarting.state import Request, State
 
 _TEST = "test"
@@ -78,15 +80,24 @@ class Job:
     def call(self, *arguments):
         """Print a command as a user would type it, and run it in this process.
 
-        Raises what the command raises, Interrupted if a signal ended it.
+        Raises what the command raises, in terms of the quickstart, and Interrupted if a signal
+        ended it.
         """
         arguments = [str(argument) for argument in arguments]
         command = shlex.join(["ssd", *arguments])
         print(f"\n$ {command}", flush=True)
         self.commands.append(command)
-        with commandline.without_next():
-            code = cli.main(["ssd", *arguments, "--traceback"])
+        name, _ = cli.split_name(arguments)
+        try:
+            with commandline.as_part():
+                code = cli.main(["ssd", *arguments, "--traceback"])
+        except (ValueError, OSError) as error:
+            text = messages.in_own_terms(str(error), name)
+            if text == str(error):
+                raise
+            kind = ConfigError if isinstance(error, ConfigError) else ValueError
+            raise kind(text) from error
         if code > 128:
-            raise commandline.Interrupted(code - 128, f"run this again to continue: {self.command}")
+            raise commandline.Interrupted(code - 128, "interrupted")
         if code:
             raise ValueError(f"{command} ended with exit code {code}: see above")

@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import shlex
+import signal
 import time
 from collections.abc import Sequence
 
@@ -91,6 +92,7 @@ def _run(job):
         job.recognised = recognise(request.images, request.label_format, request.classes)
         print(f"labels: {job.recognised.label_format} ({job.recognised.reason})")
     print(f"results: {job.folder}")
+    print("after each $: a command that you could run yourself; hints below it name its flags")
     commandline.import_tensorflow()
     from ssd_tf.quickstarting.steps import STEPS
 
@@ -106,16 +108,29 @@ def _run(job):
             if step.name not in done:
                 print(f"\n[{number}/{len(STEPS)}] {step.title}", flush=True)
                 _run_step(job, step)
+    except KeyboardInterrupt:
+        raise _interrupted(job, signal.SIGINT, "interrupted") from None
+    except commandline.Interrupted as error:
+        raise _interrupted(job, error.signal_number, error.what) from None
     except Exception:
         job.state.abandon()
         raise
     job.state.finish()
 
 
+def _interrupted(job, signal_number, what):
+    advice = f"run the same command again to continue: {job.command}"
+    return commandline.Interrupted(signal_number, what, advice)
+
+
 def _run_step(job, step):
     job.commands = []
     begin = time.monotonic()
-    done = step.run(job)
+    try:
+        done = step.run(job)
+    except BaseException:
+        job.state.note_stop(step.name, time.monotonic() - begin)
+        raise
     job.state.note(step.name, done, job.commands, time.monotonic() - begin)
 
 

@@ -80,7 +80,7 @@ def _read_request(requested):
             f"--start: expected a name of `ssd import --list`, a file, a run folder, imagenet or "
             f"scratch, got {requested}{suggest_path(path)}"
         )
-    file_kinds.check_source(path)
+    file_kinds.check_source(path, "--start")
     return _file(path, "--start")
 
 

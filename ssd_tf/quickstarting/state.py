@@ -70,6 +70,7 @@ class State:
                 f"--output: {self._path.parent} has files, but no {NAME}: name another folder"
             )
         self._content = {"version": 1, "ssd_tf": __version__, "request": wanted, "steps": {}}
+        self._content["stopped_seconds"] = {}
 
     def start(self):
         """Write the file, unless it is there."""
@@ -102,11 +103,18 @@ class State:
         return self._content["steps"][step]["result"]
 
     def seconds(self) -> dict[str, float]:
-        """{step: the seconds it took}, of those that are done."""
+        """{step: the seconds it took, in all calls}, of those that are done."""
         return {name: entry["seconds"] for name, entry in self._content["steps"].items()}
 
+    def note_stop(self, step, seconds):
+        """Note that a step ended before it was done, after so many seconds."""
+        stopped = self._content["stopped_seconds"]
+        stopped[step] = round(stopped.get(step, 0) + seconds, 1)
+        files.write_json(self._path, self._content)
+
     def note(self, step, done: Done, commands, seconds):
-        """Note that a step is done. commands: those that were run, as text."""
+        """Note that a step is done. commands: as text. seconds: of the call that finished it."""
+        seconds += self._content["stopped_seconds"].pop(step, 0)
         output = done.output and done.output.relative_to(self._path.parent).as_posix()
         self._content["steps"][step] = {
             "commands": commands,
@@ -122,7 +130,7 @@ def _read(path):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] == 1 and isinstance(content["steps"], dict) and content["request"]:
-            return content
+            return {"stopped_seconds": {}} | content
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise ConfigError(f"{path} cannot be read: name another --output, or remove {path.parent}")

@@ -52,7 +52,7 @@ def find_start(job) -> Done:
         except ConfigError as error:
             if job.request.start is not None:
                 raise
-            logging.warning("%s", error)
+            logging.warning("passed over: %s", str(error).removeprefix("--start: "))
             job.commands.clear()
             continue
         imported = start._replace(values={"init_from": str(job.start.resolve())})

@@ -11,6 +11,7 @@ from ssd_tf.inference import overview
 from ssd_tf.results import Result
 
 _HEADER = ("format", "AP", "AP50", "ms per image", "MB")
+_RAW = "_raw"  # the end of names
 
 
 def summarise(job) -> Result:
@@ -68,6 +69,7 @@ def print_summary(job, result: Result):
     show("", f"On the images of the split {result['split']}: {result['sentence']}", "")
     show("The formats on the validation images:")
     console.print(result.as_table())
+    show(*_explain_formats(result["formats"]))
     curve = job.state.result("curve")["text"]
     show(result["suggestion"], f"{curve[0].upper()}{curve[1:]}.", "", "Next:")
     for what, command in _next_commands(job).items():
@@ -76,6 +78,15 @@ def print_summary(job, result: Result):
     width = max(map(len, result.paths))
     show(*(f"  {name:{width}}  {path}" for name, path in result.paths.items()))
     show("", f"Times: {describe_times(result['seconds'])}")
+
+
+def _explain_formats(names):
+    """A line if there are files whose name does not say what they are for."""
+    if any(name.endswith(_RAW) for name in names):
+        yield (
+            f"{_RAW}: without post-processing, which GPUs, NPUs and Coral cannot run; the app does "
+            "it, as raw_decoder.py shows"
+        )
 
 
 def _next_commands(job):

@@ -16,6 +16,7 @@ from ssd_tf.config import Config
 from ssd_tf.errors import ConfigError
 
 _DEFAULT_EVALUATIONS = 10  # per run
+_ADVICE = "run the same command again to resume"
 
 
 class Actions(typing.NamedTuple):
@@ -132,10 +133,10 @@ class Signals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def raise_if_received(self, message):
-        """Raise Interrupted with this message if a signal has come."""
+    def raise_if_received(self, what):
+        """Raise Interrupted if a signal has come; what: was stopped, and what is saved."""
         if self.received is not None:
-            raise Interrupted(self.received, message)
+            raise Interrupted(self.received, what, _ADVICE)
 
     def _handle(self, number, _frame):
         name = signal.Signals(number).name
@@ -144,5 +145,5 @@ class Signals:
             os._exit(128 + number)
         self.received = number
         if self.nothing_to_save:
-            raise Interrupted(number, f"{name}: everything is saved; run the same command again")
-        logging.warning("%s: saving after this step; a second one ends at once", name)
+            raise Interrupted(number, f"{name}: everything is saved", _ADVICE)
+        logging.info("%s: saving after this step; a second one ends at once", name)

@@ -14,6 +14,7 @@ from ssd_tf import contact_sheet, draw
 from ssd_tf.boxes import matching
 from ssd_tf.data import bad_records, dataset_json, pipeline, records, timing
 from ssd_tf.models import ssd
+from ssd_tf.user_files import show_name
 
 _WARMUP_BATCHES = 4  # threads start and buffers fill
 
@@ -64,7 +65,7 @@ def show_input(
             dataset_info.names,
             config.data.train_difficult,
             default_boxes if with_default_boxes else None,
-            f"{dataset_info.folder.resolve().name}, {split}: images as training sees them",
+            f"{show_name(dataset_info.folder)}, {split}: images as training sees them",
         )
     pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(output)

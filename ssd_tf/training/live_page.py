@@ -16,6 +16,7 @@ from ssd_tf.draw import jpeg_uri
 from ssd_tf.evaluation.held_out import LOW_SCORE
 from ssd_tf.pages import make_environment
 from ssd_tf.training.progress import Plan, show_number, show_seconds
+from ssd_tf.user_files import show_name
 
 PAGE = "live.html"
 _IMAGES = "live_images.json"
@@ -45,7 +46,9 @@ class Numbers(typing.NamedTuple):
 class LivePage:
     """Writes the page of a run, atomically each time.
 
-    The held-out images of its first and of its latest evaluation are kept in a file, for a restart.
+    The held-out images of its first, its best and its latest evaluation are kept in a file, for a
+    restart. While the run trains the first and the latest are shown, afterwards the first and the
+    best: its weights are those that are kept.
     """
 
     def __init__(self, workdir, plan: Plan, config: Config, start_step):
@@ -56,16 +59,19 @@ class LivePage:
         self._written = -math.inf
         self._images = read_evaluations(self._workdir, start_step)
 
-    def keep_images(self, step, images):
-        """Keep what an evaluation drew. images: HeldOuts."""
+    def keep_images(self, step, images, is_best):
+        """Keep what an evaluation drew. images: HeldOuts. is_best: whether AP is the highest."""
         if not images:
             return
         drawn = [
             {"name": each.name, "truth": jpeg_uri(each.truth), "found": jpeg_uri(each.found)}
             for each in images
         ]
-        evaluation = {"step": step, "images": drawn}
-        self._images = [*self._images[:1], evaluation] if self._images else [evaluation]
+        if is_best:
+            self._images = [each | {"is_best": False} for each in self._images]
+        kept = [each for each in self._images[1:] if each["is_best"]]
+        evaluation = {"step": step, "is_best": is_best, "images": drawn}
+        self._images = [*self._images[:1], *kept, evaluation]
         files.write_json(self._workdir / _IMAGES, self._images)
 
     def write_if_due(self, state, numbers: Numbers, rows):
@@ -79,7 +85,7 @@ class LivePage:
         state: a phrase such as `training`. rows: of metrics.csv, dicts of text.
         """
         content = {
-            "title": self._workdir.resolve().name,
+            "title": show_name(self._workdir),
             "state": state,
             "reload_seconds": None if has_ended else _RELOAD_SECONDS,
             "stale_seconds": _STALE_SECONDS,
@@ -92,7 +98,7 @@ class LivePage:
                 _draw_curve("AP", _read_points(rows, "AP"), numbers.best),
                 _draw_curve("loss", _thin_out(_read_points(rows, "loss"))),
             ],
-            "evaluations": self._images,
+            "evaluations": _choose_shown(self._images, has_ended),
             "score": f"{LOW_SCORE:g}",
             "settings": _settings(self._config),
             "yaml": to_yaml(self._config),
@@ -104,16 +110,34 @@ class LivePage:
 
 
 def read_evaluations(workdir, last_step=math.inf) -> list[dict]:
-    """The drawn images of a run's first and latest evaluation, up to a step.
+    """The drawn images of a run's first, best and latest evaluation, up to a step.
 
-    [{"step", "images": [{"name", "truth", "found"}]}], images as data URIs; none if they were not
-    kept or the file cannot be used.
+    [{"step", "is_best", "images": [{"name", "truth", "found"}]}], images as data URIs; none if they
+    were not kept or the file cannot be used.
     """
     try:
         kept = json.loads((pathlib.Path(workdir) / _IMAGES).read_text())
-        return [each for each in kept if each["step"] <= last_step and each["images"]]
+        return [
+            {"step": each["step"], "is_best": each["is_best"], "images": each["images"]}
+            for each in kept
+            if each["step"] <= last_step and each["images"]
+        ]
     except (OSError, ValueError, TypeError, KeyError):
         return []
+
+
+def choose_best(evaluations: list[dict]) -> list[dict]:
+    """The best of the evaluations of `read_evaluations`; the latest if AP was never measured."""
+    best = [each for each in evaluations if each["is_best"]]
+    return best or evaluations[-1:]
+
+
+def _choose_shown(evaluations, has_ended):
+    """(what it is, evaluation) of those on the page, the first at first."""
+    others = choose_best(evaluations) if has_ended else evaluations[-1:]
+    name = "best evaluation, whose weights are kept" if has_ended else "latest evaluation"
+    first = [each for each in evaluations[:1] if each not in others]
+    return [*(("first evaluation", each) for each in first), *((name, each) for each in others)]
 
 
 def _cards(plan, numbers):

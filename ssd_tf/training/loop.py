@@ -111,9 +111,7 @@ class Loop:
                 self._save(step, values[-1])
             # A worker that ends earlier breaks the connections of the others.
             distribution.barrier(self.state.strategy, step, self.workdir)
-            self._signals.raise_if_received(
-                f"stopped at step {step}, which is saved; run the same command again to resume"
-            )
+            self._signals.raise_if_received(f"stopped at step {step}, which is saved")
 
     def _restore(self) -> int:
         """Restore the newest intact checkpoint, if any; return the step to start from."""

@@ -146,7 +146,8 @@ class Monitor:
                 tf.summary.image(f"images/{index} {image.name}", np.asarray(joined)[None])
         self._writer.flush()
         if self._page:
-            self._page.keep_images(step, images)
+            best = self._numbers().best
+            self._page.keep_images(step, images, is_best=best is not None and best[0] == step)
             self._write_page("training")
 
     def report_text(self, name, text):

@@ -17,7 +17,8 @@ def write(tmp_path, tiny_config):
     image = Image.new("RGB", (640, 480), (90, 120, 60))
     for step in (0, 1200):
         name = f"a_rather_long_name_without_any_break_{'x' * 60}.jpg"
-        page.keep_images(step, [HeldOut(name, image, image), HeldOut("b.jpg", image, image)])
+        images = [HeldOut(name, image, image), HeldOut("b.jpg", image, image)]
+        page.keep_images(step, images, is_best=True)
     rows = [
         {"step": str(step), "loss": str(4000 / (step + 500)), "AP": str(step / 2400)}
         for step in range(0, 1201, 20)
@@ -35,7 +36,8 @@ def test_everything_is_visible_and_nothing_is_cut_off(open_page, write):
     page = open_page(write())
     page.wait_for_load_state("load")
     shown = page.evaluate(
-        "[...document.images].map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 50)"
+        "[...document.querySelectorAll('main img')]"
+        ".map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 50)"
     )
     assert len(shown) == 6 and all(shown)
     assert page.locator("svg").count() == 2

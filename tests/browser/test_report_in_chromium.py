@@ -104,6 +104,31 @@ def test_images_of_the_report_are_enlarged_by_a_click_and_by_a_key(open_page, fo
     assert not page.locator("#zoom").is_visible()
 
 
+def test_the_images_of_a_row_have_one_height(open_page, tmp_path):
+    folder = OutputFolder(tmp_path)
+    overview = Overview("runs/mine", ["cat"])
+    sizes = [(900, 1200), (1200, 900), (400, 1200), (1200, 200), (900, 1200), (1200, 675)]
+    with overview.written_to(folder):
+        for index, size in enumerate(sizes):
+            image = np.full((*size, 3), 90, np.uint8)
+            boxes = np.zeros((0, 4))
+            found = Detections(boxes, boxes[:, 0], boxes[:, 0].astype(int), ["cat"], image)
+            overview.add_image(f"{'name ' * index}{index}.jpg", found)
+    page = open_page(tmp_path / "overview.html")
+    shown = page.evaluate(
+        "[...document.querySelectorAll('main img')].map(i => i.getBoundingClientRect())"
+        ".map(({ top, height, right }) => [top, height, right])"
+    )
+    rows = {}
+    for top, height, right in shown:
+        rows.setdefault(round(top), []).append(height)
+        assert right <= page.viewport_size["width"]
+    assert len(rows) == {1280: 2, 400: 6}[page.viewport_size["width"]]
+    for heights in rows.values():
+        assert max(heights) - min(heights) < 1.5
+        assert max(heights) <= 301
+
+
 def test_the_overview_of_detections(open_page, tmp_path):
     folder = OutputFolder(tmp_path)
     overview = Overview("runs/mine", ["cat"])

@@ -133,10 +133,11 @@ STAND_IN = """
 export const FilesetResolver = { forVisionTasks: async () => ({}) };
 const box = { originX: 80, originY: 40, width: 20, height: 20 };
 const categories = [{ index: -1, categoryName: "dog", score: 0.9 }];
-const found = { detections: [{ boundingBox: box, categories }] };
+const dog = { boundingBox: box, categories };
+window.found = [dog];
 export const ObjectDetector = {
   createFromOptions: () => new Promise((resolve, reject) => {
-    window.finish = () => resolve({ detect: () => found });
+    window.finish = () => resolve({ detect: () => ({ detections: found }) });
     window.fail = () => reject(new Error("no model"));
   }),
 };
@@ -249,3 +250,26 @@ def test_colours_and_captions(loading, tmp_path):
     # The caption, 18 pixels high, is above the box and as far left of it as it needs.
     filled = np.flatnonzero(is_drawn[39])
     assert filled[0] < 80 - 20 and filled[-1] == 99
+
+
+def test_two_classes_on_one_object_are_both_seen(loading, tmp_path):
+    Image.new("RGB", (200, 150), (10, 20, 30)).save(tmp_path / "photo.png")
+    box = "{ originX: 60, originY: 50, width: 80, height: 60 }"
+    loading.evaluate(
+        f"found = [['cat', 0.8], ['dog', 0.7]].map(([categoryName, score]) => "
+        f"({{ boundingBox: {box}, categories: [{{ index: -1, categoryName, score }}] }}))"
+    )
+    loading.evaluate("finish()")
+    choose(loading, tmp_path / "photo.png")
+    assert loading.locator("#list li").all_inner_texts() == ["cat 0.80", "dog 0.70"]
+    image = np.reshape(
+        loading.evaluate("[...canvas.getContext('2d').getImageData(0, 0, 200, 150).data]"),
+        (150, 200, 4),
+    )[..., :3]
+    is_cat = (image == list(bytes.fromhex(color_of(1)[1:]))).all(-1)
+    is_dog = (image == list(bytes.fromhex(color_of(3)[1:]))).all(-1)
+    # Lines of 2 pixels, centred on the box and 2 pixels inside it.
+    assert is_cat[100, [59, 60, 139, 140]].all()
+    assert is_dog[100, [61, 62, 137, 138]].all()
+    # Labels of 12 + 6 pixels: one above the box, the other below that.
+    assert is_cat[33].sum() > 30 and is_dog[51].sum() > 30

@@ -32,6 +32,13 @@ def start(monkeypatch, fails, tmp_path, tiny_config_file):
     (tmp_path / "data" / "shard").touch()
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "file").write_bytes(bytes(range(100)))
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
+    labels = {
+        "images": [{"id": 1, "file_name": "image.png", "width": 30, "height": 20}],
+        "annotations": [annotation],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
     (tmp_path / "tiny.yaml").write_text(tiny_config_file.read_text())
     Image.new("RGB", (30, 20)).save("image.png")
 
@@ -46,12 +53,22 @@ EVALUATE = ("ssd_tf.commands.evaluate", "--model=runs/mine", "--data=data", "--o
 DETECT = ("ssd_tf.commands.detect", "--model=runs/mine", "--output=out", "image.png")
 EXPORT = ("ssd_tf.commands.export", "--workdir=runs/mine", "--data=data", "--output=out")
 IMPORT = ("ssd_tf.commands.import_weights", "--source=file", "--output=out")
+CONVERT = (
+    *("data_tools.coco_to_tfrecord", "--images=.", "--annotations=labels.json"),
+    *("--split=more", "--output=out", "--workers=1"),
+)
+AUTO = ("data_tools.auto_to_tfrecord", ".", "--output=out", "--workers=1")
 SHOW = ("ssd_tf.commands.show_input", "--config=tiny.yaml", "--data=data")
 
 
 @pytest.mark.parametrize(
     ("command", "wrong", "code", "hint"),
     [
+        (CONVERT, "--annotations=label.json", 1, "no file at label.json"),
+        (CONVERT, "--output=file", 1, "file"),
+        (CONVERT, "--output=data", 1, "'cat'"),  # a second split, of other classes
+        (CONVERT, "--val_fraction=0.2", 1, "'val'"),
+        (AUTO, "--output=file", 1, "file"),
         (TRAIN, "--config=tine.yaml", 2, "did you mean tiny.yaml?"),
         (TRAIN, "--data=dato", 1, "did you mean data?"),
         (TRAIN, "--data=runs/mine", 1, "dataset.json"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from data_tools import voc_to_tfrecord
 from data_tools.readers import voc_xml, yolo_txt
 
 XML = (
@@ -108,3 +109,55 @@ def test_sets_left_out_are_warned_of_until_they_are_converted(plant, run, tmp_pa
     assert convert(split="test") == [(["val"], 1)]
     assert convert() == [(["val"], 1)]
     assert convert(image_set="train") == []  # the user knows of the sets
+
+
+@pytest.fixture
+def voc(paint, tmp_path, capsys):
+    """A function: convert a set of a VOC folder; (exit code, error, splits: names of images)."""
+    folder = tmp_path / "voc"
+    (folder / "ImageSets/Main").mkdir(parents=True)
+    for index, name in enumerate("abc"):
+        paint(folder / f"{name}.jpg", box=(9 * index, 16, 9 * index + 8, 40))
+        (folder / f"{name}.xml").write_text(XML)
+    for name, content in {"trainval": "a\nb\n", "train": "a\n", "val": "b\n"}.items():
+        (folder / f"ImageSets/Main/{name}.txt").write_text(content)
+
+    def convert(split, *flags):
+        given = [f"--voc={folder}", f"--output={tmp_path / 'out'}", f"--split={split}"]
+        code = voc_to_tfrecord.main(["x", *given, "--workers=1", *flags])
+        splits = {
+            path.name.removesuffix("-images.tsv"): [
+                line.split("\t")[1] for line in path.read_text().splitlines()
+            ]
+            for path in (tmp_path / "out").glob("*-images.tsv")
+        }
+        return code, capsys.readouterr().err, splits
+
+    return convert
+
+
+def test_trainval_and_then_its_part_val(voc):
+    both = {"train": ["a.jpg", "b.jpg"]}
+    code, _, splits = voc("train")
+    assert (code, {name: sorted(images) for name, images in splits.items()}) == (0, both)
+    for flags in ([], ["--image_set=val"]):
+        code, error, splits = voc("val", *flags)
+        assert (code, list(splits)) == (1, ["train"])
+        assert "--image_set train" in error
+    # As the error says.
+    assert voc("train", "--image_set=train")[::2] == (0, {"train": ["a.jpg"]})
+    assert voc("val")[::2] == (0, {"train": ["a.jpg"], "val": ["b.jpg"]})
+    # And now the default is what leaves val apart.
+    assert voc("train")[::2] == (0, {"train": ["a.jpg"], "val": ["b.jpg"]})
+    assert voc("val")[0] == 0
+
+
+def test_trainval_divided_by_a_fraction(voc):
+    for _ in range(2):
+        code, _, splits = voc("train", "--val_fraction=0.5")
+        assert (code, sorted(splits["train"] + splits["val"])) == (0, ["a.jpg", "b.jpg"])
+
+
+def test_trainval_that_was_asked_for(voc):
+    assert voc("train", "--image_set=trainval")[0] == 0
+    assert voc("val")[0] == 0

@@ -153,7 +153,7 @@ def test_interrupted(source, tmp_path):
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
-    assert finish(process) == (130, "error: interrupted\n")
+    assert finish(process) == (130, "interrupted\n")
     assert not output.exists()
 
 

@@ -75,3 +75,15 @@ def test_two_videos_alone_are_divided_all_the_same(
     dataset, report = read_dataset(tmp_path / "out")
     assert dataset["splits"]["val"]["images"] == 1
     assert "notes" not in report["splits"]["train"]["source"]
+
+
+def test_images_that_are_all_the_same_cannot_be_divided(tmp_path, paint, write_coco, convert_coco):
+    files = [f"{name}.jpg" for name in "cabd"]
+    for file in files:
+        paint(tmp_path / "images" / file)
+    images = [(index, file, 64, 48) for index, file in enumerate(files)]
+    boxes = [(index, 1, [8, 16, 16, 24], {}) for index in range(4)]
+    write_coco(tmp_path / "annotations.json", images, boxes)
+    code, error = convert_coco(val_fraction=0.2)
+    assert code == 1
+    assert "all 4 images are the same as c.jpg" in error and "val_fraction" not in error

@@ -206,11 +206,54 @@ def test_an_error_later_keeps_what_is_done(images, program):
     assert program.calls == [*ALL[:5], *ALL[4:]]
 
 
-def test_a_signal_ends_it_and_names_the_command(images, program):
-    program.codes["train"] = 143
-    with pytest.raises(Interrupted, match=f"ssd quickstart {images}") as error:
+def test_the_time_before_a_signal_counts(images, program, monkeypatch):
+    seconds = itertools.count(0, 7)  # each call of the clock comes 7 seconds after the last
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
+    program.fails["train"] = KeyboardInterrupt()
+    with pytest.raises(Interrupted):
+        quickstart(images)
+    result = quickstart(images)
+    assert result["seconds"]["train"] == 14
+    assert result["seconds"]["export"] == 7
+
+
+@pytest.mark.parametrize(("name", "num_lines"), [("tflite_int8", 0), ("tflite_int8_raw", 1)])
+def test_the_summary_says_what_raw_files_are(images, program, capsys, monkeypatch, name, num_lines):
+    monkeypatch.setitem(VERIFIED, name, VERIFIED["tflite_int8"])
+    quickstart(images)
+    assert program.calls == ALL
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("raw_decoder.py" in line and "_raw" in line for line in lines) == num_lines
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(KeyboardInterrupt(), 130), (Interrupted(15, "step 7 is saved", "ssd train"), 143)],
+)
+def test_a_signal_ends_it_and_names_the_command(images, program, raised, code):
+    program.fails["train"] = raised
+    with pytest.raises(Interrupted, match=f"ssd quickstart {images}$") as error:
         quickstart(images, minutes=15)
-    assert error.value.exit_code == 143
+    assert error.value.exit_code == code
+    assert ("step 7 is saved" in str(error.value)) == (code == 143)
+    assert "ssd train" not in str(error.value)
+    assert program.calls[-1] == "train"
+
+
+def test_an_error_of_the_import_is_one_of_the_start(images, program, monkeypatch, capsys):
+    start = starts.Start("one", "--start", "finetune.yaml", "one.tflite")
+    monkeypatch.setattr(steps.starts, "find_starts", lambda _: iter([start]))
+    program.fails["import"] = ConfigError("--source: one.tflite is empty")
+    with pytest.raises(ConfigError, match=r"^--start: one\.tflite is empty$"):
+        quickstart(images, start="one.tflite")
+    assert "$ ssd import --source one.tflite" in capsys.readouterr().out
+
+
+def test_an_exit_code_above_128_is_a_signal(images, program):
+    program.codes["train"] = 141  # nobody reads stdout any more
+    with pytest.raises(Interrupted) as error:
+        quickstart(images)
+    assert error.value.exit_code == 141
 
 
 def test_an_exit_code_is_an_error(images, program):

@@ -156,3 +156,15 @@ def test_the_fingerprint_follows_names_sizes_and_times(tmp_path):
     (tmp_path / "a" / "b.txt").rename(tmp_path / "a" / "c.txt")
     seen.add(fingerprint(tmp_path))
     assert len(seen) == 4
+
+
+def test_the_time_of_a_step_is_that_of_all_calls(folder, request_):
+    state = begin(folder, request_)
+    state.note_stop("train", 10.04)
+    state.note_stop("train", 20)
+    state = State(folder, request_)
+    assert state.seconds() == {}
+    state.note("train", Done(), [], 5)
+    assert state.seconds() == {"train": 35}
+    state.note("train", Done(), [], 5)  # again, after its files were removed
+    assert state.seconds() == {"train": 5}

@@ -149,3 +149,12 @@ def test_an_unknown_request_is_an_error(requested, tmp_path, monkeypatch):
     (tmp_path / "text.pb").touch()
     with pytest.raises(ConfigError, match=requested):
         found(requested)
+
+
+def test_errors_about_a_requested_file_name_the_flag_that_gave_it(tmp_path):
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"\x1f\x8b")
+    for requested in (path, tmp_path / "gone", tmp_path):
+        with pytest.raises(ConfigError, match=f"^--start: .*{requested.name}") as error:
+            next(starts.find_starts(str(requested)))
+        assert "--source" not in str(error.value)

@@ -121,6 +121,14 @@ def test_when_training_has_ended(make_page, read):
     assert "stopped" in page.source
 
 
+def test_its_title_is_that_of_the_folder_the_user_has_named(tiny_config, tmp_path):
+    folder = tmp_path / "photos-ssd" / "run"
+    folder.mkdir(parents=True)
+    page = LivePage(folder, PLAN, tiny_config, 0)
+    page.write("training", numbers(5), [])
+    assert "<title>photos-ssd: training</title>" in page.path.read_text()
+
+
 def images_of(page):
     """{alternative text: address} of the images."""
     return {each["alt"]: each["src"] for each in page.all("img") if "src" in each}
@@ -128,13 +136,13 @@ def images_of(page):
 
 def test_the_first_evaluation_beside_the_latest(make_page, read, tmp_path):
     page = make_page()
-    page.keep_images(0, [])  # watch.images: 0
+    page.keep_images(0, [], is_best=True)  # watch.images: 0
     assert not (tmp_path / "live_images.json").exists()
-    page.keep_images(0, [held_out("a.jpg", 10)])
+    page.keep_images(0, [held_out("a.jpg", 10)], is_best=True)
     page.write("training", numbers(0), [])
     assert list(images_of(read())) == ["labels of a.jpg", "a.jpg at step 0"]
     for step in (50, 1000):
-        page.keep_images(step, [held_out("a.jpg", step % 256)])
+        page.keep_images(step, [held_out("a.jpg", step % 256)], is_best=True)
     page.write("training", numbers(50), [])
     shown = images_of(read())
     assert list(shown) == ["labels of a.jpg", "a.jpg at step 0", "a.jpg at step 1000"]
@@ -142,14 +150,36 @@ def test_the_first_evaluation_beside_the_latest(make_page, read, tmp_path):
     assert shown["a.jpg at step 0"] != shown["a.jpg at step 1000"]
 
 
-@pytest.mark.parametrize(("start_step", "kept"), [(100, [0, 50]), (49, [0]), (0, [0])])
+@pytest.mark.parametrize(
+    ("best_steps", "kept", "shown"),
+    [
+        ([0, 25], [0, 25, 75], [0, 25]),
+        ([0], [0, 75], [0]),
+        ([0, 25, 50, 75], [0, 75], [0, 75]),
+        ([], [0, 75], [0, 75]),
+    ],
+)
+def test_after_the_end_the_best_evaluation_beside_the_first(
+    make_page, read, tmp_path, best_steps, kept, shown
+):
+    page = make_page()
+    for step in (0, 25, 50, 75):
+        page.keep_images(step, [held_out("a.jpg", 10)], is_best=step in best_steps)
+    assert [each["step"] for each in read_evaluations(tmp_path)] == kept
+    page.write("training", numbers(75), [])
+    assert list(images_of(read()))[1:] == ["a.jpg at step 0", "a.jpg at step 75"]
+    page.write("finished", numbers(100), [], has_ended=True)
+    assert list(images_of(read()))[1:] == [f"a.jpg at step {step}" for step in shown]
+
+
+@pytest.mark.parametrize(("start_step", "kept"), [(100, [0, 25, 50]), (49, [0, 25]), (0, [0])])
 def test_a_restart_keeps_the_images_up_to_its_step(make_page, tmp_path, start_step, kept):
     page = make_page()
     for step in (0, 25, 50):
-        page.keep_images(step, [held_out("a.jpg", 10)])
+        page.keep_images(step, [held_out("a.jpg", 10)], is_best=step == 25)
     assert [each["step"] for each in read_evaluations(tmp_path, start_step)] == kept
     page = make_page(start_step)
-    page.keep_images(60, [held_out("a.jpg", 20)])
+    page.keep_images(60, [held_out("a.jpg", 20)], is_best=True)
     assert [each["step"] for each in read_evaluations(tmp_path)] == [0, 60]
 
 
@@ -162,7 +192,7 @@ def test_a_file_of_images_that_cannot_be_used(tmp_path, content):
 def test_names_are_text(make_page, read, tmp_path):
     """File names may hold marks of HTML, and bytes that are not UTF-8."""
     page = make_page()
-    page.keep_images(0, [held_out("<b>&.jpg", 10), held_out(os.fsdecode(b"\xff.jpg"), 10)])
+    page.keep_images(0, [held_out("<b>&.jpg", 10), held_out(os.fsdecode(b"\xff.jpg"), 10)], True)
     page.write("training", numbers(0), [])
     assert read().all("b", id="x") == [] and "<b>&.jpg" not in (tmp_path / "live.html").read_text()
     assert "labels of <b>&.jpg" in images_of(read())
@@ -170,7 +200,7 @@ def test_names_are_text(make_page, read, tmp_path):
 
 def test_only_whole_files(make_page, tmp_path):
     page = make_page()
-    page.keep_images(0, [held_out("a.jpg", 10)])
+    page.keep_images(0, [held_out("a.jpg", 10)], is_best=True)
     page.write("training", numbers(0), [])
     assert {path.name for path in tmp_path.iterdir()} == {"live.html", "live_images.json"}
     assert len(json.loads((tmp_path / "live_images.json").read_text())) == 1

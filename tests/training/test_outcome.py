@@ -54,10 +54,10 @@ def test_without_evaluations_it_is_the_last(folder):
     assert "step 20" in describe(result)
 
 
-def test_the_images_of_the_latest_evaluation(folder, tiny_config):
+def test_the_images_of_the_best_evaluation(folder, tiny_config):
     run = folder(best=50, last=50)
     image = Image.new("RGB", (30, 20))
     page = LivePage(run, Plan(100, 8, 160), tiny_config, 0)
-    for step in (0, 50):
-        page.keep_images(step, [HeldOut("a.jpg", image, image)])
+    for step in (0, 50, 100):
+        page.keep_images(step, [HeldOut("a.jpg", image, image)], is_best=step == 50)
     assert list(read_result(run).images) == ["a.jpg, step 50"]

@@ -216,25 +216,23 @@ def _lowest_scores(analysis):
 
 
 def _draw_images(analysis, names, fetch):
-    """{kind: [{"source": a data URI, "text"}]} of the chosen images."""
+    """{kind: [{"source": a data URI, "aspect": width / height, "text"}]} of the chosen images."""
     chosen = choose_images(analysis)
     images = fetch({index for indices in chosen.values() for index in indices}) if fetch else {}
+
+    def make_row(index):
+        drawn = _draw_image(analysis, index, images[index])
+        text = _describe_image(analysis, index, names[index])
+        return {"source": jpeg_uri(drawn), "aspect": drawn.width / drawn.height, "text": text}
+
     return {
-        kind: [
-            {
-                "source": _draw_image(analysis, index, images[index]),
-                "aspect": 2 * images[index].shape[1] / images[index].shape[0],
-                "text": _describe_image(analysis, index, names[index]),
-            }
-            for index in indices
-            if index in images
-        ]
+        kind: [make_row(index) for index in indices if index in images]
         for kind, indices in chosen.items()
     }
 
 
 def _draw_image(analysis, index, image):
-    """One image with its objects, and with its detections at the analysis' score, as a data URI."""
+    """One image with its objects, and with its detections at the analysis' score (Pillow)."""
     truth = analysis.truth
     image_hw = image.shape[:2]
     rows = np.flatnonzero(truth.image == index)
@@ -250,8 +248,7 @@ def _draw_image(analysis, index, image):
     detections = Detections(boxes, found.scores, found.category + 1)
     small = Image.fromarray(image)
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))
-    drawn = draw_comparison(np.asarray(small), example, detections, truth.names, analysis.score)
-    return jpeg_uri(drawn)
+    return draw_comparison(np.asarray(small), example, detections, truth.names, analysis.score)
 
 
 def _describe_image(analysis, index, name):

@@ -119,7 +119,7 @@ def import_detector(source, output, labels=None, overrides=(), reading=Reading()
     for note in [*detector.notes, _describe_input_range(detector, config, reading.input_range)]:
         logging.info("%s", note)
     if labels is None:
-        logging.info("without --labels, the classes are called by their ids: 1 to %d", count)
+        logging.info("the classes are called by their ids, 1 to %d: no names (--labels)", count)
     runs.write_run(config, network.model, classes, output)
     unused = count - len(classes)
     logging.info(
@@ -148,7 +148,7 @@ def _describe_input_range(detector, config, given):
     if given is not None:
         return f"{text}: --input_range"
     if "model.backbone.mean_rgb" in detector.assumed:
-        return f"{text}, assumed, as the file does not say it; --input_range gives another range"
+        return f"{text}, assumed, as the file does not say it (--input_range gives another)"
     text += f", as in the {detector.kind}"
     if (low, high) == _TUTORIAL_RANGE:
         text += "; networks of the API are trained on -1 to 1: compare --input_range=-1,1"

@@ -53,24 +53,24 @@ _INSIDE = (
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
-def check_source(path):
+def check_source(path, flag="--source"):
     """Raise ConfigError, in one line, for a path without a file and for files of other kinds.
 
-    Readers find out whether what passes is a detector.
+    flag: that gave the path. Readers find out whether what passes is a detector.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        _check_folder(path)
+        _check_folder(path, flag)
     elif not pathlib.Path(f"{checkpoint_prefix(path)}.index").is_file():
         if not path.exists():
             raise ConfigError(
-                f"--source: no file, checkpoint or SavedModel folder at {path}{suggest_path(path)}"
+                f"{flag}: no file, checkpoint or SavedModel folder at {path}{suggest_path(path)}"
             )
         kind = _describe(path)
         if kind == _UNPACK and path.name.endswith(ARCHIVES):
             return
         if kind is not None:
-            raise ConfigError(f"--source: {path} is {kind}")
+            raise ConfigError(f"{flag}: {path} is {kind}")
 
 
 def checkpoint_prefix(path) -> str:
@@ -78,17 +78,17 @@ def checkpoint_prefix(path) -> str:
     return re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
 
 
-def _check_folder(path):
+def _check_folder(path, flag):
     if any((path / name).is_file() for name in MODELS):
         return
     if any(path.glob("ckpt-*.index")) or any(path.glob("checkpoint/ckpt-*.index")):
         return
     if (path / "config.yaml").is_file():
-        raise ConfigError(f"--source: {path} is a run folder already, so it needs no import")
+        raise ConfigError(f"{flag}: {path} is a run folder already, so it needs no import")
     inside = [found for pattern in _INSIDE for found in sorted(path.glob(pattern))]
     hint = f"; did you mean {inside[0]}?" if inside else ""
     raise ConfigError(
-        f"--source: {path} has neither a SavedModel (saved_model.pb) nor a checkpoint "
+        f"{flag}: {path} has neither a SavedModel (saved_model.pb) nor a checkpoint "
         f"(ckpt-0.index){hint}"
     )
 

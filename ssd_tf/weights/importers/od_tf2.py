@@ -153,7 +153,8 @@ def _find_pipeline(path, kind, given):
     if not found:
         raise ConfigError(
             f"{path} is a {kind} of TensorFlow 2, which does not describe its network: expected "
-            f"pipeline.config in {' or '.join(map(str, folders))}; give --pipeline_config"
+            f"pipeline.config in {' or '.join(map(str, folders))}; put it there, or give "
+            "--pipeline_config"
         )
     return found[0]
 
