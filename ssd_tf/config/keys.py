@@ -72,9 +72,6 @@ Factors = Annotated[
 ]
 
 
-Scores = Annotated[tuple[Momentum, Momentum], pydantic.AfterValidator(_check_order)]
-
-
 class Section(pydantic.BaseModel):
     """A group of keys. Rejects unknown keys; instances are frozen.
 

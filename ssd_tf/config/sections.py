@@ -25,7 +25,6 @@ from ssd_tf.config.keys import (
     PositiveFloat,
     PositiveInt,
     Probability,
-    Scores,
     Section,
     list_keys,
     only_if,
@@ -243,11 +242,8 @@ class Data(Section):
     keep_classes: Annotated[
         bool, Needs("unless init_from names a run folder", ("init_from",), is_run)
     ] = False
-    """Whether the classes of the run that `init_from` names are kept, for data that has only new
-    ones: see [training.md](training.md#adding-classes)."""
-    keep_scores: Annotated[Scores, only_if("data.keep_classes")] = (0.2, 0.5)
-    """What that run detects in the training images is trained on from the second score on, and
-    ignored between the two."""
+    """Whether the classes of the run that `init_from` names are kept, beside those of the data,
+    which are the only ones that are trained: see [training.md](training.md#adding-classes)."""
     train_difficult: bool = False
     """Whether difficult objects are trained, not ignored. Original Caffe code on VOC: true."""
     repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -333,6 +329,11 @@ def _check_increasing(steps):
     return steps
 
 
+_WITHOUT_KEPT_CLASSES = Needs(
+    "with data.keep_classes, which trains class heads only",
+    ("data.keep_classes",),
+    lambda keep_classes: not keep_classes,
+)
 _ADAPTIVE = ("Adam", "AdamW", "Lamb", "Lion")
 _WITH_STEP = only_with("train.schedule", "step")
 Steps = Annotated[tuple[PositiveInt, ...], pydantic.AfterValidator(_check_increasing)]
@@ -407,11 +408,14 @@ class Train(Section):
             ("model.backbone.frozen_stages", "train.unfreeze_step"),
             lambda frozen_stages, unfreeze_step: frozen_stages < 5 or unfreeze_step is not None,
         ),
+        _WITHOUT_KEPT_CLASSES,
     ] = 1.0
     """Factor of the backbone's learning rate. 0.1 for fine-tuning."""
     bias_rate: PositiveFloat = 1.0
     """Factor of the learning rate of biases. Original Caffe code: 2."""
-    unfreeze_step: Annotated[PositiveInt | None, only_if("model.backbone.frozen_stages")] = None
+    unfreeze_step: Annotated[
+        PositiveInt | None, only_if("model.backbone.frozen_stages"), _WITHOUT_KEPT_CLASSES
+    ] = None
     """Step from which the frozen stages of the backbone are trained too."""
     schedule: Literal["step", "cosine", "flat_cosine", "polynomial"] = "step"
     """Decay of the learning rate. torchvision's SSDLite, TF Object Detection API: `cosine`. RTMDet:

@@ -19,7 +19,6 @@ from ssd_tf.data import (
     augment,
     bad_records,
     dataset_json,
-    kept_classes,
     records,
     repeats,
     shards,
@@ -46,7 +45,6 @@ def build_dataset(
     stream_slice: StreamSlice = WHOLE_STREAM,
     skipped: list[shards.RecordId] | None = None,
     level_of_box: np.ndarray | None = None,
-    kept: kept_classes.KeptClasses | None = None,
 ) -> tf.data.Dataset:
     """Endless batches (images, Targets) of a split.
 
@@ -58,8 +56,7 @@ def build_dataset(
     num_workers-th shard as an endless stream of its own.
 
     stream_slice: default all, from step 0; skipped: see `open_records`. level_of_box:
-    `SSD.level_of_box`, which boxes.assigner=atss needs. kept: what data.keep_classes adds; without
-    it, labels are those of the data set.
+    `SSD.level_of_box`, which boxes.assigner=atss needs.
     Raises ValueError or FileNotFoundError if the data set is missing, incomplete or empty. Run its
     iterator inside `bad_records.explain_record_errors`.
     """
@@ -70,7 +67,6 @@ def build_dataset(
         default_boxes,
         len(dataset_info.classes),
         level_of_box,
-        kept=kept,
         num_workers=num_workers,
     )
     local_batch = config.train.batch_size // num_workers
@@ -155,14 +151,13 @@ def make_prepare(
     num_classes,
     level_of_box=None,
     with_example=False,
-    kept=None,
     num_workers=1,
 ):
     """Make the function (position, serialized) -> image [H, W, 3], Targets.
 
-    with_example: it also returns the augmented Example. kept: as `build_dataset` takes it.
+    with_example: it also returns the augmented Example.
     """
-    made = make_stages(config, default_boxes, num_classes, level_of_box, kept, num_workers)
+    made = make_stages(config, default_boxes, num_classes, level_of_box, num_workers)
     stages = list(made.values())
 
     def prepare(*value):
@@ -173,30 +168,21 @@ def make_prepare(
     return tf.autograph.experimental.do_not_convert(prepare)
 
 
-def make_stages(
-    config, default_boxes, num_classes, level_of_box=None, kept=None, num_workers=1
-) -> dict:
+def make_stages(config, default_boxes, num_classes, level_of_box=None, num_workers=1) -> dict:
     """The steps of `make_prepare`: {name: function of what the step before it returned}.
 
     The first takes (position, serialized), the last returns (image, Targets, Example).
     """
     num_boxes = len(default_boxes)
     assign = _make_assign(config, default_boxes, level_of_box)
-    train_difficult = config.data.train_difficult
-    add_detections = None
-    if kept is not None:
-        add_detections = kept_classes.make_add(kept, config.data.keep_scores[1], train_difficult)
-        train_difficult = False  # what is difficult now is to be ignored
 
     def parse(position, serialized):
         example = bad_records.check_example(records.parse_example(serialized), num_classes)
-        if add_detections is not None:
-            example = add_detections(example)
         return tf.stack([tf.constant(config.train.seed, tf.int64), position]), example
 
     def match(image, example):
         targets = matching.make_targets(
-            example, default_boxes, config.boxes.variances, train_difficult, assign
+            example, default_boxes, config.boxes.variances, config.data.train_difficult, assign
         )
         targets = {
             "offsets": tf.ensure_shape(targets["offsets"], [num_boxes, 4]),

@@ -144,11 +144,6 @@ def decode_stored(encoded):
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def image_key(encoded):
-    """A number that identifies an encoded image by its content, int64."""
-    return tf.strings.to_hash_bucket_fast(encoded, tf.int64.max)
-
-
 def _image_size(parsed):
     height = parsed["image/height"]
     width = parsed["image/width"]

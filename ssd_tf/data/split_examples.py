@@ -3,14 +3,13 @@
 import tensorflow as tf
 
 from ssd_tf.data import bad_records, dataset_json, records, shards
-from ssd_tf.data.records import decode_stored, image_key
+from ssd_tf.data.records import decode_stored
 
 
 def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
     """The Examples of a split, once, in file order, with `image` decoded to uint8 [H, W, 3].
 
-    They have one key more: `image_key`. skipped: RecordIds to leave out, from
-    `bad_records.scan_bad_records`.
+    skipped: RecordIds to leave out, from `bad_records.scan_bad_records`.
     Raises ValueError or FileNotFoundError like `build_dataset`. Run its iterator inside
     `bad_records.explain_record_errors`.
     """
@@ -22,7 +21,6 @@ def read_examples(data_dir, split, skipped=()) -> tf.data.Dataset:
         example = bad_records.check_example(
             records.parse_example(serialized), len(dataset_info.classes)
         )
-        encoded = example["image"]
-        return {**example, "image": decode_stored(encoded), "image_key": image_key(encoded)}
+        return {**example, "image": decode_stored(example["image"])}
 
     return encoded.map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -34,6 +34,21 @@ def is_box_head(name) -> bool:
     return name.startswith(BOX_HEAD_PREFIX) and name.endswith("_conv")
 
 
+def row_weights(layer) -> list:
+    """The weights of a class head that have a row for each class: kernel and bias."""
+    return layer.weights[-2:]  # a separable convolution has a depthwise kernel before them
+
+
+def freeze_all_but_rows(model):
+    """Freeze all weights that classes share: all but the `row_weights` of the class heads."""
+    for layer in model.layers:
+        if not is_class_head(layer.name):
+            layer.trainable = False
+            continue
+        for weight in layer.weights[:-2]:
+            weight.trainable = False
+
+
 def predict(config, maps, levels, num_classes, initializer) -> dict:
     """Feature maps [B, H, W, channels] -> {"offsets" [B, A, 4], "logits" [B, A, C + 1]}.
 

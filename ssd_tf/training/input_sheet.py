@@ -5,7 +5,6 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -38,8 +37,6 @@ def show_input(
     """
     if pathlib.Path(output).suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"--output: expected an image file such as input.png, got {output}")
-    if config.data.keep_classes:
-        logging.info("what data.keep_classes adds is not shown: `ssd train` detects it")
     split = split or config.data.train_split
     dataset_info = dataset_json.read_dataset(data)
     dataset_info.shards(split)

@@ -44,6 +44,8 @@ class MultiBoxLoss:
     default_boxes: [A, 4] in pixels, so that the IoU losses measure distances in pixels; smooth_l1
     uses neither them nor the variances.
     static_shapes: see `mine_negatives`.
+    trained_rows: the logits of the classes of the Targets, whose label n is the n-th of them; all
+    other classes are background then. None: the logits are those of the Targets.
     """
 
     loss: Loss
@@ -51,6 +53,7 @@ class MultiBoxLoss:
     default_boxes: np.ndarray
     variances: tuple[float, float, float, float]
     static_shapes: bool = False
+    trained_rows: np.ndarray | None = None
 
     def __call__(self, predictions, targets) -> ImageLosses:
         """predictions: {"offsets" [B, A, 4], "logits" [B, A, C + 1]}.
@@ -60,6 +63,8 @@ class MultiBoxLoss:
         labels = on_device(targets)["labels"]
         positive = labels > 0
         logits = predictions["logits"]
+        if self.trained_rows is not None:
+            logits = merge_rows(logits, self.trained_rows)
         if self.loss.iou_scores != "none":
             quality = self._quality(predictions["offsets"], targets["offsets"], positive)
             classification = iou_score_loss(logits[..., 1:], labels, quality, self.loss)
@@ -115,6 +120,18 @@ class MultiBoxLoss:
             coding.decode(tf.where(mask, offsets, 0.0), self.default_boxes, self.variances)
             for offsets in (predicted, target)
         ]
+
+
+def merge_rows(logits, trained_rows):
+    """Logits [B, A, C + 1] -> [B, A, T + 1]: those of T trained rows, all others as background.
+
+    The merged background has the probability of all others together, and no gradient. Mined
+    negatives are then those that score highest for a trained class: an object of another class
+    that has no label is as good a negative as any.
+    """
+    others = np.setdiff1d(np.arange(logits.shape[-1]), trained_rows)
+    merged = tf.reduce_logsumexp(tf.gather(logits, others, axis=-1), -1, keepdims=True)
+    return tf.concat([tf.stop_gradient(merged), tf.gather(logits, trained_rows, axis=-1)], -1)
 
 
 def on_device(targets):

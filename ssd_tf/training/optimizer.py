@@ -4,6 +4,7 @@ import contextlib
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ssd_tf.config import Config, Train
@@ -12,12 +13,12 @@ from ssd_tf.models import ssd
 _DECOUPLED = ("AdamW", "Lamb", "Lion")
 
 
-def make_optimizer(config: Config, model) -> keras.optimizers.Optimizer:
+def make_optimizer(config: Config, model, trained_rows=None) -> keras.optimizers.Optimizer:
     """The optimizer that config.train describes, built on the model's trainable variables.
 
     `gradient(tape, loss, variables)` computes true gradients in every train.precision, and `apply`
     expects them summed over the replicas. The learning rate is a variable for the training step to
-    assign.
+    assign. trained_rows: as `make_train_state` takes them; nothing moves the other rows.
     """
     train = config.train
     # Keras' AdamW is its Adam with a decay that would also shrink biases and batch norm.
@@ -29,6 +30,8 @@ def make_optimizer(config: Config, model) -> keras.optimizers.Optimizer:
     )
     variables = model.trainable_variables
     optimizer.set_factors(_rate_factors(config, model, variables), _decays(train, variables))
+    if trained_rows is not None:
+        optimizer.set_masks(_row_masks(model, variables, trained_rows))
     if train.precision == "mixed_float16":
         optimizer = _LossScale(optimizer, name="loss_scale")
     optimizer.build(variables)
@@ -150,10 +153,16 @@ class Averages:
 class _PerVariable:
     """Mixed into an optimizer of Keras: factors of the learning rate, decoupled weight decay."""
 
+    _masks = None
+
     def set_factors(self, rate_factors, decays):
         """Both: a number for each variable that `build` will get."""
         self._rate_factors = rate_factors
         self._decays = decays
+
+    def set_masks(self, masks):
+        """For each variable 1 where it is trained, and 0 elsewhere; without it all are trained."""
+        self._masks = masks
 
     def gradient(self, tape, loss, variables):
         """The gradients of the loss that the tape has recorded."""
@@ -162,9 +171,13 @@ class _PerVariable:
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         rate = learning_rate * self._rate_factors[index]
+        decay = self._decays[index]
+        if self._masks is not None:
+            gradient *= self._masks[index]
+            decay *= self._masks[index]
         if self._decays[index]:
             # Loshchilov & Hutter 2019: w -= rate * decay * w, outside of the moments.
-            self.assign_sub(variable, rate * self._decays[index] * variable)
+            self.assign_sub(variable, rate * decay * variable)
         if isinstance(self, keras.optimizers.SGD) and self.momentum:
             self._apply_momentum(gradient, variable, rate, index)
         else:
@@ -227,6 +240,13 @@ def _rate_factors(config, model, variables):
         * (train.bias_rate if variable.name == "bias" else 1.0)
         for variable in variables
     ]
+
+
+def _row_masks(model, variables, trained_rows):
+    """1 for the trained rows of the class heads, 0 for the others, for each variable."""
+    num_rows = model.output["logits"].shape[-1]
+    is_trained = np.isin(np.arange(num_rows), trained_rows).astype(np.float32)
+    return [np.tile(is_trained, variable.shape[-1] // num_rows) for variable in variables]
 
 
 def _decays(train, variables):

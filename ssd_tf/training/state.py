@@ -3,12 +3,13 @@
 import typing
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from ssd_tf.config import Config, Train
 from ssd_tf.errors import ConfigError
-from ssd_tf.models import ssd
+from ssd_tf.models import heads, ssd
 from ssd_tf.training.optimizer import Averages, make_optimizer
 from ssd_tf.weights import transfer
 
@@ -16,7 +17,8 @@ from ssd_tf.weights import transfer
 class TrainState(typing.NamedTuple):
     """All that training changes, built in the scope of the strategy.
 
-    averages: None without EMA. step: an int64 variable, the number of updates made.
+    averages: None without EMA. step: an int64 variable, the number of updates made. trained_rows:
+    as `kept_classes.find_trained_rows` finds them.
     """
 
     network: ssd.SSD
@@ -24,6 +26,7 @@ class TrainState(typing.NamedTuple):
     averages: Averages | None
     step: tf.Variable
     strategy: tf.distribute.Strategy
+    trained_rows: np.ndarray | None = None
 
     @property
     def num_updates(self) -> int:
@@ -31,12 +34,15 @@ class TrainState(typing.NamedTuple):
         return int(self.step.numpy())
 
 
-def make_train_state(config: Config, class_names, strategy, initial_weights=True) -> TrainState:
+def make_train_state(
+    config: Config, class_names, strategy, initial_weights=True, trained_rows=None
+) -> TrainState:
     """Build what the config describes. Raises ConfigError if it cannot be built or run here.
 
     class_names: of the foreground classes.
     initial_weights: False leaves init_from out, for a run that replaces the weights by those of
     its last checkpoint.
+    trained_rows: None trains all that is not frozen, else only these rows of the class heads.
     """
     check_precision(config.train.precision)
     with strategy.scope():
@@ -45,19 +51,22 @@ def make_train_state(config: Config, class_names, strategy, initial_weights=True
             _check_backbone_rate(config, network)
             _check_batch_norm(config, network)
             load_initial_weights(config, network, class_names)
-    return attach_training(config, network, strategy)
+    return attach_training(config, network, strategy, trained_rows)
 
 
-def attach_training(config: Config, network: ssd.SSD, strategy) -> TrainState:
+def attach_training(config: Config, network: ssd.SSD, strategy, trained_rows=None) -> TrainState:
     """The TrainState of a network that was built in the scope of the strategy.
 
-    The optimizer also covers stages that train.unfreeze_step is to unfreeze.
+    The optimizer also covers stages that train.unfreeze_step is to unfreeze. trained_rows: as
+    `make_train_state` takes them.
     """
+    if trained_rows is not None:
+        heads.freeze_all_but_rows(network.model)
     will_unfreeze = config.train.unfreeze_step is not None
     with strategy.scope():
         if will_unfreeze:
             unfreeze(network.model)
-        optimizer = make_optimizer(config, network.model)
+        optimizer = make_optimizer(config, network.model, trained_rows)
         if will_unfreeze:
             ssd.freeze_stages(network.model, config.model.backbone)
         averages = None
@@ -70,7 +79,7 @@ def attach_training(config: Config, network: ssd.SSD, strategy) -> TrainState:
             name="step",
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
-    return TrainState(network, optimizer, averages, step, strategy)
+    return TrainState(network, optimizer, averages, step, strategy, trained_rows)
 
 
 def unfreeze(model):
@@ -129,12 +138,25 @@ def load_initial_weights(config: Config, network: ssd.SSD, class_names):
     logging.info("init_from %s:", config.init_from)
     for line in transfer.summarize(outcomes):
         logging.info("  %s", line)
+    if config.data.keep_classes:
+        _check_all_loaded(config, outcomes)
     frozen = {layer.name for layer in network.model.layers if not layer.trainable}
     from_scratch = any(
         outcome.layer in frozen and outcome.result.startswith("from scratch")
         for outcome in outcomes
     )
     _check_frozen_layers(config, from_scratch)
+
+
+def _check_all_loaded(config, outcomes):
+    """Raise ConfigError if data.keep_classes lacks weights of the run that it keeps."""
+    for outcome in outcomes:
+        if outcome.result.startswith("from scratch"):
+            raise ConfigError(
+                f"data.keep_classes: expected all layers of {config.init_from}, as only rows of "
+                f"class heads are trained, got {outcome.layer} {outcome.result}: leave out model "
+                "and boxes to take over its network"
+            )
 
 
 def _check_frozen_layers(config, are_random):

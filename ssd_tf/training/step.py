@@ -80,9 +80,9 @@ def make_train_step(config: Config, state: TrainState):
     *global* batch (or by what loss.normalizer says), so neither loss nor gradient depends on how
     images are spread over replicas and micro-batches.
     """
-    network, optimizer, averages, step, strategy = state
+    network, optimizer, averages, step, strategy, trained_rows = state
     train = config.train
-    loss = make_loss(config, network.default_boxes)
+    loss = make_loss(config, network.default_boxes, trained_rows)
     schedule = make_schedule(train)
     variables = network.model.trainable_variables
     statistics = _moving_statistics(network.model) if train.bn == "train" else []
@@ -143,8 +143,11 @@ def _loss_and_gradients(state, loss, training, images, targets, weights):
     return (classification, localization), state.optimizer.gradient(tape, total, values)
 
 
-def make_loss(config: Config, default_boxes) -> MultiBoxLoss:
-    """The loss that config.loss describes. default_boxes: [A, 4], normalised."""
+def make_loss(config: Config, default_boxes, trained_rows=None) -> MultiBoxLoss:
+    """The loss that config.loss describes. default_boxes: [A, 4], normalised.
+
+    trained_rows: as `make_train_state` takes them.
+    """
     input_hw = np.array(config.model.input_hw, np.float32)
     return MultiBoxLoss(
         config.loss,
@@ -152,6 +155,7 @@ def make_loss(config: Config, default_boxes) -> MultiBoxLoss:
         default_boxes=default_boxes * np.tile(input_hw, 2),
         variances=config.boxes.variances,
         static_shapes=config.train.xla,
+        trained_rows=trained_rows,
     )
 
 
@@ -159,7 +163,7 @@ def make_batch_loss(config: Config, state: TrainState):
     """A tf.function: a batch -> its loss with the current weights, without an update."""
     network = state.network
     strategy = state.strategy
-    loss = make_loss(config, network.default_boxes)
+    loss = make_loss(config, network.default_boxes, state.trained_rows)
 
     def replica_loss(images, targets):
         targets = losses.on_device(targets)

@@ -17,7 +17,7 @@ from ssd_tf.training import (
     device_errors,
     distribution,
     events,
-    old_detector,
+    kept_classes,
     outcome,
     restart,
 )
@@ -58,7 +58,7 @@ def train(
     if profile_steps is not None:
         folder = workdir / "tensorboard"
         profiler = events.Profiler.parse(profile_steps, config.train.steps, folder)
-    run_info = old_detector.list_classes(config, dataset_info, workdir)
+    run_info = kept_classes.list_classes(config, dataset_info, workdir)
     run_state = restart.check_restart(config, run_info, workdir)
     strategy = distribution.make_strategy(config.train.strategy, hosts, task)
     with contextlib.ExitStack() as stack:
@@ -73,10 +73,10 @@ def train(
         if config.train.deterministic:
             tf.config.experimental.enable_op_determinism()
         names = run_info.names
-        state = make_train_state(config, names, strategy, initial_weights=not resumes)
+        rows = kept_classes.find_trained_rows(config, names, dataset_info.names)
+        state = make_train_state(config, names, strategy, not resumes, trained_rows=rows)
         advice.log_settings(config, state.network, strategy.num_replicas_in_sync)
-        kept = old_detector.detect_kept(config, dataset_info, names, workdir, resumes, strategy)
-        loop = _make_loop(config, dataset_info, names, workdir, state, run_state, kept, profiler)
+        loop = _make_loop(config, dataset_info, names, workdir, state, run_state, profiler)
         if distribution.is_chief(strategy):
             restart.write_settings(config, run_info, run_state, workdir)
         stack.enter_context(bad_records.explain_record_errors(data, split))
@@ -87,11 +87,8 @@ def train(
     return result
 
 
-def dataset_maker(config: Config, data, network: SSD, kept=None):
-    """The function StreamSlice -> batches of the training split, as `Loop` takes it.
-
-    kept: as `build_dataset` takes it.
-    """
+def dataset_maker(config: Config, data, network: SSD):
+    """The function StreamSlice -> batches of the training split, as `Loop` takes it."""
 
     def make_dataset(stream_slice):
         return pipeline.build_dataset(
@@ -101,13 +98,12 @@ def dataset_maker(config: Config, data, network: SSD, kept=None):
             network.default_boxes,
             stream_slice,
             level_of_box=network.level_of_box,
-            kept=kept,
         )
 
     return make_dataset
 
 
-def _make_loop(config, dataset_info, names, workdir, state, run_state, kept, profiler):
+def _make_loop(config, dataset_info, names, workdir, state, run_state, profiler):
     """The loop with what it needs of the data: batches, names of images, evaluations.
 
     names: the classes of the run.
@@ -124,7 +120,7 @@ def _make_loop(config, dataset_info, names, workdir, state, run_state, kept, pro
         state=state,
         workdir=workdir,
         run_state=run_state,
-        make_dataset=dataset_maker(config, dataset_info.folder, state.network, kept),
+        make_dataset=dataset_maker(config, dataset_info.folder, state.network),
         evaluate=make_evaluate(config, dataset_info, state.network, names),
         evaluate_every=events.evaluation_interval(config, num_images),
         num_images=round(num_images),

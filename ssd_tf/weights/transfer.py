@@ -169,7 +169,7 @@ def _keep_rows(layer, source, new_names):
     *depthwise, kernel, bias = source.arrays[layer.name]  # of a separable head the first half stays
     kernel, bias = (split_rows(value, len(old_names) + 1) for value in (kernel, bias))
     new_kernel, new_bias = (
-        split_rows(weight.numpy(), len(new_names) + 1).copy() for weight in layer.weights[-2:]
+        split_rows(weight.numpy(), len(new_names) + 1).copy() for weight in heads.row_weights(layer)
     )
     if kernel.shape[:-1] != new_kernel.shape[:-1]:
         expected = new_kernel.shape[:-1]
@@ -183,7 +183,7 @@ def _keep_rows(layer, source, new_names):
     new_kernel[..., rows] = kernel[..., sources]
     new_bias[..., rows] = bias[..., sources]
     rows_of_all = (new_kernel, new_bias)
-    shapes = [weight.shape for weight in layer.weights[-2:]]
+    shapes = [weight.shape for weight in heads.row_weights(layer)]
     arrays = [value.reshape(shape) for value, shape in zip(rows_of_all, shapes, strict=True)]
     num_new = len(new_names) - len(names)
     return [*depthwise, *arrays], f"rows kept: {_list_names(['background', *names])}; {num_new} new"
@@ -205,7 +205,8 @@ def _check_overlap(outcomes, source):
 
 def _check_statistics(model, config, source):
     """Raise ConfigError if training would replace statistics that were folded into kernels."""
-    if config.train.bn == "frozen" or source.config.imported_from is None:
+    is_frozen = config.train.bn == "frozen" or config.data.keep_classes
+    if is_frozen or source.config.imported_from is None:
         return
     for layer in model.layers:
         values = source.arrays.get(layer.name)

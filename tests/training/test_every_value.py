@@ -76,7 +76,7 @@ RUNS = {
         "data": {"augment": AUGMENT, "on_bad_record": "skip"},
     },
 }
-# test_distribution.py starts two workers with the first, test_old_detector.py trains with the
+# test_distribution.py starts two workers with the first, test_kept_classes.py trains with the
 # second.
 ELSEWHERE = {("train.strategy", "multi_worker"), ("data.keep_classes", True)}
 

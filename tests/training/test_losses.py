@@ -1,5 +1,6 @@
 """The MultiBox loss, by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -62,6 +63,53 @@ def test_four_boxes_by_hand():
     )
     assert sums.classification == pytest.approx(-math.log(0.75) - math.log(0.2), rel=1e-5)
     assert sums.localization == pytest.approx(0.5 * 0.25 + (2 - 0.5) + 0 + 0.5, rel=1e-6)
+
+
+# Background and three classes with the probabilities .1, .2, .3 and .4 of the softmax.
+FOUR_ROWS = np.log([[[1.0, 2, 3, 4]]])
+
+
+def make_row_loss(trained_rows, score_activation="softmax", **changes):
+    loss = make_loss(score_activation, **changes)
+    return dataclasses.replace(loss, trained_rows=np.array(trained_rows))
+
+
+@pytest.mark.parametrize(
+    ("label", "trained_rows", "expected", "gradient"),
+    [
+        (1, [3, 1], -math.log(0.4), [0, 0.2, 0, -0.6]),  # row 3
+        (2, [3, 1], -math.log(0.2), [0, -0.8, 0, 0.4]),  # row 1
+        (0, [3, 1], -math.log(0.4), [0, 0.2, 0, 0.4]),  # background and row 2: .1 + .3
+        (0, [2], -math.log(0.7), [0, 0, 0.3, 0]),
+        (3, [1, 2, 3], -math.log(0.4), [0, 0.2, 0.3, -0.6]),  # all classes, but no background
+    ],
+)
+def test_rows_that_are_not_trained_are_background(label, trained_rows, expected, gradient):
+    logits = tf.constant(FOUR_ROWS, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        predictions = {"logits": logits, "offsets": tf.zeros([1, 1, 4])}
+        sums = make_row_loss(trained_rows)(predictions, make_targets([[label]]))
+        loss = tf.reduce_sum(sums.classification)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(tape.gradient(loss, logits)[0, 0], gradient, atol=1e-6)
+
+
+def test_sigmoids_of_trained_rows_only():
+    # Row 1 has odds of 2, so 2/3, row 3 has 4/5; the label is that of row 3.
+    sums = sums_of(
+        make_row_loss([3, 1], "sigmoid")(make_predictions(FOUR_ROWS), make_targets([[1]]))
+    )
+    assert sums.classification == pytest.approx(-math.log(4 / 5) - math.log(1 / 3), rel=1e-5)
+
+
+@pytest.mark.parametrize("score_activation", ["softmax", "sigmoid"])
+def test_negatives_are_hard_for_trained_rows(score_activation):
+    # Box 1 is certainly of class 1, which is not trained, box 2 is of class 2 at even odds.
+    logits = [[[0.0, 0, 9], [0, 9, -9], [0, -9, 0]]]
+    loss = make_row_loss([2], score_activation, negatives_per_positive=1, min_negatives=0)
+    sums = sums_of(loss(make_predictions(logits), make_targets([[1, 0, 0]])))
+    assert sums.classification == pytest.approx(math.log(2), abs=1e-3)
 
 
 def test_losses_are_summed_image_by_image():
