@@ -53,18 +53,15 @@ class BoxLevel:
         )
 
 
-def paper_levels(num_levels, input_hw, s_min, s_max, s_first, aspect_ratios):
+def paper_levels(num_levels, input_hw, s_min, s_max, aspect_ratios):
     """BoxLevels by the formula of Liu et al. 2016, sec. 2.2: equally spaced scales s_min to s_max.
 
     Scales are fractions of the input's shorter side; the last map's second square takes the scale
-    that would come next. If s_first is given, the first map has that scale and the spacing covers
-    the others (sec. 3.1: 0.1 for conv4_3).
+    that would come next.
     As in the paper, the first map and the last two use the first ratio only.
     """
-    num_spaced = num_levels if s_first is None else num_levels - 1
-    spacing = (s_max - s_min) / max(num_spaced - 1, 1)
-    scales = [] if s_first is None else [s_first]
-    scales += [s_min + spacing * index for index in range(num_spaced + 1)]
+    spacing = (s_max - s_min) / (num_levels - 1)
+    scales = [s_min + spacing * index for index in range(num_levels + 1)]
     sizes = [scale * min(input_hw) for scale in scales]
     levels = []
     for index in range(num_levels):

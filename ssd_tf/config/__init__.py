@@ -1,6 +1,6 @@
 """The config of an experiment: its keys, and configs from files. Imports no TensorFlow."""
 
-from ssd_tf.config.augmentation import AUGMENT_PRESETS, NO_CHANGE, Augment, Color, Crop, ZoomOut
+from ssd_tf.config.augmentation import AUGMENT_PRESETS, NO_CHANGE, Augment, Color, Crop
 from ssd_tf.config.inheritance import apply_overrides
 from ssd_tf.config.loading import (
     check_config,
@@ -44,7 +44,6 @@ __all__ = [
     "Model",
     "PostProcessing",
     "Train",
-    "ZoomOut",
     "apply_overrides",
     "check_config",
     "check_eval",

@@ -28,17 +28,12 @@ _ONLY_IF_COLORS_CHANGE = Needs(
 _ONLY_IF_LIKELY = Needs(
     f"with {_COLOR}probability 0", (f"{_COLOR}probability",), lambda probability: probability > 0
 )
-_ONLY_IF_LARGER = Needs(
-    "with data.augment.zoom_out.max_side 1",
-    ("data.augment.zoom_out.max_side",),
-    lambda max_side: max_side > 1,
-)
 _ONLY_IF_STRONG = Needs(
     "without colour distortion, zoom-out or crops",
     (
         *_ONLY_IF_COLORS_CHANGE.switches,
         f"{_COLOR}channel_shuffle_probability",
-        "data.augment.zoom_out.probability",
+        "data.augment.zoom_out_probability",
         "data.augment.crop.min_iou",
     ),
     lambda *values: any(each not in (0.0, NO_CHANGE, ()) for each in values),
@@ -77,15 +72,6 @@ class Color(Section):
     """Probability of shuffling R, G and B. torchvision: 0.5."""
 
 
-class ZoomOut(Section):
-    """Zoom-out: the image at a random position on a larger canvas, so that objects are smaller."""
-
-    probability: Annotated[Probability, _ONLY_IF_LARGER] = 0.0
-    """Probability of a zoom-out. Caffe, torchvision: 0.5, with a long schedule."""
-    max_side: Annotated[float, Field(ge=1), only_if("data.augment.zoom_out.probability")] = 4.0
-    """Maximum side of the canvas, relative to the image. Caffe, torchvision: 4."""
-
-
 class Crop(Section):
     """Random crops, chosen by their IoU with the objects. None by default."""
 
@@ -122,8 +108,10 @@ class Augment(Section):
     images; `caffe`, the released code of Liu et al. 2016, for long schedules; `paper`, the text of
     Liu et al. 2016; `torchvision`, its detection references."""
     color: Color = Color()
-    zoom_out: ZoomOut = ZoomOut()
     crop: Crop = Crop()
+    zoom_out_probability: Probability = 0.0
+    """Probability of a zoom-out: the image at a random position on a canvas of up to four times its
+    sides, so that objects are smaller. Caffe, torchvision: 0.5, with a long schedule."""
     flip_probability: Probability = 0.0
     """Probability of a horizontal flip. 0.5 unless left and right differ."""
     vertical_flip_probability: Probability = 0.0
@@ -155,7 +143,7 @@ _CAFFE = {
         # Hue is a byte there, which saturates at 0.
         "hue_wraps": False,
     },
-    "zoom_out": {"probability": 0.5},
+    "zoom_out_probability": 0.5,
     "crop": {"min_iou": (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)},
     "flip_probability": 0.5,
 }
@@ -180,7 +168,7 @@ AUGMENT_PRESETS = {
             "hue_degrees": 18.0,  # +-.05 of a turn
             "channel_shuffle_probability": 0.5,
         },
-        "zoom_out": {"probability": 0.5},
+        "zoom_out_probability": 0.5,
         "crop": {
             "sampler": "torchvision",
             "min_iou": (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),

@@ -192,8 +192,6 @@ class Boxes(Section):
     """Scale of the last map."""
     aspect_ratios: Annotated[tuple[PositiveFloat, ...], _WITH_PAPER] = (2.0, 3.0)
     """Ratios besides 1; the first map and the last two use only the first (Liu et al. 2016)."""
-    s_first: Annotated[Scale | None, _WITH_PAPER] = None
-    """Scale of the first map if it does not follow the formula. Liu et al. 2016, sec. 3.1: 0.1."""
     integer_sizes: Annotated[bool, only_with("boxes.preset", "caffe_voc", "caffe_coco")] = False
     """Whether sizes are truncated to whole pixels, as in the released SSD512 of Liu et al."""
     levels: tuple[Level, ...] | None = None
@@ -303,8 +301,6 @@ class Loss(Section):
     so that the best box of an object has the best score: by the `varifocal` loss (Zhang et al.
     2021; `focal_gamma` 2, `focal_alpha` 0.25) or the `quality_focal` loss (Li et al. 2020;
     `focal_gamma` 2)."""
-    label_smoothing: Annotated[Momentum, only_with("loss.iou_scores", "none")] = 0.0
-    """Fraction of the target spread over all classes (Szegedy et al. 2016), for noisy labels."""
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     """Distance of boxes: `smooth_l1` of the offsets, or `giou` (Rezatofighi et al. 2019), `diou` or
     `ciou` (Zheng et al. 2020) of the decoded boxes."""
@@ -329,13 +325,6 @@ def _check_increasing(steps):
     return steps
 
 
-_WITHOUT_KEPT_CLASSES = Needs(
-    "with data.keep_classes, which trains class heads only",
-    ("data.keep_classes",),
-    lambda keep_classes: not keep_classes,
-)
-_ADAPTIVE = ("Adam", "AdamW", "Lamb", "Lion")
-_WITH_STEP = only_with("train.schedule", "step")
 Steps = Annotated[tuple[PositiveInt, ...], pydantic.AfterValidator(_check_increasing)]
 
 
@@ -382,54 +371,38 @@ class Train(Section):
     few images per replica."""
     bn_momentum: Annotated[Momentum, only_with("train.bn", "train", "synchronized")] = 0.9
     """Momentum of the statistics of batch norm. torchvision's SSDLite: 0.97."""
-    optimizer: Literal["SGD", "RMSprop", "Adam", "AdamW", "Lamb", "Lion"] = "SGD"
-    """Keras optimizer. All references here use SGD; AdamW for short fine-tuning."""
+    optimizer: Literal["SGD", "AdamW"] = "SGD"
+    """`SGD` with a momentum of 0.9, as in all references here, or `AdamW` for short fine-tuning."""
     learning_rate: Annotated[PositiveFloat, AFTER_DIVERGENCE] = 1e-3
     """Full learning rate, after the warm-up."""
     base_batch: PositiveInt | None = None
-    """Batch size that `learning_rate` is meant for, to scale it to `batch_size`. NVIDIA: 32."""
-    base_batch_rule: Annotated[Literal["linear", "sqrt"], only_if("train.base_batch")] = "linear"
-    """Scaling of the rate: `linear`, or `sqrt` of the ratio, for Adam."""
-    momentum: Annotated[Momentum, only_with("train.optimizer", "SGD", "RMSprop")] = 0.9
-    """Momentum of the optimizer. All references that use SGD: 0.9."""
-    nesterov: Annotated[bool, only_with("train.optimizer", "SGD")] = False
-    """Whether SGD uses Nesterov's momentum. No SSD reference does."""
-    beta_1: Annotated[Momentum | None, only_with("train.optimizer", *_ADAPTIVE)] = None
-    """`beta_1` of the optimizer; default: Keras'."""
-    beta_2: Annotated[Momentum | None, only_with("train.optimizer", *_ADAPTIVE)] = None
-    """`beta_2` of the optimizer; default: Keras'."""
+    """Batch size that `learning_rate` is meant for: it is multiplied by `batch_size` / `base_batch`
+    (Goyal et al. 2017). NVIDIA: 32."""
     weight_decay: NonNegativeFloat = 5e-4
     """Decay of kernels: L2 in the gradient; decoupled, thus multiplied by the learning rate, with
-    AdamW, Lamb and Lion, which need 0.01 to 0.05."""
+    AdamW, which needs 0.01 to 0.05."""
     backbone_rate: Annotated[
         PositiveFloat,
         Needs(
             "while the whole backbone is frozen",
-            ("model.backbone.frozen_stages", "train.unfreeze_step"),
-            lambda frozen_stages, unfreeze_step: frozen_stages < 5 or unfreeze_step is not None,
+            ("model.backbone.frozen_stages",),
+            lambda frozen_stages: frozen_stages < 5,
         ),
-        _WITHOUT_KEPT_CLASSES,
+        Needs(
+            "with data.keep_classes, which trains class heads only",
+            ("data.keep_classes",),
+            lambda keep_classes: not keep_classes,
+        ),
     ] = 1.0
     """Factor of the backbone's learning rate. 0.1 for fine-tuning."""
     bias_rate: PositiveFloat = 1.0
     """Factor of the learning rate of biases. Original Caffe code: 2."""
-    unfreeze_step: Annotated[
-        PositiveInt | None, only_if("model.backbone.frozen_stages"), _WITHOUT_KEPT_CLASSES
-    ] = None
-    """Step from which the frozen stages of the backbone are trained too."""
-    schedule: Literal["step", "cosine", "flat_cosine", "polynomial"] = "step"
+    schedule: Literal["step", "cosine", "flat_cosine"] = "step"
     """Decay of the learning rate. torchvision's SSDLite, TF Object Detection API: `cosine`. RTMDet:
     `flat_cosine`, the full rate for the first half, then a cosine."""
-    decay_steps: Annotated[Steps, _WITH_STEP] = ()
-    """Steps at which the rate is multiplied by `decay_factor`; an empty list keeps it constant."""
-    decay_factor: Annotated[Fraction, _WITH_STEP, only_if("train.decay_steps")] = 0.1
-    """Factor of the rate at each of `decay_steps`. Liu et al. 2016: 0.1."""
-    decay_power: Annotated[PositiveFloat, only_with("train.schedule", "polynomial")] = 1.0
-    """Exponent of the polynomial; 1 is a straight line."""
-    final_rate: Annotated[
-        Probability, only_with("train.schedule", "cosine", "flat_cosine", "polynomial")
-    ] = 0.0
-    """Last learning rate, as a fraction of the full one. RTMDet: 0.05."""
+    decay_steps: Annotated[Steps, only_with("train.schedule", "step")] = ()
+    """Steps at which the rate falls to a tenth (Liu et al. 2016); an empty list keeps it constant.
+    """
     warmup_steps: Annotated[Count, AFTER_DIVERGENCE] = 0
     """Number of steps in which the learning rate rises linearly."""
     warmup_from: Annotated[Momentum, AFTER_DIVERGENCE, only_if("train.warmup_steps")] = 0.001
@@ -447,8 +420,6 @@ class Train(Section):
 
     @pydantic.model_validator(mode="after")
     def _check_schedule(self):
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"expected warmup_steps below steps, got {self.warmup_steps} and {self.steps}: "
@@ -574,16 +545,6 @@ class Config(Section):
     def starts_from_run(self) -> bool:
         """Whether init_from names a run folder, not the weights of a backbone."""
         return is_run(self.init_from)
-
-    @pydantic.model_validator(mode="after")
-    def _check_unfreezing(self):
-        unfreeze_step = self.train.unfreeze_step
-        if unfreeze_step is not None and unfreeze_step >= self.train.steps:
-            raise ValueError(
-                f"expected train.unfreeze_step below train.steps, got {unfreeze_step} and "
-                f"{self.train.steps}"
-            )
-        return self
 
 
 KEYS = list_keys(Config)

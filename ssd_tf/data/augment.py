@@ -93,7 +93,9 @@ def sample_geometry(example, image_hw, output_hw, augment: Augment, seed, weak_f
     objects = tf.boolean_mask(example["boxes"], ~example["crowd"])
 
     def sample():
-        return crops.sample_window(objects, image_hw, augment.zoom_out, augment.crop, seed)
+        return crops.sample_window(
+            objects, image_hw, augment.zoom_out_probability, augment.crop, seed
+        )
 
     window = _unless_weak(weak_from, seed, sample, tf.constant(crops.WHOLE))
     placement, window = crops.place_window(window, image_hw, output_hw)

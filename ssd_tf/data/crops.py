@@ -10,10 +10,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ssd_tf.boxes import geometry
-from ssd_tf.config import Crop, ZoomOut
+from ssd_tf.config import Crop
 from ssd_tf.data.random_streams import RandomStream, interpolate, uniform
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+# Sides of the largest canvas of a zoom-out in the original Caffe code and in torchvision.
+MAX_ZOOM_OUT = 4.0
 
 
 class Placement(NamedTuple):
@@ -33,12 +35,12 @@ class Placement(NamedTuple):
     samples: tf.Tensor
 
 
-def sample_window(boxes, image_hw, zoom_out: ZoomOut, crop: Crop, seed):
+def sample_window(boxes, image_hw, zoom_out_probability, crop: Crop, seed):
     """Sample the window [4] of a random zoom-out followed by a random crop of it.
 
     boxes [N, 4] guide the crop; image_hw [2].
     """
-    canvas = sample_zoom_out(zoom_out, seed)
+    canvas = sample_zoom_out(zoom_out_probability, seed)
     if not crop.min_iou:
         return canvas
     boxes = into_window(boxes, canvas)
@@ -46,20 +48,20 @@ def sample_window(boxes, image_hw, zoom_out: ZoomOut, crop: Crop, seed):
         window = sample_crop_caffe(boxes, crop, seed)
     else:
         window = sample_crop_torchvision(boxes, image_hw, crop, seed)
-    return out_of_window(window, canvas) if zoom_out.probability else window
+    return out_of_window(window, canvas) if zoom_out_probability else window
 
 
-def sample_zoom_out(zoom_out: ZoomOut, seed):
-    """Sample a canvas of 1 to max_side sides, the image at a random position in it; a window [4].
+def sample_zoom_out(probability, seed):
+    """Sample a canvas of 1 to 4 sides, the image at a random position in it; a window [4].
 
     # Differs from the original Caffe code, which writes the expanded canvas as a JPEG and reads it
     # again; ours is never re-encoded.
     """
-    if not zoom_out.probability:
+    if not probability:
         return tf.constant(WHOLE)
     numbers = uniform(seed, RandomStream.ZOOM_OUT, [4])
-    zooms = numbers[0] < zoom_out.probability
-    extra = tf.where(zooms, numbers[1] * (zoom_out.max_side - 1), 0.0)
+    zooms = numbers[0] < probability
+    extra = tf.where(zooms, numbers[1] * (MAX_ZOOM_OUT - 1), 0.0)
     before = numbers[2:] * extra  # canvas above the image and left of it
     return tf.concat([-before, 1 + extra - before], 0)
 

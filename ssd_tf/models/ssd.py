@@ -136,9 +136,7 @@ def box_levels(config):
     if boxes.levels is not None:
         levels = [_box_level(level) for level in boxes.levels]
     elif boxes.preset == "paper":
-        levels = paper_levels(
-            num_levels, input_hw, boxes.s_min, boxes.s_max, boxes.s_first, boxes.aspect_ratios
-        )
+        levels = paper_levels(num_levels, input_hw, boxes.s_min, boxes.s_max, boxes.aspect_ratios)
     else:
         try:
             levels = preset_levels(boxes.preset, num_levels, input_hw, boxes.integer_sizes)

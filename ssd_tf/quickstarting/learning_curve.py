@@ -91,17 +91,16 @@ def shorten(config: Config, run: Run) -> Config:
     values["data"]["fraction"] *= run.fraction
     values["eval"] |= {"every": run.steps, "patience": None}
 
-    def scale(step):
-        return max(step * run.steps // config.train.steps, 1)
-
     settings = config.train
+
+    def scale(step):
+        return max(step * run.steps // settings.steps, 1)
+
     values["train"] |= {
         "steps": run.steps,
         "warmup_steps": scale(settings.warmup_steps) if settings.warmup_steps else 0,
         "decay_steps": sorted({scale(step) for step in settings.decay_steps}),
     }
-    if settings.unfreeze_step is not None:
-        values["train"]["unfreeze_step"] = scale(settings.unfreeze_step)
     return check_config(values, "the learning curve")
 
 

@@ -23,12 +23,11 @@ def log_settings(config: Config, network: SSD, num_replicas):
     )
     if train.base_batch is not None:
         logging.info(
-            "learning rate %.4g: %g for a batch of %d, scaled to %d (%s)",
+            "learning rate %.4g: %g for a batch of %d, scaled to %d",
             full_learning_rate(train),
             train.learning_rate,
             train.base_batch,
             train.batch_size,
-            train.base_batch_rule,
         )
     if config.data.augment == Augment():
         logging.info("no augmentation (data.augment: none), not even a flip")

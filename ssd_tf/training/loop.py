@@ -13,7 +13,7 @@ from ssd_tf.training import distribution, events, restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.monitor import Monitor
 from ssd_tf.training.progress import Plan
-from ssd_tf.training.state import TrainState, unfreeze
+from ssd_tf.training.state import TrainState
 from ssd_tf.training.step import (
     StepValues,
     make_batch_loss,
@@ -62,15 +62,12 @@ class Loop:
 
     def __post_init__(self):
         train = self.config.train
-        others = [] if train.unfreeze_step is None else [train.unfreeze_step]
-        if self.profiler:
-            others += [self.profiler.first - 1, self.profiler.last]
         self._timetable = events.Timetable(
             num_steps=train.steps,
             report_every=self.config.watch.log_every,
             save_every=train.checkpoint_every,
             evaluate_every=self.evaluate_every if self.evaluate else None,
-            others=tuple(others),
+            others=(self.profiler.first - 1, self.profiler.last) if self.profiler else (),
         )
         self._is_chief = distribution.is_chief(self.state.strategy)
         self._checkpoints = Checkpoints(self.workdir, self.state, train.keep_checkpoints)
@@ -139,17 +136,9 @@ class Loop:
     def _take_steps(self, step) -> list[dict]:
         """Take the steps after `step` that one call makes -> the values of each by name."""
         train = self.config.train
-        compiles = self._run_steps is None or step == train.unfreeze_step
-        if compiles and self._is_chief:
-            self._monitor.show_phase("reading images and compiling the first step")
-        if self._batches is None:
-            self._batches = distribution.distribute(
-                self.state.strategy, self.make_dataset, step, train.batch_size, train.accumulate
-            )
+        compiles = self._run_steps is None
         if compiles:
-            self._unfreeze_if_due(step)
-            self._run_steps = make_run_steps(self.config, self.state)
-            self._l2_penalty = make_l2_penalty(self.config, self.state)
+            self._prepare_steps(step)
         end = min(step + train.steps_per_call, self._timetable.next_stop(step))
         with self.profiler.watch(step, end) if self.profiler else contextlib.nullcontext():
             rows = self._run_steps(self._batches, tf.constant(end - step)).numpy()
@@ -161,11 +150,16 @@ class Loop:
             self._monitor.count_steps(len(values), sum(row["input_seconds"] for row in values))
         return values
 
-    def _unfreeze_if_due(self, step):
-        unfreeze_step = self.config.train.unfreeze_step
-        if unfreeze_step is not None and step >= unfreeze_step:
-            unfreeze(self.state.network.model)
-            logging.info("all layers trainable from step %d", unfreeze_step)
+    def _prepare_steps(self, step):
+        """Open the input after `step`, and make the functions that are compiled when called."""
+        train = self.config.train
+        if self._is_chief:
+            self._monitor.show_phase("reading images and compiling the first step")
+        self._batches = distribution.distribute(
+            self.state.strategy, self.make_dataset, step, train.batch_size, train.accumulate
+        )
+        self._run_steps = make_run_steps(self.config, self.state)
+        self._l2_penalty = make_l2_penalty(self.config, self.state)
 
     def _save(self, step, values):
         """Save the state after a step with these values, if its weights are good."""

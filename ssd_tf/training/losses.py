@@ -70,26 +70,22 @@ class MultiBoxLoss:
             classification = iou_score_loss(logits[..., 1:], labels, quality, self.loss)
         else:
             classification = classification_loss(logits, labels, self.score_activation, self.loss)
-        contributes = self._contributes(logits, labels, classification)
+        contributes = self._contributes(labels, classification)
         distance = self._distance(predictions["offsets"], targets["offsets"], positive)
         return ImageLosses(
             _sum_where(contributes, classification),
             self.loss.localization_weight * _sum_where(positive, distance),
         )
 
-    def _contributes(self, logits, labels, classification):
+    def _contributes(self, labels, classification):
         """Whether each default box contributes to the classification loss [B, A] bool.
 
         With focal_gamma all but the ignored boxes do, else the positives and the mined negatives.
         """
         if self.loss.focal_gamma is not None:
             return labels >= 0
-        hardness = classification
-        if self.loss.label_smoothing:  # it penalises a background box for being certain
-            plain = self.loss.model_copy(update={"label_smoothing": 0.0})
-            hardness = classification_loss(logits, labels, self.score_activation, plain)
         negatives = mine_negatives(
-            hardness,
+            classification,
             labels,
             self.loss.negatives_per_positive,
             self.loss.min_negatives,
@@ -178,25 +174,20 @@ def classification_loss(logits, labels, score_activation, loss: Loss):
         return _sigmoid_loss(logits[..., 1:], labels, loss)
     labels = tf.maximum(labels, 0)
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    factor = 1.0
+    result = entropy
     if loss.focal_gamma is not None:
         probability_of_others = -tf.math.expm1(-entropy)
-        factor = _power(probability_of_others, loss.focal_gamma)
+        result *= _power(probability_of_others, loss.focal_gamma)
     if loss.focal_alpha is not None:
-        factor *= tf.where(labels > 0, loss.focal_alpha, 1.0 - loss.focal_alpha)
-    if loss.label_smoothing:
-        uniform_entropy = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1)
-        smoothing = loss.label_smoothing
-        entropy = (1.0 - smoothing) * entropy + smoothing * uniform_entropy
-    return factor * entropy
+        result *= tf.where(labels > 0, loss.focal_alpha, 1.0 - loss.focal_alpha)
+    return result
 
 
 def _sigmoid_loss(logits, labels, loss):
     """logits [B, A, C] without the background -> loss per box [B, A]."""
     # Label 0 becomes index -1, which is no class.
     one_hot = tf.one_hot(labels - 1, logits.shape[-1])
-    smoothed = one_hot * (1.0 - loss.label_smoothing) + loss.label_smoothing / 2
-    entropies = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
+    entropies = tf.nn.sigmoid_cross_entropy_with_logits(one_hot, logits)
     if loss.focal_gamma is not None:
         probability_of_wrong = tf.sigmoid(tf.where(one_hot > 0, -logits, logits))
         entropies *= _power(probability_of_wrong, loss.focal_gamma)
@@ -233,8 +224,8 @@ def mine_negatives(hardness, labels, negatives_per_positive, min_negatives, stat
     """The hardest negatives of each image [B, A] bool.
 
     Per image: negatives_per_positive for each positive, at least min_negatives, at most all.
-    hardness: [B, A], the classification loss without label smoothing; with softmax, a negative's is
-    -log p(background), the score that Liu et al. rank by. Ties: the earlier default box.
+    hardness: [B, A], the classification loss; with softmax, a negative's is -log p(background), the
+    score that Liu et al. rank by. Ties: the earlier default box.
     static_shapes: sort all boxes, as XLA requires, instead of only as many as an image mines.
     """
     is_negative = labels == 0

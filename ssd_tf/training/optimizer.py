@@ -1,4 +1,4 @@
-"""The optimizer: one of Keras' by name, its learning rates and weight decay, averaged weights."""
+"""The optimizer: Keras' SGD or Adam, its learning rates and weight decay, averaged weights."""
 
 import contextlib
 import math
@@ -10,7 +10,9 @@ import tensorflow as tf
 from ssd_tf.config import Config, Train
 from ssd_tf.models import ssd
 
-_DECOUPLED = ("AdamW", "Lamb", "Lion")
+# Liu et al. 2016, sec. 3: a momentum of .9, and rates of 1e-3, 1e-4, 1e-5.
+_MOMENTUM = 0.9
+_DECAY_FACTOR = 0.1
 
 
 def make_optimizer(config: Config, model, trained_rows=None) -> keras.optimizers.Optimizer:
@@ -21,13 +23,12 @@ def make_optimizer(config: Config, model, trained_rows=None) -> keras.optimizers
     assign. trained_rows: as `make_train_state` takes them; nothing moves the other rows.
     """
     train = config.train
-    # Keras' AdamW is its Adam with a decay that would also shrink biases and batch norm.
-    base = getattr(keras.optimizers, "Adam" if train.optimizer == "AdamW" else train.optimizer)
     # Keras would number the names, and checkpoints go by name: a second run in one process could
     # not resume the first.
-    optimizer = type(train.optimizer, (_PerVariable, base), {})(
-        learning_rate=train.learning_rate, name=train.optimizer.lower(), **_arguments(train)
-    )
+    if train.optimizer == "SGD":
+        optimizer = _SGD(train.learning_rate, momentum=_MOMENTUM, name="sgd")
+    else:
+        optimizer = _AdamW(train.learning_rate, name="adamw")
     variables = model.trainable_variables
     optimizer.set_factors(_rate_factors(config, model, variables), _decays(train, variables))
     if trained_rows is not None:
@@ -45,13 +46,11 @@ def make_schedule(train: Train):
 
     def decay(step):
         if train.schedule == "step":
-            return step_decay(step, train.decay_steps, train.decay_factor)
+            return step_decay(step, train.decay_steps)
         progress = tf.clip_by_value((step - train.warmup_steps) / num_steps, 0.0, 1.0)
-        if train.schedule == "cosine":
-            return cosine_decay(progress, train.final_rate)
         if train.schedule == "flat_cosine":
-            return cosine_decay(tf.maximum(2 * progress - 1, 0.0), train.final_rate)
-        return polynomial_decay(progress, train.decay_power, train.final_rate)
+            progress = tf.maximum(2 * progress - 1, 0.0)
+        return cosine_decay(progress)
 
     def learning_rate(step):
         step = tf.cast(step, tf.float32)
@@ -64,36 +63,27 @@ def make_schedule(train: Train):
     return learning_rate
 
 
-def step_decay(step, decay_steps, decay_factor):
-    """1 at first; multiplied by decay_factor at each of decay_steps."""
+def step_decay(step, decay_steps):
+    """1 at first; divided by 10 at each of decay_steps."""
     num_decays = tf.reduce_sum(tf.cast(step >= tf.constant(decay_steps, tf.float32), tf.float32))
-    return tf.constant(decay_factor) ** num_decays
+    return tf.constant(_DECAY_FACTOR) ** num_decays
 
 
-def cosine_decay(progress, final_fraction):
-    """A cosine from 1 at progress 0 to final_fraction at progress 1 (Loshchilov, Hutter 2017)."""
-    return final_fraction + (1 - final_fraction) * 0.5 * (1 + tf.cos(math.pi * progress))
-
-
-def polynomial_decay(progress, power, final_fraction):
-    """From 1 at progress 0 to final_fraction at progress 1; power 1 is a straight line."""
-    return final_fraction + (1 - final_fraction) * (1 - progress) ** power
+def cosine_decay(progress):
+    """A cosine from 1 at progress 0 to 0 at progress 1 (Loshchilov, Hutter 2017)."""
+    return 0.5 * (1 + tf.cos(math.pi * progress))
 
 
 def full_learning_rate(train: Train) -> float:
-    """The rate after the warm-up: train.learning_rate, scaled from base_batch to batch_size.
-
-    linear: Goyal et al. 2017, for SGD; sqrt: Krizhevsky 2014, sec. 5, usual with Adam.
-    """
+    """The rate after the warm-up: train.learning_rate, scaled from base_batch to batch_size."""
     if train.base_batch is None:
         return train.learning_rate
-    ratio = train.batch_size / train.base_batch
-    return train.learning_rate * (ratio if train.base_batch_rule == "linear" else ratio**0.5)
+    return train.learning_rate * train.batch_size / train.base_batch
 
 
 def l2_in_gradient(train: Train) -> float:
     """The weight decay that the gradient gets; 0 if the optimizer applies its own, decoupled."""
-    return 0.0 if train.optimizer in _DECOUPLED else train.weight_decay
+    return train.weight_decay if train.optimizer == "SGD" else 0.0
 
 
 def is_decayed(variable) -> bool:
@@ -178,25 +168,32 @@ class _PerVariable:
         if self._decays[index]:
             # Loshchilov & Hutter 2019: w -= rate * decay * w, outside of the moments.
             self.assign_sub(variable, rate * decay * variable)
-        if isinstance(self, keras.optimizers.SGD) and self.momentum:
-            self._apply_momentum(gradient, variable, rate, index)
-        else:
-            super().update_step(gradient, variable, rate)
-
-    def _apply_momentum(self, gradient, variable, rate, index):
-        """Keras' SGD in one operation instead of five, each of which passes over all weights."""
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle,
-            accum=self.momentums[index].value.handle,
-            lr=tf.cast(rate, variable.dtype),
-            grad=gradient,
-            momentum=tf.cast(self.momentum, variable.dtype),
-            use_nesterov=self.nesterov,
-        )
+        super().update_step(gradient, variable, rate)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         """Keras would sum over the replicas a second time."""
         return grads_and_vars
+
+
+class _FusedSGD(keras.optimizers.SGD):
+    """Keras' SGD in one operation instead of five, each of which passes over all weights."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=tf.cast(learning_rate, variable.dtype),
+            grad=gradient,
+            momentum=tf.cast(self.momentum, variable.dtype),
+        )
+
+
+class _SGD(_PerVariable, _FusedSGD):
+    """SGD with momentum; its weight decay is in the gradient."""
+
+
+class _AdamW(_PerVariable, keras.optimizers.Adam):
+    """Keras' own AdamW has a decay that would also shrink biases and batch norm."""
 
 
 class _LossScale(keras.optimizers.LossScaleOptimizer):
@@ -214,19 +211,6 @@ class _LossScale(keras.optimizers.LossScaleOptimizer):
     def apply(self, gradients, trainable_variables=None):
         scaled = [self.scale_loss(gradient) for gradient in gradients]
         super().apply(scaled, trainable_variables)
-
-
-def _arguments(train):
-    """The arguments of the Keras class that the config sets."""
-    arguments = {}
-    if train.optimizer in ("SGD", "RMSprop"):
-        arguments["momentum"] = train.momentum
-    if train.optimizer == "SGD":
-        arguments["nesterov"] = train.nesterov
-    for name in ("beta_1", "beta_2"):
-        if getattr(train, name) is not None:
-            arguments[name] = getattr(train, name)
-    return arguments
 
 
 def _rate_factors(config, model, variables):
@@ -250,5 +234,5 @@ def _row_masks(model, variables, trained_rows):
 
 
 def _decays(train, variables):
-    decay = train.weight_decay if train.optimizer in _DECOUPLED else 0.0
+    decay = train.weight_decay if train.optimizer == "AdamW" else 0.0
     return [decay if is_decayed(variable) else 0.0 for variable in variables]

@@ -57,18 +57,12 @@ def make_train_state(
 def attach_training(config: Config, network: ssd.SSD, strategy, trained_rows=None) -> TrainState:
     """The TrainState of a network that was built in the scope of the strategy.
 
-    The optimizer also covers stages that train.unfreeze_step is to unfreeze. trained_rows: as
-    `make_train_state` takes them.
+    trained_rows: as `make_train_state` takes them.
     """
     if trained_rows is not None:
         heads.freeze_all_but_rows(network.model)
-    will_unfreeze = config.train.unfreeze_step is not None
     with strategy.scope():
-        if will_unfreeze:
-            unfreeze(network.model)
         optimizer = make_optimizer(config, network.model, trained_rows)
-        if will_unfreeze:
-            ssd.freeze_stages(network.model, config.model.backbone)
         averages = None
         if config.train.ema is not None:
             averages = Averages(network.model, config.train.ema)
@@ -80,12 +74,6 @@ def attach_training(config: Config, network: ssd.SSD, strategy, trained_rows=Non
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
     return TrainState(network, optimizer, averages, step, strategy, trained_rows)
-
-
-def unfreeze(model):
-    """Make all layers trainable, as train.unfreeze_step asks."""
-    for layer in model.layers:
-        layer.trainable = True
 
 
 def check_precision(precision):
@@ -162,7 +150,7 @@ def _check_all_loaded(config, outcomes):
 def _check_frozen_layers(config, are_random):
     """Raise ConfigError if layers would stay random for ever."""
     backbone = config.model.backbone
-    if are_random and backbone.frozen_stages and config.train.unfreeze_step is None:
+    if are_random and backbone.frozen_stages:
         raise ConfigError(
             f"model.backbone.frozen_stages: {backbone.frozen_stages} would freeze layers with "
             "random weights: give an init_from that has them, or set "
@@ -186,8 +174,8 @@ def _check_batch_norm(config, network):
 
 
 def _check_backbone_rate(config, network):
-    """Raise ConfigError for a rate of the backbone if all of it is frozen for ever."""
-    if config.train.backbone_rate == 1 or config.train.unfreeze_step is not None:
+    """Raise ConfigError for a rate of the backbone if all of it is frozen."""
+    if config.train.backbone_rate == 1:
         return
     if not any(layer.trainable_variables for layer in ssd.backbone_layers(network.model, config)):
         raise ConfigError(

@@ -106,7 +106,7 @@ def test_the_first_cell_of_a_caffe_table_has_four_shapes():
 
 def test_the_papers_formula():
     # s_min .2, s_max .9 over six maps: .2 .34 .48 .62 .76 .9, then 1.04.
-    levels = paper_levels(6, (100, 200), 0.2, 0.9, None, (2.0, 3.0))
+    levels = paper_levels(6, (100, 200), 0.2, 0.9, (2.0, 3.0))
     assert [len(level.shapes_hw) for level in levels] == [4, 6, 6, 6, 4, 4]
     np.testing.assert_allclose(
         [level.shapes_hw[0] for level in levels], [[s, s] for s in (20, 34, 48, 62, 76, 90)]
@@ -116,20 +116,6 @@ def test_the_papers_formula():
     # 34 / and * sqrt(3)
     expected = [[19.630, 58.890], [58.890, 19.630]]
     np.testing.assert_allclose(levels[1].shapes_hw[4:], expected, atol=1e-3)
-
-
-def test_the_papers_formula_with_its_own_scale_for_the_first_map():
-    # Sec. 3.1: conv4_3 has .1, the five others .2 to .9 in steps of .175.
-    levels = paper_levels(6, (300, 300), 0.2, 0.9, 0.1, (2.0, 3.0))
-    np.testing.assert_allclose(
-        [level.shapes_hw[0][0] for level in levels], [30, 60, 112.5, 165, 217.5, 270]
-    )
-    np.testing.assert_allclose(levels[5].shapes_hw[1][0], 295.0847, atol=1e-3)  # sqrt(270 * 322.5)
-
-
-def test_one_level_is_enough_for_the_papers_formula():
-    (level,) = paper_levels(1, (100, 100), 0.2, 0.9, None, (2.0, 3.0))
-    assert level.shapes_hw[0] == (20.0, 20.0)
 
 
 # Presets of other references.

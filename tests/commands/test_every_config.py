@@ -113,7 +113,6 @@ def test_loss_variants(tiny_data, tmp_path):
         "model.score_activation=sigmoid",
         "loss.focal_gamma=2",
         "loss.focal_alpha=0.25",
-        "loss.label_smoothing=0.1",
     ]
     others = ["loss.box_loss=ciou", "loss.normalizer=nvidia"]
     assert_agreement(compare_exports("shapes_plain", tiny_data, tmp_path, *focal, *others))

@@ -12,7 +12,6 @@ import yaml
 
 from ssd_tf.commands import train
 from ssd_tf.config import load_config
-from ssd_tf.models import ssd
 from ssd_tf.training.live_page import read_evaluations
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.weights import runs
@@ -350,29 +349,6 @@ def test_mixed_bfloat16_trains_without_onednn(train_in_bfloat16, tmp_path):
     done = train_in_bfloat16(ONEDNN_MAX_CPU_ISA="SSE41", TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "checkpoints" / "last").is_dir()
-
-
-@pytest.mark.integration
-def test_stages_are_unfrozen_at_a_step_also_after_a_restart(tiny_config_file, tiny_data, tmp_path):
-    argv = ["train", f"--config={tiny_config_file}", f"--data={tiny_data}"]
-    argv += ["--set", "train.steps=4", "train.checkpoint_every=2", "data.val_split=none"]
-    argv += ["model.backbone.frozen_stages=2", "train.unfreeze_step=2", "train.warmup_steps=1"]
-    argv += [f"--workdir={tmp_path / 'run'}"]
-    assert train.main(argv) == 0
-    last = tmp_path / "run" / "checkpoints" / "last"
-    before, after = (runs.read_weights(str(last / f"ckpt-{step}")) for step in (2, 4))
-    changed = {path for path, value in after.items() if not np.array_equal(value, before[path])}
-    initial = ssd.build_model(load_config(tmp_path / "run" / "config.yaml"), 3).model
-    for variable in initial.variables:
-        if variable.path.startswith(("stage1_", "stage2_")):
-            np.testing.assert_array_equal(before[variable.path], variable.numpy(), variable.path)
-            assert variable.path in changed
-    for path in last.glob("ckpt-4.*"):
-        path.unlink()
-    assert train.main(argv) == 0
-    again = runs.read_weights(str(last / "ckpt-4"))
-    for path, value in after.items():
-        np.testing.assert_array_equal(again[path], value, path)
 
 
 def test_a_profile(tiny_config_file, tiny_data, tmp_path, fails):

@@ -28,7 +28,7 @@ GEOMETRY = {
     "nothing": Augment(),
     "flip": Augment(flip_probability=1),
     "upside down": Augment(vertical_flip_probability=1),
-    "zoom-out": Augment(zoom_out={"probability": 1}),
+    "zoom-out": Augment(zoom_out_probability=1),
     "any crop": Augment(crop={"min_iou": (0.0,)}),
     "caffe crop": Augment(crop={"min_iou": (0.1, 0.3, 0.5)}),
     "torchvision crop": Augment(crop={"min_iou": (0.0, 0.1, 0.3, 0.5), "sampler": "torchvision"}),
@@ -129,7 +129,7 @@ def test_an_image_without_objects():
 def test_the_canvas_has_the_mean_of_the_caffe_code():
     seed = tf.constant([11, 1], tf.int64)
     image, _ = augment.augment_example(
-        make_witness("PNG"), OUTPUT_HW, Augment(zoom_out={"probability": 1}), seed
+        make_witness("PNG"), OUTPUT_HW, Augment(zoom_out_probability=1), seed
     )
     canvas = np.all(np.abs(image.numpy() - (123, 117, 104)) < 1e-3, -1)
     assert canvas.mean() > 0.2
@@ -139,7 +139,7 @@ def test_the_canvas_has_the_mean_of_the_caffe_code():
 def test_the_canvas_keeps_its_colour_while_the_image_is_distorted():
     section = Augment(
         preset="caffe",
-        zoom_out={"probability": 1},
+        zoom_out_probability=1,
         color={"probability": 1},
         crop={"min_iou": ()},
         flip_probability=0,
@@ -191,7 +191,7 @@ def augment_step_by_step(example, section, seed):
     image = np.asarray(Image.open(io.BytesIO(example["image"].numpy())).convert("RGB"), float)
     size = image.shape[:2]
     window = crops.sample_window(
-        example["boxes"], tf.constant(size), section.zoom_out, section.crop, seed
+        example["boxes"], tf.constant(size), section.zoom_out_probability, section.crop, seed
     )
     _, window = crops.place_window(window, tf.constant(size), OUTPUT_HW)
     window = window.numpy().astype(float) * np.tile(size, 2)

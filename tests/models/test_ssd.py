@@ -402,7 +402,7 @@ def test_resnets_use_nvidias_augmentation(depth):
     augment = load_config(CONFIGS / f"ssd300_resnet{depth}_coco.yaml").data.augment
     assert augment.color.probability == 1
     assert augment.color.hue_degrees == 0
-    assert augment.zoom_out.probability == 0
+    assert augment.zoom_out_probability == 0
     assert augment.color.channel_shuffle_probability == 0
     assert augment.crop.tries == 1
     assert augment.color.brightness_factor == (0.875, 1.125)

@@ -81,10 +81,8 @@ VALUES = {
         "steps": 200,
         "warmup_steps": 30,
         "decay_steps": [100, 150, 151],
-        "unfreeze_step": 51,
         "learning_rate": 0.02,
     },
-    "model": {"backbone": {"frozen_stages": 1}},
     "eval": {"every": 10, "patience": 2},
 }
 
@@ -92,7 +90,7 @@ VALUES = {
 def test_the_schedule_shrinks_with_the_steps():
     config = learning_curve.shorten(check_config(VALUES, "test"), Run(0.25, 100))
     train = config.train
-    assert (train.steps, train.warmup_steps, train.unfreeze_step) == (100, 15, 25)
+    assert (train.steps, train.warmup_steps) == (100, 15)
     assert train.decay_steps == (50, 75)
     assert (train.learning_rate, train.seed) == (0.02, 0)
     assert config.data.fraction == 0.2
@@ -102,7 +100,7 @@ def test_the_schedule_shrinks_with_the_steps():
 def test_a_schedule_of_constant_rate_stays_one():
     values = {"boxes": {"preset": "paper"}, "train": {"steps": 200}}
     train = learning_curve.shorten(check_config(values, "test"), Run(1.0, 100)).train
-    assert (train.warmup_steps, train.decay_steps, train.unfreeze_step) == (0, (), None)
+    assert (train.warmup_steps, train.decay_steps) == (0, ())
     values["train"] |= {"warmup_steps": 1, "warmup_from": 0.5}
     train = learning_curve.shorten(check_config(values, "test"), Run(1.0, 100)).train
     assert (train.warmup_steps, train.warmup_from) == (1, 0.5)

@@ -37,7 +37,7 @@ def test_nothing_to_say(lines):
 
 def test_the_scaled_rate(lines):
     (line,) = lines(learning_rate=0.1, base_batch=8, **LARGE)
-    assert line == "learning rate 0.2: 0.1 for a batch of 8, scaled to 16 (linear)"
+    assert line == "learning rate 0.2: 0.1 for a batch of 8, scaled to 16"
 
 
 @pytest.mark.parametrize(("decay", "num_steps"), [(0.99, 501), (0.5, 11), (0.5, 9), (0.667, 15)])

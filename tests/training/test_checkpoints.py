@@ -180,7 +180,7 @@ def test_a_corrupt_best_is_replaced_by_the_last(saved, tmp_path, caplog):
 
 def test_a_checkpoint_of_another_structure_is_rejected(saved, toy_state, toy_config, checkpoints):
     saved(5)
-    state = toy_state(toy_config(optimizer="Adam"))
+    state = toy_state(toy_config(optimizer="AdamW"))
     with pytest.raises(ConfigError, match=r"ckpt-5 was saved by another version of this package"):
         checkpoints(state).restore_last()
 

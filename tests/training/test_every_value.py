@@ -36,21 +36,19 @@ SIGMOID = NETWORK["model"] | {"score_activation": "sigmoid"}
 RUNS = {
     "defaults": {},
     "SGD": {
-        "train": TRAIN | {"nesterov": True, "base_batch_rule": "sqrt", "strategy": "one"},
+        "train": TRAIN | {"strategy": "one"},
         "loss": {"normalizer": "caffe", "box_loss": "giou", "min_negatives": 0},
         "data": {"augment": PLAIN_AUGMENT},
         "eval": {"class_agnostic": True},
     },
-    "RMSprop": {
-        "train": TRAIN | {"optimizer": "RMSprop", "bn": "frozen", "strategy": "mirrored"},
+    "frozen": {
+        "train": TRAIN | {"bn": "frozen", "strategy": "mirrored"},
         "loss": {"normalizer": "torchvision", "box_loss": "diou", "min_negatives": 0},
         "data": {"augment": AUGMENT | {"color": {"hue_wraps": False}}, "train_difficult": True},
         "eval": {"clip_first": True},
     },
-    "Adam": {
-        "train": TRAIN
-        | SMOOTH
-        | {"optimizer": "Adam", "bn": "synchronized", "schedule": "flat_cosine"},
+    "synchronized": {
+        "train": TRAIN | SMOOTH | {"bn": "synchronized", "schedule": "flat_cosine"},
         "loss": {"normalizer": "nvidia", "box_loss": "ciou"},
         "data": {"augment": "caffe", "shard": "file", "on_bad_record": "skip"},
     },
@@ -58,14 +56,14 @@ RUNS = {
         "train": TRAIN | SMOOTH | {"optimizer": "AdamW", "precision": "mixed_bfloat16"},
         "data": {"augment": "paper"},
     },
-    "Lamb": {
-        "train": TRAIN | SMOOTH | {"optimizer": "Lamb", "precision": "mixed_float16"},
+    "varifocal": {
+        "train": TRAIN | SMOOTH | {"precision": "mixed_float16"},
         "data": {"augment": "light"},
         "model": SIGMOID,
         "loss": {"focal_gamma": 2, "iou_scores": "varifocal"},
     },
-    "Lion": {
-        "train": TRAIN | SMOOTH | {"optimizer": "Lion", "schedule": "polynomial"},
+    "quality_focal": {
+        "train": TRAIN | SMOOTH,
         "data": {"augment": "torchvision"},
         "model": SIGMOID,
         "loss": {"focal_gamma": 2, "iou_scores": "quality_focal"},

@@ -211,7 +211,6 @@ def test_the_other_rows_keep_their_bits(head, optimizer, more):
         (None, {}, r"data\.keep_classes has no effect unless init_from"),
         ("imagenet", {}, r"data\.keep_classes has no effect unless init_from"),
         ("run", {"backbone_rate": 0.1}, r"backbone_rate has no effect with data\.keep_classes"),
-        ("run", {"unfreeze_step": 3}, r"unfreeze_step has no effect with data\.keep_classes"),
     ],
 )
 def test_settings_without_effect(init_from, train, message):

@@ -246,37 +246,6 @@ def softmax_of(row):
     return [value / sum(exponentials) for value in exponentials]
 
 
-def test_softmax_with_label_smoothing():
-    logits, labels = random_case()
-    loss = np.array(classification_loss(logits, labels, label_smoothing=0.1))
-    for place in np.ndindex(2, 30):
-        p = softmax_of(logits[place])
-        label = max(labels[place], 0)
-        # .1 spread over four classes: .025 each, and .9 more for the true one.
-        weights = [0.925 if index == label else 0.025 for index in range(4)]
-        expected = -sum(weights[index] * math.log(p[index]) for index in range(4))
-        assert loss[place] == pytest.approx(expected, rel=1e-4)
-
-
-def test_label_smoothing_does_not_choose_the_negatives():
-    # 80 classes. The first negative is certain (background logit 50), the second is not (2):
-    # -log p = log(e^2 + 80) - 2 = 2.470. Smoothed, the first has .1 * 50 * 80 / 81 = 4.938 and the
-    # second .9 * 2.470 + .1 * (log(e^2 + 80) - 2 / 81) = 2.668.
-    logits = np.zeros((1, 3, 81))
-    logits[0, 0, 5] = 200.0
-    logits[0, 1, 0] = 50.0
-    logits[0, 2, 0] = 2.0
-    sums = loss_sums(
-        make_predictions(logits),
-        make_targets([[5, 0, 0]]),
-        negatives_per_positive=1.0,
-        min_negatives=0,
-        label_smoothing=0.1,
-    )
-    positive = 0.1 * 200 * 80 / 81
-    assert sums.classification - positive == pytest.approx(2.6678, abs=1e-3)
-
-
 def test_focal_softmax():
     logits, labels = random_case()
     loss = np.array(classification_loss(logits, labels, focal_gamma=2.0, focal_alpha=0.75))
@@ -288,20 +257,19 @@ def test_focal_softmax():
 
 
 @pytest.mark.parametrize(
-    ("gamma", "alpha", "smoothing"),
-    [(None, None, 0.0), (2.0, 0.25, 0.0), (1.5, None, 0.0), (None, None, 0.2)],
+    ("gamma", "alpha"),
+    [(None, None), (2.0, 0.25), (1.5, None)],
 )
-def test_sigmoid_and_its_focal_loss(gamma, alpha, smoothing):
+def test_sigmoid_and_its_focal_loss(gamma, alpha):
     logits, labels = random_case()
-    focal = {"focal_gamma": gamma, "focal_alpha": alpha, "label_smoothing": smoothing}
+    focal = {"focal_gamma": gamma, "focal_alpha": alpha}
     loss = np.array(classification_loss(logits, labels, "sigmoid", **focal))
     for place in np.ndindex(2, 30):
         expected = 0.0
         for column in (1, 2, 3):
             p = 1 / (1 + math.exp(-logits[place][column]))
             is_class = labels[place] == column
-            target = (1 - smoothing / 2) if is_class else smoothing / 2
-            term = -target * math.log(p) - (1 - target) * math.log(1 - p)
+            term = -math.log(p if is_class else 1 - p)
             if gamma is not None:
                 term *= ((1 - p) if is_class else p) ** gamma
             if alpha is not None:

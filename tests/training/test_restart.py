@@ -144,8 +144,8 @@ def test_after_a_divergence_the_rate_may_change(check, started, caplog):
         "train.warmup_steps was 0, now it is 3",
         "train.clip_norm was None, now it is 5.0",
     ]
-    with pytest.raises(ConfigError, match=r"train\.momentum = 0\.9, now it is 0\.8"):
-        check(momentum=0.8)
+    with pytest.raises(ConfigError, match=r"train\.bias_rate = 1\.0, now it is 2\.0"):
+        check(bias_rate=2.0)
 
 
 def test_the_same_names_and_other_images_are_rejected(check, make_data):

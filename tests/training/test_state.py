@@ -102,12 +102,11 @@ def make(config, **arguments):
     return state.make_train_state(config, names, tf.distribute.get_strategy(), **arguments)
 
 
-def test_random_layers_may_not_be_frozen_for_ever(tiny_config):
+def test_random_layers_may_not_be_frozen(tiny_config):
     config = changed(tiny_config, frozen_stages=2)
     with pytest.raises(ConfigError, match=r"frozen_stages: 2 would freeze layers with random"):
         make(config)
     make(config, initial_weights=False)  # a run that resumes
-    make(changed(tiny_config, frozen_stages=2, unfreeze_step=5))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,6 @@ def test_batch_norm_where_there_is_none(tiny_config, name, train, key):
 
 def test_the_rate_of_a_backbone_that_is_frozen(tiny_config):
     frozen = {"frozen_stages": 5, "name": "plain"}
-    make(changed(tiny_config, **frozen, unfreeze_step=5, backbone_rate=0.1))
     with pytest.raises(ConfigError, match=r"train\.backbone_rate has no effect"):
         changed(tiny_config, **frozen, backbone_rate=0.1)
     resnet = changed(tiny_config, frozen_stages=4, name="resnet18", backbone_rate=0.1)

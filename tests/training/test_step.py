@@ -74,7 +74,6 @@ def test_make_loss_takes_every_value_of_the_config():
         "negatives_per_positive": 5.0,
         "min_negatives": 7,
         "localization_weight": 2.0,
-        "label_smoothing": 0.25,
         "box_loss": "diou",
         "normalizer": "nvidia",
     }
@@ -173,7 +172,7 @@ def test_a_batch_that_is_all_ignored_changes_nothing(toy_config, update):
 
 def test_weight_decay_shrinks_kernels_only(toy_config, update):
     # L2 in the gradient: w - 0.5 * 0.1 * w = 0.95 w, as the loss itself has no gradient.
-    config = toy_config(learning_rate=0.5, momentum=0.0, weight_decay=0.1, bn="frozen")
+    config = toy_config(learning_rate=0.5, weight_decay=0.1, bn="frozen")
     before, after, _ = update(config, *all_ignored_batch())
     kernels = [path for path in before if path.endswith("kernel")]
     assert sorted(kernels) == ["conv/kernel", "logits/kernel", "offsets/kernel"]
@@ -184,7 +183,7 @@ def test_weight_decay_shrinks_kernels_only(toy_config, update):
 
 def test_clip_norm_shortens_the_whole_gradient(toy_config, update):
     def change(**clip):
-        config = toy_config(learning_rate=1.0, momentum=0.0, bn="frozen", **clip)
+        config = toy_config(learning_rate=1.0, bn="frozen", **clip)
         before, after, _ = update(config, *hand_batch())
         return np.concatenate([(after[path] - before[path]).ravel() for path in before])
 

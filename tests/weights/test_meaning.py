@@ -71,7 +71,6 @@ SHAPES_OF_BOXES = {
     "boxes.s_min": (PAPER, 0.3),
     "boxes.s_max": (PAPER, 0.8),
     "boxes.aspect_ratios": (PAPER, [2.5]),
-    "boxes.s_first": (PAPER, 0.1),
     "boxes.integer_sizes": (CAFFE, True),
     "boxes.levels": ({}, [{"size": 20}, {"size": 41}]),
 }
