@@ -57,15 +57,18 @@ def convert(graph: Graph, kind) -> Imported:
     graph = _absorb_scales(graph)
     settings = _settings(graph, path)
     arrays, residual = _read_arrays(graph, settings, path)
-    if graph.has_pyramid:
-        logging.info("the heads of all maps agree to %.1e of their largest value", residual)
     assumed = [key for key in od_api.DEFAULTS if key not in graph.settings]
     notes = od_api.describe_assumed(assumed)
     notes.append("batch norm is folded into the convolutions: train.bn = frozen")
     if residual > _MAX_RESIDUAL:
         settings["model.tower.per_map"] = True
         arrays, _ = _read_arrays(graph, settings, path)
-        notes.append("so each map has kernels of its own: model.tower.per_map = True")
+        notes.append(
+            f"the heads of the maps differ by {residual:.2g} of their largest value, so each map "
+            "keeps its own: model.tower.per_map = True"
+        )
+    elif graph.has_pyramid:
+        logging.info("the heads of all maps agree to %.1e of their largest value", residual)
     network = "SSD with a feature pyramid" if graph.has_pyramid else "SSD"
     name = f"{network}, {kind} of the TF Object Detection API"
     return Imported(name, od_api.nest(settings), arrays, notes, assumed=tuple(assumed))
