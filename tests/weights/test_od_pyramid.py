@@ -4,6 +4,7 @@ import pathlib
 
 import flatbuffers
 import numpy as np
+import od_files
 import pytest
 import small_networks
 from tensorflow.lite.python import schema_py_generated as schema
@@ -137,19 +138,20 @@ def test_a_file_with_kernels_of_each_map(tmp_path):
     assert_imported_alike(path, config, network)
 
 
-def make_graph(network, weights):
+def make_graph(network, weights, has_pyramid=True):
     """The convolutions of a network with other weights: a kernel and bias for each."""
     convolutions = graph_match.keras_convolutions(network.model)
     outputs = [node.outputs[0] for node in graph_nodes(network.model)]
     heights = {id(output): output.shape[1] for output in outputs}
     heads = {"boxes": [], "classes": []}
     for index, each in enumerate(convolutions):
-        if each.role and each.shape[0] == 1:
+        if each.role and len(each.shape) == 4:
             heads[each.role].append(index)
     for indices in heads.values():
         indices.sort(key=lambda index: -heights[convolutions[index].source.output])
     settings = {"model.input_hw": [96, 128]}
-    return od_pyramid.Graph("test", convolutions, weights, *heads.values(), settings, None, None)
+    parts = (convolutions, weights, *heads.values(), settings, None, None, has_pyramid)
+    return od_pyramid.Graph("test", *parts)
 
 
 @pytest.mark.parametrize("differ", [False, True])
@@ -172,6 +174,47 @@ def test_kernels_that_differ_between_maps_stay_those_of_their_maps(differ):
         kernel = weights[graph.box_heads[level]][0]
         name = f"offsets{level}_conv" if differ else "offsets_conv"
         np.testing.assert_array_equal(detector.arrays[name][1], kernel)
+
+
+def make_ssd(name):
+    """A network with heads per map, which normalises nothing."""
+    model = od_files.VALUES[name] | {"score_activation": "sigmoid"}
+    model["backbone"] = model["backbone"] | {"mean_rgb": [0, 0, 0], "std_rgb": [1, 1, 1]}
+    config = check_config({"model": model, "boxes": {"preset": "od_api"}}, "test")
+    network = ssd.build_model(config, len(CLASSES))
+    small_networks.randomize(network.model)
+    return config, network
+
+
+@pytest.mark.parametrize("name", od_files.VALUES)
+def test_heads_per_map(name):
+    _, network = make_ssd(name)
+    convolutions = graph_match.keras_convolutions(network.model)
+    rng = np.random.default_rng(0)
+    weights = [(rng.normal(0, 1, each.shape), np.zeros(each.shape[-1])) for each in convolutions]
+    detector = od_pyramid.convert(make_graph(network, weights, has_pyramid=False), "file")
+    found = detector.values["model"]
+    expected = od_files.VALUES[name]
+    assert (found["head"], found["num_levels"]) == (expected["head"], expected["num_levels"])
+    assert expected["backbone"].items() <= found["backbone"].items()
+    assert detector.values["boxes"]["preset"] == "od_api"
+    for each, (kernel, _) in zip(convolutions, weights, strict=True):
+        value = detector.arrays[each.source.layer.name][0]
+        np.testing.assert_allclose(value.reshape(kernel.shape), kernel, rtol=1e-6)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", od_files.VALUES)
+def test_a_file_with_heads_per_map(name, tmp_path):
+    config, network = make_ssd(name)
+    path = write_tflite(make_converter(config, network), tmp_path / "model.tflite")
+    detector = od_tflite.import_tflite(path)
+    found = imported.build_network(detector, check_config(detector.values, "test"), CLASSES, path)
+    np.testing.assert_allclose(found.default_boxes, network.default_boxes, atol=1e-6)
+    images = np.random.default_rng(1).uniform(0, 255, (2, 96, 128, 3))
+    expected = predict(network, images / 127.5 - 1)
+    for key, value in predict(found, images).items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-4 * np.abs(expected[key]).max())
 
 
 @pytest.mark.parametrize("part", ["kernel", "bias"])

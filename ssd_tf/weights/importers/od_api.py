@@ -45,6 +45,7 @@ class Source(typing.NamedTuple):
     level_shapes: for each level the height and width of each default box of a cell, in pixels, or
         None where the file does not say; box_rounding: the fraction of the input that default
         boxes are multiples of, or None.
+    label: the file and what it holds, for messages, or empty.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Source(typing.NamedTuple):
     settings: dict
     level_shapes: list | None = None
     box_rounding: float | None = None
+    label: str = ""
 
 
 # Of the API's SSD configs, for settings that a file does not state.

@@ -33,7 +33,7 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
     model = model.message("ssd")
     extractor = model.message("feature_extractor")
     kind = extractor.text("type", "")
-    num_classes = model.whole_number("num_classes", 0, _MAX_CLASSES)
+    num_classes = model.integer("num_classes", 0, _MAX_CLASSES)
     label = f"{path} ({kind}, {num_classes} classes)"
     families.check([kind], label)
     if kind not in _FAMILIES:
@@ -111,7 +111,7 @@ def _width(extractor, path):
 
 
 def _min_depth(extractor):
-    return extractor.whole_number("min_depth", 16, _MAX_CHANNELS)
+    return extractor.integer("min_depth", 16, _MAX_CHANNELS)
 
 
 def _input_hw(model, path):
@@ -121,27 +121,25 @@ def _input_hw(model, path):
             f"{path}: image_resizer: expected fixed_shape_resizer, got {', '.join(resizer.fields)}"
         )
     size = resizer.message("fixed_shape_resizer")
-    return [size.whole_number(side, 300, od_api.MAX_INPUT) for side in ("height", "width")]
+    return [size.integer(side, 300, od_api.MAX_INPUT) for side in ("height", "width")]
 
 
 def _pyramid(extractor, predictor, path):
     fpn = extractor.message("fpn")
-    levels = [
-        fpn.whole_number(key, default, 8) for key, default in (("min_level", 3), ("max_level", 7))
-    ]
+    levels = [fpn.integer(key, default, 8) for key, default in (("min_level", 3), ("max_level", 7))]
     if levels[0] != 3:
         raise ConfigError(f"{path}: fpn.min_level: expected 3, got {levels[0]}")
     shared = predictor.message("weight_shared_convolutional_box_predictor")
     separable = extractor.flag("use_depthwise")
-    depth = fpn.whole_number("additional_layer_depth", 256, _MAX_CHANNELS)
+    depth = fpn.integer("additional_layer_depth", 256, _MAX_CHANNELS)
     return {
         "num_levels": levels[1] - levels[0] + 1,
         "neck": "fpn_lite" if separable else "fpn",
         "neck_channels": max(int(depth * _width(extractor, path)), _min_depth(extractor)),
         "head": "separable" if shared.flag("use_depthwise") else "conv",
         "tower": {
-            "num_layers": shared.whole_number("num_layers_before_predictor", 0, _MAX_LAYERS, 0),
-            "channels": shared.whole_number("depth", 256, _MAX_CHANNELS),
+            "num_layers": shared.integer("num_layers_before_predictor", 0, _MAX_LAYERS, 0),
+            "channels": shared.integer("depth", 256, _MAX_CHANNELS),
             "shared": shared.flag("share_prediction_tower"),
         },
     }
@@ -153,7 +151,7 @@ def _heads_per_map(predictor, model):
     head = "pointwise" if convolutional.number("kernel_size", 1) == 1 else "conv"
     if convolutional.flag("use_depthwise"):
         head = "separable"
-    return {"num_levels": anchors.whole_number("num_layers", 6, _MAX_LAYERS), "head": head}
+    return {"num_levels": anchors.integer("num_layers", 6, _MAX_LAYERS), "head": head}
 
 
 def _boxes(model, num_levels, input_hw, path):
@@ -178,7 +176,7 @@ def _boxes(model, num_levels, input_hw, path):
 def _multiscale_boxes(anchors, num_levels, input_hw, path):
     scale = anchors.number("anchor_scale", 4.0)
     ratios = anchors.numbers("aspect_ratios") or [1.0, 2.0, 0.5]
-    per_octave = anchors.whole_number("scales_per_octave", 2, _MAX_LAYERS)
+    per_octave = anchors.integer("scales_per_octave", 2, _MAX_LAYERS)
     if (scale, ratios, per_octave) == (4.0, [1.0, 2.0, 0.5], 2):
         return {"preset": "od_api_fpn"}
     if any(side % (8 * 2 ** (num_levels - 1)) for side in input_hw):
@@ -210,5 +208,5 @@ def _evaluation(model):
     return {
         "score_floor": nms.number("score_threshold", od_api.DEFAULTS["eval.score_floor"]),
         "nms_iou": nms.number("iou_threshold", od_api.DEFAULTS["eval.nms_iou"]),
-        "max_detections": nms.whole_number("max_total_detections", 100, _MAX_CLASSES),
+        "max_detections": nms.integer("max_total_detections", 100, _MAX_CLASSES),
     }

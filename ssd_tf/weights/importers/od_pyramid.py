@@ -1,4 +1,4 @@
-"""SSDs with a feature pyramid and shared heads, of the TF Object Detection API of TensorFlow 2.
+"""SSDs of the TF Object Detection API of TensorFlow 2, with a feature pyramid or heads per map.
 
 TFLite files are recognised by the structure of their graph, as their tensors may have any names.
 Batch norm is folded in them: a kernel of the tower comes once per map, with that map's batch norm
@@ -33,7 +33,8 @@ class Graph(typing.NamedTuple):
     label: the file and what it holds, for messages.
     convolutions: as graph_match takes them. arrays: kernel and bias of each; kernels have the
     shape of the Convolution. box_heads, class_heads: indices of the last ones, finest map first.
-    settings, level_shapes, box_rounding: as in od_api.Source.
+    settings, level_shapes, box_rounding: as in od_api.Source. has_pyramid: whether coarse maps are
+    added to finer ones, which share their heads.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Graph(typing.NamedTuple):
     settings: dict
     level_shapes: list | None
     box_rounding: float | None
+    has_pyramid: bool = True
 
 
 def convert(graph: Graph, kind) -> Imported:
@@ -55,15 +57,20 @@ def convert(graph: Graph, kind) -> Imported:
     graph = _absorb_scales(graph)
     settings = _settings(graph, path)
     arrays, residual = _read_arrays(graph, settings, path)
-    logging.info("heads: the kernels of all maps agree to %.1e of their largest value", residual)
     assumed = [key for key in od_api.DEFAULTS if key not in graph.settings]
     notes = od_api.describe_assumed(assumed)
     notes.append("batch norm is folded into the convolutions: train.bn = frozen")
     if residual > _MAX_RESIDUAL:
         settings["model.tower.per_map"] = True
         arrays, _ = _read_arrays(graph, settings, path)
-        notes.append("so each map has kernels of its own: model.tower.per_map = True")
-    name = f"SSD with a feature pyramid, {kind} of the TF Object Detection API"
+        notes.append(
+            f"the heads of the maps differ by {residual:.2g} of their largest value, so each map "
+            "keeps its own: model.tower.per_map = True"
+        )
+    elif graph.has_pyramid:
+        logging.info("the heads of all maps agree to %.1e of their largest value", residual)
+    network = "SSD with a feature pyramid" if graph.has_pyramid else "SSD"
+    name = f"{network}, {kind} of the TF Object Detection API"
     return Imported(name, od_api.nest(settings), arrays, notes, assumed=tuple(assumed))
 
 
@@ -77,9 +84,10 @@ def _read_arrays(graph, settings, path):
     found = graph_match.match(ours, _with_roles(graph))
     if found is None:
         raise ConfigError(
-            f"{path}: its {len(graph.convolutions)} convolutions are not those of an SSD with a "
-            f"feature pyramid on {config.model.backbone.name} ({len(ours)} convolutions); it runs "
-            "as it is: ssd detect --model"
+            f"{path}: its {len(graph.convolutions)} convolutions are not those of an SSD "
+            f"{'with a feature pyramid ' if graph.has_pyramid else ''}on "
+            f"{config.model.backbone.name}, which has {len(ours)}; it runs as it is: "
+            "ssd detect --model"
         )
     return _gather(model, ours, [graph.arrays[index] for index in found])
 
@@ -115,39 +123,72 @@ def _absorb_scales(graph):
 
 
 def _with_roles(graph):
-    """The convolutions; of a separable head, both halves have its role."""
+    """The convolutions with the roles of heads; both halves of a separable one if maps share it."""
     convolutions = list(graph.convolutions)
     for role, indices in (("boxes", graph.box_heads), ("classes", graph.class_heads)):
         for index in indices:
             convolutions[index] = convolutions[index]._replace(role=role)
-            (before,) = convolutions[index].inputs
-            if convolutions[index].shape[0] == 1 and len(convolutions[before].shape) == 3:
+            if graph.has_pyramid and _is_separable(graph, index):
+                (before,) = convolutions[index].inputs
                 convolutions[before] = convolutions[before]._replace(role=role)
     return convolutions
 
 
+def _is_separable(graph, index):
+    """Whether a 1x1 convolution follows a depthwise one."""
+    before = [graph.convolutions[each] for each in graph.convolutions[index].inputs]
+    is_pointwise = graph.convolutions[index].shape[:2] == (1, 1)
+    return is_pointwise and [len(each.shape) for each in before] == [3]
+
+
 def _settings(graph, path):
     """The values of the config by key: the file's, and those that the convolutions show."""
-    box_head = graph.convolutions[graph.box_heads[0]]
-    tower = _tower(graph, graph.box_heads[0])
     num_levels = len(graph.box_heads)
-    is_separable = box_head.shape[0] == 1
-    backbone = _backbone(graph.convolutions, path)
+    heads = {*graph.box_heads, *graph.class_heads}
+    backbone = _backbone(
+        [each for index, each in enumerate(graph.convolutions) if index not in heads], path
+    )
+    if not graph.has_pyramid:
+        backbone["extra_layers"] = _extra_layers(graph)
     settings = od_api.DEFAULTS | {f"model.backbone.{key}": value for key, value in backbone.items()}
     settings |= graph.settings
     od_api.check_input_size(settings["model.input_hw"], path)
-    settings |= od_api.describe_boxes(graph, num_levels, settings, "od_api_fpn")
-    return settings | {
+    preset = "od_api_fpn" if graph.has_pyramid else "od_api"
+    settings |= od_api.describe_boxes(graph, num_levels, settings, preset)
+    settings |= {
         "model.num_levels": num_levels,
-        "model.neck": "fpn_lite" if is_separable else "fpn",
-        "model.neck_channels": graph.convolutions[tower[-1]].shape[3],
-        "model.head": "separable" if is_separable else "conv",
-        "model.tower.num_layers": len(tower) - 1,
-        "model.tower.channels": box_head.shape[2],
-        "model.tower.shared": tower == _tower(graph, graph.class_heads[0]),
+        "model.head": _head(graph),
         "loss.focal_gamma": 2.0,
         "loss.focal_alpha": 0.25,
         "train.bn": "frozen",
+    }
+    return settings | (_pyramid_settings(graph) if graph.has_pyramid else {})
+
+
+def _head(graph):
+    if _is_separable(graph, graph.box_heads[0]):
+        return "separable"
+    return "pointwise" if graph.convolutions[graph.box_heads[0]].shape[0] == 1 else "conv"
+
+
+def _extra_layers(graph):
+    """Of heads per map: whether the last map comes from a full 3x3 convolution."""
+    index = graph.box_heads[-1]
+    (before,) = graph.convolutions[index].inputs
+    if _is_separable(graph, index):
+        (before,) = graph.convolutions[before].inputs
+    return "conv" if graph.convolutions[before].shape[0] == 3 else "separable"
+
+
+def _pyramid_settings(graph):
+    box_head = graph.convolutions[graph.box_heads[0]]
+    tower = _tower(graph, graph.box_heads[0])
+    return {
+        "model.neck": "fpn_lite" if _head(graph) == "separable" else "fpn",
+        "model.neck_channels": graph.convolutions[tower[-1]].shape[3],
+        "model.tower.num_layers": len(tower) - 1,
+        "model.tower.channels": box_head.shape[2],
+        "model.tower.shared": tower == _tower(graph, graph.class_heads[0]),
     }
 
 
@@ -164,6 +205,7 @@ def _tower(graph, index):
 
 
 def _backbone(convolutions, path):
+    """The section model.backbone. convolutions: without those of the heads."""
     stem, _, _, fourth = convolutions[:4]
     if stem.shape[:2] == (7, 7):
         return _resnet(convolutions, stem.shape[-1])

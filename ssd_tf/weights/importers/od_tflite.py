@@ -34,7 +34,7 @@ def import_tflite(path) -> Imported:
     found = read_tflite(path)
     if isinstance(found, od_pyramid.Graph):
         return od_pyramid.convert(found, "TFLite file")
-    return od_api.convert(found, path)
+    return od_api.convert(found, found.label or path)
 
 
 def read_tflite(path) -> Source | od_pyramid.Graph:
@@ -50,14 +50,12 @@ def read_tflite(path) -> Source | od_pyramid.Graph:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         tflite_kind.check(model, path)
         reader = _Reader(model, path)
-        convolutions, feeding = reader.trace()
-        if reader.has_pyramid(convolutions):
-            num_classes = reader.count_classes(convolutions, feeding)
-            label = f"{path} ({tflite_kind.describe(model, num_classes)})"
-            tflite_kind.check_operators(model, label)
-            return reader.read_graph(convolutions, feeding, label)
+        reader.trace()
+        if reader.has_pyramid or (reader.has_heads and not reader.has_names):
+            tflite_kind.check_operators(model, reader.label)
+            return reader.read_graph()
         source = reader.read()
-        tflite_kind.check_operators(model, path)
+        tflite_kind.check_operators(model, reader.label)
         return source
     except ConfigError:
         raise
@@ -104,6 +102,9 @@ class _Reader:
     def __init__(self, model, path):
         self._model = model
         self._path = path
+        self.label = str(path)  # the file and, once it is known, what it holds, for messages
+        self._convolutions = []
+        self._heads = [[], []]
         self._num_bytes = 0  # of all constants that were read, as float32
         self._buffers = model.buffers
         self._graph = model.subgraphs[0]
@@ -129,18 +130,22 @@ class _Reader:
         settings |= self._score_settings()
         postprocess = self._find_postprocess()
         if postprocess is None or not heads:  # the first unknown layer is an error then
-            return Source("TFLite file", layers, settings)
+            return Source("TFLite file", layers, settings, label=self.label)
         settings |= self._postprocess_settings(postprocess)
         anchors = self._constant(postprocess.inputs[2])
         step = self._quantization_step(postprocess.inputs[2])
         map_shapes = [self._shape(heads[index].outputs[0]) for index in sorted(heads)]
         input_hw = settings["model.input_hw"]
         level_shapes = self._level_shapes(anchors, step, map_shapes, input_hw)
-        return Source("TFLite file", layers, settings, level_shapes, round_number(step) or None)
+        rounding = round_number(step) or None
+        return Source("TFLite file", layers, settings, level_shapes, rounding, self.label)
 
     def trace(self):
-        """The convolutions, as graph_match takes them, and {tensor: those that feed it}."""
-        convolutions = []
+        """Find the convolutions, as graph_match takes them, and the heads among them.
+
+        The heads are those before the post-processing, for boxes and for classes, finest map first;
+        without post-processing there are none.
+        """
         feeding = collections.defaultdict(frozenset)
         for operator in self._graph.operators:
             inputs = frozenset().union(*(feeding[index] for index in operator.inputs))
@@ -148,65 +153,82 @@ class _Reader:
                 options = operator.builtinOptions
                 strides = (options.strideH, options.strideW)
                 shape = self._kernel_shape(operator)
-                convolutions.append(Convolution(shape, strides, inputs, operator))
-                inputs = frozenset([len(convolutions) - 1])
+                self._convolutions.append(Convolution(shape, strides, inputs, operator))
+                inputs = frozenset([len(self._convolutions) - 1])
             for index in operator.outputs:
                 feeding[index] = inputs
-        return convolutions, feeding
+        postprocess = self._find_postprocess()
+        if postprocess is not None:
+            self._heads = [
+                sorted(feeding[index], key=lambda each: -self._num_pixels(self._convolutions[each]))
+                for index in postprocess.inputs[:2]
+            ]
+        if tflite_kind.is_ssd(self._model):
+            words = tflite_kind.describe(self._model, self._count_classes())
+            self.label = f"{self.label} ({words})"
 
-    def has_pyramid(self, convolutions):
+    @property
+    def has_pyramid(self):
         """Whether maps of different sizes are added up."""
         return any(
-            len({self._num_pixels(convolutions[index]) for index in each.inputs}) > 1
-            for each in convolutions
+            len({self._num_pixels(self._convolutions[index]) for index in each.inputs}) > 1
+            for each in self._convolutions
         )
 
-    def count_classes(self, convolutions, feeding):
-        """C, or None without post-processing in the file."""
-        postprocess = self._find_postprocess()
-        if postprocess is None:
+    @property
+    def has_heads(self):
+        """Whether several maps have heads for boxes and for classes."""
+        boxes, classes = self._heads
+        return len(boxes) == len(classes) > 1
+
+    @property
+    def has_names(self):
+        """Whether layers are named as by the API of TensorFlow 1."""
+        return any(
+            our_name(name)
+            for each in self._convolutions
+            for index in (*each.source.inputs, *each.source.outputs)
+            for name in self._name(index).split(";")
+        )
+
+    def _count_classes(self):
+        """C, or None without heads."""
+        if not self.has_heads:
             return None
-        heads = self._find_heads(postprocess, convolutions, feeding)
-        num_offsets, num_logits = (convolutions[indices[0]].shape[-1] for indices in heads)
-        return num_logits * 4 // num_offsets - 1
+        sizes = [self._convolutions[indices[0]].shape[-1] for indices in self._heads]
+        return sizes[1] * 4 // sizes[0] - 1
 
-    def _find_heads(self, postprocess, convolutions, feeding):
-        """The last convolutions for boxes and for classes, finest map first."""
-        return [
-            sorted(feeding[index], key=lambda each: -self._num_pixels(convolutions[each]))
-            for index in postprocess.inputs[:2]
-        ]
-
-    def read_graph(self, convolutions, feeding, label) -> od_pyramid.Graph:
-        """The weights and settings of what `trace` found. label: the file, for messages.
+    def read_graph(self) -> od_pyramid.Graph:
+        """The weights and settings of what `trace` found.
 
         Raises ConfigError without post-processing in the file.
         """
         postprocess = self._find_postprocess()
         if postprocess is None:
             raise ConfigError(
-                f"{label} cannot be imported, as nothing in it says how its boxes are coded: give "
-                "a file with post-processing, or its checkpoint"
+                f"{self.label} cannot be imported, as nothing in it says how its boxes are coded: "
+                "give a file with post-processing, or its checkpoint"
             )
-        box_heads, class_heads = self._find_heads(postprocess, convolutions, feeding)
+        box_heads, class_heads = self._heads
         settings = self._input_settings() | self._score_settings()
         settings |= self._postprocess_settings(postprocess)
         step = self._quantization_step(postprocess.inputs[2])
         level_shapes = self._level_shapes(
             self._constant(postprocess.inputs[2]),
             step,
-            [self._shape(convolutions[index].source.outputs[0]) for index in box_heads],
+            [self._shape(self._convolutions[index].source.outputs[0]) for index in box_heads],
             settings["model.input_hw"],
         )
         return od_pyramid.Graph(
-            label,
-            convolutions,
-            [self._kernel_and_bias(each.source) for each in convolutions],
+            self.label,
+            self._convolutions,
+            [self._kernel_and_bias(each.source) for each in self._convolutions],
             box_heads,
             class_heads,
             settings,
             level_shapes,
             round_number(step) or None,
+            self.has_pyramid,
         )
 
     def _kernel_shape(self, operator):
@@ -217,7 +239,7 @@ class _Reader:
     def _check_activation(self, operator, name):
         options = operator.builtinOptions
         if options.fusedActivationFunction == schema.ActivationFunctionType.RELU:
-            raise ConfigError(f"{self._path}: {name}: expected ReLU6, found ReLU")
+            raise ConfigError(f"{self.label}: {name}: expected ReLU6, found ReLU")
 
     def _kernel_and_bias(self, operator):
         self._check_activation(operator, self._name(operator.outputs[0]))
@@ -249,7 +271,7 @@ class _Reader:
         index = self._graph.inputs[0]
         shape = self._shape(index)
         if len(shape) != 4 or shape[3] != 3 or -1 in self._signature(index):
-            raise ConfigError(f"{self._path}: expected an image [1, H, W, 3] as input, got {shape}")
+            raise ConfigError(f"{self.label}: expected an image [1, H, W, 3] as input, got {shape}")
         settings = {"model.input_hw": shape[1:3]}
         tensor = self._graph.tensors[index]
         if tensor.type != schema.TensorType.FLOAT32:
@@ -301,14 +323,14 @@ class _Reader:
             grid = anchors[begin:end].reshape(height, width, per_cell, 4)
             if not _are_centred(grid, input_hw, max(step, 1e-4)):
                 raise ConfigError(
-                    f"{self._path}: the anchors of the map of {height} x {width} are not centred "
+                    f"{self.label}: the anchors of the map of {height} x {width} are not centred "
                     "on its cells"
                 )
             levels.append(grid[0, 0, :, 2:] * input_hw)
             begin = end
         if begin != len(anchors):
             raise ConfigError(
-                f"{self._path}: expected {begin} anchors for its maps, found {len(anchors)}"
+                f"{self.label}: expected {begin} anchors for its maps, found {len(anchors)}"
             )
         return levels
 
@@ -339,7 +361,7 @@ class _Reader:
         tensor = self._graph.tensors[index]
         data = self._buffers[tensor.buffer].data
         if data is None or tensor.type not in _DTYPES:
-            raise ConfigError(f"{self._path}: expected constant numbers in {self._name(index)}")
+            raise ConfigError(f"{self.label}: expected constant numbers in {self._name(index)}")
         values = np.asarray(data, np.uint8).view(_DTYPES[tensor.type])
         self._num_bytes += 4 * values.size
         check_size(self._num_bytes, self._path)

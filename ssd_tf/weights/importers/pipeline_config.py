@@ -38,7 +38,7 @@ class Message(typing.NamedTuple):
     def numbers(self, key) -> list[float]:
         return [self._read_number(key, each) for each in self.fields.get(key, [])]
 
-    def whole_number(self, key, default, maximum, minimum=1) -> int:
+    def integer(self, key, default, maximum, minimum=1) -> int:
         """A whole number from the minimum to the maximum. Raises ConfigError."""
         number = self.number(key, default)
         if not minimum <= number <= maximum or number != int(number):

@@ -81,6 +81,13 @@ def check_operators(model: schema.ModelT, path):
         )
 
 
+def is_ssd(model: schema.ModelT) -> bool:
+    """Whether the outputs are those of an SSD, with post-processing or without."""
+    graph = model.subgraphs[0]
+    names = [operator_name(model, each) for each in graph.operators]
+    return POSTPROCESS in names or _raw_classes(graph) is not None
+
+
 def describe(model: schema.ModelT, num_classes=None) -> str:
     """An SSD in words: SSD MobileNetV2 FPN-lite 320, 4 classes, int8, TF2 Object Detection API.
 
