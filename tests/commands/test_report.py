@@ -106,6 +106,20 @@ def test_numbers_and_names(report):
     assert "No images: give --images DIR" in " ".join(sections.texts["worst"].split())
 
 
+def test_errors_are_counted_as_in_the_sentence(report):
+    """The third detection, of nothing, is below the threshold, and costs AP50 all the same."""
+    wrong = {**DOG, "category_id": 1, "score": 0.95}
+    nothing = {**CAT, "bbox": [70, 2, 9, 9], "score": 0.02}
+    sections, metrics = report([CAT, DOG], [{**CAT, "score": 0.9}, wrong, nothing])
+    assert "1 of 2 objects with 1 false alarm" in metrics["verdict"]["sentence"]
+    assert "1 of 2 objects found 1 false alarms" in " ".join(sections.texts["numbers"].split())
+    counts = dict(re.findall(r"([a-z]+) ([0-9]+) 0\.[0-9]+ ", sections.texts["errors"]))
+    assert {kind: int(count) for kind, count in counts.items() if count != "0"} == {
+        "classification": 1
+    }
+    assert metrics["errors"]["background"]["count"] == 1
+
+
 def test_the_best_and_the_worst_images_are_shown(report, tmp_path):
     for name, size in (("one.png", (100, 60)), ("two.png", (50, 100))):
         Image.fromarray(np.full((size[1], size[0], 3), 90, np.uint8)).save(tmp_path / name)

@@ -8,6 +8,7 @@ from PIL import Image
 from ssd_tf.draw import color_of, draw_comparison, jpeg_uri
 from ssd_tf.evaluation.analysis import Analysis, at_score, image_names
 from ssd_tf.evaluation.report import figures
+from ssd_tf.evaluation.verdict import count
 from ssd_tf.inference.detections import Detections, from_xywh_pixels
 from ssd_tf.pages import make_environment
 
@@ -22,7 +23,7 @@ _ERROR_MEANINGS = {
     "both": "another class, and IoU below 0.5",
     "duplicate": "an object that was found already",
     "background": "no object: IoU below 0.1",
-    "missed": "an object without a detection, even of another class or location",
+    "missed": "an object without a detection, not even of another class or too far away",
 }
 
 
@@ -62,6 +63,7 @@ def render_report(
     """
     names = image_names(analysis.truth)
     truth = analysis.truth
+    counts = count(analysis)
     content = {
         "title": f"Evaluation of {settings[0]}",
         "settings": settings[1:],
@@ -73,10 +75,13 @@ def render_report(
         "classes": [
             {**row, "color": color_of(label)} for label, row in enumerate(class_rows, start=1)
         ],
-        "num_found": int(np.sum(analysis.is_found & ~truth.ignored)),
-        "num_false": int(analysis.image_counts["wrong"].sum()),
+        "num_found": int(counts.found.sum()),
+        "num_false": int(counts.wrong.sum()),
         "score": analysis.score,
-        "errors": analysis.errors,
+        "errors": [
+            {"name": name, "count": counts.errors[name], "cost": row["cost"]}
+            for name, row in analysis.errors.items()
+        ],
         "meanings": _ERROR_MEANINGS,
         "confusions": _confusions(analysis),
         "by_size": analysis.by_size,
