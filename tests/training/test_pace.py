@@ -2,14 +2,7 @@
 
 import pytest
 
-from ssd_tf.training.pace import Pace, extrapolate, measure_pace
-
-PACE = Pace(seconds_per_step=0.5, startup_seconds=20.0, seconds_per_evaluation=6.0)
-
-
-def test_the_time_of_steps_and_evaluations():
-    assert PACE.seconds(0, 0) == 20.0
-    assert PACE.seconds(440, 10) == 300.0
+from ssd_tf.training.pace import extrapolate, measure_pace
 
 
 @pytest.mark.parametrize(
