@@ -216,7 +216,7 @@ def as_part():
 def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
     if "tensorflow" not in sys.modules:
-        with _shown_on_terminal("loading TensorFlow"), quiet_stderr():
+        with _loading_shown(), quiet_stderr():
             import tensorflow
 
             tensorflow.config.list_physical_devices()
@@ -224,12 +224,12 @@ def import_tensorflow():
 
 
 @contextlib.contextmanager
-def _shown_on_terminal(text):
-    """Inside `with`, the terminal of stderr shows a text, if it is one."""
+def _loading_shown():
+    """Inside `with`, stderr says that TensorFlow is being loaded, if it is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
-    print(text, "...", end="", file=sys.stderr, flush=True)
+    print("loading TensorFlow ...", end="", file=sys.stderr, flush=True)
     try:
         yield
     finally:

@@ -105,10 +105,6 @@ class OutputFolder:
             if path.is_file() and not self._find_fault(name):
                 path.unlink()
 
-    def remove_others(self, names):
-        """Remove unchanged files of earlier calls, except these."""
-        self.remove(set(self._digests) - set(names))
-
     def _make_temporary(self, name):
         """The path of a temporary file beside the target; creates its folder."""
         target = self.path / name

@@ -79,17 +79,6 @@ def test_killed_between_manifest_and_file(tmp_path):
         assert (tmp_path / "x.txt").read_text() == text
 
 
-def test_others_are_removed_unless_changed(tmp_path):
-    output = OutputFolder(tmp_path)
-    for name in ("kept.txt", "stale.txt", "corrected.txt"):
-        output.write_text(name, name)
-    (tmp_path / "corrected.txt").write_text("by hand")
-    (tmp_path / "mine.txt").write_text("mine")
-    OutputFolder(tmp_path).remove_others(["kept.txt"])
-    names = ["corrected.txt", "kept.txt", "mine.txt", "written.sha256"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-
-
 def test_removing_what_nobody_changed(tmp_path):
     output = OutputFolder(tmp_path)
     for name in ("kept.txt", "stale.txt", "corrected.txt"):

@@ -63,7 +63,7 @@ def open_set(path, image_set, allow_outside=False) -> ImageSet:
     )
 
 
-def list_sets(path, allow_outside=False) -> list[labels.ImageSet]:
+def list_sets(path) -> list[labels.ImageSet]:
     """The sets of a data.yaml or obj.data of which a file or folder is there, or of classes.txt.
 
     num_images is -1: they are not counted. One set of no split if nothing divides the images.
@@ -71,7 +71,7 @@ def list_sets(path, allow_outside=False) -> list[labels.ImageSet]:
     """
     if path.name == "classes.txt":
         return _list_folders(_image_folder(path))
-    content = _read_content(path, allow_outside)
+    content = _read_content(path, allow_outside=False)
     _read_names(content, path)
     return _list_keys(content, path)
 

@@ -29,23 +29,14 @@ class OpenedImage(NamedTuple):
     hw: tf.Tensor  # [2] int32
 
 
-def augment_example(example, output_hw, augment: Augment, seed, weak_from=None):
-    """Return an image float32 [h, w, 3] in 0..255 and the Example with its boxes moved along.
-
-    Without any step of `augment` the whole image is warped, as `resize` does.
-    Crowds do not guide the crop. weak_from: if the second number of the seed, the position in the
-    stream, is at least this, the image is flipped only; None: never.
-    """
-    value = (seed, example)
-    for stage in make_stages(output_hw, augment, weak_from).values():
-        value = stage(*value)
-    return value
-
-
 def make_stages(output_hw, augment: Augment, weak_from=None) -> dict:
-    """The steps of `augment_example`: {name: function of what the step before it returned}.
+    """The steps of the augmentation: {name: function of what the step before it returned}.
 
-    The first takes (seed, Example), the last returns (image, Example).
+    The first takes (seed, Example). The last returns an image float32 [h, w, 3] in 0..255 and the
+    Example with its boxes moved along. If `augment` does nothing, the whole image is warped, as
+    `resize` does. Crowds do not guide the crop.
+    weak_from: if the second number of the seed, the position in the stream, is at least this, the
+    image is flipped only; None: never.
     """
 
     def open_example(seed, example):

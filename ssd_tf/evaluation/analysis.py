@@ -28,6 +28,7 @@ _BACKGROUND_IOU = 0.1
 # COCO's limit of 100 is one of each class; here it would be one of all classes together.
 _ALL_DETECTIONS = 1 << 31
 _NUM_BINS = 10  # of the calibration
+_SURE_SCORE = 0.5  # detections below it never count as label errors
 # hotcoco's names -> ours.
 _ERRORS = {
     "Cls": "classification",
@@ -186,11 +187,8 @@ def _at_threshold(analysis, name):
     return values
 
 
-def match(truth: Truth, found: Found, sure_score=0.5) -> Matches:
-    """Match detections to objects, best score first, each object once.
-
-    sure_score: detections below it never count as label errors.
-    """
+def match(truth: Truth, found: Found) -> Matches:
+    """Match detections to objects, best score first, each object once."""
     status = np.full(len(found.scores), IGNORED, np.int8)
     partner = np.full(len(truth.image), -1, np.int64)
     label_errors = []
@@ -201,7 +199,7 @@ def match(truth: Truth, found: Found, sure_score=0.5) -> Matches:
         rows = order[slice(*np.searchsorted(found.image[order], edges))]
         objects = object_order[slice(*np.searchsorted(truth.image[object_order], edges))]
         matched = match_at_iou50(truth.select(objects), found.select(rows))
-        diagnostics = matched.image_diagnostics(iou_thr=MIN_IOU, score_thr=sure_score)
+        diagnostics = matched.image_diagnostics(iou_thr=MIN_IOU, score_thr=_SURE_SCORE)
         for detection_id, value in diagnostics["dt_status"].items():
             status[rows[detection_id - 1]] = RIGHT if value == "tp" else WRONG
         for object_id, detection_id in diagnostics["gt_match"].items():

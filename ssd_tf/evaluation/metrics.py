@@ -74,15 +74,15 @@ def make_evaluation(truth: Truth, found: Found, areas=None, found_areas=None) ->
     return COCOeval(ground_truth, results, "bbox")
 
 
-def voc_metrics(truth: Truth, found: Found, min_iou=0.5) -> tuple[dict, dict]:
+def voc_metrics(truth: Truth, found: Found) -> tuple[dict, dict]:
     """{"AP50_11point", "AP50_all"} by the rules of PASCAL VOC, and the same per class name.
 
-    A detection is right if it overlaps an object by an IoU of at least min_iou. `AP50_11point` is
+    A detection is right if it overlaps an object by an IoU of at least .5. `AP50_11point` is
     VOC2007's mean of the precision at 11 recalls, `AP50_all` is VOC2010's area under the curve.
     Means are over the classes that have objects, -1 if there are none. Crowds count as difficult.
     """
     best, overlap = _best_objects(truth, found)
-    is_near = overlap >= min_iou
+    is_near = overlap >= 0.5
     per_class = {}
     for category, name in enumerate(truth.names):
         num_objects = int(np.sum((truth.category == category) & ~truth.ignored))

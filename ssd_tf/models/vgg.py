@@ -59,7 +59,7 @@ def features(image, backbone, num_levels):  # noqa: ARG001 - of one size, no bat
         for index in range(1, count + 1):
             x = _conv(x, channels, 3, f"conv{block}_{index}")
         if block == 4:
-            conv4_3 = L2Normalization(initial_scale=20.0, name="conv4_3_norm")(x)
+            conv4_3 = L2Normalization(name="conv4_3_norm")(x)
         if block < 5:
             # "same" pads odd maps at the far side only: the ceil mode of Caffe's pool3 (75 -> 38).
             x = layers.MaxPooling2D(2, 2, padding="same", name=f"pool{block}")(x)
@@ -106,16 +106,15 @@ def _conv(x, channels, size, name, padding="same", **kwargs):
 
 @keras.saving.register_keras_serializable("ssd_tf")
 class L2Normalization(layers.Layer):
-    """Divides the channels of each position by their L2 norm and multiplies by a learned scale."""
+    """Divides the channels of each position by their L2 norm and multiplies by a learned scale.
 
-    def __init__(self, initial_scale, **kwargs):
-        super().__init__(**kwargs)
-        self.initial_scale = initial_scale
+    It starts at 20 (Liu et al. 2016, sec. 3.1).
+    """
 
     def build(self, input_shape):
         self.scale = self.add_weight(
             shape=(input_shape[-1],),
-            initializer=keras.initializers.Constant(self.initial_scale),
+            initializer=keras.initializers.Constant(20.0),
             name="scale",
         )
 
@@ -125,6 +124,3 @@ class L2Normalization(layers.Layer):
         x = keras.ops.cast(inputs, "float32")
         norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(x), -1, keepdims=True) + 1e-10)
         return keras.ops.cast(x / norm, self.compute_dtype) * self.scale
-
-    def get_config(self):
-        return {**super().get_config(), "initial_scale": self.initial_scale}

@@ -18,6 +18,7 @@ from ssd_tf.training.train import train
 
 # In this order: without the first two there is nothing to compare.
 _FRACTIONS = (0.5, 1.0, 0.25)
+_OVERHEAD_SECONDS = 60  # of an extra run: to build the network, to compile, and to evaluate once
 _MIN_STEPS = 20  # of an extra run, or its AP says nothing
 _MIN_IMAGES = 8  # a quarter of them is two
 # Runs that differ only in their seed differ by about this much (docs/results.md).
@@ -39,20 +40,13 @@ class Point(typing.NamedTuple):
     ap: float
 
 
-def plan(
-    minutes: float,
-    seconds_per_step: float,
-    steps: int,
-    num_images: int,
-    overhead_seconds: float = 60.0,
-) -> list[Run]:
+def plan(minutes: float, seconds_per_step: float, steps: int, num_images: int) -> list[Run]:
     """The extra runs that fit into these minutes; none if not even the two that are needed.
 
-    seconds_per_step, num_images: of the main run. steps: that it took. overhead_seconds: for
-    building the network, compiling and one evaluation, of each run.
+    seconds_per_step, num_images: of the main run. steps: that it took.
     """
     half = steps // 2
-    seconds = half * seconds_per_step + overhead_seconds
+    seconds = half * seconds_per_step + _OVERHEAD_SECONDS
     num_runs = min(int(60 * minutes / seconds), len(_FRACTIONS))
     if num_runs < 2 or half < _MIN_STEPS or num_images < _MIN_IMAGES:
         return []

@@ -74,10 +74,10 @@ class LivePage:
         self._images = [*self._images[:1], *kept, evaluation]
         files.write_json(self._workdir / _IMAGES, self._images)
 
-    def write_if_due(self, state, numbers: Numbers, rows):
-        """Write the page as `write` does, unless it was written a moment ago."""
+    def write_if_due(self, numbers: Numbers, rows):
+        """Write the page of a run that trains, unless it was written a moment ago."""
         if time.monotonic() - self._written >= _WRITE_SECONDS:
-            self.write(state, numbers, rows)
+            self.write("training", numbers, rows)
 
     def write(self, state, numbers: Numbers, rows, has_ended=False):
         """Write the page.

@@ -109,7 +109,7 @@ class Monitor:
         best_ap = numbers.best and numbers.best[1]
         self._line.show_step(step, values, self._speed, numbers.seconds_left, best_ap)
         if self._page:
-            self._page.write_if_due("training", numbers, self._rows)
+            self._page.write_if_due(numbers, self._rows)
         self.restart_clock()
 
     def report_evaluation(self, step, metrics, note=""):

@@ -34,16 +34,6 @@ class Pace(typing.NamedTuple):
     startup_seconds: float
     seconds_per_evaluation: float
 
-    def seconds(self, num_steps, num_evaluations) -> float:
-        """The time of a run with so many steps and evaluations; saving is left out."""
-        evaluations = num_evaluations * self.seconds_per_evaluation
-        return self.startup_seconds + num_steps * self.seconds_per_step + evaluations
-
-    def steps_in(self, seconds, num_evaluations) -> int:
-        """The number of steps that fit into a time beside these evaluations, at least 0."""
-        left = seconds - self.seconds(0, num_evaluations)
-        return max(int(left / self.seconds_per_step), 0)
-
 
 def measure_pace(config: Config, data: str | os.PathLike[str]) -> Pace:
     """Measure the Pace of a run by a few of its steps and of its held-out images.

@@ -69,6 +69,14 @@ def extent(image, color):
     return np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
 
 
+def augment_example(example, section, seed, weak_from=None):
+    """An image of OUTPUT_HW and the Example with its boxes moved along."""
+    value = (seed, example)
+    for stage in augment.make_stages(OUTPUT_HW, section, weak_from).values():
+        value = stage(*value)
+    return value
+
+
 def augment_many(examples, section, count):
     """Pairs (image, Example) of `count` seeds of each of the examples, from inside tf.data.
 
@@ -78,7 +86,7 @@ def augment_many(examples, section, count):
     def augment_one(encoded, index):
         example = {**examples[0], "image": encoded}
         seed = tf.stack([tf.constant(11, tf.int64), index])
-        return augment.augment_example(example, OUTPUT_HW, section, seed)
+        return augment_example(example, section, seed)
 
     encoded = tf.repeat([example["image"] for example in examples], count)
     indices = tf.tile(tf.range(count, dtype=tf.int64), [len(examples)])
@@ -110,9 +118,7 @@ def test_the_box_is_the_extent_of_the_colour(name):
 
 def test_no_augmentation_is_the_resize_of_inference():
     example = make_witness("PNG")
-    image, found = augment.augment_example(
-        example, OUTPUT_HW, Augment(), tf.constant([0, 0], tf.int64)
-    )
+    image, found = augment_example(example, Augment(), tf.constant([0, 0], tf.int64))
     expected = resize(tf.io.decode_png(example["image"]), OUTPUT_HW)
     np.testing.assert_allclose(image, expected, atol=1e-3)
     np.testing.assert_allclose(found["boxes"], example["boxes"], atol=1e-6)
@@ -122,15 +128,13 @@ def test_an_image_without_objects():
     example = make_example(make_witness("JPEG")["image"], np.zeros((0, 4)))
     seed = tf.constant([0, 3], tf.int64)
     for section in GEOMETRY.values():
-        image, found = augment.augment_example(example, OUTPUT_HW, section, seed)
+        image, found = augment_example(example, section, seed)
         assert image.shape == (*OUTPUT_HW, 3) and found["boxes"].shape == (0, 4)
 
 
 def test_the_canvas_has_the_mean_of_the_caffe_code():
     seed = tf.constant([11, 1], tf.int64)
-    image, _ = augment.augment_example(
-        make_witness("PNG"), OUTPUT_HW, Augment(zoom_out_probability=1), seed
-    )
+    image, _ = augment_example(make_witness("PNG"), Augment(zoom_out_probability=1), seed)
     canvas = np.all(np.abs(image.numpy() - (123, 117, 104)) < 1e-3, -1)
     assert canvas.mean() > 0.2
     assert not np.any(np.all(np.abs(image.numpy() - (104, 117, 123)) < 8, -1))
@@ -248,7 +252,7 @@ def compare_step_by_step(example, section, index):
     At its rim an enlarged image meets its canvas.
     """
     seed = tf.constant([2, index], tf.int64)
-    image, found = augment.augment_example(example, OUTPUT_HW, section, seed)
+    image, found = augment_example(example, section, seed)
     expected, boxes, labels, rim = augment_step_by_step(example, section, seed)
     np.testing.assert_array_equal(found["labels"], labels)
     np.testing.assert_allclose(found["boxes"], boxes, atol=2e-6)
@@ -287,7 +291,7 @@ def test_weak_augmentation_from_a_position_on(preset):
 
     def augmented(section, position, weak_from=None):
         seed = tf.constant([11, position], tf.int64)
-        return augment.augment_example(example, OUTPUT_HW, section, seed, weak_from)
+        return augment_example(example, section, seed, weak_from)
 
     differ = []
     for position in range(4, 10):

@@ -375,7 +375,7 @@ def test_l2_normalisation_stays_float(tiny_config, tmp_path):
 
     image = keras.Input((64, 96, 3))
     x = keras.layers.AveragePooling2D(32)(keras.layers.Conv2D(512, 1)(image))
-    x = keras.layers.Reshape((6, 512))(vgg.L2Normalization(20.0)(x))
+    x = keras.layers.Reshape((6, 512))(vgg.L2Normalization()(x))
     outputs = {name: keras.layers.Dense(4, name=name)(x) for name in ("offsets", "logits")}
     boxes = fixed_detector.make_network().default_boxes
     network = ssd.SSD(keras.Model(image, outputs), boxes, (), ((2, 3),))

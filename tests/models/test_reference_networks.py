@@ -150,7 +150,7 @@ def test_the_scale_of_vggs_conv4_3_starts_at_20():
 
 
 def test_the_norm_is_computed_in_float32_under_every_policy():
-    layer = L2Normalization(initial_scale=20.0, dtype="mixed_float16")
+    layer = L2Normalization(dtype="mixed_float16")
     # 300^2 exceeds float16. 300 / (300 * sqrt(512)) * 20 = .8839.
     found = layer(np.full((1, 1, 1, 512), 300.0, "float16"))
     assert found.dtype == "float16"

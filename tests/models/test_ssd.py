@@ -85,7 +85,7 @@ def test_fc6_has_a_dilation_of_six_pixels(ssd300):
 
 
 def test_l2_normalization_divides_by_the_norm_over_channels():
-    layer = L2Normalization(initial_scale=20.0)
+    layer = L2Normalization()
     x = np.array([[[[3.0, 4.0], [0.0, 0.0]]]], "float32")  # norms 5 and 0
     np.testing.assert_allclose(np.array(layer(x)), [[[[12.0, 16.0], [0.0, 0.0]]]], rtol=1e-6)
     layer.scale.assign([1.0, 10.0])

@@ -28,7 +28,6 @@ def test_runs_that_would_say_nothing():
     assert len(learning_curve.plan(500, 1.5, 40, 50)) == 3
     assert learning_curve.plan(500, 1.5, 200, 7) == []
     assert len(learning_curve.plan(500, 1.5, 200, 8)) == 3
-    assert learning_curve.plan(9, 1.5, 200, 50, overhead_seconds=121) == []
 
 
 def points(half_images, half_steps, whole, quarter=None):

@@ -108,7 +108,7 @@ def test_reports_in_quick_succession_write_it_once(make_page, read, monkeypatch)
     page = make_page()
     for step, later, shown in ((1, 0, 1), (2, 4.9, 1), (3, 0.2, 3), (4, 1, 3)):
         seconds[0] += later
-        page.write_if_due("training", numbers(step), [])
+        page.write_if_due(numbers(step), [])
         assert f"{shown} of 100" in read().texts
     page.write("training", numbers(5), [])
     assert "5 of 100" in read().texts

@@ -2,28 +2,7 @@
 
 import pytest
 
-from ssd_tf.training.pace import Pace, extrapolate, measure_pace
-
-PACE = Pace(seconds_per_step=0.5, startup_seconds=20.0, seconds_per_evaluation=6.0)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "num_evaluations", "num_steps"),
-    [
-        (0, 0, 0),
-        (20, 0, 0),
-        (20.5, 0, 1),
-        (300, 10, 440),  # 300 - 20 - 60 seconds
-        (60, 10, 0),  # the evaluations alone take longer
-    ],
-)
-def test_steps_for_which_there_is_time(seconds, num_evaluations, num_steps):
-    assert PACE.steps_in(seconds, num_evaluations) == num_steps
-
-
-def test_the_time_of_steps_and_evaluations():
-    assert PACE.seconds(0, 0) == 20.0
-    assert PACE.seconds(440, 10) == 300.0
+from ssd_tf.training.pace import extrapolate, measure_pace
 
 
 @pytest.mark.parametrize(
