@@ -83,6 +83,24 @@ def test_decoupled_decay_is_for_kernels_only(update, optimizer):
         np.testing.assert_allclose(after, kept * before - 0.01, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "RMSprop", "AdamW", "Lamb", "Lion"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_rows_that_are_not_trained(toy_config, toy_network, optimizer, precision):
+    config = toy_config(optimizer=optimizer, weight_decay=0.5, precision=precision)
+    model = toy_network().model
+    for layer in model.layers:
+        layer.trainable = layer.name == "logits"
+    optimizer = make_optimizer(config, model, trained_rows=np.array([2]))
+    kernel, bias = model.trainable_variables
+    before = [kernel.numpy(), bias.numpy()]
+    for _ in range(3):
+        gradients = [np.full(value.shape, 2.0, np.float32) for value in before]
+        optimizer.apply(gradients, [kernel, bias])
+    for old, new in zip(before, [kernel.numpy(), bias.numpy()], strict=True):
+        np.testing.assert_array_equal(new[..., :2], old[..., :2])
+        assert (new[..., 2] != old[..., 2]).all()
+
+
 def test_lamb(update):
     before, after = update(optimizer="Lamb", learning_rate=0.01, weight_decay=0.5)["conv/kernel"]
     decayed = 0.995 * before  # 1 - .01 * .5
