@@ -381,20 +381,9 @@ class Train(Section):
     weight_decay: NonNegativeFloat = 5e-4
     """Decay of kernels: L2 in the gradient; decoupled, thus multiplied by the learning rate, with
     AdamW, which needs 0.01 to 0.05."""
-    backbone_rate: Annotated[
-        PositiveFloat,
-        Needs(
-            "while the whole backbone is frozen",
-            ("model.backbone.frozen_stages",),
-            lambda frozen_stages: frozen_stages < 5,
-        ),
-        Needs(
-            "with data.keep_classes, which trains class heads only",
-            ("data.keep_classes",),
-            lambda keep_classes: not keep_classes,
-        ),
-    ] = 1.0
-    """Factor of the backbone's learning rate. 0.1 for fine-tuning."""
+    pretrained_rate: PositiveFloat = 1.0
+    """Factor of the learning rate of the layers that `init_from` fills: the backbone, or, of a run,
+    everything before the heads. 0.1 for new classes."""
     bias_rate: PositiveFloat = 1.0
     """Factor of the learning rate of biases. Original Caffe code: 2."""
     schedule: Literal["step", "cosine", "flat_cosine"] = "step"

@@ -118,6 +118,16 @@ def backbone_layers(model: keras.Model, config: Config) -> list:
     return _layers_up_to(model, _stage_ends(model, config.model.backbone)[-1])
 
 
+def pretrained_layers(model: keras.Model, config: Config) -> list:
+    """The layers that config.init_from fills: the backbone, or, of a run, all before the heads."""
+    if config.init_from is None:
+        return []
+    if not config.starts_from_run:
+        return backbone_layers(model, config)
+    prefixes = (heads.CLASS_HEAD_PREFIX, heads.BOX_HEAD_PREFIX)
+    return [layer for layer in model.layers if not layer.name.startswith(prefixes)]
+
+
 def _set_up_batch_norm(model, config):
     for layer in model.layers:
         if isinstance(layer, BatchNormalization):

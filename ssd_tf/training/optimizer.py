@@ -215,12 +215,12 @@ class _LossScale(keras.optimizers.LossScaleOptimizer):
 
 def _rate_factors(config, model, variables):
     train = config.train
-    backbone = set()
-    if train.backbone_rate != 1:
-        layers = ssd.backbone_layers(model, config)
-        backbone = {variable.path for layer in layers for variable in layer.variables}
+    pretrained = set()
+    if train.pretrained_rate != 1:
+        layers = ssd.pretrained_layers(model, config)
+        pretrained = {variable.path for layer in layers for variable in layer.variables}
     return [
-        (train.backbone_rate if variable.path in backbone else 1.0)
+        (train.pretrained_rate if variable.path in pretrained else 1.0)
         * (train.bias_rate if variable.name == "bias" else 1.0)
         for variable in variables
     ]

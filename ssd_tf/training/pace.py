@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ssd_tf.config import Config
 from ssd_tf.data import bad_records, dataset_json
-from ssd_tf.training import distribution
+from ssd_tf.training import distribution, kept_classes
 from ssd_tf.training.run_evaluation import make_evaluate
 from ssd_tf.training.state import make_train_state
 from ssd_tf.training.step import make_run_steps
@@ -45,7 +45,9 @@ def measure_pace(config: Config, data: str | os.PathLike[str]) -> Pace:
     start = time.perf_counter()
     dataset_info = dataset_json.read_dataset(pathlib.Path(data))
     strategy = distribution.make_strategy(config.train.strategy)
-    state = make_train_state(config, dataset_info.names, strategy, initial_weights=False)
+    names = dataset_info.names
+    rows = kept_classes.find_trained_rows(config, names, names)
+    state = make_train_state(config, names, strategy, initial_weights=False, trained_rows=rows)
     make_dataset = dataset_maker(config, data, state.network)
     train = config.train
     with bad_records.explain_record_errors(data, config.data.train_split):

@@ -48,7 +48,7 @@ def make_train_state(
     with strategy.scope():
         network = make_network(config, len(class_names))
         if initial_weights:
-            _check_backbone_rate(config, network)
+            _check_pretrained_rate(config, network)
             _check_batch_norm(config, network)
             load_initial_weights(config, network, class_names)
     return attach_training(config, network, strategy, trained_rows)
@@ -173,12 +173,17 @@ def _check_batch_norm(config, network):
             raise ConfigError(f"train.{key} has no effect on {name}, which has no batch norm here")
 
 
-def _check_backbone_rate(config, network):
-    """Raise ConfigError for a rate of the backbone if all of it is frozen."""
-    if config.train.backbone_rate == 1:
+def _check_pretrained_rate(config, network):
+    """Raise ConfigError for a rate of layers that are all frozen, or all new.
+
+    A recipe for any detector, as configs/finetune.yaml, has one for data.keep_classes too.
+    """
+    if config.train.pretrained_rate == 1 or config.data.keep_classes:
         return
-    if not any(layer.trainable_variables for layer in ssd.backbone_layers(network.model, config)):
+    layers = ssd.pretrained_layers(network.model, config)
+    if not any(layer.trainable_variables for layer in layers):
         raise ConfigError(
-            "train.backbone_rate has no effect while the whole backbone is frozen "
-            f"(model.backbone.frozen_stages: {config.model.backbone.frozen_stages})"
+            "train.pretrained_rate has no effect: expected an init_from with layers that are not "
+            f"frozen, got {config.init_from} and model.backbone.frozen_stages: "
+            f"{config.model.backbone.frozen_stages}"
         )

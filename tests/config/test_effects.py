@@ -30,8 +30,6 @@ IDLE = {
     "train.decay_steps": "train: {schedule: cosine, decay_steps: [10]}",
     "train.warmup_from": "train: {warmup_from: 0.3}",
     "train.bn_momentum": "train: {bn: frozen, bn_momentum: 0.97}",
-    "train.backbone_rate": "{model: {backbone: {name: plain, frozen_stages: 5}}, "
-    "train: {backbone_rate: 0.1}}",
     "data.shard": "{data: {shard: file}, train: {strategy: one}}",
     "loss.focal_alpha": "loss: {focal_alpha: 0.3}",
     "loss.iou_scores": "{model: {score_activation: sigmoid, backbone: {name: plain}}, "

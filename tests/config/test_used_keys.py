@@ -26,8 +26,6 @@ COMPARED = {
     "data.augment.weak_last",
     "loss.box_loss",
     "loss.iou_scores",
-    "train.backbone_rate",
-    "train.optimizer",
 }
 
 

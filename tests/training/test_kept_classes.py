@@ -132,7 +132,7 @@ HEADS = {
 }
 
 
-def build_state(head, optimizer="SGD", **train):
+def build_state(head, optimizer="SGD"):
     """A TrainState of four classes and two default boxes, of which rows 4 and 2 are trained."""
     model = {
         "input_hw": [32, 64],
@@ -146,7 +146,7 @@ def build_state(head, optimizer="SGD", **train):
     config = small_networks.make_config(
         model=model,
         boxes={"levels": [{"size": 8, "next_size": 12}] * 3},
-        train=values | {"weight_decay": 0.1, "learning_rate": 0.1} | train,
+        train=values | {"weight_decay": 0.1, "learning_rate": 0.1},
     )
     network = small_networks.ssd.build_model(config, 4)
     state = attach_training(config, network, tf.distribute.get_strategy(), np.array([4, 2]))
@@ -175,16 +175,11 @@ def take_steps(config, state, num_steps=3):
 
 
 @pytest.mark.parametrize(
-    ("head", "optimizer", "more"),
-    [
-        ("conv", "SGD", {}),
-        ("separable", "SGD", {"precision": "mixed_float16"}),
-        ("tower", "AdamW", {}),
-        ("conv", "AdamW", {"precision": "mixed_float16"}),
-    ],
+    ("head", "optimizer"),
+    [("conv", "SGD"), ("tower", "AdamW")],  # L2 in the gradient, decoupled decay
 )
-def test_the_other_rows_keep_their_bits(head, optimizer, more):
-    config, state = build_state(head, optimizer, **more)
+def test_the_other_rows_keep_their_bits(head, optimizer):
+    config, state = build_state(head, optimizer)
     model = state.network.model
     trained = [variable.path for variable in model.trainable_variables]
     before = {variable.path: variable.numpy() for variable in model.variables}
@@ -204,23 +199,15 @@ def test_the_other_rows_keep_their_bits(head, optimizer, more):
             assert (values != old)[:, [2, 4]].mean() > 0.4, variable.path
 
 
-@pytest.mark.parametrize(
-    ("init_from", "train", "message"),
-    [
-        (None, {}, r"data\.keep_classes has no effect unless init_from"),
-        ("imagenet", {}, r"data\.keep_classes has no effect unless init_from"),
-        ("run", {"backbone_rate": 0.1}, r"backbone_rate has no effect with data\.keep_classes"),
-    ],
-)
-def test_settings_without_effect(init_from, train, message):
+@pytest.mark.parametrize("init_from", [None, "imagenet"])
+def test_without_a_run_to_start_from(init_from):
     values = {
         "init_from": init_from,
         "boxes": {"preset": "paper"},
         "model": {"backbone": {"frozen_stages": 2}},
         "data": {"keep_classes": True},
-        "train": train,
     }
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=r"data\.keep_classes has no effect unless init_from"):
         check_config(values, "test")
 
 

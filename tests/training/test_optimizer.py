@@ -38,20 +38,31 @@ def test_the_rate_of_biases(update):
         np.testing.assert_allclose(after, before - step, atol=1e-6, err_msg=path)
 
 
-def test_the_rate_of_the_backbone(tiny_config):
-    train = tiny_config.train.model_copy(update={"backbone_rate": 0.1, "learning_rate": 1.0})
-    config = tiny_config.model_copy(update={"train": train})
+def steps_of_layers(config):
+    """{path: how far the first update moves a variable} at a rate of 1, for gradients of 1."""
+    train = config.train.model_copy(update={"learning_rate": 1.0, "pretrained_rate": 0.1})
+    model = config.model.model_copy(update={"neck": "fpn", "neck_channels": 8})
+    config = config.model_copy(update={"train": train, "model": model})
     model = ssd.build_model(config, 3).model
     optimizer = make_optimizer(config, model)
     variables = model.trainable_variables
     before = [variable.numpy() for variable in variables]
     optimizer.apply([np.ones(value.shape, np.float32) for value in before], variables)
-    steps = {
+    return {
         variable.path: float(np.mean(value - variable.numpy()))
         for variable, value in zip(variables, before, strict=True)
     }
-    assert steps["stage1_conv1/kernel"] == pytest.approx(0.1, rel=1e-4)
-    assert steps["stage5_conv2_bn/beta"] == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("init_from", "backbone", "neck"),
+    [("imagenet", 0.1, 1.0), ("backbone.h5", 0.1, 1.0), ("runs/other", 0.1, 0.1), (None, 1.0, 1.0)],
+)
+def test_the_rate_of_pretrained_layers(tiny_config, init_from, backbone, neck):
+    steps = steps_of_layers(tiny_config.model_copy(update={"init_from": init_from}))
+    assert steps["stage1_conv1/kernel"] == pytest.approx(backbone, rel=1e-4)
+    assert steps["stage5_conv2_bn/beta"] == pytest.approx(backbone, rel=1e-4)
+    assert steps["fpn_lateral4/kernel"] == pytest.approx(neck, rel=1e-4)
     assert steps["offsets2_conv/kernel"] == pytest.approx(1.0, rel=1e-4)
     assert steps["logits0_conv/bias"] == pytest.approx(1.0, rel=1e-4)
 
@@ -68,6 +79,24 @@ def test_adamw_decays_kernels_only(update):
         kept = 0.995 if path.endswith("kernel") else 1.0  # 1 - .01 * .5
         # The first step is the sign of the gradient.
         np.testing.assert_allclose(after, kept * before - 0.01, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_rows_that_are_not_trained(toy_config, toy_network, optimizer, precision):
+    config = toy_config(optimizer=optimizer, weight_decay=0.5, precision=precision)
+    model = toy_network().model
+    for layer in model.layers:
+        layer.trainable = layer.name == "logits"
+    optimizer = make_optimizer(config, model, trained_rows=np.array([2]))
+    kernel, bias = model.trainable_variables
+    before = [kernel.numpy(), bias.numpy()]
+    for _ in range(3):
+        gradients = [np.full(value.shape, 2.0, np.float32) for value in before]
+        optimizer.apply(gradients, [kernel, bias])
+    for old, new in zip(before, [kernel.numpy(), bias.numpy()], strict=True):
+        np.testing.assert_array_equal(new[..., :2], old[..., :2])
+        assert (new[..., 2] != old[..., 2]).all()
 
 
 @pytest.mark.parametrize(

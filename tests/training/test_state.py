@@ -144,11 +144,11 @@ def test_batch_norm_where_there_is_none(tiny_config, name, train, key):
     make(config, initial_weights=False)  # a run of an earlier version that resumes
 
 
-def test_the_rate_of_a_backbone_that_is_frozen(tiny_config):
-    frozen = {"frozen_stages": 5, "name": "plain"}
-    with pytest.raises(ConfigError, match=r"train\.backbone_rate has no effect"):
-        changed(tiny_config, **frozen, backbone_rate=0.1)
-    resnet = changed(tiny_config, frozen_stages=4, name="resnet18", backbone_rate=0.1)
-    with pytest.raises(ConfigError, match=r"train\.backbone_rate has no effect"):
-        make(resnet)
-    make(resnet, initial_weights=False)
+@pytest.mark.parametrize(("init_from", "frozen_stages"), [(None, 0), ("imagenet", 5)])
+def test_the_rate_of_pretrained_layers_without_effect(tiny_config, init_from, frozen_stages):
+    config = changed(
+        tiny_config, init_from=init_from, frozen_stages=frozen_stages, pretrained_rate=0.1
+    )
+    with pytest.raises(ConfigError, match=r"train\.pretrained_rate has no effect"):
+        make(config)
+    make(config, initial_weights=False)
