@@ -4,7 +4,7 @@ import signal
 import pytest
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, errors, long_tasks, model_flags
 from ssd_tf.errors import ConfigError
 
 USAGE = "Do it.\n\n  do --name NAME"
@@ -125,7 +125,7 @@ def test_values_after_set_are_overrides_too():
     seen = []
 
     def main(values, positional):
-        seen.extend(commandline.read_overrides(values, positional))
+        seen.extend(model_flags.read_overrides(values, positional))
 
     argv = ["command", "--set", "a=1", "b=2", "--set", "c=3"]
     assert commandline.run(main, values, "usage", argv=argv) == 0
@@ -144,9 +144,9 @@ def test_help_leaves_out_the_advice_of_absl(capsys):
 def test_a_signal_that_is_ignored_stays_ignored():
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with commandline.end_by_signals():
+        with long_tasks.end_by_signals():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            with pytest.raises(commandline.Interrupted, match="SIGTERM"):
+            with pytest.raises(errors.Interrupted, match="SIGTERM"):
                 signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
@@ -156,7 +156,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
 def test_a_signal_is_one_line_and_its_exit_code(capsys, number, code):
     def main(_values, _positional):
-        raise commandline.Interrupted(number, "stopped at step 5")
+        raise errors.Interrupted(number, "stopped at step 5")
 
     assert commandline.run(main, commandline.new_flags(), "usage", argv=["command"]) == code
     assert capsys.readouterr().err.splitlines()[-1] == "error: stopped at step 5"

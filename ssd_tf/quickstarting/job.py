@@ -5,7 +5,7 @@ import pathlib
 import shlex
 import typing
 
-from ssd_tf import cli, commandline
+from ssd_tf import cli, commandline, errors
 from ssd_tf.data import dataset_json
 from ssd_tf.quickstarting.state import Request, State
 
@@ -87,6 +87,6 @@ class Job:
         with commandline.without_next():
             code = cli.main(["ssd", *arguments, "--traceback"])
         if code > 128:
-            raise commandline.Interrupted(code - 128, f"run this again to continue: {self.command}")
+            raise errors.Interrupted(code - 128, f"run this again to continue: {self.command}")
         if code:
             raise ValueError(f"{command} ended with exit code {code}: see above")

@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 from absl import logging
 
-from ssd_tf import commandline, files
+from ssd_tf import files, long_tasks
 from ssd_tf.boxes import validity
 from ssd_tf.config import Config
 from ssd_tf.data import bad_records, dataset_json, kept_classes, pipeline, shards, split_examples
@@ -120,7 +120,7 @@ def _detect_parts(config, examples, folder, missing, num_images):
     detector = load_detector(config.init_from, overrides=[floor])
     first = missing[0]
     stream = examples.skip(first * PART).as_numpy_iterator()
-    with commandline.progress("labelling", num_images - first * PART) as advance:
+    with long_tasks.progress("labelling", num_images - first * PART) as advance:
         for index in range(first, missing[-1] + 1):
             part = itertools.islice(stream, PART)
             if index not in missing:
