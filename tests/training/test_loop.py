@@ -17,6 +17,19 @@ from ssd_tf.training.state import attach_training
 from ssd_tf.weights import runs
 
 
+@pytest.fixture(autouse=True)
+def eager_steps(request):
+    """Steps run op by op, as it takes a second to compile them, but in tests with `compiled`."""
+    tf.config.run_functions_eagerly("compiled" not in request.fixturenames)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled():
+    """For tests of what TensorFlow makes of steps, and not only of what happens between them."""
+
+
 @pytest.fixture
 def make_loop(toy_state, toy_batches, tmp_path):
     """A function: the Loop of a run of the toy network in tmp_path / name.
@@ -85,6 +98,7 @@ def constant_ap(_state):
     return 0.5
 
 
+@pytest.mark.usefixtures("compiled")
 def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(train, toy_config, tmp_path):
     config = toy_config(checkpoint_every=2, ema=0.5, weight_decay=0.01)
 
@@ -103,12 +117,14 @@ def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(train, toy_config, 
     assert last_steps(tmp_path / "stopped") == [6, 4]
 
 
+@pytest.mark.usefixtures("compiled")
 def test_several_steps_per_call_are_the_same_steps(train, toy_config, tmp_path):
     train(toy_config(checkpoint_every=5), "one", constant_ap, 3)
     train(toy_config(checkpoint_every=5, steps_per_call=4), "four", constant_ap, 3)
     assert_same_run(tmp_path / "four", tmp_path / "one")
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_strategy_of_a_single_gpu_trains_the_same(
     make_loop, train, toy_config, toy_network, tmp_path
 ):
@@ -419,6 +435,7 @@ def unfreezing(config, step):
     return config.model_copy(update={"train": train})
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_l2_penalty_is_that_of_the_layers_that_are_trained(make_loop, toy_config, tmp_path):
     """Half the decay times the squares of all kernels, of which one is frozen at first."""
     loop = make_loop(unfreezing(toy_config(steps=4, weight_decay=0.1, learning_rate=1e-6), 2))
@@ -435,6 +452,7 @@ def test_the_l2_penalty_is_that_of_the_layers_that_are_trained(make_loop, toy_co
     np.testing.assert_allclose(found, [heads, heads, everything, everything], rtol=1e-3)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_speed_leaves_out_each_compilation(make_loop, toy_config, monkeypatch):
     """The first call, and the first after unfreezing."""
     calls = []

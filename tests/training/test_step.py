@@ -11,7 +11,7 @@ from ssd_tf.training.step import make_batch_loss, make_l2_penalty, make_loss, ma
 
 
 def make_step(config, state, is_compiled=False):
-    """A step that runs op by op; those of test_loop.py are compiled, as users' are."""
+    """A step that runs op by op; test_loop.py has compiled ones, as users' are."""
     step = make_train_step(config, state)
     return tf.function(step) if is_compiled else step
 
