@@ -39,8 +39,9 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/python -m ssd_tf $(if $(DATA),quickstart $(DATA) --output demo/own,demo)
 
-# One file goes to one process, whose session fixtures serve all its tests.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# One file goes to one process, whose session fixtures serve all its tests, in the order of
+# tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(PYTEST)

@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline, files
+from ssd_tf import commandline, files, model_flags
 from ssd_tf.config import load_config
 from ssd_tf.data import dataset_json
 
@@ -22,7 +22,7 @@ FLAGS = commandline.new_flags()
 flags.DEFINE_string(
     "config", None, "Experiment file whose default boxes are fitted.", flag_values=FLAGS
 )
-commandline.define_overrides(FLAGS)
+model_flags.define_overrides(FLAGS)
 flags.DEFINE_string("output", None, "YAML file to write.", flag_values=FLAGS)
 flags.DEFINE_string(
     "split", None, "Split to fit to; default: the config's data.train_split.", flag_values=FLAGS
@@ -38,7 +38,7 @@ _FIRST_LINE = "# Default boxes fitted to"
 def _fit(values, rest):
     if not rest:
         raise flags.Error("give the folder of a converted data set (see --help)")
-    overrides = commandline.read_overrides(values, rest[1:])
+    overrides = model_flags.read_overrides(values, rest[1:])
     output = pathlib.Path(values.output)
     _check_output(output)
     config = load_config(values.config, overrides)

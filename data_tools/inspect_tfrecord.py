@@ -10,7 +10,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, model_flags
 from ssd_tf.config import load_config
 from ssd_tf.data import dataset_json
 
@@ -20,7 +20,7 @@ flags.DEFINE_string("split", None, "Split to look at; default: the first.", flag
 flags.DEFINE_string(
     "config", None, "Experiment file, for the coverage by its default boxes.", flag_values=FLAGS
 )
-commandline.define_overrides(FLAGS)
+model_flags.define_overrides(FLAGS)
 flags.DEFINE_string("output", None, "PNG file for the sheet of images.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "images", 16, "Number of images on the sheet.", lower_bound=1, flag_values=FLAGS
@@ -33,7 +33,7 @@ flags.DEFINE_integer(
 def _inspect(values, rest):
     if not rest:
         raise flags.Error("give the folder of a converted data set (see --help)")
-    overrides = commandline.read_overrides(values, rest[1:])
+    overrides = model_flags.read_overrides(values, rest[1:])
     if overrides and not values.config:
         raise flags.Error(f"--set {overrides[0]} needs --config")
     if values.output and not values.output.lower().endswith(".png"):

@@ -5,7 +5,7 @@ import importlib
 import sys
 import typing
 
-from ssd_tf import __version__, broken_pipe
+from ssd_tf import __version__, errors
 
 
 class _Command(typing.NamedTuple):
@@ -45,7 +45,7 @@ def main(argv=None) -> int:
         code = _run(argv)
         sys.stdout.flush()
     except BrokenPipeError:
-        return broken_pipe.end_quietly()
+        return errors.end_quietly()
     return code
 
 

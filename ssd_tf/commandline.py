@@ -10,29 +10,13 @@ import sys
 import tempfile
 
 from absl import flags, logging
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssd_tf import broken_pipe, pixels, processor
-from ssd_tf.errors import ConfigError
+from ssd_tf import pixels, processor
+from ssd_tf.errors import ConfigError, Interrupted, end_quietly
 
 # absl appends it to the help of flags that may be repeated; our help texts already say so.
 _ABSL_ADVICE = ";\n    repeat this option"
 _is_part = contextvars.ContextVar("is_part", default=False)  # of a larger command
-
-
-class Interrupted(BaseException):
-    """A signal ended the command; the exit code is 128 + its number.
-
-    Derives from BaseException, as KeyboardInterrupt does, so that `except Exception` does not
-    swallow it.
-    """
-
-    def __init__(self, signal_number, what, advice=""):
-        """what: was stopped, and what is saved. advice: how to continue."""
-        super().__init__(f"{what}; {advice}" if advice else what)
-        self.signal_number = signal_number
-        self.what = what
-        self.exit_code = 128 + signal_number
 
 
 def new_flags() -> flags.FlagValues:
@@ -76,64 +60,11 @@ def run(main, values, usage, required=(), argv=None) -> int:
     except Interrupted as error:
         return _end(error)
     except BrokenPipeError:
-        return broken_pipe.end_quietly()
+        return end_quietly()
     except Exception as error:
         if _follows_interruption(error):
             return _end(Interrupted(signal.SIGINT, "interrupted"))
         return _report(error, values, 1)
-
-
-def define_overrides(values: flags.FlagValues):
-    """Define --set, which `read_overrides` reads."""
-    flags.DEFINE_multi_string(
-        "set",
-        [],
-        "Replace a value of the config, KEY=VALUE; may be repeated.",
-        flag_values=values,
-    )
-
-
-def define_raw_weights(values: flags.FlagValues):
-    """Define --raw_weights."""
-    flags.DEFINE_bool(
-        "raw_weights",
-        False,
-        "Use the weights of the last step, not the averaged ones (train.ema).",
-        flag_values=values,
-    )
-
-
-def read_overrides(values, positional) -> list[str]:
-    """The `KEY=VALUE` of --set and of the arguments after it: `--set A=1 B=2` sets both."""
-    for argument in positional:
-        if "=" not in argument:
-            raise flags.Error(f"unexpected {argument!r}; lists take commas (see --help)")
-    return [*values.set, *positional]
-
-
-def define_input_range(values: flags.FlagValues):
-    """Define --input_range, which `read_input_range` reads."""
-    flags.DEFINE_list(
-        "input_range",
-        None,
-        "LOW,HIGH: the values of black and white for a model of floats that does not state them.",
-        flag_values=values,
-    )
-
-
-def read_input_range(values) -> tuple[float, float] | None:
-    """--input_range as two numbers. Raises flags.Error if it is anything else."""
-    if values.input_range is None:
-        return None
-    try:
-        low, high = map(float, values.input_range)
-    except ValueError:
-        low = high = 0.0
-    if not low < high:
-        raise flags.Error(
-            f"--input_range: expected two numbers such as -1,1, got {','.join(values.input_range)}"
-        )
-    return low, high
 
 
 def read_gray_range(values) -> tuple[int, int] | None:
@@ -144,52 +75,6 @@ def read_gray_range(values) -> tuple[int, int] | None:
         return pixels.parse_gray_range(values.gray_range)
     except ValueError as error:
         raise flags.Error(f"--gray_range: {error}") from None
-
-
-@contextlib.contextmanager
-def end_by_signals():
-    """Inside `with`, SIGTERM and SIGHUP raise Interrupted, so that unfinished files are completed.
-
-    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
-    """
-
-    def handle(number, _frame):
-        raise Interrupted(number, f"ended by {signal.Signals(number).name}")
-
-    previous = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            previous[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def progress(description, total):
-    """A progress bar on a terminal: a function (result, count) -> result, which moves it."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
-        task = bar.add_task(description, total=total)
-
-        def advance(result, count=1):
-            bar.advance(task, count)
-            return result
-
-        yield advance
-
-
-def format_metric(value) -> str:
-    """A metric with three decimals; a dash for -1, which is COCO's for nothing to measure."""
-    return "-" if value == -1 else f"{value:.3f}"
 
 
 def print_next(*commands):

@@ -4,7 +4,7 @@ import signal
 import pytest
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, errors, long_tasks, model_flags
 from ssd_tf.errors import ConfigError
 
 USAGE = "Do it.\n\n  do --name NAME"
@@ -125,7 +125,7 @@ def test_values_after_set_are_overrides_too():
     seen = []
 
     def main(values, positional):
-        seen.extend(commandline.read_overrides(values, positional))
+        seen.extend(model_flags.read_overrides(values, positional))
 
     argv = ["command", "--set", "a=1", "b=2", "--set", "c=3"]
     assert commandline.run(main, values, "usage", argv=argv) == 0
@@ -144,9 +144,9 @@ def test_help_leaves_out_the_advice_of_absl(capsys):
 def test_a_signal_that_is_ignored_stays_ignored():
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with commandline.end_by_signals():
+        with long_tasks.end_by_signals():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            with pytest.raises(commandline.Interrupted, match="SIGTERM"):
+            with pytest.raises(errors.Interrupted, match="SIGTERM"):
                 signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
@@ -156,17 +156,17 @@ def test_a_signal_that_is_ignored_stays_ignored():
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
 def test_a_signal_is_one_line_and_its_exit_code(capsys, number, code):
     def main(_values, _positional):
-        raise commandline.Interrupted(number, "stopped at step 5", "run it again")
+        raise errors.Interrupted(number, "stopped at step 5", "run it again")
 
     assert commandline.run(main, commandline.new_flags(), "usage", argv=["command"]) == code
     assert capsys.readouterr().err == "stopped at step 5; run it again\n"
 
 
 @pytest.mark.parametrize(
-    "raised", [KeyboardInterrupt(), commandline.Interrupted(signal.SIGINT, "stopped at step 5")]
+    "raised", [KeyboardInterrupt(), errors.Interrupted(signal.SIGINT, "stopped at step 5")]
 )
 def test_a_larger_command_reports_the_signal_itself(do, capsys, raised):
-    with commandline.as_part(), pytest.raises(commandline.Interrupted) as caught:
+    with commandline.as_part(), pytest.raises(errors.Interrupted) as caught:
         do(refuse(raised))
     assert caught.value.exit_code == 130
     assert capsys.readouterr() == ("", "")

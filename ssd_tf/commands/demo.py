@@ -10,7 +10,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from ssd_tf import commandline
+from ssd_tf import commandline, long_tasks, model_flags
 
 USAGE = """
 Draw a data set, convert, train, evaluate, export and detect. Prints each command before running
@@ -22,7 +22,7 @@ FLAGS = commandline.new_flags()
 flags.DEFINE_string("output", "demo", "Folder for all results.", flag_values=FLAGS)
 flags.DEFINE_string("config", "configs/shapes_plain.yaml", "Experiment file.", flag_values=FLAGS)
 flags.DEFINE_integer("images", 1400, "Number of images to draw.", lower_bound=20, flag_values=FLAGS)
-commandline.define_overrides(FLAGS)
+model_flags.define_overrides(FLAGS)
 
 _NUM_DETECTED_IMAGES = 10
 
@@ -91,7 +91,7 @@ def _print_summary(folders, output, seconds):
         content = json.loads((folder / "metrics.json").read_text())
         coco = content["coco"]
         latency = content["latency_ms"]["per_image"]
-        metrics = [commandline.format_metric(coco[key]) for key in ("AP", "AP50")]
+        metrics = [long_tasks.format_metric(coco[key]) for key in ("AP", "AP50")]
         table.add_row(name, *metrics, f"{latency:.1f}")
     minutes, seconds = divmod(int(seconds), 60)
     tensorboard = f".venv/bin/tensorboard --logdir {output}"

@@ -5,7 +5,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, model_flags
 from ssd_tf.inference.inputs import find_inputs
 from ssd_tf.user_files import check_exists, check_output_folder, read_lines
 from ssd_tf.weights import label_files
@@ -43,8 +43,8 @@ _define_string(
 _define_list("format", [], "Label files to write: coco, yolo, voc, csv.")
 _define_string("list", None, "File with the path of an image per line, besides those named.")
 _define_float("seconds", None, "How long to record a camera.", lower_bound=0)
-commandline.define_input_range(FLAGS)
-commandline.define_raw_weights(FLAGS)
+model_flags.define_input_range(FLAGS)
+model_flags.define_raw_weights(FLAGS)
 
 
 def main(argv=None):
@@ -64,7 +64,7 @@ def _main(values, positional):
     check_output_folder(values.output)
     if values.labels is not None:
         label_files.check_label_file(values.labels)
-    input_range = commandline.read_input_range(values)
+    input_range = model_flags.read_input_range(values)
     commandline.import_tensorflow()
     from ssd_tf.inference.detect import Selection, detect
 

@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, model_flags
 from ssd_tf.data import dataset_json
 from ssd_tf.user_files import check_exists, check_output_folder
 from ssd_tf.weights import label_files
@@ -33,7 +33,7 @@ _define_string("split", "val", "Split of the data to evaluate on.")
 _define_string(
     "labels", None, "Class names for a model that has none: lines of text, .pbtxt or COCO .json."
 )
-commandline.define_input_range(FLAGS)
+model_flags.define_input_range(FLAGS)
 flags.DEFINE_enum(
     "on_bad_record",
     None,
@@ -41,8 +41,8 @@ flags.DEFINE_enum(
     "What to do about an unusable record; default: data.on_bad_record of the run, else stop.",
     flag_values=FLAGS,
 )
-commandline.define_raw_weights(FLAGS)
-commandline.define_overrides(FLAGS)
+model_flags.define_raw_weights(FLAGS)
+model_flags.define_overrides(FLAGS)
 _define_string("detections", None, "COCO results file to evaluate instead of a model.")
 _define_string("annotations", None, "COCO instances file that --detections refers to.")
 _define_string("images", None, "Folder of the images that --annotations names, for the report.")
@@ -91,7 +91,7 @@ def _main(values, positional):
         _reject(values, (*_MODEL_FLAGS, *_FILE_FLAGS, "reference", "precision"), "--compare")
         _evaluate_files(values, positional)
         return
-    overrides = commandline.read_overrides(values, positional)
+    overrides = model_flags.read_overrides(values, positional)
     if values.model and values.data:
         _reject(values, _FILE_FLAGS, "--model and --data")
         _evaluate_model(values, overrides)
@@ -116,7 +116,7 @@ def _evaluate_model(values, overrides):
     dataset_json.read_dataset(values.data).shards(values.split)
     if values.labels is not None:
         label_files.check_label_file(values.labels)
-    input_range = commandline.read_input_range(values)
+    input_range = model_flags.read_input_range(values)
     commandline.import_tensorflow()
     from ssd_tf.evaluation.evaluate import evaluate
 

@@ -8,7 +8,7 @@ import sys
 from absl import flags, logging
 from rich.console import Console
 
-from ssd_tf import commandline
+from ssd_tf import commandline, model_flags
 from ssd_tf.data import dataset_json
 from ssd_tf.exporting import folder
 from ssd_tf.user_files import check_exists
@@ -65,8 +65,8 @@ _define_string(
     "@mediapipe/tasks-vision, or `cdn`: the browser loads them from its CDN.",
 )
 flags.DEFINE_bool("overwrite", False, "Replace existing exports.", flag_values=FLAGS)
-commandline.define_raw_weights(FLAGS)
-commandline.define_overrides(FLAGS)
+model_flags.define_raw_weights(FLAGS)
+model_flags.define_overrides(FLAGS)
 
 
 def main(argv=None):
@@ -74,7 +74,7 @@ def main(argv=None):
 
 
 def _main(values, positional):
-    overrides = commandline.read_overrides(values, positional)
+    overrides = model_flags.read_overrides(values, positional)
     # Before TensorFlow is imported, which takes seconds.
     folder.check_request(
         values.output,

@@ -6,7 +6,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline, output_folder
+from ssd_tf import commandline, model_flags, output_folder
 from ssd_tf.errors import ConfigError
 from ssd_tf.weights import label_files
 from ssd_tf.weights.importers import downloads, file_kinds
@@ -40,7 +40,7 @@ flags.DEFINE_string(
     "(.json); default: COCO's names for a detector of --list, else the ids.",
     flag_values=FLAGS,
 )
-commandline.define_input_range(FLAGS)
+model_flags.define_input_range(FLAGS)
 flags.DEFINE_bool(
     "keep_settings",
     False,
@@ -77,7 +77,7 @@ def _main(values, positional):
     for name in ("source", "output"):
         if values[name].value is None:
             raise flags.Error(f"--{name} is missing")
-    overrides = commandline.read_overrides(values, positional)
+    overrides = model_flags.read_overrides(values, positional)
     output = pathlib.Path(values.output).resolve()
     if not downloads.is_name(values.source):
         file_kinds.check_source(values.source)
@@ -88,7 +88,7 @@ def _main(values, positional):
     commandline.import_tensorflow()
     from ssd_tf.weights.importers.detectors import Reading, import_detector
 
-    input_range = commandline.read_input_range(values)
+    input_range = model_flags.read_input_range(values)
     reading = Reading(values.pipeline_config, input_range, values.keep_settings)
     import_detector(values.source, output, values.labels, overrides, reading)
     drawn = os.path.join(values.output, "drawn")

@@ -4,7 +4,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, model_flags
 from ssd_tf.quickstarting.quickstart import quickstart
 from ssd_tf.user_files import check_exists
 
@@ -40,7 +40,7 @@ flags.DEFINE_enum(
     "Format of the labels; default: recognised.",
     flag_values=FLAGS,
 )
-commandline.define_overrides(FLAGS)
+model_flags.define_overrides(FLAGS)
 
 
 def main(argv=None):
@@ -51,7 +51,7 @@ def _main(values, positional):
     if not positional:
         raise flags.Error("name the folder of labelled images (see --help)")
     images, *rest = positional
-    overrides = commandline.read_overrides(values, rest)
+    overrides = model_flags.read_overrides(values, rest)
     check_exists(images, "folder of images")
     quickstart(
         images,

@@ -4,7 +4,7 @@ import sys
 
 from absl import flags, logging
 
-from ssd_tf import commandline
+from ssd_tf import commandline, page_server
 
 USAGE = """
 Serve the page of an export, a report or an overview to browsers, until Ctrl-C; prints its address
@@ -28,8 +28,6 @@ def main(argv=None):
 def _main(values, positional):
     if len(positional) != 1:
         raise flags.Error("name one folder or HTML file (see --help)")
-    from ssd_tf import page_server
-
     page = page_server.find_page(positional[0])
     with page_server.make_server(page.parent, values.port, values.local) as server:
         address = page_server.address_of(server, page.name)

@@ -4,7 +4,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, model_flags
 from ssd_tf.config import load_config
 from ssd_tf.data import dataset_json
 
@@ -38,7 +38,7 @@ flags.DEFINE_bool(
     "Draw the default boxes matched to each object, in its colour.",
     flag_values=FLAGS,
 )
-commandline.define_overrides(FLAGS)
+model_flags.define_overrides(FLAGS)
 
 
 def main(argv=None):
@@ -46,7 +46,7 @@ def main(argv=None):
 
 
 def _main(values, positional):
-    config = load_config(values.config, commandline.read_overrides(values, positional))
+    config = load_config(values.config, model_flags.read_overrides(values, positional))
     split = values.split or config.data.train_split
     dataset_json.read_dataset(values.data).shards(split)
     commandline.import_tensorflow()

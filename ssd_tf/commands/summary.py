@@ -5,7 +5,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, model_flags
 from ssd_tf.config import load_config
 
 USAGE = """
@@ -24,7 +24,7 @@ flags.DEFINE_bool(
     "time", False, "Also time the model and post-processing on one image.", flag_values=FLAGS
 )
 flags.DEFINE_bool("row", False, "Print one row of a Markdown table instead.", flag_values=FLAGS)
-commandline.define_overrides(FLAGS)
+model_flags.define_overrides(FLAGS)
 
 
 def main(argv=None):
@@ -32,7 +32,7 @@ def main(argv=None):
 
 
 def _main(values, positional):
-    config = load_config(values.config, commandline.read_overrides(values, positional))
+    config = load_config(values.config, model_flags.read_overrides(values, positional))
     commandline.import_tensorflow()
     from ssd_tf.inference import summary
 

@@ -5,7 +5,7 @@ import sys
 
 from absl import flags
 
-from ssd_tf import commandline
+from ssd_tf import commandline, model_flags
 from ssd_tf.config import load_config
 from ssd_tf.data import dataset_json
 from ssd_tf.user_files import check_output_folder
@@ -23,7 +23,7 @@ flags.DEFINE_string("data", None, "Folder of TFRecords with dataset.json.", flag
 flags.DEFINE_string(
     "workdir", None, "Run folder: checkpoints, metrics.csv, tensorboard.", flag_values=FLAGS
 )
-commandline.define_overrides(FLAGS)
+model_flags.define_overrides(FLAGS)
 flags.DEFINE_list(
     "hosts",
     None,
@@ -46,7 +46,7 @@ def main(argv=None):
 
 
 def _main(values, positional):
-    config = load_config(values.config, commandline.read_overrides(values, positional))
+    config = load_config(values.config, model_flags.read_overrides(values, positional))
     dataset_json.read_dataset(values.data).shards(config.data.train_split)
     check_output_folder(values.workdir, "--workdir")
     commandline.import_tensorflow()

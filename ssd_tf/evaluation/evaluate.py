@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from ssd_tf import commandline
+from ssd_tf import long_tasks
 from ssd_tf.boxes.geometry import best_overlaps
 from ssd_tf.data import bad_records, dataset_json, split_examples
 from ssd_tf.draw import jpeg_uri, side_by_side
@@ -104,7 +104,7 @@ def _make_result(content, folder, best, drawn):
     """The Result of an evaluation. best: the score to show detections from, and its F1 if known."""
     numbers = {**{name: content["coco"][name] for name in _SHOWN}, "F1": best.get("f1", -1)}
     rows = [("in words", content["verdict"]["sentence"])]
-    rows += [(name, commandline.format_metric(value)) for name, value in numbers.items()]
+    rows += [(name, long_tasks.format_metric(value)) for name, value in numbers.items()]
     rows += [("at score", f"{best['score']:.2f}")]
     if content["latency_ms"]:
         rows += [("ms per image", f"{content['latency_ms']['per_image']:.1f}")]
@@ -120,7 +120,7 @@ def _detect(detect, detector, dataset_info, split, on_bad_record):
     num_images = dataset_info.splits[split]["images"] - len(skipped)
     batch_size = detector.config.eval.batch_size if detector.config else 1
     explained = bad_records.explain_record_errors(dataset_info.folder, split)
-    with explained, commandline.progress("evaluating", num_images) as advance:
+    with explained, long_tasks.progress("evaluating", num_images) as advance:
         truth, found = run_detector.run_detector(
             lambda images: advance(detect(images), len(images)),
             examples,

@@ -9,7 +9,7 @@ import typing
 from absl import logging
 from rich.console import Console
 
-from ssd_tf import commandline
+from ssd_tf import long_tasks
 from ssd_tf.evaluation import analysis, coco_results, verdict
 from ssd_tf.evaluation.report import report
 from ssd_tf.evaluation.tables import Found, Truth
@@ -178,7 +178,7 @@ def print_line(line):
 
 def describe_metric(coco, name) -> str:
     """The name and the value of one of COCO's metrics."""
-    return f"{name} {commandline.format_metric(coco[name])}"
+    return f"{name} {long_tasks.format_metric(coco[name])}"
 
 
 def _describe(metrics, analysed, settings, is_compared):
@@ -188,7 +188,7 @@ def _describe(metrics, analysed, settings, is_compared):
     compared = "  (equal to pycocotools')" if is_compared else ""
     yield "  ".join(describe_metric(coco, name) for name in _MAIN_METRICS) + compared
     others = [describe_metric(coco, name) for name in coco if name not in _MAIN_METRICS]
-    points, all_points = map(commandline.format_metric, metrics["voc"].values())
+    points, all_points = map(long_tasks.format_metric, metrics["voc"].values())
     yield f"also: {'  '.join(others)}  VOC AP50 {points} (11 points), {all_points} (all points)"
     if reached := analysis.at_score(analysed):
         yield (

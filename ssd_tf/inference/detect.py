@@ -10,7 +10,7 @@ import typing
 import numpy as np
 from absl import logging
 
-from ssd_tf import commandline, files
+from ssd_tf import files, long_tasks
 from ssd_tf.config import nearest
 from ssd_tf.draw import JPEG_QUALITY, draw_detections, drawn_suffix
 from ssd_tf.errors import ConfigError
@@ -81,7 +81,7 @@ def detect(
         logging.info("%s", _describe_scores(detector, selection.classes))
     overview = Overview(model, detector.classes)
     with (
-        commandline.end_by_signals(),
+        long_tasks.end_by_signals(),
         overview.written_to(folder),
         _Results(folder, formats, names) as results,
     ):
@@ -219,7 +219,7 @@ class _Run:
         num_inputs = len(inputs.images) + len(inputs.videos)
         ids = image_ids([path.stem for path in inputs.images])
         num_images = len(inputs.images)
-        with commandline.progress("detecting", num_inputs) as advance:
+        with long_tasks.progress("detecting", num_inputs) as advance:
             for path, image_id, name in zip(inputs.images, ids, drawn[:num_images], strict=True):
                 self._last_id = max(self._last_id, image_id)
                 self._detect_image(path, name, image_id)
@@ -285,7 +285,7 @@ class _Run:
             max_frames = round(self._seconds * video.rate)
         with (
             write_video(path, video.rate) as append,
-            commandline.progress(drawn_name, video.num_frames or None) as advance,
+            long_tasks.progress(drawn_name, video.num_frames or None) as advance,
         ):
             for index, frame in enumerate(itertools.islice(video, max_frames)):
                 found = self._selection.apply(self._detector(frame))

@@ -10,6 +10,8 @@ import typing
 
 import numpy as np
 
+from ssd_tf.training.optimizer import longest_fitting_ema
+
 # Objects with a shorter side in pixels of the input are rarely found.
 SMALL_SIDE = 16
 _MANY_SMALL = 0.25  # of the objects
@@ -210,7 +212,7 @@ def choose_schedule(
     patience = max(round(evaluations * _PATIENCE), 4)
     first = pace.startup + pace.evaluation + (0 if from_run else every * pace.step)
     warmup = max(min(round(steps * _WARMUP), _MAX_WARMUP, steps - 1), 0)
-    ema = math.floor(1000 * max(min(_MAX_EMA, 1 - 5 / steps), 0.5)) / 1000
+    ema = min(longest_fitting_ema(steps), _MAX_EMA)
     return [
         Choice(
             "steps",

@@ -5,7 +5,7 @@ import pathlib
 import shlex
 import typing
 
-from ssd_tf import cli, commandline
+from ssd_tf import cli, commandline, errors
 from ssd_tf.data import dataset_json
 from ssd_tf.errors import ConfigError
 from ssd_tf.quickstarting import messages
@@ -98,6 +98,6 @@ class Job:
             kind = ConfigError if isinstance(error, ConfigError) else ValueError
             raise kind(text) from error
         if code > 128:
-            raise commandline.Interrupted(code - 128, "interrupted")
+            raise errors.Interrupted(code - 128, "interrupted")
         if code:
             raise ValueError(f"{command} ended with exit code {code}: see above")

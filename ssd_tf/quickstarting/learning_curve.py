@@ -11,8 +11,8 @@ import typing
 
 from absl import logging
 
-from ssd_tf.commandline import format_metric
 from ssd_tf.config import Config, check_config
+from ssd_tf.long_tasks import format_metric
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.training.train import train
 

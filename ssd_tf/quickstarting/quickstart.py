@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from data_tools.recognise import recognise
 from ssd_tf import commandline, files
 from ssd_tf.config import check_overrides
-from ssd_tf.errors import ConfigError
+from ssd_tf.errors import ConfigError, Interrupted
 from ssd_tf.quickstarting import starts, summary
 from ssd_tf.quickstarting.job import Job
 from ssd_tf.quickstarting.state import Request, State
@@ -110,7 +110,7 @@ def _run(job):
                 _run_step(job, step)
     except KeyboardInterrupt:
         raise _interrupted(job, signal.SIGINT, "interrupted") from None
-    except commandline.Interrupted as error:
+    except Interrupted as error:
         raise _interrupted(job, error.signal_number, error.what) from None
     except Exception:
         job.state.abandon()
@@ -120,7 +120,7 @@ def _run(job):
 
 def _interrupted(job, signal_number, what):
     advice = f"run the same command again to continue: {job.command}"
-    return commandline.Interrupted(signal_number, what, advice)
+    return Interrupted(signal_number, what, advice)
 
 
 def _run_step(job, step):

@@ -1,15 +1,21 @@
 """The steps of a quickstart: each prints the commands of `ssd` that do its work, and runs them."""
 
+import collections
+import hashlib
+import json
+import os
+import pathlib
 import shutil
 import typing
 
 from absl import logging
 
+from data_tools.conversion import report
 from ssd_tf import files
 from ssd_tf.config import load_run_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting.folder import MIN_CALIBRATION_IMAGES, REPORT
-from ssd_tf.quickstarting import choosing, held_out, learning_curve, starts
+from ssd_tf.quickstarting import choosing, learning_curve, starts
 from ssd_tf.quickstarting.job import Job
 from ssd_tf.quickstarting.state import Done
 
@@ -137,11 +143,39 @@ def export(job) -> Done:
 def draw(job) -> Done:
     """Draw what is detected in held-out images."""
     split = job.quoted_split
-    paths = held_out.find_images(job.request.images, job.data, split, _NUM_DRAWN)
+    paths = find_images(job.request.images, job.data, split, _NUM_DRAWN)
     images = job.folder / "held_out.txt"
     files.write_text(images, "".join(f"{path}\n" for path in paths))
     job.call("detect", "--model", job.run, "--output", job.drawn, "--list", images)
     return Done(job.drawn / "detections.json")
+
+
+def find_images(images, data, split, maximum) -> list[pathlib.Path]:
+    """The paths of the first images of a converted split, in its order, found by name and digest.
+
+    images: the folder that was converted. data: the folder of TFRecords. maximum: of paths.
+    Those that are gone are left out.
+    """
+    by_name = collections.defaultdict(list)
+    for parent, folders, names in os.walk(images):
+        folders.sort()
+        for name in sorted(names):
+            by_name[name].append(pathlib.Path(parent, name))
+    found = []
+    with report.open_digests(report.digests_path(data, split)) as file:
+        for line in file:
+            digest, _, escaped = line.rstrip("\n").partition("\t")
+            name = pathlib.PurePosixPath(json.loads(f'"{escaped}"')).name
+            same = [path for path in by_name[name] if _digest(path) == digest]
+            found += same[:1]
+            if len(found) == maximum:
+                break
+    return found
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 STEPS = (

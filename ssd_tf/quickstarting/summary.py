@@ -5,9 +5,9 @@ import shlex
 
 from rich.console import Console
 
-from ssd_tf.commandline import format_metric
 from ssd_tf.exporting.folder import REPORT
 from ssd_tf.inference import overview
+from ssd_tf.long_tasks import format_metric
 from ssd_tf.results import Result
 
 _HEADER = ("format", "AP", "AP50", "ms per image", "MB")

@@ -6,7 +6,7 @@ from absl import logging
 from ssd_tf import processor
 from ssd_tf.config import Augment, Config
 from ssd_tf.models.ssd import SSD
-from ssd_tf.training.optimizer import full_learning_rate
+from ssd_tf.training.optimizer import full_learning_rate, longest_fitting_ema
 
 # Below it the statistics of batch norm are too noisy (Wu & He 2018, fig. 1).
 _MIN_BATCH = 8
@@ -39,8 +39,7 @@ def log_settings(config: Config, network: SSD, num_replicas):
 
 def _suspicious_settings(config):
     train = config.train
-    # An average reaches back about 1 / (1 - ema) steps: at most over a fifth of the run.
-    fitting = round(max(1 - 5 / train.steps, 0.5), 3)
+    fitting = longest_fitting_ema(train.steps)
     if train.ema is not None and train.ema > fitting:
         yield (
             f"train.ema {train.ema:g} averages over about {1 / (1 - train.ema):.0f} steps, which "

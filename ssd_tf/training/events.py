@@ -11,9 +11,8 @@ import typing
 import tensorflow as tf
 from absl import logging
 
-from ssd_tf.commandline import Interrupted
 from ssd_tf.config import Config
-from ssd_tf.errors import ConfigError
+from ssd_tf.errors import ConfigError, Interrupted
 
 _DEFAULT_EVALUATIONS = 10  # per run
 _ADVICE = "run the same command again to resume"

@@ -10,10 +10,10 @@ import time
 import typing
 
 from ssd_tf import files
-from ssd_tf.commandline import format_metric
 from ssd_tf.config import Config, to_yaml
 from ssd_tf.draw import jpeg_uri
 from ssd_tf.evaluation.held_out import LOW_SCORE
+from ssd_tf.long_tasks import format_metric
 from ssd_tf.pages import make_environment
 from ssd_tf.training.progress import Plan, show_number, show_seconds
 from ssd_tf.user_files import show_name

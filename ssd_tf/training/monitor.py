@@ -15,9 +15,9 @@ import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
 
 from ssd_tf import files
-from ssd_tf.commandline import Interrupted, format_metric
 from ssd_tf.draw import side_by_side
-from ssd_tf.errors import ConfigError, shorten
+from ssd_tf.errors import ConfigError, Interrupted, shorten
+from ssd_tf.long_tasks import format_metric
 from ssd_tf.training.live_page import LivePage, Numbers
 from ssd_tf.training.progress import Plan, ProgressLine, Stopwatch
 

@@ -91,6 +91,14 @@ def is_decayed(variable) -> bool:
     return variable.name.endswith("kernel")
 
 
+def longest_fitting_ema(num_steps) -> float:
+    """The largest train.ema that fits a run, in whole thousandths.
+
+    An average reaches back about 1 / (1 - ema) steps: at most over a fifth of the run.
+    """
+    return max(1000 - math.ceil(5000 / num_steps), 500) / 1000
+
+
 class Averages:
     """An average of each floating-point variable of a model, batch norm's statistics included.
 

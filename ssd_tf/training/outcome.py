@@ -2,7 +2,7 @@
 
 import pathlib
 
-from ssd_tf.commandline import format_metric
+from ssd_tf.long_tasks import format_metric
 from ssd_tf.results import Result
 from ssd_tf.training.live_page import PAGE, choose_best, read_evaluations
 from ssd_tf.training.monitor import METRICS, read_metrics

@@ -10,7 +10,7 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from ssd_tf.commandline import format_metric
+from ssd_tf.long_tasks import format_metric
 
 _MIN_TIMED_STEPS = 3  # before a pace is stated
 _NUM_INTERVALS = 10  # of which the pace is the mean

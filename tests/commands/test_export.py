@@ -71,29 +71,25 @@ def test_exports_evaluate_to_what_the_run_does(exported, tiny_run, tiny_data, tm
     assert numbers[2] == pytest.approx(numbers[0], abs=0.02)
 
 
-def test_set_replaces_settings_of_the_run(tiny_run, images, tmp_path, caplog):
+def test_settings_by_set_and_thresholds_of_the_run(tiny_run, images, tmp_path, caplog):
+    thresholds = {"all": 0.4, "classes": {"red": 0.6}, "split": "val"}
+    (tiny_run / "thresholds.json").write_text(json.dumps(thresholds))
     overrides = ["eval.max_detections=3", "eval.score_floor=0", "export.max_detections=2"]
-    report = run(tiny_run, tmp_path, *(f"--set={override}" for override in overrides))
+    settings = [f"--set={override}" for override in overrides]
+    report = run(tiny_run, tmp_path, "--formats=saved_model,tflite_float32,web", *settings)
     assert report["settings"]["eval"]["max_detections"] == 3
     assert report["settings"]["export"] == {"max_detections": 2, "score_floor": 0}
-    assert len(load_detector(tmp_path / "saved_model")(images[3]).scores) == 3
-    assert len(load_detector(tmp_path / "model_float32.tflite")(images[3]).scores) == 2
     (line,) = [text for text in caplog.messages if "its post-processing differs" in text]
     # 400 candidates are fewer than the 504 default boxes, which loses nothing.
     assert "2" in line and "3" in line and "400" not in line and line.count(";") == 0
-
-
-def test_thresholds_of_the_run(tiny_run, tmp_path):
-    thresholds = {"all": 0.4, "classes": {"red": 0.6}, "split": "val"}
-    (tiny_run / "thresholds.json").write_text(json.dumps(thresholds))
-    report = run(tiny_run, tmp_path, "--formats=saved_model,tflite_float32,web")
     classes = {"red": 0.6, "green": 0.4, "blue": 0.4}
     assert report["thresholds"]["classes"] == classes
     assert json.loads((tmp_path / "thresholds.json").read_text())["classes"] == classes
     assert {"thresholds.json", "saved_model/assets.extra/thresholds.json"} < set(report["files"])
-    for name in ("saved_model", "model_float32.tflite"):
+    for name, num_detections in (("saved_model", 3), ("model_float32.tflite", 2)):
         detector = load_detector(tmp_path / name)
         assert detector.thresholds.of(["red", "green"]) == [0.6, 0.4]
+        assert len(detector(images[3]).scores) == num_detections
     content = json.loads((tmp_path / "default_boxes.json").read_text())
     assert content["thresholds"] == [0.6, 0.4, 0.4]
     assert '"score": 0.4}' in (tmp_path / "web" / "index.html").read_text()

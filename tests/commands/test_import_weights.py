@@ -1,6 +1,7 @@
 """`ssd import`: run folders of third-party detectors."""
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -61,10 +62,27 @@ def run(source, output, *flags):
     return import_weights.main(argv)
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    """Whatever tries the network fails."""
+
+    def refuse(*_arguments, **_options):
+        raise AssertionError("something tried the network")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_run_folder_that_detects(ssdlite_file, tmp_path, caplog):
     labels = tmp_path / "labels.txt"
     labels.write_text("background\ncat\n???\ndog\n")
+    # An empty folder is the output, and the one beside it belongs to the user.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run.tmp").mkdir()
+    (tmp_path / "run.tmp" / "mine.txt").write_text("mine")
     assert run(ssdlite_file, tmp_path / "run", "--labels", str(labels)) == 0
+    assert (tmp_path / "run.tmp" / "mine.txt").read_text() == "mine"
     kind = "ssdlite320_mobilenet_v3_large of torchvision"
     assert f"{kind}; number of classes: 2 (1 without a name left out)" in caplog.text
     config = load_config(tmp_path / "run" / "config.yaml")
@@ -78,7 +96,7 @@ def test_a_run_folder_that_detects(ssdlite_file, tmp_path, caplog):
     assert detector.classes == ["cat", "dog"]
     found = detector(np.zeros((40, 60, 3), np.uint8))
     assert found.boxes.shape == (len(found), 4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "run", "run.tmp"]
 
 
 @pytest.mark.integration
@@ -181,15 +199,6 @@ def test_a_folder_that_is_in_use_is_kept(ssdlite_file, tmp_path, capsys):
     (tmp_path / "run" / "mine.txt").write_text("mine")
     assert "exists already" in error_of(capsys, 2, ssdlite_file, tmp_path / "run")
     assert (tmp_path / "run" / "mine.txt").read_text() == "mine"
-
-
-def test_a_folder_beside_the_output_is_kept(ssdlite_file, tmp_path):
-    (tmp_path / "run.tmp").mkdir()
-    (tmp_path / "run.tmp" / "mine.txt").write_text("mine")
-    (tmp_path / "run").mkdir()
-    assert run(ssdlite_file, tmp_path / "run") == 0
-    assert (tmp_path / "run.tmp" / "mine.txt").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.tmp"]
 
 
 @pytest.mark.integration
@@ -298,14 +307,3 @@ def test_training_into_an_imported_run_is_rejected(ssdlite_file, tmp_path, tiny_
     error = capsys.readouterr().err
     assert "holds a detector imported from ssdlite.safetensors" in error
     assert "init_from=" in error
-
-
-def test_it_runs_offline(ssdlite_file, tmp_path, monkeypatch):
-    import socket
-
-    def refuse(*_arguments, **_options):
-        raise AssertionError("something tried the network")
-
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert run(ssdlite_file, tmp_path / "run") == 0

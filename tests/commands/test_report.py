@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ssd_tf.commands import evaluate
@@ -38,6 +39,18 @@ class Sections(html.parser.HTMLParser):
         self.texts[self._section] += " ".join(data.split()) + " "
 
 
+@pytest.fixture(autouse=True)
+def empty_plots(request, monkeypatch):
+    """Plots are empty, as one takes a tenth of a second, but in tests with `drawn_plots`."""
+    if "drawn_plots" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", lambda _self, file, **_: file.write(b"<svg/>"))
+
+
+@pytest.fixture
+def drawn_plots():
+    """For tests of whole reports."""
+
+
 @pytest.fixture
 def report(tmp_path):
     """A function: evaluate these annotations and detections -> Sections, metrics.json."""
@@ -65,6 +78,7 @@ def check_offline(sections):
     assert all(address.startswith("data:") for address in sections.addresses)
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_without_objects_and_detections(report):
     sections, metrics = report([], [])
     check_offline(sections)
@@ -87,6 +101,7 @@ def test_without_categories(report):
     check_offline(sections)
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_numbers_and_names(report):
     wrong = {**DOG, "category_id": 1, "score": 0.8}
     sections, metrics = report([CAT, DOG], [{**CAT, "score": 0.9}, wrong])
@@ -240,6 +255,7 @@ def test_images_outside_the_folder_are_not_read(report, tmp_path, caplog):
     assert "../one.png" in line and "outside" in line and str(folder) in line
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_equal_evaluations_give_equal_reports(report, tmp_path):
     report([CAT, DOG], [{**CAT, "score": 0.9}])
     first = (tmp_path / "out" / "report.html").read_text()
@@ -258,6 +274,7 @@ def test_rows_of_per_class_csv(report, tmp_path):
     assert lines[2] == "dog,1,0,0.0,0.0,0.0,0.0,0.45,,0.0,0.0"
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_comparison(fails, report, tmp_path, capsys):
     for name, found in (("a", [{**CAT, "score": 0.9}]), ("b", [])):
         report([CAT, DOG], found)

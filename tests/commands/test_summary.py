@@ -15,7 +15,7 @@ def report(tiny_config_file, capsys, monkeypatch):
     return run
 
 
-def test_layers_boxes_and_totals(report):
+def test_layers_boxes_receptive_fields_and_totals(report):
     code, output = report("--classes", "3")
     assert code == 0
     text = output.out
@@ -27,15 +27,20 @@ def test_layers_boxes_and_totals(report):
     assert "stage3_conv2" in text and "DepthwiseConv2D" in text
     assert "multiply-adds: 0.0" in text and "G for one image of 64 x 96" in text
     assert "(3 classes)" in text and "ms" not in text.splitlines()[-1]
-
-
-def test_receptive_field_of_each_map(report):
-    _, output = report()
-    rows = [line for line in output.out.splitlines() if " px " in line]
+    # Receptive fields:
     # 3 pixels after stage 1; 7 and 15 after the convolutions of stage 2, 23 and 39 after those of
     # stage 3, whose cells are 8 apart; the head's 3x3 adds two of those: 55. The second map: 55 and
     # 87 after stage 4, 16 apart: 119. The third: 119 and 183 after stage 5, 32 apart: 247.
+    rows = [line for line in text.splitlines() if " px " in line]
     assert [line.split(" px ")[0].split()[-1] for line in rows] == ["55", "119", "247"]
+    total, trained = re.search(
+        r"parameters: ([\d,]+), of which ([\d,]+) are trained", text
+    ).groups()
+    # The statistics of batch norm are not trained: two per channel of the convolutions of the five
+    # stages, and of the heads' depthwise ones.
+    assert int(total.replace(",", "")) - int(trained.replace(",", "")) == 2 * (
+        16 + 2 * (32 + 64 + 96 + 128) + 2 * (64 + 96 + 128)
+    )
 
 
 def test_default_boxes_are_shown_clipped(report):
@@ -44,17 +49,6 @@ def test_default_boxes_are_shown_clipped(report):
     # The third map: .95 of 64; sqrt(60.8 * 64); ratio 2, 86 x 43 and upright; ratio 3, 105 x 35 and
     # upright; all at most 64 high and 96 wide.
     assert "61 x 61, 62 x 62, 43 x 86, 64 x 43, 35 x 96, 64 x 35" in output.out
-
-
-def test_batch_norm_statistics_are_not_trained(report):
-    _, output = report()
-    total, trained = re.search(
-        r"parameters: ([\d,]+), of which ([\d,]+) are trained", output.out
-    ).groups()
-    # Two per channel of the convolutions of the five stages, and of the heads' depthwise ones.
-    assert int(total.replace(",", "")) - int(trained.replace(",", "")) == 2 * (
-        16 + 2 * (32 + 64 + 96 + 128) + 2 * (64 + 96 + 128)
-    )
 
 
 def test_time(report):

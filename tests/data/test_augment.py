@@ -34,7 +34,7 @@ GEOMETRY = {
     "torchvision crop": Augment(crop={"min_iou": (0.0, 0.1, 0.3, 0.5), "sampler": "torchvision"}),
 } | {
     name: Augment(preset=name, color={"probability": 0, "channel_shuffle_probability": 0})
-    for name in ("caffe", "paper", "torchvision", "light")
+    for name in ("caffe", "torchvision", "light")  # "paper" is "caffe" with smaller crops
 }
 
 
@@ -261,21 +261,21 @@ def compare_step_by_step(example, section, index):
     return difference[~on_canvas].max(initial=0), on_canvas.mean()
 
 
-@pytest.mark.parametrize("name", ["caffe", "torchvision", "paper", "light", "upside down"])
+@pytest.mark.parametrize("name", ["caffe", "torchvision", "light", "upside down"])
 def test_geometry_first_equals_step_by_step(name):
     rng = np.random.default_rng(0)
     for height, width in ((240, 330), (333, 201)):
         low = rng.uniform(0, 0.7, (5, 2))
         boxes = np.concatenate([low, low + rng.uniform(0.05, 0.3, (5, 2))], 1)
         example = make_example(make_texture(height, width), boxes)
-        for index in range(12):
+        for index in range(8):
             largest, rim = compare_step_by_step(example, GEOMETRY[name], index)
             assert largest <= 8, (height, width, index)
             assert rim < 0.05
 
 
 def test_geometry_first_equals_step_by_step_on_photographs(shared_data):
-    files = sorted((shared_data / "coco128" / "images").rglob("*.jpg"))[:20]
+    files = sorted((shared_data / "coco128" / "images").rglob("*.jpg"))[:10]
     assert files
     for index, file in enumerate(files):
         example = make_example(file.read_bytes(), [[0.1, 0.2, 0.6, 0.5], [0.4, 0.4, 0.9, 0.95]])

@@ -118,11 +118,21 @@ def write_coco():
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """A function: a data_tools command, its flags -> (exit code, stderr without progress)."""
+    """A function: a data_tools command, its flags -> (exit code, stderr without progress).
+
+    Converters work in this process, unless `workers` says otherwise.
+    """
     monkeypatch.setattr(pool, "SECONDS_PER_LINE", 1e9)
 
     def run(command, *arguments, **flags):
         argv = [command]
+        if command in (
+            "coco_to_tfrecord",
+            "csv_to_tfrecord",
+            "voc_to_tfrecord",
+            "yolo_to_tfrecord",
+        ):
+            flags = {"workers": 1} | flags
         for name, value in flags.items():
             argv += [f"--{name}"] if value is True else [f"--{name}={value}"]
         code = importlib.import_module(f"data_tools.{command}").main([*argv, *arguments])

@@ -69,12 +69,17 @@ def test_finds_what_the_keras_model_finds(exported, detector):
     assert report["largest_corner_difference"] < 1e-5
 
 
-def test_finds_what_a_trained_model_finds(tiny_run, tiny_detector, images, tmp_path):
-    from ssd_tf.inference.loading import load_run
-
+@pytest.fixture(scope="module")
+def trained(tiny_run, tmp_path_factory):
+    """The SavedModel of the tiny run."""
     run = load_run(tiny_run)
-    export_saved_model(run.config, run.network, run.dataset_info.names, tmp_path / "model")
-    report = verify.compare(tiny_detector, load_detector(tmp_path / "model"), images)
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    export_saved_model(run.config, run.network, run.dataset_info.names, folder)
+    return folder
+
+
+def test_finds_what_a_trained_model_finds(trained, tiny_detector, images):
+    report = verify.compare(tiny_detector, load_detector(trained), images)
     assert report["detections"] > 0
     assert report["unpaired"] == 0
     assert report["largest_corner_difference"] < 1e-5
@@ -205,10 +210,8 @@ def test_a_body_of_tensorflow_serving(signatures):
     assert found["status"].numpy().tolist() == [0, 0]
 
 
-def test_batch_norm_is_folded(tiny_run, tmp_path):
-    run = load_run(tiny_run)
-    export_saved_model(run.config, run.network, NAMES, tmp_path / "saved_model")
-    loaded = tf.saved_model.load(str(tmp_path / "saved_model"))
+def test_batch_norm_is_folded(trained):
+    loaded = tf.saved_model.load(str(trained))
     graph = loaded.signatures["raw"].graph.as_graph_def()
     types = {node.op for function in graph.library.function for node in function.node_def}
     assert "DepthwiseConv2dNative" in types

@@ -8,8 +8,7 @@ import types
 
 import pytest
 
-from ssd_tf.commandline import Interrupted
-from ssd_tf.errors import ConfigError
+from ssd_tf.errors import ConfigError, Interrupted
 from ssd_tf.quickstarting import choices, job, learning_curve, starts, steps
 from ssd_tf.quickstarting import quickstart as module
 from ssd_tf.quickstarting.learning_curve import Point

@@ -7,7 +7,7 @@ NUM_BOXES = 6  # default boxes of the network: one per cell of its 2 x 3 map
 NUM_CLASSES = 2
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_network():
     """A function: a seeded SSD of 8 x 12 pixels with cells of 4 x 4."""
     import keras
@@ -36,7 +36,7 @@ def toy_network():
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_state(toy_network):
     """A function: a TrainState of the toy network on one device."""
     import tensorflow as tf
@@ -49,7 +49,7 @@ def toy_state(toy_network):
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_config():
     """A function: a Config from keys of train, and eval_every and log_every."""
     from ssd_tf.config import check_config
@@ -86,21 +86,36 @@ def toy_batch(step, size=2):
     return images, {"offsets": offsets, "labels": labels}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_toy_batch():
     return toy_batch
 
 
-@pytest.fixture
-def toy_batches():
-    """make_dataset of the trainer: the batch of index n is toy_batch(n)."""
+@pytest.fixture(scope="session")
+def changed_batches():
+    """A function: change(index, images, targets) -> make_dataset of the trainer.
+
+    The batch of index n is what `change` makes of toy_batch(n), as (images, targets).
+    """
     import tensorflow as tf
 
-    def make_dataset(stream_slice):
-        start_step, num_workers, worker = stream_slice
-        assert (num_workers, worker) == (1, 0)
-        images, targets = zip(*(toy_batch(step) for step in range(20)), strict=True)
+    def make(change):
+        batches = [change(index, *toy_batch(index)) for index in range(20)]
+        images, targets = zip(*batches, strict=True)
         targets = {name: np.stack([target[name] for target in targets]) for name in targets[0]}
-        return tf.data.Dataset.from_tensor_slices((np.stack(images), targets)).skip(start_step)
+        images = np.stack(images)
 
-    return make_dataset
+        def make_dataset(stream_slice):
+            start_step, num_workers, worker = stream_slice
+            assert (num_workers, worker) == (1, 0)
+            return tf.data.Dataset.from_tensor_slices((images, targets)).skip(start_step)
+
+        return make_dataset
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy_batches(changed_batches):
+    """make_dataset of the trainer: the batch of index n is toy_batch(n)."""
+    return changed_batches(lambda _index, images, targets: (images, targets))

@@ -34,11 +34,11 @@ NETWORK = {
 SIGMOID = NETWORK["model"] | {"score_activation": "sigmoid"}
 # Together they have every value; each is chosen so that it has an effect.
 RUNS = {
-    "defaults": {},
     "SGD": {
-        "train": TRAIN | {"strategy": "one"},
+        "train": TRAIN
+        | {"strategy": "one", "deterministic": True, "accumulate": 2, "ema": 0.5, "clip_norm": 1.0},
         "loss": {"normalizer": "caffe", "box_loss": "giou", "min_negatives": 0},
-        "data": {"augment": PLAIN_AUGMENT},
+        "data": {"augment": AUGMENT, "on_bad_record": "skip"},
         "eval": {"class_agnostic": True},
     },
     "frozen": {
@@ -64,15 +64,11 @@ RUNS = {
     },
     "quality_focal": {
         "train": TRAIN | SMOOTH,
-        "data": {"augment": "torchvision"},
+        "data": {"augment": PLAIN_AUGMENT},
         "model": SIGMOID,
         "loss": {"focal_gamma": 2, "iou_scores": "quality_focal"},
     },
     "xla": {"train": TRAIN | {"xla": True}},
-    "deterministic": {
-        "train": TRAIN | {"deterministic": True, "accumulate": 2, "ema": 0.5, "clip_norm": 1.0},
-        "data": {"augment": AUGMENT, "on_bad_record": "skip"},
-    },
 }
 # test_distribution.py starts two workers with the first, test_kept_classes.py trains with the
 # second.
@@ -145,12 +141,9 @@ def deterministic_operations():
     tensorflow_config.disable_op_determinism()
 
 
-FAST = ("SGD", "deterministic")
-
-
 @pytest.mark.parametrize(
     "name",
-    [name if name in FAST else pytest.param(name, marks=pytest.mark.integration) for name in RUNS],
+    [name if name == "SGD" else pytest.param(name, marks=pytest.mark.integration) for name in RUNS],
 )
 @pytest.mark.usefixtures("deterministic_operations", "small_network")
 def test_two_steps(name, tiny_data, tmp_path):

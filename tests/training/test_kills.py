@@ -91,40 +91,32 @@ def straight(start, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("moment", ["step 7/12", "step 6  AP"])
-def test_a_kill_changes_nothing(start, straight, tmp_path, moment):
-    """After a step that is not saved, and after an evaluation."""
-    killed = start(tmp_path / "killed", *SHORT)
-    wait_for_line(killed, moment)
-    killed.kill()
-    killed.communicate()
+def test_kills_change_nothing(start, straight, tmp_path):
+    """After an evaluation, and after a step that is not saved."""
+    for moment in ("step 6  AP", "step 7/12"):
+        killed = start(tmp_path / "killed", *SHORT)
+        wait_for_line(killed, moment)
+        killed.kill()
+        killed.communicate()
     finish(start(tmp_path / "killed", *SHORT))
     assert_same_end(tmp_path / "killed", straight)
 
 
-def test_sigterm_costs_at_most_one_step(start, tmp_path):
+def test_a_second_process_on_the_run_and_sigterm_to_the_first(start, tmp_path):
     settings = ("train.steps=100000", "watch.log_every=1", "data.val_split=none")
-    process = start(tmp_path / "run", *settings)
-    wait_for_line(process, "step 3/100000")
-    process.send_signal(signal.SIGTERM)
-    messages = finish(process, 143)
+    first = start(tmp_path / "run", *settings)
+    wait_for_line(first, "step 1/100000")
+    messages = finish(start(tmp_path / "run", *settings), 1)
+    assert f"error: another process is training in {tmp_path / 'run'}: wait for it" in messages
+    # A signal costs at most one step.
+    first.send_signal(signal.SIGTERM)
+    messages = finish(first, 143)
     assert "SIGTERM: saving after this step; a second one ends at once" in messages
     (prefix,) = runs.list_checkpoints(tmp_path / "run" / "checkpoints" / "last")
     lines = [line for line in messages.splitlines() if line.startswith("step ")]
-    last_step = int(lines[-1].split("/")[0].removeprefix("step ")) if lines else 3
-    assert runs.step_of(prefix) == last_step
+    last_step = int(lines[-1].split("/")[0].removeprefix("step "))
+    assert runs.step_of(prefix) == last_step > 1
     assert f"stopped at step {last_step}, which is saved" in messages
-
-
-def test_two_processes_on_one_run(start, tmp_path):
-    first = start(
-        tmp_path / "run", "train.steps=100000", "watch.log_every=1", "data.val_split=none"
-    )
-    wait_for_line(first, "step 1/100000")
-    messages = finish(start(tmp_path / "run", "train.steps=100000", "data.val_split=none"), 1)
-    assert f"error: another process is training in {tmp_path / 'run'}: wait for it" in messages
-    first.kill()
-    first.communicate()
 
 
 @pytest.mark.slow

@@ -9,12 +9,25 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.commandline import Interrupted
+from ssd_tf.errors import Interrupted
 from ssd_tf.training.loop import DivergedError, Loop
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.training.restart import RunState, read_state
 from ssd_tf.training.state import attach_training
 from ssd_tf.weights import runs
+
+
+@pytest.fixture(autouse=True)
+def eager_steps(request):
+    """Steps run op by op, as it takes a second to compile them, but in tests with `compiled`."""
+    tf.config.run_functions_eagerly("compiled" not in request.fixturenames)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled():
+    """For tests of what TensorFlow makes of steps, and not only of what happens between them."""
 
 
 @pytest.fixture
@@ -85,6 +98,7 @@ def constant_ap(_state):
     return 0.5
 
 
+@pytest.mark.usefixtures("compiled")
 def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(train, toy_config, tmp_path):
     config = toy_config(checkpoint_every=2, ema=0.5, weight_decay=0.01)
 
@@ -103,12 +117,14 @@ def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(train, toy_config, 
     assert last_steps(tmp_path / "stopped") == [6, 4]
 
 
+@pytest.mark.usefixtures("compiled")
 def test_several_steps_per_call_are_the_same_steps(train, toy_config, tmp_path):
     train(toy_config(checkpoint_every=5), "one", constant_ap, 3)
     train(toy_config(checkpoint_every=5, steps_per_call=4), "four", constant_ap, 3)
     assert_same_run(tmp_path / "four", tmp_path / "one")
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_strategy_of_a_single_gpu_trains_the_same(
     make_loop, train, toy_config, toy_network, tmp_path
 ):
@@ -192,14 +208,11 @@ def test_the_learning_rate_follows_the_schedule(train, toy_config, tmp_path):
 
 
 @pytest.fixture
-def poisoned(toy_batches):
+def poisoned(changed_batches):
     """make_dataset in which the images of step 4 are not numbers."""
-
-    def poison(step, batch):
-        images, targets = batch
-        return tf.where(step == 3, np.nan, images), targets
-
-    return lambda slice_: toy_batches(slice_).enumerate(slice_.start_step).map(poison)
+    return changed_batches(
+        lambda index, images, targets: (images * (np.nan if index == 3 else 1), targets)
+    )
 
 
 @pytest.mark.parametrize(("log_every", "steps_per_call"), [(1, 1), (100, 1), (100, 5)])
@@ -226,20 +239,15 @@ def test_the_checkpoint_before_a_divergence_is_not_trusted(train, toy_config, po
     assert last_steps(tmp_path / "run") == [2]
 
 
-def test_a_loss_may_diverge_and_stay_finite(train, toy_config, toy_batches, tmp_path):
+def test_a_loss_may_diverge_and_stay_finite(train, toy_config, changed_batches, tmp_path):
     """Offsets of 1e7 in the targets of step 3 are as good as a prediction of them."""
 
-    def spoil(index, batch):
-        images, targets = batch
-        offsets = tf.where(index == 2, targets["offsets"] * 1e7, targets["offsets"])
-        return images, {**targets, "offsets": offsets}
-
-    def make_dataset(slice_):
-        return toy_batches(slice_).enumerate().map(spoil)
+    def spoil(index, images, targets):
+        return images, targets | {"offsets": targets["offsets"] * (1e7 if index == 2 else 1)}
 
     message = r"^the loss has diverged at step 3 \(loss \d\.\d+e\+0[67], .* resumes from step 1$"
     with pytest.raises(DivergedError, match=message):
-        train(toy_config(checkpoint_every=1), make_dataset=make_dataset)
+        train(toy_config(checkpoint_every=1), make_dataset=changed_batches(spoil))
     assert last_steps(tmp_path / "run") == [1]
 
 
@@ -263,19 +271,15 @@ def test_without_any_checkpoint_it_says_so(train, toy_config, tmp_path):
     assert last_steps(tmp_path / "run") == []
 
 
-def test_the_last_update_is_checked_by_another_batch(train, toy_config, toy_batches, tmp_path):
+def test_the_last_update_is_checked_by_another_batch(train, toy_config, changed_batches, tmp_path):
     """Here no weight betrays the divergence; the images of the next batch do."""
 
-    def spoil(index, batch):
-        images, targets = batch
-        return tf.where(index == 2, np.inf, images), targets
-
-    def make_dataset(slice_):
-        return toy_batches(slice_).enumerate().map(spoil)
+    def spoil(index, images, targets):
+        return images * (np.inf if index == 2 else 1), targets
 
     message = r"has diverged after step 2 \(loss [\d.]+ before that update, nan after it\)"
     with pytest.raises(DivergedError, match=message):
-        train(toy_config(steps=2, checkpoint_every=1), make_dataset=make_dataset)
+        train(toy_config(steps=2, checkpoint_every=1), make_dataset=changed_batches(spoil))
     assert last_steps(tmp_path / "run") == [1]
 
 
@@ -425,6 +429,7 @@ def test_a_signal_before_an_evaluation_leaves_it_to_the_next_start(
     assert metrics_of(tmp_path / "run", "AP") == ["", "", "0.5"]
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_l2_penalty_is_that_of_the_layers_that_are_trained(make_loop, toy_config, tmp_path):
     """Half the decay times the squares of all kernels, of which one is frozen."""
     loop = make_loop(toy_config(steps=2, weight_decay=0.1, learning_rate=1e-6))
@@ -437,6 +442,7 @@ def test_the_l2_penalty_is_that_of_the_layers_that_are_trained(make_loop, toy_co
     np.testing.assert_allclose(found, [penalty, penalty], rtol=1e-3)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_speed_leaves_out_the_compilation(make_loop, toy_config, monkeypatch):
     calls = []
     for name in ("count_steps", "restart_clock"):

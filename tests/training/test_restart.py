@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import types
 
 import pytest
@@ -45,10 +46,9 @@ def test_settings_are_written_atomically(toy_config, tiny_data, blue_first, tmp_
     assert {name: (workdir / name).read_bytes() for name in names} == before
 
 
-@pytest.fixture
-def started(toy_config, toy_state, tiny_data, tmp_path):
-    """A run folder with a checkpoint at step 2 of 6, trained on the tiny data."""
-    workdir = tmp_path / "run"
+@pytest.fixture(scope="module")
+def started_once(toy_config, toy_state, tiny_data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("started") / "run"
     config = toy_config()
     dataset_info = read_dataset(tiny_data)
     state = restart.check_restart(config, dataset_info, workdir)
@@ -57,6 +57,12 @@ def started(toy_config, toy_state, tiny_data, tmp_path):
     train_state.step.assign(2)
     Checkpoints(workdir, train_state, keep=2).save_last()
     return workdir
+
+
+@pytest.fixture
+def started(started_once, tmp_path):
+    """A run folder with a checkpoint at step 2 of 6, trained on the tiny data."""
+    return shutil.copytree(started_once, tmp_path / "run")
 
 
 @pytest.fixture

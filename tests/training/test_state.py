@@ -102,6 +102,25 @@ def make(config, **arguments):
     return state.make_train_state(config, names, tf.distribute.get_strategy(), **arguments)
 
 
+@pytest.fixture
+def built_by_name(monkeypatch):
+    """The network of a backbone is built once, whatever is frozen and how it is trained."""
+    networks = {}
+    build = state.make_network
+
+    def make_network(config, num_classes):
+        name = config.model.backbone.name
+        if name not in networks:
+            networks[name] = build(config, num_classes)
+        for layer in networks[name].model.layers:
+            layer.trainable = True
+        ssd.freeze_stages(networks[name].model, config.model.backbone)
+        return networks[name]
+
+    monkeypatch.setattr(state, "make_network", make_network)
+
+
+@pytest.mark.usefixtures("built_by_name")
 def test_random_layers_may_not_be_frozen(tiny_config):
     config = changed(tiny_config, frozen_stages=2)
     with pytest.raises(ConfigError, match=r"frozen_stages: 2 would freeze layers with random"):
@@ -113,6 +132,7 @@ def test_random_layers_may_not_be_frozen(tiny_config):
     ("result", "is_rejected"),
     [("loaded", False), ("from scratch: found no weights", True)],
 )
+@pytest.mark.usefixtures("built_by_name")
 def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, result, is_rejected):
     def transfer(_source, network, _config, _names):
         layers = [layer.name for layer in network.model.layers if layer.weights]
@@ -130,20 +150,16 @@ def test_frozen_layers_want_weights_of_the_other_run(tiny_config, monkeypatch, r
     make(changed(tiny_config, init_from="runs/other"))
 
 
-@pytest.mark.parametrize(
-    ("name", "train", "key"),
-    [
-        ("vgg16", {"bn": "frozen"}, "train.bn has no effect on vgg16"),
-        ("vgg16", {"bn_momentum": 0.5}, "train.bn_momentum has no effect on vgg16"),
-    ],
-)
-def test_batch_norm_where_there_is_none(tiny_config, name, train, key):
-    config = changed(tiny_config, name=name, **train)
-    with pytest.raises(ConfigError, match=key):
-        make(config)
+@pytest.mark.usefixtures("built_by_name")
+def test_batch_norm_where_there_is_none(tiny_config):
+    for key, value in (("bn", "frozen"), ("bn_momentum", 0.5)):
+        config = changed(tiny_config, name="vgg16", **{key: value})
+        with pytest.raises(ConfigError, match=rf"train\.{key} has no effect on vgg16"):
+            make(config)
     make(config, initial_weights=False)  # a run of an earlier version that resumes
 
 
+@pytest.mark.usefixtures("built_by_name")
 @pytest.mark.parametrize(("init_from", "frozen_stages"), [(None, 0), ("imagenet", 5)])
 def test_the_rate_of_pretrained_layers_without_effect(tiny_config, init_from, frozen_stages):
     config = changed(

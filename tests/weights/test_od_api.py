@@ -1,5 +1,7 @@
 """Detectors of the TF Object Detection API: files with random weights, and two real ones."""
 
+import functools
+
 import numpy as np
 import od_files
 import pytest
@@ -7,11 +9,20 @@ import tensorflow as tf
 
 from ssd_tf.config import apply_overrides, check_config
 from ssd_tf.errors import ConfigError
+from ssd_tf.models import ssd
 from ssd_tf.weights import label_files
 from ssd_tf.weights.importers import detectors, imported, od_api, od_graph
 
 NETWORKS = ["ssd_mobilenet_v1", "ssdlite_mobilenet_v2"]
 IMAGE = np.random.default_rng(0).uniform(0, 255, (1, 96, 128, 3)).astype("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def built_once():
+    """A config's network is built once: each import gives it all of its weights anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssd, "build_model", functools.cache(ssd.build_model))
+        yield
 
 
 @pytest.fixture(scope="module")

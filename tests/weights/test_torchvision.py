@@ -4,6 +4,7 @@ The golden numbers in tests/golden/torchvision were written by benchmarks/parity
 torch 2.13 and torchvision 0.28; that script compares every number, these tests 300 of each array.
 """
 
+import functools
 import importlib.util
 import pathlib
 import zipfile
@@ -115,6 +116,10 @@ def small_config(name="resnet18", weights=None, num_levels=2, neck="none", **bac
     return check_config({"init_from": init_from, "model": model, "boxes": boxes}, "test")
 
 
+# For tests that load nothing.
+build_once = functools.cache(ssd.build_model)
+
+
 def load_state(network, config, state, path):
     """Start a network from a state dict, through the file of `path`."""
     np.savez(path, **state)
@@ -198,8 +203,8 @@ def test_class_heads_for_another_number_of_classes_are_not_filled(parity, tmp_pa
 
 
 def test_weights_of_another_network_of_the_family_are_rejected(parity, tmp_path):
-    smaller = small_config("resnet18")
-    config = small_config("resnet34")
+    smaller = small_config("resnet18", alpha=0.25)
+    config = small_config("resnet34", alpha=0.25)
     path = tmp_path / "resnet.npz"
     state = parity.seeded_state(ssd.build_model(smaller, 2).model, smaller)
     network = ssd.build_model(config, 2)
@@ -208,7 +213,7 @@ def test_weights_of_another_network_of_the_family_are_rejected(parity, tmp_path)
     # Extra layers, neck and heads need none, nor does conv5 where it is cut off.
     state_34 = parity.seeded_state(network.model, config)
     assert len(load_state(network, config, state_34, path)) > 50
-    fpn = small_config("resnet18", num_levels=3, neck="fpn")
+    fpn = small_config("resnet18", num_levels=3, neck="fpn", alpha=0.25)
     with pytest.raises(ConfigError, match=r"resnet.npz: layer layer4_0_conv1: "):
         load_state(ssd.build_model(fpn, 2), fpn, state, path)
 
@@ -223,9 +228,8 @@ def test_the_weights_of_a_deeper_resnet_are_rejected(parity):
 
 
 def test_files_that_are_truncated_or_something_else_are_rejected_in_one_line(parity, tmp_path):
-    config = small_config()
-    network = ssd.build_model(config, 2)
-    state = parity.seeded_state(network.model, config)
+    network = build_once(small_config(alpha=0.25), 2)
+    state = parity.seeded_state(network.model, small_config(alpha=0.25))
     np.savez_compressed(tmp_path / "complete.npz", **state)
     content = (tmp_path / "complete.npz").read_bytes()
     (tmp_path / "truncated.npz").write_bytes(content[:20000])
@@ -237,21 +241,22 @@ def test_files_that_are_truncated_or_something_else_are_rejected_in_one_line(par
     for name in ("truncated", "damaged", "empty", "text", "array"):
         message = rf"{name}.npz is not a complete .npz file of arrays \(.+\)"
         with pytest.raises(ConfigError, match=message) as error:
-            backbone_files.load(network, small_config(weights=tmp_path / f"{name}.npz"))
+            config = small_config(weights=tmp_path / f"{name}.npz", alpha=0.25)
+            backbone_files.load(network, config)
         assert "\n" not in str(error.value)
 
 
 def test_a_pth_file_renamed_to_npz_is_rejected(tmp_path):
-    config = small_config(weights=tmp_path / "pth.npz")
+    config = small_config(weights=tmp_path / "pth.npz", alpha=0.25)
     with zipfile.ZipFile(tmp_path / "pth.npz", "w") as file:
         file.writestr("archive/data.pkl", b"something")
     with pytest.raises(ConfigError, match=r"pth.npz has no array of torchvision's resnet18"):
-        backbone_files.load(ssd.build_model(config, 2), config)
+        backbone_files.load(build_once(small_config(alpha=0.25), 2), config)
 
 
 def test_states_that_do_not_fit_are_rejected(parity, tmp_path):
     config = small_config()
-    network = ssd.build_model(config, 2)
+    network = build_once(config, 2)
     path = tmp_path / "state.npz"
     with pytest.raises(ConfigError, match=r"state.npz has no array of torchvision's resnet18"):
         load_state(network, config, {"something.weight": np.zeros(3)}, path)

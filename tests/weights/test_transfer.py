@@ -1,5 +1,6 @@
 """init_from: what is taken over from another run, and why the rest is not."""
 
+import functools
 import json
 
 import numpy as np
@@ -30,9 +31,20 @@ def config_with(**sections):
     return check_config(merged, "test")
 
 
+# A network takes half a second, and each run gives it all of its weights anew.
+build_once = functools.cache(ssd.build_model)
+
+
+@functools.cache
+def fresh_network(config, num_classes):
+    """A network and its initial weights, which the next test gives it back."""
+    network = ssd.build_model(config, num_classes)
+    return network, network.model.get_weights()
+
+
 def write_run(folder, config, names=NAMES):
     """A run whose weights are random, its batch norm's statistics included."""
-    model = ssd.build_model(config, len(names)).model
+    model = build_once(config, len(names)).model
     rng = np.random.default_rng(1)
     for variable in model.variables:
         variable.assign(rng.uniform(0.1, 1.0, variable.shape))
@@ -53,7 +65,8 @@ def start(tmp_path):
     def make(config=None, old_config=None, names=NAMES, old_names=NAMES):
         old = write_run(tmp_path / "run", old_config or config_with(), old_names)
         config = config or config_with()
-        network = ssd.build_model(config, len(names))
+        network, weights = fresh_network(config, len(names))
+        network.model.set_weights(weights)
         fresh = {variable.path: variable.numpy() for variable in network.model.variables}
         config = config.model_copy(update={"init_from": str(tmp_path / "run")})
         source = transfer.read_source(config, network.model)
