@@ -130,7 +130,7 @@ def test_the_list_of_names(capsys):
     lines = capsys.readouterr().out.splitlines()
     (row,) = [line for line in lines if line.startswith("torchvision:ssd300_vgg16 ")]
     assert row.split()[1:] == ["0.251", "136", "BSD-3-Clause"]
-    assert len(lines) == 7
+    assert len(lines) == 8
 
 
 def normalization(run):
