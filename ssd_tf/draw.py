@@ -93,6 +93,8 @@ def draw_boxes(image, boxes, labels, captions, hatched=None):
     captioned = zip(places, extents, labels, captions, fonts, strict=True)
     for place, extent, label, caption, font in captioned:
         if caption:
+            # Pillow cuts off text that begins at a fraction of a pixel outside the image.
+            place = np.round(place)
             pen.rectangle(place.tolist(), fill=color_of(label))
             start = place[:2] + margin - extent[:2]
             pen.text(start.tolist(), caption, text_color_of(label), font, anchor="la")

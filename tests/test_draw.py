@@ -95,6 +95,14 @@ def test_a_caption_is_complete_and_has_a_margin(box):
         assert (side == RED).all()
 
 
+@pytest.mark.parametrize("top", [0.001, 0.003, 0.5])  # 0.2 and 0.6 pixels
+def test_a_caption_inside_the_upper_edge_is_complete(top):
+    canvas = np.array(draw.draw_boxes(np.zeros((200, 300, 3)), [[top, 0.2, 1, 0.5]], [1], ["WX 1"]))
+    text = canvas.min(-1) > 150
+    rows = np.flatnonzero(text.any(1))
+    assert rows[-1] - rows[0] == 8  # capital letters and digits have 9 pixels
+
+
 @pytest.mark.parametrize(("side", "width"), [(90, 2), (260, 2), (480, 3), (1000, 7), (2800, 20)])
 def test_lines_are_as_wide_as_the_image_is_large(side, width):
     canvas = np.array(draw.draw_boxes(np.zeros((side, side, 3)), [[0.1, 0.1, 0.9, 0.9]], [1], [""]))

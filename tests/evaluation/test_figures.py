@@ -91,6 +91,13 @@ def test_no_legend_searches_for_its_place(monkeypatch):
         assert set(names) <= set(texts_of(uri))
 
 
+def test_numbers_on_a_logarithmic_axis_are_no_formulas():
+    found = type("Found", (), {"scores": np.full(2000, 0.5)})
+    texts = texts_of(figures.score_histogram(found, np.zeros(2000, int)))
+    assert {"10", "100", "1,000"} <= set(texts)
+    assert not any("$" in text for text in texts)
+
+
 def svg_of(uri):
     return base64.b64decode(uri.partition(",")[2]).decode()
 

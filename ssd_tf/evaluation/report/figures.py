@@ -132,6 +132,7 @@ def score_histogram(found, status) -> str:
         wrong = found.scores[status == WRONG]
         axes.hist([right, wrong], edges, stacked=True, color=[_BLUE, _ORANGE])
         axes.set_yscale("symlog", linthresh=10)
+        axes.yaxis.set_major_formatter("{x:,.0f}")  # by itself it writes formulas of mathtext
         axes.set(xlim=(0, 1))
         axes.legend(["right", "wrong"], **_LEGEND_ABOVE)
     return done[0]
