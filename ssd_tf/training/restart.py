@@ -269,7 +269,7 @@ def _settings(config, dataset_info, state, resumes, profile_steps):
         # A report ends a call of the training function, which all workers make alike.
         settings["watch.log_every"] = config.watch.log_every
     # The paths of the same weights may differ.
-    settings["init_from"] = None if resumes else digest_source(config.init_from)
+    settings["init_from"] = None if resumes else _digest_source(config.init_from)
     fingerprints = {
         config.data.val_split: state.evaluation["fingerprint"],
         config.data.train_split: state.fingerprint,
@@ -284,7 +284,7 @@ def _settings(config, dataset_info, state, resumes, profile_steps):
     return settings
 
 
-def digest_source(source):
+def _digest_source(source):
     """A digest of a file of weights, or of the checkpoint that a run folder is used with.
 
     Anything else comes back unchanged; what cannot be read gives a text that says so.
