@@ -4,6 +4,7 @@ A process of its own, as corrupt files may end it. `python run_importer.py FOLDE
 FOLDER/* and prints a line of JSON: name, exit code, seconds, megabytes above those before.
 """
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -33,7 +34,9 @@ def report(path, output):
     before = reset_memory()
     start = time.perf_counter()
     print(path.name, file=sys.stderr, flush=True)
-    code = import_weights.main(["import_weights", "--source", str(path), "--output", str(output)])
+    argv = ["import_weights", "--source", str(path), "--output", str(output)]
+    with contextlib.redirect_stdout(sys.stderr):  # which commands usually follow
+        code = import_weights.main(argv)
     row = {
         "name": path.name,
         "code": code,
