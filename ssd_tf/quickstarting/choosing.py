@@ -55,13 +55,14 @@ class _Chooser:
         config = self._add(self._or_given(choices.choose_batch(statistics.images["train"])))
         logging.info("measuring how long a step takes: about a minute")
         pace = measure_pace(config, self._data)
-        seconds_per_image = pace.seconds_per_step / config.train.batch_size
-        input_choice = choices.choose_input(
-            statistics, config.model.input_hw, seconds_per_image, self._request.minutes
-        )
         old_hw = config.model.input_hw
-        config = self._add(self._or_given(input_choice))
-        config = self._choose_boxes(config)
+        if config.data.keep_classes:
+            # With another input or other default boxes the run would find less of its old classes.
+            kept = "as the start and --set have them"
+            config = self._add(Choice("input, default boxes", kept, "data.keep_classes"))
+        else:
+            config = self._choose_input(config, statistics, pace)
+            config = self._choose_boxes(config)
         if config.model.input_hw != old_hw:
             pace = measure_pace(config, self._data)
         pace = choices.Pace(*pace)
@@ -91,6 +92,13 @@ class _Chooser:
         if not given:
             return choice
         return choice._replace(shown=", ".join(map(str, given)), reason="--set")
+
+    def _choose_input(self, config, statistics, pace):
+        seconds_per_image = pace.seconds_per_step / config.train.batch_size
+        choice = choices.choose_input(
+            statistics, config.model.input_hw, seconds_per_image, self._request.minutes
+        )
+        return self._add(self._or_given(choice))
 
     def _choose_boxes(self, config):
         if any(each.startswith("boxes") for each in self._request.overrides):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from data_tools.recognise import recognise
-from ssd_tf import commandline, files
+from ssd_tf import commandline, files, long_tasks
 from ssd_tf.config import check_overrides
 from ssd_tf.errors import ConfigError, Interrupted
 from ssd_tf.quickstarting import starts, summary
@@ -104,10 +104,11 @@ def _run(job):
         print(f"continuing; done before: {', '.join(done)}")
     job.state.start()
     try:
-        for number, step in enumerate(STEPS, 1):
-            if step.name not in done:
-                print(f"\n[{number}/{len(STEPS)}] {step.title}", flush=True)
-                _run_step(job, step)
+        with long_tasks.end_by_signals():
+            for number, step in enumerate(STEPS, 1):
+                if step.name not in done:
+                    print(f"\n[{number}/{len(STEPS)}] {step.title}", flush=True)
+                    _run_step(job, step)
     except KeyboardInterrupt:
         raise _interrupted(job, signal.SIGINT, "interrupted") from None
     except Interrupted as error:

@@ -113,3 +113,13 @@ def test_another_input_is_measured_again(choose, monkeypatch):
     path = choose(0.9, minutes=15)
     assert load_config(path).model.input_hw == (160, 224)
     assert [config.model.input_hw for config in choose.measured[1:]] == [(192, 192), (160, 224)]
+
+
+def test_classes_that_are_kept_keep_input_and_default_boxes(choose, monkeypatch):
+    """Which are neither measured nor fitted, as box heads of others could not be trained."""
+    monkeypatch.setattr(choosing.choices, "_MAX_WARP", 1.4)
+    overrides = ("init_from=runs/other", "data.keep_classes=true")
+    path = choose(overrides=overrides)
+    assert yaml.safe_load(path.read_text())["base"] == "shapes_plain.yaml"
+    assert load_config(path).model.input_hw == (192, 192)
+    assert len(choose.measured) == 1

@@ -4,6 +4,7 @@ import itertools
 import json
 import pathlib
 import shutil
+import signal
 import types
 
 import pytest
@@ -237,6 +238,20 @@ def test_a_signal_ends_it_and_names_the_command(images, program, raised, code):
     assert ("step 7 is saved" in str(error.value)) == (code == 143)
     assert "ssd train" not in str(error.value)
     assert program.calls[-1] == "train"
+
+
+def test_sigterm_in_a_step_without_a_handler_of_its_own(images, program, monkeypatch):
+    monkeypatch.setattr(job.cli, "main", lambda _: signal.raise_signal(signal.SIGTERM))
+    # In place of the end of this process:
+    previous = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("no handler"))
+    try:
+        with pytest.raises(Interrupted, match=rf"SIGTERM.*ssd quickstart {images}$") as error:
+            quickstart(images)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert error.value.exit_code == 143
+    content = json.loads((program.folder / "quickstart.json").read_text())
+    assert list(content["stopped_seconds"]) == ["convert"]
 
 
 def test_an_error_of_the_import_is_one_of_the_start(images, program, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from ssd_tf.errors import ConfigError
 from ssd_tf.training import kept_classes
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.training.state import attach_training, make_train_state
-from ssd_tf.training.step import make_train_step
+from ssd_tf.training.step import make_batch_loss, make_train_step
 from ssd_tf.training.train import train
 from ssd_tf.weights import runs
 
@@ -197,6 +197,24 @@ def test_the_other_rows_keep_their_bits(head, optimizer):
             np.testing.assert_array_equal(values[:, [0, 1, 3]], old[:, [0, 1, 3]])
             # A kernel's input may be 0 for all images.
             assert (values != old)[:, [2, 4]].mean() > 0.4, variable.path
+
+
+def test_the_first_label_is_that_of_the_first_trained_row():
+    """A step on boxes of label 1 alone raises row 4, and lowers row 2."""
+    config, state = build_state("conv")
+    num_boxes = len(state.network.default_boxes)
+    images = tf.fill([2, 32, 64, 3], 9.0)
+    targets = {
+        "offsets": tf.zeros([2, num_boxes, 4]),
+        "labels": tf.ones([2, num_boxes], tf.int32),
+    }
+    loss = make_batch_loss(config, state)(images, targets)
+    values = tf.function(make_train_step(config, state))(images, targets)
+    assert float(loss) == pytest.approx(float(values.loss), rel=1e-5)
+    for variable in state.network.model.trainable_variables:
+        if variable.name == "bias":  # all 0 at first
+            rows = variable.numpy().reshape(-1, 5)
+            assert (rows[:, 4] > 0).all() and (rows[:, 2] < 0).all(), variable.path
 
 
 @pytest.mark.parametrize("init_from", [None, "imagenet"])

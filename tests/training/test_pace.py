@@ -2,6 +2,7 @@
 
 import pytest
 
+from ssd_tf.training import pace as module
 from ssd_tf.training.pace import extrapolate, measure_pace
 
 
@@ -32,3 +33,21 @@ def test_without_a_val_split_evaluations_take_no_time(tiny_config, make_data):
     pace = measure_pace(tiny_config, make_data("data", train=range(6)))
     assert pace.seconds_per_evaluation == 0
     assert pace.seconds_per_step > 0
+
+
+@pytest.mark.parametrize(("keeps", "rows"), [(True, [1, 2, 3]), (False, None)])
+def test_with_classes_that_are_kept_only_rows_are_trained(
+    tiny_config, tiny_data, monkeypatch, keeps, rows
+):
+    """Such a step takes a fraction of the time of others."""
+    found = []
+
+    def stop(*_, trained_rows, **__):
+        found.append(trained_rows)
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "make_train_state", stop)
+    data = tiny_config.data.model_copy(update={"keep_classes": keeps})
+    with pytest.raises(InterruptedError):
+        measure_pace(tiny_config.model_copy(update={"data": data}), tiny_data)
+    assert [each if each is None else each.tolist() for each in found] == [rows]

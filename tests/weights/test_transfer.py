@@ -338,6 +338,8 @@ def test_folded_batch_norm_is_not_trained(tmp_path):
     with pytest.raises(ConfigError, match=message):
         transfer.transfer(source, network, config_with(), NAMES)
     transfer.transfer(source, network, config_with(train={"bn": "frozen"}), NAMES)
+    keeps = config_with().data.model_copy(update={"keep_classes": True})  # that freezes it, too
+    transfer.transfer(source, network, config_with().model_copy(update={"data": keeps}), NAMES)
 
 
 @pytest.mark.parametrize(
