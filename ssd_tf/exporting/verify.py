@@ -13,10 +13,6 @@ from ssd_tf.inference.detector import keras_detector
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.tflite import read_label_file
 
-_SCORE = 0.35  # of the detections that `compare` pairs
-_PARTNER_SCORE = 0.30  # a little less, as both sides round
-_TOLERANCE = 0.01  # of the corners, as a fraction of the image
-
 
 def check_names(paths, folder, names):
     """Raise ValueError unless all label files and exports name the classes as the run does.
@@ -127,12 +123,12 @@ def time_by_threads(path, images) -> dict:
     }
 
 
-def compare(reference, other, images) -> dict:
+def compare(reference, other, images, score=0.35, partner_score=0.30, tolerance=0.01) -> dict:
     """Run two Detectors over images and pair their detections, in both directions.
 
-    A detection that scores at least .35 on one side is paired if the other side has one of the same
-    class that scores at least .3 and whose corners all lie within .01 of its own, in normalised
-    coordinates. Returns {"images", "detections", "unpaired",
+    A detection that scores at least `score` on one side is paired if the other side has one of the
+    same class that scores at least `partner_score` and whose corners all lie within `tolerance` of
+    its own, in normalised coordinates. Returns {"images", "detections", "unpaired",
     "first_unpaired" (up to 20), "largest_corner_difference" (of the paired)}.
     """
     unpaired = []
@@ -140,9 +136,9 @@ def compare(reference, other, images) -> dict:
     for index, image in enumerate(images):
         found = {"reference": reference(image), "other": other(image)}
         for side, opposite in itertools.permutations(found):
-            for row in np.flatnonzero(found[side].scores >= _SCORE):
-                distance = _nearest(found[side], row, found[opposite])
-                if distance <= _TOLERANCE:
+            for row in np.flatnonzero(found[side].scores >= score):
+                distance = _nearest(found[side], row, found[opposite], partner_score)
+                if distance <= tolerance:
                     distances.append(distance)
                 else:
                     unpaired.append(_describe(index, side, found[side], row))
@@ -155,10 +151,10 @@ def compare(reference, other, images) -> dict:
     }
 
 
-def _nearest(detections, row, others):
+def _nearest(detections, row, others, partner_score):
     """The largest corner difference to the nearest partner, infinite if there is none."""
     is_candidate = others.labels == detections.labels[row]
-    is_candidate &= others.scores >= _PARTNER_SCORE
+    is_candidate &= others.scores >= partner_score
     if not is_candidate.any():
         return np.inf
     differences = np.abs(others.boxes[is_candidate] - detections.boxes[row])
