@@ -90,8 +90,9 @@ def analyse(
     precision: as `thresholds.choose` takes it. given: thresholds to use instead of chosen ones.
     """
     matches = match(truth, found)
-    curves, class_curves = threshold_curves(truth, found, matches)
-    chosen = given or thresholds.choose(truth, curves, class_curves, precision)
+    counts = _count_by_class(truth, found, matches)
+    curves, class_curves = threshold_curves(counts)
+    chosen = given or thresholds.choose(counts, precision)
     score = chosen.all if chosen else DEFAULT_SCORE
     errors, confusion, calibrated = _analyse_errors(*without_ignored(truth, found, matches), score)
     shown, is_found = find_shown(found, matches, score)
@@ -230,27 +231,32 @@ def without_ignored(truth: Truth, found: Found, matches: Matches) -> tuple[Truth
     return truth.select(~truth.ignored), found.select(matches.status != IGNORED)
 
 
-def threshold_curves(truth: Truth, found: Found, matches: Matches) -> tuple[dict | None, dict]:
+def _count_by_class(truth, found, matches) -> dict[str, thresholds.Counts]:
+    """{class name: its counts}, without what is ignored."""
+    counts = {}
+    for category, name in enumerate(truth.names):
+        rows = (matches.status != IGNORED) & (found.category == category)
+        num_objects = int(np.sum(~truth.ignored & (truth.category == category)))
+        is_right = matches.status[rows] == RIGHT
+        counts[name] = thresholds.count(found.scores[rows], is_right, num_objects)
+    return counts
+
+
+def threshold_curves(class_counts) -> tuple[dict | None, dict]:
     """The curves over all classes, and {class name: its curves} of the classes with objects.
 
     Curves: as `thresholds.make_curves` returns them.
     Over all classes detections and objects are counted together, so frequent classes weigh more.
     None instead of curves without objects.
     """
-    counts = matches.status != IGNORED
-    is_object = ~truth.ignored
-    per_class = {}
-    for category, name in enumerate(truth.names):
-        rows = counts & (found.category == category)
-        num_objects = int(np.sum(is_object & (truth.category == category)))
-        if num_objects:
-            is_right = matches.status[rows] == RIGHT
-            per_class[name] = thresholds.make_curves(found.scores[rows], is_right, num_objects)
+    per_class = {
+        name: thresholds.make_curves(counts)
+        for name, counts in class_counts.items()
+        if counts.num_objects
+    }
     if not per_class:
         return None, {}
-    is_right = matches.status[counts] == RIGHT
-    num_objects = int(np.sum(is_object))
-    return thresholds.make_curves(found.scores[counts], is_right, num_objects), per_class
+    return thresholds.make_curves(thresholds.add(class_counts.values())), per_class
 
 
 def _analyse_errors(truth, found, score):

@@ -16,14 +16,12 @@ class Thresholds(typing.NamedTuple):
     """The lowest score at which a detection is shown, chosen by `ssd evaluate`.
 
     all: chosen over all classes together; for classes that `classes` lacks, and for clients that
-    take one number. classes: {name: score}. from_all: the names in `classes` that have the number
-    `all`, since too few of their objects were seen. rule: "best F1", or e.g. "precision 0.9".
-    split, data: the images on which they were chosen.
+    take one number. classes: {name: score}. rule: "best F1", or e.g. "precision 0.9". split, data:
+    the images on which they were chosen.
     """
 
     all: float
     classes: dict[str, float]
-    from_all: typing.Sequence[str] = ()
     rule: str = ""
     split: str | None = None
     data: str = ""

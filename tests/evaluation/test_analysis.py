@@ -164,9 +164,9 @@ def test_thresholds(analysed):
     assert at[0.91] == pytest.approx((1, 0, 0))
     # F1 is .4 from .21 to .30 and from .81 to .90: the middle of the first.
     assert analysed.score == curves["best"]["score"] == 0.25
-    # No class has ten objects.
-    assert analysed.chosen.classes == {"cat": 0.25, "dog": 0.25, "owl": 0.25}
-    assert analysis.class_rows({}, analysed)[0]["precision"] == pytest.approx(1 / 4)
+    # With five times all: cats 12 / 29 from .81 and 22 / 57 from .21; dogs 10 / 26 and 22 / 53.
+    assert analysed.chosen.classes == {"cat": 0.85, "dog": 0.25, "owl": 0.25}
+    assert analysis.class_rows({}, analysed)[0]["precision"] == 1
     of_class = analysed.class_thresholds
     assert sorted(of_class) == ["cat", "dog"]
     assert of_class["dog"]["best"]["recall"] == 1

@@ -42,23 +42,35 @@ def test_nothing_to_choose_from():
     assert choose({}, num_objects={"cat": 12}, precision=0.5).chosen is None
 
 
+def test_each_class_has_the_threshold_of_its_best_f1():
+    # 40 cats are right from .80 down, 20 wrong from .50; 40 dogs are right from .40. All classes:
+    # F1 is 80 / 120 from .80, 80 / 140 from .50, 160 / 180 from .40 down, whose middle is .20.
+    # With a quarter of that, cats: 100 / 110 from .80, 120 / 145 from .40; middle of .51 to .80.
+    chosen = choose({"cat": [0.8] * 40, "dog": [0.4] * 40}, {"cat": [0.5] * 20}).chosen
+    assert chosen == Thresholds(0.2, {"cat": 0.65, "dog": 0.2, "owl": 0.2}, "best F1")
+
+
 def test_a_class_with_few_objects_has_the_threshold_of_all():
-    # From 0 to .80 all cats are found and nothing else; the middle is .40.
-    chosen = choose({"cat": [0.8] * 10, "dog": [0.4] * 9}).chosen
-    # All 19 are found up to .40.
-    assert chosen == Thresholds(
-        0.2, {"cat": 0.4, "dog": 0.2, "owl": 0.2}, ["dog", "owl"], "best F1"
-    )
-    assert choose({"cat": [0.8] * 10, "dog": [0.4] * 10}).chosen.from_all == ["owl"]
-    truth, found = choose({"cat": [0.8] * 10})[:2]
-    truth.difficult[0] = True
-    assert analysis.analyse(truth, found).chosen.from_all == ["cat", "dog", "owl"]
+    # As above, but 4 cats: with 20 / 44 of all, 11.6 / 29.8 from .80 and 48 / 50.9 from .40 down.
+    analysed = choose({"cat": [0.8] * 4, "dog": [0.4] * 40}, {"cat": [0.5] * 2})
+    assert analysed.chosen.classes == {"cat": 0.2, "dog": 0.2, "owl": 0.2}
+    assert analysed.chosen.all == analysed.score == 0.2
 
 
-def test_a_class_without_a_right_detection_has_the_threshold_of_all():
-    analysed = choose({"cat": [0.8] * 10}, {"dog": [0.9]}, {"cat": 10, "dog": 10})
-    assert analysed.chosen.from_all == ["dog", "owl"]
-    assert analysed.chosen.classes["dog"] == analysed.chosen.all == analysed.score
+def test_classes_without_objects_or_right_detections():
+    # From .90 down 20 dogs are wrong, from .80 down 10 cats are right. All classes: 20 / 40 (of 20
+    # objects) from .80; dogs with as many again: 20 / 80 from .80, and nothing right above it.
+    analysed = choose({"cat": [0.8] * 10}, {"dog": [0.9] * 20}, {"cat": 10, "dog": 10})
+    assert analysed.chosen == Thresholds(0.4, {"cat": 0.4, "dog": 0.4, "owl": 0.4}, "best F1")
+    # Owls, of which there are none, are wrong from .50 down: cats of all classes are 2 / 3 as many.
+    analysed = choose({"cat": [0.8] * 30}, {"owl": [0.5] * 9})
+    assert analysed.chosen.classes == {"cat": 0.65, "dog": 0.65, "owl": 0.65}
+
+
+def test_what_is_ignored_does_not_count():
+    truth, found = choose({"cat": [0.8] * 4, "dog": [0.4] * 40}, {"cat": [0.5] * 2})[:2]
+    truth.difficult[4:] = True  # the dogs
+    assert analysis.analyse(truth, found).chosen.classes == {"cat": 0.65, "dog": 0.65, "owl": 0.65}
 
 
 def test_the_lowest_score_with_a_precision():

@@ -95,11 +95,11 @@ def test_false_alarms_as_sure_as_right_detections_are_counted():
 def test_several_classes_are_summed_and_the_worst_is_named():
     names = ("cat", "dog")
     objects = right("cat", 20, score=0.8) + right("dog", 12, score=0.35)
-    objects += missed("dog", 8) + false_alarms("dog", 1, 0.9)
+    objects += missed("dog", 8) + false_alarms("dog", 1, 0.9) + false_alarms("cat", 20, 0.5)
     counts = verdict.count(make_case(objects, names))
-    assert counts.scores.tolist() == pytest.approx([0.4, 0.17])
+    assert counts.scores.tolist() == pytest.approx([0.65, 0.17])
     sentence = verdict.describe(make_case(objects, names), counts)
-    assert numbers(sentence) == ["32", "40", "1", ".17", ".40", "12", "20", "1", "8"]
+    assert numbers(sentence) == ["32", "40", "1", ".17", ".65", "12", "20", "1", "8"]
     assert "dog" in sentence and "cat" not in sentence
 
 

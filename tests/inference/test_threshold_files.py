@@ -21,7 +21,7 @@ def test_no_file(tmp_path):
 
 
 def test_written_and_read_again(tmp_path):
-    thresholds = Thresholds(0.68, {"cat": 0.7}, ["dog"], "best F1", "val", "my_data")
+    thresholds = Thresholds(0.68, {"cat": 0.7}, "best F1", "val", "my_data")
     path = tmp_path / "thresholds.json"
     path.write_text(json.dumps(thresholds.to_json()))
     assert read_thresholds(path) == thresholds
