@@ -62,14 +62,11 @@ def test_what_a_run_leaves(tiny_run, tiny_data, tiny_config):
     assert json.loads((tiny_run / "state.json").read_text())["num_workers"] == 1
     assert list((tiny_run / "tensorboard").glob("events.*"))
     assert 'http-equiv="refresh"' not in (tiny_run / "live.html").read_text()
-    kept = [each["step"] for each in read_evaluations(tiny_run)]
-    (best,) = [each["step"] for each in read_evaluations(tiny_run) if each["is_best"]]
-    assert kept == sorted({30, best, 80})
-    assert all(len(each["images"]) == 4 for each in read_evaluations(tiny_run))
     rows = read_metrics(tiny_run / "metrics.csv")
-    assert max(float(row["AP"] or 0) for row in rows) == next(
-        float(row["AP"]) for row in rows if row["step"] == str(best)
-    )
+    best_row = max(rows, key=lambda row: float(row["AP"] or 0))
+    kept = {each["step"] for each in read_evaluations(tiny_run)}
+    assert kept >= {30, int(best_row["step"]), 80}
+    assert all(len(each["images"]) == 4 for each in read_evaluations(tiny_run))
     # Reports every 20 steps, evaluations every 30.
     steps = " ".join(row["step"] for row in rows)
     assert steps == "20 30 40 60 80"
