@@ -383,7 +383,7 @@ class Train(Section):
     AdamW, which needs 0.01 to 0.05."""
     pretrained_rate: PositiveFloat = 1.0
     """Factor of the learning rate of the layers that `init_from` fills: the backbone, or, of a run,
-    everything before the heads. `finetune.yaml`, for new classes: 0.04."""
+    those before the heads. `finetune.yaml`, for new classes: 0.04."""
     bias_rate: PositiveFloat = 1.0
     """Factor of the learning rate of biases. Original Caffe code: 2."""
     schedule: Literal["step", "cosine", "flat_cosine"] = "step"
