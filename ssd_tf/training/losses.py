@@ -64,7 +64,7 @@ class MultiBoxLoss:
         positive = labels > 0
         logits = predictions["logits"]
         if self.trained_rows is not None:
-            logits = merge_rows(logits, self.trained_rows)
+            logits = merge_rows(logits, self.trained_rows, self.score_activation)
         if self.loss.iou_scores != "none":
             quality = self._quality(predictions["offsets"], targets["offsets"], positive)
             classification = iou_score_loss(logits[..., 1:], labels, quality, self.loss)
@@ -118,13 +118,16 @@ class MultiBoxLoss:
         ]
 
 
-def merge_rows(logits, trained_rows):
+def merge_rows(logits, trained_rows, score_activation):
     """Logits [B, A, C + 1] -> [B, A, T + 1]: those of T trained rows, all others as background.
 
-    The merged background has the probability of all others together, and no gradient. Mined
-    negatives are then those that score highest for a trained class: an object of another class
-    that has no label is as good a negative as any.
+    The merged background has the probability of all others together, and no gradient; the sigmoid
+    does not use it, so the first logit stays as it is. Mined negatives are then those that score
+    highest for a trained class: an object of another class that has no label is as good a negative
+    as any.
     """
+    if score_activation == "sigmoid":
+        return tf.gather(logits, [0, *trained_rows], axis=-1)
     others = np.setdiff1d(np.arange(logits.shape[-1]), trained_rows)
     merged = tf.reduce_logsumexp(tf.gather(logits, others, axis=-1), -1, keepdims=True)
     return tf.concat([tf.stop_gradient(merged), tf.gather(logits, trained_rows, axis=-1)], -1)
