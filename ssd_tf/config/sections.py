@@ -304,9 +304,9 @@ class Loss(Section):
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     """Distance of boxes: `smooth_l1` of the offsets, or `giou` (Rezatofighi et al. 2019), `diou` or
     `ciou` (Zheng et al. 2020) of the decoded boxes."""
-    normalizer: Literal["global", "caffe", "torchvision", "nvidia"] = "global"
-    """Divisor of the loss: the positives of the `global` batch, or as in `caffe`, `torchvision` or
-    `nvidia`, to train exactly as a reference."""
+    normalizer: Literal["global", "torchvision", "nvidia"] = "global"
+    """Divisor of the loss: the positives of the `global` batch, or as in `torchvision`, and the
+    original Caffe code, or `nvidia`, to train exactly as a reference."""
 
     @pydantic.model_validator(mode="after")
     def _check_negatives(self):

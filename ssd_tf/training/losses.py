@@ -148,9 +148,9 @@ def image_weights(normalizer, positives) -> ImageWeights:
     """positives: of each image [B] float, all images of one replica in one step.
 
     global: divide by the positives of the global batch, all replicas together.
-    caffe, torchvision: divide each replica's sums by the positives of its own batch, at least 1,
-    then average over the replicas (caffe's multibox_loss_layer.cpp; torchvision's
-    SSD.compute_loss). Both go with `min_negatives: 0`.
+    torchvision: divide each replica's sums by the positives of its own batch, at least 1, then
+    average over the replicas (torchvision's SSD.compute_loss; the original Caffe code's
+    multibox_loss_layer.cpp). Both go with `min_negatives: 0`.
     nvidia: divide each image's sums by its own positives, count images without positives as 0,
     then average over the images (NVIDIA DeepLearningExamples, PyTorch/Detection/SSD/ssd/model.py).
     """
@@ -158,7 +158,7 @@ def image_weights(normalizer, positives) -> ImageWeights:
         divisor = tf.cast(tf.size(positives), positives.dtype)
         return ImageWeights(tf.math.divide_no_nan(tf.ones_like(positives), positives), divisor)
     num_positives = tf.reduce_sum(positives)
-    if normalizer in ("caffe", "torchvision"):
+    if normalizer == "torchvision":
         weights = tf.ones_like(positives) / tf.maximum(num_positives, 1.0)
         return ImageWeights(weights, tf.ones_like(num_positives))
     return ImageWeights(tf.ones_like(positives), num_positives)

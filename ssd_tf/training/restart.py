@@ -136,7 +136,7 @@ def check_replicas(config: Config, state: RunState, strategy, workdir):
             f"(data.shard=file), now there are {num_workers}, which would read other records: "
             "start as many, or use another --workdir"
         )
-    by_replica = config.train.bn == "train" or config.loss.normalizer in ("caffe", "torchvision")
+    by_replica = config.train.bn == "train" or config.loss.normalizer == "torchvision"
     if by_replica and state.num_replicas not in (None, num_replicas):
         logging.warning(
             "the run had %d replicas, now it has %d: train.bn=train and loss.normalizer=%s go by "

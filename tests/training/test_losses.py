@@ -472,7 +472,6 @@ def test_an_iou_loss_compares_decoded_boxes_of_positives_only(box_loss):
     # Three images with 3, 0 and 1 positives.
     [
         ("global", (1, 1, 1), 4),
-        ("caffe", (1 / 4, 1 / 4, 1 / 4), 1),
         ("torchvision", (1 / 4, 1 / 4, 1 / 4), 1),
         # Each image by its own positives, to be divided by three images.
         ("nvidia", (1 / 3, 0, 1), 3),
@@ -486,7 +485,7 @@ def test_normalizers_by_hand(normalizer, weights, divisor):
 
 @pytest.mark.parametrize(
     ("normalizer", "weight", "divisor"),
-    [("global", 1, 0), ("caffe", 1, 1), ("torchvision", 1, 1), ("nvidia", 0, 1)],
+    [("global", 1, 0), ("torchvision", 1, 1), ("nvidia", 0, 1)],
 )
 def test_normalizers_without_positives(normalizer, weight, divisor):
     found = losses.image_weights(normalizer, tf.constant([0.0]))
