@@ -32,10 +32,10 @@ flags.DEFINE_string(
 
 def _open(values):
     reports = output.read_reports(values.output)
-    others = () if values.val_fraction else reports.keys() - {values.split}
+    replaced = {values.split, "val"} if values.val_fraction else {values.split}
+    others = {name: entry for name, entry in reports.items() if name not in replaced}
     image_set = values.image_set or choose_image_set(values.voc, values.split, others)
-    if values.split != "train":
-        check_separate(values.voc, image_set, reports)
+    check_separate(values.voc, values.split, image_set, not values.image_set, others)
     return read_voc(values.voc, image_set, values.allow_outside)
 
 

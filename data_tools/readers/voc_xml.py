@@ -79,21 +79,39 @@ def read_voc(folder, image_set, allow_outside=False) -> labels.Source:
     )
 
 
-def check_separate(folder, image_set, reports):
-    """Raise ValueError if a set is part of `trainval`, of which the split train was made unasked.
+def check_separate(folder, split, image_set, is_default, reports):
+    """Raise ValueError if images of `val` would be in the split train, made of `trainval` unasked.
 
-    reports: {split: its entry of report.json} of the data set that the set is added to.
+    image_set: of which the split is to be made; is_default: whether the user has named none.
+    reports: {split: its entry of report.json} of the splits that stay in the data set.
     """
-    source = reports.get("train", {}).get("source", {})
-    is_same_folder = os.path.abspath(source.get("voc", "")) == os.path.abspath(folder)
-    is_unasked = is_same_folder and "image_set" not in source
-    notes = source.get("notes", ())
-    has_all = any(note.startswith(_SET_NOTE.format("trainval")) for note in notes)
-    if image_set in _USUAL_SETS["val"] and is_unasked and has_all:
-        raise ValueError(
-            f"the split train of --output was made of the set trainval, which holds that of "
-            f"{image_set}: convert train again with --image_set train, or name another --output"
+    found = {name: _made_of(entry, folder) for name, entry in reports.items()}
+    made = {name: made_of for name, made_of in found.items() if made_of}
+    made[split] = (image_set, is_default)
+    part = next((name for name, (each, _) in made.items() if each in _USUAL_SETS["val"]), None)
+    if made.get("train") != ("trainval", True) or part in (None, "train"):
+        return
+    advice = "convert train with --image_set train"
+    lists = _ImageLists(pathlib.Path(folder))
+    if not lists.have("train"):
+        advice = (
+            f"write {lists.folder / 'train.txt'} without them, or convert train alone into another "
+            "--output with --val_fraction 0.2"
         )
+    raise ValueError(
+        f"--output: the split train, made of the set trainval, would hold the images of {part}, "
+        f"made of the set {made[part][0]}: {advice}"
+    )
+
+
+def _made_of(entry, folder):
+    """(image set, whether the user had named none) of a split made of the same folder, or None."""
+    source = entry["source"]
+    notes = "\n".join(source.get("notes", ()))
+    found = re.search(_SET_NOTE.format("(.+?)") + r"[\d,]+ of", notes)
+    if not found or os.path.abspath(source.get("voc", "")) != os.path.abspath(folder):
+        return None
+    return found[1], "image_set" not in source
 
 
 def list_sets(folder) -> list[labels.ImageSet]:

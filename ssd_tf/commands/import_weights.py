@@ -100,9 +100,9 @@ def _main(values, positional):
 
 
 def _print_names():
-    print(f"{'name':44} {'AP':>5} {'MB':>4}  licence")
+    print(f"{'name':44} {'AP':>5} {'about MB':>8}  licence")
     for name, entry in downloads.DETECTORS.items():
-        print(f"{name:44} {entry.ap / 100:5.3f} {entry.megabytes:4d}  {entry.licence}")
+        print(f"{name:44} {entry.ap / 100:5.3f} {entry.megabytes:8d}  {entry.licence}")
 
 
 if __name__ == "__main__":

@@ -304,9 +304,9 @@ class Loss(Section):
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     """Distance of boxes: `smooth_l1` of the offsets, or `giou` (Rezatofighi et al. 2019), `diou` or
     `ciou` (Zheng et al. 2020) of the decoded boxes."""
-    normalizer: Literal["global", "caffe", "torchvision", "nvidia"] = "global"
-    """Divisor of the loss: the positives of the `global` batch, or as in `caffe`, `torchvision` or
-    `nvidia`, to train exactly as a reference."""
+    normalizer: Literal["global", "torchvision", "nvidia"] = "global"
+    """Divisor of the loss: the positives of the `global` batch, or as in `torchvision`, and the
+    original Caffe code, or `nvidia`, to train exactly as a reference."""
 
     @pydantic.model_validator(mode="after")
     def _check_negatives(self):
@@ -383,7 +383,7 @@ class Train(Section):
     AdamW, which needs 0.01 to 0.05."""
     pretrained_rate: PositiveFloat = 1.0
     """Factor of the learning rate of the layers that `init_from` fills: the backbone, or, of a run,
-    everything before the heads. `finetune.yaml`, for new classes: 0.04."""
+    those before the heads. `finetune.yaml`, for new classes: 0.04."""
     bias_rate: PositiveFloat = 1.0
     """Factor of the learning rate of biases. Original Caffe code: 2."""
     schedule: Literal["step", "cosine", "flat_cosine"] = "step"

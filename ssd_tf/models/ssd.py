@@ -119,7 +119,10 @@ def backbone_layers(model: keras.Model, config: Config) -> list:
 
 
 def pretrained_layers(model: keras.Model, config: Config) -> list:
-    """The layers that config.init_from fills: the backbone, or, of a run, all before the heads."""
+    """The layers that config.init_from may fill: the backbone, or, of a run, all before the heads.
+
+    A run leaves those from scratch that differ from its own.
+    """
     if config.init_from is None:
         return []
     if not config.starts_from_run:

@@ -95,7 +95,7 @@ def _find_detectors():
             yield _file(path, "found in SSD_TF_WEIGHTS")
     if downloads.find_local(BEST_NAME) is None and not any(map(_is_best, files)):
         if downloads.is_reachable(BEST_NAME):
-            yield _published(BEST_NAME, f"{cost}; a download of {published.megabytes} MB")
+            yield _published(BEST_NAME, f"{cost}; a download of about {published.megabytes} MB")
         else:
             logging.info("%s cannot be reached: looking in SSD_TF_WEIGHTS", published.url)
     for path in files:

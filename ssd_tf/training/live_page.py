@@ -47,8 +47,9 @@ class LivePage:
     """Writes the page of a run, atomically each time.
 
     The held-out images of its first, its best and its latest evaluation are kept in a file, for a
-    restart. While the run trains the first and the latest are shown, afterwards the first and the
-    best: its weights are those that are kept.
+    restart, and those of the best one before, as a restart may go back to a step between the two.
+    While the run trains the first and the latest are shown, afterwards the first and the best: its
+    weights are those that are kept.
     """
 
     def __init__(self, workdir, plan: Plan, config: Config, start_step):
@@ -59,19 +60,20 @@ class LivePage:
         self._written = -math.inf
         self._images = read_evaluations(self._workdir, start_step)
 
-    def keep_images(self, step, images, is_best):
-        """Keep what an evaluation drew. images: HeldOuts. is_best: whether AP is the highest."""
+    def keep_images(self, step, images, best_steps):
+        """Keep what an evaluation drew, whose AP need not be known yet.
+
+        images: HeldOuts. best_steps: those that had the highest AP in turn, the best one last.
+        """
         if not images:
             return
         drawn = [
             {"name": each.name, "truth": jpeg_uri(each.truth), "found": jpeg_uri(each.found)}
             for each in images
         ]
-        if is_best:
-            self._images = [each | {"is_best": False} for each in self._images]
-        kept = [each for each in self._images[1:] if each["is_best"]]
-        evaluation = {"step": step, "is_best": is_best, "images": drawn}
-        self._images = [*self._images[:1], *kept, evaluation]
+        others = [each for each in self._images if each["step"] != step]
+        kept = [each for each in others[1:] if each["step"] in best_steps[-2:]]
+        self._images = [*others[:1], *kept, {"step": step, "images": drawn}]
         files.write_json(self._workdir / _IMAGES, self._images)
 
     def write_if_due(self, numbers: Numbers, rows):
@@ -98,7 +100,7 @@ class LivePage:
                 _draw_curve("AP", _read_points(rows, "AP"), numbers.best),
                 _draw_curve("loss", _thin_out(_read_points(rows, "loss"))),
             ],
-            "evaluations": _choose_shown(self._images, has_ended),
+            "evaluations": _choose_shown(self._images, numbers.best, has_ended),
             "score": f"{LOW_SCORE:g}",
             "settings": _settings(self._config),
             "yaml": to_yaml(self._config),
@@ -112,13 +114,13 @@ class LivePage:
 def read_evaluations(workdir, last_step=math.inf) -> list[dict]:
     """The drawn images of a run's first, best and latest evaluation, up to a step.
 
-    [{"step", "is_best", "images": [{"name", "truth", "found"}]}], images as data URIs; none if they
-    were not kept or the file cannot be used.
+    [{"step", "images": [{"name", "truth", "found"}]}], images as data URIs; none if they were not
+    kept or the file cannot be used.
     """
     try:
         kept = json.loads((pathlib.Path(workdir) / _IMAGES).read_text())
         return [
-            {"step": each["step"], "is_best": each["is_best"], "images": each["images"]}
+            {"step": each["step"], "images": each["images"]}
             for each in kept
             if each["step"] <= last_step and each["images"]
         ]
@@ -126,16 +128,14 @@ def read_evaluations(workdir, last_step=math.inf) -> list[dict]:
         return []
 
 
-def choose_best(evaluations: list[dict]) -> list[dict]:
-    """The best of the evaluations of `read_evaluations`; the latest if AP was never measured."""
-    best = [each for each in evaluations if each["is_best"]]
-    return best or evaluations[-1:]
-
-
-def _choose_shown(evaluations, has_ended):
-    """(what it is, evaluation) of those on the page, the first at first."""
-    others = choose_best(evaluations) if has_ended else evaluations[-1:]
-    name = "best evaluation, whose weights are kept" if has_ended else "latest evaluation"
+def _choose_shown(evaluations, best, has_ended):
+    """(what it is, evaluation) of those on the page, the first at first. best: of Numbers."""
+    name = "latest evaluation"
+    others = evaluations[-1:]
+    kept = [each for each in evaluations if best and each["step"] == best[0]]
+    if has_ended and kept:
+        name = "best evaluation, whose weights are kept"
+        others = kept
     first = [each for each in evaluations[:1] if each not in others]
     return [*(("first evaluation", each) for each in first), *((name, each) for each in others)]
 

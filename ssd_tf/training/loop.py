@@ -122,7 +122,13 @@ class Loop:
 
     def _make_monitor(self, start_step):
         train = self.config.train
-        plan = Plan(train.steps, train.batch_size, self.num_images, self._timetable.evaluate_every)
+        plan = Plan(
+            train.steps,
+            train.batch_size,
+            self.num_images,
+            self._timetable.evaluate_every,
+            self.run_state.comparable_from,
+        )
         level_names = [f"{height}x{width}" for height, width in self.state.network.map_shapes]
         config = self.config if self.config.watch.live_page else None
         monitor = Monitor(self.workdir, plan, start_step, level_names, config=config)
@@ -228,8 +234,9 @@ class Loop:
         with averages.in_place() if averages else contextlib.nullcontext():
             metrics, images = self.evaluate()
         self._signals.nothing_to_save = False
-        self._monitor.report_evaluation(step, metrics, "" if step else _NOTE_ON_STEP_0)
+        # The images first: a run that is killed in between is evaluated again.
         self._monitor.report_images(step, images)
+        self._monitor.report_evaluation(step, metrics, "" if step else _NOTE_ON_STEP_0)
         self._keep_if_best(step)
         self._stops_early = self._is_out_of_patience()
 
@@ -251,15 +258,15 @@ class Loop:
         self._evaluate(step)
 
     def _keep_if_best(self, step):
-        if step == self._best_step(self._comparable_ap()):
+        if step == self._monitor.best_step():
             self._checkpoints.copy_to_best()
 
     def _is_out_of_patience(self) -> bool:
         patience = self.config.eval.patience
-        measured = self._comparable_ap()
+        measured = self._monitor.comparable_ap()
         if patience is None or not measured:
             return False
-        best_step = self._best_step(measured)
+        best_step = self._monitor.best_step()
         num_worse = sum(step > best_step for step in measured)
         if num_worse < patience:
             return False
@@ -270,12 +277,3 @@ class Loop:
             num_worse,
         )
         return True
-
-    def _comparable_ap(self) -> dict[int, float]:
-        """{step: AP} of the evaluations with the current settings."""
-        first = self.run_state.comparable_from
-        return {step: ap for step, ap in self._monitor.measured_ap().items() if step >= first}
-
-    def _best_step(self, measured):
-        """The first step with the highest AP; None if nothing was measured."""
-        return max(measured, key=lambda step: (measured[step], -step), default=None)

@@ -64,7 +64,7 @@ class MultiBoxLoss:
         positive = labels > 0
         logits = predictions["logits"]
         if self.trained_rows is not None:
-            logits = merge_rows(logits, self.trained_rows)
+            logits = merge_rows(logits, self.trained_rows, self.score_activation)
         if self.loss.iou_scores != "none":
             quality = self._quality(predictions["offsets"], targets["offsets"], positive)
             classification = iou_score_loss(logits[..., 1:], labels, quality, self.loss)
@@ -118,13 +118,16 @@ class MultiBoxLoss:
         ]
 
 
-def merge_rows(logits, trained_rows):
+def merge_rows(logits, trained_rows, score_activation):
     """Logits [B, A, C + 1] -> [B, A, T + 1]: those of T trained rows, all others as background.
 
-    The merged background has the probability of all others together, and no gradient. Mined
-    negatives are then those that score highest for a trained class: an object of another class
-    that has no label is as good a negative as any.
+    The merged background has the probability of all others together, and no gradient; the sigmoid
+    does not use it, so the first logit stays as it is. Mined negatives are then those that score
+    highest for a trained class: an object of another class that has no label is as good a negative
+    as any.
     """
+    if score_activation == "sigmoid":
+        return tf.gather(logits, [0, *trained_rows], axis=-1)
     others = np.setdiff1d(np.arange(logits.shape[-1]), trained_rows)
     merged = tf.reduce_logsumexp(tf.gather(logits, others, axis=-1), -1, keepdims=True)
     return tf.concat([tf.stop_gradient(merged), tf.gather(logits, trained_rows, axis=-1)], -1)
@@ -145,9 +148,9 @@ def image_weights(normalizer, positives) -> ImageWeights:
     """positives: of each image [B] float, all images of one replica in one step.
 
     global: divide by the positives of the global batch, all replicas together.
-    caffe, torchvision: divide each replica's sums by the positives of its own batch, at least 1,
-    then average over the replicas (caffe's multibox_loss_layer.cpp; torchvision's
-    SSD.compute_loss). Both go with `min_negatives: 0`.
+    torchvision: divide each replica's sums by the positives of its own batch, at least 1, then
+    average over the replicas (torchvision's SSD.compute_loss; the original Caffe code's
+    multibox_loss_layer.cpp). Both go with `min_negatives: 0`.
     nvidia: divide each image's sums by its own positives, count images without positives as 0,
     then average over the images (NVIDIA DeepLearningExamples, PyTorch/Detection/SSD/ssd/model.py).
     """
@@ -155,7 +158,7 @@ def image_weights(normalizer, positives) -> ImageWeights:
         divisor = tf.cast(tf.size(positives), positives.dtype)
         return ImageWeights(tf.math.divide_no_nan(tf.ones_like(positives), positives), divisor)
     num_positives = tf.reduce_sum(positives)
-    if normalizer in ("caffe", "torchvision"):
+    if normalizer == "torchvision":
         weights = tf.ones_like(positives) / tf.maximum(num_positives, 1.0)
         return ImageWeights(weights, tf.ones_like(num_positives))
     return ImageWeights(tf.ones_like(positives), num_positives)

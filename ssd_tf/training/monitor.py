@@ -137,18 +137,17 @@ class Monitor:
         parts = [f"step {step}", *(numbers or ["AP is undefined"]), note]
         self._line.show_line("  ".join(filter(None, parts)))
         self._stopwatch.measure_evaluation()
+        self._write_page("training")
 
     def report_images(self, step, images):
-        """Show HeldOuts in TensorBoard, one by one, and on the page."""
+        """Show HeldOuts in TensorBoard, one by one, and keep them for the page."""
         with self._writer.as_default(step):
             for index, image in enumerate(images, start=1):
                 joined = side_by_side(image.truth, image.found)
                 tf.summary.image(f"images/{index} {image.name}", np.asarray(joined)[None])
         self._writer.flush()
         if self._page:
-            best = self._numbers().best
-            self._page.keep_images(step, images, is_best=best is not None and best[0] == step)
-            self._write_page("training")
+            self._page.keep_images(step, images, self._best_steps())
 
     def report_text(self, name, text):
         """Show Markdown in TensorBoard."""
@@ -160,15 +159,33 @@ class Monitor:
         """{step: AP} of the rows that have one, those from before a restart included."""
         return {int(row["step"]): float(row["AP"]) for row in self._rows if row["AP"]}
 
+    def comparable_ap(self) -> dict[int, float]:
+        """{step: AP} of the evaluations with the current settings."""
+        first = self._plan.comparable_from
+        return {step: ap for step, ap in self.measured_ap().items() if step >= first}
+
+    def best_step(self) -> int | None:
+        """The first step with the highest comparable AP; None if nothing was measured."""
+        return next(reversed(self._best_steps()), None)
+
     def close(self):
         self._line.close()
         self._writer.close()
 
+    def _best_steps(self):
+        """The steps that had the highest AP when they were evaluated, in order."""
+        best_steps = []
+        highest = -math.inf
+        for step, ap in sorted(self.comparable_ap().items()):
+            if ap > highest:
+                highest = ap
+                best_steps.append(step)
+        return best_steps
+
     def _numbers(self):
         """The Numbers of the page."""
-        measured = self.measured_ap()
-        best_step = max(measured, key=lambda step: (measured[step], -step), default=None)
-        best = None if best_step is None else (best_step, measured[best_step])
+        best_step = self.best_step()
+        best = None if best_step is None else (best_step, self.comparable_ap()[best_step])
         left = self._stopwatch.seconds_left(self._step)
         return Numbers(self._step, self._speed, left, best)
 

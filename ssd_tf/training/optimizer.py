@@ -15,12 +15,15 @@ _MOMENTUM = 0.9
 _DECAY_FACTOR = 0.1
 
 
-def make_optimizer(config: Config, model, trained_rows=None) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    config: Config, model, trained_rows=None, new_layers=()
+) -> keras.optimizers.Optimizer:
     """The optimizer that config.train describes, built on the model's trainable variables.
 
     `gradient(tape, loss, variables)` computes true gradients in every train.precision, and `apply`
     expects them summed over the replicas. The learning rate is a variable for the training step to
     assign. trained_rows: as `make_train_state` takes them; nothing moves the other rows.
+    new_layers: before the heads, that init_from has not filled; they learn at the full rate.
     """
     train = config.train
     # Keras would number the names, and checkpoints go by name: a second run in one process could
@@ -30,7 +33,8 @@ def make_optimizer(config: Config, model, trained_rows=None) -> keras.optimizers
     else:
         optimizer = _AdamW(train.learning_rate, name="adamw")
     variables = model.trainable_variables
-    optimizer.set_factors(_rate_factors(config, model, variables), _decays(train, variables))
+    rate_factors = _rate_factors(config, model, variables, new_layers)
+    optimizer.set_factors(rate_factors, _decays(train, variables))
     if trained_rows is not None:
         optimizer.set_masks(_row_masks(model, variables, trained_rows))
     if train.precision == "mixed_float16":
@@ -221,12 +225,16 @@ class _LossScale(keras.optimizers.LossScaleOptimizer):
         super().apply(scaled, trainable_variables)
 
 
-def _rate_factors(config, model, variables):
+def _rate_factors(config, model, variables, new_layers):
     train = config.train
     pretrained = set()
     if train.pretrained_rate != 1:
-        layers = ssd.pretrained_layers(model, config)
-        pretrained = {variable.path for layer in layers for variable in layer.variables}
+        pretrained = {
+            variable.path
+            for layer in ssd.pretrained_layers(model, config)
+            for variable in layer.variables
+            if layer.name not in new_layers
+        }
     return [
         (train.pretrained_rate if variable.path in pretrained else 1.0)
         * (train.bias_rate if variable.name == "bias" else 1.0)

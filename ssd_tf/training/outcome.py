@@ -4,7 +4,7 @@ import pathlib
 
 from ssd_tf.long_tasks import format_metric
 from ssd_tf.results import Result
-from ssd_tf.training.live_page import PAGE, choose_best, read_evaluations
+from ssd_tf.training.live_page import PAGE, read_evaluations
 from ssd_tf.training.monitor import METRICS, read_metrics
 from ssd_tf.weights import runs
 
@@ -12,8 +12,7 @@ from ssd_tf.weights import runs
 def read_result(workdir) -> Result:
     """The best checkpoint of a run, or its last without evaluations, and its AP.
 
-    metrics: "step" and, if it was evaluated, "AP", "AP50" and "AP75"; images: of the best
-    evaluation.
+    metrics: "step" and, if it was evaluated, "AP", "AP50" and "AP75"; images: of that evaluation.
     """
     folder = pathlib.Path(workdir)
     checkpoints = [folder / "checkpoints" / name for name in ("best", "last")]
@@ -29,7 +28,8 @@ def read_result(workdir) -> Result:
     paths |= {name: folder / file for name, file in others.items() if (folder / file).exists()}
     images = {
         f"{image['name']}, step {evaluation['step']}": image["found"]
-        for evaluation in choose_best(read_evaluations(folder))
+        for evaluation in read_evaluations(folder)
+        if evaluation["step"] == metrics.get("step")
         for image in evaluation["images"]
     }
     table = tuple((name, _show(value)) for name, value in metrics.items())

@@ -47,7 +47,7 @@ def measure_pace(config: Config, data: str | os.PathLike[str]) -> Pace:
     strategy = distribution.make_strategy(config.train.strategy)
     names = dataset_info.names
     rows = kept_classes.find_trained_rows(config, names, names)
-    state = make_train_state(config, names, strategy, initial_weights=False, trained_rows=rows)
+    state = make_train_state(config, names, strategy, new_layers=(), trained_rows=rows)
     make_dataset = dataset_maker(config, data, state.network)
     train = config.train
     with bad_records.explain_record_errors(data, config.data.train_split):

@@ -18,15 +18,17 @@ _SLOW_INPUT = 0.1  # above it waiting for input is worth a word on a terminal
 
 
 class Plan(typing.NamedTuple):
-    """The size of a run.
+    """The size of a run, and its evaluations.
 
     num_images: of the training split. evaluate_every: steps between evaluations; None: never.
+    comparable_from: the first step whose AP was measured as it is now.
     """
 
     num_steps: int
     batch_size: int
     num_images: int
     evaluate_every: int | None = None
+    comparable_from: int = 0
 
     def passes(self, step) -> float:
         """How often each image has been seen after a step, on average."""

@@ -37,7 +37,7 @@ class RunState:
     fingerprint: of the training split. evaluation: what AP depends on besides the weights.
     comparable_from: the first step whose AP was measured so. diverged_step: None, or the step at
     which training diverged, until a later checkpoint is saved. num_workers, num_replicas: of the
-    last start; None before the first.
+    last start; None before the first. new_layers: before the heads, that init_from has not filled.
     """
 
     fingerprint: str
@@ -46,6 +46,7 @@ class RunState:
     diverged_step: int | None = None
     num_workers: int | None = None
     num_replicas: int | None = None
+    new_layers: list[str] = dataclasses.field(default_factory=list)
 
     def write(self, workdir):
         files.write_json(workdir / "state.json", dataclasses.asdict(self))
@@ -135,7 +136,7 @@ def check_replicas(config: Config, state: RunState, strategy, workdir):
             f"(data.shard=file), now there are {num_workers}, which would read other records: "
             "start as many, or use another --workdir"
         )
-    by_replica = config.train.bn == "train" or config.loss.normalizer in ("caffe", "torchvision")
+    by_replica = config.train.bn == "train" or config.loss.normalizer == "torchvision"
     if by_replica and state.num_replicas not in (None, num_replicas):
         logging.warning(
             "the run had %d replicas, now it has %d: train.bn=train and loss.normalizer=%s go by "

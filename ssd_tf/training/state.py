@@ -18,7 +18,8 @@ class TrainState(typing.NamedTuple):
     """All that training changes, built in the scope of the strategy.
 
     averages: None without EMA. step: an int64 variable, the number of updates made. trained_rows:
-    as `kept_classes.find_trained_rows` finds them.
+    as `kept_classes.find_trained_rows` finds them. new_layers: those before the heads that
+    init_from has not filled.
     """
 
     network: ssd.SSD
@@ -27,6 +28,7 @@ class TrainState(typing.NamedTuple):
     step: tf.Variable
     strategy: tf.distribute.Strategy
     trained_rows: np.ndarray | None = None
+    new_layers: typing.Sequence[str] = ()
 
     @property
     def num_updates(self) -> int:
@@ -35,34 +37,36 @@ class TrainState(typing.NamedTuple):
 
 
 def make_train_state(
-    config: Config, class_names, strategy, initial_weights=True, trained_rows=None
+    config: Config, class_names, strategy, new_layers=None, trained_rows=None
 ) -> TrainState:
     """Build what the config describes. Raises ConfigError if it cannot be built or run here.
 
     class_names: of the foreground classes.
-    initial_weights: False leaves init_from out, for a run that replaces the weights by those of
-    its last checkpoint.
+    new_layers: None loads what init_from names. A run that resumes replaces all weights by those of
+    its last checkpoint, and gives the layers that init_from did not fill.
     trained_rows: None trains all that is not frozen, else only these rows of the class heads.
     """
     check_precision(config.train.precision)
     with strategy.scope():
         network = make_network(config, len(class_names))
-        if initial_weights:
+        if new_layers is None:
             _check_pretrained_rate(config, network)
             _check_batch_norm(config, network)
-            load_initial_weights(config, network, class_names)
-    return attach_training(config, network, strategy, trained_rows)
+            new_layers = load_initial_weights(config, network, class_names)
+    return attach_training(config, network, strategy, trained_rows, new_layers)
 
 
-def attach_training(config: Config, network: ssd.SSD, strategy, trained_rows=None) -> TrainState:
+def attach_training(
+    config: Config, network: ssd.SSD, strategy, trained_rows=None, new_layers=()
+) -> TrainState:
     """The TrainState of a network that was built in the scope of the strategy.
 
-    trained_rows: as `make_train_state` takes them.
+    trained_rows: as `make_train_state` takes them. new_layers: as the TrainState has them.
     """
     if trained_rows is not None:
         heads.freeze_all_but_rows(network.model)
     with strategy.scope():
-        optimizer = make_optimizer(config, network.model, trained_rows)
+        optimizer = make_optimizer(config, network.model, trained_rows, new_layers)
         averages = None
         if config.train.ema is not None:
             averages = Averages(network.model, config.train.ema)
@@ -73,7 +77,7 @@ def attach_training(config: Config, network: ssd.SSD, strategy, trained_rows=Non
             name="step",
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
-    return TrainState(network, optimizer, averages, step, strategy, trained_rows)
+    return TrainState(network, optimizer, averages, step, strategy, trained_rows, new_layers)
 
 
 def check_precision(precision):
@@ -113,14 +117,15 @@ def make_network(config: Config, num_classes) -> ssd.SSD:
         keras.config.set_dtype_policy(policy)
 
 
-def load_initial_weights(config: Config, network: ssd.SSD, class_names):
+def load_initial_weights(config: Config, network: ssd.SSD, class_names) -> list[str]:
     """Load what fits of the weights that config.init_from names, if any.
 
-    Logs a table of what was loaded. Raises ConfigError if there is nothing that fits.
+    Logs a table of what was loaded; returns the layers before the heads that init_from does not
+    fill. Raises ConfigError if there is nothing that fits.
     """
     if config.init_from is None:
         _check_frozen_layers(config, are_random=True)
-        return
+        return []
     source = transfer.read_source(config, network.model)
     outcomes = transfer.transfer(source, network, config, class_names)
     logging.info("init_from %s:", config.init_from)
@@ -134,6 +139,7 @@ def load_initial_weights(config: Config, network: ssd.SSD, class_names):
         for outcome in outcomes
     )
     _check_frozen_layers(config, from_scratch)
+    return transfer.list_new_layers(outcomes)
 
 
 def _check_all_loaded(config, outcomes):

@@ -80,7 +80,7 @@ def make_train_step(config: Config, state: TrainState):
     *global* batch (or by what loss.normalizer says), so neither loss nor gradient depends on how
     images are spread over replicas and micro-batches.
     """
-    network, optimizer, averages, step, strategy, trained_rows = state
+    network, optimizer, averages, step, strategy, trained_rows, _ = state
     train = config.train
     loss = make_loss(config, network.default_boxes, trained_rows)
     schedule = make_schedule(train)

@@ -74,7 +74,9 @@ def train(
             tf.config.experimental.enable_op_determinism()
         names = run_info.names
         rows = kept_classes.find_trained_rows(config, names, dataset_info.names)
-        state = make_train_state(config, names, strategy, not resumes, trained_rows=rows)
+        new_layers = run_state.new_layers if resumes else None
+        state = make_train_state(config, names, strategy, new_layers, trained_rows=rows)
+        run_state.new_layers = list(state.new_layers)
         advice.log_settings(config, state.network, strategy.num_replicas_in_sync)
         loop = _make_loop(config, dataset_info, names, workdir, state, run_state, profiler)
         if distribution.is_chief(strategy):

@@ -108,6 +108,11 @@ def transfer(source: Source, network: ssd.SSD, config: Config, class_names) -> l
     return outcomes
 
 
+def list_new_layers(outcomes) -> list[str]:
+    """The layers before the heads that start from scratch."""
+    return [each.layer for each in _before_heads(outcomes) if each.result != LOADED]
+
+
 def summarize(outcomes) -> list[str]:
     """A table in lines: part of the network, number of layers, what happened."""
     counts = collections.Counter((outcome.part, outcome.result) for outcome in outcomes)
@@ -193,8 +198,12 @@ def _list_names(names):
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
+def _before_heads(outcomes):
+    return [outcome for outcome in outcomes if "heads" not in outcome.part]
+
+
 def _check_overlap(outcomes, source):
-    before_heads = [outcome for outcome in outcomes if "heads" not in outcome.part]
+    before_heads = _before_heads(outcomes)
     if not any(outcome.result == LOADED for outcome in before_heads):
         first = before_heads[0]
         raise ConfigError(

@@ -152,6 +152,35 @@ def test_trainval_and_then_its_part_val(voc):
     assert voc("val")[0] == 0
 
 
+def test_val_and_then_trainval_that_holds_it(voc, tmp_path):
+    """Without a list train."""
+    train_list = tmp_path / "voc/ImageSets/Main/train.txt"
+    train_list.unlink()
+    alone = {"val": ["b.jpg"]}
+    assert voc("val")[::2] == (0, alone)
+    code, error, splits = voc("train")
+    assert (code, splits) == (1, alone)
+    assert str(train_list) in error and "--val_fraction" in error
+    # The split test may be made of the list val, too.
+    assert voc("val", "--image_set=trainval")[0] == 0
+    assert voc("test", "--image_set=val")[0] == 0
+    code, error, splits = voc("train")
+    assert (code, sorted(splits)) == (1, ["test", "val"])
+    assert "the images of test" in error
+    # As the error says.
+    assert voc("train", f"--output={tmp_path / 'other'}", "--val_fraction=0.5")[0] == 0
+    train_list.write_text("a\n")
+    assert voc("train")[2]["train"] == ["a.jpg"]
+
+
+def test_val_of_other_images_than_trainval(voc, tmp_path):
+    (tmp_path / "voc/ImageSets/Main/train.txt").unlink()
+    (tmp_path / "voc/ImageSets/Main/test.txt").write_text("c\n")
+    assert voc("val", "--image_set=test")[0] == 0
+    code, _, splits = voc("train")
+    assert (code, sorted(splits["train"]), splits["val"]) == (0, ["a.jpg", "b.jpg"], ["c.jpg"])
+
+
 def test_trainval_divided_by_a_fraction(voc):
     for _ in range(2):
         code, _, splits = voc("train", "--val_fraction=0.5")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import re
 import tarfile
 import zipfile
@@ -11,6 +12,8 @@ import pytest
 from ssd_tf.draw import color_of, text_color_of
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting import mediapipe_files, web
+
+DEPLOY = pathlib.Path(__file__).parents[2] / "docs" / "deploy.md"
 
 
 class NoConverter:
@@ -127,8 +130,14 @@ def test_an_archive_writes_nowhere_else(tmp_path, package):
 def test_mediapipe_from_its_cdn(tmp_path):
     mediapipe_files.check("cdn")
     web.export_page(tmp_path / "web", NoConverter(["red"]), "cdn")
-    address = model_of((tmp_path / "web" / "index.html").read_text())["mediapipe"]
-    assert re.fullmatch(r"https://[^/]+/npm/@mediapipe/tasks-vision@\d+\.\d+\.\d+", address)
+    page = (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
+    address = model_of(page)["mediapipe"]
+    host, _, version = address.partition("/npm/@mediapipe/tasks-vision@")
+    assert host == "https://cdn.jsdelivr.net"
+    assert f"npm pack @mediapipe/tasks-vision@{version}\n" in DEPLOY.read_text(encoding="utf-8")
+    # It loads the bundle and its folder of WebAssembly from there, and nothing from elsewhere.
+    assert re.findall(r"\$\{MODEL\.mediapipe\}/([\w.]+)`", page) == ["vision_bundle.mjs", "wasm"]
+    assert re.findall(r"\w+://[^\"'`\s]*", page) == [address]
     assert sorted(path.name for path in (tmp_path / "web").iterdir()) == [
         "index.html",
         "model.tflite",

@@ -145,6 +145,7 @@ def test_all_steps_are_made_once(images, program, capsys):
         f"$ ssd train --config {folder}/config.yaml --data {folder}/data --workdir {folder}/run"
         in commands
     )
+    assert any("--web_files cdn" in command for command in commands)
     for text in ("Finds 3 of 4.", "Label more.", "--format yolo", str(folder / "exports" / "web")):
         assert text in out
     assert (folder / "config.yaml").read_text() == f"init_from: {folder}/start\n"

@@ -118,7 +118,7 @@ def test_settings_that_look_unwise(lines, sections, train, key):
     ("sections", "train"),
     [
         ({"watch": {"log_every": 20}}, {"steps_per_call": 20}),
-        ({"loss": {"normalizer": "caffe", "min_negatives": 0}}, {}),
+        ({"loss": {"normalizer": "torchvision", "min_negatives": 0}}, {}),
         ({"eval": {"pre_nms_top_k": 100}}, {}),
         ({"init_from": "runs/other"}, {"bn": "frozen"}),
     ],

@@ -37,7 +37,7 @@ RUNS = {
     "SGD": {
         "train": TRAIN
         | {"strategy": "one", "deterministic": True, "accumulate": 2, "ema": 0.5, "clip_norm": 1.0},
-        "loss": {"normalizer": "caffe", "box_loss": "giou", "min_negatives": 0},
+        "loss": {"normalizer": "torchvision", "box_loss": "giou", "min_negatives": 0},
         "data": {"augment": AUGMENT, "on_bad_record": "skip"},
         "eval": {"class_agnostic": True},
     },

@@ -155,7 +155,7 @@ FOCAL = {"focal_gamma": 2.0, "focal_alpha": 0.25}
             {"score_activation": "sigmoid"},
         ),
         ({"normalizer": "nvidia", "negatives_per_positive": 2.5}, {"clip_norm": 1.0}),
-        ({"normalizer": "caffe", "min_negatives": 0}, {"precision": "mixed_float16"}),
+        ({"normalizer": "torchvision", "min_negatives": 0}, {"precision": "mixed_float16"}),
         (FOCAL, {"score_activation": "sigmoid", "bn": "synchronized"}),
     ],
 )

@@ -136,13 +136,13 @@ def images_of(page):
 
 def test_the_first_evaluation_beside_the_latest(make_page, read, tmp_path):
     page = make_page()
-    page.keep_images(0, [], is_best=True)  # watch.images: 0
+    page.keep_images(0, [], [])  # watch.images: 0
     assert not (tmp_path / "live_images.json").exists()
-    page.keep_images(0, [held_out("a.jpg", 10)], is_best=True)
+    page.keep_images(0, [held_out("a.jpg", 10)], [])
     page.write("training", numbers(0), [])
     assert list(images_of(read())) == ["labels of a.jpg", "a.jpg at step 0"]
     for step in (50, 1000):
-        page.keep_images(step, [held_out("a.jpg", step % 256)], is_best=True)
+        page.keep_images(step, [held_out("a.jpg", step % 256)], [0])
     page.write("training", numbers(50), [])
     shown = images_of(read())
     assert list(shown) == ["labels of a.jpg", "a.jpg at step 0", "a.jpg at step 1000"]
@@ -155,7 +155,7 @@ def test_the_first_evaluation_beside_the_latest(make_page, read, tmp_path):
     [
         ([0, 25], [0, 25, 75], [0, 25]),
         ([0], [0, 75], [0]),
-        ([0, 25, 50, 75], [0, 75], [0, 75]),
+        ([0, 25, 50, 75], [0, 25, 50, 75], [0, 75]),
         ([], [0, 75], [0, 75]),
     ],
 )
@@ -164,11 +164,13 @@ def test_after_the_end_the_best_evaluation_beside_the_first(
 ):
     page = make_page()
     for step in (0, 25, 50, 75):
-        page.keep_images(step, [held_out("a.jpg", 10)], is_best=step in best_steps)
+        before = [each for each in best_steps if each < step]
+        page.keep_images(step, [held_out("a.jpg", 10)], before)
     assert [each["step"] for each in read_evaluations(tmp_path)] == kept
     page.write("training", numbers(75), [])
     assert list(images_of(read()))[1:] == ["a.jpg at step 0", "a.jpg at step 75"]
-    page.write("finished", numbers(100), [], has_ended=True)
+    best = (best_steps[-1], 0.5) if best_steps else None
+    page.write("finished", numbers(100, best=best), [], has_ended=True)
     assert list(images_of(read()))[1:] == [f"a.jpg at step {step}" for step in shown]
 
 
@@ -176,11 +178,39 @@ def test_after_the_end_the_best_evaluation_beside_the_first(
 def test_a_restart_keeps_the_images_up_to_its_step(make_page, tmp_path, start_step, kept):
     page = make_page()
     for step in (0, 25, 50):
-        page.keep_images(step, [held_out("a.jpg", 10)], is_best=step == 25)
+        page.keep_images(step, [held_out("a.jpg", 10)], [0, 25])
     assert [each["step"] for each in read_evaluations(tmp_path, start_step)] == kept
     page = make_page(start_step)
-    page.keep_images(60, [held_out("a.jpg", 20)], is_best=True)
+    page.keep_images(60, [held_out("a.jpg", 20)], [0, 60])
     assert [each["step"] for each in read_evaluations(tmp_path)] == [0, 60]
+
+
+def test_a_restart_before_the_best_evaluation_shows_the_best_one_before(make_page, read):
+    page = make_page()
+    for step, before in ((0, []), (25, [0]), (50, [0, 25])):
+        page.keep_images(step, [held_out("a.jpg", 10)], before)
+    page = make_page(start_step=49)
+    page.keep_images(60, [held_out("a.jpg", 20)], [0, 25])
+    page.write("finished", numbers(60, best=(25, 0.5)), [], has_ended=True)
+    assert list(images_of(read()))[1:] == ["a.jpg at step 0", "a.jpg at step 25"]
+
+
+def test_the_best_evaluation_without_images(make_page, read):
+    """The page calls no other one the best, as of a folder from which the file was deleted."""
+    page = make_page(start_step=30)
+    page.keep_images(50, [held_out("a.jpg", 20)], [25])
+    page.keep_images(75, [held_out("a.jpg", 30)], [25])
+    page.write("finished", numbers(75, best=(25, 0.5)), [], has_ended=True)
+    found = read()
+    assert list(images_of(found))[1:] == ["a.jpg at step 50", "a.jpg at step 75"]
+    assert "best evaluation" not in found.source
+
+
+def test_an_evaluation_that_is_made_again_replaces_its_images(make_page, tmp_path):
+    page = make_page()
+    for step in (0, 0, 25, 25):
+        page.keep_images(step, [held_out("a.jpg", 10)], [])
+    assert [each["step"] for each in read_evaluations(tmp_path)] == [0, 25]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '[{"step": 1}]', "{}", "null"])
@@ -192,7 +222,7 @@ def test_a_file_of_images_that_cannot_be_used(tmp_path, content):
 def test_names_are_text(make_page, read, tmp_path):
     """File names may hold marks of HTML, and bytes that are not UTF-8."""
     page = make_page()
-    page.keep_images(0, [held_out("<b>&.jpg", 10), held_out(os.fsdecode(b"\xff.jpg"), 10)], True)
+    page.keep_images(0, [held_out("<b>&.jpg", 10), held_out(os.fsdecode(b"\xff.jpg"), 10)], [])
     page.write("training", numbers(0), [])
     assert read().all("b", id="x") == [] and "<b>&.jpg" not in (tmp_path / "live.html").read_text()
     assert "labels of <b>&.jpg" in images_of(read())
@@ -200,7 +230,7 @@ def test_names_are_text(make_page, read, tmp_path):
 
 def test_only_whole_files(make_page, tmp_path):
     page = make_page()
-    page.keep_images(0, [held_out("a.jpg", 10)], is_best=True)
+    page.keep_images(0, [held_out("a.jpg", 10)], [])
     page.write("training", numbers(0), [])
     assert {path.name for path in tmp_path.iterdir()} == {"live.html", "live_images.json"}
     assert len(json.loads((tmp_path / "live_images.json").read_text())) == 1

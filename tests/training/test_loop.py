@@ -8,8 +8,11 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from ssd_tf.errors import Interrupted
+from ssd_tf.evaluation.held_out import HeldOut
+from ssd_tf.training.live_page import read_evaluations
 from ssd_tf.training.loop import DivergedError, Loop
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.training.restart import RunState, read_state
@@ -330,6 +333,30 @@ def test_best_of_an_earlier_evaluation_is_not_compared(make_loop, toy_config, tm
     loop.run_state.comparable_from = 3  # as check_restart finds
     loop.run()
     assert runs.find_checkpoint(tmp_path / "run").endswith("best/ckpt-4")
+
+
+def test_the_images_of_an_evaluation_that_was_cut_off_are_drawn_again(
+    make_loop, toy_config, tmp_path, monkeypatch
+):
+    """Between its images and its AP: whichever came first, both are there at the end."""
+    drawn = [HeldOut("a.jpg", Image.new("RGB", (30, 20)), Image.new("RGB", (30, 20)))]
+    metrics = {"coco": {"AP": 0.5}, "voc": {}, "per_class": {}}
+
+    def run():
+        loop = make_loop(toy_config(steps=2), evaluate=constant_ap)
+        loop.evaluate = lambda: (metrics, drawn)
+        loop.run()
+
+    def kill(*_args):
+        raise KeyboardInterrupt
+
+    for name in ("report_images", "report_evaluation"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Monitor, name, kill)
+            run()
+    run()
+    assert metrics_of(tmp_path / "run", "AP") == ["", "0.5"]
+    assert [each["step"] for each in read_evaluations(tmp_path / "run")] == [2]
 
 
 def test_a_copy_to_best_that_was_missed_is_made_up_for(train, toy_config, tmp_path):

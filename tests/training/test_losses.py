@@ -103,6 +103,15 @@ def test_sigmoids_of_trained_rows_only():
     assert sums.classification == pytest.approx(-math.log(4 / 5) - math.log(1 / 3), rel=1e-5)
 
 
+def test_the_background_of_the_other_rows():
+    merged = losses.merge_rows(tf.constant(FOUR_ROWS, tf.float32), np.array([3, 1]), "softmax")
+    np.testing.assert_allclose(np.exp(merged), [[[4, 4, 2]]], rtol=1e-6)
+    # The sigmoid uses none, and nothing is computed for it.
+    unused, *rows = losses.merge_rows(tf.constant(FOUR_ROWS), np.array([3, 1]), "sigmoid")[0, 0]
+    assert unused == FOUR_ROWS[0, 0, 0]
+    np.testing.assert_array_equal(rows, FOUR_ROWS[0, 0, [3, 1]])
+
+
 @pytest.mark.parametrize("score_activation", ["softmax", "sigmoid"])
 def test_negatives_are_hard_for_trained_rows(score_activation):
     # Box 1 is certainly of class 1, which is not trained, box 2 is of class 2 at even odds.
@@ -463,7 +472,6 @@ def test_an_iou_loss_compares_decoded_boxes_of_positives_only(box_loss):
     # Three images with 3, 0 and 1 positives.
     [
         ("global", (1, 1, 1), 4),
-        ("caffe", (1 / 4, 1 / 4, 1 / 4), 1),
         ("torchvision", (1 / 4, 1 / 4, 1 / 4), 1),
         # Each image by its own positives, to be divided by three images.
         ("nvidia", (1 / 3, 0, 1), 3),
@@ -477,7 +485,7 @@ def test_normalizers_by_hand(normalizer, weights, divisor):
 
 @pytest.mark.parametrize(
     ("normalizer", "weight", "divisor"),
-    [("global", 1, 0), ("caffe", 1, 1), ("torchvision", 1, 1), ("nvidia", 0, 1)],
+    [("global", 1, 0), ("torchvision", 1, 1), ("nvidia", 0, 1)],
 )
 def test_normalizers_without_positives(normalizer, weight, divisor):
     found = losses.image_weights(normalizer, tf.constant([0.0]))

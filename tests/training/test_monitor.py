@@ -125,6 +125,39 @@ def test_another_file_in_its_place(make_monitor, tmp_path, content):
     assert path.read_bytes() == content
 
 
+def test_the_best_evaluation_after_restarts(tmp_path, tiny_config):
+    """Of those from `comparable_from` on, up to the step of the restart."""
+
+    def open_monitor(start_step, comparable_from=0):
+        plan = Plan(20, 8, 32, 5, comparable_from)
+        console = Console(file=io.StringIO())
+        return Monitor(tmp_path, plan, start_step, ["4x6", "2x3"], console, tiny_config)
+
+    def evaluate(monitor, step, ap):
+        monitor.report_images(step, [held_out(30, 20)])
+        monitor.report_evaluation(step, METRICS | {"coco": {"AP": ap}})
+
+    def shown():
+        page = (tmp_path / "live.html").read_text()
+        return [step for step in (5, 10, 15, 20) if f'alt="image.jpg at step {step}"' in page]
+
+    with open_monitor(0) as monitor:
+        assert monitor.best_step() is None
+        for step, ap in ((5, 0.25), (10, 0.75), (15, 0.875)):
+            evaluate(monitor, step, ap)
+        assert monitor.best_step() == 15
+    with open_monitor(14) as monitor:
+        assert monitor.best_step() == 10
+        evaluate(monitor, 15, 0.5)
+        evaluate(monitor, 20, 0.75)  # as high, but later
+    assert monitor.best_step() == 10
+    assert shown() == [5, 10]
+    with open_monitor(15, comparable_from=11) as monitor:
+        evaluate(monitor, 20, 0.375)
+    assert monitor.comparable_ap() == {15: 0.5, 20: 0.375}
+    assert monitor.best_step() == 15
+
+
 def test_tags_are_grouped(make_monitor, tmp_path):
     monitor = make_monitor()
     monitor.count_steps(5, 0.0)

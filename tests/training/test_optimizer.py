@@ -38,13 +38,13 @@ def test_the_rate_of_biases(update):
         np.testing.assert_allclose(after, before - step, atol=1e-6, err_msg=path)
 
 
-def steps_of_layers(config):
+def steps_of_layers(config, new_layers=()):
     """{path: how far the first update moves a variable} at a rate of 1, for gradients of 1."""
     train = config.train.model_copy(update={"learning_rate": 1.0, "pretrained_rate": 0.1})
     model = config.model.model_copy(update={"neck": "fpn", "neck_channels": 8})
     config = config.model_copy(update={"train": train, "model": model})
     model = ssd.build_model(config, 3).model
-    optimizer = make_optimizer(config, model)
+    optimizer = make_optimizer(config, model, new_layers=new_layers)
     variables = model.trainable_variables
     before = [variable.numpy() for variable in variables]
     optimizer.apply([np.ones(value.shape, np.float32) for value in before], variables)
@@ -65,6 +65,14 @@ def test_the_rate_of_pretrained_layers(tiny_config, init_from, backbone, neck):
     assert steps["fpn_lateral4/kernel"] == pytest.approx(neck, rel=1e-4)
     assert steps["offsets2_conv/kernel"] == pytest.approx(1.0, rel=1e-4)
     assert steps["logits0_conv/bias"] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_the_rate_of_layers_that_a_run_does_not_fill(tiny_config):
+    config = tiny_config.model_copy(update={"init_from": "runs/other"})
+    steps = steps_of_layers(config, ["fpn_lateral4"])
+    assert steps["fpn_lateral4/kernel"] == pytest.approx(1.0, rel=1e-4)
+    assert steps["fpn_lateral5/kernel"] == pytest.approx(0.1, rel=1e-4)
+    assert steps["stage1_conv1/kernel"] == pytest.approx(0.1, rel=1e-4)
 
 
 def test_momentum(update):

@@ -59,5 +59,5 @@ def test_the_images_of_the_best_evaluation(folder, tiny_config):
     image = Image.new("RGB", (30, 20))
     page = LivePage(run, Plan(100, 8, 160), tiny_config, 0)
     for step in (0, 50, 100):
-        page.keep_images(step, [HeldOut("a.jpg", image, image)], is_best=step == 50)
+        page.keep_images(step, [HeldOut("a.jpg", image, image)], best_steps=[50])
     assert list(read_result(run).images) == ["a.jpg, step 50"]

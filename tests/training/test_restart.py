@@ -312,7 +312,7 @@ def test_workers_that_share_all_records_may_be_more(toy_config, tmp_path):
         ({}, "global", True),
         ({"bn": "synchronized"}, "global", False),
         ({"bn": "frozen"}, "nvidia", False),
-        ({"bn": "synchronized"}, "caffe", True),
+        ({"bn": "synchronized"}, "torchvision", True),
         ({"bn": "frozen"}, "torchvision", True),
     ],
 )

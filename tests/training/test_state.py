@@ -125,7 +125,7 @@ def test_random_layers_may_not_be_frozen(tiny_config):
     config = changed(tiny_config, frozen_stages=2)
     with pytest.raises(ConfigError, match=r"frozen_stages: 2 would freeze layers with random"):
         make(config)
-    make(config, initial_weights=False)  # a run that resumes
+    make(config, new_layers=())  # a run that resumes
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_batch_norm_where_there_is_none(tiny_config):
         config = changed(tiny_config, name="vgg16", **{key: value})
         with pytest.raises(ConfigError, match=rf"train\.{key} has no effect on vgg16"):
             make(config)
-    make(config, initial_weights=False)  # a run of an earlier version that resumes
+    make(config, new_layers=())  # a run of an earlier version that resumes
 
 
 @pytest.mark.usefixtures("built_by_name")
@@ -167,4 +167,4 @@ def test_the_rate_of_pretrained_layers_without_effect(tiny_config, init_from, fr
     )
     with pytest.raises(ConfigError, match=r"train\.pretrained_rate has no effect"):
         make(config)
-    make(config, initial_weights=False)
+    make(config, new_layers=())

@@ -142,7 +142,6 @@ def test_loss_parts_are_divided_by_the_positives(values_of_zeros, toy_config):
     # its three negatives.
     [
         ("global", 4.5, 0.5),
-        ("caffe", 4.5, 0.5),
         ("torchvision", 4.5, 0.5),
         ("nvidia", (6 / 2 + 0) / 2, (1 / 2 + 0) / 2),
     ],

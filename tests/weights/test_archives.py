@@ -12,7 +12,7 @@ import typing
 import pytest
 
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights.importers import archives, downloads
+from ssd_tf.weights.importers import archives, detectors, downloads
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -37,6 +37,17 @@ def test_an_archive_with_one_folder_gives_that_folder(tmp_path):
         assert folder.name == "model"
         assert (folder / "pipeline.config").read_bytes() == b"model {}"
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("folder", ["", "model/"])
+def test_an_archive_of_another_file_is_to_be_unpacked(folder, tmp_path):
+    archive = tmp_path / "a.tar.gz"
+    write_archive(archive, {f"{folder}ssd.tflite": b"x", f"{folder}labels.txt": b"cat"})
+    with pytest.raises(ConfigError) as caught:
+        detectors.read_detector(archive)
+    message = str(caught.value)
+    assert message.startswith(f"--source: {archive} has ")
+    assert message.endswith("unpack it and give ssd.tflite")
 
 
 @pytest.mark.parametrize(

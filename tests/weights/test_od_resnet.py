@@ -5,7 +5,7 @@ Names and shapes are spelled out here after the API's code, as no checkpoint was
 
 import numpy as np
 import pytest
-import test_od_pyramid as pyramids
+import test_od_structure
 import zoo_reference
 from test_od_tf2 import build, random_value, save, write_saved_model
 
@@ -179,7 +179,11 @@ def test_other_networks(old, new, key, download, tmp_path):
 @pytest.mark.integration
 def test_a_tflite_file(tmp_path):
     backbone = {"name": "resnet50", "alpha": 0.25, "variant": "od_api"}
-    config, network = pyramids.make_network(backbone=backbone, **pyramids.TWO_TOWERS)
-    path = pyramids.write_tflite(pyramids.make_converter(config, network), tmp_path / "a.tflite")
+    config, network = test_od_structure.make_network(
+        backbone=backbone, **test_od_structure.TWO_TOWERS
+    )
+    path = test_od_structure.write_tflite(
+        test_od_structure.make_converter(config, network), tmp_path / "a.tflite"
+    )
     mean = np.array([123.68, 116.779, 103.939])
-    pyramids.assert_imported_alike(path, config, network, lambda images: images - mean)
+    test_od_structure.assert_imported_alike(path, config, network, lambda images: images - mean)

@@ -208,6 +208,8 @@ def test_more_levels_start_from_scratch(start):
     config = config_with(model={"num_levels": 3}, boxes={"levels": levels})
     old, _, new, outcomes = start(config)
     assert results(outcomes)["offsets2_conv"] == "from scratch: found no weights"
+    names = ["stage6_conv1", "stage6_conv1_bn", "stage6_conv2", "stage6_conv2_bn"]
+    assert transfer.list_new_layers(outcomes) == names
     np.testing.assert_array_equal(new["logits1_conv/kernel"], old["logits1_conv/kernel"])
 
 

@@ -225,7 +225,7 @@ def _read_archive(path, pipeline_config):
     """Messages call the folder of its content by the name of the archive."""
     with archives.unpacked(path) as folder:
         try:
-            check_source(folder)
+            check_source(folder, archive=path)
             detector = _read(folder, pipeline_config)
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(folder), str(path))) from None

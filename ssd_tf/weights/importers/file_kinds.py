@@ -53,14 +53,15 @@ _INSIDE = (
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
-def check_source(path, flag="--source"):
+def check_source(path, flag="--source", archive=None):
     """Raise ConfigError, in one line, for a path without a file and for files of other kinds.
 
-    flag: that gave the path. Readers find out whether what passes is a detector.
+    flag: that gave the path. archive: of which the path is the unpacked content. Readers find out
+    whether what passes is a detector.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        _check_folder(path, flag)
+        _check_folder(path, flag, archive)
     elif not pathlib.Path(f"{checkpoint_prefix(path)}.index").is_file():
         if not path.exists():
             raise ConfigError(
@@ -78,17 +79,22 @@ def checkpoint_prefix(path) -> str:
     return re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
 
 
-def _check_folder(path, flag):
+def _check_folder(path, flag, archive):
     if any((path / name).is_file() for name in MODELS):
         return
     if any(path.glob("ckpt-*.index")) or any(path.glob("checkpoint/ckpt-*.index")):
         return
     if (path / "config.yaml").is_file():
-        raise ConfigError(f"{flag}: {path} is a run folder already, so it needs no import")
+        raise ConfigError(
+            f"{flag}: {archive or path} is a run folder already, so it needs no import"
+        )
     inside = [found for pattern in _INSIDE for found in sorted(path.glob(pattern))]
-    hint = f"; did you mean {inside[0]}?" if inside else ""
+    hint = ""
+    if inside:  # what is inside an archive has no path yet
+        advice = f"unpack it and give {inside[0].relative_to(path)}"
+        hint = f": {advice}" if archive else f"; did you mean {inside[0]}?"
     raise ConfigError(
-        f"{flag}: {path} has neither a SavedModel (saved_model.pb) nor a checkpoint "
+        f"{flag}: {archive or path} has neither a SavedModel (saved_model.pb) nor a checkpoint "
         f"(ckpt-0.index){hint}"
     )
 

@@ -9,7 +9,7 @@ from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.errors import ConfigError, shorten
-from ssd_tf.weights.importers import od_api, od_pyramid, tflite_kind
+from ssd_tf.weights.importers import od_api, od_structure, tflite_kind
 from ssd_tf.weights.importers.array_files import check_size
 from ssd_tf.weights.importers.graph_match import Convolution
 from ssd_tf.weights.importers.imported import Imported
@@ -32,12 +32,12 @@ _NAME = 10  # of a tensor, in its table of fields
 def import_tflite(path) -> Imported:
     """Import a TFLite file. Raises ConfigError if it is corrupt or holds another network."""
     found = read_tflite(path)
-    if isinstance(found, od_pyramid.Graph):
-        return od_pyramid.convert(found, "TFLite file")
+    if isinstance(found, od_structure.Graph):
+        return od_structure.convert(found, "TFLite file")
     return od_api.convert(found, found.label or path)
 
 
-def read_tflite(path) -> Source | od_pyramid.Graph:
+def read_tflite(path) -> Source | od_structure.Graph:
     """Read a file with float32, float16 or quantised weights, which are dequantised.
 
     Raises ConfigError if the file is corrupt or no SSD.
@@ -198,7 +198,7 @@ class _Reader:
         sizes = [self._convolutions[indices[0]].shape[-1] for indices in self._heads]
         return sizes[1] * 4 // sizes[0] - 1
 
-    def read_graph(self) -> od_pyramid.Graph:
+    def read_graph(self) -> od_structure.Graph:
         """The weights and settings of what `trace` found.
 
         Raises ConfigError without post-processing in the file.
@@ -219,7 +219,7 @@ class _Reader:
             [self._shape(self._convolutions[index].source.outputs[0]) for index in box_heads],
             settings["model.input_hw"],
         )
-        return od_pyramid.Graph(
+        return od_structure.Graph(
             self.label,
             self._convolutions,
             [self._kernel_and_bias(each.source) for each in self._convolutions],

@@ -1,9 +1,9 @@
-"""SSDs of the TF Object Detection API of TensorFlow 2, with a feature pyramid or heads per map.
+"""SSDs of the TF Object Detection API in files with any names: known by the structure of the graph.
 
-TFLite files are recognised by the structure of their graph, as their tensors may have any names.
-Batch norm is folded in them: a kernel of the tower comes once per map, with that map's batch norm
-in it, so that they differ by one factor per output channel. Kernel and factors are recovered; where
-kernels differ by more, each map keeps its own.
+They are TFLite files of TensorFlow 2, with a feature pyramid or with heads per map. Batch norm is
+folded in them: a kernel of the tower comes once per map, with that map's batch norm in it, so that
+they differ by one factor per output channel. Kernel and factors are recovered; where kernels differ
+by more, each map keeps its own.
 """
 
 import collections

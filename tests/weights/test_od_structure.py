@@ -1,4 +1,4 @@
-"""SSDs with a feature pyramid in TFLite files: written by our exporter, without names we know."""
+"""SSDs in TFLite files without names we know, with a feature pyramid or not; our exporter's."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ from ssd_tf.weights.importers import (
     detectors,
     graph_match,
     imported,
-    od_pyramid,
+    od_structure,
     od_tflite,
     tflite_kind,
 )
@@ -120,11 +120,11 @@ def assert_imported_alike(path, config, network, normalize=lambda images: images
 
 def test_kernels_that_differ_by_more_than_a_factor_are_rejected():
     kernels = np.random.default_rng(0).normal(0, 1, (3, 1, 1, 8, 4)).astype(np.float32)
-    *_, residual = od_pyramid.split_scales(kernels)
+    *_, residual = od_structure.split_scales(kernels)
     assert residual > 0.1
     common = kernels[0]
     scales = np.array([[1, 2, 3, 4], [2, 2, 2, 2], [0.5, 1, 0, -1]], np.float32)
-    kernel, found, residual = od_pyramid.split_scales(common * scales[:, None, None, None])
+    kernel, found, residual = od_structure.split_scales(common * scales[:, None, None, None])
     assert residual < 1e-6
     np.testing.assert_allclose(
         kernel * found[:, None, None, None], common * scales[:, None, None, None], atol=1e-5
@@ -151,7 +151,7 @@ def make_graph(network, weights, has_pyramid=True):
         indices.sort(key=lambda index: -heights[convolutions[index].source.output])
     settings = {"model.input_hw": [96, 128]}
     parts = (convolutions, weights, *heads.values(), settings, None, None, has_pyramid)
-    return od_pyramid.Graph("test", *parts)
+    return od_structure.Graph("test", *parts)
 
 
 @pytest.mark.parametrize("differ", [False, True])
@@ -167,7 +167,7 @@ def test_kernels_that_differ_between_maps_stay_those_of_their_maps(differ):
             kernel = kernels.setdefault((each.shape, each.role), kernel)
         weights.append((kernel, np.zeros(each.shape[-1])))
     graph = make_graph(network, weights)
-    detector = od_pyramid.convert(graph, "file")
+    detector = od_structure.convert(graph, "file")
     assert detector.values["model"]["tower"].get("per_map", False) == differ
     assert any("per_map" in note for note in detector.notes) == differ
     for level in range(4):
@@ -192,7 +192,7 @@ def test_heads_per_map(name):
     convolutions = graph_match.keras_convolutions(network.model)
     rng = np.random.default_rng(0)
     weights = [(rng.normal(0, 1, each.shape), np.zeros(each.shape[-1])) for each in convolutions]
-    detector = od_pyramid.convert(make_graph(network, weights, has_pyramid=False), "file")
+    detector = od_structure.convert(make_graph(network, weights, has_pyramid=False), "file")
     found = detector.values["model"]
     expected = od_files.VALUES[name]
     assert (found["head"], found["num_levels"]) == (expected["head"], expected["num_levels"])
@@ -227,18 +227,18 @@ def test_heads_that_differ_between_maps(part):
         (np.ones(each.shape, np.float32), np.full(each.shape[-1], float(len(each.shape) == 4)))
         for each in ours
     ]
-    _, residual = od_pyramid._gather(network.model, ours, found)
+    _, residual = od_structure._gather(network.model, ours, found)
     assert residual == 0
     index = max(index for index, each in enumerate(ours) if each.role == "boxes")
     kernel, bias = found[index]
     found[index] = (2 * kernel, bias) if part == "kernel" else (kernel, 2 * bias)
-    _, residual = od_pyramid._gather(network.model, ours, found)
+    _, residual = od_structure._gather(network.model, ours, found)
     assert residual == 0.5
 
 
 def test_equal_kernels_keep_their_bits():
     kernel = np.random.default_rng(0).normal(0, 1, (1, 1, 8, 4)).astype(np.float32)
-    found, scales, residual = od_pyramid.split_scales(np.stack([kernel] * 3))
+    found, scales, residual = od_structure.split_scales(np.stack([kernel] * 3))
     np.testing.assert_array_equal(found, kernel)
     assert (scales == 1).all() and residual == 0
 
