@@ -105,7 +105,7 @@ class _Chooser:
             return self._add(Choice("default boxes", "given", "--set"))
         covered = self._measure_coverage(config)
         fitted = None
-        if covered < choices.MIN_COVERED:
+        if choices.needs_fitting(covered, config.starts_from_run):
             output = self._path.with_name(_FITTED)
             self._fit_boxes(self._path, output)
             self._base.append(_FITTED)

@@ -92,6 +92,12 @@ def test_fitted_boxes_that_cover_no_more_are_left_out(choose):
     assert load_config(path).boxes.preset == "paper"
 
 
+def test_a_detector_keeps_default_boxes_that_cover_half_of_the_objects(choose):
+    overrides = ("init_from=runs/other",)
+    assert load_config(choose(0.5, overrides=overrides)).boxes.preset == "paper"
+    assert load_config(choose(0.2, 0.9, overrides=overrides)).boxes.levels[0].size == 20
+
+
 def test_overrides_win(choose):
     overrides = (
         "model.input_hw=[64, 96]",
