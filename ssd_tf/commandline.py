@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import gc
 import logging as python_logging
 import os
 import shlex
@@ -101,7 +102,7 @@ def as_part():
 def import_tensorflow():
     """Import TensorFlow without the lines that its C++ code prints then at any log level."""
     if "tensorflow" not in sys.modules:
-        with _loading_shown(), quiet_stderr():
+        with _loading_shown(), quiet_stderr(), _without_collector():
             import tensorflow
 
             tensorflow.config.list_physical_devices()
@@ -119,6 +120,22 @@ def _loading_shown():
         yield
     finally:
         print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _without_collector():
+    """Inside `with`, the garbage collector is off; later it leaves alone what there was then.
+
+    It would walk through all of TensorFlow again and again.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
 
 
 @contextlib.contextmanager

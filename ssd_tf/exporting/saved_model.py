@@ -26,9 +26,12 @@ class Server(tf.Module):
         images = tf.TensorSpec([None, *self._input_hw, 3], tf.float32, "image")
         # Traced once: three traces would have three copies of the weights.
         predict = freeze(fold_batch_norm(network.model))
-        self._predict = tf.function(predict).get_concrete_function(images)
+        self._predict = tf.function(predict, autograph=False).get_concrete_function(images)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "input_tensor")],
+        autograph=False,
+    )
     def __call__(self, input_tensor):
         """uint8 [B, H, W, 3] of any size -> detections."""
         images = resize(input_tensor, self._input_hw)
@@ -36,7 +39,7 @@ class Server(tf.Module):
         size_hw = tf.cast(tf.shape(input_tensor)[1:3], tf.float32)
         return _named_outputs(self._detect(images), tf.tile(size_hw[None], [batch_size, 1]))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")], autograph=False)
     def serve_bytes(self, image_bytes):
         """Encoded images [B] string, each of its own size -> detections, and status [B] int32.
 
@@ -68,6 +71,7 @@ class Server(tf.Module):
         Operations cannot catch an error; a tf.data pipeline, which may be part of a graph, can.
         """
 
+        @tf.autograph.experimental.do_not_convert
         def read(index, encoded):
             image = decode_image(encoded, self._gray_range)
             return index, resize(image, self._input_hw), tf.shape(image)[:2]
@@ -107,11 +111,12 @@ def export_saved_model(config, network, names, path, gray_range=pixels.FULL_RANG
 
 
 def _signatures(server, config):
+    """Functions, which saving traces; it would trace those again that have a trace already."""
     resized = tf.TensorSpec([None, *config.model.input_hw, 3], tf.float32, "image")
     return {
-        "serving_default": server.__call__.get_concrete_function(),
-        "serving_bytes": server.serve_bytes.get_concrete_function(),
-        "raw": tf.function(server.raw).get_concrete_function(resized),
+        "serving_default": server.__call__,
+        "serving_bytes": server.serve_bytes,
+        "raw": tf.function(server.raw, input_signature=[resized], autograph=False),
     }
 
 

@@ -14,6 +14,7 @@ from ssd_tf import commandline
 from ssd_tf.boxes import coding
 from ssd_tf.inference.tflite_outputs import OPERATOR, ROLES
 from ssd_tf.models import postprocess
+from ssd_tf.models.folding import freeze
 
 # Stays float32 in int8 files: TFLite gives L2 normalisation a fixed scale of 1/128. Normalised over
 # 512 channels a value is about 1/23, so that VGG's conv4_3 would keep five steps.
@@ -31,26 +32,27 @@ def convert_network(model: keras.Model, precision, calibration=()) -> bytes:
     calibration: float32 images [H, W, 3] at the size of the input, for int8. Raises ValueError when
     the converter fails.
     """
-    module = _Network(replace_hard_swish(model) if precision == "int8" else model)
+    predict = freeze(replace_hard_swish(model) if precision == "int8" else model)
     image = tf.TensorSpec([1, *model.input_shape[1:3], 3], tf.float32, "image")
-    return _convert(module, [image], precision, calibration)
+    return _convert(predict, [image], precision, calibration)
 
 
 def convert_postprocessing(postprocessor, names) -> bytes:
     """A .tflite file of offsets [1, A, 4] and logits [1, A, C + 1] -> ROLES."""
     num_boxes = len(postprocessor.default_boxes)
-    module = _PostProcessing(postprocessor, len(names))
+    operations = _PostProcessing(postprocessor, len(names))
     inputs = [
         tf.TensorSpec([1, num_boxes, 4], tf.float32, "offsets"),
         tf.TensorSpec([1, num_boxes, len(names) + 1], tf.float32, "logits"),
     ]
-    return _convert(module, inputs, "float32")
+    return _convert(operations, inputs, "float32")
 
 
-def _convert(module, specs, precision, calibration=()):
+def _convert(function, specs, precision, calibration=()):
+    """function: without variables."""
+    signature = tf.function(function, input_signature=specs, autograph=False)
     with tempfile.TemporaryDirectory() as folder:
-        signature = tf.function(module.__call__).get_concrete_function(*specs)
-        tf.saved_model.save(module, folder, signatures={"serving_default": signature})
+        tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": signature})
         return _convert_saved_model(folder, precision, calibration)
 
 
@@ -128,23 +130,10 @@ def _is_hard_swish(layer):
     return is_activation and layer.activation is keras.activations.hard_swish
 
 
-class _Network(tf.Module):
-    """The network to convert. It tracks the variables, or the file would read them at run time."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.tracked = [variable.value for variable in model.variables]
-
-    def __call__(self, image):
-        return self.model(image, training=False)
-
-
-class _PostProcessing(tf.Module):
+class _PostProcessing:
     """What follows the network: scores and the operator."""
 
     def __init__(self, postprocessor, num_classes):
-        super().__init__()
         self._postprocessor = postprocessor
         self._num_empty = _NUM_EMPTY_CLASSES if num_classes > _FIRST_EMPTY_CLASS else 0
         self._centred_boxes = coding.to_centre_form(postprocessor.default_boxes).numpy()
@@ -198,7 +187,9 @@ def _operator(postprocessor, num_classes):
     }
     pairs = (f'attr {{ key: "{key}" value {{ {value} }} }}' for key, value in attributes.items())
 
-    @tf.function(experimental_implements=f'name: "{OPERATOR.decode()}" {" ".join(pairs)}')
+    implements = f'name: "{OPERATOR.decode()}" {" ".join(pairs)}'
+
+    @tf.function(experimental_implements=implements, autograph=False)
     def detection_postprocess(offsets, scores, centred_boxes):
         zero = 0.0 * sum(tf.reduce_sum(x) for x in (offsets, scores, centred_boxes))
         return (

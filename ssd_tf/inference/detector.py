@@ -129,7 +129,7 @@ def keras_detector(
     # One trace for all batch sizes: without a signature each new size costs a second or more.
     images = tf.TensorSpec([None, *config.model.input_hw, 3], tf.float32)
     predict = (lambda batch: model(batch, training=False)) if weights_change else freeze(model)
-    detect = tf.function(postprocessor).get_concrete_function(
+    detect = tf.function(postprocessor, autograph=False).get_concrete_function(
         {
             "offsets": tf.TensorSpec([None, len(network.default_boxes), 4], tf.float32),
             "logits": tf.TensorSpec(network.model.output["logits"].shape, tf.float32),
@@ -139,7 +139,7 @@ def keras_detector(
         preprocess=lambda images: np.stack(
             [resize_array(image, config.model.input_hw) for image in images]
         ),
-        network=tf.function(predict, input_signature=[images]),
+        network=tf.function(predict, input_signature=[images], autograph=False),
         postprocess=lambda predictions: _split_batch(detect(predictions)),
     )
     size_mb = 4 * network.model.count_params() / 1e6

@@ -104,7 +104,7 @@ def _level_table(config, network):
 
 def _time_one_image(config, network):
     """Median milliseconds of one black image through the compiled detection function."""
-    detect = tf.function(make_detect(config, network))
+    detect = tf.function(make_detect(config, network), autograph=False)
     image = np.zeros((1, *config.model.input_hw, 3), np.float32)
     seconds = []
     for _ in range(_WARMUP_CALLS + _TIMED_CALLS):

@@ -48,9 +48,12 @@ class PostProcessor:
             "labels": tf.TensorSpec([num_kept], tf.int32),
             "count": tf.TensorSpec([], tf.int32),
         }
-        return tf.map_fn(
-            lambda image: self._detect_one(*image), (boxes, scores), fn_output_signature=signature
-        )
+
+        @tf.autograph.experimental.do_not_convert
+        def detect_one(image):
+            return self._detect_one(*image)
+
+        return tf.map_fn(detect_one, (boxes, scores), fn_output_signature=signature)
 
     def limit_offsets(self, offsets):
         """offsets [..., A, 4] -> the same, with th and tw limited by `size_limit`."""

@@ -151,7 +151,7 @@ def _gather(strategy, number) -> list[int]:
 def _gathering(strategy):
     """Each worker passes its own number; traced once."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def gather(number):
         return strategy.gather(strategy.run(lambda: tf.identity(number)), axis=0)
 

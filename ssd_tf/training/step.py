@@ -171,7 +171,7 @@ def make_batch_loss(config: Config, state: TrainState):
         parts = loss(network.model(images, training=False), targets)
         return tf.reduce_sum(weights * (parts.classification + parts.localization))
 
-    @tf.function
+    @tf.function(autograph=False)
     def batch_loss(images, targets):
         return strategy.reduce("SUM", strategy.run(replica_loss, args=(images, targets)), axis=None)
 
@@ -186,7 +186,7 @@ def make_l2_penalty(config: Config, state: TrainState):
     variables = state.network.model.trainable_variables
     decay = config.train.weight_decay
 
-    @tf.function
+    @tf.function(autograph=False)
     def penalty():
         squares = [tf.nn.l2_loss(variable.value) for variable in variables if is_decayed(variable)]
         return decay * tf.add_n(squares) if squares else tf.constant(0.0)

@@ -135,57 +135,10 @@ def test_a_broken_record(fails, tiny_run, tiny_data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.integration
-def test_all_forms_are_measured(tiny_run, tiny_data, tmp_path, capsys):
-    forms = ["tflite_dynamic", "tflite_float16_raw", "saved_model", "web"]
-    report = run(
-        tiny_run,
-        tmp_path,
-        f"--formats={','.join(forms)}",
-        f"--data={tiny_data}",
-        "--verify_images=2",
-    )
-    assert sorted(report["verify"]) == ["keras", *sorted(set(forms) - {"web"})]
-    for name, entry in report["verify"].items():
-        assert 0 <= entry["AP"] <= entry["AP50"] <= 1
-        assert entry["megabytes"] > 0
-        threads = entry["latency_ms"]
-        assert "1" in threads if name.startswith("tflite") else list(threads) == ["all"]
-        assert all(value > 0 for value in threads.values())
-    assert report["verify"]["tflite_dynamic"]["images"] == 2
-    printed = capsys.readouterr().out
-    assert "tflite_float16_raw" in printed and "ms per image" in printed
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "saved_model",
-        "model_dynamic.tflite",
-        "model_float16_raw.tflite",
-        "raw_decoder.py",
-        "web",
-        "default_boxes.json",
-        "labels.txt",
-        "export.json",
-    }
-    assert {path.name for path in (tmp_path / "web").iterdir()} == {"index.html", "model.tflite"}
-
-
-@pytest.mark.integration
-def test_overwriting_keeps_other_files(tiny_run, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "saved_model").mkdir()
-    (tmp_path / "saved_model" / "old").touch()
-    run(tiny_run, tmp_path, "--formats=saved_model", "--overwrite")
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert not (tmp_path / "saved_model" / "old").exists()
-    assert (tmp_path / "saved_model" / "saved_model.pb").is_file()
-
-
 ODD_NAMES = ["background", "\u4eba,\u7269", "1 ???"]
 
 
-@pytest.fixture(scope="module")
-def odd_run(tiny_run, tmp_path_factory):
-    """The run with class names that other label files give a meaning to."""
-    folder = shutil.copytree(tiny_run, tmp_path_factory.mktemp("odd") / "run")
+def rename_classes(folder):
     content = json.loads((folder / "dataset.json").read_text())
     for entry, name in zip(content["classes"], ODD_NAMES, strict=True):
         entry["name"] = name
@@ -193,20 +146,77 @@ def odd_run(tiny_run, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def odd_run(tiny_run, tmp_path_factory):
+    """The run with class names that other label files give a meaning to."""
+    return rename_classes(shutil.copytree(tiny_run, tmp_path_factory.mktemp("odd") / "run"))
+
+
+FILES = {
+    "saved_model": "saved_model",
+    "tflite_dynamic": "model_dynamic.tflite",
+    "tflite_float16_raw": "model_float16_raw.tflite",
+    "tflite_int8": "model_int8.tflite",
+}
+
+
+@pytest.fixture(scope="module")
+def all_forms(odd_run, tiny_data, tmp_path_factory):
+    """The current folder, in which every form of the odd run replaces earlier files."""
+    folder = tmp_path_factory.mktemp("all_forms")
+    data = rename_classes(shutil.copytree(tiny_data, folder / "data"))
+    output = folder / "here"
+    (output / "saved_model").mkdir(parents=True)
+    (output / "saved_model" / "old").touch()
+    (output / "notes.txt").write_text("mine")
+    flags = [f"--data={data}", "--verify_images=2", "--calibration_split=val", "--overwrite"]
+    with pytest.MonkeyPatch.context() as patch:
+        # Four images are too few for people, and enough to see that the split is used.
+        patch.setattr("ssd_tf.exporting.folder.MIN_CALIBRATION_IMAGES", 4)
+        patch.chdir(output)
+        run(odd_run, pathlib.Path(), f"--formats={','.join(FILES)},web", *flags)
+    assert {path.name for path in folder.iterdir()} == {"data", "here"}
+    return output
+
+
 @pytest.mark.integration
-def test_exports_name_their_classes_as_the_run_does(odd_run, tmp_path, monkeypatch):
-    # Into the current folder; some files are copied to where the labels of another model lie.
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    run(odd_run, pathlib.Path(), "--formats=saved_model,tflite_float32,tflite_float16_raw")
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
-    assert load_detector("saved_model").classes == ODD_NAMES
+def test_all_forms_are_measured(all_forms):
+    verified = json.loads((all_forms / "export.json").read_text())["verify"]
+    assert sorted(verified) == ["keras", *sorted(FILES)]
+    for name, entry in verified.items():
+        assert 0 <= entry["AP"] <= entry["AP50"] <= 1
+        assert entry["megabytes"] > 0
+        threads = entry["latency_ms"]
+        assert "1" in threads if name.startswith("tflite") else list(threads) == ["all"]
+        assert all(value > 0 for value in threads.values())
+    assert verified["tflite_dynamic"]["images"] == 2
+    assert verified["tflite_int8"]["detections"] > 0
+    others = {"notes.txt", "raw_decoder.py", "web", "default_boxes.json", "labels.txt"}
+    others.add("export.json")
+    assert {path.name for path in all_forms.iterdir()} == {*FILES.values(), *others}
+    assert {path.name for path in (all_forms / "web").iterdir()} == {"index.html", "model.tflite"}
+
+
+@pytest.mark.integration
+def test_overwriting_keeps_other_files(all_forms):
+    assert (all_forms / "notes.txt").read_text() == "mine"
+    assert not (all_forms / "saved_model" / "old").exists()
+    assert (all_forms / "saved_model" / "saved_model.pb").is_file()
+
+
+@pytest.mark.integration
+def test_exports_name_their_classes_as_the_run_does(all_forms, tmp_path, monkeypatch):
+    # Some files are copied to where the labels of another model lie.
     (tmp_path / "labels.txt").write_text("???\nperson\n")
-    shutil.copyfile("default_boxes.json", tmp_path / "default_boxes.json")
-    for name in ("model_float32.tflite", "model_float16_raw.tflite"):
+    shutil.copyfile(all_forms / "default_boxes.json", tmp_path / "default_boxes.json")
+    monkeypatch.chdir(all_forms)
+    for name in FILES.values():
         assert load_detector(name).classes == ODD_NAMES
-        shutil.copyfile(name, tmp_path / name)
-        assert load_detector(tmp_path / name).classes == ODD_NAMES
+        if name.endswith(".tflite"):
+            shutil.copyfile(name, tmp_path / name)
+            assert load_detector(tmp_path / name).classes == ODD_NAMES
+    verified = json.loads((all_forms / "export.json").read_text())["verify"]["tflite_int8"]
+    assert load_detector(FILES["tflite_int8"]).size_mb == pytest.approx(verified["megabytes"])
 
 
 def test_labels_for_our_own_exports_and_runs(fails, odd_run, exported, tmp_path):
@@ -234,21 +244,32 @@ def test_names_that_cannot_be_read_back_end_the_export(fails, tiny_run, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.integration
-def test_a_drop_in_ap_leaves_nothing(fails, tiny_run, tiny_data, tmp_path, monkeypatch):
-    from ssd_tf.exporting import verify
+def test_a_drop_in_ap_leaves_nothing(
+    fails, exported, tiny_run, tiny_data, tmp_path, monkeypatch, caplog, capsys
+):
+    from ssd_tf.exporting import tflite, verify
 
     numbers = iter([0.5, 0.45, 0.5, 0.48])
     others = {"AP50": 0.6, "most_objects": 5}
     monkeypatch.setattr(verify, "measure", lambda *_: {"AP": next(numbers), **others})
+    converted = exported / "model_float32.tflite"
+    monkeypatch.setattr(
+        tflite.Converter, "export", lambda _, path, *_a: shutil.copy(converted, path)
+    )
     output = tmp_path / "out"
     argv = [f"--workdir={tiny_run}", f"--output={output}", f"--data={tiny_data}"]
     argv += ["--formats=tflite_float32", "--max_ap_drop=0.03"]
     line = fails(export.main, *argv, code=1)
     assert "AP drops by more than 0.03 from 0.5000: tflite_float32 0.4500; nothing was" in line
     assert list(tmp_path.iterdir()) == []
+    caplog.clear()
     assert export.main(["export", *map(str, argv)]) == 0
     assert (output / "export.json").is_file()
+    # Of the run's own model and of each format, before it is measured.
+    assert sum(text.startswith("verifying: ") for text in caplog.messages) == 2
+    assert "verifying: tflite_float32" in caplog.messages
+    printed = capsys.readouterr().out
+    assert "tflite_float32" in printed and "ms per image" in printed
 
 
 def test_a_full_disk_leaves_nothing(fails, tiny_run, tmp_path, monkeypatch):
@@ -289,18 +310,3 @@ def test_bad_input_of_forms(fails, tiny_run, tiny_data, tmp_path):
     output.touch()
     line = fails(export.main, f"--workdir={tiny_run}", f"--output={output}", code=1)
     assert f"--output: {output} is a file" in line
-
-
-@pytest.mark.integration
-def test_int8(tiny_run, tiny_data, tmp_path, caplog):
-    argv = ["--formats=tflite_int8", f"--data={tiny_data}", "--calibration_split=val"]
-    # Four images are too few for people, and enough to see that the split is used.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssd_tf.exporting.folder.MIN_CALIBRATION_IMAGES", 4)
-        report = run(tiny_run, tmp_path, *argv)
-    assert report["verify"]["tflite_int8"]["detections"] > 0
-    # Of the run's own model and of each format, before it is measured.
-    assert sum(text.startswith("verifying: ") for text in caplog.messages) == 2
-    assert "verifying: tflite_int8" in caplog.messages
-    entry = load_detector(tmp_path / "model_int8.tflite")
-    assert entry.size_mb == pytest.approx(report["verify"]["tflite_int8"]["megabytes"])

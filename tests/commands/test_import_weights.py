@@ -2,6 +2,7 @@
 
 import json
 import socket
+import types
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ from safetensors.numpy import save_file
 
 from ssd_tf.commands import import_weights
 from ssd_tf.config import check_config, load_config
-from ssd_tf.inference.loading import load_detector, load_run
+from ssd_tf.inference.loading import load_detector
 from ssd_tf.models import ssd
 from ssd_tf.weights import runs
-from ssd_tf.weights.importers import array_files, torchvision
+from ssd_tf.weights.importers import array_files, detectors, torchvision
 
 CLASSES = 3
 
@@ -62,6 +63,14 @@ def run(source, output, *flags):
     return import_weights.main(argv)
 
 
+@pytest.fixture(scope="module")
+def imported(ssdlite_file, tmp_path_factory):
+    """The run folder of the file, without labels."""
+    folder = tmp_path_factory.mktemp("imported") / "run"
+    assert run(ssdlite_file, folder) == 0
+    return folder
+
+
 @pytest.fixture
 def offline(monkeypatch):
     """Whatever tries the network fails."""
@@ -100,16 +109,18 @@ def test_a_run_folder_that_detects(ssdlite_file, tmp_path, caplog):
 
 
 @pytest.mark.integration
-def test_rows_of_unused_classes_are_left_out(ssdlite_file, tmp_path):
+def test_rows_of_unused_classes_are_left_out(ssdlite_file, imported, tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("cat\n???\ndog\n")
-    run(ssdlite_file, tmp_path / "run", "--labels", str(labels))
-    run(ssdlite_file, tmp_path / "whole")
-    some = load_run(tmp_path / "run").network.model.get_layer("logits3_conv").get_weights()
+    flags = ("--labels", str(labels), "--input_range=0,1")
+    assert run(ssdlite_file, tmp_path / "run", *flags) == 0
+    backbone = load_config(tmp_path / "run" / "config.yaml").model.backbone
+    assert (backbone.mean_rgb, backbone.std_rgb) == ((0.0,) * 3, (255.0,) * 3)
+    some = read_class_head(tmp_path / "run")
     theirs = array_files.read_safetensors(ssdlite_file)
     bias = theirs["head.classification_head.module_list.3.1.bias"]
     np.testing.assert_array_equal(some[1], bias.reshape(6, 4)[:, [0, 1, 3]].ravel())
-    whole = load_run(tmp_path / "whole").network.model.get_layer("logits3_conv").get_weights()
+    whole = read_class_head(imported)
     # 6 boxes per cell with the rows background, cat, ???, dog.
     np.testing.assert_array_equal(some[1].reshape(6, 3), whole[1].reshape(6, 4)[:, [0, 1, 3]])
     channels = whole[0].shape[2]
@@ -118,11 +129,46 @@ def test_rows_of_unused_classes_are_left_out(ssdlite_file, tmp_path):
     )
 
 
+def read_class_head(run):
+    """Kernel and bias of the class head of the fourth map."""
+    arrays = runs.read_weights(runs.find_checkpoint(run))
+    return [arrays[f"logits3_conv/{name}"] for name in ("kernel", "bias")]
+
+
 @pytest.mark.integration
-def test_without_labels_the_ids_are_the_names(ssdlite_file, tmp_path, caplog):
-    assert run(ssdlite_file, tmp_path / "run") == 0
-    assert "ids, 1 to 3" in caplog.text
-    assert load_detector(tmp_path / "run").classes == ["1", "2", "3"]
+def test_without_labels_the_ids_are_the_names(imported):
+    assert load_detector(imported).classes == ["1", "2", "3"]
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """(config, classes) of each import, which builds no network and writes no files."""
+    made = []
+    network = types.SimpleNamespace(model=None)
+    monkeypatch.setattr(detectors.imported, "build_network", lambda *_: network)
+    monkeypatch.setattr(detectors.imported, "check_overrides", lambda *_: None)
+    monkeypatch.setattr(
+        detectors.runs,
+        "write_run",
+        lambda config, _model, classes, _output: made.append((config, classes)),
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("flags", "mean", "std", "text"),
+    [
+        (["--input_range=0,1"], 0, 255, "pixels become 0 to 1: --input_range"),
+        (["--input_range=-1,1"], 127.5, 127.5, "pixels become -1 to 1: --input_range"),
+        ([], 127.5, 127.5, "ids, 1 to 3"),
+    ],
+)
+def test_another_input_range(ssdlite_file, written, tmp_path, caplog, flags, mean, std, text):
+    assert run(ssdlite_file, tmp_path / "run", *flags) == 0
+    ((config, classes),) = written
+    assert ssd.normalization(config.model.backbone) == ((mean,) * 3, (std,) * 3)
+    assert [entry["name"] for entry in classes] == ["1", "2", "3"]
+    assert text in caplog.text
 
 
 def test_the_list_of_names(capsys):
@@ -133,28 +179,13 @@ def test_the_list_of_names(capsys):
     assert len(lines) == 8
 
 
-def normalization(run):
-    backbone = load_config(run / "config.yaml").model.backbone
-    return backbone.mean_rgb, backbone.std_rgb
-
-
 @pytest.mark.integration
-def test_another_input_range(ssdlite_file, tmp_path, caplog):
-    run(ssdlite_file, tmp_path / "run", "--input_range=0,1")
-    assert normalization(tmp_path / "run") == ((0.0,) * 3, (255.0,) * 3)
-    assert "pixels become 0 to 1: --input_range" in caplog.text
-    run(ssdlite_file, tmp_path / "other", "--input_range=-1,1")
-    assert normalization(tmp_path / "other") == ((127.5,) * 3, (127.5,) * 3)
-
-
-@pytest.mark.integration
-def test_post_processing_is_ours_unless_it_is_kept(tmp_path, shared_data):
+def test_post_processing_is_ours_unless_it_is_kept(tmp_path, written, shared_data):
     source = shared_data / "weights" / "tf2" / "ssd_mobilenet_v2_fpnlite_320_coco_dynamic.tflite"
     run(source, tmp_path / "ours")
     run(source, tmp_path / "theirs", "--keep_settings")
-    configs = [load_config(tmp_path / name / "config.yaml").eval for name in ("ours", "theirs")]
-    assert [config.max_detections for config in configs] == [100, 10]
-    assert [config.class_agnostic for config in configs] == [False, True]
+    assert [config.eval.max_detections for config, _ in written] == [100, 10]
+    assert [config.eval.class_agnostic for config, _ in written] == [False, True]
 
 
 def error_of(capsys, code, *arguments):
@@ -297,13 +328,11 @@ def test_state_dicts_of_other_networks(tmp_path, capsys, content, message):
 
 
 @pytest.mark.integration
-def test_training_into_an_imported_run_is_rejected(ssdlite_file, tmp_path, tiny_data, capsys):
+def test_training_into_an_imported_run_is_rejected(imported, tiny_data, capsys):
     from ssd_tf.commands import train
 
-    run(ssdlite_file, tmp_path / "run")
-    capsys.readouterr()
-    argv = ["train", "--config", str(tmp_path / "run" / "config.yaml"), "--data", str(tiny_data)]
-    assert train.main([*argv, "--workdir", str(tmp_path / "run")]) == 2
+    argv = ["train", "--config", str(imported / "config.yaml"), "--data", str(tiny_data)]
+    assert train.main([*argv, "--workdir", str(imported)]) == 2
     error = capsys.readouterr().err
     assert "holds a detector imported from ssdlite.safetensors" in error
     assert "init_from=" in error

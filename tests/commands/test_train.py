@@ -308,6 +308,7 @@ def train_in_bfloat16(tiny_config_file, tiny_data, tmp_path):
             "train.precision=mixed_bfloat16",
             "train.steps=1",
             "data.val_split=none",
+            "watch.live_page=false",
         ):
             command += ["--set", override]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment}

@@ -20,12 +20,12 @@ from data_tools.readers import labels
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_DRAWN = 20
-LINKS_PER_IMAGE = 60
+LINKS_PER_IMAGE = 30
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """1,200 images: 20 drawn ones under 60 names each."""
+    """600 images: 20 drawn ones under 30 names each."""
     folder = tmp_path_factory.mktemp("source")
     shapes.write_dataset(folder / "drawn", NUM_DRAWN, seed=0)
     (folder / "yolo/images").mkdir(parents=True)

@@ -48,12 +48,14 @@ RUNS = {
         "eval": {"clip_first": True},
     },
     "synchronized": {
-        "train": TRAIN | SMOOTH | {"bn": "synchronized", "schedule": "flat_cosine"},
+        "train": TRAIN
+        | SMOOTH
+        | {"bn": "synchronized", "schedule": "flat_cosine", "optimizer": "AdamW"},
         "loss": {"normalizer": "nvidia", "box_loss": "ciou"},
         "data": {"augment": "caffe", "shard": "file", "on_bad_record": "skip"},
     },
-    "AdamW": {
-        "train": TRAIN | SMOOTH | {"optimizer": "AdamW", "precision": "mixed_bfloat16"},
+    "bfloat16": {
+        "train": TRAIN | SMOOTH | {"precision": "mixed_bfloat16"},
         "data": {"augment": "paper"},
     },
     "varifocal": {
@@ -63,12 +65,11 @@ RUNS = {
         "loss": {"focal_gamma": 2, "iou_scores": "varifocal"},
     },
     "quality_focal": {
-        "train": TRAIN | SMOOTH,
+        "train": TRAIN | SMOOTH | {"xla": True},
         "data": {"augment": PLAIN_AUGMENT},
         "model": SIGMOID,
         "loss": {"focal_gamma": 2, "iou_scores": "quality_focal"},
     },
-    "xla": {"train": TRAIN | {"xla": True}},
 }
 # test_distribution.py starts two workers with the first, test_kept_classes.py trains with the
 # second.

@@ -1,6 +1,7 @@
 """The pace of a run, measured on a few steps and held-out images."""
 
 import pytest
+import tensorflow as tf
 
 from ssd_tf.training import pace as module
 from ssd_tf.training.pace import extrapolate, measure_pace
@@ -29,10 +30,10 @@ def test_the_pace_of_a_real_run(tiny_config, tiny_data, tmp_path, monkeypatch):
 
 
 @pytest.mark.integration
-def test_without_a_val_split_evaluations_take_no_time(tiny_config, make_data):
+def test_without_a_val_split_evaluations_take_no_time(tiny_config, make_data, monkeypatch):
+    monkeypatch.setattr(module, "make_run_steps", lambda *_: lambda *_: tf.zeros([]))
     pace = measure_pace(tiny_config, make_data("data", train=range(6)))
     assert pace.seconds_per_evaluation == 0
-    assert pace.seconds_per_step > 0
 
 
 @pytest.mark.parametrize(("keeps", "rows"), [(True, [1, 2, 3]), (False, None)])
