@@ -6,6 +6,8 @@ Needs Pillow and NumPy, and matplotlib for letters that are not ASCII.
 import base64
 import functools
 import io
+import os
+import typing
 import unicodedata
 
 import numpy as np
@@ -36,6 +38,15 @@ _COLORS = (
 _MIN_FONT_SIZE = 12  # pixels
 _FONTS_PER_SIDE = 26  # the size of the font is this part of the shorter side
 _WIDTHS_PER_SIDE = 140  # the same of lines
+_MAX_SIDE = 640  # pixels of a held-out image
+
+
+class HeldOut(typing.NamedTuple):
+    """An image that training does not see. name: of its file. truth, found: Pillow images."""
+
+    name: str
+    truth: Image.Image
+    found: Image.Image
 
 
 def color_of(label):
@@ -134,6 +145,25 @@ def draw_comparison(image, example, detections, names, score=0.5):
     """
     truth = draw_truth(image, example, names)
     return side_by_side(truth, draw_detections(image, detections, names, score))
+
+
+def draw_held_out(detect, examples, names, count, score) -> list[HeldOut]:
+    """Draw the first `count` images of a split, shrunk if they are large.
+
+    detect: a list of images -> a list of Detections with the labels of the data. examples: a
+    dataset as `read_examples` returns it. names: class names of the data. score: the lowest to
+    draw.
+    """
+    drawn = []
+    for example in examples.take(count).as_numpy_iterator():
+        (detections,) = detect([example["image"]])
+        small = Image.fromarray(example["image"])
+        small.thumbnail((_MAX_SIDE, _MAX_SIDE))
+        image = np.asarray(small)
+        truth = draw_truth(image, example, names)
+        found = draw_detections(image, detections, names, score)
+        drawn.append(HeldOut(os.fsdecode(example["file_name"]), truth, found))
+    return drawn
 
 
 def side_by_side(left, right):

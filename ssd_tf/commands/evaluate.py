@@ -7,6 +7,7 @@ import sys
 
 from absl import flags
 
+import ssd_tf
 from ssd_tf import commandline, model_flags
 from ssd_tf.data import dataset_json
 from ssd_tf.user_files import check_exists, check_output_folder
@@ -117,10 +118,7 @@ def _evaluate_model(values, overrides):
     if values.labels is not None:
         label_files.check_label_file(values.labels)
     input_range = model_flags.read_input_range(values)
-    commandline.import_tensorflow()
-    from ssd_tf.evaluation.evaluate import evaluate
-
-    evaluate(
+    ssd_tf.evaluate(
         values.model,
         values.data,
         values.output,

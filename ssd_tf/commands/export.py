@@ -8,6 +8,7 @@ import sys
 from absl import flags, logging
 from rich.console import Console
 
+import ssd_tf
 from ssd_tf import commandline, model_flags
 from ssd_tf.data import dataset_json
 from ssd_tf.exporting import folder
@@ -87,10 +88,7 @@ def _main(values, positional):
     check_exists(values.workdir, "run folder")
     if values.data is not None:
         dataset_json.read_dataset(values.data)
-    commandline.import_tensorflow()
-    from ssd_tf.exporting.export import export
-
-    result = export(
+    result = ssd_tf.export(
         values.workdir,
         values.output,
         values.formats,

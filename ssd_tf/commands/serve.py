@@ -4,7 +4,7 @@ import sys
 
 from absl import flags, logging
 
-from ssd_tf import commandline, page_server
+from ssd_tf import commandline, pages
 
 USAGE = """
 Serve the page of an export, a report or an overview to browsers, until Ctrl-C; prints its address
@@ -28,14 +28,14 @@ def main(argv=None):
 def _main(values, positional):
     if len(positional) != 1:
         raise flags.Error("name one folder or HTML file (see --help)")
-    page = page_server.find_page(positional[0])
-    with page_server.make_server(page.parent, values.port, values.local) as server:
-        address = page_server.address_of(server, page.name)
+    page = pages.find_page(positional[0])
+    with pages.make_server(page.parent, values.port, values.local) as server:
+        address = pages.address_of(server, page.name)
         if sys.stdout.isatty() and not values.local:
-            print(page_server.qr_code(address))
+            print(pages.qr_code(address))
         print(address, flush=True)
         if not values.local:
-            here = page_server.address_of(server, page.name, is_here=True)
+            here = pages.address_of(server, page.name, is_here=True)
             logging.info("on this machine, where a page may use the camera: %s", here)
         logging.info("serving %s; Ctrl-C ends it", page.parent)
         try:

@@ -5,6 +5,7 @@ import sys
 
 from absl import flags
 
+import ssd_tf
 from ssd_tf import commandline, model_flags
 from ssd_tf.config import load_config
 from ssd_tf.data import dataset_json
@@ -49,10 +50,7 @@ def _main(values, positional):
     config = load_config(values.config, model_flags.read_overrides(values, positional))
     dataset_json.read_dataset(values.data).shards(config.data.train_split)
     check_output_folder(values.workdir, "--workdir")
-    commandline.import_tensorflow()
-    from ssd_tf.training.train import train
-
-    result = train(
+    result = ssd_tf.train(
         config, values.data, values.workdir, values.hosts, values.task, values.profile_steps
     )
     _print_next(values, config.data.val_split, "AP" in result)

@@ -11,8 +11,8 @@ from absl import logging
 from ssd_tf import long_tasks
 from ssd_tf.boxes.geometry import best_overlaps
 from ssd_tf.data import bad_records, dataset_json, split_examples
-from ssd_tf.draw import jpeg_uri, side_by_side
-from ssd_tf.evaluation import held_out, metrics, outputs, run_detector, thresholds
+from ssd_tf.draw import draw_held_out, jpeg_uri, side_by_side
+from ssd_tf.evaluation import metrics, outputs, run_detector, thresholds
 from ssd_tf.evaluation.coco_instances import make_instances
 from ssd_tf.inference.detections import from_xywh_pixels
 from ssd_tf.inference.loading import load_detector
@@ -96,7 +96,7 @@ def evaluate(
     )
     content = outputs.finish(evaluation, folder, reference)
     best = (content["thresholds"] or {}).get("best") or {"score": _DEFAULT_SCORE}
-    drawn = held_out.draw_held_out(detect, examples, dataset_info.names, _NUM_DRAWN, best["score"])
+    drawn = draw_held_out(detect, examples, dataset_info.names, _NUM_DRAWN, best["score"])
     return _make_result(content, folder and folder.path, best, drawn)
 
 

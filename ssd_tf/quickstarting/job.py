@@ -2,16 +2,23 @@
 
 import dataclasses
 import pathlib
+import re
 import shlex
 import typing
 
 from ssd_tf import cli, commandline, errors
 from ssd_tf.data import dataset_json
 from ssd_tf.errors import ConfigError
-from ssd_tf.quickstarting import messages
 from ssd_tf.quickstarting.state import Request, State
 
 _TEST = "test"
+_OWN_FLAGS = frozenset(["--output", "--minutes", "--start", "--classes", "--format", "--set"])
+_IMPORT = "import"
+# {beginning of an error of `ssd import`: what it is about for the user}.
+_SUBJECTS = {
+    "--source: ": "--start: ",
+    "--labels: ": "--start: the class names beside it, which you can correct or move away: ",
+}
 
 
 @dataclasses.dataclass
@@ -92,7 +99,7 @@ class Job:
             with commandline.as_part():
                 code = cli.main(["ssd", *arguments, "--traceback"])
         except (ValueError, OSError) as error:
-            text = messages.in_own_terms(str(error), name)
+            text = in_own_terms(str(error), name)
             if text == str(error):
                 raise
             kind = ConfigError if isinstance(error, ConfigError) else ValueError
@@ -101,3 +108,26 @@ class Job:
             raise errors.Interrupted(code - 128, "interrupted")
         if code:
             raise ValueError(f"{command} ended with exit code {code}: see above")
+
+
+def in_own_terms(text, command) -> str:
+    """An error of a command in the terms of `ssd quickstart`, which lacks most of its flags.
+
+    command: its name, such as `import` or `convert voc`. Flags of that command alone are said to be
+    so, with the way to use them.
+    """
+    if command == _IMPORT:
+        for beginning, subject in _SUBJECTS.items():
+            if text.startswith(beginning):
+                text = subject + text.removeprefix(beginning)
+    named = dict.fromkeys(re.findall(r"(?<![\w-])--[a-z_]+", text))
+    others = [flag for flag in named if flag not in _OWN_FLAGS]
+    if not others:
+        return text
+    then = "go on by hand (docs/step_by_step.md)"
+    if command == _IMPORT:
+        then = "give the folder that it writes as --start"
+    return (
+        f"{text} ({', '.join(others)}: of `ssd {command}`; run the command above with that "
+        f"yourself, then {then})"
+    )

@@ -12,13 +12,13 @@ import typing
 from ssd_tf import files
 from ssd_tf.config import Config, to_yaml
 from ssd_tf.draw import jpeg_uri
-from ssd_tf.evaluation.held_out import LOW_SCORE
 from ssd_tf.long_tasks import format_metric
 from ssd_tf.pages import make_environment
 from ssd_tf.training.progress import Plan, show_number, show_seconds
 from ssd_tf.user_files import show_name
 
 PAGE = "live.html"
+LOW_SCORE = 0.3  # from which detections are drawn while a network trains: it is unsure at first
 _IMAGES = "live_images.json"
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 _RELOAD_SECONDS = 10

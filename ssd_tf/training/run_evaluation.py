@@ -5,11 +5,12 @@ import dataclasses
 from absl import logging
 
 from ssd_tf.data import bad_records, split_examples
+from ssd_tf.draw import draw_held_out
 from ssd_tf.evaluation import metrics
-from ssd_tf.evaluation.held_out import LOW_SCORE, draw_held_out
 from ssd_tf.evaluation.run_detector import relabel_batch, run_detector
 from ssd_tf.inference.detector import keras_detector
 from ssd_tf.models import folding
+from ssd_tf.training.live_page import LOW_SCORE
 
 
 def make_evaluate(config, dataset_info, network, names=None):

@@ -8,7 +8,7 @@ import os
 import pytest
 from PIL import Image
 
-from ssd_tf.evaluation.held_out import HeldOut
+from ssd_tf.draw import HeldOut
 from ssd_tf.training.live_page import LivePage, Numbers, grid_lines, read_evaluations
 from ssd_tf.training.progress import Plan
 

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from ssd_tf.draw import HeldOut
 from ssd_tf.errors import Interrupted
-from ssd_tf.evaluation.held_out import HeldOut
 from ssd_tf.training.live_page import read_evaluations
 from ssd_tf.training.loop import DivergedError, Loop
 from ssd_tf.training.monitor import Monitor, read_metrics

@@ -10,8 +10,8 @@ from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
+from ssd_tf.draw import HeldOut
 from ssd_tf.errors import ConfigError, Interrupted
-from ssd_tf.evaluation.held_out import HeldOut
 from ssd_tf.training.events import Profiler
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.training.progress import Plan

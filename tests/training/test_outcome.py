@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from ssd_tf.evaluation.held_out import HeldOut
+from ssd_tf.draw import HeldOut
 from ssd_tf.training.live_page import LivePage
 from ssd_tf.training.monitor import METRICS
 from ssd_tf.training.outcome import describe, read_result

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssd_tf.quickstarting.messages import in_own_terms
+from ssd_tf.quickstarting.job import in_own_terms
 
 
 @pytest.mark.parametrize(
