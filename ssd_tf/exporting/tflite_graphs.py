@@ -14,6 +14,7 @@ from ssd_tf import commandline
 from ssd_tf.boxes import coding
 from ssd_tf.inference.tflite_outputs import OPERATOR, ROLES
 from ssd_tf.models import postprocess
+from ssd_tf.models.folding import freeze
 
 # Stays float32 in int8 files: TFLite gives L2 normalisation a fixed scale of 1/128. Normalised over
 # 512 channels a value is about 1/23, so that VGG's conv4_3 would keep five steps.
@@ -129,15 +130,14 @@ def _is_hard_swish(layer):
 
 
 class _Network(tf.Module):
-    """The network to convert. It tracks the variables, or the file would read them at run time."""
+    """The network to convert, with constants: to write variables and read them takes seconds."""
 
     def __init__(self, model):
         super().__init__()
-        self.model = model
-        self.tracked = [variable.value for variable in model.variables]
+        self._predict = freeze(model)
 
     def __call__(self, image):
-        return self.model(image, training=False)
+        return self._predict(image)
 
 
 class _PostProcessing(tf.Module):
