@@ -1,5 +1,6 @@
 """HTML pages from templates: one style, images that enlarge when clicked, no network."""
 
+import functools
 import pathlib
 
 import jinja2
@@ -7,6 +8,7 @@ import jinja2
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 
 
+@functools.cache  # it keeps the templates, which take longer to compile than to fill in
 def make_environment(*folders) -> jinja2.Environment:
     """The environment of the templates in these folders and in ssd_tf/templates."""
     environment = jinja2.Environment(
