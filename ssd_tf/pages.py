@@ -21,6 +21,7 @@ _ANY_ADDRESS = "0.0.0.0"
 _ELSEWHERE = ("192.0.2.1", 9)
 
 
+@functools.cache  # it keeps the templates, which take longer to compile than to fill in
 def make_environment(*folders) -> jinja2.Environment:
     """The environment of the templates in these folders and in ssd_tf/templates."""
     environment = jinja2.Environment(

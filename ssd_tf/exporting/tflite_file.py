@@ -63,9 +63,9 @@ def join(first: bytes, second: bytes) -> bytes:
 def name_outputs(content: bytes, signature_names, tensor_names) -> bytes:
     """Put the outputs into the order of these names of the signature, and name their tensors.
 
-    The converter orders them by name and calls them StatefulPartitionedCall:k; clients go by
-    position or by TFLite_Detection_PostProcess, :1, :2, :3. The named signature keeps referring to
-    the same tensors.
+    The converter orders them by name and calls them PartitionedCall:k; clients go by position or by
+    TFLite_Detection_PostProcess, :1, :2, :3. The named signature keeps referring to the same
+    tensors.
     """
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]

@@ -13,6 +13,7 @@ from ssd_tf.training import distribution, events, restart
 from ssd_tf.training.checkpoints import Checkpoints
 from ssd_tf.training.monitor import Monitor
 from ssd_tf.training.progress import Plan
+from ssd_tf.training.signals import Signals
 from ssd_tf.training.state import TrainState
 from ssd_tf.training.step import (
     StepValues,
@@ -71,7 +72,7 @@ class Loop:
         )
         self._is_chief = distribution.is_chief(self.state.strategy)
         self._checkpoints = Checkpoints(self.workdir, self.state, train.keep_checkpoints)
-        self._signals = events.Signals()
+        self._signals = Signals()
         self._monitor = None
         self._batches = None
         self._run_steps = None

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.commands import detect, evaluate, export
+from ssd_tf.exporting.tflite_graphs import convert_network
 from ssd_tf.inference import tflite_metadata
 from ssd_tf.inference.loading import load_detector
 
@@ -17,6 +18,23 @@ pytestmark = pytest.mark.usefixtures("loaded_once")
 def run(workdir, output, *argv):
     assert export.main(["export", f"--workdir={workdir}", f"--output={output}", *argv]) == 0
     return json.loads((output / "export.json").read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def converted_once():
+    """A network with the same weights is converted once; test_tflite.py has many conversions."""
+    contents = {}
+
+    def convert(model, precision, calibration=()):
+        weights = b"".join(value.tobytes() for value in model.get_weights())
+        key = (precision, len(calibration), weights)
+        if key not in contents:
+            contents[key] = convert_network(model, precision, calibration)
+        return contents[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssd_tf.exporting.tflite.convert_network", convert)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import small_networks
 import yaml
 
 from ssd_tf.commands import train
@@ -269,7 +270,7 @@ def short_argv(tiny_config_file, tiny_data, tmp_path):
             "ema": 0.5,
             "warmup_steps": 2,
         },
-        "data": {"augment": "light", "val_split": "none"},
+        "data": {"augment": "none", "val_split": "none"},
         "watch": {"log_every": 1},
     }
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(values))
@@ -341,10 +342,17 @@ def test_mixed_bfloat16_trains_without_onednn(train_in_bfloat16, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "last").is_dir()
 
 
+@pytest.fixture
+def small_network(monkeypatch):
+    """Instead of the config's network, for tests of what surrounds the training of one."""
+    monkeypatch.setattr("ssd_tf.models.ssd.build_model", small_networks.build_on_one_map)
+
+
+@pytest.mark.usefixtures("small_network")
 def test_a_profile(tiny_config_file, tiny_data, tmp_path, fails):
     run = tmp_path / "run"
     argv = [f"--config={tiny_config_file}", f"--data={tiny_data}", f"--workdir={run}"]
-    argv += ["--set", "train.steps=3", "data.val_split=none"]
+    argv += ["--set", "train.steps=3", "data.val_split=none", "data.augment=none"]
     line = fails(train.main, *argv, "--profile_steps=3:4", code=2)
     assert "--profile_steps: expected A:B with 1 <= A <= B <= 3 (train.steps), got '3:4'" in line
     assert not run.exists()
@@ -357,6 +365,7 @@ def test_hosts_that_cannot_be_used(refused):
     assert "--hosts: expected HOST:PORT, got 'a'" in refused("--hosts=a,b:2", "--task=0", code=2)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_run_goes_on_with_more_steps(short_argv, tmp_path, caplog, monkeypatch):
     workdir = tmp_path / "run"
     assert train.main([*short_argv, f"--workdir={workdir}"]) == 0

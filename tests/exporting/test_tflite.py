@@ -62,12 +62,17 @@ def operator_attributes(content):
 
 @pytest.fixture(scope="module")
 def exported_as(tiny_config, network, tmp_path_factory):
-    """A function: precision, raw -> the file with that form, alone in a folder; written once."""
+    """A function: precision, raw -> the file with that form, alone in a folder; written once.
+
+    One Converter, as an export of several formats has it.
+    """
+    converter = tflite.Converter(tiny_config, network, NAMES, CALIBRATION)
 
     @functools.cache
     def make(precision="float32", raw=False):
         path = tmp_path_factory.mktemp("tflite") / "model.tflite"
-        return export(tiny_config, network, path, precision, raw, CALIBRATION)
+        converter.export(path, precision, raw)
+        return path
 
     return make
 

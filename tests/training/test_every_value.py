@@ -4,6 +4,7 @@ import types
 import typing
 
 import pytest
+import small_networks
 from tensorflow.python.framework import config as tensorflow_config
 
 from ssd_tf.config import KEYS, check_config
@@ -110,29 +111,7 @@ def test_every_value_has_a_run():
 
 @pytest.fixture
 def small_network(monkeypatch):
-    """Instead of the config's network one of three convolutions, which compiles in a second."""
-    import keras
-    from keras import layers
-
-    from ssd_tf.boxes.default_boxes import BoxLevel, make_default_boxes
-    from ssd_tf.models import ssd
-    from ssd_tf.models.batch_norm import BatchNormalization
-
-    def build(config, num_classes):
-        image = keras.Input((32, 48, 3), name="image")
-        x = layers.Rescaling(1 / 127.5, offset=-1.0)(image)
-        x = layers.Conv2D(4, 8, strides=8, use_bias=False, name="conv")(x)
-        synchronized = config.train.bn == "synchronized"
-        x = layers.ReLU()(BatchNormalization(synchronized=synchronized, name="bn")(x))
-        outputs = {
-            name: layers.Reshape((24, size), dtype="float32")(layers.Conv2D(size, 1, name=name)(x))
-            for name, size in (("offsets", 4), ("logits", num_classes + 1))
-        }
-        boxes = (BoxLevel.from_sizes(16.0, None, (), 8.0),)
-        default_boxes = make_default_boxes(boxes, ((4, 6),), (32, 48))
-        return ssd.SSD(keras.Model(image, outputs), default_boxes, boxes, ((4, 6),))
-
-    monkeypatch.setattr(ssd, "build_model", build)
+    monkeypatch.setattr("ssd_tf.models.ssd.build_model", small_networks.build_on_one_map)
 
 
 @pytest.fixture

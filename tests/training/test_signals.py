@@ -1,5 +1,6 @@
 """Signals, apart from the training loop."""
 
+import logging
 import os
 import pathlib
 import signal
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from ssd_tf.errors import Interrupted
-from ssd_tf.training.events import Signals
+from ssd_tf.training.signals import Signals
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -25,7 +26,7 @@ def test_without_a_signal_nothing_happens():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_is_noted(number, code, caplog):
-    with Signals() as signals:
+    with caplog.at_level(logging.INFO, logger="absl"), Signals() as signals:
         os.kill(os.getpid(), number)
         assert signals.received == number
         with pytest.raises(Interrupted, match="stopped") as caught:
@@ -41,10 +42,10 @@ def test_with_nothing_to_save_it_ends_what_is_going_on():
 
 
 def test_a_second_signal_ends_the_process_at_once():
-    """One process that imports TensorFlow, and a child of it for each signal."""
+    """In a child of another process, which has not imported TensorFlow, for each signal."""
     code = (
         "import os, signal\n"
-        "from ssd_tf.training.events import Signals\n"
+        "from ssd_tf.training.signals import Signals\n"
         "for second in (signal.SIGINT, signal.SIGTERM):\n"
         "    child = os.fork()\n"
         "    if child == 0:\n"

@@ -87,13 +87,10 @@ def test_the_imported_network_has_the_same_outputs(pyramid, tmp_path):
     assert_imported_alike(path, config, network)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "model",
-    [
-        {"backbone": V1, **TWO_TOWERS},
-        pytest.param({"backbone": V1}, marks=pytest.mark.integration),
-        pytest.param(TWO_TOWERS, marks=pytest.mark.integration),
-    ],
+    [{"backbone": V1, **TWO_TOWERS}, {"backbone": V1}, TWO_TOWERS],
     ids=["v1 with two towers", "v1", "two towers"],
 )
 def test_other_imported_networks_have_the_same_outputs(model, tmp_path):
@@ -154,26 +151,41 @@ def make_graph(network, weights, has_pyramid=True):
     return od_structure.Graph("test", *parts)
 
 
-@pytest.mark.parametrize("differ", [False, True])
-def test_kernels_that_differ_between_maps_stay_those_of_their_maps(differ):
-    _, network = make_network(tower={"num_layers": 1, "channels": 24, "shared": True})
+def test_kernels_that_differ_between_maps_stay_those_of_their_maps(pyramid):
+    _, network, _ = pyramid
+    rng = np.random.default_rng(0)
     convolutions = graph_match.keras_convolutions(network.model)
+    graph = make_graph(network, [random_weights(rng, each.shape) for each in convolutions])
+    detector = od_structure.convert(graph, "file")
+    assert detector.values["model"]["tower"]["per_map"]
+    assert any("per_map" in note for note in detector.notes)
+    for level in range(4):
+        kernel, _ = graph.arrays[graph.box_heads[level]]
+        np.testing.assert_array_equal(detector.arrays[f"offsets{level}_conv"][1], kernel)
+
+
+def test_equal_kernels_of_two_towers_become_those_of_all_maps():
+    config, network = make_network(backbone=V1, **TWO_TOWERS)
     rng = np.random.default_rng(0)
     kernels = {}
-    weights = []
-    for each in convolutions:
-        kernel = rng.normal(0, 1, each.shape).astype(np.float32)
-        if not differ:  # of one shape, there is one kernel
-            kernel = kernels.setdefault((each.shape, each.role), kernel)
-        weights.append((kernel, np.zeros(each.shape[-1])))
+    weights = [
+        kernels.setdefault((each.shape, each.role), random_weights(rng, each.shape))
+        for each in graph_match.keras_convolutions(network.model)
+    ]
     graph = make_graph(network, weights)
     detector = od_structure.convert(graph, "file")
-    assert detector.values["model"]["tower"].get("per_map", False) == differ
-    assert any("per_map" in note for note in detector.notes) == differ
-    for level in range(4):
-        kernel = weights[graph.box_heads[level]][0]
-        name = f"offsets{level}_conv" if differ else "offsets_conv"
-        np.testing.assert_array_equal(detector.arrays[name][1], kernel)
+    found = check_config(detector.values, "test").model
+    for key in ("input_hw", "num_levels", "neck", "neck_channels", "head", "tower"):
+        assert getattr(found, key) == getattr(config.model, key), key
+    assert (found.backbone.name, found.backbone.alpha) == ("mobilenet", 0.25)
+    assert not any("per_map" in note for note in detector.notes)
+    for name, heads in (("offsets_conv", graph.box_heads), ("logits_conv", graph.class_heads)):
+        for index in heads:
+            np.testing.assert_array_equal(detector.arrays[name][0], weights[index][0])
+
+
+def random_weights(rng, shape):
+    return rng.normal(0, 1, shape).astype(np.float32), np.zeros(shape[-1])
 
 
 def make_ssd(name):
@@ -218,9 +230,9 @@ def test_a_file_with_heads_per_map(name, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["kernel", "bias"])
-def test_heads_that_differ_between_maps(part):
+def test_heads_that_differ_between_maps(pyramid, part):
     """By a factor, too: no batch norm follows them."""
-    _, network = make_network()
+    _, network, _ = pyramid
     ours = graph_match.keras_convolutions(network.model)
     # Without biases of depthwise convolutions, which would become part of those that follow.
     found = [

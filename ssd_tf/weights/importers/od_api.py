@@ -99,7 +99,7 @@ _OTHERS = (
     (r"WeightSharedConvolutional|Fpn|fpn", "an SSD with a feature pyramid"),
     (r"FirstStage|SecondStage", "a Faster R-CNN"),
     (
-        r"ResizeToRange|ssd_mobile_net_v|StatefulPartitionedCall|functional",
+        r"ResizeToRange|ssd_mobile_net_v|PartitionedCall|functional",
         "a model of TensorFlow 2",
     ),
 )
