@@ -282,11 +282,14 @@ def assert_only_rows_moved(tiny_run, workdir):
     old = runs.read_weights(runs.find_checkpoint(tiny_run))
     new = runs.read_weights(runs.list_checkpoints(last)[0])
     assert set(old) == set(new)
+    moved = []
     for path, value in old.items():
         if path.startswith("logits") and path.split("/")[0].endswith("_conv"):
             before = value.reshape(-1, 4)
             after = new[path].reshape(-1, 5)
             np.testing.assert_array_equal(after[:, :3], before[:, :3])
-            assert (after[:, 3] != before[:, 3]).any()
+            moved.append((after[:, 3] != before[:, 3]).any())
         else:
             np.testing.assert_array_equal(new[path], value)
+    # A map may have no positives and no hard negatives.
+    assert any(moved)
