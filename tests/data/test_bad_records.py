@@ -204,10 +204,9 @@ def test_what_is_reported_of_a_bad_record(striped, tmp_path):
     ("mode", "label"),
     # The large ones are 1 in 32 bits.
     [
-        ("stop", 3),
-        ("stop", 0),
         ("stop", 2**32 + 1),
         ("skip", 3),
+        ("skip", 0),
         ("skip", -1),
         ("skip", -(2**32) + 1),
     ],
@@ -219,6 +218,17 @@ def test_a_label_outside_the_class_list_is_always_rejected(
     line = rf"record 2 .*'id7'.*expected labels in \[1, 2\], got {label};"
     with pytest.raises(bad_records.BadRecordError, match=line):
         run(small_config(data__on_bad_record=mode), data)
+
+
+def test_a_label_outside_the_class_list_never_leaves_the_stream(small_config, striped):
+    prepare = pipeline.make_prepare(small_config(), DEFAULT_BOXES, num_classes=2)
+    position = tf.constant(0, tf.int64)
+    for label in (1, 2):
+        _, targets = prepare(position, tf.constant(striped.make_record(7, labels=[label])))
+        assert label in targets["labels"].numpy()
+    for label in (3, 0, -1):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="assertion failed"):
+            prepare(position, tf.constant(striped.make_record(7, labels=[label])))
 
 
 def test_a_split_without_usable_records_is_rejected(small_config, striped, tmp_path):

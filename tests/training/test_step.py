@@ -1,4 +1,4 @@
-"""One update of the toy network, by hand."""
+"""One update of the toy network, by hand, op by op; test_loop.py has compiled steps."""
 
 import math
 
@@ -8,12 +8,6 @@ import tensorflow as tf
 
 from ssd_tf.config import check_config
 from ssd_tf.training.step import make_batch_loss, make_l2_penalty, make_loss, make_train_step
-
-
-def make_step(config, state, is_compiled=False):
-    """A step that runs op by op; test_loop.py has compiled ones, as users' are."""
-    step = make_train_step(config, state)
-    return tf.function(step) if is_compiled else step
 
 
 @pytest.fixture
@@ -27,7 +21,7 @@ def update(toy_state):
             if variable.name == "bias":
                 variable.assign(tf.ones_like(variable.value))
         before = {variable.path: variable.numpy() for variable in model.variables}
-        values = make_step(config, state)(tf.constant(images), tensors(targets))
+        values = make_train_step(config, state)(tf.constant(images), tensors(targets))
         after = {variable.path: variable.numpy() for variable in model.variables}
         return before, after, values
 
@@ -42,7 +36,7 @@ def values_of_zeros(toy_state):
         state = toy_state(config)
         for variable in state.network.model.trainable_variables:
             variable.assign(tf.zeros_like(variable.value))
-        return make_step(config, state)(tf.constant(images), tensors(targets))
+        return make_train_step(config, state)(tf.constant(images), tensors(targets))
 
     return run
 
@@ -205,7 +199,7 @@ def test_the_values_of_a_step(toy_config, toy_state):
     penalty = 0.25 * sum((kernel**2).sum() for kernel in kernels)
     assert float(make_l2_penalty(config, state)()) == pytest.approx(penalty, rel=1e-5)
     images, targets = hand_batch()
-    values = make_step(config, state)(tf.constant(images), tensors(targets))
+    values = make_train_step(config, state)(tf.constant(images), tensors(targets))
     assert float(values.learning_rate) == 0.25
     assert float(values.gradient_norm) > 1  # not that of the clipped gradient
     assert int(state.step) == 1
@@ -230,7 +224,7 @@ def test_the_loss_of_a_batch_changes_nothing(toy_config, toy_state):
     for variable, value in zip(variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value, variable.path)
     frozen = toy_config(batch_size=1, bn="frozen")
-    values = make_step(frozen, toy_state(frozen))(tf.constant(images), tensors(targets))
+    values = make_train_step(frozen, toy_state(frozen))(tf.constant(images), tensors(targets))
     assert found == pytest.approx(float(values.loss), rel=1e-5)
 
 
@@ -240,7 +234,7 @@ def test_averages_follow_the_update(toy_config, toy_state):
     kernel = state.network.model.get_layer("conv").kernel
     before = kernel.numpy()
     images, targets = hand_batch()
-    make_step(config, state)(tf.constant(images), tensors(targets))
+    make_train_step(config, state)(tf.constant(images), tensors(targets))
     after = kernel.numpy()
     assert np.abs(after - before).max() > 0.01
     # The decay of the first update is (1 + 0) / (10 + 0).
@@ -254,8 +248,8 @@ def test_micro_batches_give_the_gradient_of_the_batch(toy_config, toy_state, mak
             batch_size=4, bn="frozen", clip_norm=0.5, weight_decay=0.01, ema=0.5, **accumulate
         )
         state = toy_state(config)
-        step = make_step(config, state, is_compiled=True)
-        for index in range(3):
+        step = make_train_step(config, state)
+        for index in range(2):  # the second one's update depends on the first one's
             images, targets = make_toy_batch(index, size=4)
             values = step(tf.constant(images), tensors(targets))
         return values, {v.path: v.numpy() for v in state.network.model.variables}
@@ -288,7 +282,7 @@ def test_xla_computes_the_same(toy_config, toy_state, make_toy_batch):
     for xla in (False, True):
         config = toy_config(batch_size=2, xla=xla)
         state = toy_state(config)
-        step = make_step(config, state)
+        step = make_train_step(config, state)
         batches = [make_toy_batch(index) for index in range(3)]
         losses[xla] = [float(step(tf.constant(i), tensors(t)).loss) for i, t in batches]
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
@@ -300,7 +294,7 @@ def test_mixed_float16_skips_a_step_that_overflows(toy_config, toy_state):
     kernel = state.network.model.get_layer("conv").kernel
     before = kernel.numpy()
     images, targets = hand_batch()
-    step = make_step(config, state)
+    step = make_train_step(config, state)
     state.optimizer.dynamic_scale.assign(3e38)  # the scaled loss overflows
     step(tf.constant(images), tensors(targets))
     np.testing.assert_array_equal(kernel.numpy(), before)
@@ -354,6 +348,6 @@ def test_a_micro_batch_is_every_kth_image(toy_config, toy_state):
         "offsets": np.zeros((4, 6, 4), np.float32),
         "labels": np.ones((4, 6), np.int32),
     }
-    make_step(config, state)(tf.constant(images), tensors(targets))
+    make_train_step(config, state)(tf.constant(images), tensors(targets))
     # The means are 0 and 1.5; momentum .5, from 0: (0 * .5 + 0 * .5) * .5 + 1.5 * .5.
     np.testing.assert_allclose(model.get_layer("bn").moving_mean, [0.75] * 5, rtol=1e-5)
