@@ -18,6 +18,8 @@ from ssd_tf.errors import ConfigError, Interrupted, end_quietly
 # absl appends it to the help of flags that may be repeated; our help texts already say so.
 _ABSL_ADVICE = ";\n    repeat this option"
 _is_part = contextvars.ContextVar("is_part", default=False)  # of a larger command
+# False in a user's own program.
+_owns_process = contextvars.ContextVar("owns_process", default=False)
 
 
 def new_flags() -> flags.FlagValues:
@@ -53,7 +55,7 @@ def run(main, values, usage, required=(), argv=None) -> int:
         missing = [f"--{name}" for name in required if values[name].value in (None, [], "")]
         if missing:
             raise flags.Error(f"missing {', '.join(missing)} (see --help)")
-        return main(values, positional) or 0
+        return _call(main, values, positional)
     except (ConfigError, flags.Error) as error:
         return _report(error, values, 2)
     except KeyboardInterrupt:
@@ -66,6 +68,14 @@ def run(main, values, usage, required=(), argv=None) -> int:
         if _follows_interruption(error):
             return _end(Interrupted(signal.SIGINT, "interrupted"))
         return _report(error, values, 1)
+
+
+def _call(main, values, positional):
+    token = _owns_process.set(_owns_process.get() or not _is_part.get())
+    try:
+        return main(values, positional) or 0
+    finally:
+        _owns_process.reset(token)
 
 
 def read_gray_range(values) -> tuple[int, int] | None:
@@ -124,16 +134,18 @@ def _loading_shown():
 
 @contextlib.contextmanager
 def _without_collector():
-    """Inside `with`, the garbage collector is off; later it leaves alone what there was then.
+    """Inside `with`, the garbage collector is off: it would walk through TensorFlow many times.
 
-    It would walk through all of TensorFlow again and again.
+    In a process of a command it leaves TensorFlow alone later, too. A user's program may have
+    objects that it would never free then.
     """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
+        if _owns_process.get():
+            gc.freeze()
     finally:
-        gc.freeze()
         if was_on:
             gc.enable()
 

@@ -1,5 +1,8 @@
+import gc
+import importlib
 import shlex
 import signal
+import sys
 
 import pytest
 from absl import flags
@@ -187,3 +190,58 @@ def test_next_commands_can_be_pasted(capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.split(": ", 1)[1] == "ssd inspect 'my data'"
     assert shlex.split(second.split(": ", 1)[1]) == ["ssd", "train", "--data", "it's"]
+
+
+@pytest.fixture
+def load(monkeypatch, tmp_path):
+    """A function: run the code in place of TensorFlow; the list grows with each gc.freeze."""
+    frozen = []
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(commandline.processor, "avoid_slow_fusions", lambda _: None)
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+
+    def import_code(code):
+        monkeypatch.setitem(sys.modules, "tensorflow", None)  # to be restored
+        monkeypatch.delitem(sys.modules, "tensorflow")
+        (tmp_path / "tensorflow.py").write_text(code)
+        importlib.invalidate_caches()
+        commandline.import_tensorflow()
+        return frozen
+
+    yield import_code
+    gc.enable()
+
+
+LOADED = """
+import gc, types
+was_collected = gc.isenabled()
+config = types.SimpleNamespace(list_physical_devices=lambda: [])
+"""
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_user_keeps_the_garbage_collector(load, is_on):
+    if not is_on:
+        gc.disable()
+    assert load(LOADED) == []
+    assert not sys.modules["tensorflow"].was_collected
+    assert gc.isenabled() is is_on
+
+
+def test_the_garbage_collector_is_on_after_a_failed_import(load):
+    with pytest.raises(ImportError, match="broken"):
+        load("raise ImportError('broken')")
+    assert gc.isenabled()
+
+
+def test_a_command_collects_no_garbage_of_tensorflow(do, load):
+    frozen = []
+
+    def main(_values, _positional):
+        frozen.extend(load(LOADED))
+
+    assert do(main) == 0
+    assert (frozen, gc.isenabled()) == ([False], True)
+    with commandline.as_part():  # of a program that calls ssd_tf.quickstart
+        assert do(lambda *_: load(LOADED) and None) == 0
+    assert len(load(LOADED)) == 1

@@ -305,8 +305,8 @@ class Loss(Section):
     """Distance of boxes: `smooth_l1` of the offsets, or `giou` (Rezatofighi et al. 2019), `diou` or
     `ciou` (Zheng et al. 2020) of the decoded boxes."""
     normalizer: Literal["global", "torchvision", "nvidia"] = "global"
-    """Divisor of the loss: the positives of the `global` batch, or as in `torchvision`, and the
-    original Caffe code, or `nvidia`, to train exactly as a reference."""
+    """Divisor of the loss: the positives of the `global` batch, or, to train exactly as a
+    reference, that of `torchvision`, which is also the original Caffe code's, or `nvidia`."""
 
     @pydantic.model_validator(mode="after")
     def _check_negatives(self):

@@ -14,6 +14,7 @@ SCORES = np.arange(100) / 100
 # The objects of all classes that are counted with those of a class, so that a class with few of
 # them has nearly the threshold of all. Of 5 to 100, 20 gave the best F1 on other images.
 _PRIOR_OBJECTS = 20
+_ROUNDING = 1e-9  # of fractions of weighted counts
 
 
 class Counts(typing.NamedTuple):
@@ -98,14 +99,15 @@ def _choose_score(counts, precision) -> float:
         return curves["best"]["score"]
     # Where nothing is right any more, precision is 0 or, of nothing, 1.
     precisions = np.where(counts.right > 0, curves["precision"], -1)
-    is_enough = precisions >= min(precision, precisions.max())
+    is_enough = precisions >= min(precision, precisions.max()) - _ROUNDING
     return curves["score"][int(np.argmax(is_enough))]
 
 
 def _middle_of_best(values):
     """The index in the middle of the first run of maxima, farthest from smaller values."""
-    first = int(np.argmax(values))
-    lower = np.flatnonzero(values[first:] < values[first])
+    is_best = values >= values.max() - _ROUNDING
+    first = int(np.argmax(is_best))
+    lower = np.flatnonzero(~is_best[first:])
     length = lower[0] if len(lower) else len(values) - first
     return first + (int(length) - 1) // 2
 

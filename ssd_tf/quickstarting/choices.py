@@ -23,7 +23,8 @@ _MAX_WARP = 1.6
 _MIN_PASSES = 10  # over the training images, for a larger input to be worth its time
 
 _MIN_COVERED = 0.8  # of the objects; below it default boxes are fitted
-# New default boxes cost a detector its box heads. docs/results.md: with 62 % covered it is better.
+# New default boxes cost a detector its box heads: one that covered 62 % was better with its own
+# (docs/results.md).
 _MIN_COVERED_OF_RUN = 0.3
 _MIN_GAIN = 0.05  # of the fraction that is covered
 
@@ -166,7 +167,7 @@ def _show(size):
 
 
 def needs_fitting(covered, from_run) -> bool:
-    """Whether to fit default boxes, and see whether those cover more objects.
+    """Whether to fit default boxes; `is_worth_fitting` says whether they are used.
 
     covered: as for `is_worth_fitting`. from_run: whether the box heads are trained.
     """
@@ -190,7 +191,7 @@ def choose_boxes(covered, fitted=None) -> Choice:
     if is_worth_fitting(covered, fitted):
         return Choice("default boxes", "fitted to the objects", reason)
     if fitted is not None:
-        reason += ", which is no gain"
+        reason += ", which gains too little"
     return Choice("default boxes", "as the start has them", reason)
 
 

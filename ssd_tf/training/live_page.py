@@ -129,7 +129,7 @@ def read_evaluations(workdir, last_step=math.inf) -> list[dict]:
 
 
 def _choose_shown(evaluations, best, has_ended):
-    """(what it is, evaluation) of those on the page, the first at first. best: of Numbers."""
+    """(caption, evaluation) of those on the page, the first one first. best: as Numbers has it."""
     name = "latest evaluation"
     others = evaluations[-1:]
     kept = [each for each in evaluations if best and each["step"] == best[0]]

@@ -1,5 +1,7 @@
 """Sets of a folder of VOC or YOLO labels: which are listed, chosen, left out and warned of."""
 
+import shutil
+
 import pytest
 
 from data_tools import voc_to_tfrecord
@@ -179,6 +181,14 @@ def test_val_of_other_images_than_trainval(voc, tmp_path):
     assert voc("val", "--image_set=test")[0] == 0
     code, _, splits = voc("train")
     assert (code, sorted(splits["train"]), splits["val"]) == (0, ["a.jpg", "b.jpg"], ["c.jpg"])
+
+
+def test_val_of_another_folder(voc, tmp_path):
+    (tmp_path / "voc/ImageSets/Main/train.txt").unlink()
+    shutil.copytree(tmp_path / "voc", tmp_path / "other")
+    assert voc("val", f"--voc={tmp_path / 'other'}")[0] == 0
+    code, _, splits = voc("train")
+    assert (code, sorted(splits["train"]), splits["val"]) == (0, ["a.jpg", "b.jpg"], ["b.jpg"])
 
 
 def test_trainval_divided_by_a_fraction(voc):

@@ -71,6 +71,31 @@ def test_what_is_ignored_does_not_count():
     truth, found = choose({"cat": [0.8] * 4, "dog": [0.4] * 40}, {"cat": [0.5] * 2})[:2]
     truth.difficult[4:] = True  # the dogs
     assert analysis.analyse(truth, found).chosen.classes == {"cat": 0.65, "dog": 0.65, "owl": 0.65}
+    # Neither as wrong, else the precision of cats would fall at .40, nor as objects, else F1 of
+    # cats would be 10 / 53 from .40 and 8 / 49 from .80, instead of 10 / 13 and 8 / 9.
+    scores = {"cat": [0.8] * 4 + [0.4], "dog": [0.4] * 40}
+    truth, found = choose(scores)[:2]
+    truth.difficult[5:] = True
+    assert analysis.analyse(truth, found, precision=1.0).chosen.all == 0
+    truth, found = choose(scores, {"cat": [0.4] * 3})[:2]
+    truth.difficult[5:] = True
+    assert analysis.analyse(truth, found).chosen.all == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("num_wrong", "score"), [(34, 0.2), (36, 0.6)])
+def test_all_classes_weigh_as_much_as_20_objects(num_wrong, score):
+    # Of 90 objects 10 cats are right from .80, 80 dogs from .40, as are 34 wrong cats: with 20 / 90
+    # of that, F1 of cats is 24.4 / 42.2 = .579 from .80 and 60 / 101.6 = .591 from .40; with 36
+    # wrong ones it is 60 / 104 = .577 there.
+    chosen = choose({"cat": [0.8] * 10, "dog": [0.4] * 80}, {"cat": [0.4] * num_wrong}).chosen
+    assert chosen.classes["cat"] == pytest.approx(score)
+
+
+def test_less_than_one_detection():
+    # 1 of 2 is right from .90, 3 of 9 from .50, a fifth of which stands for owls.
+    scores, wrong = {"dog": [0.9, 0.5, 0.5]}, {"dog": [0.9] + [0.5] * 5}
+    chosen = choose(scores, wrong, {"dog": 100}, precision=0.5).chosen
+    assert chosen.classes["owl"] == pytest.approx(0.51)
 
 
 def test_the_lowest_score_with_a_precision():
@@ -91,6 +116,16 @@ def test_a_precision_that_no_score_has():
     analysed = choose({"cat": [0.5] * 10}, {"cat": [0.9] * 10 + [0.2] * 10}, precision=0.9)
     assert analysed.chosen.all == pytest.approx(0.21)
     assert analysis.at_score(analysed)["precision"] == 0.5
+
+
+def test_rounding_decides_nothing():
+    # The share of all classes is 20 / 6 and 20 / 12 of the counts of the only class with objects.
+    # 3 of 4 are right from 0 on.
+    chosen = choose({"cat": [0.8] * 3}, {"cat": [0.3]}, {"cat": 6}, precision=0.75).chosen
+    assert chosen == Thresholds(0, {"cat": 0, "dog": 0, "owl": 0}, "precision 0.75")
+    # F1 is 6 / 21 up to .40, whose middle is .20, and 4 / 14, the same, from .61 to .80.
+    chosen = choose({"cat": [0.8, 0.8, 0.4]}, {"cat": [0.6] * 6}, {"cat": 12}).chosen
+    assert chosen == Thresholds(0.2, {"cat": 0.2, "dog": 0.2, "owl": 0.2}, "best F1")
 
 
 def test_given_thresholds_are_used():

@@ -70,7 +70,7 @@ def test_a_larger_input_must_leave_time_for_ten_passes():
 
 @pytest.mark.parametrize(
     ("covered", "from_run", "expected"),
-    [(0.8, False, False), (0.79, False, True), (0.62, True, False), (0.29, True, True)],
+    [(0.8, False, False), (0.79, False, True), (0.3, True, False), (0.29, True, True)],
 )
 def test_trained_box_heads_are_kept_longer(covered, from_run, expected):
     assert choices.needs_fitting(covered, from_run) is expected
