@@ -344,6 +344,7 @@ VALUES = {
         "train.bn": "train",
         "train.ema": 0.995,
         "eval.patience": 4,
+        "eval.pre_nms_top_k": 1000,
     },
     "shapes_plain": {**COMMON_VALUES, "boxes.preset": "paper"},
     "ssd300_vgg16_voc": {
