@@ -150,7 +150,7 @@ def image_weights(normalizer, positives) -> ImageWeights:
     global: divide by the positives of the global batch, all replicas together.
     torchvision: divide each replica's sums by the positives of its own batch, at least 1, then
     average over the replicas (torchvision's SSD.compute_loss; the original Caffe code's
-    multibox_loss_layer.cpp). Both go with `min_negatives: 0`.
+    multibox_loss_layer.cpp). It goes with `min_negatives: 0`.
     nvidia: divide each image's sums by its own positives, count images without positives as 0,
     then average over the images (NVIDIA DeepLearningExamples, PyTorch/Detection/SSD/ssd/model.py).
     """
