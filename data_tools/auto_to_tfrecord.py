@@ -27,7 +27,7 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 FLAGS.set_default("val_fraction", VAL_FRACTION)
-_CONVERTERS = {
+CONVERTERS = {
     "coco": coco_to_tfrecord.main,
     "csv": csv_to_tfrecord.main,
     "voc": voc_to_tfrecord.main,
@@ -62,7 +62,7 @@ def _convert(values, folders):
     for command in commands:
         print(shlex.join(["ssd", "convert", *command]), flush=True)
     for command in commands:
-        code = _CONVERTERS[command[0]]([f"ssd convert {command[0]}", *command[1:]])
+        code = CONVERTERS[command[0]]([f"ssd convert {command[0]}", *command[1:]])
         if code:
             return code
     if not dataset_json.read_dataset(values.output).splits["train"]["boxes"]:

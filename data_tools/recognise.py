@@ -3,14 +3,42 @@
 import csv
 import io
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from data_tools.readers import csv_table, files, labels, layouts, voc_xml
 from ssd_tf import class_names
 
-FORMATS = ("coco", "voc", "yolo", "csv")
 VAL_FRACTION = 0.2
 _SPLITS = ("train", "val", "test")
+
+
+class _Format(NamedTuple):
+    """How to recognise a label format.
+
+    title: for messages. find: its labels in a folder, or None. read: the labels that the flags of a
+    conversion name, if it takes from them which classes there are, as no list says so; else None.
+    """
+
+    title: str
+    find: Callable[[layouts.Contents], layouts.FoundLabels | None]
+    read: Callable[[dict[str, str]], labels.Source] | None
+
+
+def _read_voc(flags):
+    return voc_xml.read_voc(flags["--voc"], flags["--image_set"])
+
+
+def _read_csv(flags):
+    return csv_table.read_csv(flags["--csv"], flags["--images"], one_based=False)
+
+
+FORMATS = {
+    "coco": _Format("COCO JSON", layouts.find_coco, None),
+    "voc": _Format("VOC XML", layouts.find_voc, _read_voc),
+    "yolo": _Format("YOLO", layouts.find_yolo, None),
+    "csv": _Format("CSV", layouts.find_csv, _read_csv),
+}
 
 
 class Recognised(NamedTuple):
@@ -32,16 +60,20 @@ def recognise(folder, label_format=None, classes=(), val_fraction=VAL_FRACTION) 
 
     label_format: of FORMATS, to be looked for alone; classes: names for --classes. A validation
     split that is there is used, else `val_fraction` of the training images is held out; 0: none.
-    Raises OSError or ValueError if there are no labels or no images, if there are labels of several
-    formats, or several for one split, or none to train on.
+    Raises OSError or ValueError if the format is unknown, if there are no labels or no images, if
+    there are labels of several formats, or several for one split, or none to train on.
     """
+    if label_format not in (None, *FORMATS):
+        known = ", ".join(FORMATS)
+        raise ValueError(f"expected a label format, one of {known}, got {label_format!r}")
     folder = files.check_folder(folder, "the folder of images")
     contents = layouts.Contents(folder)
     found = _choose(contents, label_format)
     by_split = _assign_splits(found)
     splits = [split for split in _SPLITS if split in by_split]
-    if not classes and len(splits) > 1 and found.label_format in ("voc", "csv"):
-        classes = _list_missing_classes([by_split[split] for split in splits])
+    read = FORMATS[found.label_format].read
+    if read and not classes:
+        classes = _list_missing_classes(read, [by_split[split] for split in splits])
     conversions = []
     for split in splits:
         flags = [found.label_format, *by_split[split].flags, "--split", split]
@@ -58,7 +90,7 @@ def recognise(folder, label_format=None, classes=(), val_fraction=VAL_FRACTION) 
 
 def _choose(contents, label_format):
     """The labels of the only format, or of the requested one."""
-    found = layouts.find_labels(contents)
+    found = [one for one in (each.find(contents) for each in FORMATS.values()) if one]
     chosen = [each for each in found if label_format in (None, each.label_format)]
     if not chosen:
         raise ValueError(_explain_nothing(contents, label_format, found))
@@ -89,7 +121,8 @@ def _list_found(found):
 def _explain_nothing(contents, label_format, found):
     if (pathlib.Path(contents.folder) / "dataset.json").is_file():
         return f"{contents.folder} is a converted data set already (dataset.json)"
-    expected = f"{label_format} labels" if label_format else "COCO JSON, VOC XML, YOLO or CSV"
+    *others, last = [FORMATS[name].title for name in FORMATS if label_format in (None, name)]
+    expected = f"{', '.join(others)} or {last} labels" if others else f"{last} labels"
     if not contents.images:
         there = labels.count_of(len(contents.others), "file") if contents.others else "nothing"
         return f"{contents.folder} has no images: expected images with {expected}, got {there}"
@@ -122,22 +155,20 @@ def _assign_splits(found):
     return by_split
 
 
-def _list_missing_classes(sets):
+def _list_missing_classes(read, sets):
     """The classes of all splits, sorted, if training lacks some of them; else none.
 
     Labels that do not list their classes have those of the training split, and a class that occurs
     in another split alone would end its conversion.
     """
+    if len(sets) == 1:
+        return ()
     flags = [dict(zip(each.flags[::2], each.flags[1::2], strict=True)) for each in sets]
-    seen = list(map(_list_classes, flags))
+    seen = [_list_classes(read(each)) for each in flags]
     return () if set().union(*seen[1:]) <= seen[0] else sorted(set().union(*seen))
 
 
-def _list_classes(flags):
-    if "--voc" in flags:
-        source = voc_xml.read_voc(flags["--voc"], flags["--image_set"])
-    else:
-        source = csv_table.read_csv(flags["--csv"], flags["--images"], one_based=False)
+def _list_classes(source):
     return {
         class_names.normalize(obj.name)
         for image in source.images

@@ -139,18 +139,14 @@ def _spell_stem(path):
     return files.spell_alike(files.split_stem(os.path.basename(path)))
 
 
-def find_labels(contents: Contents) -> list[FoundLabels]:
-    """The labels of each format that is there."""
-    found = (find(contents) for find in (_find_coco, _find_voc, _find_yolo, _find_csv))
-    return [each for each in found if each]
-
-
-def _find_coco(contents):
+def find_coco(contents: Contents) -> FoundLabels | None:
+    """The labels in COCO JSON, or None."""
     starts = _read_starts(contents.list_by_suffix(".json"), coco_json.read_start)
     return _find_lists("coco", "COCO JSON file", "--annotations", contents, _drop_others(starts))
 
 
-def _find_csv(contents):
+def find_csv(contents: Contents) -> FoundLabels | None:
+    """The labels in CSV tables, or None."""
     starts = _read_starts(contents.list_by_suffix(".csv", ".tsv"), csv_table.read_start)
     return _find_lists("csv", "CSV file", "--csv", contents, starts)
 
@@ -198,7 +194,8 @@ def _in_order(sets):
     return sorted(sets, key=lambda each: order.index(each.split))
 
 
-def _find_voc(contents):
+def find_voc(contents: Contents) -> FoundLabels | None:
+    """The labels in VOC XML, or None."""
     paths = [path for path in contents.list_by_suffix(".xml") if voc_xml.is_annotation(path)]
     if not paths:
         return None
@@ -243,7 +240,8 @@ def _make_voc_set(contents, root, split, image_set):
     return LabelSet(split or image_set.split, flags, where)
 
 
-def _find_yolo(contents):
+def find_yolo(contents: Contents) -> FoundLabels | None:
+    """The labels in YOLO's text files, or None."""
     paths = list_yolo_files(contents)
     lists = _find_yolo_lists(contents) if paths else []
     if not lists:

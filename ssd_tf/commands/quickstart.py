@@ -5,7 +5,7 @@ import sys
 from absl import flags
 
 from ssd_tf import commandline, model_flags
-from ssd_tf.quickstarting.quickstart import quickstart
+from ssd_tf.quickstarting.quickstart import LABEL_FORMATS, quickstart
 from ssd_tf.user_files import check_exists
 
 USAGE = """
@@ -36,7 +36,7 @@ flags.DEFINE_list("classes", [], "Learn these classes only.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "format",
     None,
-    ["coco", "voc", "yolo", "csv"],
+    list(LABEL_FORMATS),
     "Format of the labels; default: recognised.",
     flag_values=FLAGS,
 )

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from data_tools.recognise import recognise
+from data_tools.recognise import FORMATS, recognise
 from ssd_tf import commandline, files, long_tasks
 from ssd_tf.config import check_overrides
 from ssd_tf.errors import ConfigError, Interrupted
@@ -19,6 +19,7 @@ from ssd_tf.results import Result
 from ssd_tf.user_files import check_exists, check_output_folder
 
 MIN_MINUTES = 0.1
+LABEL_FORMATS = tuple(FORMATS)
 _PREPARATIONS = ("convert", "look", "start", "choose")  # the steps before the training
 _DEFAULTS = Request(pathlib.Path())
 
@@ -37,8 +38,8 @@ def quickstart(
     images: a folder of labelled images. output: a folder for all results; default: beside `images`,
     with `-ssd` after its name. minutes: of training. start: the weights to start from, a name of
     `ssd import --list`, a file, a run folder, `imagenet` or `scratch`; default: the best that can
-    be had. classes: names of those to learn; default: all. label_format: coco, voc, yolo or csv;
-    default: recognised. overrides: `KEY=VALUE` for keys of the config.
+    be had. classes: names of those to learn; default: all. label_format: one of
+    `ssd convert`, such as yolo; default: recognised. overrides: `KEY=VALUE` for keys of the config.
 
     Prints each step as the command that does it. The same call after an interruption continues;
     after the end it does nothing. Returns a Result with the table of the formats. Raises

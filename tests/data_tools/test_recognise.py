@@ -9,7 +9,7 @@ import pytest
 
 from data_tools import auto_to_tfrecord
 from data_tools.readers import coco_json, split_names, voc_xml, yolo_txt
-from data_tools.recognise import recognise
+from data_tools.recognise import FORMATS, recognise
 
 IMAGE = (8, 6)
 ROW = "0 0.5 0.5 0.25 0.5\n"
@@ -402,7 +402,8 @@ REJECTED = {
         ["no labels", "2 images", "x/a.jpg"],
     ),
     "labels without images": ({"a.xml": voc()}, None, ["no images", "1 VOC", "a.xml"]),
-    "another format": ({"a.jpg": IMAGE, "a.xml": voc()}, "yolo", ["yolo labels", "1 VOC"]),
+    "another format": ({"a.jpg": IMAGE, "a.xml": voc()}, "yolo", ["YOLO labels", "1 VOC"]),
+    "an unknown format": ({"a.jpg": IMAGE, "a.xml": voc()}, "xml", ["'xml'", "coco", "csv"]),
     "Label Studio's own JSON": (
         {"a.jpg": IMAGE, "x.json": '[{"data": {}, "rectanglelabels": ["cat"]}]'},
         None,
@@ -514,6 +515,10 @@ def test_auto_converts_a_folder(plant, tmp_path, capsys, read_dataset):
     assert sum(line.startswith("warning: ") for line in lines) == sum(
         len(entry["warnings"]) for entry in report["splits"].values()
     )
+
+
+def test_auto_converts_every_format_that_is_recognised():
+    assert set(auto_to_tfrecord.CONVERTERS) == set(FORMATS)
 
 
 def test_auto_rejects_the_folder_of_other_data(plant, tmp_path, run):
