@@ -32,10 +32,10 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """
     layers = read_layers(path, overrides)
     values = _inherit_network(layers[-1])
-    if "boxes" not in values:
+    if all(effects.plain_value(values, key) is None for key in ("boxes.preset", "boxes.levels")):
         raise ConfigError(
-            f"{path}: boxes is missing: give a preset or levels, or take network and default boxes "
-            "over from a run: --set init_from=RUN (`ssd import` makes a run of a detector file)"
+            f"{path}: boxes: give either preset or levels, or take network and default boxes over "
+            "from a run: --set init_from=RUN (`ssd import` makes a run of a detector file)"
         )
     return _check_effects(_validate(values, path), values, layers, path)
 

@@ -196,10 +196,11 @@ class Boxes(Section):
     """Whether sizes are truncated to whole pixels, as in the released SSD512 of Liu et al."""
     levels: tuple[Level, ...] | None = None
     """One entry per feature map, such as `ssd fit-boxes` prints for a data set."""
-    assigner: Literal["multibox", "atss"] = "multibox"
+    assigner: Literal["multibox", "atss", "auto"] = "multibox"
     """Which boxes are trained on an object: `multibox`, those with an IoU of at least .5 and
     the best one of each object (Liu et al. 2016), or `atss`, those near its centre whose IoU stands
-    out among their neighbours (Zhang et al. 2020)."""
+    out among their neighbours (Zhang et al. 2020). `auto`: `atss` with a model.neck, unless
+    data.keep_classes."""
     rounding: Annotated[float, Field(gt=0, lt=0.1)] | None = None
     """Centres and sizes become multiples of this fraction of the input, below 0.1. `ssd import`
     writes it for quantised TFLite files."""
@@ -529,6 +530,14 @@ class Config(Section):
     eval: Eval = Eval()
     export: Export = Export()
     watch: Watch = Watch()
+
+    @property
+    def assigner(self) -> str:
+        """`boxes.assigner`, or what `auto` means here."""
+        if self.boxes.assigner != "auto":
+            return self.boxes.assigner
+        has_pyramid = self.model.neck != "none"
+        return "atss" if has_pyramid and not self.data.keep_classes else "multibox"
 
     @property
     def starts_from_run(self) -> bool:

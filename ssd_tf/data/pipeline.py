@@ -56,7 +56,7 @@ def build_dataset(
     num_workers-th shard as an endless stream of its own.
 
     stream_slice: default all, from step 0; skipped: see `open_records`. level_of_box:
-    `SSD.level_of_box`, which boxes.assigner=atss needs.
+    `SSD.level_of_box`, which ATSS needs.
     Raises ValueError or FileNotFoundError if the data set is missing, incomplete or empty. Run its
     iterator inside `bad_records.explain_record_errors`.
     """
@@ -208,7 +208,7 @@ def _weak_from(config, num_workers):
 
 def _make_assign(config, default_boxes, level_of_box):
     """The function objects [N, 4] -> object of each default box [A] that boxes.assigner names."""
-    if config.boxes.assigner == "multibox":
+    if config.assigner == "multibox":
         return functools.partial(matching.match, default_boxes=tf.constant(default_boxes))
     if level_of_box is None:
         raise ValueError("boxes.assigner=atss needs level_of_box, as SSD.level_of_box gives it")

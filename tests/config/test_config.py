@@ -35,7 +35,7 @@ def rejection(path, *overrides):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_our_own_configs_load(path):
     if path.stem == "finetune":
-        assert "boxes is missing: give a preset" in rejection(path)
+        assert "--set init_from=RUN" in rejection(path)
         return
     assert load_config(path).train.steps > 0
 
@@ -116,6 +116,24 @@ def test_other_default_boxes_replace_the_preset_with_all_its_keys(tmp_path):
         load_config(tmp_path / "paper.yaml", ["boxes={preset: paper, s_max: 0.5}"]).boxes.s_min
         == 0.07
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "assigner"),
+    [
+        ((), "multibox"),
+        (("model.neck=fpn_lite",), "atss"),
+        (("model.neck=fpn_lite", "data.keep_classes=true"), "multibox"),
+        (("model.neck=fpn_lite", "boxes.assigner=multibox"), "multibox"),
+        (("boxes.assigner=atss",), "atss"),
+    ],
+)
+def test_assigner_of_a_recipe_for_any_start(tmp_path, changes, assigner):
+    write(tmp_path / "recipe.yaml", "boxes: {preset: paper, assigner: auto}\n")
+    text = "base: recipe.yaml\nmodel: {backbone: {name: mobilenet}}\ninit_from: runs/start\n"
+    levels = "boxes: {levels: [{size: 10}, {size: 20}]}\n"
+    config = load_config(write(tmp_path / "fitted.yaml", text + levels), changes)
+    assert (config.assigner, len(config.boxes.levels)) == (assigner, 2)
 
 
 def test_a_name_is_short_for_a_preset_only_in_augment(tmp_path):

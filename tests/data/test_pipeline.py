@@ -13,6 +13,11 @@ from ssd_tf.errors import ConfigError
 
 # Random, and traced in a fraction of the time of the reference presets.
 BRIGHT = {"color": {"brightness": 32, "probability": 1}, "flip_probability": 0.5}
+PYRAMID = {
+    "boxes__assigner": "auto",
+    "model__neck": "fpn_lite",
+    "model__backbone": {"name": "mobilenet"},
+}
 DEFAULT_BOXES = np.array([[0.2, 0.2, 0.7, 0.7], [0, 0, 1, 1], [0.5, 0, 1, 0.4]], np.float32)
 
 
@@ -307,8 +312,9 @@ def test_weak_augmentation_begins_with_a_step_on_every_worker(
         assert_same(both, strong[:2] + weak[2:])
 
 
-def test_atss_needs_the_maps_of_the_default_boxes(small_config, striped, striped_data):
-    config = small_config(boxes__assigner="atss")
+@pytest.mark.parametrize("changes", [{"boxes__assigner": "atss"}, PYRAMID])
+def test_atss_needs_the_maps_of_the_default_boxes(small_config, striped, striped_data, changes):
+    config = small_config(**changes)
     with pytest.raises(ValueError, match="level_of_box"):
         pipeline.build_dataset(config, striped_data, "train", DEFAULT_BOXES)
     level_of_box = np.zeros(len(DEFAULT_BOXES), int)
