@@ -9,7 +9,7 @@ import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.inference import tflite_metadata
+from ssd_tf import tflite_metadata
 from ssd_tf.inference.exported import append_member
 from ssd_tf.inference.tflite_outputs import RAW_ROLES
 from ssd_tf.weights.label_files import format_names

@@ -9,8 +9,8 @@ from fixed_detector import NAMES
 from flatbuffers import encode, number_types
 from flatbuffers.table import Table
 
+from ssd_tf import tflite_metadata
 from ssd_tf.exporting import tflite
-from ssd_tf.inference import tflite_metadata
 
 
 @pytest.fixture(scope="module")
