@@ -1,4 +1,4 @@
-"""Valid names of classes.
+"""Names and numbers of classes: which names are valid, and how a number is written.
 
 Names travel as lines of text files into exports and on to their clients, so a name is one printable
 line without blanks at its ends, in Unicode NFC; `background` and `???` are names like others.
@@ -8,6 +8,11 @@ import unicodedata
 
 # Format characters without which Persian, Indic scripts and emoji are misspelt.
 _JOINERS = "\u200c\u200d"
+
+
+def count_classes(number) -> str:
+    """A number of classes in words: 1 class, 2 classes."""
+    return f"{number} class{'es' if number != 1 else ''}"
 
 
 def normalize(name) -> str:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from data_tools.analysis import coverage
 from ssd_tf import contact_sheet, draw, user_files
 from ssd_tf.boxes import validity
+from ssd_tf.class_names import count_classes
 from ssd_tf.data import bad_records, records
 
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -88,7 +89,7 @@ def inspect(dataset_info, split, config=None, sheet=None, num_images=16, seed=0)
     objects = read_split(dataset_info, split)
     print(
         f"{dataset_info.folder}, split {split!r} of {', '.join(dataset_info.splits)}; "
-        f"{len(names)} classes"
+        f"{count_classes(len(names))}"
     )
     print("\n".join(describe(objects, names)))
     faults = list(find_faults(objects, dataset_info.splits[split], len(names)))

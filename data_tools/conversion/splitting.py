@@ -9,6 +9,7 @@ import numpy as np
 
 from data_tools.conversion import fingerprints, grouping, pool
 from data_tools.conversion.config import VALIDATION
+from data_tools.readers import labels
 
 _IN_ORDER = (VALIDATION, "valid", "test")
 _IMAGES_PER_TASK = 500
@@ -56,8 +57,8 @@ def _explain_empty(split, images, prints, config):
             "copies of one image go to one split; give different images"
         )
     return (
-        f"--val_fraction {config.val_fraction} of {len(images)} images leaves none for "
-        f"{split!r}: give more images, or another fraction"
+        f"--val_fraction {config.val_fraction} of {labels.count_of(len(images), 'image')} leaves "
+        f"none for {split!r}: give more images, or another fraction"
     )
 
 

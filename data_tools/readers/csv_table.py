@@ -72,6 +72,16 @@ def read_start(path, num_images) -> labels.LabelsStart | None:
     return labels.LabelsStart(list(rows), are_fractions and not table.is_open_images)
 
 
+def find_fault(path) -> str:
+    """Why a file is no table of boxes; empty if its columns are those of one."""
+    try:
+        with user_files.open_text(path, newline="") as file:
+            _Table(file, path)
+    except (OSError, ValueError, csv.Error) as error:
+        return str(error)
+    return ""
+
+
 def _load(path, images, allowed, first_rows, objects):
     """Fill {path of an image: its first _Row} and the table of objects by path.
 

@@ -318,10 +318,10 @@ def explain_unread(contents: Contents) -> str:
             return f"{contents.shorten(path)}{other}"
     texts = list_yolo_files(contents)
     if texts:
-        return (
-            f"{len(texts):,} YOLO label files, such as {texts[0]}, but {_explain_no_list(contents)}"
-        )
+        counted = labels.count_of(len(texts), "YOLO label file")
+        return f"{counted}, such as {texts[0]}, but {_explain_no_list(contents)}"
     xml = contents.list_by_suffix(".xml")
     if xml:
         return f"{contents.shorten(xml[0])}, which is no VOC annotation; export VOC, COCO or YOLO"
-    return ""
+    tables = contents.list_by_suffix(".csv", ".tsv")
+    return next(filter(None, map(csv_table.find_fault, tables)), "")

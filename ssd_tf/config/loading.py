@@ -42,11 +42,24 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 def load_run_config(folder, overrides=()) -> Config:
     """The config that a run folder holds; `overrides` and errors as for `load_config`."""
+    check_run_folder(folder)
     return load_config(pathlib.Path(folder) / "config.yaml", overrides)
+
+
+def check_run_folder(folder):
+    """Raise ConfigError for the results of `ssd quickstart`, whose run folder is inside."""
+    inside = pathlib.Path(folder) / "run"
+    if (inside / "config.yaml").is_file():
+        raise ConfigError(f"expected a run folder, got {folder}; did you mean {inside}?")
 
 
 def load_source_config(folder) -> Config:
     """The config of the run folder that init_from names. Raises ConfigError."""
+    if pathlib.Path(folder).is_file():
+        raise ConfigError(
+            f"init_from: expected a run folder, got the file {folder}; `ssd import --source` makes "
+            "a run folder of a detector"
+        )
     if not (pathlib.Path(folder) / "config.yaml").is_file():
         raise ConfigError(
             f"init_from: no run folder at {folder} (it would have a config.yaml)"

@@ -9,7 +9,7 @@ import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf.inference import tflite_metadata
+from ssd_tf import tflite_metadata
 from ssd_tf.inference.exported import append_member
 from ssd_tf.inference.tflite_outputs import RAW_ROLES
 from ssd_tf.weights.label_files import format_names
@@ -103,7 +103,7 @@ def add_metadata(content: bytes, names, score_threshold) -> bytes:
     output_names = [output["name"] for output in outputs]
     group = {"name": "detection_result", "tensor_names": output_names}
     subgraph = {"inputs": [_IMAGE], "outputs": outputs, "output_groups": [group]}
-    description = tflite_metadata.DETECTOR_DESCRIPTION.format(len(names))
+    description = tflite_metadata.describe_detector(len(names))
     return _finish(content, names, {"description": description, "subgraphs": [subgraph]})
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
+from ssd_tf.class_names import count_classes
 from ssd_tf.inference.detector import make_detect
 from ssd_tf.models import measure, ssd
 
@@ -27,7 +28,7 @@ def print_summary(config, num_classes, is_timed=False):
     console.print(_level_table(config, network))
     console.print(
         f"parameters: {network.model.count_params():,}, of which {trainable:,} are trained "
-        f"({num_classes} classes)"
+        f"({count_classes(num_classes)})"
     )
     console.print(f"multiply-adds: {multiply_adds / 1e9:.3f} G for one image of {height} x {width}")
     if is_timed:

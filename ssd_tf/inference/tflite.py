@@ -19,7 +19,7 @@ from ssd_tf.inference.exported import (
     reject_input_range,
     scale_to_range,
 )
-from ssd_tf.inference.tflite_metadata import read_metadata
+from ssd_tf.tflite_metadata import read_metadata
 from ssd_tf.user_files import decode_text
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.int8)

@@ -151,7 +151,7 @@ def _enlarge(statistics, shape, start_hw, seconds_per_image, minutes):
         seconds = seconds_per_image * math.prod(larger) / math.prod(start_hw)
         passes = minutes * 60 / (seconds * statistics.images["train"])
         if factor > 1 and passes < _MIN_PASSES:
-            return size, f"; a larger one does not fit into {minutes:g} minutes"
+            return size, f"; a larger one does not fit into --minutes {minutes:g}"
         size = larger
         if statistics.fraction_below(SMALL_SIDE, size) <= _MANY_SMALL:
             return size, ""
@@ -272,11 +272,11 @@ def _count_steps(pace, minutes, interval, from_run):
     fitting = int(seconds / (pace.step + pace.evaluation / interval))
     steps = max(fitting, _MIN_STEPS)
     reason = (
-        f"{minutes:g} minutes, less {pace.startup:.0f} s to start and the evaluations, at "
+        f"--minutes {minutes:g}, less {pace.startup:.0f} s to start and the evaluations, at "
         f"{pace.step:.2f} s per step"
     )
     if fitting < _MIN_STEPS:
-        reason = f"the minimum: {minutes:g} minutes are too short for it"
+        reason = f"the minimum: --minutes {minutes:g} is too short for it"
     return steps, reason
 
 
@@ -286,7 +286,7 @@ def explain_short_budget(num_images, batch_size, steps, pace: Pace, minutes) -> 
         return None
     needed = (num_images / batch_size * pace.step + pace.startup + 2 * pace.evaluation) / 60
     return (
-        f"{minutes:g} minutes show {steps * batch_size} of {num_images} images once: the detector "
-        f"will be poor. One pass takes {math.ceil(needed)} minutes, a good start "
-        f"{math.ceil(needed * _MIN_PASSES)} (--minutes)"
+        f"--minutes {minutes:g} shows {steps * batch_size} of {num_images} images once: the "
+        f"detector will be poor. One pass takes --minutes {math.ceil(needed)}, a good start "
+        f"--minutes {math.ceil(needed * _MIN_PASSES)}"
     )

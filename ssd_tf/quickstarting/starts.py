@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from absl import logging
 
 from ssd_tf.class_names import normalize
-from ssd_tf.config import Backbone
+from ssd_tf.config import Backbone, check_run_folder
 from ssd_tf.errors import ConfigError
 from ssd_tf.user_files import suggest_path
 from ssd_tf.weights import label_files
@@ -73,6 +73,7 @@ def _read_request(requested):
             )
         return _published(requested, "--start")
     if (path / "config.yaml").is_file():
+        check_run_folder(path)
         values = {"init_from": str(path.resolve())}
         return Start(f"the run {path}", "--start", _DETECTOR, values=values)
     if not path.exists():

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import re
+import shlex
 import typing
 
 import tensorflow as tf
@@ -105,5 +106,5 @@ class Profiler:
                 "tensorboard --logdir %s (tab Profile)",
                 self.first,
                 self.last,
-                self.folder,
+                shlex.quote(str(self.folder)),
             )

@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from ssd_tf import __version__, files
+from ssd_tf.class_names import count_classes
 from ssd_tf.config import KEYS, Config, PostProcessing, load_run_config, save_config
 from ssd_tf.config.keys import MayChange
 from ssd_tf.data import dataset_json, shards
@@ -198,7 +199,8 @@ def _check_classes(old_names, dataset_info, workdir):
 
 
 def _summary(names):
-    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+    shown = [*names[:5], *["..."] * (len(names) > 5)]
+    return f"{count_classes(len(names))} ({', '.join(shown)})"
 
 
 def write_settings(config: Config, dataset_info, state: RunState, workdir):

@@ -180,11 +180,8 @@ def _check_batch_norm(config, network):
 
 
 def _check_pretrained_rate(config, network):
-    """Raise ConfigError for a rate of layers that are all frozen, or all new.
-
-    A recipe for any detector, as configs/finetune.yaml, has one for data.keep_classes too.
-    """
-    if config.train.pretrained_rate == 1 or config.data.keep_classes:
+    """Raise ConfigError for a rate of layers that are all frozen, or all new."""
+    if config.train.pretrained_rate == 1:
         return
     layers = ssd.pretrained_layers(network.model, config)
     if not any(layer.trainable_variables for layer in layers):

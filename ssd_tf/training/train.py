@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shlex
 
 import tensorflow as tf
 from absl import logging
@@ -85,7 +86,8 @@ def train(
         loop.run()
     result = outcome.read_result(workdir)
     logging.info("%s", outcome.describe(result))
-    logging.info("done: %s (curves: tensorboard --logdir %s)", workdir, workdir.parent)
+    curves = shlex.join(["tensorboard", "--logdir", str(workdir.parent)])
+    logging.info("done: %s (curves: %s)", workdir, curves)
     return result
 
 

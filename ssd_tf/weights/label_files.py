@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from ssd_tf import coco_rows
-from ssd_tf.class_names import check_names, normalize
+from ssd_tf.class_names import check_names, count_classes, normalize
 from ssd_tf.errors import ConfigError, shorten
 from ssd_tf.user_files import read_text, split_lines, suggest_path
 
@@ -221,5 +221,5 @@ def _check_ids(rows, first, path, count, model):
     if count is not None and rows and highest != last:
         raise ValueError(
             f"{path} has {len(rows)} names with ids from {first} to {highest}, expected ids "
-            f"up to {last}, as {model} has {count} classes"
+            f"up to {last}, as {model} has {count_classes(count)}"
         )

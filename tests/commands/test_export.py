@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_tf import tflite_metadata
 from ssd_tf.commands import detect, evaluate, export
 from ssd_tf.exporting.tflite_graphs import convert_network
-from ssd_tf.inference import tflite_metadata
 from ssd_tf.inference.loading import load_detector
 
 pytestmark = pytest.mark.usefixtures("loaded_once")

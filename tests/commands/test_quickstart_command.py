@@ -9,6 +9,8 @@ import yaml
 
 from data_tools import shapes
 from ssd_tf.commands import quickstart as command
+from ssd_tf.quickstarting import choosing, starts
+from ssd_tf.training.pace import Pace
 
 
 @pytest.fixture
@@ -94,3 +96,25 @@ def test_a_real_one_that_is_killed_as_it_trains(tmp_path):
     for name in ("images.png", "evaluation_val/report.html", "run/live.html"):
         assert (output / name).stat().st_size > 0
     assert run_until(tmp_path, "nothing", *flags) == (0, [])
+
+
+@pytest.mark.integration
+def test_a_real_one_without_any_flag(tmp_path, monkeypatch):
+    """On a machine that takes a minute per step, or so it measures: 15 minutes are a few steps."""
+    shapes.write_dataset(tmp_path / "photos", 15, seed=0)
+    pace = Pace(seconds_per_step=60, startup_seconds=10, seconds_per_evaluation=1)
+    monkeypatch.setattr(choosing, "measure_pace", lambda *_: pace)
+    monkeypatch.setattr(starts.downloads, "is_reachable", lambda _: False)
+    monkeypatch.setenv("SSD_TF_WEIGHTS", str(tmp_path / "no_weights"))
+    assert command.main(["quickstart", str(tmp_path / "photos")]) == 0
+    output = tmp_path / "photos-ssd"
+    config = yaml.safe_load((output / "config.yaml").read_text())
+    assert config["base"] == "shapes_plain.yaml"
+    # Of 890 seconds, 60 for a step and 1 for an evaluation every 90 seconds: 14.67 steps.
+    assert (config["train"]["steps"], config["train"]["batch_size"]) == (14, 8)
+    assert config["eval"] == {"every": 2, "patience": 4}
+    content = json.loads((output / "quickstart.json").read_text())
+    assert list(content["steps"])[-1] == "draw"
+    assert len(content["steps"]) == 10
+    metrics = json.loads((output / "evaluation_val" / "metrics.json").read_text())
+    assert 0 <= metrics["coco"]["AP"] <= 1

@@ -7,7 +7,6 @@ import urllib.request
 import numpy as np
 import pytest
 
-from ssd_tf import pages
 from ssd_tf.commands import serve
 
 
@@ -25,7 +24,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def server(folder):
-    with pages.make_server(folder, 0, is_local=True) as running:
+    with serve.make_server(folder, 0, is_local=True) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
@@ -38,10 +37,10 @@ def get(address):
 
 def test_the_address_opens_the_page(server):
     port = server.server_address[1]
-    address = pages.address_of(server, "index.html")
+    address = serve.address_of(server, "index.html")
     assert address == f"http://127.0.0.1:{port}/"
     assert get(address)[0] == "<p>page"
-    address = pages.address_of(server, "a b.html")
+    address = serve.address_of(server, "a b.html")
     assert address == f"http://127.0.0.1:{port}/a%20b.html"
     assert get(address)[0] == "<p>other"
 
@@ -50,7 +49,7 @@ def test_the_address_opens_the_page(server):
     ("name", "kind"), [("bundle.mjs", "text/javascript"), ("a.wasm", "application/wasm")]
 )
 def test_browsers_get_the_types_that_they_need(server, name, kind):
-    _, headers = get(f"{pages.address_of(server, 'index.html')}{name}")
+    _, headers = get(f"{serve.address_of(server, 'index.html')}{name}")
     assert headers["Content-Type"] == kind
     assert headers["Cache-Control"] == "no-cache"
 
@@ -58,7 +57,7 @@ def test_browsers_get_the_types_that_they_need(server, name, kind):
 @pytest.mark.parametrize("path", ["more/", "../secret.txt", "%2e%2e/secret.txt", "gone"])
 def test_nothing_else_is_served(server, path):
     with pytest.raises(urllib.error.HTTPError) as caught:
-        get(f"{pages.address_of(server, 'index.html')}{path}")
+        get(f"{serve.address_of(server, 'index.html')}{path}")
     assert caught.value.code == 404
     caught.value.close()
 
@@ -78,8 +77,8 @@ def test_what_cannot_be_served(folder, fails):
 
 
 def test_pages_are_found(folder):
-    assert pages.find_page(folder) == folder / "index.html"
-    assert pages.find_page(folder / "a b.html") == folder / "a b.html"
+    assert serve.find_page(folder) == folder / "index.html"
+    assert serve.find_page(folder / "a b.html") == folder / "a b.html"
 
 
 def test_ctrl_c_is_the_end(folder, monkeypatch, capsys):
@@ -93,11 +92,11 @@ def test_ctrl_c_is_the_end(folder, monkeypatch, capsys):
 
 
 def test_other_machines_get_an_address_of_this_one(folder):
-    with pages.make_server(folder, 0) as running:
-        address = pages.address_of(running, "index.html")
+    with serve.make_server(folder, 0) as running:
+        address = serve.address_of(running, "index.html")
         host, _, port = address.removeprefix("http://").rstrip("/").partition(":")
         assert host != "0.0.0.0" and int(port) == running.server_address[1]
-        here = pages.address_of(running, "index.html", is_here=True)
+        here = serve.address_of(running, "index.html", is_here=True)
         assert here == f"http://127.0.0.1:{port}/"
 
 
@@ -107,7 +106,7 @@ def test_the_code_is_that_of_the_address():
     address = "http://192.168.178.23:8000/"
     dark = {" ": (0, 0), "\u2580": (1, 0), "\u2584": (0, 1), "\u2588": (1, 1)}
     rows = []
-    for line in pages.qr_code(address).splitlines():
+    for line in serve.qr_code(address).splitlines():
         pairs = [dark[letter] for letter in line if letter in dark]
         rows += [[pair[half] for pair in pairs] for half in (0, 1)]
     width = max(map(len, rows))

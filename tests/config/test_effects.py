@@ -230,6 +230,16 @@ def test_the_config_of_a_run_is_checked_as_any_other(tmp_path):
         load_run_config(tmp_path, ["train={bn: frozen, bn_momentum: 0.97}"])
 
 
+def test_the_results_of_a_quickstart_are_no_run_folder(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for folder in (tmp_path, run):
+        (folder / "config.yaml").write_text(yaml.safe_dump(values("eval: {nms_iou: 0.3}")))
+    with pytest.raises(ConfigError, match=rf"got {tmp_path}; .* {run}\?"):
+        load_run_config(tmp_path)
+    assert load_run_config(run).eval.nms_iou == 0.3
+
+
 def test_an_inherited_key_of_another_backbone_is_left_out(derived):
     base = "{model: {backbone: {name: mobilenet, alpha: 0.25, first_stride: 8}}}"
     backbone = derived(base, "model: {backbone: {name: resnet18}}").model.backbone

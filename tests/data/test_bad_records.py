@@ -112,7 +112,7 @@ def test_skipped_records_are_named_and_counted_and_the_others_remain(
     small_config, striped, tmp_path, caplog
 ):
     data = striped.write_data(tmp_path, {7: BAD["truncated image"][0](striped), 11: b"\xff"})
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         images = run(small_config(data__on_bad_record="skip"), data, 10)
     found = np.round((np.concatenate(images).mean((1, 2, 3)) - 10.2) / 10).astype(int)
     expected = [i for i in range(22) if i not in (7, 11)]

@@ -441,7 +441,7 @@ REFUSED = [
         lambda _: None,
         {"val_fraction": 0.2},
         1,
-        "--val_fraction 0.2 of 1 images leaves none for 'val'",
+        "--val_fraction 0.2 of 1 image leaves none for 'val'",
     ),
     (
         "split called val",

@@ -417,7 +417,7 @@ REJECTED = {
     "no list of classes": (
         {"images/a.jpg": IMAGE, "labels/a.txt": ROW},
         None,
-        ["1 YOLO label file", "classes.txt"],
+        ["1 YOLO label file,", "classes.txt"],
     ),
     "a data.yaml without images": (
         {"a.jpg": IMAGE, "a.txt": ROW, "data.yaml": "train: /gone/images\nnames: [cat]\n"},
@@ -436,6 +436,11 @@ REJECTED = {
         ["'val'", "val 1", "valid 1"],
     ),
     "no training set": ({"test/a.xml": voc(), "a.jpg": IMAGE}, None, ["test", "--split train"]),
+    "a table without a header": (
+        {"a.jpg": IMAGE, "labels.csv": "a.jpg,1,1,9,9,cat\n"},
+        None,
+        ["labels.csv", "'filename'", "'a.jpg,1,1,9,9,cat'"],
+    ),
     "a converted data set": ({"dataset.json": "{}", "a.jpg": IMAGE}, None, ["dataset.json"]),
 }
 

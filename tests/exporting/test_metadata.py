@@ -9,8 +9,8 @@ from fixed_detector import NAMES
 from flatbuffers import encode, number_types
 from flatbuffers.table import Table
 
+from ssd_tf import tflite_metadata
 from ssd_tf.exporting import tflite
-from ssd_tf.inference import tflite_metadata
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,29 @@ def test_what_our_reader_finds(content):
     metadata = tflite_metadata.read_metadata(content)
     assert [values.tolist() for values in metadata.normalisation] == [[0], [1]]
     assert metadata.output_names == ("location", "category", "score", "number of detections")
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 classes"), (1, "1 class"), (20, "20 classes")])
+def test_the_description_has_the_number_of_classes(count, words):
+    description = tflite_metadata.describe_detector(count)
+    assert description == f"SSD detector of {words}"
+    metadata = tflite_metadata.Metadata(description=description)
+    assert (metadata.num_classes, metadata.is_ours) == (count, True)
+
+
+@pytest.mark.parametrize(
+    ("description", "count"),
+    [
+        ("", None),
+        ("SSD detector of 1 classes", 1),  # of an earlier version
+        ("SSD detector of many classes", None),
+        ("An SSD detector of 2 classes", None),
+        ("SSD detector of 2 classes of animals", None),
+    ],
+)
+def test_other_descriptions(description, count):
+    metadata = tflite_metadata.Metadata(description=description)
+    assert (metadata.num_classes, metadata.is_ours) == (count, count is not None)
 
 
 def test_the_input(content):

@@ -9,9 +9,11 @@ from fixed_detector import IMAGES, NAMES, OBJECTS, assert_found, box_of, draw
 from tensorflow.core.protobuf import saved_model_pb2
 
 from ssd_tf.data.decoding import decode_image
+from ssd_tf.errors import ConfigError
 from ssd_tf.exporting import verify
 from ssd_tf.exporting.saved_model import export_saved_model
 from ssd_tf.inference.loading import load_detector, load_run
+from ssd_tf.weights.importers import detectors
 
 OUTPUTS = {
     "detection_boxes": ([None, 20, 4], tf.float32),
@@ -68,6 +70,11 @@ def test_signatures(signatures, name, entry):
         assert outputs == OUTPUTS | {"status": ([None], tf.int32)}
     else:
         assert outputs == OUTPUTS
+
+
+def test_it_is_not_imported(exported):
+    with pytest.raises(ConfigError, match=rf"{exported} was written by ssd export .*init_from"):
+        detectors.read_detector(exported)
 
 
 def test_finds_what_the_keras_model_finds(exported_detector, detector):

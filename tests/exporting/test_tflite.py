@@ -26,6 +26,7 @@ from ssd_tf.inference.loading import load_detector
 from ssd_tf.inference.thresholds import Thresholds
 from ssd_tf.models.postprocess import PostProcessor
 from ssd_tf.models.ssd import SSD
+from ssd_tf.weights.importers import detectors
 
 OPERATOR = "TFLite_Detection_PostProcess"
 POSTPROCESSOR = PostProcessor(
@@ -102,6 +103,13 @@ def test_order_and_names_of_the_outputs(interpreter):
     interpreter.invoke()
     shapes = [interpreter.get_tensor(output["index"]).shape for output in outputs]
     assert shapes == [(1, 20, 4), (1, 20), (1, 20), (1,)]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_it_is_not_imported(exported_as, raw):
+    path = exported_as(raw=raw)
+    with pytest.raises(ConfigError, match=rf"{path} was written by ssd export .*init_from"):
+        detectors.read_detector(path)
 
 
 def test_values_by_position_and_by_the_named_signature(interpreter):

@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from ssd_tf import pixels
+from ssd_tf import pixels, tflite_metadata
 from ssd_tf.errors import ConfigError
 from ssd_tf.exporting.tflite import Converter
-from ssd_tf.inference import tflite, tflite_metadata, tflite_outputs
+from ssd_tf.inference import tflite, tflite_outputs
 from ssd_tf.inference.exported import read_gray_range
 from ssd_tf.inference.loading import load_detector
-from ssd_tf.inference.tflite_metadata import Metadata, read_metadata
+from ssd_tf.tflite_metadata import Metadata, read_metadata
 
 NAMES = {
     "boxes": "detection_boxes",

@@ -173,7 +173,7 @@ def test_a_warning_of_less_than_one_pass():
     assert choices.explain_short_budget(200, 16, 13, pace, 0.5) is None
     # (12.5 * 2 + 20 + 10) s are .92 minutes.
     warning = choices.explain_short_budget(200, 16, 12, pace, 0.5)
-    for text in ("0.5 minutes", "192 of 200", " 1 minutes", " 10 ("):
+    for text in ("--minutes 0.5 ", "192 of 200", "--minutes 1,", "--minutes 10"):
         assert text in warning
 
 

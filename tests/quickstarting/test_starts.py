@@ -142,6 +142,16 @@ def test_a_run_folder_needs_no_import(tmp_path):
     assert (start.source, start.values) == (None, {"init_from": str(run)})
 
 
+def test_the_results_of_a_quickstart_are_no_run_folder(tmp_path):
+    run = tmp_path / "photos-ssd" / "run"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    (run.parent / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=rf"got {run.parent}; .* {run}\?"):
+        found(str(run.parent))
+    assert found(str(run)) == [("finetune.yaml", None)]
+
+
 @pytest.mark.parametrize("requested", ["tf2:unknown", "a.tflit", "text.pb"])
 def test_an_unknown_request_is_an_error(requested, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

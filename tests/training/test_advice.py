@@ -17,7 +17,7 @@ def lines(toy_config, toy_network, caplog):
         config = toy_config(**train).model_dump(mode="json")
         for name, values in (sections or {}).items():
             config[name] = values
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.INFO, logger="absl"):
             config = check_config(config, "toy")
             advice.log_settings(config, network or toy_network(), num_replicas)
         first, *others = [line for line in caplog.messages if "augmentation" not in line]
@@ -91,10 +91,10 @@ def test_no_augmentation_is_said(toy_config, toy_network, caplog):
     augmented = check_config(
         {**toy_config(**LARGE).model_dump(mode="json"), "data": {"augment": "light"}}, "light"
     )
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         advice.log_settings(augmented, toy_network(), 1)
     assert "data.augment" not in caplog.text
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         advice.log_settings(toy_config(**LARGE), toy_network(), 1)
     assert "no augmentation (data.augment: none)" in caplog.text
 

@@ -218,7 +218,7 @@ def clock(monkeypatch):
 
 
 def test_lines_without_a_terminal(make_monitor, clock, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         monitor = make_monitor()
         monitor.show_phase("compiling")
         clock[0] = 130.0  # the first call compiles: its step is not counted

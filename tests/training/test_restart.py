@@ -76,7 +76,7 @@ def check(started, tiny_data, toy_config):
 
 
 def test_nothing_has_changed(check, started, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         assert check() == restart.read_state(started)
     assert caplog.messages == []
 
@@ -92,7 +92,7 @@ def test_nothing_has_changed(check, started, caplog):
     ],
 )
 def test_what_may_change(check, caplog, key, value, line):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         check(**{key: value})
     assert caplog.messages == [line]
 
@@ -142,7 +142,7 @@ def test_after_a_divergence_the_rate_may_change(check, started, caplog):
     state = restart.read_state(started)
     state.diverged_step = 4
     state.write(started)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         found = check(learning_rate=0.01, clip_norm=5.0, warmup_steps=3)
     assert found.diverged_step == 4
     assert caplog.messages == [
@@ -193,7 +193,7 @@ def test_a_changed_evaluation_is_not_compared(
     config = toy_config()
     config = config.model_copy(update={"eval": config.eval.model_copy(update={"nms_iou": 0.6})})
     caplog.clear()  # of what the evaluations logged
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         state = check(config=config)
     assert state.comparable_from == first
     assert "eval.nms_iou was 0.45, now it is 0.6" in caplog.messages[0]
@@ -276,7 +276,7 @@ def test_what_network_data_and_update_depend_on_may_not_change(
 )
 def test_what_may_change_besides_training(check, toy_config, caplog, section, values, line):
     changed = check_config({**toy_config().model_dump(mode="json"), section: values}, "changed")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         check(config=changed)
     assert line in caplog.messages
 

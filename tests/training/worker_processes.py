@@ -71,9 +71,18 @@ def start_two(*commands):
     return [start(commands[i % len(commands)], i, addresses) for i in (0, 1)]
 
 
-def finish(processes, code=0, timeout=300):
-    """The messages of each process, after all have ended with this exit code."""
-    messages = [process.communicate(timeout=timeout)[1] for process in processes]
+def finish(processes, code=0, timeout=1200):
+    """The messages of each process, after all have ended with this exit code.
+
+    timeout: in seconds, for a machine with other work; processes that hang are killed, which is
+    another exit code.
+    """
+    try:
+        messages = [process.communicate(timeout=timeout)[1] for process in processes]
+    except subprocess.TimeoutExpired:
+        for process in processes:
+            process.kill()
+        messages = [process.communicate()[1] for process in processes]
     codes = [process.returncode for process in processes]
     assert codes == [code] * len(processes), "\n".join(messages)[-4000:]
     return messages

@@ -197,6 +197,34 @@ def test_other_networks_are_rejected_by_their_first_unknown_layer(models, tmp_pa
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("WeightSharedConvolutionalBoxPredictor/ClassPredictor", "feature pyramid"),
+        ("FeatureExtractor/resnet_v1_50/fpn/top_down/projection_1", "feature pyramid"),
+        ("Fpn/smoothing_1", "feature pyramid"),
+        ("ssd_mobile_net_v2_keras_feature_extractor/Conv1/Conv2D", "TensorFlow 2"),
+        ("StatefulPartitionedCall/model/Conv2D", "TensorFlow 2"),
+        ("functional_1/Conv1/Conv2D", "TensorFlow 2"),
+        ("FeatureExtractor/InceptionV2/Conv2d_1a", None),
+    ],
+)
+def test_the_network_that_an_unknown_layer_belongs_to(name, network):
+    layer = od_api.Layer(np.zeros((1, 1, 3, 4), "float32"))
+    with pytest.raises(ConfigError) as caught:
+        od_api.convert(od_api.Source("checkpoint", {name: layer}, {}), "model.ckpt")
+    message = str(caught.value)
+    assert f"model.ckpt: {name} " in message
+    found = [each for each in ("feature pyramid", "TensorFlow 2") if each in message]
+    assert found == [network] * (network is not None)
+
+
+def test_a_checkpoint_of_a_faster_rcnn(tmp_path):
+    arrays = {"FirstStageBoxPredictor/ClassPredictor/weights": np.zeros((1, 1, 3, 4), "float32")}
+    od_files.write_checkpoint(tmp_path / "model.ckpt", arrays)
+    assert "Faster R-CNN" in rejection(tmp_path / "model.ckpt")
+
+
 def test_a_classifier_is_no_detector(models, tmp_path):
     arrays = od_files.arrays_of("ssd_mobilenet_v1", models["ssd_mobilenet_v1"])
     arrays = {name: value for name, value in arrays.items() if "BoxPredictor" not in name}

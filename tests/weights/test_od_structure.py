@@ -2,7 +2,6 @@
 
 import pathlib
 
-import flatbuffers
 import numpy as np
 import od_files
 import pytest
@@ -11,7 +10,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf.config import check_config, load_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.exporting import tflite
+from ssd_tf.exporting import tflite, tflite_file
 from ssd_tf.models import ssd
 from ssd_tf.models.folding import graph_nodes
 from ssd_tf.training.monitor import read_metrics
@@ -69,7 +68,11 @@ def make_converter(config, network):
 
 
 def write_tflite(converter, path, raw=False):
+    """A file without our metadata, as if third-party."""
     converter.export(path, "float32", raw)
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    model.metadata = []
+    path.write_bytes(tflite_file.pack(model))
     return path
 
 
@@ -287,9 +290,7 @@ def edit_operators(path, name, change):
     for operator in model.subgraphs[0].operators:
         if tflite_kind.operator_name(model, operator) == name:
             change(model.operatorCodes[operator.opcodeIndex], operator)
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
+    path.write_bytes(tflite_file.pack(model))
 
 
 def test_other_activations(pyramid, tmp_path):

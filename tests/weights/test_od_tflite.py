@@ -9,7 +9,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
 from ssd_tf.weights import label_files
-from ssd_tf.weights.importers import imported, od_api, od_tflite
+from ssd_tf.weights.importers import imported, od_api, od_tflite, tflite_kind
 
 TYPES = {
     "float32": schema.TensorType.FLOAT32,
@@ -251,6 +251,31 @@ def test_relu_is_not_relu6(tmp_path):
 
 def test_weights_that_are_computed(tmp_path):
     assert "expected constant numbers in" in rejection(one_convolution({}, BIAS), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("operators", "size", "backbone"),
+    [
+        ("", 3, ""),
+        ("CONV_2D", 3, ""),
+        ("CONV_2D", 7, " ResNet"),
+        ("CONV_2D L2_NORMALIZATION", 3, " VGG"),
+        ("CONV_2D DEPTHWISE_CONV_2D CONV_2D DEPTHWISE_CONV_2D", 3, " MobileNetV1"),
+        ("CONV_2D DEPTHWISE_CONV_2D CONV_2D CONV_2D", 3, " MobileNetV2"),
+        ("CONV_2D HARD_SWISH DEPTHWISE_CONV_2D CONV_2D CONV_2D", 3, " MobileNetV3"),
+    ],
+)
+def test_what_a_file_is_called(operators, size, backbone, tmp_path):
+    """By its operators; the first output is the offsets, the second has the background, too."""
+    file = File()
+    file.tensor("image", (1, 64, 96, 3))
+    kernel = file.tensor("kernel", (4, size, size, 3))
+    outputs = [file.tensor(f"output {count}", (1, 6, count)) for count in (4, 2)]
+    for name in operators.split():
+        file.operator(getattr(schema.BuiltinOperator, name), [0, kernel], outputs)
+    content = file.write(tmp_path / "file.tflite", outputs=outputs).read_bytes()
+    found = tflite_kind.describe(schema.ModelT.InitFromPackedBuf(content, 0))
+    assert found == f"SSD{backbone} 64 x 96, 1 class, float32, without post-processing"
 
 
 def test_a_truncated_file(tmp_path):

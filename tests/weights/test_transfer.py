@@ -414,6 +414,13 @@ def test_a_source_without_a_config(tmp_path):
         start_from(tmp_path / "run", config_with())
 
 
+def test_a_source_that_is_a_file(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.touch()
+    with pytest.raises(ConfigError, match=rf"init_from: .* {path}; .*ssd import"):
+        start_from(path, config_with())
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [

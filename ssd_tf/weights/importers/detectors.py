@@ -235,6 +235,8 @@ def _read_archive(path, pipeline_config):
 
 def _read_saved_model(folder, pipeline_config):
     graph = od_graph.read_meta_graph(folder)
+    if {"raw", "serving_bytes"} <= graph.signature_def.keys():
+        raise ConfigError(f"{folder} {families.OWN_EXPORT}")
     if graph.object_graph_def.nodes:  # only TensorFlow 2 has objects
         families.check([each.signature.name for each in graph.graph_def.library.function], folder)
         return od_tf2.read_saved_model(folder, pipeline_config)

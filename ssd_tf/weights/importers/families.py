@@ -1,4 +1,4 @@
-"""Names of the detectors that cannot be imported, so that an error can say what a file is."""
+"""Detectors that cannot be imported, so that an error can say what a file is and what to do."""
 
 import re
 
@@ -11,6 +11,12 @@ KNOWN = (
 RUNS_AS_IT_IS = (
     "a SavedModel or TFLite file that returns boxes, classes and scores runs as it is: "
     "ssd detect --model"
+)
+# What a file of ours is. Its graph normalises the image, and its network may be one that no reader
+# of third-party files knows; the run folder has both.
+OWN_EXPORT = (
+    "was written by ssd export and cannot be imported: take the run folder that it was exported "
+    "from, as init_from or as --start of ssd quickstart; ssd detect and ssd evaluate run the export"
 )
 # What occurs in the names of their layers, variables or types.
 _FAMILIES = (

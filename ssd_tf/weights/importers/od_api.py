@@ -13,6 +13,7 @@ from ssd_tf.boxes.default_boxes import preset_levels
 from ssd_tf.config import Backbone
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import mobilenet
+from ssd_tf.weights.importers import families
 from ssd_tf.weights.importers.imported import Imported
 from ssd_tf.weights.importers.torchvision import gamma_for_epsilon
 
@@ -93,15 +94,10 @@ ONLY_V1 = (
     f"its detectors cannot be imported (expected {_KNOWN} of the TF Object Detection API of "
     "TensorFlow 1); a SavedModel or TFLite file of a detector runs as it is: ssd detect --model"
 )
-# Names of layers, and whose they are.
+# Names of layers, and whose they are; other families are found by their names before.
 _OTHERS = (
-    (r"(?i)efficient(net|det)|class_net|box_net|fpn_cells", "an EfficientDet"),
-    (r"WeightSharedConvolutional|Fpn|fpn", "an SSD with a feature pyramid"),
-    (r"FirstStage|SecondStage", "a Faster R-CNN"),
-    (
-        r"ResizeToRange|ssd_mobile_net_v|PartitionedCall|functional",
-        "a model of TensorFlow 2",
-    ),
+    (r"WeightSharedConvolutional|(?i:fpn)", "an SSD with a feature pyramid"),
+    (r"ssd_mobile_net_v|PartitionedCall|functional", "a model of TensorFlow 2"),
 )
 # Width multipliers to try: those in use, then all hundredths.
 _ALPHAS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.3, 1.4, *[n / 100 for n in range(5, 201)])
@@ -239,7 +235,7 @@ def _hint(name):
     """The network that an unknown layer's name belongs to, for a message."""
     for pattern, network in _OTHERS:
         if re.search(pattern, name):
-            return f"; it looks like {network}, which runs as it is: ssd detect --model"
+            return f"; it looks like {network}; {families.RUNS_AS_IT_IS}"
     return ""
 
 

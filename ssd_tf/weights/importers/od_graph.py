@@ -66,6 +66,7 @@ def read_saved_model(folder, graph) -> Source:
 def read_checkpoint(prefix) -> Source:
     """prefix: the path without .index. Raises ConfigError if it cannot be read."""
     arrays = _read_arrays(prefix)
+    families.check(arrays, prefix)
     return Source("checkpoint", _collect_layers(arrays, {}, prefix), {})
 
 

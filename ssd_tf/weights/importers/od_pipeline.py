@@ -1,6 +1,7 @@
 """The settings of our config that a pipeline.config of the TF Object Detection API states."""
 
 from ssd_tf.boxes.default_boxes import BoxLevel
+from ssd_tf.class_names import count_classes
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import mobilenet
 from ssd_tf.weights.importers import families, od_api
@@ -34,7 +35,7 @@ def describe(pipeline: Message, path) -> tuple[dict, int]:
     extractor = model.message("feature_extractor")
     kind = extractor.text("type", "")
     num_classes = model.integer("num_classes", 0, _MAX_CLASSES)
-    label = f"{path} ({kind}, {num_classes} classes)"
+    label = f"{path} ({kind}, {count_classes(num_classes)})"
     families.check([kind], label)
     if kind not in _FAMILIES:
         raise ConfigError(

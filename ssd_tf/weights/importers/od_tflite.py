@@ -8,8 +8,9 @@ import numpy as np
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf import tflite_metadata
 from ssd_tf.errors import ConfigError, shorten
-from ssd_tf.weights.importers import od_api, od_structure, tflite_kind
+from ssd_tf.weights.importers import families, od_api, od_structure, tflite_kind
 from ssd_tf.weights.importers.array_files import check_size
 from ssd_tf.weights.importers.graph_match import Convolution
 from ssd_tf.weights.importers.imported import Imported
@@ -40,13 +41,15 @@ def import_tflite(path) -> Imported:
 def read_tflite(path) -> Source | od_structure.Graph:
     """Read a file with float32, float16 or quantised weights, which are dequantised.
 
-    Raises ConfigError if the file is corrupt or no SSD.
+    Raises ConfigError if the file is corrupt, no SSD, or one of our exports.
     """
     content = pathlib.Path(path).read_bytes()
     if content[4:8] != IDENTIFIER:
         raise ConfigError(f"{path} is not a TFLite file")
     try:
         _check_counts(content, path)
+        if tflite_metadata.read_metadata(content).is_ours:
+            raise ConfigError(f"{path} {families.OWN_EXPORT}")
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         tflite_kind.check(model, path)
         reader = _Reader(model, path)

@@ -4,6 +4,7 @@ import re
 
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf.class_names import count_classes
 from ssd_tf.errors import ConfigError
 from ssd_tf.weights.importers import families
 
@@ -91,26 +92,43 @@ def is_ssd(model: schema.ModelT) -> bool:
 def describe(model: schema.ModelT, num_classes=None) -> str:
     """An SSD in words: SSD MobileNetV2 FPN-lite 320, 4 classes, int8, TF2 Object Detection API.
 
-    num_classes: None if only the outputs can say.
+    num_classes: None if only the outputs can say. A backbone of another kind is left out.
     """
     graph = model.subgraphs[0]
     names = [operator_name(model, each) for each in graph.operators]
-    num_depthwise = names.count("DEPTHWISE_CONV_2D")
-    convolutions = [name for name in names if name.endswith("CONV_2D")]
-    is_v1 = convolutions[3:4] == ["DEPTHWISE_CONV_2D"]
-    words = ["SSD", "MobileNetV1" if is_v1 else "MobileNetV2"]
-    if num_depthwise == 0:
-        words[1] = "ResNet"
+    words = ["SSD"]
+    backbone = _backbone(graph, names)
+    if backbone is not None:
+        words.append(backbone)
     if _has_upsampling(names):
-        words.append("FPN-lite" if num_depthwise > _MAX_BACKBONE else "FPN")
+        is_lite = names.count("DEPTHWISE_CONV_2D") > _MAX_BACKBONE
+        words.append("FPN-lite" if is_lite else "FPN")
     words.append(_join(_shape(graph, graph.inputs[0])[1:3]))
     if num_classes is None:
         num_classes = _raw_classes(graph)
-    classes = "" if num_classes is None else f", {num_classes} classes"
+    classes = "" if num_classes is None else f", {count_classes(num_classes)}"
     raw = "" if POSTPROCESS in names else ", without post-processing"
     tensors = "\n".join(_tensor_names(graph))
     api = next((api for pattern, api in _APIS if re.search(pattern, tensors)), "")
     return f"{' '.join(words)}{classes}, {_precision(graph, names)}{raw}{api}"
+
+
+def _backbone(graph, names):
+    """The backbone that has these operators, or None."""
+    if "L2_NORMALIZATION" in names:
+        return "VGG"
+    if "HARD_SWISH" in names:
+        return "MobileNetV3"
+    convolutions = [
+        (name, _shape(graph, operator.inputs[1]))
+        for name, operator in zip(names, graph.operators, strict=True)
+        if name.endswith("CONV_2D")
+    ]
+    if "DEPTHWISE_CONV_2D" not in names:
+        is_resnet = any(shape[1:3] == [7, 7] for _, shape in convolutions[:1])
+        return "ResNet" if is_resnet else None
+    is_v1 = [name for name, _ in convolutions[3:4]] == ["DEPTHWISE_CONV_2D"]
+    return "MobileNetV1" if is_v1 else "MobileNetV2"
 
 
 def _has_upsampling(names):

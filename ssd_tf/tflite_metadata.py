@@ -12,10 +12,12 @@ from flatbuffers import encode, number_types
 from flatbuffers.table import Table
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf.class_names import count_classes
+
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
-# How our exports describe themselves.
-DETECTOR_DESCRIPTION = "SSD detector of {} classes"
+# How our exports describe themselves: with the operator and the number of classes, or raw.
+_DETECTOR_DESCRIPTION = "SSD detector of "
 RAW_DESCRIPTION = "Predictions of an SSD detector, to be decoded by its client"
 
 
@@ -93,9 +95,14 @@ class Metadata(typing.NamedTuple):
     @property
     def num_classes(self) -> int | None:
         """C of one of our exports with the operator, which itself has empty classes besides."""
-        pattern = DETECTOR_DESCRIPTION.format("([0-9]{1,9})")
+        pattern = rf"{_DETECTOR_DESCRIPTION}([0-9]{{1,9}}) class(es)?"
         match = re.fullmatch(pattern, self.description)
         return match and int(match[1])
+
+
+def describe_detector(num_classes) -> str:
+    """The description of an export with the operator."""
+    return _DETECTOR_DESCRIPTION + count_classes(num_classes)
 
 
 def read_metadata(content: bytes) -> Metadata:
