@@ -40,13 +40,13 @@ def decode(offsets, default_boxes, variances):
 
 
 def corners_to_offsets(moves, variances):
-    """Moves of ymin, xmin, ymax and xmax, in sides of the default box [..., 4] -> offsets [..., 4].
+    """Moves of ymin, xmin, ymax and xmax [..., 4] -> offsets [..., 4] of the box of these corners.
 
-    Decoded, they give the box of the moved corners; a side is at least a hundredth of the default
-    box's, even if corners crossed.
+    Moves are in sides of the default box, divided by the variances of the centres. A side of the
+    box is at least a hundredth of the default box's, even if corners crossed.
     """
     low = moves[..., :2]
     high = moves[..., 2:]
-    ratios = tf.maximum(1.0 + high - low, _MIN_RATIO)
-    offsets = tf.concat([(low + high) / 2, tf.math.log(ratios)], -1)
-    return offsets / tf.constant(variances, tf.float32)
+    ratios = tf.maximum(1.0 + (high - low) * tf.constant(variances[:2], tf.float32), _MIN_RATIO)
+    sizes = tf.math.log(ratios) / tf.constant(variances[2:], tf.float32)
+    return tf.concat([(low + high) / 2, sizes], -1)

@@ -213,8 +213,8 @@ class Boxes(Section):
     factors 10, 10, 5, 5 in the TF Object Detection API)."""
     coding: Literal["centre_and_size", "corners"] = "centre_and_size"
     """What box heads predict: the distance of the centres and the logarithm of the size ratio
-    (Liu et al. 2016), or the distance of each corner in sides of the default box, as in ST's model
-    zoo. The network turns `corners` into the former, which losses and exports take."""
+    (Liu et al. 2016), or the distance of each corner, as in ST's model zoo. The network turns
+    `corners` into the former, which losses and exports take."""
 
     @pydantic.model_validator(mode="after")
     def _check(self):

@@ -186,7 +186,7 @@ def test_heads_that_move_corners(folded):
     for level in range(2):
         layer = network.model.get_layer(f"offsets{level}_conv")
         kernel, _ = layer.get_weights()
-        layer.set_weights([0 * kernel, np.array([0.25, -0.5, -0.25, 1.0])])
+        layer.set_weights([0 * kernel, np.array([0.25, -1.0, -0.25, 2.0])])
     model = folding.fold_batch_norm(network.model) if folded else network.model
     offsets = model(np.zeros((2, 64, 96, 3), np.float32), training=False)["offsets"]
     assert offsets.shape == (2, len(network.default_boxes), 4)

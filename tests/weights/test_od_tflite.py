@@ -345,11 +345,15 @@ def test_moved_corners_of_sts_model_zoo(tmp_path):
     np.testing.assert_allclose(graph.level_shapes[1], [[38.4, 67.2]], rtol=1e-5)
     assert graph.box_rounding is None
     assert (graph.box_heads, graph.class_heads) == ([0, 2], [1, 3])
-    # Boxes have y before x, classes have their order.
-    for index, order in ((0, [1, 0, 3, 2]), (2, [1, 0, 3, 2]), (1, [0, 1, 2]), (3, [0, 1, 2])):
+    # Boxes have y before x, and are divided by .1; classes have their order.
+    for index in (0, 2):
         kernel, bias = graph.arrays[index]
-        np.testing.assert_array_equal(kernel[0, 0, 0], np.multiply(order, 0.75))
-        np.testing.assert_array_equal(bias, np.add(order, 1))
+        np.testing.assert_allclose(kernel[0, 0, 0], [7.5, 0, 22.5, 15])
+        np.testing.assert_allclose(bias, [20, 10, 40, 30])
+    for index in (1, 3):
+        kernel, bias = graph.arrays[index]
+        np.testing.assert_array_equal(kernel[0, 0, 0], [0, 0.75, 1.5])
+        np.testing.assert_array_equal(bias, [1, 2, 3])
     (note,) = graph.notes
     assert "boxes.coding = corners" in note
 

@@ -37,6 +37,7 @@ _UNCHANGING = (
     schema.BuiltinOperator.RESHAPE,
     schema.BuiltinOperator.TILE,
 )
+_ST_VARIANCES = od_api.DEFAULTS["boxes.variances"]  # any would do
 _MAX_TABLES = 20_000  # detectors have about 1,000
 _NAME = 10  # of a tensor, in its table of fields
 
@@ -444,16 +445,16 @@ class _Reader:
 
 
 def _st_settings():
-    variances = {"boxes.variances": od_api.DEFAULTS["boxes.variances"]}  # with corners, any will do
     evaluation = {f"eval.{key}": value for key, value in st_zoo.EVAL.items()}
-    return {"boxes.coding": "corners"} | variances | evaluation
+    return {"boxes.coding": "corners", "boxes.variances": _ST_VARIANCES} | evaluation
 
 
 def _complete_st_graph(graph):
     """The graph of a file of ST's model zoo with what `od_structure` cannot know."""
     arrays = list(graph.arrays)
     for index in graph.box_heads:
-        arrays[index] = tuple(swap_coordinates(value) for value in arrays[index])
+        # Its moves are not divided by variances.
+        arrays[index] = tuple(swap_coordinates(value) / _ST_VARIANCES[0] for value in arrays[index])
     stated = ", ".join(f"{key} = {value}" for key, value in _st_settings().items())
     return graph._replace(
         arrays=arrays,
