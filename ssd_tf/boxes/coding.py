@@ -7,6 +7,9 @@ original Caffe layer (.1 for centres, .2 for sizes); the paper does not mention 
 
 import tensorflow as tf
 
+# Smallest side that corners can give, in sides of the default box.
+_MIN_RATIO = 0.01
+
 
 def to_centre_form(boxes):
     """Corners [..., 4] -> centre y, centre x, height, width [..., 4]."""
@@ -34,3 +37,16 @@ def decode(offsets, default_boxes, variances):
     centres = offsets[..., :2] * default[:, 2:] + default[:, :2]
     half = tf.exp(offsets[..., 2:]) * default[:, 2:] / 2
     return tf.concat([centres - half, centres + half], -1)
+
+
+def corners_to_offsets(moves, variances):
+    """Moves of ymin, xmin, ymax and xmax [..., 4] -> offsets [..., 4] of the box of these corners.
+
+    Moves are in sides of the default box, divided by the variances of the centres. A side of the
+    box is at least a hundredth of the default box's, even if corners crossed.
+    """
+    low = moves[..., :2]
+    high = moves[..., 2:]
+    ratios = tf.maximum(1.0 + (high - low) * tf.constant(variances[:2], tf.float32), _MIN_RATIO)
+    sizes = tf.math.log(ratios) / tf.constant(variances[2:], tf.float32)
+    return tf.concat([(low + high) / 2, sizes], -1)

@@ -130,6 +130,11 @@ class Model(Section):
     separable (`fpn_lite`) convolutions; not for `vgg16`."""
     neck_channels: Annotated[PositiveInt, only_with("model.neck", "fpn", "fpn_lite")] = 256
     """Channels of the pyramid's maps. TF Object Detection API: 256, FPN-lite: 128."""
+    neck_upsampling: Annotated[
+        Literal["nearest", "bilinear"], only_with("model.neck", "fpn", "fpn_lite")
+    ] = "nearest"
+    """How the pyramid enlarges a map. TF Object Detection API: `nearest`; ST's model zoo:
+    `bilinear`."""
     tower: Tower | None = None
     """Heads shared over the maps, after a tower of convolutions; default: heads per map."""
     score_activation: Literal["softmax", "sigmoid"] = "softmax"
@@ -207,6 +212,10 @@ class Boxes(Section):
     variances: Variances = (0.1, 0.1, 0.2, 0.2)
     """The offsets (y, x, height, width) are divided by them. All references use the default (scale
     factors 10, 10, 5, 5 in the TF Object Detection API)."""
+    coding: Literal["centre_and_size", "corners"] = "centre_and_size"
+    """What box heads predict: the distance of the centres and the logarithm of the size ratio
+    (Liu et al. 2016), or the distance of each corner, as in ST's model zoo. The network turns
+    `corners` into the former, which losses and exports take."""
 
     @pydantic.model_validator(mode="after")
     def _check(self):

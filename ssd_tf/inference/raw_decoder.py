@@ -41,10 +41,15 @@ def decode(offsets, logits, settings, score=None):
     from 0.
     """
     boxes = decode_boxes(np.reshape(offsets, (-1, 4)), settings)
-    boxes[np.isnan(boxes).any(1)] = 0
+    scores = class_scores(np.reshape(logits, (len(boxes), -1)), settings["score_activation"])
+    return select(boxes, scores, settings, score)
+
+
+def select(boxes, scores, settings, score=None):
+    """Boxes [A, 4] and scores [A, C] of all default boxes -> what `decode` returns."""
+    boxes = np.where(np.isnan(boxes).any(1, keepdims=True), 0, boxes)
     if settings["clip_first"]:
         boxes = np.clip(boxes, 0, 1)
-    scores = class_scores(np.reshape(logits, (len(boxes), -1)), settings["score_activation"])
     scores = np.where(scores >= 0, scores, 0)  # NaN is no score
     classes = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     if settings["class_agnostic"]:

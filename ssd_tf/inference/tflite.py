@@ -21,6 +21,7 @@ from ssd_tf.inference.exported import (
 )
 from ssd_tf.tflite_metadata import read_metadata
 from ssd_tf.user_files import decode_text
+from ssd_tf.weights.importers import st_zoo
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.int8)
 # What people may change in a default_boxes.json.
@@ -28,7 +29,7 @@ _EDITABLE = list(PostProcessing.model_fields)
 
 
 def load(path, input_range=None, num_threads=1) -> Exported:
-    """Load a .tflite file with a detector's four outputs, or a `_raw` file of ours.
+    """Load a .tflite file: a detector's four outputs, a `_raw` file of ours, or of ST's model zoo.
 
     input_range: (low, high), what the darkest and the brightest pixel become for a float input;
     needed if the file has no metadata that state it, rejected if it has.
@@ -44,14 +45,18 @@ def load(path, input_range=None, num_threads=1) -> Exported:
     indices = tflite_outputs.find_outputs(content, metadata, path)
     interpreter = _make_interpreter(content, num_threads, path)
     readers = _make_readers(interpreter, indices, path)
+    shapes = {entry["index"]: entry["shape"] for entry in interpreter.get_output_details()}
     num_classes = metadata.num_classes
     if "boxes" in indices:
         to_detections = _to_detections
         num_classes = num_classes or tflite_outputs.operator_classes(content)
+    elif "bboxes_concat" in indices:
+        to_detections = _st_decoder()
+        num_classes = int(shapes[indices["classes_softmax"]][-1]) - 1
     else:
-        shapes = [interpreter.get_tensor(indices[role]).shape for role in ("offsets", "logits")]
-        to_detections = _raw_decoder(path, metadata, *shapes)
-        num_classes = shapes[1][-1] - 1
+        raw_shapes = [shapes[indices[role]] for role in ("offsets", "logits")]
+        to_detections = _raw_decoder(path, metadata, *raw_shapes)
+        num_classes = raw_shapes[1][-1] - 1
     prepare, feed = _make_input(interpreter, metadata, input_range, path)
 
     def run(batch):
@@ -199,6 +204,21 @@ def _raw_decoder(path, metadata, offsets_shape, logits_shape):
     def decode(output):
         outputs = (output["offsets"], output["logits"])
         boxes, scores, classes = raw_decoder.decode(*outputs, settings, score=0)
+        return boxes, scores, classes.astype(np.int32) + 1
+
+    return decode
+
+
+def _st_decoder():
+    """A function of the outputs of a file of ST's model zoo."""
+    settings = PostProcessing(**st_zoo.EVAL).model_dump()
+
+    def decode(output):
+        moves, scores, default_boxes = (output[role] for role in st_zoo.OUTPUTS)
+        sides = default_boxes[:, 2:] - default_boxes[:, :2]
+        low, high = np.split(default_boxes + moves * np.tile(sides, 2), 2, axis=1)
+        corners = np.concatenate([low, np.maximum(low, high)], 1)[:, [1, 0, 3, 2]]
+        boxes, scores, classes = raw_decoder.select(corners, scores[:, 1:], settings, score=0)
         return boxes, scores, classes.astype(np.int32) + 1
 
     return decode

@@ -6,6 +6,8 @@ Told by their names, or else by the operator that computes them; never by their 
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf.weights.importers import st_zoo
+
 # In the order that clients of TFLite detectors expect.
 ROLES = ("boxes", "classes", "scores", "count")
 # Of our files without the operator.
@@ -24,7 +26,10 @@ _OTHERS = ("raw_", "multiclass", "anchor")
 
 
 def find_outputs(content: bytes, metadata, path) -> dict:
-    """The tensor index of each of ROLES or RAW_ROLES. Raises ValueError if they cannot be told."""
+    """The tensor index of each of ROLES, RAW_ROLES or `st_zoo.OUTPUTS`.
+
+    Raises ValueError if they cannot be told.
+    """
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         found = _find(model, _names_of(model, metadata))
@@ -41,9 +46,10 @@ def find_outputs(content: bytes, metadata, path) -> dict:
 
 def _find(model, names):
     """What `find_outputs` returns, empty if the roles cannot be told."""
-    raw = {known[0]: index for index, known in names.items() if known[0] in RAW_ROLES}
-    if len(raw) == len(RAW_ROLES):
-        return raw
+    for roles in (RAW_ROLES, st_zoo.OUTPUTS):
+        raw = {known[0]: index for index, known in names.items() if known[0] in roles}
+        if len(raw) == len(roles):
+            return raw
     found = _by_name(names)
     return found if set(found) == set(ROLES) else _of_operator(model) or {}
 

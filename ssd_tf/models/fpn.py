@@ -10,13 +10,13 @@ from keras import layers
 from ssd_tf.models import mobilenet
 
 
-def neck(maps, num_levels, channels, separable):
+def neck(maps, num_levels, channels, separable, interpolation="nearest"):
     """Maps of strides 8, 16 and 32 -> num_levels maps of `channels`, from stride 8 on.
 
-    Each coarse map is enlarged by repeating pixels, added to the finer one and smoothed by a 3x3
-    convolution; beyond stride 32 come 3x3 convolutions of stride 2. separable: all 3x3 convolutions
-    are depthwise, then 1x1 ("FPN-lite"). Raises ValueError for a number of levels that it cannot
-    give.
+    Each coarse map is enlarged, added to the finer one and smoothed by a 3x3 convolution; beyond
+    stride 32 come 3x3 convolutions of stride 2. separable: all 3x3 convolutions are depthwise, then
+    1x1 ("FPN-lite"). interpolation: "nearest", which repeats pixels, or "bilinear". Raises
+    ValueError for a number of levels that it cannot give.
     """
     if not 3 <= num_levels <= 5:
         raise ValueError(f"the fpn neck gives 3 to 5 maps, model.num_levels asks for {num_levels}")
@@ -24,7 +24,8 @@ def neck(maps, num_levels, channels, separable):
     outputs = [x]
     for level, feature in ((4, maps[1]), (3, maps[0])):
         lateral = _lateral(feature, channels, level)
-        x = layers.Add(name=f"fpn_add{level}")([_enlarge(x, lateral.shape, level), lateral])
+        x = _enlarge(x, lateral.shape, interpolation, level)
+        x = layers.Add(name=f"fpn_add{level}")([x, lateral])
         x = _conv3x3(x, channels, separable, f"fpn_smooth{level}")
         outputs.insert(0, x)
     for level in range(6, 3 + num_levels):
@@ -44,13 +45,13 @@ def _conv3x3(x, channels, separable, name, strides=1):
     return mobilenet.norm(x, name)
 
 
-def _enlarge(x, target_shape, level):
+def _enlarge(x, target_shape, interpolation, level):
     """Twice the size of x, fitted to the finer map's shape if that has an odd side.
 
     A surplus row or column (from backbones that round halves up) is cropped; a missing one
     (MobileNet v1 rounds down) repeats the last.
     """
-    x = layers.UpSampling2D(2, interpolation="nearest", name=f"fpn_enlarge{level}")(x)
+    x = layers.UpSampling2D(2, interpolation=interpolation, name=f"fpn_enlarge{level}")(x)
     for axis, name in ((1, "row"), (2, "column")):
         size = x.shape[axis]
         target = target_shape[axis]

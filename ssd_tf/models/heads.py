@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from ssd_tf.boxes import coding
 from ssd_tf.errors import ConfigError
 from ssd_tf.models import mobilenet
 
@@ -65,9 +66,34 @@ def predict(config, maps, levels, num_classes, initializer) -> dict:
         offsets, logits = _heads_after_towers(config.model, maps, counts, bias)
     # float32 under every policy: sums over thousands of boxes and exp() of sizes need it.
     return {
-        "offsets": layers.Concatenate(1, dtype="float32", name="offsets")(offsets),
+        "offsets": _join_offsets(config.boxes, offsets),
         "logits": layers.Concatenate(1, dtype="float32", name="logits")(logits),
     }
+
+
+@keras.saving.register_keras_serializable("ssd_tf")
+class CornersToOffsets(layers.Layer):
+    """Moves of corners, as with boxes.coding: corners, -> offsets [B, A, 4] of centre and size."""
+
+    def __init__(self, variances, **settings):
+        super().__init__(**settings)
+        self._variances = variances
+
+    def call(self, moves):
+        """As `coding.corners_to_offsets`."""
+        return coding.corners_to_offsets(moves, self._variances)
+
+    def get_config(self):
+        """For copies of the network, with folded batch norm."""
+        return {**super().get_config(), "variances": self._variances}
+
+
+def _join_offsets(boxes, parts):
+    """The outputs [B, n, 4] of the box heads of each map -> offsets [B, A, 4]."""
+    if boxes.coding == "centre_and_size":
+        return layers.Concatenate(1, dtype="float32", name="offsets")(parts)
+    moves = layers.Concatenate(1, dtype="float32", name="offsets_corners")(parts)
+    return CornersToOffsets(boxes.variances, dtype="float32", name="offsets")(moves)
 
 
 def _heads_per_map(maps, counts, prefix, head, bias, initializer):

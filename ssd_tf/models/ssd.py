@@ -179,9 +179,13 @@ def _feature_maps(config, image):
         if config.model.neck == "none":
             maps = module.features(x, backbone, num_levels)
         else:
-            separable = config.model.neck == "fpn_lite"
-            channels = config.model.neck_channels
-            maps = fpn.neck(module.pyramid(x, backbone), num_levels, channels, separable)
+            maps = fpn.neck(
+                module.pyramid(x, backbone),
+                num_levels,
+                config.model.neck_channels,
+                separable=config.model.neck == "fpn_lite",
+                interpolation=config.model.neck_upsampling,
+            )
         _check_sizes(maps)
     except ValueError as error:
         height, width = config.model.input_hw

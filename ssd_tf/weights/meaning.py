@@ -83,9 +83,15 @@ SETTINGS = (
     Setting("model.num_levels", EXTRA_LAYERS_AND_HEADS, _has_extra_strides),
     Setting("model.backbone.first_stride", HEADS, lambda config: _backbone(config).first_stride),
     Setting("model.neck", HEADS, lambda config: config.model.neck),
+    Setting(
+        "model.neck_upsampling",
+        EXTRA_LAYERS_AND_HEADS,
+        lambda config: config.model.neck_upsampling,
+    ),
     Setting("model.tower", HEADS, lambda config: config.model.tower),
     Setting("model.head", HEADS, lambda config: config.model.head),
     Setting("boxes.variances", BOX_HEADS, lambda config: config.boxes.variances),
+    Setting("boxes.coding", BOX_HEADS, lambda config: config.boxes.coding),
     # An error, not new box heads: those of boxes that are off by half a rounding step still help.
     Setting("boxes.rounding", DEFAULT_BOXES, lambda config: config.boxes.rounding),
     Setting("model.score_activation", CLASS_HEADS, lambda config: config.model.score_activation),

@@ -62,3 +62,28 @@ def test_decode_is_the_inverse_of_encode():
 def test_decoded_boxes_may_reach_over_the_border():
     decoded = coding.decode(tf.constant([[-20.0, 0.0, 0.0, 0.0]]), DEFAULT, VARIANCES)
     np.testing.assert_allclose(decoded[0, 0], -0.6, atol=1e-6)
+
+
+def test_moved_corners_by_hand():
+    # The corners of the test of encode: ymin a quarter of the height down and ymax as far up, xmin
+    # half a width to the left, and xmax a whole width to the right, / 0.1: 2.5 times as wide, from
+    # 0.2 to 0.7. The centre moves by a quarter of a width; / 0.1.
+    moves = tf.constant([[2.5, -5.0, -2.5, 10.0]])
+    offsets = coding.corners_to_offsets(moves, VARIANCES)
+    np.testing.assert_allclose(offsets, [[0.0, 2.5, -3.465736, 4.581454]], atol=1e-5)
+    decoded = coding.decode(offsets, DEFAULT, VARIANCES)
+    np.testing.assert_allclose(decoded, [[0.3, 0.2, 0.5, 0.7]], atol=1e-6)
+    moves = tf.constant([[0.25, -1.0, -0.25, 2.0]])
+    offsets = coding.corners_to_offsets(moves, (1.0, 0.5, 0.1, 1.0))
+    np.testing.assert_allclose(offsets, [[0.0, 0.5, -6.931472, 0.916291]], atol=1e-5)
+
+
+def test_no_moved_corners():
+    assert coding.corners_to_offsets(tf.zeros([2, 0, 4]), VARIANCES).shape == (2, 0, 4)
+    assert coding.corners_to_offsets(tf.zeros([0, 5, 4]), VARIANCES).shape == (0, 5, 4)
+
+
+def test_crossed_corners_give_a_hundredth_of_the_side():
+    moves = tf.constant([[8.0, 0.0, -8.0, 0.0]])
+    decoded = coding.decode(coding.corners_to_offsets(moves, VARIANCES), DEFAULT, VARIANCES)
+    np.testing.assert_allclose(decoded, [[0.398, 0.3, 0.402, 0.5]], atol=1e-6)

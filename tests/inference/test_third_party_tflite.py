@@ -126,6 +126,38 @@ def test_names_that_do_not_tell(tmp_path, names):
         load_detector(path, input_range=(0, 1))
 
 
+class Corners(tf.Module):
+    """Three default boxes with their moves and scores, as in ST's model zoo."""
+
+    def predict(self, image):
+        zero = 0.0 * tf.reduce_sum(image)
+        default_boxes = [[0.1, 0.2, 0.3, 0.6], [0.1, 0.2, 0.3, 0.6], [0.5, 0.5, 0.9, 0.9]]
+        return {
+            "anchors_concat": tf.constant([default_boxes]),
+            # The last one's corners cross.
+            "bboxes_concat": tf.constant([[[0.5, 0.25, 0, -0.25]] * 2 + [[1.0, 0, -1, 0]]]) + zero,
+            "classes_softmax": tf.constant([[[0.1, 0.8, 0.1], [0.3, 0.7, 0], [0.9, 0, 0.1]]])
+            + zero,
+        }
+
+
+def test_moved_corners_of_sts_model_zoo(tmp_path):
+    module = Corners()
+    spec = tf.TensorSpec([1, 4, 6, 3], tf.float32, "image")
+    function = tf.function(module.predict).get_concrete_function(spec)
+    tf.saved_model.save(module, tmp_path, signatures={"serving_default": function})
+    path = tmp_path / "model.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path)).convert())
+    detector = load_detector(path, input_range=(0, 1))
+    found = detector(IMAGE)
+    # From x .1 by half of .2, and from y .2 and .6 by a quarter of .4. The second box is the same,
+    # for the first class. The last one has no width, and its corner xmin = .5 + .4.
+    assert found.labels.tolist() == [1, 2, 2]
+    assert found.scores.tolist() == pytest.approx([0.8, 0.1, 0.1])
+    expected = [[0.3, 0.2, 0.5, 0.3]] * 2 + [[0.5, 0.9, 0.9, 0.9]]
+    np.testing.assert_allclose(found.boxes, expected, atol=1e-6)
+
+
 def test_names_of_the_metadata_tell_too(tmp_path):
     path = write(tmp_path / "model.tflite", dict(zip(NAMES, "wxyz", strict=True)))
     content = path.read_bytes()

@@ -7,7 +7,7 @@ from keras import layers
 
 from ssd_tf.config import check_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.models import fpn, measure, ssd
+from ssd_tf.models import folding, fpn, measure, ssd
 
 TOWER = {"num_layers": 2, "channels": 16, "shared": True}
 PYRAMID = {
@@ -144,3 +144,51 @@ def test_receptive_fields_of_all_maps(pyramid):
     fields = measure.level_fields(pyramid)
     assert len(fields) == 5
     assert fields == sorted(fields)
+
+
+def test_a_bilinear_pyramid_by_hand():
+    """P5 is 0, 8: P4 is halfway between the centres of its pixels, and P3 between those of P4."""
+    inputs = [keras.Input((height, 2 * height, 1)) for height in (4, 2, 1)]
+    model = keras.Model(inputs, fpn.neck(inputs, 3, 1, separable=False, interpolation="bilinear"))
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            kernel = np.zeros(layer.kernel.shape)
+            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = (
+                0.5 if "smooth" in layer.name else 1
+            )
+            layer.set_weights([kernel, *(np.zeros(1) for _ in layer.weights[1:])])
+        elif isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([np.full(1, np.sqrt(1.001)), np.zeros(1), np.zeros(1), np.ones(1)])
+    images = [np.zeros((1, height, 2 * height, 1), np.float32) for height in (4, 2)]
+    images.append(np.array([0, 8], np.float32).reshape(1, 1, 2, 1))
+    p3, p4, _ = model(images, training=False)
+    np.testing.assert_allclose(p4[0, :, :, 0], [[0, 1, 3, 4]] * 2, atol=1e-6)
+    row = [0, 0.125, 0.375, 0.75, 1.25, 1.625, 1.875, 2]
+    np.testing.assert_allclose(p3[0, :, :, 0], [row] * 4, atol=1e-6)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_heads_that_move_corners(folded):
+    """Every box is moved as the biases say: see the test of corners_to_offsets."""
+    values = {
+        "model": {
+            "input_hw": [64, 96],
+            "num_levels": 2,
+            "backbone": {"name": "plain", "alpha": 0.25},
+        },
+        "boxes": {
+            "levels": [{"size": 20}, {"size": 40}],
+            "coding": "corners",
+            "variances": [1.0, 0.5, 0.1, 1.0],
+        },
+    }
+    network = ssd.build_model(check_config(values, "test"), 2)
+    for level in range(2):
+        layer = network.model.get_layer(f"offsets{level}_conv")
+        kernel, _ = layer.get_weights()
+        layer.set_weights([0 * kernel, np.array([0.25, -1.0, -0.25, 2.0])])
+    model = folding.fold_batch_norm(network.model) if folded else network.model
+    offsets = model(np.zeros((2, 64, 96, 3), np.float32), training=False)["offsets"]
+    assert offsets.shape == (2, len(network.default_boxes), 4)
+    expected = np.broadcast_to([0.0, 0.5, -6.931472, 0.916291], offsets.shape)
+    np.testing.assert_allclose(offsets, expected, atol=1e-5)

@@ -56,9 +56,11 @@ PARTS = {
     "model.num_levels": ({"model.backbone": {"name": "vgg16"}}, 7),
     "model.backbone.first_stride": ({}, 8),
     "model.neck": ({"model.num_levels": 3}, "fpn"),
+    "model.neck_upsampling": ({"model.neck": "fpn", "model.num_levels": 3}, "bilinear"),
     "model.tower": ({"boxes": {"preset": "od_api_fpn"}}, {"num_layers": 1, "channels": 8}),
     "model.head": ({}, "pointwise"),
     "boxes.variances": ({}, [0.1, 0.1, 0.2, 0.3]),
+    "boxes.coding": ({}, "corners"),
     "boxes.rounding": ({}, 0.01),
     "model.score_activation": ({}, "sigmoid"),
 }

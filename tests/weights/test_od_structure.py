@@ -2,16 +2,20 @@
 
 import pathlib
 
+import keras
 import numpy as np
 import od_files
 import pytest
 import small_networks
+import tensorflow as tf
+from keras import layers
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf.boxes import coding
 from ssd_tf.config import check_config, load_config
 from ssd_tf.errors import ConfigError
-from ssd_tf.exporting import tflite, tflite_file
-from ssd_tf.models import ssd
+from ssd_tf.exporting import tflite, tflite_file, tflite_graphs
+from ssd_tf.models import folding, ssd
 from ssd_tf.models.folding import graph_nodes
 from ssd_tf.training.monitor import read_metrics
 from ssd_tf.training.train import train
@@ -116,6 +120,64 @@ def assert_imported_alike(path, config, network, normalize=lambda images: images
     for name, value in predict(found, images).items():
         scale = np.abs(expected[name]).max()
         np.testing.assert_allclose(value, expected[name], atol=1e-4 * scale)
+
+
+@pytest.fixture(scope="module")
+def st_file(tmp_path_factory):
+    """A file as in ST's model zoo, with boxes as x before y, and the network that it is made of."""
+    config, network = make_network(neck_upsampling="bilinear", score_activation="softmax")
+    folded = folding.fold_batch_norm(network.model)
+    default_boxes = tf.constant(network.default_boxes[None][..., [1, 0, 3, 2]])
+    outputs = {
+        "bboxes_concat": folded.output["offsets"],
+        "classes_softmax": layers.Softmax()(folded.output["logits"]),
+        "anchors_concat": layers.Lambda(lambda _: default_boxes)(folded.input),
+    }
+    model = keras.Model(folded.input, outputs)
+    path = tmp_path_factory.mktemp("st") / "model.tflite"
+    path.write_bytes(tflite_graphs.convert_network(model, "float32"))
+    return config, network, path
+
+
+def test_a_pyramid_of_sts_model_zoo(st_file):
+    _, network, path = st_file
+    detector = od_tflite.import_tflite(path)
+    found_config = check_config(detector.values, "test")
+    assert (found_config.model.neck_upsampling, found_config.boxes.coding) == (
+        "bilinear",
+        "corners",
+    )
+    assert found_config.model.score_activation == "softmax"
+    assert found_config.loss.focal_gamma is None
+    assert (found_config.boxes.preset, found_config.boxes.rounding) == ("od_api_fpn", None)
+    found = imported.build_network(detector, found_config, CLASSES, path)
+    images = np.random.default_rng(1).uniform(0, 255, (2, 96, 128, 3))
+    expected = predict(network, images / 127.5 - 1)
+    predictions = predict(found, images)
+    scale = np.abs(expected["logits"]).max()
+    np.testing.assert_allclose(predictions["logits"], expected["logits"], atol=1e-4 * scale)
+    # Each corner, x before y in the file, moves by its output times the side of the default box.
+    sides = network.default_boxes[:, 2:] - network.default_boxes[:, :2]
+    moves = np.array(expected["offsets"])[..., [1, 0, 3, 2]] * np.tile(sides, 2)
+    boxes = network.default_boxes + moves
+    decoded = coding.decode(
+        predictions["offsets"], found.default_boxes, found_config.boxes.variances
+    )
+    is_box = (boxes[..., 2:] - boxes[..., :2] > 0.01 * sides).all(-1)
+    assert is_box.mean() > 0.2
+    np.testing.assert_allclose(decoded.numpy()[is_box], boxes[is_box], atol=1e-4)
+
+
+def test_other_ways_to_enlarge(st_file, tmp_path):
+    path = tmp_path / "a.tflite"
+    path.write_bytes(st_file[-1].read_bytes())
+
+    def align(_code, operator):
+        operator.builtinOptions.halfPixelCenters = False
+
+    edit_operators(path, "RESIZE_BILINEAR", align)
+    with pytest.raises(ConfigError, match="half_pixel_centers"):
+        od_tflite.read_tflite(path)
 
 
 def test_kernels_that_differ_by_more_than_a_factor_are_rejected():

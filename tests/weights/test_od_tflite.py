@@ -6,10 +6,13 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
+from ssd_tf.boxes import coding
 from ssd_tf.config import check_config
+from ssd_tf.data.images import resize_array
 from ssd_tf.errors import ConfigError
+from ssd_tf.pixels import read_image
 from ssd_tf.weights import label_files
-from ssd_tf.weights.importers import imported, od_api, od_tflite, tflite_kind
+from ssd_tf.weights.importers import imported, od_api, od_tflite, st_zoo, tflite_kind
 
 TYPES = {
     "float32": schema.TensorType.FLOAT32,
@@ -287,6 +290,127 @@ def test_a_truncated_file(tmp_path):
             od_tflite.read_tflite(path)
 
 
+def st_file(first=((0, 0, 33, 50), (33, 0, 67, 50), (67, 0, 100, 50))):
+    """An int8 file as in ST's model zoo: maps of 2 x 3 and 1 x 2, with one box per cell.
+
+    first: of the first row, xmin, ymin, xmax and ymax in hundredths; the second is 50 below it.
+    """
+    file = File()
+    file.tensor("image", (1, 64, 96, 3))
+    heads = {"boxes": [], "classes": []}
+    for height, width in ((2, 3), (1, 2)):
+        for role, size in (("boxes", 4), ("classes", 3)):
+            values = np.arange(size * 3, dtype="float32") / 4
+            kernel = file.tensor("kernel", (size, 1, 1, 3), values=values)
+            bias = file.tensor("bias", (size,), values=np.arange(1.0, size + 1))
+            output = file.tensor("head", (1, height, width, size))
+            file.convolution(0, kernel, bias, output)
+            heads[role].append(output)
+    joined = [join(file, heads["boxes"], (1, 8, 4)), join(file, heads["classes"], (1, 8, 3))]
+    scores = file.tensor("scores", (1, 8, 3))
+    file.operator(schema.BuiltinOperator.SOFTMAX, joined[1:], [scores])
+    second = [(xmin, ymin + 50, xmax, ymax + 50) for xmin, ymin, xmax, ymax in first]
+    corners = [[*first, *second], [(-10, 20, 60, 80), (40, 20, 110, 80)]]
+    steps = {"dtype": "int8", "scale": [0.01], "zero": [-40]}
+    tiles = []
+    for shape, values in zip(((1, 2, 3, 1, 4), (1, 1, 2, 1, 4)), corners, strict=True):
+        constant = file.tensor("corners", shape, values=np.subtract(values, 40), **steps)
+        tiles.append(file.tensor("tile", shape, **steps))
+        file.operator(schema.BuiltinOperator.TILE, [constant], tiles[-1:])
+    anchors = file.tensor("anchors", (1, 8, 4))
+    file.operator(
+        schema.BuiltinOperator.DEQUANTIZE, [join(file, tiles, (1, 8, 4), **steps)], [anchors]
+    )
+    file.outputs = {
+        "bboxes_concat": joined[0],
+        "classes_softmax": scores,
+        "anchors_concat": anchors,
+    }
+    return file
+
+
+def join(file, tensors, shape, **kind):
+    """The tensor that these become, listed box by box."""
+    lists = [file.tensor("list", (1, shape[1] // 2, shape[2]), **kind) for _ in tensors]
+    for tensor, values in zip(tensors, lists, strict=True):
+        file.operator(schema.BuiltinOperator.RESHAPE, [tensor], [values])
+    joined = file.tensor("joined", shape, **kind)
+    file.operator(schema.BuiltinOperator.CONCATENATION, lists, [joined])
+    return joined
+
+
+def write_signature(file, path):
+    """Write a file with its outputs, which a signature names."""
+    signature = schema.SignatureDefT()
+    signature.inputs = []
+    signature.outputs = []
+    for name, index in file.outputs.items():
+        entry = schema.TensorMapT()
+        entry.name = name
+        entry.tensorIndex = index
+        signature.outputs.append(entry)
+    file.model.signatureDefs = [signature]
+    return file.write(path, outputs=file.outputs.values())
+
+
+def test_moved_corners_of_sts_model_zoo(tmp_path):
+    graph = od_tflite.read_tflite(write_signature(st_file(), tmp_path / "file.tflite"))
+    assert graph.settings == {
+        "model.input_hw": [64, 96],
+        "model.score_activation": "softmax",
+        "boxes.coding": "corners",
+        "boxes.variances": [0.1, 0.1, 0.2, 0.2],
+        "eval.score_floor": 0.001,
+        "eval.nms_iou": 0.5,
+        "eval.class_agnostic": False,
+        "eval.max_detections": 100,
+    }
+    # Half of 64 and, in the mean of .33, .34 and .33, a third of 96 pixels; .6 and .7 of them.
+    np.testing.assert_allclose(graph.level_shapes[0], [[32, 32]], rtol=1e-5)
+    np.testing.assert_allclose(graph.level_shapes[1], [[38.4, 67.2]], rtol=1e-5)
+    assert graph.box_rounding is None
+    assert (graph.box_heads, graph.class_heads) == ([0, 2], [1, 3])
+    # Boxes have y before x, and are divided by .1; classes have their order.
+    for index in (0, 2):
+        kernel, bias = graph.arrays[index]
+        np.testing.assert_allclose(kernel[0, 0, 0], [7.5, 0, 22.5, 15])
+        np.testing.assert_allclose(bias, [20, 10, 40, 30])
+    for index in (1, 3):
+        kernel, bias = graph.arrays[index]
+        np.testing.assert_array_equal(kernel[0, 0, 0], [0, 0.75, 1.5])
+        np.testing.assert_array_equal(bias, [1, 2, 3])
+    (note,) = graph.notes
+    assert "boxes.coding = corners" in note
+
+
+def test_corners_that_are_not_about_the_cells(tmp_path):
+    # The first row with y before x.
+    swapped = [(0, 0, 50, 33), (0, 33, 50, 67), (0, 67, 50, 100)]
+    path = write_signature(st_file(swapped), tmp_path / "file.tflite")
+    with pytest.raises(ConfigError, match=r"the anchors of the map of 2 x 3 are not centred"):
+        od_tflite.read_tflite(path)
+
+
+@pytest.mark.parametrize("name", st_zoo.OUTPUTS)
+def test_outputs_without_the_names_of_sts_model_zoo(name, tmp_path):
+    file = st_file()
+    file.outputs["other"] = file.outputs.pop(name)
+    path = write_signature(file, tmp_path / "file.tflite")
+    # Heads are not known then, as in any other file.
+    assert isinstance(od_tflite.read_tflite(path), od_api.Source)
+
+
+def test_default_boxes_that_are_computed(tmp_path):
+    file = st_file()
+    for operator in file.graph.operators:
+        code = file.model.operatorCodes[operator.opcodeIndex]
+        if code.builtinCode == schema.BuiltinOperator.TILE:
+            code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ADD
+    path = write_signature(file, tmp_path / "file.tflite")
+    with pytest.raises(ConfigError, match="expected constant numbers in tile"):
+        od_tflite.read_tflite(path)
+
+
 def read_anchors(path):
     """The default boxes [A, 4] of a quantised file, through LiteRT."""
     interpreter = Interpreter(str(path))
@@ -324,3 +448,36 @@ def test_the_real_coco_detector(shared_data):
     whole = detector.arrays["logits0_conv"][1].reshape(3, 91)
     kept = network.model.get_layer("logits0_conv").get_weights()[1].reshape(3, 81)
     np.testing.assert_array_equal(kept[:, [0, 1, 80]], whole[:, [0, 1, 90]])
+
+
+@pytest.mark.integration
+def test_the_real_detector_of_sts_model_zoo(shared_data):
+    """On an image, each default box that has an object moves and scores as in the file."""
+    path = shared_data / "weights" / "tf2" / "ssd_mobilenet_v2_fpnlite_10_256_int8.tflite"
+    detector = od_tflite.import_tflite(path)
+    config = check_config(detector.values, str(path))
+    assert detector.kind == "SSD with a feature pyramid, TFLite file of ST's model zoo"
+    assert (config.model.neck_upsampling, config.boxes.coding) == ("bilinear", "corners")
+    assert (config.model.tower.num_layers, config.model.tower.per_map) == (4, True)
+    # Evenly from .1042 to .9 of the input (get_sizes_ratios_ssd_v2).
+    sides = [np.sqrt(np.prod(level.shapes[0])) for level in config.boxes.levels]
+    np.testing.assert_allclose(sides, [26.7, 77.6, 128.5, 179.5, 230.4], atol=1.2)
+    classes = label_files.read_classes(path.with_suffix(".txt"), 80, path)
+    network = imported.build_network(detector, config, classes, path)
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    image = resize_array(read_image(shared_data / "coco128/images/000000000009.jpg"), (256, 256))
+    found = interpreter.get_signature_runner()(input_1=np.round(image).astype(np.uint8)[None])
+    default_boxes = found["anchors_concat"][0][:, [1, 0, 3, 2]]
+    # The file rounds each corner to steps of .00807.
+    np.testing.assert_allclose(network.default_boxes, default_boxes, atol=0.009)
+    moves = found["bboxes_concat"][0][:, [1, 0, 3, 2]]
+    boxes = default_boxes + moves * np.tile(default_boxes[:, 2:] - default_boxes[:, :2], 2)
+    offsets, logits = (np.array(network.model(image[None])[key]) for key in ("offsets", "logits"))
+    ours = coding.decode(offsets[0], network.default_boxes, config.boxes.variances).numpy()
+    scores = np.exp(logits[0]) / np.exp(logits[0]).sum(-1, keepdims=True)
+    objects = found["classes_softmax"][0][:, 1:].max(1) > 0.5
+    assert objects.sum() > 5
+    np.testing.assert_allclose(ours[objects], boxes[objects], atol=0.05)
+    same = scores[objects].argmax(1) == found["classes_softmax"][0][objects].argmax(1)
+    assert same.mean() > 0.9

@@ -1,9 +1,9 @@
-"""SSDs of the TF Object Detection API in files with any names: known by the structure of the graph.
+"""SSDs in TFLite files with any names: known by the structure of the graph.
 
-They are TFLite files of TensorFlow 2, with a feature pyramid or with heads per map. Batch norm is
-folded in them: a kernel of the tower comes once per map, with that map's batch norm in it, so that
-they differ by one factor per output channel. Kernel and factors are recovered; where kernels differ
-by more, each map keeps its own.
+They are of the TF Object Detection API for TensorFlow 2, with a feature pyramid or with heads per
+map, or of ST's model zoo. Batch norm is folded in them: a kernel of the tower comes once per map,
+with that map's batch norm in it, so that they differ by one factor per output channel. Kernel and
+factors are recovered; where kernels differ by more, each map keeps its own.
 """
 
 import collections
@@ -34,7 +34,7 @@ class Graph(typing.NamedTuple):
     convolutions: as graph_match takes them. arrays: kernel and bias of each; kernels have the
     shape of the Convolution. box_heads, class_heads: indices of the last ones, finest map first.
     settings, level_shapes, box_rounding: as in od_api.Source. has_pyramid: whether coarse maps are
-    added to finer ones, which share their heads.
+    added to finer ones, which share their heads. origin: who made it. notes: for the user.
     """
 
     label: str
@@ -46,6 +46,8 @@ class Graph(typing.NamedTuple):
     level_shapes: list | None
     box_rounding: float | None
     has_pyramid: bool = True
+    origin: str = "the TF Object Detection API"
+    notes: tuple[str, ...] = ()
 
 
 def convert(graph: Graph, kind) -> Imported:
@@ -58,7 +60,7 @@ def convert(graph: Graph, kind) -> Imported:
     settings = _settings(graph, path)
     arrays, residual = _read_arrays(graph, settings, path)
     assumed = [key for key in od_api.DEFAULTS if key not in graph.settings]
-    notes = od_api.describe_assumed(assumed)
+    notes = [*graph.notes, *od_api.describe_assumed(assumed)]
     notes.append("batch norm is folded into the convolutions: train.bn = frozen")
     if residual > _MAX_RESIDUAL:
         settings["model.tower.per_map"] = True
@@ -70,7 +72,7 @@ def convert(graph: Graph, kind) -> Imported:
     elif graph.has_pyramid:
         logging.info("the heads of all maps agree to %.1e of their largest value", residual)
     network = "SSD with a feature pyramid" if graph.has_pyramid else "SSD"
-    name = f"{network}, {kind} of the TF Object Detection API"
+    name = f"{network}, {kind} of {graph.origin}"
     return Imported(name, od_api.nest(settings), arrays, notes, assumed=tuple(assumed))
 
 
@@ -158,10 +160,10 @@ def _settings(graph, path):
     settings |= {
         "model.num_levels": num_levels,
         "model.head": _head(graph),
-        "loss.focal_gamma": 2.0,
-        "loss.focal_alpha": 0.25,
         "train.bn": "frozen",
     }
+    if settings["model.score_activation"] == "sigmoid":
+        settings |= {"loss.focal_gamma": 2.0, "loss.focal_alpha": 0.25}
     return settings | (_pyramid_settings(graph) if graph.has_pyramid else {})
 
 

@@ -1,4 +1,7 @@
-"""Detectors of the TF Object Detection API as TFLite files, read as data: nothing is run."""
+"""Detectors of the TF Object Detection API as TFLite files, read as data: nothing is run.
+
+Also those of ST's model zoo, which have no post-processing: `st_zoo`.
+"""
 
 import collections
 import math
@@ -10,11 +13,12 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from ssd_tf import tflite_metadata
 from ssd_tf.errors import ConfigError, shorten
-from ssd_tf.weights.importers import families, od_api, od_structure, tflite_kind
+from ssd_tf.weights.importers import families, od_api, od_structure, st_zoo, tflite_kind
 from ssd_tf.weights.importers.array_files import check_size
 from ssd_tf.weights.importers.graph_match import Convolution
 from ssd_tf.weights.importers.imported import Imported
 from ssd_tf.weights.importers.od_api import Layer, Source, our_name, round_number
+from ssd_tf.weights.importers.torchvision import swap_coordinates
 
 IDENTIFIER = b"TFL3"
 _DTYPES = {
@@ -26,6 +30,15 @@ _DTYPES = {
     schema.TensorType.INT8: np.int8,
 }
 _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+_RESIZE = schema.BuiltinOperator.RESIZE_BILINEAR
+_JOIN = schema.BuiltinOperator.CONCATENATION
+# What default boxes pass on their way to the output unchanged; TILE is for larger batches.
+_UNCHANGING = (
+    schema.BuiltinOperator.DEQUANTIZE,
+    schema.BuiltinOperator.RESHAPE,
+    schema.BuiltinOperator.TILE,
+)
+_ST_VARIANCES = od_api.DEFAULTS["boxes.variances"]  # any would do
 _MAX_TABLES = 20_000  # detectors have about 1,000
 _NAME = 10  # of a tensor, in its table of fields
 
@@ -146,8 +159,8 @@ class _Reader:
     def trace(self):
         """Find the convolutions, as graph_match takes them, and the heads among them.
 
-        The heads are those before the post-processing, for boxes and for classes, finest map first;
-        without post-processing there are none.
+        The heads are those before the post-processing, or before the outputs of ST's model zoo, for
+        boxes and for classes, finest map first; else there are none.
         """
         feeding = collections.defaultdict(frozenset)
         for operator in self._graph.operators:
@@ -161,10 +174,11 @@ class _Reader:
             for index in operator.outputs:
                 feeding[index] = inputs
         postprocess = self._find_postprocess()
-        if postprocess is not None:
+        outputs = self._find_st_outputs() if postprocess is None else postprocess.inputs
+        if len(outputs):
             self._heads = [
                 sorted(feeding[index], key=lambda each: -self._num_pixels(self._convolutions[each]))
-                for index in postprocess.inputs[:2]
+                for index in outputs[:2]
             ]
         if tflite_kind.is_ssd(self._model):
             words = tflite_kind.describe(self._model, self._count_classes())
@@ -204,25 +218,19 @@ class _Reader:
     def read_graph(self) -> od_structure.Graph:
         """The weights and settings of what `trace` found.
 
-        Raises ConfigError without post-processing in the file.
+        Raises ConfigError if nothing in the file says how its boxes are coded.
         """
-        postprocess = self._find_postprocess()
-        if postprocess is None:
-            raise ConfigError(
-                f"{self.label} cannot be imported, as nothing in it says how its boxes are coded: "
-                "give a file with post-processing, or its checkpoint"
-            )
         box_heads, class_heads = self._heads
-        settings = self._input_settings() | self._score_settings()
-        settings |= self._postprocess_settings(postprocess)
-        step = self._quantization_step(postprocess.inputs[2])
+        settings = self._input_settings() | self._score_settings() | self._neck_settings()
+        coding, anchors, step = self._read_coding()
+        settings |= coding
         level_shapes = self._level_shapes(
-            self._constant(postprocess.inputs[2]),
+            anchors,
             step,
             [self._shape(self._convolutions[index].source.outputs[0]) for index in box_heads],
             settings["model.input_hw"],
         )
-        return od_structure.Graph(
+        graph = od_structure.Graph(
             self.label,
             self._convolutions,
             [self._kernel_and_bias(each.source) for each in self._convolutions],
@@ -233,6 +241,22 @@ class _Reader:
             round_number(step) or None,
             self.has_pyramid,
         )
+        return graph if self._find_postprocess() is not None else _complete_st_graph(graph)
+
+    def _read_coding(self):
+        """Settings, anchors [A, 4] as centre y, x, height, width, and their quantization step."""
+        postprocess = self._find_postprocess()
+        if postprocess is not None:
+            index = postprocess.inputs[2]
+            settings = self._postprocess_settings(postprocess)
+            return settings, self._constant(index), self._quantization_step(index)
+        outputs = self._find_st_outputs()
+        if not outputs:
+            raise ConfigError(
+                f"{self.label} cannot be imported, as nothing in it says how its boxes are coded: "
+                "give a file with post-processing, or its checkpoint"
+            )
+        return _st_settings(), *self._read_corners(outputs[2])
 
     def _kernel_shape(self, operator):
         count, height, width, channels = self._shape(operator.inputs[1])
@@ -296,6 +320,48 @@ class _Reader:
                 return {"model.score_activation": activations[self._code(operator)]}
         return {}
 
+    def _neck_settings(self):
+        resizes = [each for each in self._graph.operators if self._code(each) == _RESIZE]
+        if not resizes or not self.has_pyramid:
+            return {}
+        if not all(each.builtinOptions.halfPixelCenters for each in resizes):
+            raise ConfigError(
+                f"{self.label}: expected maps enlarged about the centres of pixels, found "
+                "RESIZE_BILINEAR without half_pixel_centers"
+            )
+        return {"model.neck_upsampling": "bilinear"}
+
+    def _find_st_outputs(self):
+        """The indices of the tensors of st_zoo.OUTPUTS, or nothing."""
+        for signature in self._model.signatureDefs or []:
+            found = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
+            if found.keys() >= set(st_zoo.OUTPUTS):
+                return [found[name] for name in st_zoo.OUTPUTS]
+        return []
+
+    def _read_corners(self, index):
+        """Default boxes as xmin, ymin, xmax, ymax -> as `_read_coding` has them, and the step."""
+        parts = self._list_parts(index)
+        corners = np.concatenate([self._constant(part).reshape(-1, 4) for part in parts])
+        low, high = swap_coordinates(corners).reshape(-1, 2, 2).transpose(1, 0, 2)
+        step = max(self._quantization_step(part) for part in parts)
+        return np.concatenate([(low + high) / 2, high - low], 1), step
+
+    def _list_parts(self, index):
+        """The indices of the tensors that a concatenated one consists of."""
+        index = self._find_origin(index)
+        for operator in self._graph.operators:
+            if index in operator.outputs and self._code(operator) == _JOIN:
+                return [self._find_origin(part) for part in operator.inputs]
+        return [index]
+
+    def _find_origin(self, index):
+        """The index of the tensor that one is a copy of; operators come after their inputs."""
+        for operator in reversed(self._graph.operators):
+            if index in operator.outputs and self._code(operator) in _UNCHANGING:
+                index = operator.inputs[0]
+        return index
+
     def _find_postprocess(self):
         for operator in self._graph.operators:
             if tflite_kind.operator_name(self._model, operator) == tflite_kind.POSTPROCESS:
@@ -316,7 +382,8 @@ class _Reader:
     def _level_shapes(self, anchors, step, map_shapes, input_hw):
         """Anchors [A, 4] as centre y, x, height, width -> shapes of each level, in pixels.
 
-        Raises ConfigError if the centres are not those of the cells.
+        They are means over the cells, whose corners may have been rounded one by one. Raises
+        ConfigError if the centres are not those of the cells.
         """
         levels = []
         begin = 0
@@ -329,7 +396,7 @@ class _Reader:
                     f"{self.label}: the anchors of the map of {height} x {width} are not centred "
                     "on its cells"
                 )
-            levels.append(grid[0, 0, :, 2:] * input_hw)
+            levels.append(grid[..., 2:].mean((0, 1)) * input_hw)
             begin = end
         if begin != len(anchors):
             raise ConfigError(
@@ -378,6 +445,26 @@ class _Reader:
         shape[quantization.quantizedDimension] = -1
         zero = np.asarray(quantization.zeroPoint, np.float32).reshape(shape)
         return (values - zero) * np.asarray(quantization.scale, np.float32).reshape(shape)
+
+
+def _st_settings():
+    evaluation = {f"eval.{key}": value for key, value in st_zoo.EVAL.items()}
+    return {"boxes.coding": "corners", "boxes.variances": _ST_VARIANCES} | evaluation
+
+
+def _complete_st_graph(graph):
+    """The graph of a file of ST's model zoo with what `od_structure` cannot know."""
+    arrays = list(graph.arrays)
+    for index in graph.box_heads:
+        # Its moves are not divided by variances.
+        arrays[index] = tuple(swap_coordinates(value) / _ST_VARIANCES[0] for value in arrays[index])
+    stated = ", ".join(f"{key} = {value}" for key, value in _st_settings().items())
+    return graph._replace(
+        arrays=arrays,
+        box_rounding=None,  # it is for centres and sizes, and corners were rounded
+        origin="ST's model zoo",
+        notes=(f"not in the file, so as in ST's model zoo: {stated}",),
+    )
 
 
 def _are_centred(grid, input_hw, tolerance):

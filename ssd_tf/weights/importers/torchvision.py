@@ -240,11 +240,11 @@ def _read_module(name, module, state):
         order = (2, 3, 0, 1) if name.endswith("_depthwise") else (2, 3, 1, 0)
         values[0] = values[0].transpose(order)
     if heads.is_box_head(name):
-        values = [_swap_coordinates(value) for value in values]
+        values = [swap_coordinates(value) for value in values]
     return values
 
 
-def _swap_coordinates(value):
-    """Channels dx, dy, dw, dh of each default box -> ours, ty, tx, th, tw."""
+def swap_coordinates(value) -> np.ndarray:
+    """Groups of four in the last axis, x before y, as dx, dy, dw, dh -> ours, ty, tx, th, tw."""
     grouped = value.reshape(*value.shape[:-1], -1, 4)
     return grouped[..., [1, 0, 3, 2]].reshape(value.shape)
