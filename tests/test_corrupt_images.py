@@ -10,7 +10,9 @@ from data_tools.conversion import image_checks
 from ssd_tf import pixels
 from ssd_tf.data import decoding
 
-decode = tf.function(decoding.decode_image, input_signature=[tf.TensorSpec([], tf.string)])
+decode = tf.function(
+    decoding.decode_image, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+)
 SAMPLES = image_samples.make_samples()
 
 

@@ -5,6 +5,7 @@ Shapes: `B` batch, `A` default boxes, `C` foreground classes, `k` default boxes 
 
 import dataclasses
 import itertools
+import random
 
 import keras
 import numpy as np
@@ -78,7 +79,9 @@ def build_model(config: Config, num_classes: int) -> SSD:
     Initial weights are seeded by config.train.seed. Raises ConfigError if the network, the input
     size and the default boxes do not fit together.
     """
-    keras.utils.set_random_seed(config.train.seed)
+    # Initializers take their seeds from here. Keras' set_random_seed also makes TensorFlow forget
+    # the kernels of all operations, which takes it half a millisecond each to make again.
+    random.seed(config.train.seed)
     input_hw = config.model.input_hw
     image = keras.Input((*input_hw, 3), name="image")
     levels = box_levels(config)

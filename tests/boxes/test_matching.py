@@ -106,7 +106,7 @@ def random_boxes(rng, num_boxes):
     return (np.concatenate([low, high], 1) / 16).astype(np.float32)
 
 
-def test_a_thousand_random_sets_against_brute_force():
+def test_random_sets_against_brute_force():
     rng = np.random.default_rng(0)
     defaults = np.concatenate([random_boxes(rng, 90), DEFAULTS])
     signature = {
@@ -118,8 +118,9 @@ def test_a_thousand_random_sets_against_brute_force():
     make_random_targets = tf.function(
         lambda example: matching.make_targets(example, defaults, VARIANCES, False),
         input_signature=[signature],
+        autograph=False,
     )
-    for index in range(1000):
+    for index in range(400):
         num_objects = (0, 1, 200)[index % 50] if index % 50 < 3 else int(rng.integers(2, 25))
         boxes = random_boxes(rng, num_objects)
         if num_objects > 2:

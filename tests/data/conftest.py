@@ -3,9 +3,10 @@ import types
 import data_sets
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ssd_tf.config import check_config
-from ssd_tf.data import records
+from ssd_tf.data import pipeline, records
 
 RECORDS = 22
 SHARDS = 3  # of 8, 7 and 7 records
@@ -59,6 +60,34 @@ def striped():
 def striped_data(tmp_path_factory):
     """Record i of the 22 lies in shard i % 3; the mean of its image is about 10 + 10 i."""
     return write_data(tmp_path_factory.mktemp("striped"))
+
+
+@pytest.fixture(scope="session")
+def traced():
+    """{what determines it: the tf.function that prepares a record}."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def traced_once(monkeypatch, traced):
+    """To trace how a record is prepared takes a second: once for all streams of a config."""
+    make_prepare = pipeline.make_prepare
+    signature = [tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)]
+
+    def make(config, default_boxes, num_classes, level_of_box=None, **more):
+        prepare = make_prepare(config, default_boxes, num_classes, level_of_box, **more)
+        if level_of_box is not None or list(more) != ["num_workers"]:  # not for a stream
+            return prepare
+        changes = {"on_bad_record": "stop"}
+        if not config.data.augment.weak_last:  # which begins elsewhere in each worker's stream
+            changes["shard"] = "record"
+            more = {}
+        config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
+        key = (config, default_boxes.tobytes(), num_classes, *more.values())
+        function = tf.function(prepare, input_signature=signature, autograph=False)
+        return traced.setdefault(key, function)
+
+    monkeypatch.setattr(pipeline, "make_prepare", make)
 
 
 @pytest.fixture

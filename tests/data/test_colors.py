@@ -98,8 +98,12 @@ def distort(image, color, index):
 
 
 def distort_many(color, count=400, scene=IMAGE):
-    distorted = tf.data.Dataset.range(count).map(lambda i: distort(scene, color, i))
-    return np.stack(list(distorted.as_numpy_iterator()))
+    @tf.autograph.experimental.do_not_convert
+    def distort_one(index):
+        return distort(scene, color, index)
+
+    distorted = tf.data.Dataset.range(count).map(distort_one).batch(count)
+    return next(distorted.as_numpy_iterator())
 
 
 def test_probability_zero_and_each_step_alone():

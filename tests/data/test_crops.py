@@ -43,15 +43,16 @@ def slow_zoom_out(rng, section):
 
 def slow_caffe(rng, boxes, section):
     """Every mode tries; of those that found a crop, and the whole image, one is chosen."""
+    min_iou = np.array(section.crop.min_iou)[:, None]
+    numbers = rng.random((4, len(min_iou), section.crop.tries))
+    scale = interpolate(numbers[0], *section.crop.scale)
+    low = np.maximum(section.crop.aspect[0], scale**2)
+    high = np.minimum(section.crop.aspect[1], 1 / scale**2)
+    ratio = interpolate(numbers[1], low, high) ** 0.5
+    tries = crops_at(scale / ratio, scale * ratio, numbers[2:])
+    accepted = iou(tries, boxes).max(-1) >= min_iou
     candidates = [np.array([0, 0, 1, 1.0])]
-    for min_iou in section.crop.min_iou:
-        numbers = rng.random((4, section.crop.tries if min_iou else 1))
-        scale = interpolate(numbers[0], *section.crop.scale)
-        low = np.maximum(section.crop.aspect[0], scale**2)
-        high = np.minimum(section.crop.aspect[1], 1 / scale**2)
-        ratio = interpolate(numbers[1], low, high) ** 0.5
-        tries = crops_at(scale / ratio, scale * ratio, numbers[2:])
-        candidates += list(tries[iou(tries, boxes).max(1) >= min_iou][:1])
+    candidates += [mode[good][0] for mode, good in zip(tries, accepted, strict=True) if good.any()]
     return candidates[rng.integers(len(candidates))]
 
 
@@ -81,7 +82,7 @@ def interpolate(numbers, low, high):
 def crops_at(height, width, numbers):
     top = numbers[0] * (1 - height)
     left = numbers[1] * (1 - width)
-    return np.stack([top, left, top + height, left + width], 1)
+    return np.stack([top, left, top + height, left + width], -1)
 
 
 def slow_window(rng, section):
@@ -101,8 +102,13 @@ def sample_windows(section, boxes=BOXES, count=2000):
             tf.constant(boxes), tf.constant(HW), section.zoom_out_probability, section.crop, seed
         )
 
-    draws = tf.data.Dataset.range(count).map(sample, 2)
-    return np.stack(list(draws.as_numpy_iterator())).astype(float)
+    return map_indices(sample, count).astype(float)
+
+
+def map_indices(function, count):
+    """The results of function(index) in a graph, as the pipeline runs it: without AutoGraph."""
+    draws = tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(function), 2)
+    return np.concatenate(list(draws.batch(256).as_numpy_iterator()))
 
 
 def kolmogorov_smirnov(some, others):
@@ -118,7 +124,7 @@ def describe(windows):
     """{name: a number per window} of windows [..., 4]."""
     height = windows[:, 2] - windows[:, 0]
     width = windows[:, 3] - windows[:, 1]
-    overlaps = np.array([iou(window, BOXES) for window in windows])
+    overlaps = iou(windows, BOXES)
     columns = {
         "top": windows[:, 0],
         "left": windows[:, 1],
@@ -221,36 +227,48 @@ def test_the_drawn_window_is_the_sampled_one_to_half_a_pixel_of_the_image(preset
     sampled = sample_windows(Augment(preset=preset, zoom_out_probability=0.8), count=500)
     assert np.mean(np.any(sampled < 0, 1)) > 0.3  # many extend beyond the image
     for size in ((480, 640), (90, 140), (44, 30), (1200, 37)):
-        placed = tf.data.Dataset.from_tensor_slices(sampled.astype(np.float32)).map(
-            lambda window, size=size: crops.place_window(window, tf.constant(size), (300, 300))
-        )
-        placements, drawn = zip(*placed.as_numpy_iterator(), strict=True)
-        moved = np.abs(np.array(drawn, float) - sampled) * np.tile(size, 2)
-        assert moved.max() < 0.5 + 2e-3
-        for placement, window in zip(placements, drawn, strict=True):
-            pixels = np.round(window.astype(float) * np.tile(size, 2))
-            check_placement(placement, pixels, np.array(size))
+        placements, drawn = place_windows(sampled.astype(np.float32), size)
+        pixels = drawn.astype(float) * np.tile(size, 2)
+        assert np.abs(pixels - sampled * np.tile(size, 2)).max() < 0.5 + 2e-3
+        check_placements(placements, np.round(pixels), np.array(size))
 
 
-def check_placement(placement, window, size):
-    """Each pixel of the target shows the point that the window (in pixels) puts there."""
-    begin, part, first, target = (values.astype(int) for values in placement[:4])
-    if placement.is_crop:
-        np.testing.assert_array_equal(np.concatenate([begin, begin + part]), window)
-        assert target.tolist() == [300, 300]
-        return
+def place_windows(windows, size):
+    """The Placements, each entry [n, ...], and the drawn windows [n, 4]."""
+
+    @tf.autograph.experimental.do_not_convert
+    def place(window):
+        return crops.place_window(window, tf.constant(size), (300, 300))
+
+    placed = tf.data.Dataset.from_tensor_slices(windows).map(place).batch(len(windows))
+    return next(placed.as_numpy_iterator())
+
+
+def check_placements(placements, windows, size):
+    """Each pixel of a target shows the point that its window (in pixels) puts there."""
+    begin, part, first, target = (values.astype(int) for values in placements[:4])
+    is_crop = placements.is_crop
+    corners = np.concatenate([begin, begin + part], 1)
+    np.testing.assert_array_equal(corners[is_crop], windows[is_crop])
+    assert np.all(target[is_crop] == 300)
     assert np.all(begin >= 0) and np.all(begin + part <= size)
+    index = np.arange(300)
     for axis in (0, 1):
-        pixel = (window[2 + axis] - window[axis]) / 300
-        centres = window[axis] + (np.arange(300) + 0.5) * pixel
+        low = windows[~is_crop, axis, None]
+        high = windows[~is_crop, 2 + axis, None]
+        centres = low + (index + 0.5) * (high - low) / 300
         shown = (centres >= 0.5 + 0.01) & (centres <= size[axis] - 0.5 - 0.01)
         inside = (centres >= 0.5) & (centres <= size[axis] - 0.5)
-        own = np.arange(first[axis], first[axis] + target[axis])
-        assert shown.sum() <= target[axis] <= inside.sum()
-        assert np.all(inside[own])
-        if len(own):
-            low, high = placement.samples[[axis, 2 + axis]] * (part[axis] - 1) + begin[axis] + 0.5
-            np.testing.assert_allclose([low, high], centres[own[[0, -1]]], atol=0.01)
+        start = first[~is_crop, axis, None]
+        own = (index >= start) & (index < start + target[~is_crop, axis, None])
+        assert np.all(own.sum(1) == target[~is_crop, axis])
+        assert np.all(own | ~shown) and np.all(inside | ~own)
+        samples = placements.samples[~is_crop][:, [axis, 2 + axis]]
+        ends = samples * (part[~is_crop, axis, None] - 1) + begin[~is_crop, axis, None] + 0.5
+        has_own = own.any(1)
+        last = 299 - own[:, ::-1].argmax(1)
+        expected = [np.take_along_axis(centres, at[:, None], 1) for at in (own.argmax(1), last)]
+        np.testing.assert_allclose(ends[has_own], np.concatenate(expected, 1)[has_own], atol=0.01)
 
 
 def test_every_drawn_pixel_shows_its_place():
@@ -301,7 +319,7 @@ def test_crowds_do_not_guide_the_crop():
             placement, *_ = augment.sample_geometry(example, size, (30, 20), section, seed)
             return tf.concat([placement.begin, placement.part_hw], 0)
 
-        return np.array(list(tf.data.Dataset.range(100).map(sample).as_numpy_iterator()))
+        return map_indices(sample, 100)
 
     without_crowd = draw((), BOXES[:1])
     np.testing.assert_array_equal(draw([1], BOXES[:2]), without_crowd)
@@ -373,7 +391,7 @@ def test_flips_are_independent():
     def sample(index):
         return crops.sample_flips(0.25, 0.5, tf.stack([np.int64(0), index]))
 
-    found = np.stack(list(tf.data.Dataset.range(4000).map(sample).as_numpy_iterator()))
+    found = map_indices(sample, 4000)
     assert np.abs(found.mean(0) - [0.25, 0.5]).max() < 0.03
     assert abs(np.mean(found[:, 0] & found[:, 1]) - 0.125) < 0.02
 
@@ -387,7 +405,7 @@ def test_flips_do_not_depend_on_the_zoom_out():
         numbers = [canvas[2] - canvas[0], -canvas[0], -canvas[1], zooms]
         return tf.concat([numbers, tf.cast(flips, tf.float32)], 0)
 
-    found = np.stack(list(tf.data.Dataset.range(2000).map(sample).as_numpy_iterator()))
+    found = map_indices(sample, 2000)
     correlations = np.corrcoef(found, rowvar=False)[:4, 4:]
     assert np.abs(correlations).max() < 0.08  # three and a half standard deviations
 

@@ -15,7 +15,7 @@ from ssd_tf import pixels
 from ssd_tf.data import decoding, images, records
 
 decode = tf.function(
-    decoding.decode_image, input_signature=[tf.TensorSpec([], tf.string)], reduce_retracing=True
+    decoding.decode_image, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
 )
 SAMPLES = image_samples.make_samples()
 # A graph has no decoder for these.

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import xml.etree.ElementTree
 
 import numpy as np
@@ -768,6 +769,25 @@ def test_progress_without_a_terminal(monkeypatch, capsys):
         "converting train: 2,000 of 9,000 images, 200 images/s, 35 s left",
         "converting train: 5,000 of 9,000 images, 200 images/s, 20 s left",
     ]
+
+
+def test_progress_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with pool.show_progress("reading the labels") as show:
+        show(20)
+    assert "reading the labels" in capsys.readouterr().err
+    with pool.show_progress("converting train", 9_000) as show:
+        show(2_000)
+    err = capsys.readouterr().err
+    assert "converting train" in err and "9000/9000" in err and "images/s" in err
+
+
+def test_beam_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(ValueError, match=r"--beam_runner .*ssd-tf\[beam\]"):
+        next(pool.run_on_beam(len, [], "DirectRunner", ()))
 
 
 @pytest.mark.parametrize("command", ["coco", "voc", "yolo", "csv"])

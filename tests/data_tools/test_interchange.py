@@ -6,6 +6,7 @@ import io
 import data_sets
 import numpy as np
 import pytest
+import small_networks
 import tensorflow as tf
 from PIL import Image
 
@@ -118,9 +119,10 @@ def test_key_is_the_digest_of_the_stored_image(tmp_path, paint, write_coco, conv
     assert (image == (tmp_path / "images" / name).read_bytes()) == (name == "sound.jpg")
 
 
-def test_third_party_records_are_trained_on(tmp_path):
+def test_third_party_records_are_trained_on(tmp_path, monkeypatch):
     from ssd_tf.commands import train
 
+    monkeypatch.setattr("ssd_tf.models.ssd.build_model", small_networks.build_on_one_map)
     write_third_party_record(tmp_path / "a.tfrecord")
     classes = [{"name": name, "id": index} for index, name in enumerate("abc", 1)]
     entry = {"images": 1, "boxes": 2, "ignored": 0, "shards": ["a.tfrecord"]}

@@ -13,7 +13,7 @@ TOWER = {"num_layers": 2, "channels": 16, "shared": True}
 PYRAMID = {
     "input_hw": [96, 160],
     "num_levels": 5,
-    "backbone": {"name": "mobilenet_v2", "alpha": 0.35},
+    "backbone": {"name": "plain", "alpha": 0.25},
     "neck": "fpn_lite",
     "neck_channels": 24,
     "head": "separable",
@@ -28,7 +28,7 @@ def build(num_classes=3, **model):
 
 @pytest.fixture(scope="module")
 def pyramid():
-    return build().model
+    return build(backbone={"name": "mobilenet_v2", "alpha": 0.35}).model
 
 
 def layer_names(model, kind):

@@ -12,6 +12,25 @@ from ssd_tf.models import ssd
 
 # A network takes a second, and several tests look at the same one.
 build = functools.cache(small_networks.build)
+DEFAULT = {
+    "mobilenet": {"padding": "keras"},
+    "mobilenet_v2": {"padding": "keras"},
+    "mobilenet_v3_large": {},
+}
+OTHER = {
+    "mobilenet": {"padding": "torch"},
+    "mobilenet_v2": {"padding": "torch"},
+    "mobilenet_v3_large": {"reduced_tail": False},
+}
+
+
+def build_default(name):
+    return build(name, num_levels=3, **DEFAULT[name])
+
+
+def build_other(name):
+    """With other values of those keys, and other extra layers."""
+    return build(name, num_levels=3, extra_layers="conv", **OTHER[name])
 
 
 def kernel_shapes(network, *layers):
@@ -42,7 +61,10 @@ def test_padding_at_odd_sizes(name, padding, map_shapes):
 @pytest.mark.parametrize(("padding", "first_row"), [("keras", 0), ("same", 0), ("torch", -1)])
 def test_padding_at_even_sizes(name, layer, padding, first_row):
     # The upper left tap alone: output (y, x) shows input (2 y + first_row, 2 x + first_row).
-    model = build(name, padding=padding).model
+    if padding == "same":
+        model = build(name, padding=padding).model
+    else:
+        model = (build_default if padding == "keras" else build_other)(name).model
     convolution = model.get_layer(layer)
     kernel = np.zeros(convolution.weights[0].shape, "float32")
     kernel[0, 0] = 1.0
@@ -82,8 +104,7 @@ def test_least_channels():
         (1, 1, 48, 8),
         (1, 1, 32, 64),
     ]
-    wide = build("mobilenet_v2", num_levels=4, alpha=0.25, min_channels=16)
-    assert kernel_shapes(wide, *v2) == [
+    assert kernel_shapes(wide_v2(), *v2) == [
         (3, 3, 3, 16),
         (1, 1, 16, 16),
         (1, 1, 96, 16),
@@ -91,21 +112,25 @@ def test_least_channels():
     ]
 
 
+def wide_v2():
+    return build("mobilenet_v2", num_levels=4, alpha=0.25, min_channels=16, last_channels=640)
+
+
 def test_last_channels_of_v2():
-    assert kernel_shapes(build("mobilenet_v2", alpha=0.5), "Conv_1") == [(1, 1, 160, 1280)]
+    quarter = build("mobilenet_v2", num_levels=4, alpha=0.25)
+    assert kernel_shapes(quarter, "Conv_1") == [(1, 1, 80, 1280)]
     assert kernel_shapes(build("mobilenet_v2", alpha=1.4), "Conv_1") == [(1, 1, 448, 1792)]
-    narrow = build("mobilenet_v2", alpha=0.5, last_channels=640)
-    assert kernel_shapes(narrow, "Conv_1") == [(1, 1, 160, 640)]
+    assert kernel_shapes(wide_v2(), "Conv_1") == [(1, 1, 80, 640)]
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "mobilenet_v2", "mobilenet_v3_large"])
 def test_extra_layers(name):
-    separable = build(name, num_levels=3)
+    separable = build_default(name)
     assert kernel_shapes(separable, "extra1_depthwise", "extra1_expand") == [
         (3, 3, 256, 1),
         (1, 1, 256, 512),
     ]
-    full = build(name, num_levels=3, extra_layers="conv")
+    full = build_other(name)
     assert kernel_shapes(full, "extra1_conv") == [(3, 3, 256, 512)]
     assert full.map_shapes == separable.map_shapes == ((4, 6), (2, 3), (1, 2))
 
@@ -119,27 +144,29 @@ def test_pointwise_heads():
 
 
 def test_v3_without_its_reduced_tail():
-    assert kernel_shapes(build("mobilenet_v3_large"), "block15_project", "last") == [
+    layers = ("block15_project", "last")
+    assert kernel_shapes(build_default("mobilenet_v3_large"), *layers) == [
         (1, 1, 480, 80),
         (1, 1, 80, 480),
     ]
-    assert kernel_shapes(
-        build("mobilenet_v3_large", reduced_tail=False), "block15_project", "last"
-    ) == [(1, 1, 960, 160), (1, 1, 160, 960)]
+    assert kernel_shapes(build_other("mobilenet_v3_large"), *layers) == [
+        (1, 1, 960, 160),
+        (1, 1, 160, 960),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("backbone", "mean"),
+    ("network_of", "name", "mean"),
     [
-        ({"name": "mobilenet_v2"}, 127.5),
-        ({"name": "mobilenet_v2", "padding": "torch"}, 123.675),
-        ({"name": "mobilenet_v3_large"}, 127.5),
-        ({"name": "mobilenet_v3_large", "reduced_tail": False}, 123.675),
-        ({"name": "mobilenet", "padding": "torch"}, 127.5),
+        (build_default, "mobilenet_v2", 127.5),
+        (build_other, "mobilenet_v2", 123.675),  # the padding of torchvision
+        (build_default, "mobilenet_v3_large", 127.5),
+        (build_other, "mobilenet_v3_large", 123.675),  # all of the tail
+        (build_other, "mobilenet", 127.5),
     ],
 )
-def test_torchvisions_classifiers_have_its_normalisation(backbone, mean):
-    model = build(**backbone).model
+def test_torchvisions_classifiers_have_its_normalisation(network_of, name, mean):
+    model = network_of(name).model
     # The first layer after the input shows 0 where a pixel has the mean.
     first = keras.Model(model.input, model.layers[1].output)
     image = np.full((1, 64, 96, 3), mean, "float32")

@@ -198,17 +198,19 @@ def suppress_per_class(boxes, scores, score_floor, nms_iou, top_k, max_detection
         order = np.argsort(-column, kind="stable")[:top_k]
         kept = []
         for index in order[column[order] > score_floor]:
-            if all(iou(boxes[index], boxes[other]) <= nms_iou for other in kept):
+            if np.all(overlaps(boxes[index], boxes[kept]) <= nms_iou):
                 kept.append(index)
         found += [(boxes[index].tolist(), float(column[index]), label) for index in kept]
     return sorted(found, key=lambda row: -row[1])[:max_detections]
 
 
-def iou(one, other):
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    intersection = np.prod(np.maximum(sides, 0))
-    union = np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - intersection
-    return intersection / union if union > 0 else 0
+def overlaps(box, others):
+    """The IoU of a box with each of the others [n, 4]."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    intersections = np.prod(np.maximum(sides, 0), 1)
+    areas = np.prod(others[:, 2:] - others[:, :2], 1)
+    unions = np.prod(box[2:] - box[:2]) + areas - intersections
+    return np.divide(intersections, unions, out=np.zeros_like(unions), where=unions > 0)
 
 
 @pytest.mark.parametrize("case", ["spread", "all background", "all above", "outside", "one class"])

@@ -1,5 +1,7 @@
 """The networks of the references in literals: widths, parameters, initial weights."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,16 @@ from ssd_tf.models import measure, ssd
 from ssd_tf.models.vgg import L2Normalization
 
 INTEGRATION = pytest.mark.integration
+VGG512 = {"name": "vgg16", "input_hw": (512, 512), "num_levels": 7}
+# A network takes a second, and several tests look at the same one.
+build_once = functools.cache(build)
+
+
+@functools.cache
+def build_nvidias(name):
+    """The SSD300 on a ResNet, with 91 classes."""
+    config = make_config(model={"backbone": {"name": name}}, boxes={"preset": "nvidia"})
+    return ssd.build_model(config, 90).model
 
 
 def feature_maps(model, num_levels):
@@ -35,8 +47,7 @@ def widths_of(maps):
     ],
 )
 def test_ssd300_on_resnets_has_nvidias_widths(name, parameters, widths):
-    config = make_config(model={"backbone": {"name": name}}, boxes={"preset": "nvidia"})
-    model = ssd.build_model(config, 90).model
+    model = build_nvidias(name)
     assert measure.trainable_parameters(model) == parameters
     assert widths_of(feature_maps(model, 6)) == widths
     reduced = [model.get_layer(f"extra{index}_reduce").output for index in range(1, 6)]
@@ -63,12 +74,12 @@ def test_ssd300_on_resnets_has_nvidias_widths(name, parameters, widths):
     ],
 )
 def test_widths_of_the_maps(backbone, input_hw, num_levels, widths):
-    model = build(**backbone, input_hw=input_hw, num_levels=num_levels).model
+    model = build_once(**backbone, input_hw=input_hw, num_levels=num_levels).model
     assert widths_of(feature_maps(model, num_levels)) == widths
 
 
 def test_ssd512_ends_in_a_4x4_convolution_of_128_channels():
-    model = build("vgg16", (512, 512), 7).model
+    model = build_once(**VGG512).model
     kernels = [model.get_layer(f"conv{index}_2").weights[0].shape for index in range(6, 11)]
     assert kernels == [
         (3, 3, 256, 512),
@@ -136,7 +147,7 @@ def test_batch_norm_has_the_configured_momentum_everywhere(name):
     ],
 )
 def test_initial_weights(name, deviations):
-    model = build(name, num_classes=90).model
+    model = build_nvidias(name) if name == "resnet50" else build(name, num_classes=90).model
     for layer, deviation in deviations.items():
         kernel, *biases = model.get_layer(layer).get_weights()
         assert kernel.std() == pytest.approx(deviation, rel=0.05), layer
