@@ -415,12 +415,14 @@ def draw_figure(rows, path):
 
 def draw_curves(axes, lines, data, counts):
     """A curve per line through the means, and a band from the smallest AP to the largest."""
-    for label, line in label_lines(lines):
+    for number, (label, line) in enumerate(label_lines(lines)):
         found = {
             count: list(line[data, count].values()) for count in counts if (data, count) in line
         }
-        (curve,) = axes.plot(list(found), [*map(statistics.mean, found.values())], marker="o")
-        curve.set_label(label)
+        if not found:
+            continue
+        means = [*map(statistics.mean, found.values())]
+        (curve,) = axes.plot(list(found), means, marker="o", color=f"C{number}", label=label)
         low = [min(values) for values in found.values()]
         high = [max(values) for values in found.values()]
         axes.fill_between(list(found), low, high, alpha=0.25, color=curve.get_color())
