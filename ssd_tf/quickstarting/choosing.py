@@ -101,7 +101,8 @@ class _Chooser:
         return self._add(self._or_given(choice))
 
     def _choose_boxes(self, config):
-        if any(each.startswith("boxes") for each in self._request.overrides):
+        given = [each for each in self._request.overrides if each.startswith("boxes")]
+        if any(not each.startswith("boxes.assigner=") for each in given):
             return self._add(Choice("default boxes", "given", "--set"))
         covered = self._measure_coverage(config)
         fitted = None

@@ -98,6 +98,11 @@ def test_a_detector_keeps_default_boxes_that_cover_half_of_the_objects(choose):
     assert load_config(choose(0.2, 0.9, overrides=overrides)).boxes.levels[0].size == 20
 
 
+def test_an_assigner_is_not_a_choice_of_default_boxes(choose):
+    boxes = load_config(choose(0.5, 0.9, overrides=("boxes.assigner=atss",))).boxes
+    assert (boxes.assigner, boxes.levels[0].size) == ("atss", 20)
+
+
 def test_overrides_win(choose):
     overrides = (
         "model.input_hw=[64, 96]",
