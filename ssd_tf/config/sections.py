@@ -295,22 +295,8 @@ class Loss(Section):
     """Weight of the box loss. Liu et al. 2016: 1; TF Model Garden with its Huber loss: 50."""
     focal_gamma: NonNegativeFloat | None = None
     """Exponent of the focal loss, which replaces mined negatives. Lin et al. 2017: 2."""
-    focal_alpha: Annotated[
-        Fraction | None,
-        _WITH_FOCAL,
-        only_with("loss.iou_scores", "none", "varifocal"),
-    ] = None
-    """Weight of objects; the background has 1 - `focal_alpha`. Lin et al. 2017: 0.25. With
-    `varifocal` only the background's is used."""
-    iou_scores: Annotated[
-        Literal["none", "varifocal", "quality_focal"],
-        _WITH_FOCAL,
-        only_with("model.score_activation", "sigmoid"),
-    ] = "none"
-    """Trains the score of a default box with an object to be the IoU of its predicted box, not 1,
-    so that the best box of an object has the best score: by the `varifocal` loss (Zhang et al.
-    2021; `focal_gamma` 2, `focal_alpha` 0.25) or the `quality_focal` loss (Li et al. 2020;
-    `focal_gamma` 2)."""
+    focal_alpha: Annotated[Fraction | None, _WITH_FOCAL] = None
+    """Weight of objects; the background has 1 - `focal_alpha`. Lin et al. 2017: 0.25."""
     box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
     """Distance of boxes: `smooth_l1` of the offsets, or `giou` (Rezatofighi et al. 2019), `diou` or
     `ciou` (Zheng et al. 2020) of the decoded boxes."""

@@ -65,11 +65,7 @@ class MultiBoxLoss:
         logits = predictions["logits"]
         if self.trained_rows is not None:
             logits = merge_rows(logits, self.trained_rows, self.score_activation)
-        if self.loss.iou_scores != "none":
-            quality = self._quality(predictions["offsets"], targets["offsets"], positive)
-            classification = iou_score_loss(logits[..., 1:], labels, quality, self.loss)
-        else:
-            classification = classification_loss(logits, labels, self.score_activation, self.loss)
+        classification = classification_loss(logits, labels, self.score_activation, self.loss)
         contributes = self._contributes(labels, classification)
         distance = self._distance(predictions["offsets"], targets["offsets"], positive)
         return ImageLosses(
@@ -99,11 +95,6 @@ class MultiBoxLoss:
             return tf.reduce_sum(smooth_l1(predicted - target), -1)
         similarity = {"giou": giou, "diou": diou, "ciou": ciou}[self.loss.box_loss]
         return 1.0 - similarity(*self._decode_pairs(predicted, target, positive))
-
-    def _quality(self, predicted, target, positive):
-        """IoU of predicted and true boxes, from offsets [B, A, 4] -> [B, A]; valid if positive."""
-        iou, _ = _iou(*self._decode_pairs(tf.stop_gradient(predicted), target, positive))
-        return iou
 
     def _decode_pairs(self, predicted, target, positive):
         """Offsets [B, A, 4] -> predicted and true boxes in pixels; default boxes unless positive.
@@ -197,25 +188,6 @@ def _sigmoid_loss(logits, labels, loss):
     if loss.focal_alpha is not None:
         entropies *= tf.where(one_hot > 0, loss.focal_alpha, 1.0 - loss.focal_alpha)
     return tf.reduce_sum(entropies, -1)
-
-
-def iou_score_loss(logits, labels, quality, loss: Loss):
-    """logits [B, A, C] without the background, labels and quality [B, A] -> loss per box [B, A].
-
-    quality: the score that the class of a positive is trained to have, in 0..1; all others are
-    trained to have 0. loss.iou_scores: `varifocal`, Zhang et al. 2021, eq. 2, whose alpha is
-    1 - focal_alpha, or `quality_focal`, Li et al. 2020, eq. 2, whose beta is focal_gamma.
-    """
-    target = tf.one_hot(labels - 1, logits.shape[-1]) * quality[..., None]
-    entropies = tf.nn.sigmoid_cross_entropy_with_logits(target, logits)
-    probability = tf.sigmoid(logits)
-    if loss.iou_scores == "quality_focal":
-        factor = _power(tf.abs(target - probability), loss.focal_gamma)
-    else:
-        background = 1.0 if loss.focal_alpha is None else 1.0 - loss.focal_alpha
-        background *= _power(probability, loss.focal_gamma)
-        factor = tf.where(target > 0, target, background)
-    return tf.reduce_sum(factor * entropies, -1)
 
 
 def _power(probability, gamma):

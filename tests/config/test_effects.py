@@ -32,8 +32,6 @@ IDLE = {
     "train.bn_momentum": "train: {bn: frozen, bn_momentum: 0.97}",
     "data.shard": "{data: {shard: file}, train: {strategy: one}}",
     "loss.focal_alpha": "loss: {focal_alpha: 0.3}",
-    "loss.iou_scores": "{model: {score_activation: sigmoid, backbone: {name: plain}}, "
-    "loss: {iou_scores: varifocal}}",
     "data.augment.color.probability": "data: {augment: {color: {probability: 1}}}",
     "data.augment.color.brightness": "data: {augment: {color: {brightness: 9, probability: 0}}}",
     "data.augment.color.contrast_about": "data: {augment: {color: {brightness: 9, "
@@ -45,19 +43,6 @@ IDLE = {
     "data.augment.crop.scale": "data: {augment: {flip_probability: 0.5, crop: {scale: [0.5, 1]}}}",
     "data.augment.crop.tries": "data: {augment: {preset: caffe, crop: {min_iou: [], tries: 3}}}",
 }
-
-
-def test_iou_scores_need_sigmoid():
-    assert "loss.iou_scores has no effect " in rejection(
-        "loss: {focal_gamma: 2, iou_scores: quality_focal}"
-    )
-
-
-def test_the_quality_focal_loss_has_no_alpha():
-    assert "loss.focal_alpha has no effect " in rejection(
-        "{model: {score_activation: sigmoid, backbone: {name: plain}}, "
-        "loss: {focal_gamma: 2, focal_alpha: 0.25, iou_scores: quality_focal}}"
-    )
 
 
 @pytest.mark.parametrize(("key", "text"), IDLE.items())

@@ -25,7 +25,6 @@ METHOD = {"loss.localization_weight", "loss.negatives_per_positive"}
 COMPARED = {
     "data.augment.weak_last",
     "loss.box_loss",
-    "loss.iou_scores",
 }
 
 

@@ -59,17 +59,17 @@ RUNS = {
         "train": TRAIN | SMOOTH | {"precision": "mixed_bfloat16"},
         "data": {"augment": "paper"},
     },
-    "varifocal": {
+    "float16": {
         "train": TRAIN | SMOOTH | {"precision": "mixed_float16"},
         "data": {"augment": "light"},
         "model": SIGMOID,
-        "loss": {"focal_gamma": 2, "iou_scores": "varifocal"},
+        "loss": {"focal_gamma": 2},
     },
-    "quality_focal": {
+    "xla": {
         "train": TRAIN | SMOOTH | {"xla": True},
         "data": {"augment": PLAIN_AUGMENT},
         "model": SIGMOID,
-        "loss": {"focal_gamma": 2, "iou_scores": "quality_focal"},
+        "loss": {"focal_gamma": 2, "focal_alpha": 0.25},
     },
 }
 # test_distribution.py starts two workers with the first, test_kept_classes.py trains with the
