@@ -12,7 +12,8 @@ from ssd_tf.errors import ConfigError
 
 _BOXES = ("boxes",)
 _AUGMENT = ("data", "augment")
-_APART_FROM_PRESET = ("variances", "assigner")  # of boxes
+# Keys of boxes that do not say where default boxes are.
+APART_FROM_PRESET = ("variances", "coding", "assigner")
 # Inside an installed package, and at the top of a clone.
 _OWN_FOLDERS = tuple(pathlib.Path(__file__).parents[level] / "configs" for level in (1, 2))
 
@@ -105,7 +106,7 @@ def merge(base, changes, path=(), is_one_layer=False):
     has_preset = path in (_BOXES, _AUGMENT) and not is_one_layer
     starts_over = has_preset and _chooses_anew(base, changes)
     # The keys that shape the base's default boxes, or augmentation, go with its preset.
-    merged = {key: base[key] for key in base if key in _APART_FROM_PRESET or not starts_over}
+    merged = {key: base[key] for key in base if key in APART_FROM_PRESET or not starts_over}
     for key, value in changes.items():
         merged[key] = merge(merged.get(key), value, (*path, key), is_one_layer)
     return merged

@@ -15,7 +15,12 @@ from absl import logging
 
 from ssd_tf import files
 from ssd_tf.config import effects
-from ssd_tf.config.inheritance import apply_overrides, merge, read_layers
+from ssd_tf.config.inheritance import (
+    APART_FROM_PRESET,
+    apply_overrides,
+    merge,
+    read_layers,
+)
 from ssd_tf.config.keys import is_section
 from ssd_tf.config.sections import Config, Eval, is_run
 from ssd_tf.errors import ConfigError
@@ -32,7 +37,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """
     layers = read_layers(path, overrides)
     values = _inherit_network(layers[-1])
-    if all(effects.plain_value(values, key) is None for key in ("boxes.preset", "boxes.levels")):
+    boxes = values.get("boxes", {})
+    if isinstance(boxes, dict) and boxes.keys() <= set(APART_FROM_PRESET):
         raise ConfigError(
             f"{path}: boxes: give either preset or levels, or take network and default boxes over "
             "from a run: --set init_from=RUN (`ssd import` makes a run of a detector file)"
@@ -49,7 +55,8 @@ def load_run_config(folder, overrides=()) -> Config:
 def check_run_folder(folder):
     """Raise ConfigError for the results of `ssd quickstart`, whose run folder is inside."""
     inside = pathlib.Path(folder) / "run"
-    if (inside / "config.yaml").is_file():
+    is_run = (inside.parent / "checkpoints").is_dir()
+    if not is_run and (inside / "config.yaml").is_file():
         raise ConfigError(f"expected a run folder, got {folder}; did you mean {inside}?")
 
 

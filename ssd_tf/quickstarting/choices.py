@@ -276,7 +276,7 @@ def _count_steps(pace, minutes, interval, from_run):
         f"{pace.step:.2f} s per step"
     )
     if fitting < _MIN_STEPS:
-        reason = f"the minimum: --minutes {minutes:g} is too short for it"
+        reason = f"the minimum: --minutes {minutes:g} allows no more"
     return steps, reason
 
 
@@ -287,6 +287,6 @@ def explain_short_budget(num_images, batch_size, steps, pace: Pace, minutes) -> 
     needed = (num_images / batch_size * pace.step + pace.startup + 2 * pace.evaluation) / 60
     return (
         f"--minutes {minutes:g} shows {steps * batch_size} of {num_images} images once: the "
-        f"detector will be poor. One pass takes --minutes {math.ceil(needed)}, a good start "
+        f"detector will be poor. One pass needs --minutes {math.ceil(needed)}, a good start "
         f"--minutes {math.ceil(needed * _MIN_PASSES)}"
     )

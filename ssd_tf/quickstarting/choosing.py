@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from data_tools.analysis import coverage, inspection
 from ssd_tf import files, processor
 from ssd_tf.config import load_config
+from ssd_tf.config.inheritance import APART_FROM_PRESET
 from ssd_tf.data import dataset_json
 from ssd_tf.quickstarting import choices, config_file
 from ssd_tf.quickstarting.choices import Choice
@@ -101,8 +102,9 @@ class _Chooser:
         return self._add(self._or_given(choice))
 
     def _choose_boxes(self, config):
+        others = tuple(f"boxes.{key}=" for key in APART_FROM_PRESET)
         given = [each for each in self._request.overrides if each.startswith("boxes")]
-        if any(not each.startswith("boxes.assigner=") for each in given):
+        if any(not each.startswith(others) for each in given):
             return self._add(Choice("default boxes", "given", "--set"))
         covered = self._measure_coverage(config)
         fitted = None

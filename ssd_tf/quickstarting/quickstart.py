@@ -38,8 +38,9 @@ def quickstart(
     images: a folder of labelled images. output: a folder for all results; default: beside `images`,
     with `-ssd` after its name. minutes: of training. start: the weights to start from, a name of
     `ssd import --list`, a file, a run folder, `imagenet` or `scratch`; default: the best that can
-    be had. classes: names of those to learn; default: all. label_format: one of
-    `ssd convert`, such as yolo; default: recognised. overrides: `KEY=VALUE` for keys of the config.
+    be had. classes: names of those to learn; default: all. label_format: a
+    format of `ssd convert`, such as yolo; default: recognised. overrides: `KEY=VALUE` for keys of
+    the config.
 
     Prints each step as the command that does it. The same call after an interruption continues;
     after the end it does nothing. Returns a Result with the table of the formats. Raises

@@ -129,11 +129,12 @@ def test_other_default_boxes_replace_the_preset_with_all_its_keys(tmp_path):
     ],
 )
 def test_assigner_of_a_recipe_for_any_start(tmp_path, changes, assigner):
-    write(tmp_path / "recipe.yaml", "boxes: {preset: paper, assigner: auto}\n")
+    write(tmp_path / "recipe.yaml", "boxes: {preset: paper, assigner: auto, coding: corners}\n")
     text = "base: recipe.yaml\nmodel: {backbone: {name: mobilenet}}\ninit_from: runs/start\n"
     levels = "boxes: {levels: [{size: 10}, {size: 20}]}\n"
     config = load_config(write(tmp_path / "fitted.yaml", text + levels), changes)
     assert (config.assigner, len(config.boxes.levels)) == (assigner, 2)
+    assert config.boxes.coding == "corners"
 
 
 def test_a_name_is_short_for_a_preset_only_in_augment(tmp_path):
@@ -287,6 +288,7 @@ def test_an_unknown_key_gives_its_path_and_the_nearest_key(small, override, part
         ),
         ("model.input_hw=[300]", ["model.input_hw"]),
         ("boxes.preset=null", ["boxes: give either preset or levels"]),
+        ("boxes.presett=paper", ["unknown key boxes.presett", "'preset'?"]),
         ("data.augment=cafe", ["data.augment.preset: unknown value 'cafe'", "'caffe'?"]),
         ("data.augment=[caffe]", ["data.augment", "got ['caffe']"]),
         ("data.augment.preset=[caffe]", ["data.augment.preset", "got ['caffe']"]),

@@ -314,6 +314,7 @@ def test_weak_augmentation_begins_with_a_step_on_every_worker(
 
 @pytest.mark.parametrize("changes", [{"boxes__assigner": "atss"}, PYRAMID])
 def test_atss_needs_the_maps_of_the_default_boxes(small_config, striped, striped_data, changes):
+    pipeline.make_prepare(small_config(boxes__assigner="auto"), DEFAULT_BOXES, 2)
     config = small_config(**changes)
     with pytest.raises(ValueError, match="level_of_box"):
         pipeline.build_dataset(config, striped_data, "train", DEFAULT_BOXES)

@@ -69,6 +69,23 @@ def test_outputs_are_those_of_keras(precision, network, images, converter, tmp_p
         np.testing.assert_allclose(value, expected[name], atol=TOLERANCES[precision] * largest)
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_moves_of_corners_become_offsets_of_centre_and_size(precision, images, tmp_path):
+    values = VALUES | {"boxes": {"preset": "od_api_fpn", "coding": "corners"}}
+    config = check_config(values, "test")
+    network = ssd.build_model(config, num_classes=3)
+    small_networks.randomize(network.model)
+    path = tmp_path / "model.tflite"
+    converter = tflite.Converter(config, network, ["a", "b", "c"], list(images))
+    converter.export(path, precision, raw=True)
+    image = np.round(images[0])
+    expected = network.model(image[None], training=False)["offsets"]
+    assert np.ptp(expected[..., 2:]) > 1  # the logarithm of the size is no constant
+    atol = TOLERANCES[precision] * np.abs(expected).max()
+    np.testing.assert_allclose(run(path, image)["offsets"], expected, atol=atol)
+
+
 def kernels(path):
     """For each kernel of a file the number of convolutions that use it, and its bytes."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)

@@ -1,5 +1,7 @@
 """TFLite files as data: dequantisation by hand, settings, damage, and a real quantised detector."""
 
+import types
+
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -21,6 +23,18 @@ TYPES = {
     "uint8": schema.TensorType.UINT8,
     "int8": schema.TensorType.INT8,
 }
+
+
+def test_sizes_of_default_boxes_are_exact_on_large_maps():
+    anchors = np.empty((80, 80, 1, 4), np.float32)
+    anchors[..., 0] = (np.arange(80)[:, None, None] + 0.5) / 80
+    anchors[..., 1] = (np.arange(80)[:, None] + 0.5) / 80
+    anchors[..., 2:] = 45.254834 / 640
+    found = od_tflite._Reader._level_shapes(
+        types.SimpleNamespace(label="x"), anchors.reshape(-1, 4), 0.0, [(1, 80, 80, 4)], (640, 640)
+    )
+    # What od_api.describe_boxes takes for the sizes of a preset is within .001 of them.
+    np.testing.assert_allclose(found, [[[45.254834, 45.254834]]], atol=1e-4)
 
 
 class File:

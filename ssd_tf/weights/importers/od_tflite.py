@@ -334,9 +334,10 @@ class _Reader:
     def _find_st_outputs(self):
         """The indices of the tensors of st_zoo.OUTPUTS, or nothing."""
         for signature in self._model.signatureDefs or []:
-            found = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
-            if found.keys() >= set(st_zoo.OUTPUTS):
-                return [found[name] for name in st_zoo.OUTPUTS]
+            found = {entry.name: entry.tensorIndex for entry in signature.outputs}
+            names = [name.encode() for name in st_zoo.OUTPUTS]
+            if found.keys() >= set(names):
+                return [found[name] for name in names]
         return []
 
     def _read_corners(self, index):
@@ -396,7 +397,7 @@ class _Reader:
                     f"{self.label}: the anchors of the map of {height} x {width} are not centred "
                     "on its cells"
                 )
-            levels.append(grid[..., 2:].mean((0, 1)) * input_hw)
+            levels.append(grid[..., 2:].mean((0, 1), dtype=np.float64) * input_hw)
             begin = end
         if begin != len(anchors):
             raise ConfigError(
