@@ -129,9 +129,3 @@ def test_an_archive_with_an_index_only(tmp_path):
         archive.add(tmp_path / "ckpt-0.index", "zoo/checkpoint/ckpt-0.index")
     found = rejection(tmp_path / "a.tar.gz")
     assert f"{tmp_path}/a.tar.gz/checkpoint/ckpt-0 has no data" in found
-
-
-def test_a_real_file_without_post_processing(shared_data):
-    path = shared_data / "weights" / "tf2" / "ssd_mobilenet_v2_fpnlite_10_256_int8.tflite"
-    found = rejection(path)
-    assert "(SSD MobileNetV2 FPN-lite 256, 80 classes, full int8, without " in found

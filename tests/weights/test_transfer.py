@@ -362,7 +362,7 @@ def test_runs_are_told_from_weights_of_a_backbone(init_from, is_run):
 
 def test_a_file_does_not_take_over_a_network(tmp_path):
     path = write_config(tmp_path / "new.yaml", "init_from: imagenet\n")
-    with pytest.raises(ConfigError, match="boxes is missing"):
+    with pytest.raises(ConfigError, match="init_from=RUN"):
         load_config(path)
 
 
