@@ -50,9 +50,9 @@ def load(path, input_range=None, num_threads=1) -> Exported:
     if "boxes" in indices:
         to_detections = _to_detections
         num_classes = num_classes or tflite_outputs.operator_classes(content)
-    elif "bboxes_concat" in indices:
+    elif st_zoo.OUTPUTS[0] in indices:
         to_detections = _st_decoder()
-        num_classes = int(shapes[indices["classes_softmax"]][-1]) - 1
+        num_classes = int(shapes[indices[st_zoo.OUTPUTS[1]]][-1]) - 1
     else:
         raw_shapes = [shapes[indices[role]] for role in ("offsets", "logits")]
         to_detections = _raw_decoder(path, metadata, *raw_shapes)

@@ -112,10 +112,8 @@ def test_shared_heads_need_equal_numbers_of_boxes():
         ssd.build_model(check_config(values, "test"), 2)
 
 
-def test_the_pyramid_by_hand():
-    """Laterals are ones: P5 is 1, P4 is smoothed 2 and P3 smoothed (smoothed P4 + 1)."""
-    inputs = [keras.Input((size, size, 1)) for size in (5, 3, 2)]
-    model = keras.Model(inputs, fpn.neck(inputs, 5, 1, separable=False))
+def set_plain_weights(model):
+    """Let the laterals of a pyramid pass their pixels on, and its smoothing halve them."""
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
             kernel = np.zeros(layer.kernel.shape)
@@ -125,6 +123,13 @@ def test_the_pyramid_by_hand():
             layer.set_weights([kernel, *(np.zeros(1) for _ in layer.weights[1:])])
         elif isinstance(layer, layers.BatchNormalization):
             layer.set_weights([np.full(1, np.sqrt(1.001)), np.zeros(1), np.zeros(1), np.ones(1)])
+
+
+def test_the_pyramid_by_hand():
+    """Laterals are ones: P5 is 1, P4 is smoothed 2 and P3 smoothed (smoothed P4 + 1)."""
+    inputs = [keras.Input((size, size, 1)) for size in (5, 3, 2)]
+    model = keras.Model(inputs, fpn.neck(inputs, 5, 1, separable=False))
+    set_plain_weights(model)
     outputs = model([np.ones((1, size, size, 1), np.float32) for size in (5, 3, 2)], training=False)
     values = [0.5 * (0.5 * 2 + 1), 0.5 * 2, 1, 1, 1]
     shapes = [(5, 5), (3, 3), (2, 2), (1, 1), (1, 1)]
@@ -150,15 +155,7 @@ def test_a_bilinear_pyramid_by_hand():
     """P5 is 0, 8: P4 is halfway between the centres of its pixels, and P3 between those of P4."""
     inputs = [keras.Input((height, 2 * height, 1)) for height in (4, 2, 1)]
     model = keras.Model(inputs, fpn.neck(inputs, 3, 1, separable=False, interpolation="bilinear"))
-    for layer in model.layers:
-        if isinstance(layer, layers.Conv2D):
-            kernel = np.zeros(layer.kernel.shape)
-            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = (
-                0.5 if "smooth" in layer.name else 1
-            )
-            layer.set_weights([kernel, *(np.zeros(1) for _ in layer.weights[1:])])
-        elif isinstance(layer, layers.BatchNormalization):
-            layer.set_weights([np.full(1, np.sqrt(1.001)), np.zeros(1), np.zeros(1), np.ones(1)])
+    set_plain_weights(model)
     images = [np.zeros((1, height, 2 * height, 1), np.float32) for height in (4, 2)]
     images.append(np.array([0, 8], np.float32).reshape(1, 1, 2, 1))
     p3, p4, _ = model(images, training=False)
