@@ -28,7 +28,8 @@ class Evaluation(typing.NamedTuple):
     that say what was measured. fetch: indices of images -> {index: uint8 [H, W, 3]}, or None
     without images. coverage: an Analysis -> rows about its default boxes, or None. precision,
     thresholds: as `analysis.analyse` takes them, the latter as `given`. run: the run folder that
-    gets the thresholds, or None. input_hw: of the network, or None.
+    gets the thresholds, or None. input_hw: of the network, or None. peak: as
+    `runs.find_peak` returns it.
     """
 
     metrics: dict
@@ -42,6 +43,7 @@ class Evaluation(typing.NamedTuple):
     thresholds: Thresholds | None = None
     run: str | os.PathLike[str] | None = None
     input_hw: typing.Sequence[int] | None = None
+    peak: tuple[int, int] | None = None
 
 
 def open_folder(path, inputs, reference) -> OutputFolder | None:
@@ -72,7 +74,7 @@ def finish(evaluation: Evaluation, output: OutputFolder | None, reference=False)
     if output:
         _write_coco_files(evaluation, output)
     analysed = _analyse(evaluation)
-    judged = verdict.judge(analysed, evaluation.input_hw)
+    judged = verdict.judge(analysed, evaluation.input_hw, evaluation.peak)
     metrics = {**evaluation.metrics, **analysis.summary(analysed), "verdict": judged}
     class_rows = analysis.class_rows(metrics["per_class"], analysed)
     if output:

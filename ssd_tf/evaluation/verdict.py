@@ -36,6 +36,8 @@ _INPUT_MULTIPLE = 32  # of the input's sides
 _LOWER_RECALL = 0.2
 # A rare class has at most this fraction of the median class's objects.
 _RARE = 0.5
+# AP grows in jumps, so a shorter time without a better one says little.
+_LONG_WITHOUT_GAIN = 1 / 3  # of the training
 _NAMES_SHOWN = 3
 _PHRASES = {
     "classification": "the wrong class",
@@ -73,12 +75,12 @@ class Suggestion(typing.NamedTuple):
     text: str
 
 
-def judge(analysis: Analysis, input_hw=None) -> dict:
-    """The {"sentence", "suggestion"} of metrics.json; input_hw: as `suggest` takes it."""
+def judge(analysis: Analysis, input_hw=None, peak=None) -> dict:
+    """The {"sentence", "suggestion"} of metrics.json; input_hw, peak: as `suggest` takes them."""
     counts = count(analysis)
     return {
         "sentence": describe(analysis, counts),
-        "suggestion": suggest(analysis, counts, input_hw).text,
+        "suggestion": suggest(analysis, counts, input_hw, peak).text,
     }
 
 
@@ -158,10 +160,11 @@ def _f1(counts, categories):
     return 2 * found / max(objects + found + wrong, 1)
 
 
-def suggest(analysis: Analysis, counts: Counts, input_hw=None) -> Suggestion:
+def suggest(analysis: Analysis, counts: Counts, input_hw=None, peak=None) -> Suggestion:
     """The first of these rules that holds; docs/evaluation.md lists them.
 
     input_hw: height and width of the network's input; None: unknown, sizes are those in the image.
+    peak: the steps of the best AP in training and of its end; None: unknown.
     """
     num_errors = sum(counts.errors.values())
     suggestion = _suggest_labels(analysis, counts)
@@ -188,17 +191,34 @@ def suggest(analysis: Analysis, counts: Counts, input_hw=None) -> Suggestion:
         or _suggest_boxes(counts, num_errors)
         or _suggest_rare(analysis.truth.names, counts)
         or _suggest_confused(analysis, counts, num_errors)
-        or _suggest_more(counts, num_errors)
+        or _suggest_more(counts, num_errors, peak)
     )
 
 
-def _suggest_more(counts, num_errors):
+def _suggest_more(counts, num_errors, peak):
     """The usual remedies."""
     text = f"no single cause dominates the {num_errors:,} errors"
     kind = max(counts.errors, key=lambda kind: counts.errors[kind])
     if counts.errors[kind] >= _DOMINANT * num_errors:
         text = f"{counts.errors[kind]:,} of {num_errors:,} errors are {_PHRASES[kind]}"
-    return Suggestion("unclear", f"Train longer, or label more images: {text}.")
+    if not is_long_past(peak):
+        return Suggestion("unclear", f"Train longer, or label more images: {text}.")
+    best, last = peak
+    past = f"AP was best after {best:,} of {last:,} steps"
+    return Suggestion(
+        "unclear", f"Label more images: {text}. Longer training would hardly help, as {past}."
+    )
+
+
+def is_long_past(peak) -> bool:
+    """Whether so much of a training came after its best AP that more steps would hardly help.
+
+    peak: as `suggest` takes it.
+    """
+    if peak is None:
+        return False
+    best, last = peak
+    return last - best > _LONG_WITHOUT_GAIN * last
 
 
 def _suggest_labels(analysis, counts):

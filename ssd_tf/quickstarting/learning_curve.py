@@ -109,8 +109,8 @@ def describe(points: list[Point]) -> str:
     needed = [(0.5, half), (1.0, half), (1.0, steps)]
     if half == steps or not all(key in measured for key in needed):
         return (
-            "whether more images or longer training would help was not measured: that takes time "
-            "for two more runs"
+            "what twice the images and twice the steps would bring was not measured: that takes "
+            "time for two more runs"
         )
     of_half, of_all, of_longer = (measured[key] for key in needed)
     more_images = of_all - of_half

@@ -5,10 +5,12 @@ import shlex
 
 from rich.console import Console
 
+from ssd_tf.evaluation import verdict
 from ssd_tf.exporting.folder import REPORT
 from ssd_tf.inference import overview
 from ssd_tf.long_tasks import format_metric
 from ssd_tf.results import Result
+from ssd_tf.weights import runs
 
 _HEADER = ("format", "AP", "AP50", "ms per image", "MB")
 _RAW = "_raw"  # the end of names
@@ -91,20 +93,22 @@ def _explain_formats(names):
 
 def _next_commands(job):
     """{what: a command} that a user may want to run now."""
-    minutes = 2 * job.request.minutes
-    longer = f"{job.folder}-{minutes:g}-minutes"
     label_format = job.state.result("convert")["label_format"]
-    return {
+    commands = {
         "label more images, starting from what the detector finds": _join(
             *("ssd", "detect", "--model", job.run, "--format", label_format),
             *("--output", f"{job.folder}-labels", "NEW_IMAGES"),
-        ),
-        "train longer": _join(
-            *("ssd", "quickstart", job.request.images, "--output", longer),
-            *("--minutes", f"{minutes:g}", "--start", job.run),
-        ),
-        "try it in a browser, or on a phone": _join("ssd", "serve", job.exports / "web"),
+        )
     }
+    if not verdict.is_long_past(runs.find_peak(job.run)):
+        minutes = 2 * job.request.minutes
+        commands["train longer"] = _join(
+            *("ssd", "quickstart", job.request.images),
+            *("--output", f"{job.folder}-{minutes:g}-minutes"),
+            *("--minutes", f"{minutes:g}", "--start", job.run),
+        )
+    commands["try it in a browser, or on a phone"] = _join("ssd", "serve", job.exports / "web")
+    return commands
 
 
 def _join(*words):

@@ -16,8 +16,9 @@ def log_settings(config: Config, network: SSD, num_replicas):
     """Log sizes and the learning rate, and warn of settings that probably are mistakes."""
     train = config.train
     logging.info(
-        "%d default boxes, %.2f million parameters, oneDNN %s",
+        "%d default boxes (boxes.assigner: %s), %.2f million parameters, oneDNN %s",
         len(network.default_boxes),
+        config.assigner,
         network.model.count_params() / 1e6,
         "on" if processor.uses_onednn() else "off",
     )

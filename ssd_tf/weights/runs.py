@@ -29,6 +29,16 @@ def find_checkpoint(run) -> str:
     return newest_intact(prefixes)
 
 
+def find_peak(run) -> tuple[int, int] | None:
+    """The steps of a run's best checkpoint and of its last one.
+
+    None if AP was not measured in training.
+    """
+    folder = pathlib.Path(run) / "checkpoints"
+    best, last = (list_checkpoints(folder / name) for name in ("best", "last"))
+    return (step_of(best[0]), step_of(last[0])) if best and last else None
+
+
 def list_checkpoints(folder) -> list[str]:
     """The prefixes of the checkpoints of a folder, the newest first."""
     paths = pathlib.Path(folder).glob("ckpt-*.index")

@@ -61,8 +61,8 @@ def false_alarms(name, count, score=0.9):
     return [(None, 40, [(name, score, 0)])] * count
 
 
-def suggest(analysed, input_hw=None):
-    return verdict.suggest(analysed, verdict.count(analysed), input_hw)
+def suggest(analysed, input_hw=None, peak=None):
+    return verdict.suggest(analysed, verdict.count(analysed), input_hw, peak)
 
 
 def numbers(text):
@@ -141,6 +141,18 @@ def test_few_errors():
     # F1 = 2 * 90 / (90 + 100) < .95.
     assert suggest(make_case(right("cat", 90) + missed("cat", 10))).cause == "unclear"
     assert "10 of 10" in suggest(make_case(right("cat", 90) + missed("cat", 10))).text
+
+
+def test_a_training_that_had_its_best_ap_long_before_its_end():
+    analysed = make_case(right("cat", 90) + missed("cat", 10))
+    plain = suggest(analysed)
+    assert suggest(analysed, peak=(200, 300)) == plain
+    past = suggest(analysed, peak=(1199, 1800))
+    assert suggest(analysed, peak=(0, 0)) == plain
+    assert past.cause == plain.cause
+    assert numbers(past.text) == ["10", "10", "1,199", "1,800"]
+    assert numbers(plain.text) == ["10", "10"]
+    assert verdict.judge(analysed, None, (1199, 1800))["suggestion"] == past.text
 
 
 def test_contradicted_labels():

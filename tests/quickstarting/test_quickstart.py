@@ -10,7 +10,7 @@ import types
 import pytest
 
 from ssd_tf.errors import ConfigError, Interrupted
-from ssd_tf.quickstarting import choices, job, learning_curve, starts, steps
+from ssd_tf.quickstarting import choices, job, learning_curve, starts, steps, summary
 from ssd_tf.quickstarting import quickstart as module
 from ssd_tf.quickstarting.learning_curve import Point
 from ssd_tf.quickstarting.quickstart import quickstart
@@ -225,6 +225,24 @@ def test_the_summary_says_what_raw_files_are(images, program, capsys, monkeypatc
     assert program.calls == ALL
     lines = capsys.readouterr().out.splitlines()
     assert sum("raw_decoder.py" in line and "_raw" in line for line in lines) == num_lines
+
+
+@pytest.mark.parametrize(
+    ("peak", "commands"),
+    [
+        (None, ["ssd detect", "ssd quickstart", "ssd serve"]),
+        ((8, 10), ["ssd detect", "ssd quickstart", "ssd serve"]),
+        ((4, 10), ["ssd detect", "ssd serve"]),
+    ],
+)
+def test_longer_training_is_recommended_unless_it_did_not_help(
+    images, program, capsys, monkeypatch, peak, commands
+):
+    monkeypatch.setattr(summary.runs, "find_peak", {program.folder / "run": peak}.__getitem__)
+    quickstart(images)
+    lines = capsys.readouterr().out.split("Next:")[1].splitlines()
+    found = [" ".join(line.split()[:2]) for line in lines if line.startswith("    ssd ")]
+    assert found == commands
 
 
 @pytest.mark.parametrize(

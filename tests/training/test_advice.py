@@ -13,7 +13,7 @@ from ssd_tf.training import advice
 def lines(toy_config, toy_network, caplog):
     """A function: the lines about a run with these keys of train, without the one about sizes."""
 
-    def run(num_replicas=1, network=None, sections=None, **train):
+    def run(num_replicas=1, network=None, sections=None, assigner="multibox", **train):
         config = toy_config(**train).model_dump(mode="json")
         for name, values in (sections or {}).items():
             config[name] = values
@@ -22,7 +22,9 @@ def lines(toy_config, toy_network, caplog):
             advice.log_settings(config, network or toy_network(), num_replicas)
         first, *others = [line for line in caplog.messages if "augmentation" not in line]
         # 240 + 5 of the convolution, 20 of batch norm, 6 * 7 of the heads.
-        assert first.startswith("6 default boxes, 0.00 million parameters, oneDNN o")
+        assert first.startswith(
+            f"6 default boxes (boxes.assigner: {assigner}), 0.00 million parameters, oneDNN o"
+        )
         return others
 
     return run
@@ -38,6 +40,15 @@ def test_nothing_to_say(lines):
 def test_the_scaled_rate(lines):
     (line,) = lines(learning_rate=0.1, base_batch=8, **LARGE)
     assert line == "learning rate 0.2: 0.1 for a batch of 8, scaled to 16"
+
+
+@pytest.mark.parametrize(
+    ("boxes", "neck", "assigner"),
+    [("auto", "none", "multibox"), ("auto", "fpn", "atss"), ("multibox", "fpn", "multibox")],
+)
+def test_which_assigner_auto_means(lines, boxes, neck, assigner):
+    sections = {"boxes": {"preset": "paper", "assigner": boxes}, "model": {"neck": neck}}
+    assert lines(assigner=assigner, sections=sections, **LARGE) == []
 
 
 @pytest.mark.parametrize(("decay", "num_steps"), [(0.99, 501), (0.5, 11), (0.5, 9), (0.666, 15)])

@@ -125,3 +125,16 @@ def test_arrays_of_other_layers_are_ignored_unless_all_must_be_used(saved):
     model, weights = saved
     arrays = runs.group_by_layer(weights, model) | {"other": [np.zeros(5)]}
     assert assign(model, arrays, "the run") == {}
+
+
+def test_when_ap_was_best(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    for name in ("best", "last"):
+        (checkpoints / name).mkdir(parents=True)
+        (checkpoints / name / "ckpt-x.index").touch()
+    assert runs.find_peak(tmp_path) is None
+    (checkpoints / "last" / "ckpt-469.index").touch()
+    (checkpoints / "last" / "ckpt-402.index").touch()
+    assert runs.find_peak(tmp_path) is None
+    (checkpoints / "best" / "ckpt-201.index").touch()
+    assert runs.find_peak(tmp_path) == (201, 469)
