@@ -297,9 +297,9 @@ class Loss(Section):
     """Exponent of the focal loss, which replaces mined negatives. Lin et al. 2017: 2."""
     focal_alpha: Annotated[Fraction | None, _WITH_FOCAL] = None
     """Weight of objects; the background has 1 - `focal_alpha`. Lin et al. 2017: 0.25."""
-    box_loss: Literal["smooth_l1", "giou", "diou", "ciou"] = "smooth_l1"
-    """Distance of boxes: `smooth_l1` of the offsets, or `giou` (Rezatofighi et al. 2019), `diou` or
-    `ciou` (Zheng et al. 2020) of the decoded boxes."""
+    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
+    """Distance of boxes: `smooth_l1` of the offsets, or `giou` of the decoded boxes (Rezatofighi et
+    al. 2019)."""
     normalizer: Literal["global", "torchvision", "nvidia"] = "global"
     """Divisor of the loss: the positives of the `global` batch, or, to train exactly as a
     reference, that of `torchvision`, which is also the original Caffe code's, or `nvidia`."""

@@ -204,9 +204,10 @@ def _suggest_more(counts, num_errors, peak):
     if not is_long_past(peak):
         return Suggestion("unclear", f"Train longer, or label more images: {text}.")
     best, last = peak
-    past = f"AP was best after {best:,} of {last:,} steps"
+    when = f"after {best:,} of {last:,} steps" if best else "before the first step"
     return Suggestion(
-        "unclear", f"Label more images: {text}. Longer training would hardly help, as {past}."
+        "unclear",
+        f"Label more images: {text}. Longer training would hardly help, as AP was best {when}.",
     )
 
 

@@ -4,7 +4,6 @@ Shapes: `B` images of this replica, `A` default boxes, `C` foreground classes.
 """
 
 import dataclasses
-import math
 import typing
 
 import numpy as np
@@ -93,8 +92,7 @@ class MultiBoxLoss:
         """Distance between predicted and target offsets [B, A, 4] -> [B, A]; valid if positive."""
         if self.loss.box_loss == "smooth_l1":
             return tf.reduce_sum(smooth_l1(predicted - target), -1)
-        similarity = {"giou": giou, "diou": diou, "ciou": ciou}[self.loss.box_loss]
-        return 1.0 - similarity(*self._decode_pairs(predicted, target, positive))
+        return 1.0 - giou(*self._decode_pairs(predicted, target, positive))
 
     def _decode_pairs(self, predicted, target, positive):
         """Offsets [B, A, 4] -> predicted and true boxes in pixels; default boxes unless positive.
@@ -232,46 +230,9 @@ def giou(boxes, others):
 
     IoU minus the fraction of the enclosing box that neither covers.
     """
-    iou, union = _iou(boxes, others)
-    height, width = _enclosing(boxes, others)
-    hull = height * width
-    return iou - (hull - union) / hull
-
-
-def diou(boxes, others):
-    """Distance IoU of pairs (Zheng et al. 2020, eq. 6); boxes, others [..., 4] -> [...].
-
-    IoU minus the squared distance of the centres over the squared diagonal of the enclosing box.
-    """
-    iou, _ = _iou(boxes, others)
-    height, width = _enclosing(boxes, others)
-    apart = coding.to_centre_form(boxes)[..., :2] - coding.to_centre_form(others)[..., :2]
-    return iou - tf.reduce_sum(apart**2, -1) / (height**2 + width**2)
-
-
-def ciou(boxes, others):
-    """Complete IoU of pairs (Zheng et al. 2020, eq. 8 to 11); boxes, others [..., 4] -> [...].
-
-    DIoU minus a term for the aspect ratio, whose weight has no gradient.
-    """
-    box = coding.to_centre_form(boxes)
-    other = coding.to_centre_form(others)
-    angle = tf.atan2(box[..., 3], box[..., 2]) - tf.atan2(other[..., 3], other[..., 2])
-    v = 4 / math.pi**2 * angle**2
-    iou, _ = _iou(boxes, others)
-    weight = tf.stop_gradient(tf.math.divide_no_nan(v, 1.0 - iou + v))
-    return diou(boxes, others) - weight * v
-
-
-def _iou(boxes, others):
-    """IoU and union of pairs [..., 4] -> [...] each."""
     shared = geometry.paired_intersection(boxes, others)
     union = geometry.area(boxes) + geometry.area(others) - shared
-    return shared / union, union
-
-
-def _enclosing(boxes, others):
-    """Height and width of the box around each pair [..., 4] -> [...] each."""
     low = tf.minimum(boxes[..., :2], others[..., :2])
     high = tf.maximum(boxes[..., 2:], others[..., 2:])
-    return tf.unstack(high - low, axis=-1)
+    hull = tf.reduce_prod(high - low, -1)
+    return shared / union - (hull - union) / hull

@@ -114,5 +114,5 @@ def test_loss_variants(tiny_data, tmp_path):
         "loss.focal_gamma=2",
         "loss.focal_alpha=0.25",
     ]
-    others = ["loss.box_loss=ciou", "loss.normalizer=nvidia"]
+    others = ["loss.box_loss=giou", "loss.normalizer=nvidia"]
     assert_agreement(compare_exports("shapes_plain", tiny_data, tmp_path, *focal, *others))

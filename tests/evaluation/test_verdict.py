@@ -149,6 +149,8 @@ def test_a_training_that_had_its_best_ap_long_before_its_end():
     assert suggest(analysed, peak=(200, 300)) == plain
     past = suggest(analysed, peak=(1199, 1800))
     assert suggest(analysed, peak=(0, 0)) == plain
+    assert numbers(suggest(analysed, peak=(0, 300)).text) == ["10", "10"]
+    assert suggest(analysed, peak=(0, 300)) != plain
     assert past.cause == plain.cause
     assert numbers(past.text) == ["10", "10", "1,199", "1,800"]
     assert numbers(plain.text) == ["10", "10"]

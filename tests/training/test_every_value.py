@@ -44,7 +44,7 @@ RUNS = {
     },
     "frozen": {
         "train": TRAIN | {"bn": "frozen", "strategy": "mirrored"},
-        "loss": {"normalizer": "torchvision", "box_loss": "diou", "min_negatives": 0},
+        "loss": {"normalizer": "torchvision", "min_negatives": 0},
         "data": {"augment": AUGMENT | {"color": {"hue_wraps": False}}, "train_difficult": True},
         "eval": {"clip_first": True},
     },
@@ -52,7 +52,7 @@ RUNS = {
         "train": TRAIN
         | SMOOTH
         | {"bn": "synchronized", "schedule": "flat_cosine", "optimizer": "AdamW"},
-        "loss": {"normalizer": "nvidia", "box_loss": "ciou"},
+        "loss": {"normalizer": "nvidia"},
         "data": {"augment": "caffe", "shard": "file", "on_bad_record": "skip"},
     },
     "bfloat16": {

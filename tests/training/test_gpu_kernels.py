@@ -147,8 +147,8 @@ FOCAL = {"focal_gamma": 2.0, "focal_alpha": 0.25}
     ("loss", "train"),
     [
         ({"box_loss": "giou"}, {"score_activation": "sigmoid", "bn": "frozen"}),
-        ({"box_loss": "diou", **FOCAL}, {"ema": 0.9}),
-        ({"box_loss": "ciou"}, {"accumulate": 2, "batch_size": 4}),
+        ({"box_loss": "giou", **FOCAL}, {"ema": 0.9}),
+        ({}, {"accumulate": 2, "batch_size": 4}),
         ({"normalizer": "nvidia", "negatives_per_positive": 2.5}, {"clip_norm": 1.0}),
         ({"normalizer": "torchvision", "min_negatives": 0}, {"precision": "mixed_float16"}),
         (FOCAL, {"score_activation": "sigmoid", "bn": "synchronized"}),

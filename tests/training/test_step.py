@@ -70,7 +70,7 @@ def test_make_loss_takes_every_value_of_the_config():
         "negatives_per_positive": 5.0,
         "min_negatives": 7,
         "localization_weight": 2.0,
-        "box_loss": "diou",
+        "box_loss": "giou",
         "normalizer": "nvidia",
     }
     boxes = {"preset": "paper", "variances": [0.3, 0.4, 0.5, 0.6]}
@@ -97,7 +97,7 @@ def test_iou_losses_measure_pixels_and_decode_with_the_configured_variances(tiny
     values = {
         "boxes": {"levels": [{"size": 16}, {"size": 40}], "variances": [0.5, 0.1, 0.2, 0.2]},
         "model": {"input_hw": [64, 96], "num_levels": 2, "backbone": {"name": "plain"}},
-        "loss": {"box_loss": "diou", "min_negatives": 0},
+        "loss": {"box_loss": "giou", "min_negatives": 0},
     }
     loss = make_loss(check_config(values, "test"), tiny_default_boxes)
     # The object is the first box, moved down by 1 * .5 of its 16 pixels.
