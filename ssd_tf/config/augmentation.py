@@ -28,16 +28,6 @@ _ONLY_IF_COLORS_CHANGE = Needs(
 _ONLY_IF_LIKELY = Needs(
     f"with {_COLOR}probability 0", (f"{_COLOR}probability",), lambda probability: probability > 0
 )
-_ONLY_IF_STRONG = Needs(
-    "without colour distortion, zoom-out or crops",
-    (
-        *_ONLY_IF_COLORS_CHANGE.switches,
-        f"{_COLOR}channel_shuffle_probability",
-        "data.augment.zoom_out_probability",
-        "data.augment.crop.min_iou",
-    ),
-    lambda *values: any(each not in (0.0, NO_CHANGE, ()) for each in values),
-)
 _ONLY_WITH_CROPS = only_if("data.augment.crop.min_iou")
 
 
@@ -116,9 +106,6 @@ class Augment(Section):
     """Probability of a horizontal flip. 0.5 unless left and right differ."""
     vertical_flip_probability: Probability = 0.0
     """Probability of a vertical flip, for images with no natural orientation, such as BCCD's."""
-    weak_last: Annotated[float, Field(ge=0, lt=1), _ONLY_IF_STRONG] = 0.0
-    """Fraction of the steps, at the end, without colour distortion, zoom-out and crops; flips stay.
-    RTMDet: 0.07; YOLOX: 0.05."""
 
     @pydantic.model_validator(mode="before")
     @classmethod

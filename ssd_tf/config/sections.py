@@ -382,9 +382,8 @@ class Train(Section):
     those before the heads. `finetune.yaml`, for new classes: 0.04."""
     bias_rate: PositiveFloat = 1.0
     """Factor of the learning rate of biases. Original Caffe code: 2."""
-    schedule: Literal["step", "cosine", "flat_cosine"] = "step"
-    """Decay of the learning rate. torchvision's SSDLite, TF Object Detection API: `cosine`. RTMDet:
-    `flat_cosine`, the full rate for the first half, then a cosine."""
+    schedule: Literal["step", "cosine"] = "step"
+    """Decay of the learning rate. torchvision's SSDLite, TF Object Detection API: `cosine`."""
     decay_steps: Annotated[Steps, only_with("train.schedule", "step")] = ()
     """Steps at which the rate falls to a tenth (Liu et al. 2016); an empty list keeps it constant.
     """

@@ -7,7 +7,6 @@ Everything consists of graph operations; randomness comes from a stateless seed 
 Shapes: `N` objects.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -29,25 +28,19 @@ class OpenedImage(NamedTuple):
     hw: tf.Tensor  # [2] int32
 
 
-def make_stages(output_hw, augment: Augment, weak_from=None) -> dict:
+def make_stages(output_hw, augment: Augment) -> dict:
     """The steps of the augmentation: {name: function of what the step before it returned}.
 
     The first takes (seed, Example). The last returns an image float32 [h, w, 3] in 0..255 and the
     Example with its boxes moved along. If `augment` does nothing, the whole image is warped, as
     `resize` does. Crowds do not guide the crop.
-    weak_from: if the second number of the seed, the position in the stream, is at least this, the
-    image is flipped only; None: never.
     """
 
     def open_example(seed, example):
         return seed, open_image(example["image"]), example
 
     def sample(seed, opened, example):
-        return (
-            seed,
-            opened,
-            *sample_geometry(example, opened.hw, output_hw, augment, seed, weak_from),
-        )
+        return seed, opened, *sample_geometry(example, opened.hw, output_hw, augment, seed)
 
     def decode(seed, opened, placement, *rest):
         return seed, decode_part(opened, placement), placement, *rest
@@ -56,8 +49,7 @@ def make_stages(output_hw, augment: Augment, weak_from=None) -> dict:
         return seed, resize_part(part, placement), placement, *rest
 
     def distort_color(seed, image, *rest):
-        distort = functools.partial(colors.distort_color, image, augment.color, seed)
-        return _unless_weak(weak_from, seed, distort, image), *rest
+        return colors.distort_color(image, augment.color, seed), *rest
 
     def finish(image, placement, flips, example):
         return finish_image(image, placement, flips, output_hw), example
@@ -72,23 +64,12 @@ def make_stages(output_hw, augment: Augment, weak_from=None) -> dict:
     }
 
 
-def _unless_weak(weak_from, seed, change, unchanged):
-    """change(); `unchanged` from the position weak_from of the stream on."""
-    if weak_from is None:
-        return change()
-    return tf.cond(seed[1] >= weak_from, lambda: unchanged, change)
-
-
-def sample_geometry(example, image_hw, output_hw, augment: Augment, seed, weak_from=None):
+def sample_geometry(example, image_hw, output_hw, augment: Augment, seed):
     """Sample zoom-out, crop and flips: Placement, flips [2] bool, the Example with moved boxes."""
     objects = tf.boolean_mask(example["boxes"], ~example["crowd"])
-
-    def sample():
-        return crops.sample_window(
-            objects, image_hw, augment.zoom_out_probability, augment.crop, seed
-        )
-
-    window = _unless_weak(weak_from, seed, sample, tf.constant(crops.WHOLE))
+    window = crops.sample_window(
+        objects, image_hw, augment.zoom_out_probability, augment.crop, seed
+    )
     placement, window = crops.place_window(window, image_hw, output_hw)
     example = crops.move_boxes(example, window)
     flips = crops.sample_flips(augment.vertical_flip_probability, augment.flip_probability, seed)

@@ -61,15 +61,8 @@ def build_dataset(
     iterator inside `bad_records.explain_record_errors`.
     """
     dataset_info, stream = open_records(config, data_dir, split, stream_slice, skipped)
-    num_workers = stream_slice.num_workers
-    prepare = make_prepare(
-        config,
-        default_boxes,
-        len(dataset_info.classes),
-        level_of_box,
-        num_workers=num_workers,
-    )
-    local_batch = config.train.batch_size // num_workers
+    prepare = make_prepare(config, default_boxes, len(dataset_info.classes), level_of_box)
+    local_batch = config.train.batch_size // stream_slice.num_workers
     batches = stream.map(prepare, processor.usable_cores(), deterministic=True).batch(
         local_batch, drop_remainder=True
     )
@@ -145,19 +138,12 @@ def name_batch(config: Config, data_dir, split, step, num_workers=1) -> list[str
     return names
 
 
-def make_prepare(
-    config,
-    default_boxes,
-    num_classes,
-    level_of_box=None,
-    with_example=False,
-    num_workers=1,
-):
+def make_prepare(config, default_boxes, num_classes, level_of_box=None, with_example=False):
     """Make the function (position, serialized) -> image [H, W, 3], Targets.
 
     with_example: it also returns the augmented Example.
     """
-    made = make_stages(config, default_boxes, num_classes, level_of_box, num_workers)
+    made = make_stages(config, default_boxes, num_classes, level_of_box)
     stages = list(made.values())
 
     def prepare(*value):
@@ -168,7 +154,7 @@ def make_prepare(
     return tf.autograph.experimental.do_not_convert(prepare)
 
 
-def make_stages(config, default_boxes, num_classes, level_of_box=None, num_workers=1) -> dict:
+def make_stages(config, default_boxes, num_classes, level_of_box=None) -> dict:
     """The steps of `make_prepare`: {name: function of what the step before it returned}.
 
     The first takes (position, serialized), the last returns (image, Targets, Example).
@@ -190,20 +176,9 @@ def make_stages(config, default_boxes, num_classes, level_of_box=None, num_worke
         }
         return image, targets, example
 
-    weak_from = _weak_from(config, num_workers)
-    augmenting = augment.make_stages(config.model.input_hw, config.data.augment, weak_from)
+    augmenting = augment.make_stages(config.model.input_hw, config.data.augment)
     stages = {"parse": parse, **augmenting, "match, encode": match}
     return {name: tf.autograph.experimental.do_not_convert(each) for name, each in stages.items()}
-
-
-def _weak_from(config, num_workers):
-    """The position in the stream from which data.augment.weak_last applies; None if never."""
-    if not config.data.augment.weak_last:
-        return None
-    step = round((1 - config.data.augment.weak_last) * config.train.steps)
-    # With files of its own, a worker's stream has its images of each batch only.
-    num_streams = num_workers if config.data.shard == "file" else 1
-    return step * config.train.batch_size // num_streams
 
 
 def _make_assign(config, default_boxes, level_of_box):

@@ -52,8 +52,6 @@ def make_schedule(train: Train):
         if train.schedule == "step":
             return step_decay(step, train.decay_steps)
         progress = tf.clip_by_value((step - train.warmup_steps) / num_steps, 0.0, 1.0)
-        if train.schedule == "flat_cosine":
-            progress = tf.maximum(2 * progress - 1, 0.0)
         return cosine_decay(progress)
 
     def learning_rate(step):

@@ -38,7 +38,6 @@ IDLE = {
     "contrast_about: mean}}}",
     "data.augment.color.saturation_by": "data: {augment: {color: {saturation_by: gray}}}",
     "data.augment.color.hue_wraps": "data: {augment: {color: {hue_wraps: false}}}",
-    "data.augment.weak_last": "data: {augment: {flip_probability: 0.5, weak_last: 0.1}}",
     "data.augment.crop.sampler": "data: {augment: {crop: {sampler: torchvision}}}",
     "data.augment.crop.scale": "data: {augment: {flip_probability: 0.5, crop: {scale: [0.5, 1]}}}",
     "data.augment.crop.tries": "data: {augment: {preset: caffe, crop: {min_iou: [], tries: 3}}}",
@@ -70,8 +69,6 @@ def test_synchronized_batch_norm_wants_more_than_one_replica():
         "data: {augment: {preset: torchvision, color: {contrast: [1, 1], probability: 1}}}",
         "data: {augment: {preset: torchvision, color: {probability: 0}}}",
         "data: {augment: {preset: light, crop: {min_iou: []}}}",
-        "data: {augment: {preset: light, weak_last: 0.1}}",
-        "data: {augment: {color: {channel_shuffle_probability: 0.5}, weak_last: 0.1}}",
     ],
 )
 def test_defaults_and_values_of_presets_are_not_rejected(text, tmp_path):

@@ -23,7 +23,6 @@ OPERATIONAL = {
 METHOD = {"loss.localization_weight", "loss.negatives_per_positive"}
 # What benchmarks/recipe.py compares with the recipes of the configs.
 COMPARED = {
-    "data.augment.weak_last",
     "loss.box_loss",
 }
 

@@ -74,16 +74,14 @@ def traced_once(monkeypatch, traced):
     make_prepare = pipeline.make_prepare
     signature = [tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)]
 
-    def make(config, default_boxes, num_classes, level_of_box=None, **more):
-        prepare = make_prepare(config, default_boxes, num_classes, level_of_box, **more)
-        if level_of_box is not None or list(more) != ["num_workers"]:  # not for a stream
+    def make(config, default_boxes, num_classes, *level_of_box, **more):
+        prepare = make_prepare(config, default_boxes, num_classes, *level_of_box, **more)
+        is_stream_of_multibox = len(level_of_box) == 1 and level_of_box[0] is None
+        if not is_stream_of_multibox:
             return prepare
-        changes = {"on_bad_record": "stop"}
-        if not config.data.augment.weak_last:  # which begins elsewhere in each worker's stream
-            changes["shard"] = "record"
-            more = {}
+        changes = {"on_bad_record": "stop", "shard": "record"}
         config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
-        key = (config, default_boxes.tobytes(), num_classes, *more.values())
+        key = (config, default_boxes.tobytes(), num_classes)
         function = tf.function(prepare, input_signature=signature, autograph=False)
         return traced.setdefault(key, function)
 

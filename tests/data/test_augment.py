@@ -73,10 +73,10 @@ def extent(region):
     return np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
 
 
-def augment_example(example, section, seed, weak_from=None):
+def augment_example(example, section, seed):
     """An image of OUTPUT_HW and the Example with its boxes moved along."""
     value = (seed, example)
-    for stage in augment.make_stages(OUTPUT_HW, section, weak_from).values():
+    for stage in augment.make_stages(OUTPUT_HW, section).values():
         value = stage(*value)
     return value
 
@@ -287,23 +287,3 @@ def test_geometry_first_equals_step_by_step_on_photographs(shared_data):
         example = make_example(file.read_bytes(), [[0.1, 0.2, 0.6, 0.5], [0.4, 0.4, 0.9, 0.95]])
         largest, _ = compare_step_by_step(example, GEOMETRY["caffe"], index)
         assert largest <= 8, file.name
-
-
-@pytest.mark.parametrize("preset", ["caffe", "torchvision"])
-def test_weak_augmentation_from_a_position_on(preset):
-    example = make_witness("JPEG")
-    strong = Augment(preset=preset, vertical_flip_probability=0.5)
-    flips = Augment(flip_probability=0.5, vertical_flip_probability=0.5)
-
-    def augmented(section, position, weak_from=None):
-        seed = tf.constant([11, position], tf.int64)
-        return augment_example(example, section, seed, weak_from)
-
-    differ = []
-    for position in range(4, 10):
-        image, found = augmented(strong, position, weak_from=7)
-        expected_image, expected = augmented(strong if position < 7 else flips, position)
-        np.testing.assert_array_equal(image, expected_image)
-        np.testing.assert_array_equal(found["boxes"], expected["boxes"])
-        differ.append(np.any(image != augmented(strong, position)[0]))
-    assert differ == [False] * 3 + [True] * 3

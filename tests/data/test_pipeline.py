@@ -276,42 +276,6 @@ def test_the_images_of_a_step_of_two_workers_with_shards_of_their_own(small_conf
     assert pipeline.name_batch(config, striped_data, "train", 3) != expected
 
 
-@pytest.fixture
-def weak_after_two_steps(small_config):
-    """A function: configs with strong augmentation in all steps, in the first two, and in none."""
-
-    def make(**changes):
-        # round(.4 * 5) = 2
-        flips = {"flip_probability": 0.5}
-        bright = flips | {"color": {"brightness": 32, "probability": 1}}
-        augments = (bright, bright | {"weak_last": 0.6}, flips)
-        return [
-            small_config(data__augment=augment, train__steps=5, **changes) for augment in augments
-        ]
-
-    return make
-
-
-def test_weak_augmentation_begins_with_a_step(weak_after_two_steps, striped_data):
-    strong, both, weak = (batches(each, striped_data, 4) for each in weak_after_two_steps())
-    assert_same(both, strong[:2] + weak[2:])
-    assert all(np.any(some[0] != other[0]) for some, other in zip(strong, weak, strict=True))
-    resumed = batches(weak_after_two_steps()[1], striped_data, 3, start_step=1)
-    assert_same(resumed, both[1:])
-
-
-@pytest.mark.parametrize("shard", ["record", "file"])
-def test_weak_augmentation_begins_with_a_step_on_every_worker(
-    shard, weak_after_two_steps, striped_data
-):
-    for worker in (0, 1):
-        strong, both, weak = (
-            batches(each, striped_data, 4, num_workers=2, worker=worker)
-            for each in weak_after_two_steps(data__shard=shard)
-        )
-        assert_same(both, strong[:2] + weak[2:])
-
-
 @pytest.mark.parametrize("changes", [{"boxes__assigner": "atss"}, PYRAMID])
 def test_atss_needs_the_maps_of_the_default_boxes(small_config, striped, striped_data, changes):
     pipeline.make_prepare(small_config(boxes__assigner="auto"), DEFAULT_BOXES, 2)

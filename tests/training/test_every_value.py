@@ -49,9 +49,7 @@ RUNS = {
         "eval": {"clip_first": True},
     },
     "synchronized": {
-        "train": TRAIN
-        | SMOOTH
-        | {"bn": "synchronized", "schedule": "flat_cosine", "optimizer": "AdamW"},
+        "train": TRAIN | SMOOTH | {"bn": "synchronized", "optimizer": "AdamW"},
         "loss": {"normalizer": "nvidia"},
         "data": {"augment": "caffe", "shard": "file", "on_bad_record": "skip"},
     },

@@ -56,22 +56,6 @@ def test_warmup_and_cosine(step, rate):
     assert float(make_schedule(train)(step)) == pytest.approx(rate, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("step", "rate"),
-    # The cosine begins halfway between 4 and 12.
-    [(0, 0.1), (4, 0.4), (7, 0.4), (8, 0.4), (10, 0.2), (12, 0.0), (13, 0.0)],
-)
-def test_warmup_and_flat_cosine(step, rate):
-    train = Train(
-        learning_rate=0.4,
-        warmup_steps=4,
-        warmup_from=0.25,
-        schedule="flat_cosine",
-        steps=12,
-    )
-    assert float(make_schedule(train)(step)) == pytest.approx(rate, rel=1e-6, abs=1e-8)
-
-
 def test_without_warmup():
     assert float(make_schedule(Train(learning_rate=0.3))(0)) == pytest.approx(0.3)
 
