@@ -40,8 +40,7 @@ class MultiBoxLoss:
     loss: the section of the config. Its normalizer is not applied here but by `image_weights`,
     because its sums go over more images than one micro-batch has.
     score_activation: "softmax" or "sigmoid".
-    default_boxes: [A, 4] in pixels, so that the IoU losses measure distances in pixels; smooth_l1
-    uses neither them nor the variances.
+    default_boxes: [A, 4]; smooth_l1 uses neither them nor the variances.
     static_shapes: see `mine_negatives`.
     trained_rows: the logits of the classes of the Targets, whose label n is the n-th of them; all
     other classes are background then. None: the logits are those of the Targets.
@@ -95,7 +94,7 @@ class MultiBoxLoss:
         return 1.0 - giou(*self._decode_pairs(predicted, target, positive))
 
     def _decode_pairs(self, predicted, target, positive):
-        """Offsets [B, A, 4] -> predicted and true boxes in pixels; default boxes unless positive.
+        """Offsets [B, A, 4] -> predicted and true boxes; default boxes unless positive.
 
         Decoding other boxes could overflow, and masking them later would not make the gradient
         finite.

@@ -7,7 +7,6 @@ import functools
 import typing
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from ssd_tf.config import Config
@@ -144,15 +143,14 @@ def _loss_and_gradients(state, loss, training, images, targets, weights):
 
 
 def make_loss(config: Config, default_boxes, trained_rows=None) -> MultiBoxLoss:
-    """The loss that config.loss describes. default_boxes: [A, 4], normalised.
+    """The loss that config.loss describes. default_boxes: [A, 4].
 
     trained_rows: as `make_train_state` takes them.
     """
-    input_hw = np.array(config.model.input_hw, np.float32)
     return MultiBoxLoss(
         config.loss,
         score_activation=config.model.score_activation,
-        default_boxes=default_boxes * np.tile(input_hw, 2),
+        default_boxes=default_boxes,
         variances=config.boxes.variances,
         static_shapes=config.train.xla,
         trained_rows=trained_rows,

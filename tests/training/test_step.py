@@ -74,13 +74,14 @@ def test_make_loss_takes_every_value_of_the_config():
         "normalizer": "nvidia",
     }
     boxes = {"preset": "paper", "variances": [0.3, 0.4, 0.5, 0.6]}
-    model = {"input_hw": [20, 40], "score_activation": "sigmoid"}
+    model = {"score_activation": "sigmoid"}
     config = check_config({"boxes": boxes, "loss": values, "model": model}, "test")
-    loss = make_loss(config, np.array([[0.1, 0.2, 0.5, 0.75]], np.float32))
+    default_boxes = np.array([[0.1, 0.2, 0.5, 0.75]], np.float32)
+    loss = make_loss(config, default_boxes)
     assert loss.loss is config.loss
     assert loss.score_activation == "sigmoid"
     assert loss.variances == (0.3, 0.4, 0.5, 0.6)
-    np.testing.assert_allclose(loss.default_boxes, [[2, 8, 10, 30]], rtol=1e-6)
+    assert loss.default_boxes is default_boxes
 
 
 def test_the_focal_loss_takes_gamma_and_alpha_of_the_config():
@@ -93,22 +94,21 @@ def test_the_focal_loss_takes_gamma_and_alpha_of_the_config():
     assert float(loss(zeros, targets).classification[0]) == pytest.approx(0.122068, abs=1e-6)
 
 
-def test_iou_losses_measure_pixels_and_decode_with_the_configured_variances(tiny_default_boxes):
+def test_giou_decodes_with_the_configured_variances(tiny_default_boxes):
     values = {
         "boxes": {"levels": [{"size": 16}, {"size": 40}], "variances": [0.5, 0.1, 0.2, 0.2]},
         "model": {"input_hw": [64, 96], "num_levels": 2, "backbone": {"name": "plain"}},
         "loss": {"box_loss": "giou", "min_negatives": 0},
     }
     loss = make_loss(check_config(values, "test"), tiny_default_boxes)
-    # The object is the first box, moved down by 1 * .5 of its 16 pixels.
+    # The object is the first box, moved down by 1.5 * .5 of its 16 pixels.
     labels = np.array([[1, 0]], np.int32)
     offsets = np.zeros((1, 2, 4), np.float32)
-    offsets[0, 0, 0] = 1.0
+    offsets[0, 0, 0] = 1.5
     predictions = {"offsets": tf.zeros([1, 2, 4]), "logits": tf.zeros([1, 2, 3])}
     sums = loss(predictions, {"offsets": offsets, "labels": labels})
-    # IoU 1/3; the centres are 8 pixels apart, and the diagonal of the 24 x 16 around both is
-    # sqrt(832).
-    assert float(sums.localization[0]) == pytest.approx(1 - (1 / 3 - 64 / 832), rel=1e-5)
+    # 4 of 16 rows are shared: IoU 4 / 28; the two cover the 28 rows around them.
+    assert float(sums.localization[0]) == pytest.approx(1 - 4 / 28, rel=1e-5)
 
 
 @pytest.fixture
