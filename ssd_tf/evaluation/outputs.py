@@ -15,6 +15,7 @@ from ssd_tf.evaluation.report import report
 from ssd_tf.evaluation.tables import Found, Truth
 from ssd_tf.inference.thresholds import THRESHOLDS_FILE, Thresholds
 from ssd_tf.output_folder import OutputFolder
+from ssd_tf.weights.runs import Peak
 
 REPORT = "report.html"
 _COCO_FILES = ("ground_truth.json", "detections.json")
@@ -29,7 +30,7 @@ class Evaluation(typing.NamedTuple):
     without images. coverage: an Analysis -> rows about its default boxes, or None. precision,
     thresholds: as `analysis.analyse` takes them, the latter as `given`. run: the run folder that
     gets the thresholds, or None. input_hw: of the network, or None. peak: as
-    `runs.find_peak` returns it.
+    `runs.find_peak` returns it, or None.
     """
 
     metrics: dict
@@ -43,7 +44,7 @@ class Evaluation(typing.NamedTuple):
     thresholds: Thresholds | None = None
     run: str | os.PathLike[str] | None = None
     input_hw: typing.Sequence[int] | None = None
-    peak: tuple[int, int] | None = None
+    peak: Peak | None = None
 
 
 def open_folder(path, inputs, reference) -> OutputFolder | None:

@@ -36,8 +36,9 @@ _INPUT_MULTIPLE = 32  # of the input's sides
 _LOWER_RECALL = 0.2
 # A rare class has at most this fraction of the median class's objects.
 _RARE = 0.5
-# AP grows in jumps, so a shorter time without a better one says little.
+# AP grows in jumps, so a shorter time without a better one says little, and so do few evaluations.
 _LONG_WITHOUT_GAIN = 1 / 3  # of the training
+_MIN_LATER = 3  # evaluations
 _NAMES_SHOWN = 3
 _PHRASES = {
     "classification": "the wrong class",
@@ -164,7 +165,7 @@ def suggest(analysis: Analysis, counts: Counts, input_hw=None, peak=None) -> Sug
     """The first of these rules that holds; docs/evaluation.md lists them.
 
     input_hw: height and width of the network's input; None: unknown, sizes are those in the image.
-    peak: the steps of the best AP in training and of its end; None: unknown.
+    peak: as `runs.find_peak` returns it; None: unknown.
     """
     num_errors = sum(counts.errors.values())
     suggestion = _suggest_labels(analysis, counts)
@@ -203,8 +204,7 @@ def _suggest_more(counts, num_errors, peak):
         text = f"{counts.errors[kind]:,} of {num_errors:,} errors are {_PHRASES[kind]}"
     if not is_long_past(peak):
         return Suggestion("unclear", f"Train longer, or label more images: {text}.")
-    best, last = peak
-    when = f"after {best:,} of {last:,} steps" if best else "before the first step"
+    when = f"after {peak.best:,} of {peak.last:,} steps" if peak.best else "before the first step"
     return Suggestion(
         "unclear",
         f"Label more images: {text}. Longer training would hardly help, as AP was best {when}.",
@@ -216,10 +216,9 @@ def is_long_past(peak) -> bool:
 
     peak: as `suggest` takes it.
     """
-    if peak is None:
+    if peak is None or peak.num_later < _MIN_LATER:
         return False
-    best, last = peak
-    return last - best > _LONG_WITHOUT_GAIN * last
+    return peak.last - peak.best > _LONG_WITHOUT_GAIN * peak.last
 
 
 def _suggest_labels(analysis, counts):

@@ -1,6 +1,8 @@
 """Run folders: writes one of a network, and finds and reads the checkpoints of a trained one."""
 
+import csv
 import pathlib
+import typing
 
 import keras
 import tensorflow as tf
@@ -17,6 +19,18 @@ class CorruptCheckpointError(ValueError):
     """A checkpoint that cannot be read; the message names it."""
 
 
+class Peak(typing.NamedTuple):
+    """When the AP of a training was best.
+
+    best, last: the steps of the best AP and of the last evaluation; num_later: how many evaluations
+    came after the best one.
+    """
+
+    best: int
+    last: int
+    num_later: int
+
+
 def find_checkpoint(run) -> str:
     """The prefix of a run folder's best checkpoint, else of its newest; warns of corrupt ones.
 
@@ -29,14 +43,24 @@ def find_checkpoint(run) -> str:
     return newest_intact(prefixes)
 
 
-def find_peak(run) -> tuple[int, int] | None:
-    """The steps of a run's best checkpoint and of its last one.
+def find_peak(run) -> Peak | None:
+    """The Peak of a run; None if no AP above 0 was measured in its training."""
+    run = pathlib.Path(run)
+    measured = _read_ap(run / "metrics.csv")
+    for prefix in list_checkpoints(run / "checkpoints" / "best")[:1]:
+        best = step_of(prefix)
+        if measured.get(best, 0.0) > 0:
+            return Peak(best, max(measured), sum(step > best for step in measured))
+    return None
 
-    None if AP was not measured in training.
-    """
-    folder = pathlib.Path(run) / "checkpoints"
-    best, last = (list_checkpoints(folder / name) for name in ("best", "last"))
-    return (step_of(best[0]), step_of(last[0])) if best and last else None
+
+def _read_ap(path):
+    """{step: AP} of the evaluations in a metrics.csv; none if there is no such file."""
+    if not path.is_file():
+        return {}
+    complete, _, _ = path.read_text(errors="replace").rpartition("\n")
+    rows = csv.DictReader(complete.splitlines())
+    return {int(row["step"]): float(row["AP"]) for row in rows if row.get("AP")}
 
 
 def list_checkpoints(folder) -> list[str]:

@@ -8,7 +8,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssd_tf.commands import evaluate
+from ssd_tf.evaluation import verdict
 from ssd_tf.inference.loading import load_detector
+from ssd_tf.weights import runs
 
 pytestmark = pytest.mark.usefixtures("loaded_once", "quick_report")
 
@@ -151,6 +153,22 @@ def test_the_verdict_comes_first(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines()[:2] == [verdict["sentence"], verdict["suggestion"]]
     assert "1 of 1 object" in verdict["sentence"] and "cat" in verdict["sentence"]
     assert all(text in (tmp_path / "out" / "report.html").read_text() for text in verdict.values())
+
+
+def test_the_suggestion_takes_the_input_and_the_best_ap_of_the_run(
+    tiny_run, tiny_data, tiny_config, tmp_path, monkeypatch
+):
+    taken = []
+
+    def suggest(*arguments):
+        taken.append(arguments[2:])
+        return verdict.Suggestion("good", "Nothing.")
+
+    monkeypatch.setattr(verdict, "suggest", suggest)
+    run(f"--model={tiny_run}", f"--data={tiny_data}", f"--output={tmp_path / 'out'}")
+    peak = runs.find_peak(tiny_run)
+    assert peak.last == tiny_config.train.steps
+    assert taken == [(tiny_config.model.input_hw, peak)]
 
 
 def test_precision_of_files(tmp_path, fails):
@@ -562,8 +580,6 @@ def test_flags_without_effect_are_errors(fails, tmp_path, first, flag):
 def run_with_averages(tiny_run, tmp_path):
     """A copy of the tiny run whose last checkpoint has averages that detect nothing."""
     import tensorflow as tf
-
-    from ssd_tf.weights import runs
 
     run = shutil.copytree(tiny_run, tmp_path / "averaged")
     weights = runs.read_weights(runs.find_checkpoint(run))

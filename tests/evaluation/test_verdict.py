@@ -7,6 +7,7 @@ import pytest
 from coco_rows import make_tables
 
 from ssd_tf.evaluation import analysis, verdict
+from ssd_tf.weights.runs import Peak
 
 WIDTH = 400
 HEIGHT = 200
@@ -146,15 +147,17 @@ def test_few_errors():
 def test_a_training_that_had_its_best_ap_long_before_its_end():
     analysed = make_case(right("cat", 90) + missed("cat", 10))
     plain = suggest(analysed)
-    assert suggest(analysed, peak=(200, 300)) == plain
-    past = suggest(analysed, peak=(1199, 1800))
-    assert suggest(analysed, peak=(0, 0)) == plain
-    assert numbers(suggest(analysed, peak=(0, 300)).text) == ["10", "10"]
-    assert suggest(analysed, peak=(0, 300)) != plain
+    peak = Peak(1199, 1800, 3)
+    past = suggest(analysed, peak=peak)
+    for other in (Peak(200, 300, 3), Peak(0, 0, 0), Peak(1199, 1800, 2)):
+        assert suggest(analysed, peak=other) == plain
+    from_the_start = suggest(analysed, peak=Peak(0, 300, 3))
+    assert numbers(from_the_start.text) == ["10", "10"]
+    assert from_the_start != plain
     assert past.cause == plain.cause
     assert numbers(past.text) == ["10", "10", "1,199", "1,800"]
     assert numbers(plain.text) == ["10", "10"]
-    assert verdict.judge(analysed, None, (1199, 1800))["suggestion"] == past.text
+    assert verdict.judge(analysed, None, peak)["suggestion"] == past.text
 
 
 def test_contradicted_labels():

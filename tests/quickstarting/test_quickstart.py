@@ -15,6 +15,7 @@ from ssd_tf.quickstarting import quickstart as module
 from ssd_tf.quickstarting.learning_curve import Point
 from ssd_tf.quickstarting.quickstart import quickstart
 from ssd_tf.quickstarting.state import State
+from ssd_tf.weights.runs import Peak
 
 OUTPUTS = {
     "inspect": "images.png",
@@ -231,8 +232,8 @@ def test_the_summary_says_what_raw_files_are(images, program, capsys, monkeypatc
     ("peak", "commands"),
     [
         (None, ["ssd detect", "ssd quickstart", "ssd serve"]),
-        ((8, 10), ["ssd detect", "ssd quickstart", "ssd serve"]),
-        ((4, 10), ["ssd detect", "ssd serve"]),
+        (Peak(8, 10, 3), ["ssd detect", "ssd quickstart", "ssd serve"]),
+        (Peak(4, 10, 3), ["ssd detect", "ssd serve"]),
     ],
 )
 def test_longer_training_is_recommended_unless_it_did_not_help(

@@ -127,14 +127,29 @@ def test_arrays_of_other_layers_are_ignored_unless_all_must_be_used(saved):
     assert assign(model, arrays, "the run") == {}
 
 
+def write_training(folder, best, *rows):
+    """A run with this best step and the rows "step,AP" of metrics.csv."""
+    (folder / "checkpoints" / "best").mkdir(parents=True, exist_ok=True)
+    (folder / "checkpoints" / "best" / f"ckpt-{best}.index").touch()
+    (folder / "metrics.csv").write_text("\n".join(["step,AP", *rows]) + "\n")
+    return folder
+
+
 def test_when_ap_was_best(tmp_path):
-    checkpoints = tmp_path / "checkpoints"
-    for name in ("best", "last"):
-        (checkpoints / name).mkdir(parents=True)
-        (checkpoints / name / "ckpt-x.index").touch()
+    run = write_training(tmp_path, 201, "0,0.1", "150,", "201,0.5", "335,0.4", "469,0.5", "480,")
+    assert runs.find_peak(run) == (201, 469, 2)
+    with (run / "metrics.csv").open("a") as file:
+        file.write("603,0.4")  # cut off
+    assert runs.find_peak(run) == (201, 469, 2)
+
+
+def test_when_ap_was_best_is_unknown(tmp_path):
     assert runs.find_peak(tmp_path) is None
-    (checkpoints / "last" / "ckpt-469.index").touch()
-    (checkpoints / "last" / "ckpt-402.index").touch()
-    assert runs.find_peak(tmp_path) is None
-    (checkpoints / "best" / "ckpt-201.index").touch()
-    assert runs.find_peak(tmp_path) == (201, 469)
+    # COCO's -1 says that there was nothing to measure.
+    for name, ap in (("zero", "0.0"), ("undefined", "-1"), ("unmeasured", "")):
+        run = write_training(tmp_path / name, 10, f"10,{ap}", "20,0.0", "30,0.0")
+        assert runs.find_peak(run) is None, name
+    imported = write_training(tmp_path / "imported", 0)
+    assert runs.find_peak(imported) is None
+    (imported / "metrics.csv").unlink()
+    assert runs.find_peak(imported) is None
