@@ -20,6 +20,7 @@ from ssd_tf.errors import ConfigError, Interrupted, shorten
 from ssd_tf.long_tasks import format_metric
 from ssd_tf.training.live_page import LivePage, Numbers
 from ssd_tf.training.progress import Plan, ProgressLine, Stopwatch
+from ssd_tf.weights import runs
 
 _LOSSES = ("loss", "classification", "localization", "l2")
 _OTHERS = ("positives_per_image", "gradient_norm", "learning_rate")
@@ -219,18 +220,13 @@ def read_metrics(path) -> list[dict]:
 
     A last line that was not written completely is left out. Raises ConfigError for another file.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        return []
-    complete, _, _ = path.read_text(errors="replace").rpartition("\n")
-    rows = csv.DictReader(complete.splitlines())
-    columns = tuple(rows.fieldnames or ())
-    if complete and columns != _COLUMNS:
+    columns, rows = runs.read_rows(pathlib.Path(path))
+    if columns and columns != _COLUMNS:
         raise ConfigError(
             f"{path}: expected the columns {','.join(_COLUMNS)}, got {shorten(','.join(columns))}: "
             "move the file away to start a new one"
         )
-    return [row for row in rows if None not in row and None not in row.values()]
+    return rows
 
 
 def _make_writer(folder, start_step):

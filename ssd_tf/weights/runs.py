@@ -46,7 +46,8 @@ def find_checkpoint(run) -> str:
 def find_peak(run) -> Peak | None:
     """The Peak of a run; None if no AP above 0 was measured in its training."""
     run = pathlib.Path(run)
-    measured = _read_ap(run / "metrics.csv")
+    _, rows = read_rows(run / "metrics.csv")
+    measured = {int(row["step"]): float(row["AP"]) for row in rows if row.get("AP")}
     for prefix in list_checkpoints(run / "checkpoints" / "best")[:1]:
         best = step_of(prefix)
         if measured.get(best, 0.0) > 0:
@@ -54,13 +55,17 @@ def find_peak(run) -> Peak | None:
     return None
 
 
-def _read_ap(path):
-    """{step: AP} of the evaluations in a metrics.csv; none if there is no such file."""
+def read_rows(path) -> tuple[tuple[str, ...], list[dict]]:
+    """The columns of a metrics.csv and its rows as dicts of strings; none if there is no file.
+
+    What was not written completely is left out.
+    """
     if not path.is_file():
-        return {}
+        return (), []
     complete, _, _ = path.read_text(errors="replace").rpartition("\n")
     rows = csv.DictReader(complete.splitlines())
-    return {int(row["step"]): float(row["AP"]) for row in rows if row.get("AP")}
+    columns = tuple(rows.fieldnames or ())
+    return columns, [row for row in rows if None not in row and None not in row.values()]
 
 
 def list_checkpoints(folder) -> list[str]:
