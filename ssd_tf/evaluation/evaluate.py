@@ -17,7 +17,7 @@ from ssd_tf.evaluation.coco_instances import make_instances
 from ssd_tf.inference.detections import from_xywh_pixels
 from ssd_tf.inference.loading import load_detector
 from ssd_tf.results import Result
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files
 
 _NUM_TIMED = 20  # images
 _NUM_DRAWN = 4  # images, for notebooks
@@ -94,7 +94,7 @@ def evaluate(
         thresholds=None if may_choose or precision is not None else detector.thresholds,
         run=model if config and split != "train" and not raw_weights and may_choose else None,
         input_hw=config.model.input_hw if config else None,
-        peak=runs.find_peak(model) if config else None,
+        peak=run_files.find_peak(model) if config else None,
     )
     content = outputs.finish(evaluation, folder, reference)
     best = (content["thresholds"] or {}).get("best") or {"score": _DEFAULT_SCORE}

@@ -15,6 +15,7 @@ from ssd_tf.evaluation.report import report
 from ssd_tf.evaluation.tables import Found, Truth
 from ssd_tf.inference.thresholds import THRESHOLDS_FILE, Thresholds
 from ssd_tf.output_folder import OutputFolder
+from ssd_tf.weights.run_files import Peak
 
 REPORT = "report.html"
 _COCO_FILES = ("ground_truth.json", "detections.json")
@@ -28,8 +29,8 @@ class Evaluation(typing.NamedTuple):
     that say what was measured. fetch: indices of images -> {index: uint8 [H, W, 3]}, or None
     without images. coverage: an Analysis -> rows about its default boxes, or None. precision,
     thresholds: as `analysis.analyse` takes them, the latter as `given`. run: the run folder that
-    gets the thresholds, or None. input_hw: of the network, or None. peak: a
-    `runs.Peak`, or None.
+    gets the thresholds, or None. input_hw: of the network, or None. peak: of its training,
+    or None.
     """
 
     metrics: dict
@@ -43,7 +44,7 @@ class Evaluation(typing.NamedTuple):
     thresholds: Thresholds | None = None
     run: str | os.PathLike[str] | None = None
     input_hw: typing.Sequence[int] | None = None
-    peak: tuple[int, int, int] | None = None
+    peak: Peak | None = None
 
 
 def open_folder(path, inputs, reference) -> OutputFolder | None:

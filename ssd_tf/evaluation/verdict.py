@@ -165,7 +165,7 @@ def suggest(analysis: Analysis, counts: Counts, input_hw=None, peak=None) -> Sug
     """The first of these rules that holds; docs/evaluation.md lists them.
 
     input_hw: height and width of the network's input; None: unknown, sizes are those in the image.
-    peak: as `runs.find_peak` returns it; None: unknown.
+    peak: as `run_files.find_peak` returns it; None: unknown.
     """
     num_errors = sum(counts.errors.values())
     suggestion = _suggest_labels(analysis, counts)

@@ -10,7 +10,7 @@ from ssd_tf.exporting.folder import REPORT
 from ssd_tf.inference import overview
 from ssd_tf.long_tasks import format_metric
 from ssd_tf.results import Result
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files
 
 _HEADER = ("format", "AP", "AP50", "ms per image", "MB")
 _RAW = "_raw"  # the end of names
@@ -100,7 +100,7 @@ def _next_commands(job):
             *("--output", f"{job.folder}-labels", "NEW_IMAGES"),
         )
     }
-    if not verdict.is_long_past(runs.find_peak(job.run)):
+    if not verdict.is_long_past(run_files.find_peak(job.run)):
         minutes = 2 * job.request.minutes
         commands["train longer"] = _join(
             *("ssd", "quickstart", job.request.images),

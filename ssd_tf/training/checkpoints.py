@@ -9,7 +9,7 @@ from absl import logging
 
 from ssd_tf.errors import ConfigError
 from ssd_tf.training.state import TrainState
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 # No trained network has a larger weight, and its square still fits float32.
 _MAX_WEIGHT = 1e10
@@ -39,7 +39,7 @@ class Checkpoints:
         A warning names a corrupt one, and the one before it is used. Raises ValueError if all are
         corrupt.
         """
-        prefixes = runs.list_checkpoints(self._folder / "last")
+        prefixes = run_files.list_checkpoints(self._folder / "last")
         if not prefixes:
             return False
         prefix = runs.newest_intact(prefixes)
@@ -58,8 +58,8 @@ class Checkpoints:
 
     def delete_after(self, step):
         """Delete checkpoints of later steps: corrupt ones, or those of a run that diverged."""
-        for prefix in runs.list_checkpoints(self._folder / "last"):
-            if runs.step_of(prefix) > step:
+        for prefix in run_files.list_checkpoints(self._folder / "last"):
+            if run_files.step_of(prefix) > step:
                 logging.warning("deleting %s, which cannot be used", prefix)
                 _delete(prefix)
 
@@ -83,15 +83,15 @@ class Checkpoints:
                 f"cannot write the checkpoint of step {step} to {folder} ({reason}); free some "
                 f"space there and run the same command again{''.join(kept)}"
             ) from None
-        for old in runs.list_checkpoints(folder)[self._keep :]:
+        for old in run_files.list_checkpoints(folder)[self._keep :]:
             _delete(old)
         _delete_leftovers(folder)
 
     def copy_to_best(self):
         """Make the newest of `last` the only `best`, unless it is already."""
-        (newest, *_) = runs.list_checkpoints(self._folder / "last")
+        (newest, *_) = run_files.list_checkpoints(self._folder / "last")
         folder = self._folder / "best"
-        if runs.step_of(newest) in [runs.step_of(old) for old in runs.list_checkpoints(folder)]:
+        if run_files.step_of(newest) in map(run_files.step_of, run_files.list_checkpoints(folder)):
             return
         folder.mkdir(parents=True, exist_ok=True)
         # The index last: without it there is no checkpoint.
@@ -99,13 +99,14 @@ class Checkpoints:
             temporary = folder / f"{path.name}.tmp"
             shutil.copyfile(path, temporary)
             temporary.replace(folder / path.name)
-        for old in runs.list_checkpoints(folder):
-            if runs.step_of(old) != runs.step_of(newest):
+        for old in run_files.list_checkpoints(folder):
+            if run_files.step_of(old) != run_files.step_of(newest):
                 _delete(old)
 
     def _steps(self):
         """The steps of `last`, the newest first."""
-        return [runs.step_of(prefix) for prefix in runs.list_checkpoints(self._folder / "last")]
+        prefixes = run_files.list_checkpoints(self._folder / "last")
+        return [run_files.step_of(prefix) for prefix in prefixes]
 
     def find_bad_variable(self) -> str | None:
         """Name a variable of the model or the optimizer that is not finite, or a huge weight."""

@@ -20,7 +20,7 @@ from ssd_tf.errors import ConfigError, Interrupted, shorten
 from ssd_tf.long_tasks import format_metric
 from ssd_tf.training.live_page import LivePage, Numbers
 from ssd_tf.training.progress import Plan, ProgressLine, Stopwatch
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files
 
 _LOSSES = ("loss", "classification", "localization", "l2")
 _OTHERS = ("positives_per_image", "gradient_norm", "learning_rate")
@@ -220,7 +220,7 @@ def read_metrics(path) -> list[dict]:
 
     A last line that was not written completely is left out. Raises ConfigError for another file.
     """
-    columns, rows = runs.read_rows(pathlib.Path(path))
+    columns, rows = run_files.read_rows(pathlib.Path(path))
     if columns and columns != _COLUMNS:
         raise ConfigError(
             f"{path}: expected the columns {','.join(_COLUMNS)}, got {shorten(','.join(columns))}: "

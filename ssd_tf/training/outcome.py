@@ -6,7 +6,7 @@ from ssd_tf.long_tasks import format_metric
 from ssd_tf.results import Result
 from ssd_tf.training.live_page import PAGE, read_evaluations
 from ssd_tf.training.monitor import METRICS, read_metrics
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files
 
 
 def read_result(workdir) -> Result:
@@ -16,11 +16,11 @@ def read_result(workdir) -> Result:
     """
     folder = pathlib.Path(workdir)
     checkpoints = [folder / "checkpoints" / name for name in ("best", "last")]
-    prefixes = [prefix for each in checkpoints for prefix in runs.list_checkpoints(each)]
+    prefixes = [prefix for each in checkpoints for prefix in run_files.list_checkpoints(each)]
     rows = {int(row["step"]): row for row in read_metrics(folder / "metrics.csv")}
     metrics = {}
     for prefix in prefixes[:1]:
-        step = runs.step_of(prefix)
+        step = run_files.step_of(prefix)
         row = rows.get(step, {})
         metrics = {"step": step} | {name: float(row[name]) for name in METRICS if row.get(name)}
     paths = {"weights": pathlib.Path(prefixes[0])} if prefixes else {}

@@ -17,7 +17,7 @@ from ssd_tf.data import dataset_json, shards
 from ssd_tf.errors import ConfigError
 from ssd_tf.training import distribution
 from ssd_tf.training.monitor import read_metrics
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 # Sections that may differ between workers, as they change nothing in the steps taken together.
 _MAY_DIFFER = ("export", "watch")
@@ -186,8 +186,8 @@ def _check_difference(difference, state, workdir):
 
 def _newest_step(workdir):
     """The step of the newest of `last`, intact or not; None if there is none."""
-    prefixes = runs.list_checkpoints(workdir / "checkpoints" / "last")
-    return runs.step_of(prefixes[0]) if prefixes else None
+    prefixes = run_files.list_checkpoints(workdir / "checkpoints" / "last")
+    return run_files.step_of(prefixes[0]) if prefixes else None
 
 
 def _check_classes(old_names, dataset_info, workdir):

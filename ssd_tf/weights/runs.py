@@ -1,8 +1,6 @@
-"""Run folders: writes one of a network, and finds and reads the checkpoints of a trained one."""
+"""Run folders: writes one of a network, and finds and reads the weights of a trained one."""
 
-import csv
 import pathlib
-import typing
 
 import keras
 import tensorflow as tf
@@ -11,24 +9,13 @@ from absl import logging
 from ssd_tf import files
 from ssd_tf.config import Config, save_config
 from ssd_tf.errors import shorten
+from ssd_tf.weights.run_files import list_checkpoints
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class CorruptCheckpointError(ValueError):
     """A checkpoint that cannot be read; the message names it."""
-
-
-class Peak(typing.NamedTuple):
-    """When the AP of a training was best.
-
-    best, last: the steps of the best AP and of the last evaluation; num_later: how many evaluations
-    came after the best one.
-    """
-
-    best: int
-    last: int
-    num_later: int
 
 
 def find_checkpoint(run) -> str:
@@ -41,43 +28,6 @@ def find_checkpoint(run) -> str:
     if not prefixes:
         raise FileNotFoundError(f"no checkpoint in {folder}: train with --workdir {run} first")
     return newest_intact(prefixes)
-
-
-def find_peak(run) -> Peak | None:
-    """The Peak of a run; None if no AP above 0 was measured in its training."""
-    run = pathlib.Path(run)
-    _, rows = read_rows(run / "metrics.csv")
-    measured = {int(row["step"]): float(row["AP"]) for row in rows if row.get("AP")}
-    for prefix in list_checkpoints(run / "checkpoints" / "best")[:1]:
-        best = step_of(prefix)
-        if measured.get(best, 0.0) > 0:
-            return Peak(best, max(measured), sum(step > best for step in measured))
-    return None
-
-
-def read_rows(path) -> tuple[tuple[str, ...], list[dict]]:
-    """The columns of a metrics.csv and its rows as dicts of strings; none if there is no file.
-
-    What was not written completely is left out.
-    """
-    if not path.is_file():
-        return (), []
-    complete, _, _ = path.read_text(errors="replace").rpartition("\n")
-    rows = csv.DictReader(complete.splitlines())
-    columns = tuple(rows.fieldnames or ())
-    return columns, [row for row in rows if None not in row and None not in row.values()]
-
-
-def list_checkpoints(folder) -> list[str]:
-    """The prefixes of the checkpoints of a folder, the newest first."""
-    paths = pathlib.Path(folder).glob("ckpt-*.index")
-    prefixes = [str(path.with_suffix("")) for path in paths if path.stem[5:].isdigit()]
-    return sorted(prefixes, key=step_of, reverse=True)
-
-
-def step_of(prefix) -> int:
-    """The step of a checkpoint, from its name."""
-    return int(prefix.rpartition("-")[2])
 
 
 def newest_intact(prefixes) -> str:

@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from ssd_tf.commands import evaluate
 from ssd_tf.evaluation import verdict
 from ssd_tf.inference.loading import load_detector
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 pytestmark = pytest.mark.usefixtures("loaded_once", "quick_report")
 
@@ -166,7 +166,7 @@ def test_the_suggestion_takes_the_input_and_the_best_ap_of_the_run(
 
     monkeypatch.setattr(verdict, "suggest", suggest)
     run(f"--model={tiny_run}", f"--data={tiny_data}", f"--output={tmp_path / 'out'}")
-    peak = runs.find_peak(tiny_run)
+    peak = run_files.find_peak(tiny_run)
     assert peak.last == tiny_config.train.steps
     assert taken == [(tiny_config.model.input_hw, peak)]
 

@@ -7,7 +7,7 @@ import pytest
 from coco_rows import make_tables
 
 from ssd_tf.evaluation import analysis, verdict
-from ssd_tf.weights.runs import Peak
+from ssd_tf.weights.run_files import Peak
 
 WIDTH = 400
 HEIGHT = 200

@@ -15,7 +15,7 @@ from ssd_tf.quickstarting import quickstart as module
 from ssd_tf.quickstarting.learning_curve import Point
 from ssd_tf.quickstarting.quickstart import quickstart
 from ssd_tf.quickstarting.state import State
-from ssd_tf.weights.runs import Peak
+from ssd_tf.weights.run_files import Peak
 
 OUTPUTS = {
     "inspect": "images.png",
@@ -239,7 +239,7 @@ def test_the_summary_says_what_raw_files_are(images, program, capsys, monkeypatc
 def test_longer_training_is_recommended_unless_it_did_not_help(
     images, program, capsys, monkeypatch, peak, commands
 ):
-    monkeypatch.setattr(summary.runs, "find_peak", {program.folder / "run": peak}.__getitem__)
+    monkeypatch.setattr(summary.run_files, "find_peak", {program.folder / "run": peak}.__getitem__)
     quickstart(images)
     lines = capsys.readouterr().out.split("Next:")[1].splitlines()
     found = [" ".join(line.split()[:2]) for line in lines if line.startswith("    ssd ")]

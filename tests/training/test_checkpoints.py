@@ -12,7 +12,7 @@ import pytest
 
 from ssd_tf.errors import ConfigError
 from ssd_tf.training.checkpoints import Checkpoints
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_other_files_are_no_checkpoints(saved, tmp_path):
     last = tmp_path / "checkpoints" / "last"
     shutil.copyfile(last / "ckpt-5.index", last / "ckpt-new.index")
     (last / "ckpt-7_temp").mkdir()
-    assert runs.list_checkpoints(last) == [str(last / "ckpt-5")]
+    assert run_files.list_checkpoints(last) == [str(last / "ckpt-5")]
 
 
 def test_what_is_being_deleted_never_looks_like_a_checkpoint(saved, tmp_path, monkeypatch):
@@ -255,5 +255,5 @@ def test_what_is_being_deleted_never_looks_like_a_checkpoint(saved, tmp_path, mo
     last = tmp_path / "checkpoints" / "last"
     assert "ckpt-5.index" not in names(last)
     assert "ckpt-5.data-00000-of-00001" in names(last)
-    steps = [runs.step_of(prefix) for prefix in runs.list_checkpoints(last)]
+    steps = [run_files.step_of(prefix) for prefix in run_files.list_checkpoints(last)]
     assert steps == [15, 10]

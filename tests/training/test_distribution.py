@@ -24,7 +24,7 @@ from data_tools import coco_to_tfrecord, shapes
 from ssd_tf.errors import ConfigError
 from ssd_tf.training import distribution
 from ssd_tf.training.monitor import read_metrics
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 # With its own statistics on each worker batch norm is not what it is on one.
 FROZEN = ("train.bn=frozen",)
@@ -360,4 +360,4 @@ def test_sigterm_to_one_worker_saves_and_ends_both(records, tmp_path):
         process.communicate(timeout=60)
     assert [process.returncode for process in processes] == [0, 143]
     prefix = runs.find_checkpoint(tmp_path / "run")
-    assert runs.step_of(prefix) >= 5
+    assert run_files.step_of(prefix) >= 5

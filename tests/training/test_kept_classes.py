@@ -19,7 +19,7 @@ from ssd_tf.training.monitor import read_metrics
 from ssd_tf.training.state import attach_training, make_train_state
 from ssd_tf.training.step import make_batch_loss, make_train_step
 from ssd_tf.training.train import train
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 NUM_IMAGES = 5
 
@@ -280,7 +280,7 @@ def assert_only_rows_moved(tiny_run, workdir):
     """Only the rows of blue (and spot) may differ between the two runs."""
     last = workdir / "checkpoints" / "last"
     old = runs.read_weights(runs.find_checkpoint(tiny_run))
-    new = runs.read_weights(runs.list_checkpoints(last)[0])
+    new = runs.read_weights(run_files.list_checkpoints(last)[0])
     assert set(old) == set(new)
     moved = []
     for path, value in old.items():

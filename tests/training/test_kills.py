@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssd_tf.commands import train
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 pytestmark = pytest.mark.integration
 
@@ -75,8 +75,8 @@ def assert_same_end(run, expected):
     assert (run / "metrics.csv").read_bytes() == (expected / "metrics.csv").read_bytes()
     for name in ("last", "best"):
         folders = [each / "checkpoints" / name for each in (run, expected)]
-        prefixes = [runs.list_checkpoints(folder) for folder in folders]
-        steps = [[runs.step_of(prefix) for prefix in each] for each in prefixes]
+        prefixes = [run_files.list_checkpoints(folder) for folder in folders]
+        steps = [[run_files.step_of(prefix) for prefix in each] for each in prefixes]
         assert steps[0] == steps[1], name
         arrays, expected_arrays = (runs.read_arrays(each[0]) for each in prefixes)
         assert arrays.keys() == expected_arrays.keys()
@@ -121,11 +121,11 @@ def test_a_second_process_on_the_run_and_sigterm_to_the_first(
     first.send_signal(signal.SIGTERM)
     messages = finish(first, 143)
     assert "SIGTERM: saving after this step; a second one ends at once" in messages
-    (prefix,) = runs.list_checkpoints(run / "checkpoints" / "last")
+    (prefix,) = run_files.list_checkpoints(run / "checkpoints" / "last")
     lines = [line for line in messages.splitlines() if line.startswith("step ")]
     steps = [int(line.split("/")[0].removeprefix("step ")) for line in lines]
     last_step = [2, *steps][-1]
-    assert runs.step_of(prefix) == last_step
+    assert run_files.step_of(prefix) == last_step
     assert f"stopped at step {last_step}, which is saved" in messages
 
 

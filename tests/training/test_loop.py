@@ -17,7 +17,7 @@ from ssd_tf.training.loop import DivergedError, Loop
 from ssd_tf.training.monitor import Monitor, read_metrics
 from ssd_tf.training.restart import RunState, read_state
 from ssd_tf.training.state import attach_training
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 
 @pytest.fixture(autouse=True)
@@ -71,11 +71,11 @@ def train(make_loop):
 
 
 def last_prefixes(folder):
-    return runs.list_checkpoints(folder / "checkpoints" / "last")
+    return run_files.list_checkpoints(folder / "checkpoints" / "last")
 
 
 def last_steps(folder):
-    return [runs.step_of(prefix) for prefix in last_prefixes(folder)]
+    return [run_files.step_of(prefix) for prefix in last_prefixes(folder)]
 
 
 def last_arrays(folder):

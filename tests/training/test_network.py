@@ -15,7 +15,7 @@ import pytest
 from worker_processes import command_of, error_of, finish, start, wait_for_line
 
 from ssd_tf.training.monitor import read_metrics
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 
 pytestmark = pytest.mark.network
 CABLE = pathlib.Path(__file__).with_name("slow_cable.py")
@@ -158,7 +158,7 @@ def test_a_cable_pulled_for_good_and_a_restart(hosts, workers, tmp_path):
     for messages in finish(processes, code=1, timeout=120):
         assert "another worker has stopped or cannot be reached" in error_of(messages)
     hosts.plug_in()
-    last = max(runs.step_of(prefix) for prefix in checkpoints(tmp_path))
+    last = max(run_files.step_of(prefix) for prefix in checkpoints(tmp_path))
     finish(workers(last + 4))
     assert steps_of(tmp_path) == list(range(1, last + 5))
     weights = runs.read_weights(runs.find_checkpoint(tmp_path / "run"))
@@ -166,4 +166,4 @@ def test_a_cable_pulled_for_good_and_a_restart(hosts, workers, tmp_path):
 
 
 def checkpoints(folder):
-    return runs.list_checkpoints(folder / "run" / "checkpoints" / "last")
+    return run_files.list_checkpoints(folder / "run" / "checkpoints" / "last")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from ssd_tf.errors import ConfigError
-from ssd_tf.weights import runs
+from ssd_tf.weights import run_files, runs
 from ssd_tf.weights.assign import assign
 
 
@@ -137,19 +137,19 @@ def write_training(folder, best, *rows):
 
 def test_when_ap_was_best(tmp_path):
     run = write_training(tmp_path, 201, "0,0.1", "150,", "201,0.5", "335,0.4", "469,0.5", "480,")
-    assert runs.find_peak(run) == (201, 469, 2)
+    assert run_files.find_peak(run) == (201, 469, 2)
     with (run / "metrics.csv").open("a") as file:
         file.write("603,0.4")  # cut off
-    assert runs.find_peak(run) == (201, 469, 2)
+    assert run_files.find_peak(run) == (201, 469, 2)
 
 
 def test_when_ap_was_best_is_unknown(tmp_path):
-    assert runs.find_peak(tmp_path) is None
+    assert run_files.find_peak(tmp_path) is None
     # COCO's -1 says that there was nothing to measure.
     for name, ap in (("zero", "0.0"), ("undefined", "-1"), ("unmeasured", "")):
         run = write_training(tmp_path / name, 10, f"10,{ap}", "20,0.0", "30,0.0")
-        assert runs.find_peak(run) is None, name
+        assert run_files.find_peak(run) is None, name
     imported = write_training(tmp_path / "imported", 0)
-    assert runs.find_peak(imported) is None
+    assert run_files.find_peak(imported) is None
     (imported / "metrics.csv").unlink()
-    assert runs.find_peak(imported) is None
+    assert run_files.find_peak(imported) is None
