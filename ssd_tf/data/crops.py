@@ -13,7 +13,7 @@ from ssd_tf.boxes import geometry
 from ssd_tf.config import Crop
 from ssd_tf.data.random_streams import RandomStream, interpolate, uniform
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+_WHOLE = (0.0, 0.0, 1.0, 1.0)
 # Sides of the largest canvas of a zoom-out in the original Caffe code and in torchvision.
 MAX_ZOOM_OUT = 4.0
 
@@ -58,7 +58,7 @@ def sample_zoom_out(probability, seed):
     # again; ours is never re-encoded.
     """
     if not probability:
-        return tf.constant(WHOLE)
+        return tf.constant(_WHOLE)
     numbers = uniform(seed, RandomStream.ZOOM_OUT, [4])
     zooms = numbers[0] < probability
     extra = tf.where(zooms, numbers[1] * (MAX_ZOOM_OUT - 1), 0.0)
@@ -92,7 +92,7 @@ def sample_crop_caffe(boxes, crop: Crop, seed):
     first = tf.gather(crops, tf.argmax(accepted, 1), batch_dims=1)  # [M, 4]
     succeeded = tf.concat([[True], tf.reduce_any(accepted, 1)], 0)  # the whole image always does
     lots = tf.where(succeeded, uniform(seed, RandomStream.CAFFE_CHOICE, [shape[0] + 1]), -1.0)
-    return tf.concat([[WHOLE], first], 0)[tf.argmax(lots)]
+    return tf.concat([[_WHOLE], first], 0)[tf.argmax(lots)]
 
 
 def sample_crop_torchvision(boxes, image_hw, crop: Crop, seed):
@@ -118,10 +118,10 @@ def sample_crop_torchvision(boxes, image_hw, crop: Crop, seed):
         accepted = tf.reduce_any(tf.reduce_all(inside, 2) & overlaps, 1)
         accepted &= (aspect >= crop.aspect[0]) & (aspect <= crop.aspect[1])
         whole = mode == len(modes) - 1
-        window = tf.where(whole, tf.constant(WHOLE), crops[tf.argmax(accepted)])
+        window = tf.where(whole, tf.constant(_WHOLE), crops[tf.argmax(accepted)])
         return done | whole | tf.reduce_any(accepted), window, attempt + 1
 
-    start = (tf.constant(False), tf.constant(WHOLE), 0)
+    start = (tf.constant(False), tf.constant(_WHOLE), 0)
     _, window, _ = tf.while_loop(lambda done, *_: ~done, draw, start)
     return window
 

@@ -221,7 +221,7 @@ def read_metrics(path) -> list[dict]:
     A last line that was not written completely is left out. Raises ConfigError for another file.
     """
     columns, rows = run_files.read_rows(pathlib.Path(path))
-    if columns and columns != _COLUMNS:
+    if columns not in (None, _COLUMNS):
         raise ConfigError(
             f"{path}: expected the columns {','.join(_COLUMNS)}, got {shorten(','.join(columns))}: "
             "move the file away to start a new one"

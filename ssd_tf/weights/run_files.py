@@ -29,16 +29,16 @@ def find_peak(run) -> Peak | None:
     return None
 
 
-def read_rows(path) -> tuple[tuple[str, ...], list[dict]]:
-    """The columns of a metrics.csv and its rows as dicts of strings; none if there is no file.
+def read_rows(path) -> tuple[tuple[str, ...] | None, list[dict]]:
+    """The columns of a metrics.csv and its rows as dicts of strings; None, [] if nothing is there.
 
     What was not written completely is left out.
     """
     if not path.is_file():
-        return (), []
+        return None, []
     complete, _, _ = path.read_text(errors="replace").rpartition("\n")
     rows = csv.DictReader(complete.splitlines())
-    columns = tuple(rows.fieldnames or ())
+    columns = tuple(rows.fieldnames or ()) if complete else None
     return columns, [row for row in rows if None not in row and None not in row.values()]
 
 

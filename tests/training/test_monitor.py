@@ -115,7 +115,9 @@ def test_a_torn_line_is_no_row(tmp_path, end):
     assert [row["step"] for row in read_metrics(path)] == ["3"]
 
 
-@pytest.mark.parametrize("content", [b"step,loss\n1,2.5\n", b"step;loss\n", b"\xff\n"])
+@pytest.mark.parametrize(
+    "content", [b"step,loss\n1,2.5\n", b"step;loss\n", b"\xff\n", b"\n1,2.5\n"]
+)
 def test_another_file_in_its_place(make_monitor, tmp_path, content):
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
