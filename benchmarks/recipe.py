@@ -11,12 +11,14 @@ and evaluates its last checkpoint on --split: val to choose a recipe, test once 
 --best it evaluates on val during training too, and takes the best checkpoint, as a user would.
 
 Each line of --output is one run, written when it ends; those that are there already are not
-repeated. Stopped at any moment, the same command resumes, in the middle of a training, too. Its
+repeated. Stopped at any moment, the same command resumes, in the middle of a training, too. The
+names of data sets and starts stand for them: in one file each name should mean one folder. A run's
 minutes are those from the first step's compilation to the last step, its ms_per_step is the median
 over the run; neither is comparable unless the machine does nothing else.
 """
 
 import argparse
+import collections
 import csv
 import functools
 import hashlib
@@ -35,6 +37,7 @@ from ssd_tf import files
 from ssd_tf.config import load_config
 from ssd_tf.data import dataset_json
 from ssd_tf.errors import ConfigError
+from ssd_tf.weights import run_files
 
 KEY = ("recipe", "data", "start", "seed", "images", "split")
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -66,7 +69,7 @@ class Case(typing.NamedTuple):
     num_images: int
 
     @property
-    def folder_name(self):
+    def name(self):
         return f"{self.recipe.name}-{self.data}-{self.start}-{self.num_images}-{self.seed}"
 
 
@@ -96,7 +99,7 @@ def run_missing(arguments):
         try:
             row = run(case, config, arguments)
         except RunError as error:
-            print(f"error: {case.folder_name}: {error}", file=sys.stderr, flush=True)
+            print(f"error: {case.name}: {error}", file=sys.stderr, flush=True)
             num_failed += 1
             continue
         append_row(arguments.output, row)
@@ -130,6 +133,9 @@ def parse_arguments(argv=None):
         Recipe(check_name(name), config, tuple(changes))
         for name, config, *changes in arguments.recipe
     ]
+    counts = collections.Counter(recipe.name for recipe in arguments.recipe)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        parser.error(f"--recipe: expected different names, got {repeated[0]} twice or more")
     arguments.data = dict(arguments.data)
     arguments.start = dict(arguments.start)
     return arguments
@@ -178,7 +184,7 @@ def read_config(case, arguments):
     try:
         return load_config(case.recipe.config, list_changes(case, arguments))
     except ConfigError as error:
-        raise SystemExit(f"error: {case.folder_name}: {error}") from None
+        raise SystemExit(f"error: {case.name}: {error}") from None
 
 
 def list_changes(case, arguments):
@@ -206,7 +212,7 @@ def is_done(rows, case, config, split):
     # Rows of before this column existed have an empty one.
     if others := {row["config"] for row in found} - {digest(config), ""}:
         raise SystemExit(
-            f"error: {case.folder_name} has a row with other settings (config {others.pop()}, now "
+            f"error: {case.name} has a row with other settings (config {others.pop()}, now "
             f"{digest(config)}); give the recipe another name, or another --output"
         )
     return bool(found)
@@ -221,9 +227,11 @@ def run(case, config, arguments):
     data = pathlib.Path(arguments.data[case.data])
     train_data = data
     if case.num_images < count_images(data):
-        train_data = arguments.runs / "subsets" / f"{case.data}-{case.num_images}-{case.seed}"
-        write_subset(data, case.num_images, case.seed, train_data)
-    workdir = arguments.runs / case.folder_name
+        train_data = write_subset(
+            data, case.num_images, case.seed, arguments.runs / "subsets" / case.data
+        )
+    # A folder for each config, or a run would go on where one with other settings ended.
+    workdir = arguments.runs / f"{case.name}-{digest(config)}"
     overrides = [part for change in list_changes(case, arguments) for part in ("--set", change)]
     call(
         workdir, "train", "--config", case.recipe.config, "--data", train_data,
@@ -256,13 +264,17 @@ def call(workdir, *arguments):
         raise RunError(f"{arguments[0]} failed, see {log}: {last_line}")
 
 
-def write_subset(data, num_images, seed, folder):
+def write_subset(data, num_images, seed, parent):
     """Write a data set with num_images of the split train and all of the other splits.
 
-    The smaller ones of a seed are within the larger ones. The other splits are not copied.
+    Returns its folder, in parent. The smaller ones of a seed are within the larger ones. The other
+    splits are not copied.
     """
+    source = (data / "dataset.json").read_bytes() + bytes(data.resolve())
+    fingerprint = hashlib.sha256(source).hexdigest()[:8]
+    folder = parent / f"{num_images}-{seed}-{fingerprint}"
     if (folder / "dataset.json").exists():
-        return
+        return folder
     info = dataset_json.read_dataset(data)
     records = [record for path in info.shards("train") for record in read_records(path)]
     order = np.random.default_rng(seed).permutation(len(records))[:num_images]
@@ -276,6 +288,7 @@ def write_subset(data, num_images, seed, folder):
     files.write_json(
         folder / "dataset.json", {"version": 1, "classes": list(info.classes), "splits": splits}
     )
+    return folder
 
 
 def read_records(path):
@@ -294,6 +307,8 @@ def read_times(folder, batch_size):
     speeds = []
     for path in sorted(pathlib.Path(folder).glob("events.out.tfevents.*")):
         events = list(EventFileLoader(str(path)).Load())
+        if not events:  # a process that was stopped before it wrote any
+            continue
         seconds += events[-1].wall_time - events[0].wall_time
         values = [value for event in events for value in event.summary.value]
         speeds += [
@@ -321,29 +336,34 @@ def count_parameters(config, class_names):
 
 
 def read_rows(path):
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    columns, rows = run_files.read_rows(path)
+    if columns not in (None, COLUMNS):
         raise SystemExit(f"error: {path} is not a file of this program: its columns differ")
     return rows
 
 
 def append_row(path, row):
-    is_new = not path.exists()
+    """Append a row, in place of a last line that was not written completely."""
+    text = path.read_text() if path.exists() else ""
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        files.write_text(path, complete)
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if is_new:
+        if not complete:
             writer.writeheader()
         writer.writerow(row)
 
 
 def group_rows(rows, metric="AP"):
-    """{(recipe, start): {(data, images): {seed: metric}}}, in the order of the rows."""
+    """{(recipe, start): {(data, images): {seed: metric}}}, in the order of the rows.
+
+    Without the rows of COCO's -1: there was nothing to measure.
+    """
     lines = {}
     for row in rows:
+        if float(row[metric]) < 0:
+            continue
         columns = lines.setdefault((row["recipe"], row["start"]), {})
         column = columns.setdefault((row["data"], int(row["images"])), {})
         column[int(row["seed"])] = float(row[metric])
@@ -351,7 +371,10 @@ def group_rows(rows, metric="AP"):
 
 
 def interval(values):
-    """The mean, and half the width of its 95 % confidence interval; NaN of fewer than 2 values."""
+    """The mean, and half the width of its 95 % confidence interval; NaN of fewer than 2 values.
+
+    Of more than ten values it is slightly wider.
+    """
     mean = statistics.mean(values)
     if len(values) < 2:
         return mean, float("nan")

@@ -131,11 +131,72 @@ def test_other_settings_under_one_name(recipe, commands, arguments, tmp_path):
 
 
 @pytest.mark.usefixtures("commands")
+def test_names_of_recipes_differ(recipe, arguments, tmp_path):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        recipe.main([*arguments, "--recipe", "now", CONFIG, "train.steps=600"])
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_other_settings_have_other_folders(recipe, commands, arguments, tmp_path):
+    """The second output begins anew, instead of going on with the runs of the first one."""
+    recipe.main(arguments)
+    recipe.main([*arguments, "--output", str(tmp_path / "longer.csv"), "--steps", "350"])
+    folders = [command[6] for command in commands if command[0] == "train"]
+    # `new` sets its steps itself, so it is the same run both times.
+    assert len(folders) == 8
+    assert len(set(folders)) == 6
+
+
+@pytest.mark.usefixtures("commands")
+@pytest.mark.parametrize("num_bytes", [0, 1, 40, len(HEADER)])
+def test_a_line_that_is_not_complete_is_written_again(recipe, arguments, tmp_path, num_bytes):
+    recipe.main(arguments)
+    whole = (tmp_path / "out.csv").read_bytes()
+    (tmp_path / "out.csv").write_bytes(whole[:num_bytes])
+    recipe.main(arguments)
+    assert (tmp_path / "out.csv").read_bytes() == whole
+    for cut in (1, 2, 8, 25):
+        (tmp_path / "out.csv").write_bytes(whole[:-cut])
+        recipe.main(arguments)
+        assert (tmp_path / "out.csv").read_bytes() == whole
+
+
+def test_a_row_of_before_the_column_config(recipe, commands, arguments, tmp_path):
+    recipe.main(arguments)
+    commands.clear()
+    rows = [
+        ",".join(["" if n == 6 else c for n, c in enumerate(row.split(","))])
+        for row in lines(tmp_path)[1:]
+    ]
+    (tmp_path / "out.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    recipe.main(arguments)
+    assert commands == []
+
+
+@pytest.mark.usefixtures("commands")
+def test_the_table_has_the_rows_of_the_split(recipe, arguments, tmp_path, capsys):
+    recipe.main(arguments)
+    shown = capsys.readouterr().out.splitlines()[-2:]
+    other = lines(tmp_path)[1].replace(",val,", ",test,").replace("0.25,0.5", "0.75,0.5")
+    with (tmp_path / "out.csv").open("a") as file:
+        file.write(other + "\n")
+    recipe.main(arguments)
+    assert capsys.readouterr().out.splitlines()[-2:] == shown
+
+
+def test_the_same_run_twice_is_one(recipe, commands, arguments):
+    recipe.main(
+        [*arguments[:2], CONFIG, *arguments[8:], "--images", "5", "all", "--seeds", "0", "0"]
+    )
+    assert [command[0] for command in commands] == ["train", "evaluate"]
+
+
+@pytest.mark.usefixtures("commands")
 def test_the_others_go_on_after_a_failure(recipe, arguments, tmp_path, monkeypatch, capsys):
     working = recipe.call
 
     def call(workdir, *words):
-        if workdir.name == "new-cells-config-5-0":
+        if workdir.name.startswith("new-cells-config-5-0-"):
             raise recipe.RunError("no memory")
         working(workdir, *words)
 
@@ -169,6 +230,31 @@ def test_starts_subsets_and_validation(recipe, commands, data, tmp_path):
     assert large[:2] == small
     assert len(set(large)) == 4
     assert set(large) < {frame(each) for each in (b"a", b"bb", b"ccc", b"", b"e")}
+
+
+def test_a_subset_belongs_to_its_data(recipe, data, tmp_path):
+    first = recipe.write_subset(data, 2, 0, tmp_path / "subsets")
+    before = (first / "train.tfrecord").stat().st_mtime_ns
+    assert recipe.write_subset(data, 2, 0, tmp_path / "subsets") == first
+    assert (first / "train.tfrecord").stat().st_mtime_ns == before
+
+    content = json.loads((data / "dataset.json").read_text())
+    content["splits"]["test"] = {"images": 0, "boxes": 0, "shards": []}
+    (data / "dataset.json").write_text(json.dumps(content))
+    second = recipe.write_subset(data, 2, 0, tmp_path / "subsets")
+    assert second != first
+    written = json.loads((second / "dataset.json").read_text())
+    assert list(written["splits"]) == ["train", "val"]  # a split without images is left out
+
+
+def test_the_log_has_all_commands(recipe, tmp_path):
+    workdir = tmp_path / "runs" / "now"
+    for word in ("first", "second"):
+        with pytest.raises(recipe.RunError, match=word):
+            recipe.call(workdir, word)
+    log = (tmp_path / "runs" / "now.log").read_text()
+    assert "first" in log
+    assert "second" in log
 
 
 def test_more_images_than_there_are(recipe, commands, arguments):
@@ -205,6 +291,18 @@ def test_table(recipe):
     ]
 
 
+def test_nothing_to_measure_is_not_averaged(recipe):
+    rows = [row("now", "a", 0, -1.0), row("now", "a", 1, 0.5)]
+    assert recipe.group_rows(rows) == {("now", "s"): {("a", 5): {1: 0.5}}}
+
+
+def test_interval(recipe):
+    # Mean .2; standard deviation sqrt((4 * .04 + .64) / 4) = .4472, times 2.776 / sqrt(5).
+    assert recipe.interval([0, 0, 0, 0, 1]) == pytest.approx((0.2, 0.5552), abs=1e-4)
+    # Twelve values with the quantile of ten: .5222 * 2.262 / sqrt(12).
+    assert recipe.interval([0, 1] * 6) == pytest.approx((0.5, 0.3410), abs=1e-4)
+
+
 @pytest.mark.parametrize("counts", [(5,), (5, 2)])
 def test_figure(recipe, tmp_path, counts):
     rows = [row("now", data, 0, 0.5, count) for data in "ab" for count in counts]
@@ -216,6 +314,7 @@ def test_times_of_an_interrupted_run(recipe, tmp_path):
     import tensorflow as tf
 
     assert recipe.read_times(tmp_path, 8) == (0.0, "")
+    (tmp_path / "events.out.tfevents.0").touch()  # of a process that was stopped at once
     speeds = {"a": [(100.0, None), (130.0, 40.0), (190.0, 80.0)], "b": [(500.0, None), (530.0, 20)]}
     for name, events in speeds.items():
         with tf.io.TFRecordWriter(str(tmp_path / f"events.out.tfevents.{name}")) as writer:

@@ -160,7 +160,7 @@ def make_stages(config, default_boxes, num_classes, level_of_box=None) -> dict:
     The first takes (position, serialized), the last returns (image, Targets, Example).
     """
     num_boxes = len(default_boxes)
-    assign = _make_assign(config, default_boxes, level_of_box)
+    assign = make_assign(config, default_boxes, level_of_box)
 
     def parse(position, serialized):
         example = bad_records.check_example(records.parse_example(serialized), num_classes)
@@ -181,7 +181,7 @@ def make_stages(config, default_boxes, num_classes, level_of_box=None) -> dict:
     return {name: tf.autograph.experimental.do_not_convert(each) for name, each in stages.items()}
 
 
-def _make_assign(config, default_boxes, level_of_box):
+def make_assign(config, default_boxes, level_of_box):
     """The function objects [N, 4] -> object of each default box [A] that boxes.assigner names."""
     if config.assigner == "multibox":
         return functools.partial(matching.match, default_boxes=tf.constant(default_boxes))

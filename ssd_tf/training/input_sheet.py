@@ -1,16 +1,17 @@
 """The training input as images: how fast it comes, and a sheet of it with its boxes."""
 
+import functools
 import pathlib
 import time
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from ssd_tf import contact_sheet, draw
-from ssd_tf.boxes import matching
 from ssd_tf.data import bad_records, dataset_json, pipeline, records, timing
 from ssd_tf.models import ssd
 from ssd_tf.user_files import show_name
@@ -57,11 +58,17 @@ def show_input(
         prepare = pipeline.make_prepare(
             config, default_boxes, len(dataset_info.classes), level_of_box, with_example=True
         )
+        add_boxes = None
+        if with_default_boxes:
+            assign = pipeline.make_assign(config, default_boxes, level_of_box)
+            add_boxes = functools.partial(
+                add_matched_boxes, default_boxes=default_boxes, assign=assign
+            )
         sheet = _draw_sheet(
             stream.take(num_images).map(prepare),
             dataset_info.names,
             config.data.train_difficult,
-            default_boxes if with_default_boxes else None,
+            add_boxes,
             f"{show_name(dataset_info.folder)}, {split}: images as training sees them",
         )
     pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -91,11 +98,11 @@ def _print_stages(config, data, split, network, skipped):
     Console().print(table)
 
 
-def _draw_sheet(samples, names, train_difficult, default_boxes, title):
+def _draw_sheet(samples, names, train_difficult, add_boxes, title):
     """A contact sheet of training images with their boxes; ignore regions are hatched.
 
-    samples: dataset of (image, Targets, Example). default_boxes: None, or [A, 4]; those matched to
-    each object are drawn too.
+    samples: dataset of (image, Targets, Example). add_boxes: None, or what adds the default boxes
+    of the objects to the DrawnBoxes of an image.
     """
     images = []
     image_names = []
@@ -103,21 +110,22 @@ def _draw_sheet(samples, names, train_difficult, default_boxes, title):
         is_ignored = example["crowd"] | (example["difficult"] & (not train_difficult))
         captions = [draw.name_of(label, names) for label in example["labels"]]
         drawn = DrawnBoxes(example["boxes"], example["labels"], captions, is_ignored)
-        if default_boxes is not None:
-            drawn = add_matched_boxes(drawn, default_boxes)
+        if add_boxes is not None:
+            drawn = add_boxes(drawn)
         images.append(draw.draw_boxes(contact_sheet.scale_to_row(image), *drawn))
         image_names.append(records.read_name(example))
     return contact_sheet.make_sheet(images, image_names, title)
 
 
-def add_matched_boxes(drawn: DrawnBoxes, default_boxes) -> DrawnBoxes:
-    """Add the default boxes [A, 4] that are matched to each object that is not hatched.
+def add_matched_boxes(drawn: DrawnBoxes, default_boxes, assign) -> DrawnBoxes:
+    """Add the default boxes [A, 4] that `assign` gives to each object that is not hatched.
 
+    assign: as `pipeline.make_assign` makes it, so that they are those of the training.
     Each object and its default boxes get a colour of their own; captions give their number.
     """
     num_drawn = len(drawn.labels)
     objects = np.flatnonzero(~drawn.hatched)
-    matched = matching.match(drawn.boxes[objects], default_boxes).numpy()
+    matched = assign(tf.constant(drawn.boxes[objects])).numpy()
     positives = np.flatnonzero(matched >= 0)
     owners = objects[matched[positives]]
     counts = np.bincount(owners, minlength=num_drawn)

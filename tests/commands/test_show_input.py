@@ -1,3 +1,4 @@
+import functools
 import types
 
 import numpy as np
@@ -5,7 +6,11 @@ import pytest
 from PIL import Image
 
 from ssd_tf import draw
+from ssd_tf.boxes import matching
 from ssd_tf.commands import show_input
+from ssd_tf.config import load_config
+from ssd_tf.data import dataset_json, pipeline
+from ssd_tf.models import ssd
 from ssd_tf.training import input_sheet
 
 
@@ -125,11 +130,32 @@ def test_default_boxes_are_drawn_for_the_objects_that_they_are_matched_to():
     default_boxes = np.array(
         [[0.5, 0.5, 1, 0.9], [0, 0, 0.5, 0.4], [0, 0, 0.4, 0.5], [0, 0.9, 0.1, 1]], np.float32
     )
-    added = input_sheet.add_matched_boxes(drawn, default_boxes)
+    assign = functools.partial(matching.match, default_boxes=default_boxes)
+    added = input_sheet.add_matched_boxes(drawn, default_boxes, assign)
     np.testing.assert_array_equal(added.boxes, [*default_boxes[:3], *drawn.boxes])
     assert added.labels.tolist() == [3, 2, 2, 1, 2, 3]  # the row of the object, from 1
     assert added.captions == ["", "", "", "crowd: 0", "a: 2", "b: 1"]
     assert added.hatched.tolist() == [False, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("assigner", ["multibox", "atss"])
+def test_the_default_boxes_of_the_sheet_are_those_of_the_training(
+    drawn, tiny_data, tiny_config_file, assigner
+):
+    change = f"boxes.assigner={assigner}"
+    sheet = drawn("--sheet_images=6", "--default_boxes", f"--set={change}")
+    num_drawn = [captions.count("") for _, _, _, captions, _ in sheet]
+
+    config = load_config(tiny_config_file, [change])
+    num_classes = len(dataset_json.read_dataset(tiny_data).classes)
+    network = ssd.build_model(config, num_classes)
+    _, stream = pipeline.open_records(config, tiny_data, "train")
+    prepare = pipeline.make_prepare(
+        config, network.default_boxes, num_classes, network.level_of_box
+    )
+    targets = [each for _, each in stream.take(6).map(prepare).as_numpy_iterator()]
+    assert num_drawn == [int((each["labels"] > 0).sum()) for each in targets]
+    assert sum(num_drawn) > 0
 
 
 def test_the_rate_counts_images(tiny_data, tiny_config_file, tmp_path, capsys, monkeypatch):
