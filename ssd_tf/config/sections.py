@@ -204,8 +204,9 @@ class Boxes(Section):
     assigner: Literal["multibox", "atss", "auto"] = "multibox"
     """Which boxes are trained on an object: `multibox`, those with an IoU of at least .5 and
     the best one of each object (Liu et al. 2016), or `atss`, those near its centre whose IoU stands
-    out among their neighbours (Zhang et al. 2020). `auto`: `atss` with a model.neck, unless
-    data.keep_classes."""
+    out among their neighbours (Zhang et al. 2020). With `atss` an object with a side
+    shorter than a cell of the finest feature map may get none. `auto`: `atss` with a model.neck,
+    unless data.keep_classes."""
     rounding: Annotated[float, Field(gt=0, lt=0.1)] | None = None
     """Centres and sizes become multiples of this fraction of the input, below 0.1. `ssd import`
     writes it for quantised TFLite files."""
@@ -257,7 +258,7 @@ class Data(Section):
     repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     """Images with a class that fewer than this fraction of the images have come more often per
     epoch: sqrt(threshold / fraction) times (Gupta et al. 2019, with 0.001). Reads the split once
-    before the first step."""
+    before the first step. `eval.every` and the passes in the log count images without repeats."""
     shuffle_buffer: PositiveInt = 2048
     """Number of encoded records in the shuffle buffer. Lower if memory is short."""
     shard: Annotated[

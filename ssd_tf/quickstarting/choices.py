@@ -31,7 +31,8 @@ _MIN_GAIN = 0.05  # of the fraction that is covered
 _BATCH = 16
 _MIN_STEPS = 10
 _FIRST_IMAGES = 100  # seconds of training until held-out images can be looked at
-_EVALUATIONS = 10  # of a short run
+_EVALUATIONS = 10  # of a short run, or more
+_MAX_EVALUATIONS = 40  # each writes a checkpoint, too
 _EVALUATION_SHARE = 10  # training takes this many times as long as the evaluations
 _PATIENCE = 0.4  # of the evaluations
 _WARMUP = 0.05  # of the steps
@@ -261,7 +262,8 @@ def choose_schedule(
 
 def _choose_interval(pace, minutes):
     """Steps between evaluations, not rounded: soon at first, and few enough to be cheap."""
-    seconds = min(_FIRST_IMAGES - pace.startup, minutes * 60 / _EVALUATIONS)
+    seconds = max(_FIRST_IMAGES - pace.startup, minutes * 60 / _MAX_EVALUATIONS)
+    seconds = min(seconds, minutes * 60 / _EVALUATIONS)
     seconds = max(seconds, _EVALUATION_SHARE * pace.evaluation, pace.step)
     return seconds / pace.step
 
@@ -270,6 +272,8 @@ def _count_steps(pace, minutes, interval, from_run):
     """(the steps that fit into the minutes, the reason)."""
     seconds = minutes * 60 - pace.startup - (pace.evaluation if from_run else 0)
     fitting = int(seconds / (pace.step + pace.evaluation / interval))
+    # However few they are, there is a whole evaluation after the last step.
+    fitting = min(fitting, int((seconds - pace.evaluation) / pace.step))
     steps = max(fitting, _MIN_STEPS)
     reason = (
         f"--minutes {minutes:g}, less {pace.startup:.0f} s to start and the evaluations, at "

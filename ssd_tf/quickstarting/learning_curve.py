@@ -2,8 +2,11 @@
 
 All extra runs take half of the steps of the main run. Then the run on all images is compared with
 the one on half of them, at equal training, and with the main run, at equal images: each time one
-thing is doubled and nothing else changes. Fewer steps for fewer images would change both at once.
-A run on a quarter of the images, if there is time for it, shows how the curve bends.
+thing is doubled. Fewer steps for fewer images would change both at once. A run on a quarter of the
+images, if there is time for it, shows how the curve bends.
+
+The schedules of the extra runs end with their steps. A main run that stopped early ended in the
+middle of its schedule, so what twice the steps bring is then rather underestimated.
 """
 
 import pathlib
@@ -14,6 +17,7 @@ from absl import logging
 from ssd_tf.config import Config, check_config
 from ssd_tf.long_tasks import format_metric
 from ssd_tf.training.monitor import read_metrics
+from ssd_tf.training.optimizer import longest_fitting_ema
 from ssd_tf.training.train import train
 
 # In this order: without the first two there is nothing to compare.
@@ -95,6 +99,8 @@ def shorten(config: Config, run: Run) -> Config:
         "warmup_steps": scale(settings.warmup_steps) if settings.warmup_steps else 0,
         "decay_steps": sorted({scale(step) for step in settings.decay_steps}),
     }
+    if settings.ema is not None:
+        values["train"]["ema"] = min(settings.ema, longest_fitting_ema(run.steps))
     return check_config(values, "the learning curve")
 
 

@@ -18,9 +18,11 @@ class Peak(typing.NamedTuple):
 
 
 def find_peak(run) -> Peak | None:
-    """The Peak of a run; None if no AP above 0 was measured in its training."""
+    """The Peak of a run; None if no AP above 0 was measured in its training, or by others."""
     run = pathlib.Path(run)
-    _, rows = read_rows(run / "metrics.csv")
+    columns, rows = read_rows(run / "metrics.csv")
+    if not columns or "step" not in columns:
+        return None
     measured = {int(row["step"]): float(row["AP"]) for row in rows if row.get("AP")}
     for prefix in list_checkpoints(run / "checkpoints" / "best")[:1]:
         best = step_of(prefix)

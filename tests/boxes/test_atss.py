@@ -89,6 +89,11 @@ def test_random_sets_against_the_paper(seed):
         assert different.mean() < 0.01
 
 
+def test_a_centre_on_the_edge_is_not_inside():
+    """Rows 12 to 20 and columns 14 to 22 of the input: centres are at rows 4, 12, 20, ..."""
+    np.testing.assert_array_equal(match([12 / 64, 14 / 96, 20 / 64, 22 / 96]), np.full(252, -1))
+
+
 def test_ignore_regions_stay():
     box = DEFAULT_BOXES[200]
     example = {

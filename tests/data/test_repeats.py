@@ -44,6 +44,11 @@ def test_draw_by_hand():
     assert np.any(found != counts(made, 200, seed=4))
 
 
+def test_rounding_does_not_add_an_image():
+    # The sum of these floats is 6.000000000000001.
+    assert repeats.Repeats({"a": np.array([1.1, 1.6, 1.6, 1.7])}).num_images == 6
+
+
 def test_all_epochs_are_equally_long():
     made = repeats.Repeats({"a": np.array([1, 1.2, 1.1, 0])})
     assert made.num_images == 4

@@ -151,6 +151,20 @@ def test_a_short_budget_gives_ten_evaluations():
     assert (values["train.steps"], values["train.checkpoint_every"]) == (1006, 126)
 
 
+def test_a_slow_start_does_not_bring_an_evaluation_after_each_step():
+    # 120 s to start, so no image within 100 s: every fortieth of 900 s, 22.5 s or 11.25 steps.
+    # 780 s / (2 + 0 / 11.25) s are 390 steps; 35 evaluations.
+    values = schedule(200, Pace(2, 120, 0), 15)
+    assert (values["train.steps"], values["train.checkpoint_every"]) == (390, 12)
+    # A step of 30 s takes longer than that.
+    assert schedule(200, Pace(30, 120, 0), 15)["train.checkpoint_every"] == 1
+
+
+def test_the_last_evaluation_is_in_the_minutes():
+    # 120 - 20 - 20 s, less a whole evaluation, though a tenth of the training would be 7 s.
+    assert schedule(200, Pace(1, 20, 20), 2)["train.steps"] == 60
+
+
 def test_ten_steps_are_made_in_any_case():
     assert schedule(200, Pace(2, 20, 5), 0.1) == {
         "train.steps": 10,

@@ -105,6 +105,13 @@ def test_a_schedule_of_constant_rate_stays_one():
     assert (train.warmup_steps, train.warmup_from) == (1, 0.5)
 
 
+@pytest.mark.parametrize(("ema", "expected"), [(None, None), (0.987, 0.95), (0.9, 0.9)])
+def test_an_average_reaches_over_a_fifth_of_the_steps(ema, expected):
+    values = {**VALUES, "train": {**VALUES["train"], "ema": ema}}
+    train = learning_curve.shorten(check_config(values, "test"), Run(1.0, 100)).train
+    assert train.ema == expected
+
+
 def test_a_run_that_measured_nothing(tmp_path):
     assert learning_curve.read_points(tmp_path) == []
 

@@ -379,6 +379,20 @@ def test_giou_compares_decoded_boxes_of_positives_only():
     assert not gradient[0, 1].any()
 
 
+@pytest.mark.parametrize("size", [30.0, 240.0, 450.0, 1e6])
+def test_giou_of_a_positive_whose_size_would_overflow(size):
+    default_boxes = np.array([[0.4, 0.4, 0.5, 0.6]], "float32")
+    offsets = tf.Variable([[[0.0, 0.0, size, size]]])
+    loss = make_loss(box_loss="giou", default_boxes=default_boxes)
+    with tf.GradientTape() as tape:
+        sums = loss(
+            {"logits": tf.zeros([1, 1, 3]), "offsets": offsets}, make_targets([[1]], [[[0] * 4]])
+        )
+    # Sides of 62.5 default boxes around it: the IoU is 1 / 62.5**2, and nothing of the hull free.
+    assert sums_of(sums).localization == pytest.approx(1 - 1 / 62.5**2, rel=1e-4)
+    assert np.isfinite(tape.gradient(sums.localization, offsets)).all()
+
+
 @pytest.mark.parametrize(
     ("normalizer", "weights", "divisor"),
     # Three images with 3, 0 and 1 positives.

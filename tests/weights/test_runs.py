@@ -141,6 +141,9 @@ def test_when_ap_was_best(tmp_path):
     with (run / "metrics.csv").open("a") as file:
         file.write("603,0.4")  # cut off
     assert run_files.find_peak(run) == (201, 469, 2)
+    # The checkpoint of an earlier best AP, not yet removed when the run was stopped.
+    (run / "checkpoints" / "best" / "ckpt-150.index").touch()
+    assert run_files.find_peak(run) == (201, 469, 2)
 
 
 def test_when_ap_was_best_is_unknown(tmp_path):
@@ -150,6 +153,8 @@ def test_when_ap_was_best_is_unknown(tmp_path):
         run = write_training(tmp_path / name, 10, f"10,{ap}", "20,0.0", "30,0.0")
         assert run_files.find_peak(run) is None, name
     imported = write_training(tmp_path / "imported", 0)
+    assert run_files.find_peak(imported) is None
+    (imported / "metrics.csv").write_text("epoch,AP\n0,0.5\n")  # of another program
     assert run_files.find_peak(imported) is None
     (imported / "metrics.csv").unlink()
     assert run_files.find_peak(imported) is None
