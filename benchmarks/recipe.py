@@ -12,9 +12,9 @@ and evaluates its last checkpoint on --split: val to choose a recipe, test once 
 
 Each line of --output is one run, written when it ends; those that are there already are not
 repeated. Stopped at any moment, the same command resumes, in the middle of a training, too. The
-names of data sets and starts stand for them: in one file each name should mean one folder. A run's
-minutes are those from the first step's compilation to the last step, its ms_per_step is the median
-over the run; neither is comparable unless the machine does nothing else.
+names of data sets and starts stand for them: with one --output and one --runs each should mean one
+folder. A run's minutes are those from the first step's compilation to the last step, its
+ms_per_step is the median over the run; neither is comparable unless the machine does nothing else.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import itertools
 import json
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def main(argv=None):
     print(table)
     if arguments.table:
         files.write_text(arguments.table, table)
-    if arguments.figure and rows:
+    if arguments.figure and group_rows(rows):
         draw_figure(rows, arguments.figure)
     if num_failed:
         raise SystemExit(f"error: {num_failed} runs failed; the lines above name them")
@@ -133,9 +134,10 @@ def parse_arguments(argv=None):
         Recipe(check_name(name), config, tuple(changes))
         for name, config, *changes in arguments.recipe
     ]
-    counts = collections.Counter(recipe.name for recipe in arguments.recipe)
-    if repeated := [name for name, count in counts.items() if count > 1]:
-        parser.error(f"--recipe: expected different names, got {repeated[0]} twice or more")
+    for flag in ("recipe", "data", "start"):
+        counts = collections.Counter(name for name, *_ in getattr(arguments, flag))
+        if repeated := [name for name, count in counts.items() if count > 1]:
+            parser.error(f"--{flag}: expected different names, got {repeated[0]} twice or more")
     arguments.data = dict(arguments.data)
     arguments.start = dict(arguments.start)
     return arguments
@@ -337,14 +339,21 @@ def count_parameters(config, class_names):
 
 def read_rows(path):
     columns, rows = run_files.read_rows(path)
-    if columns not in (None, COLUMNS):
+    # Without a complete line it must be the beginning of the header, or it is somebody else's.
+    is_begun = columns is None and ",".join(COLUMNS).startswith(read_text(path))
+    if columns != COLUMNS and not is_begun:
         raise SystemExit(f"error: {path} is not a file of this program: its columns differ")
     return rows
 
 
+def read_text(path):
+    """The text of a file, which may end within a character; empty if there is no file."""
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
 def append_row(path, row):
     """Append a row, in place of a last line that was not written completely."""
-    text = path.read_text() if path.exists() else ""
+    text = read_text(path)
     complete = text[: text.rfind("\n") + 1]
     if complete != text:
         files.write_text(path, complete)
@@ -481,4 +490,6 @@ def label_lines(lines):
 
 
 if __name__ == "__main__":
+    # As an exception it ends the command that runs, too, which would go on and keep its run folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

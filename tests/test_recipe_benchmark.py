@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import pathlib
+import shutil
 import struct
 
 import pytest
@@ -131,9 +132,17 @@ def test_other_settings_under_one_name(recipe, commands, arguments, tmp_path):
 
 
 @pytest.mark.usefixtures("commands")
-def test_names_of_recipes_differ(recipe, arguments, tmp_path):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--recipe", "now", CONFIG, "train.steps=600"),
+        ("--data", "cells=a", "cells=b"),
+        ("--start", "s=imagenet", "s=runs/a"),
+    ],
+)
+def test_names_differ(recipe, arguments, tmp_path, words):
     with pytest.raises(SystemExit, match=r"^2$"):
-        recipe.main([*arguments, "--recipe", "now", CONFIG, "train.steps=600"])
+        recipe.main([*arguments, *words])
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -237,6 +246,9 @@ def test_a_subset_belongs_to_its_data(recipe, data, tmp_path):
     before = (first / "train.tfrecord").stat().st_mtime_ns
     assert recipe.write_subset(data, 2, 0, tmp_path / "subsets") == first
     assert (first / "train.tfrecord").stat().st_mtime_ns == before
+    assert recipe.write_subset(data, 2, 1, tmp_path / "subsets") != first  # another seed
+    copy = shutil.copytree(data, tmp_path / "copy")
+    assert recipe.write_subset(copy, 2, 0, tmp_path / "subsets") != first
 
     content = json.loads((data / "dataset.json").read_text())
     content["splits"]["test"] = {"images": 0, "boxes": 0, "shards": []}
@@ -263,11 +275,30 @@ def test_more_images_than_there_are(recipe, commands, arguments):
     assert commands == []
 
 
-def test_another_file_is_kept(recipe, arguments, tmp_path):
-    (tmp_path / "out.csv").write_text("a,b\n1,2\n")
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "my notes", "\nrecipe,data\n"])
+def test_another_file_is_kept(recipe, commands, arguments, tmp_path, text):
+    (tmp_path / "out.csv").write_text(text)
     with pytest.raises(SystemExit, match=r"out\.csv"):
         recipe.main(arguments)
-    assert lines(tmp_path) == ["a,b", "1,2"]
+    assert (tmp_path / "out.csv").read_text() == text
+    assert commands == []
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_cut_within_a_character(recipe, arguments, tmp_path):
+    arguments[arguments.index("new")] = "n\u00e9w"
+    recipe.main(arguments)
+    whole = (tmp_path / "out.csv").read_bytes()
+    (tmp_path / "out.csv").write_bytes(whole[: whole.rindex(b"\xa9")])
+    recipe.main(arguments)
+    assert (tmp_path / "out.csv").read_bytes() == whole
+
+
+@pytest.mark.usefixtures("commands")
+def test_nothing_to_draw(recipe, arguments, tmp_path, monkeypatch):
+    monkeypatch.setitem(COCO, "AP", -1.0)
+    recipe.main([*arguments, "--figure", str(tmp_path / "figure.png")])
+    assert not (tmp_path / "figure.png").exists()
 
 
 def row(name, data, seed, ap, images=5):
@@ -292,8 +323,8 @@ def test_table(recipe):
 
 
 def test_nothing_to_measure_is_not_averaged(recipe):
-    rows = [row("now", "a", 0, -1.0), row("now", "a", 1, 0.5)]
-    assert recipe.group_rows(rows) == {("now", "s"): {("a", 5): {1: 0.5}}}
+    rows = [row("now", "a", seed, ap) for seed, ap in enumerate((-1.0, 0.5, 0.0))]
+    assert recipe.group_rows(rows) == {("now", "s"): {("a", 5): {1: 0.5, 2: 0.0}}}
 
 
 def test_interval(recipe):

@@ -13,7 +13,6 @@ import tensorflow as tf
 from ssd_tf.boxes import coding, geometry
 from ssd_tf.config import Loss
 
-
 # A predicted side is at most 62.5 of the default box, as torchvision's decoder has it: larger ones
 # would overflow.
 _MAX_LOG_RATIO = math.log(1000 / 16)

@@ -145,7 +145,7 @@ def test_a_long_schedule():
     }
 
 
-def test_a_short_budget_gives_ten_evaluations():
+def test_a_short_budget_is_evaluated_every_tenth_of_it():
     # Every 12 s, 120 steps: 109 s / (.1 + 1 / 120) s.
     values = schedule(1000, Pace(0.1, 10, 1), 2)
     assert (values["train.steps"], values["train.checkpoint_every"]) == (1006, 126)
@@ -153,11 +153,12 @@ def test_a_short_budget_gives_ten_evaluations():
 
 def test_a_slow_start_does_not_bring_an_evaluation_after_each_step():
     # 120 s to start, so no image within 100 s: every fortieth of 900 s, 22.5 s or 11.25 steps.
-    # 780 s / (2 + 0 / 11.25) s are 390 steps; 35 evaluations.
+    # 780 s / (2 + 0 / 11.25) s are 390 steps; 390 / 12 evaluations.
     values = schedule(200, Pace(2, 120, 0), 15)
     assert (values["train.steps"], values["train.checkpoint_every"]) == (390, 12)
-    # A step of 30 s takes longer than that.
-    assert schedule(200, Pace(30, 120, 0), 15)["train.checkpoint_every"] == 1
+    # A step of 30 s takes longer than that: 26 steps and evaluations, of which 40 % are 10.
+    values = schedule(200, Pace(30, 120, 0), 15)
+    assert (values["train.checkpoint_every"], values["eval.patience"]) == (1, 10)
 
 
 def test_the_last_evaluation_is_in_the_minutes():

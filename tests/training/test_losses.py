@@ -379,17 +379,24 @@ def test_giou_compares_decoded_boxes_of_positives_only():
     assert not gradient[0, 1].any()
 
 
-@pytest.mark.parametrize("size", [30.0, 240.0, 450.0, 1e6])
-def test_giou_of_a_positive_whose_size_would_overflow(size):
+@pytest.mark.parametrize(
+    ("offsets", "expected"),
+    [
+        # Sides of at most 62.5 default boxes: an IoU of 1 / 62.5**2, and nothing of the hull free.
+        *(([0, 0, size, size], 1 - 1 / 62.5**2) for size in (30, 240, 450, 1e6)),
+        # Three heights away, so half of the hull is free.
+        ([30, 0, 0, 0], 1.5),
+    ],
+)
+def test_giou_of_positives_that_are_far_off(offsets, expected):
     default_boxes = np.array([[0.4, 0.4, 0.5, 0.6]], "float32")
-    offsets = tf.Variable([[[0.0, 0.0, size, size]]])
-    loss = make_loss(box_loss="giou", default_boxes=default_boxes)
+    offsets = tf.Variable([[offsets]], dtype=tf.float32)
+    variances = (0.1, 0.1, 0.2, 0.4)
+    loss = losses.MultiBoxLoss(Loss(box_loss="giou"), "softmax", default_boxes, variances)
+    targets = make_targets([[1]], [[[0] * 4]])
     with tf.GradientTape() as tape:
-        sums = loss(
-            {"logits": tf.zeros([1, 1, 3]), "offsets": offsets}, make_targets([[1]], [[[0] * 4]])
-        )
-    # Sides of 62.5 default boxes around it: the IoU is 1 / 62.5**2, and nothing of the hull free.
-    assert sums_of(sums).localization == pytest.approx(1 - 1 / 62.5**2, rel=1e-4)
+        sums = loss({"logits": tf.zeros([1, 1, 3]), "offsets": offsets}, targets)
+    assert sums_of(sums).localization == pytest.approx(expected, abs=1e-5)
     assert np.isfinite(tape.gradient(sums.localization, offsets)).all()
 
 
