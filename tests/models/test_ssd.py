@@ -306,6 +306,8 @@ COMMON_VALUES = {
     "eval.max_detections": 200,
     "eval.clip_first": False,
     "eval.size_limit": None,
+    "data.repeat_threshold": None,
+    "train.pretrained_rate": 1,
 }
 CAFFE_VALUES = {**COMMON_VALUES, "loss.min_negatives": 0}
 NVIDIA_VALUES = {
@@ -340,7 +342,10 @@ VALUES = {
     "finetune_imagenet": {
         **COMMON_VALUES,
         "boxes.preset": "od_api",
-        "train.learning_rate": 0.03,
+        "data.repeat_threshold": 0.1,
+        "train.optimizer": "AdamW",
+        "train.learning_rate": 0.01,
+        "train.pretrained_rate": 0.25,
         "train.bn": "train",
         "train.ema": 0.995,
         "eval.patience": 4,
