@@ -5,6 +5,8 @@ and the logarithm of the size ratio, each divided by its variance. The variances
 original Caffe layer (.1 for centres, .2 for sizes); the paper does not mention them.
 """
 
+import math
+
 import tensorflow as tf
 
 # Smallest side that corners can give, in sides of the default box.
@@ -37,6 +39,12 @@ def decode(offsets, default_boxes, variances):
     centres = offsets[..., :2] * default[:, 2:] + default[:, :2]
     half = tf.exp(offsets[..., 2:]) * default[:, 2:] / 2
     return tf.concat([centres - half, centres + half], -1)
+
+
+def limit_sizes(offsets, variances, max_ratio):
+    """offsets [..., 4] -> the same, with th and tw of at most max_ratio default boxes."""
+    limits = [math.log(max_ratio) / variance for variance in variances[2:]]
+    return tf.minimum(offsets, [math.inf, math.inf, *limits])
 
 
 def corners_to_offsets(moves, variances):

@@ -59,8 +59,7 @@ class PostProcessor:
         """offsets [..., A, 4] -> the same, with th and tw limited by `size_limit`."""
         if self.eval.size_limit is None:
             return offsets
-        limits = [math.log(self.eval.size_limit) / variance for variance in self.variances[2:]]
-        return tf.minimum(offsets, [math.inf, math.inf, *limits])
+        return coding.limit_sizes(offsets, self.variances, self.eval.size_limit)
 
     def _detect_one(self, boxes, scores):
         """boxes [A, 4], scores [A, C] of one image -> its Detections, without the batch axis."""

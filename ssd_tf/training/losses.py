@@ -4,7 +4,6 @@ Shapes: `B` images of this replica, `A` default boxes, `C` foreground classes.
 """
 
 import dataclasses
-import math
 import typing
 
 import numpy as np
@@ -15,7 +14,7 @@ from ssd_tf.config import Loss
 
 # A predicted side is at most 62.5 of the default box, as torchvision's decoder has it: larger ones
 # would overflow.
-_MAX_LOG_RATIO = math.log(1000 / 16)
+_MAX_RATIO = 62.5
 
 
 class ImageLosses(typing.NamedTuple):
@@ -105,9 +104,7 @@ class MultiBoxLoss:
         finite.
         """
         mask = positive[..., None]
-        largest = _MAX_LOG_RATIO / np.array(self.variances[2:], np.float32)
-        sizes = tf.minimum(predicted[..., 2:], largest)
-        predicted = tf.concat([predicted[..., :2], sizes], -1)
+        predicted = coding.limit_sizes(predicted, self.variances, _MAX_RATIO)
         return [
             coding.decode(tf.where(mask, offsets, 0.0), self.default_boxes, self.variances)
             for offsets in (predicted, target)
